@@ -1,0 +1,78 @@
+"""The errors that cross Framebank's boundary, and the closed list of quarantine classes.
+
+Every mistake a user can make ends in a `FramebankError`: what went wrong, what was got, what was
+expected, what to do next. The command `framebank` prints it as one message without a traceback.
+A video that cannot be used is no error of the job: it raises `VideoRejected` inside the engine and
+becomes a quarantine row.
+"""
+
+from __future__ import annotations
+
+STAGES = ("open", "probe", "decode", "infer", "write")
+
+# The closed list of quarantine classes; README.md explains each to users.
+ERROR_CLASSES: dict[str, str] = {
+    "missing": "the file or object does not exist",
+    "unreadable": "it exists but may not be read, or its storage failed again and again",
+    "not_a_file": "a named pipe, device, socket, folder or a link to nowhere",
+    "empty": "zero bytes",
+    "not_a_video": "no demuxer on the allow-list recognises the bytes",
+    "no_video_stream": "a media file, but it has no picture track",
+    "encrypted": "the picture track is encrypted",
+    "unsupported_codec": "FFmpeg has no decoder for the picture track",
+    "truncated": "the clip ends long before its container's stated end, or in the middle of a packet",
+    "corrupt": "the demuxer or decoder reported errors",
+    "no_frames": "a picture track from which no frame could be decoded",
+    "too_large": "over the limit on pixels per frame, bytes per file, rows per video, or memory",
+    "bad_features": "the network gave values that are not finite",
+    "hang": "the decoder did not finish within its time limit",
+    "crash": "the decoder process died",
+}
+
+
+class FramebankError(Exception):
+    """A problem that a person can act on; `exit_status` is what the command ends with."""
+
+    exit_status = 1
+
+    def __init__(
+        self, what: str, *, got: object = None, expected: object = None, todo: str | None = None
+    ) -> None:
+        """`what` went wrong; what was `got`; what was `expected`; `todo`: what to do next."""
+        self.what, self.got, self.expected, self.todo = what, got, expected, todo
+        lines = [what]
+        if got is not None:
+            lines.append(f"  got:      {got}")
+        if expected is not None:
+            lines.append(f"  expected: {expected}")
+        if todo:
+            lines.append(f"  to do:    {todo}")
+        super().__init__("\n".join(lines))
+
+
+class UsageError(FramebankError):
+    """A mistake in the command line or in what it names (exit status 2)."""
+
+    exit_status = 2
+
+
+class JobError(FramebankError):
+    """The job failed (exit status 1)."""
+
+
+class CacheError(FramebankError):
+    """A cache that is damaged, incomplete or not a cache at all (exit status 1)."""
+
+
+class SpecMismatchError(UsageError):
+    """The features asked for were made in another way than those in the cache."""
+
+
+class VideoRejected(Exception):  # noqa: N818 - a verdict on one video, not an error of the job
+    """One video cannot be used: `stage` is one of STAGES, `error_class` one of ERROR_CLASSES."""
+
+    def __init__(self, stage: str, error_class: str, message: str) -> None:
+        if stage not in STAGES or error_class not in ERROR_CLASSES:
+            raise ValueError(f"no such stage or class: {stage!r}, {error_class!r}")
+        self.stage, self.error_class, self.message = stage, error_class, message
+        super().__init__(f"{error_class} at {stage}: {message}")

@@ -1,0 +1,82 @@
+"""The records that cross Framebank: a video to do, and what became of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoRef:
+    """One input video, before anything of it is read.
+
+    `uri` is an absolute local path or gs://bucket/name. `generation` tells versions of the same
+    name apart: the mtime in nanoseconds on a file system, the object's generation in a bucket.
+    A video that is named in a manifest and does not exist has `size_bytes` -1 and generation "".
+    """
+
+    video_id: str
+    uri: str
+    size_bytes: int
+    generation: str
+    attempt: int = 1
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def key(self, fingerprint: str) -> str:
+        """Return 32 hex digits that change when the bytes or the spec change."""
+        parts = (self.uri, str(self.size_bytes), self.generation, fingerprint)
+        text = "\0".join(parts).encode("utf-8", "surrogateescape")
+        return hashlib.sha256(text).hexdigest()[:32]
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"columns": dict(self.columns)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> VideoRef:
+        return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceInfo:
+    """What the container and the decoder say of a clip, after it was decoded whole.
+
+    `width` and `height` are in pixels as shown (after rotation), `frames` counts presented frames.
+    """
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    rate_fps: float
+    duration_s: float
+    frames: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Extracted:
+    """The features of one video: n rows as the sampling rule asks, d wide."""
+
+    ref: VideoRef
+    features: NDArray[np.float32]  # [n, d]
+    pts_ms: NDArray[np.int64]  # [n] relative to the first presented frame
+    frame_index: NDArray[np.int64]  # [n] in order of presentation
+    source: SourceInfo
+    content_sha256: str
+    partial: bool  # the decoder reported errors or the clip ended early (--allow-partial)
+    decode_errors: int
+    capped: bool  # --max-frames cut rows off
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+    """A video that goes to quarantine."""
+
+    ref: VideoRef
+    stage: str
+    error_class: str
+    message: str

@@ -1,0 +1,130 @@
+"""The command `framebank`: a table of sub-commands, each imported only when it is called.
+
+    framebank extract CLIPS --cache CACHE     decode, run the network, keep the features
+    framebank inspect CACHE                   what is in a cache
+    framebank verify CACHE                    read everything back and name each fault
+    framebank train --cache CACHE --questions FILE --model DIR
+    framebank score --model DIR --cache CACHE --questions FILE --out DIR
+    framebank ask --model DIR VIDEO "what is the man doing?"
+    framebank demo                            all of it, on clips it makes itself
+
+Exit status: 0 when every input is accounted for, 1 when the job failed, 2 for a mistake in the
+command line, 130 when it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from features.errors import FramebankError
+
+
+class Command(NamedTuple):
+    """A sub-command: the module that holds `add_arguments` and `run`, and what --help says."""
+
+    module: str
+    help: str
+    takes_beam_options: bool = False
+
+
+COMMANDS = {
+    "extract": Command("pipelines.extract_command", "decode videos and keep features", True),
+    "inspect": Command("features.inspect_command", "show what a cache holds"),
+    "verify": Command("features.verify_command", "read a cache back and name each fault"),
+    "train": Command("train.train_command", "train a model on cached features"),
+    "score": Command("pipelines.score_command", "answer a file of questions in batch", True),
+    "ask": Command("train.ask_command", "ask one question about one clip"),
+    "demo": Command("train.demo", "make clips, extract, train, score and ask"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's) and return the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        from features import __version__
+
+        print(f"framebank {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        return _mistake(f"no such command: {words[0]!r}{_near(words[0], COMMANDS)}\n{_overview()}")
+    try:
+        return _run(words[0], words[1:])
+    except FramebankError as error:
+        print(f"framebank: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("framebank: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output left (`framebank inspect … | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(name: str, words: list[str]) -> int:
+    command = COMMANDS[name]
+    module = importlib.import_module(command.module)
+    parser = _Parser(
+        prog=f"framebank {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    args, rest = parser.parse_known_args(words)
+    if rest and not command.takes_beam_options:
+        parser.error(f"does not take {' '.join(rest)}{_near(rest[0], _options(parser))}")
+    if rest:
+        from pipelines.beam_options import check_beam_options
+
+        check_beam_options(rest, own=_options(parser))
+    quiet_libraries()
+    return int(module.run(args, rest))
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with a mistake told in one message and a pointer to --help."""
+
+    def error(self, message: str):  # type: ignore[no-untyped-def]  # noqa: ANN201
+        self.exit(2, f"{self.prog}: {message}\n  to do:    see {self.prog} --help\n")
+
+
+def quiet_libraries() -> None:
+    """Keep TensorFlow's notes for its own developers off the terminal (before it is imported)."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    return [text for action in parser._actions for text in action.option_strings]
+
+
+def _near(word: str, known: Sequence[str] | dict[str, Command]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(word.split("=")[0], list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _mistake(message: str) -> int:
+    print(f"framebank: {message}", file=sys.stderr)
+    return 2
+
+
+def _overview() -> str:
+    lines = ["usage: framebank COMMAND [options]", "", "commands:"]
+    lines += [f"  {name:10}{command.help}" for name, command in COMMANDS.items()]
+    lines += ["", "framebank COMMAND --help shows the options of a command."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

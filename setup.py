@@ -1,0 +1,43 @@
+"""Framebank's package: what it needs, with lower bounds that its tests ran on."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+# TensorFlow 2.16 is in reach of the trainer alone (the extra `tfio`); extraction was tested on 2.21.
+_BEAM = "2.77"
+
+setup(
+    name="framebank",
+    version="0.1.0",
+    description="Decode videos once, keep per-frame features, train and score on the features.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    py_modules=["framebank"],
+    packages=["features", "pipelines", "train"],
+    install_requires=[
+        "tensorflow>=2.16",
+        "keras>=3.3",
+        "numpy>=1.26",
+        "h5py>=3.11",
+        "av>=18.0",
+        "pyarrow>=16.0",
+        "google-cloud-storage>=2.16",
+        "google-crc32c>=1.5",
+        "rich>=13.0",
+        f"apache-beam>={_BEAM}",
+    ],
+    extras_require={
+        "gcp": [f"apache-beam[gcp]>={_BEAM}"],
+        "dev": ["pytest>=8.0", "ruff>=0.9", "mypy>=1.13", "build>=1.2", "tensorboard>=2.16"],
+        "tfio": ["tensorflow==2.16.*", "tensorflow-io==0.37.1"],
+    },
+    entry_points={"console_scripts": ["framebank=framebank:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Multimedia :: Video",
+    ],
+)
