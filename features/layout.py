@@ -1,0 +1,127 @@
+"""Where things lie in a cache, and its spec.json.
+
+    CACHE/spec.json                   what every feature was made with, and the fingerprint of that
+    CACHE/shards/<shard>.tfrecord     one record per video
+    CACHE/shards/<shard>.index.json   sidecar: a row per video; its existence commits the shard
+    CACHE/catalog/<run>.parquet       rows of all shards of a run
+    CACHE/runs/<run>.json             summary of a run, written last
+
+Names come from files that anybody may have changed, so they are checked before they become a path:
+nothing lands, or is read, outside CACHE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+from features import storage
+from features.errors import CacheError, UsageError
+from features.spec import FeatureSpec
+
+TFRECORD_SUFFIX = ".tfrecord"
+SIDECAR_SUFFIX = ".index.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+def check_name(name: object) -> str:
+    """Return the name of a shard or run; raises CacheError when it is not safe as a file name."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise CacheError(
+            "not the name of a shard or run", got=repr(name), expected="letters, digits and ._-"
+        )
+    return name
+
+
+def spec_path(cache: str) -> str:
+    return storage.join(cache, "spec.json")
+
+
+def shards_folder(cache: str) -> str:
+    return storage.join(cache, "shards")
+
+
+def tfrecord_path(cache: str, shard: str) -> str:
+    return storage.join(cache, "shards", check_name(shard) + TFRECORD_SUFFIX)
+
+
+def sidecar_path(cache: str, shard: str) -> str:
+    return storage.join(cache, "shards", check_name(shard) + SIDECAR_SUFFIX)
+
+
+def catalog_folder(cache: str) -> str:
+    return storage.join(cache, "catalog")
+
+
+def catalog_path(cache: str, run_id: str) -> str:
+    return storage.join(cache, "catalog", check_name(run_id) + ".parquet")
+
+
+def run_path(cache: str, run_id: str) -> str:
+    return storage.join(cache, "runs", check_name(run_id) + ".json")
+
+
+def committed_shards(cache: str) -> list[str]:
+    """Return the names of all shards that have a sidecar, sorted."""
+    files = storage.list_files(shards_folder(cache))
+    names = (file.path.rsplit("/", 1)[-1] for file in files)
+    return sorted(
+        name.removesuffix(SIDECAR_SUFFIX)
+        for name in names
+        if name.endswith(SIDECAR_SUFFIX) and not name.startswith(".")
+    )
+
+
+def find_leftovers(cache: str) -> list[str]:
+    """Return the paths that killed attempts left: temporary files, and shards without sidecar."""
+    found = []
+    for folder in (cache, shards_folder(cache), catalog_folder(cache), storage.join(cache, "runs")):
+        files = [file.path for file in storage.list_files(folder)]
+        found += [path for path in files if storage.is_leftover(path)]
+    committed = set(committed_shards(cache))
+    for file in storage.list_files(shards_folder(cache)):
+        name = file.path.rsplit("/", 1)[-1]
+        if name.endswith(TFRECORD_SUFFIX) and name.removesuffix(TFRECORD_SUFFIX) not in committed:
+            found.append(file.path)
+    return found
+
+
+def write_spec(cache: str, spec: FeatureSpec) -> bool:
+    """Write spec.json; returns False, and leaves it alone, when there is one already."""
+    fields = spec.to_json() | {"fingerprint": spec.fingerprint}
+    data = json.dumps(fields, indent=2).encode() + b"\n"
+    return storage.write_atomic(spec_path(cache), data, create_only=True)
+
+
+def read_spec(cache: str) -> FeatureSpec | None:
+    """Return the spec of a cache, None where there is no spec.json.
+
+    Raises CacheError for one that is damaged, UsageError for one of another version.
+    """
+    path = spec_path(cache)
+    todo = "restore it, or extract into a new cache"
+    try:
+        fields = json.loads(storage.read_bytes(path))
+        stated = fields.pop("fingerprint")
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    except storage.FileMissingError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        got = f"{type(err).__name__}: {err}"
+        raise CacheError(f"{path} is damaged", got=got, todo=todo) from err
+    # Before anything else is believed: is it as it was written, by whatever version?
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()[:32]
+    if stated != fingerprint:
+        raise CacheError(
+            f"{path} is damaged, or was changed by hand",
+            got=f"fingerprint {stated}",
+            expected=f"{fingerprint}, which is that of its fields",
+            todo=todo,
+        )
+    try:
+        return FeatureSpec.from_json(fields)
+    except UsageError as err:
+        raise UsageError(
+            f"{path}: {err.what}", got=err.got, expected=err.expected, todo=err.todo
+        ) from err

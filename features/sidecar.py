@@ -1,0 +1,189 @@
+"""The row that a video leaves behind, and the sidecar that commits a shard.
+
+A sidecar is `shards/<shard>.index.json`, written after `shards/<shard>.tfrecord` is whole and
+durable: its existence commits the shard. It holds one row per video of the shard, done or
+quarantined, and the size and SHA-256 of the shard. The catalog is made from these rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from features import layout, storage
+from features.errors import CacheError
+from features.record import QuantisationError
+from features.video import Extracted, Rejected, SourceInfo, VideoRef
+
+STATES = ("done", "quarantined")
+
+
+@dataclasses.dataclass(frozen=True)
+class CatalogRow:
+    """What became of one video in one run.
+
+    A done row says where its record lies: the `record`-th of shard `shard`, `length` bytes from
+    `offset` with its frame. A quarantined row has record -1 and a stage, class and message.
+    `run_id` sorts by time: of two rows of one video that of the larger run_id holds.
+    `time` is UTC, ISO 8601. `columns` are the manifest's further columns.
+    """
+
+    video_id: str
+    uri: str
+    size_bytes: int
+    generation: str
+    key: str
+    state: str
+    attempt: int
+    run_id: str
+    time: str
+    shard: str
+    record: int = -1
+    offset: int = 0
+    length: int = 0
+    rows: int = 0
+    partial: bool = False
+    decode_errors: int = 0
+    capped: bool = False
+    content_sha256: str = ""
+    source_container: str = ""
+    source_codec: str = ""
+    source_width: int = 0
+    source_height: int = 0
+    source_rate_fps: float = 0.0
+    source_duration_s: float = 0.0
+    source_frames: int = 0
+    stage: str = ""
+    error_class: str = ""
+    message: str = ""
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {
+            "columns": dict(self.columns)
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> CatalogRow:
+        """Build from `to_json`'s dict; raises TypeError for unknown or missing fields."""
+        row = cls(**fields)
+        if row.state not in STATES:
+            raise ValueError(f"state {row.state!r}")
+        return row
+
+
+# The catalog's own columns, in order; a manifest may not bring one of these names.
+COLUMN_NAMES = tuple(
+    field.name for field in dataclasses.fields(CatalogRow) if field.name != "columns"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sidecar:
+    """What commits one shard. `quantisation` is over all features of the shard."""
+
+    shard: str
+    run_id: str
+    fingerprint: str
+    tfrecord_bytes: int
+    tfrecord_sha256: str
+    quantisation: QuantisationError
+    rows: tuple[CatalogRow, ...]
+
+
+def done_row(
+    extracted: Extracted,
+    *,
+    fingerprint: str,
+    run_id: str,
+    time: str,
+    shard: str,
+    record: int,
+    offset: int,
+    length: int,
+) -> CatalogRow:
+    """Return the row of a video whose record was written."""
+    return CatalogRow(
+        **_identity(extracted.ref, fingerprint),
+        state="done",
+        run_id=run_id,
+        time=time,
+        shard=shard,
+        record=record,
+        offset=offset,
+        length=length,
+        rows=len(extracted.features),
+        partial=extracted.partial,
+        decode_errors=extracted.decode_errors,
+        capped=extracted.capped,
+        content_sha256=extracted.content_sha256,
+        **{
+            f"source_{field.name}": getattr(extracted.source, field.name)
+            for field in dataclasses.fields(SourceInfo)
+        },
+    )
+
+
+def quarantined_row(
+    rejected: Rejected, *, fingerprint: str, run_id: str, time: str, shard: str
+) -> CatalogRow:
+    """Return the row of a video that cannot be used."""
+    return CatalogRow(
+        **_identity(rejected.ref, fingerprint),
+        state="quarantined",
+        run_id=run_id,
+        time=time,
+        shard=shard,
+        stage=rejected.stage,
+        error_class=rejected.error_class,
+        message=rejected.message,
+    )
+
+
+def _identity(ref: VideoRef, fingerprint: str) -> dict[str, Any]:
+    return {
+        "video_id": ref.video_id,
+        "uri": ref.uri,
+        "size_bytes": ref.size_bytes,
+        "generation": ref.generation,
+        "key": ref.key(fingerprint),
+        "attempt": ref.attempt,
+        "columns": dict(ref.columns),
+    }
+
+
+def write_sidecar(cache: str, sidecar: Sidecar) -> None:
+    """Commit a shard: write its sidecar, atomically."""
+    fields = {field.name: getattr(sidecar, field.name) for field in dataclasses.fields(Sidecar)} | {
+        "quantisation": sidecar.quantisation.to_json(),
+        "rows": [row.to_json() for row in sidecar.rows],
+    }
+    data = json.dumps(fields, indent=1).encode() + b"\n"
+    storage.write_atomic(layout.sidecar_path(cache, sidecar.shard), data)
+
+
+def read_sidecar(cache: str, shard: str) -> Sidecar:
+    """Read the sidecar of a shard; raises FileMissingError, CacheError for a damaged one."""
+    path = layout.sidecar_path(cache, shard)
+    try:
+        fields = json.loads(storage.read_bytes(path))
+        sidecar = Sidecar(
+            shard=fields["shard"],
+            run_id=layout.check_name(fields["run_id"]),
+            fingerprint=str(fields["fingerprint"]),
+            tfrecord_bytes=int(fields["tfrecord_bytes"]),
+            tfrecord_sha256=str(fields["tfrecord_sha256"]),
+            quantisation=QuantisationError.from_json(fields["quantisation"]),
+            rows=tuple(CatalogRow.from_json(row) for row in fields["rows"]),
+        )
+        if sidecar.shard != shard or any(row.shard != shard for row in sidecar.rows):
+            raise ValueError(f"it speaks of another shard than {shard}")
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise CacheError(
+            f"the sidecar {path} is damaged",
+            got=f"{type(err).__name__}: {err}",
+            todo="restore it, or delete it so that the next run makes its shard again",
+        ) from err
+    return sidecar

@@ -1,0 +1,294 @@
+"""Files on disk and objects in a bucket, behind one handful of functions.
+
+A path is a local path (or file:// address) or gs://BUCKET/NAME. The one law that the cache stands
+on: a file appears under its final name whole or not at all. On a file system that takes a temporary
+name, fsync and rename; in a bucket an upload is atomic and a rename is not, so it goes straight to
+its final name. Reads, lists and deletes are plain; nothing here is a batch call.
+
+Every failure that a person can act on (full disk, read-only folder, no permission, no credentials)
+is a FramebankError that says what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import re
+import secrets
+import stat
+import urllib.parse
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from features import bucket
+from features.errors import CacheError, FramebankError, JobError, UsageError
+
+# What write_atomic calls a file that is not complete yet: .<name>.<pid>-<8 hex digits>.tmp
+_LEFTOVER = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+_TODO: dict[int, tuple[type[FramebankError], str, str]] = {
+    errno.ENOSPC: (JobError, "the disk is full", "make room, then run the same command again"),
+    errno.EDQUOT: (JobError, "the quota is used up", "make room, then run the same command again"),
+    errno.EFBIG: (JobError, "the file is too large for this file system", "use another disk"),
+    errno.EROFS: (UsageError, "the file system is read-only", "give a folder that can be written"),
+    errno.EACCES: (UsageError, "permission denied", "give another path, or change its rights"),
+    errno.EPERM: (UsageError, "permission denied", "give another path, or change its rights"),
+    errno.ENOTDIR: (UsageError, "a part of the path is no folder", "give another path"),
+    errno.EISDIR: (UsageError, "it is a folder, not a file", "give the path of a file"),
+    errno.ENAMETOOLONG: (UsageError, "the path is too long", "give a shorter path"),
+    errno.EMFILE: (JobError, "too many open files", "raise the limit (ulimit -n)"),
+    errno.EIO: (JobError, "the disk reports a fault", "check the disk (dmesg), use another one"),
+    errno.ESTALE: (JobError, "the network disk lost the file", "mount it again, then run again"),
+}
+
+
+class FileMissingError(CacheError):
+    """The file or object that was asked for is not there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredFile:
+    """One file: its path, size, and what tells its versions apart (mtime_ns or generation)."""
+
+    path: str
+    size_bytes: int
+    generation: str
+
+
+def is_local(path: str) -> bool:
+    """Return whether `path` is on a file system; raises UsageError for an unknown scheme."""
+    match = _SCHEME.match(path)
+    if match is None or match[1].lower() == "file":
+        return True
+    if match[1] != "gs":
+        raise UsageError(
+            f"Framebank cannot reach {match[1]}:// addresses",
+            got=path,
+            expected="a local path or gs://BUCKET/NAME",
+            todo="copy or mount the files first",
+        )
+    return False
+
+
+def local_path(path: str) -> str:
+    """Return the local path of `path`, which may be a file:// address."""
+    if not path.lower().startswith("file://"):
+        return path
+    address = urllib.parse.urlsplit(path)
+    if address.netloc not in ("", "localhost"):
+        raise UsageError("a file:// address of another machine", got=path, expected="file:///PATH")
+    return urllib.parse.unquote(
+        path[len("file://") + len(address.netloc) :], errors="surrogateescape"
+    )
+
+
+def join(base: str, *parts: str) -> str:
+    """Join with one slash between each, for both kinds of path."""
+    start = base.rstrip("/")
+    return "/".join([start, *parts]) if start or base.startswith("/") else "/".join(parts)
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether the file name `name` is one of write_atomic's temporary names."""
+    return _LEFTOVER.fullmatch(os.path.basename(name)) is not None
+
+
+def storage_error(path: str, err: OSError, doing: str) -> FramebankError:
+    """Return the error to raise for an OSError met while `doing` ("read", "write"...) `path`."""
+    if isinstance(err, FileNotFoundError):
+        return FileMissingError(f"cannot {doing} {path}", got="no such file or folder")
+    kind, got, todo = _TODO.get(err.errno or 0, (JobError, err.strerror or str(err), None))
+    return kind(f"cannot {doing} {path}", got=got, todo=todo)
+
+
+@contextlib.contextmanager
+def _explained(path: str, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:  # an answer (create_only), not a fault
+        raise
+    except OSError as err:
+        raise storage_error(path, err, doing) from err
+
+
+def read_bytes(path: str) -> bytes:
+    """Return the whole content; raises FileMissingError, JobError, UsageError."""
+    if not is_local(path):
+        return _bucket_read(path, 0, None)
+    with _explained(path, "read"), Path(local_path(path)).open("rb") as file:
+        return file.read()
+
+
+def read_range(path: str, start: int, length: int) -> bytes:
+    """Return up to `length` bytes from byte `start`; fewer where the file ends before."""
+    if not is_local(path):
+        return _bucket_read(path, start, length)
+    with _explained(path, "read"), Path(local_path(path)).open("rb") as file:
+        file.seek(start)
+        return file.read(length)
+
+
+def _bucket_read(path: str, start: int, length: int | None) -> bytes:
+    data = bucket.read(path, start, length)
+    if data is None:
+        raise FileMissingError(f"cannot read {path}", got="no such object")
+    return data
+
+
+@contextlib.contextmanager
+def open_read(path: str) -> Iterator[BinaryIO]:
+    """Open for reading from front to back, in bounded memory."""
+    if is_local(path):
+        with _explained(path, "read"), Path(local_path(path)).open("rb", buffering=1 << 20) as file:
+            yield file
+    else:
+        if bucket.stat(path) is None:
+            raise FileMissingError(f"cannot read {path}", got="no such object")
+        with bucket.open_read(path) as stream:
+            yield stream
+
+
+@contextlib.contextmanager
+def open_atomic(path: str, *, create_only: bool = False) -> Iterator[BinaryIO]:
+    """Open for writing; the file appears under its name, whole, when the block ends without error.
+
+    With `create_only` an existing file stays as it is and FileExistsError is raised.
+    Raises JobError, UsageError.
+    """
+    if not is_local(path):
+        with bucket.open_write(path, create_only=create_only) as stream:
+            yield stream
+        return
+    target = local_path(path)
+    folder, name = os.path.split(os.path.abspath(target))
+    # A name may have 255 bytes; the temporary one must fit too.
+    stem = os.fsdecode(os.fsencode(name)[:200])
+    temporary = os.path.join(folder, f".{stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with _explained(path, "write"):
+            _make_folder(folder)
+            with Path(temporary).open("xb") as file:
+                yield cast(BinaryIO, file)
+                file.flush()
+                os.fsync(file.fileno())
+            _publish(temporary, os.path.join(folder, name), create_only=create_only)
+            _sync_folder(folder)
+    finally:
+        # After a success the name is gone; after a failure nothing may stay behind.
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def _make_folder(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError as err:  # a file is in the way
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder", folder) from err
+
+
+def _publish(temporary: str, target: str, *, create_only: bool) -> None:
+    if not create_only:
+        os.replace(temporary, target)
+        return
+    try:
+        os.link(temporary, target)  # unlike rename, link never replaces what is there
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: the check and the rename are two steps
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "it exists", target) from None
+        os.replace(temporary, target)
+
+
+def _sync_folder(folder: str) -> None:
+    """Make the rename itself durable; some file systems refuse to fsync a folder."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_atomic(path: str, data: bytes | Iterable[bytes], *, create_only: bool = False) -> bool:
+    """Write `data` (bytes, or chunks of bytes) so that the file is there whole or not at all.
+
+    Returns False, and leaves the file alone, when `create_only` and it already exists.
+    """
+    chunks = (data,) if isinstance(data, bytes | bytearray | memoryview) else data
+    try:
+        with open_atomic(path, create_only=create_only) as file:
+            for chunk in chunks:
+                file.write(chunk)
+    except FileExistsError:
+        return False
+    return True
+
+
+def find(path: str) -> StoredFile | None:
+    """Return size and generation of a file, or None where there is none (a folder is none)."""
+    if not is_local(path):
+        found = bucket.stat(path)
+        return None if found is None else StoredFile(path, *found)
+    try:
+        status = os.stat(local_path(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as err:
+        raise storage_error(path, err, "look at") from err
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    return StoredFile(path, status.st_size, str(status.st_mtime_ns))
+
+
+def exists(path: str) -> bool:
+    """Return whether there is a file or object of this name (a folder does not count)."""
+    return find(path) is not None
+
+
+def list_files(folder: str) -> list[StoredFile]:
+    """Return the files directly in `folder`, by name; an absent folder holds none."""
+    if not is_local(folder):
+        prefix = folder.rstrip("/") + "/"
+        found = (StoredFile(*row) for row in bucket.list_objects(prefix))
+        return sorted(
+            (file for file in found if "/" not in file.path[len(prefix) :]), key=lambda f: f.path
+        )
+    files = []
+    try:
+        with os.scandir(local_path(folder)) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # renamed away since it was listed
+                    if entry.is_file():
+                        status = entry.stat()
+                        path = join(folder, entry.name)
+                        files.append(StoredFile(path, status.st_size, str(status.st_mtime_ns)))
+    except FileNotFoundError:
+        return []
+    except OSError as err:
+        raise storage_error(folder, err, "list") from err
+    return sorted(files, key=lambda file: file.path)
+
+
+def folder_exists(path: str) -> bool:
+    """Return whether `path` is a folder; in a bucket, whether any object lies under it."""
+    if is_local(path):
+        return os.path.isdir(local_path(path))
+    return any(True for _ in bucket.list_objects(path.rstrip("/") + "/", limit=1))
+
+
+def delete(path: str) -> bool:
+    """Delete one file; returns False where there was none."""
+    if not is_local(path):
+        return bucket.delete(path)
+    try:
+        os.unlink(local_path(path))
+    except FileNotFoundError:
+        return False
+    except OSError as err:
+        raise storage_error(path, err, "delete") from err
+    return True

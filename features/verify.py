@@ -1,0 +1,279 @@
+"""Reading a whole cache back: every checksum, shape and value, and every table against the others.
+
+Four things must agree: the spec, the shards, their sidecars, and the catalogs. Each fault is one
+line that names the file, and the record and video where there is one. What a killed run leaves
+behind and the next run clears away is a remark, no fault. One pass over the bytes; memory holds one
+record and the catalog's columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from features import cache as reading
+from features import catalog, layout, sidecar, storage
+from features.errors import CacheError, FramebankError
+from features.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_CHUNK_BYTES = 1 << 20
+# What a catalog row and its sidecar row must agree in.
+_COMPARED = (
+    *("video_id", "key", "state", "run_id", "attempt", "record", "offset", "length", "rows"),
+    *("partial", "decode_errors", "content_sha256", "stage", "error_class"),
+)
+
+
+@dataclasses.dataclass
+class Report:
+    """What was found. `faults` empty means that the cache is sound."""
+
+    faults: list[str] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)
+    shards: int = 0
+    records: int = 0
+    frames: int = 0
+    size_bytes: int = 0
+    feature_dim: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def verify_cache(path: str, *, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Read the cache at `path` back; `progress` gets (shards done, shards in all).
+
+    Raises UsageError when there is no cache at all; every other fault is in the report.
+    """
+    report = Report()
+    try:
+        spec = reading.open_spec(path)
+    except CacheError as err:  # a damaged one; that there is none at all is a UsageError
+        report.faults.append(_one_line(err))
+        return report
+    rows = _catalog_by_shard(path, report)
+    committed = layout.committed_shards(path)
+    for number, shard in enumerate(committed):
+        known = rows.pop(shard, None)
+        _check_shard(path, shard, spec, known, report)
+        if progress is not None:
+            progress(number + 1, len(committed))
+    for shard, lost in sorted(rows.items()):
+        ids = ", ".join(repr(row["video_id"]) for row in lost[:3])
+        report.faults.append(
+            f"shard {shard}: the catalog has {len(lost)} rows of it ({ids}), it has no sidecar"
+        )
+    _check_summaries(path, report)
+    leftovers = layout.find_leftovers(path)
+    report.remarks += [f"left by a killed run, not read: {leftover}" for leftover in leftovers]
+    return report
+
+
+def _one_line(err: FramebankError) -> str:
+    parts = [err.what.replace("\n", "; ")]
+    if err.got is not None:
+        parts.append(f"got {err.got}")
+    if err.expected is not None:
+        parts.append(f"expected {err.expected}")
+    return ": ".join(parts[:2]) + "".join(f", {part}" for part in parts[2:])
+
+
+def _catalog_by_shard(path: str, report: Report) -> dict[str, list[dict[str, Any]]]:
+    """Return all rows of all readable catalogs by shard; unreadable ones are faults."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    files = catalog.catalog_files(path)
+    if not files:
+        report.remarks.append("there is no catalog yet: run the same extract command again")
+    for file in files:
+        try:
+            table = catalog.read_file(file, ["shard", *_COMPARED])
+        except FramebankError as err:
+            report.faults.append(_one_line(err))
+            continue
+        for row in _each(table):
+            rows.setdefault(row["shard"], []).append(row)
+    return rows
+
+
+def _each(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=10_000):
+        yield from batch.to_pylist()
+
+
+def _check_shard(
+    path: str,
+    shard: str,
+    spec: FeatureSpec,
+    known: list[dict[str, Any]] | None,
+    report: Report,
+) -> None:
+    """Check one committed shard: sidecar, bytes, records, and the catalog's rows of it."""
+    report.shards += 1
+    try:
+        found = sidecar.read_sidecar(path, shard)
+    except FramebankError as err:
+        report.faults.append(_one_line(err))
+        return
+    if found.fingerprint != spec.fingerprint:
+        report.faults.append(
+            f"shard {shard}: made with another spec: got fingerprint {found.fingerprint}, "
+            f"expected {spec.fingerprint}"
+        )
+    _compare_rows(shard, found, known, report)
+    tfrecord = layout.tfrecord_path(path, shard)
+    try:
+        with storage.open_read(tfrecord) as stream:
+            _check_bytes(stream, tfrecord, found, spec, report)
+    except storage.FileMissingError:
+        done = sum(row.state == "done" for row in found.rows)
+        report.faults.append(f"shard {shard}: {tfrecord} is missing, with {done} videos")
+    except FramebankError as err:
+        report.faults.append(_one_line(err))
+
+
+def _compare_rows(
+    shard: str,
+    found: sidecar.Sidecar,
+    known: list[dict[str, Any]] | None,
+    report: Report,
+) -> None:
+    if known is None:
+        report.remarks.append(
+            f"shard {shard} is committed but in no catalog: the next extract run adds it"
+        )
+        return
+    expected = {catalog.catalog_text(row.video_id): row for row in found.rows}
+    if len(expected) != len(found.rows):
+        report.faults.append(f"shard {shard}: its sidecar has two rows of one video")
+    seen: set[str] = set()
+    for row in known:
+        video_id = row["video_id"]
+        if video_id in seen:
+            report.faults.append(f"shard {shard}: the catalog has video {video_id!r} twice")
+        seen.add(video_id)
+        if video_id not in expected:
+            report.faults.append(
+                f"shard {shard}: video {video_id!r} is in the catalog, not in its sidecar"
+            )
+            continue
+        for name in _COMPARED:
+            want = getattr(expected[video_id], name)
+            want = catalog.catalog_text(want) if isinstance(want, str) else want
+            if row[name] != want:
+                report.faults.append(
+                    f"shard {shard}, video {video_id!r}: {name} is {row[name]!r} in the catalog, "
+                    f"{want!r} in the sidecar"
+                )
+    report.faults += [
+        f"shard {shard}: video {video_id!r} is in its sidecar, not in the catalog"
+        for video_id in expected
+        if video_id not in seen
+    ]
+
+
+class _Hashing:
+    """Reads a stream from front to back, hashing all that passes."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+        self.place = 0
+
+    def read(self, length: int) -> bytes:
+        data = self._stream.read(length)
+        self.sha256.update(data)
+        self.place += len(data)
+        return data
+
+    def skip_to(self, place: int | None) -> int:
+        """Read on to `place` (to the end for None); returns how many bytes that were."""
+        start = self.place
+        while place is None or self.place < place:
+            length = _CHUNK_BYTES if place is None else min(_CHUNK_BYTES, place - self.place)
+            if not self.read(length):
+                break
+        return self.place - start
+
+
+def _check_bytes(
+    stream: BinaryIO, path: str, found: sidecar.Sidecar, spec: FeatureSpec, report: Report
+) -> None:
+    """Check size, hash and each record of one shard, in one pass."""
+    hashing = _Hashing(stream)
+    done = sorted((row for row in found.rows if row.state == "done"), key=lambda row: row.offset)
+    for number, row in enumerate(done):
+        where = f"{path}, record {row.record}, video {row.video_id!r}"
+        if row.record != number:
+            report.faults.append(f"{where}: it is record {number} by its place")
+        if row.offset < hashing.place or row.length > found.tfrecord_bytes:
+            report.faults.append(
+                f"{where}: its place (byte {row.offset}, {row.length} long) is wrong"
+            )
+            continue
+        if gap := hashing.skip_to(row.offset):
+            report.faults.append(f"{path}: {gap} bytes before byte {row.offset} are of no video")
+        try:
+            _check_values(hashing.read(row.length), row, path, spec, report)
+        except FramebankError as err:
+            report.faults.append(_one_line(err))
+    if rest := hashing.skip_to(None):
+        report.faults.append(f"{path}: {rest} bytes at the end are of no video")
+    report.size_bytes += hashing.place
+    if hashing.place != found.tfrecord_bytes:
+        report.faults.append(
+            f"{path}: it has {hashing.place} bytes, its sidecar says {found.tfrecord_bytes}"
+        )
+    if hashing.sha256.hexdigest() != found.tfrecord_sha256:
+        report.faults.append(f"{path}: its SHA-256 is not the one in its sidecar")
+
+
+def _check_values(
+    data: bytes, row: sidecar.CatalogRow, path: str, spec: FeatureSpec, report: Report
+) -> None:
+    """Check one record: frame, key, shape, dtype, finite values, times in order."""
+    place = reading.Place(
+        catalog.catalog_text(row.video_id), row.key, row.shard, row.record, row.offset,
+        row.length, row.rows,
+    )  # fmt: skip
+    found = reading.check_record(place, data, path)
+    report.records += 1
+    report.frames += len(found.features)
+    where = f"{path}, record {row.record}, video {row.video_id!r}"
+    if found.dtype != spec.dtype:
+        report.faults.append(f"{where}: dtype {found.dtype}, the spec says {spec.dtype}")
+    if report.feature_dim is None:
+        report.feature_dim = found.features.shape[1]
+    if found.features.shape[1] != report.feature_dim:
+        report.faults.append(
+            f"{where}: {found.features.shape[1]} features wide, others are {report.feature_dim}"
+        )
+    if not np.isfinite(found.features).all():
+        report.faults.append(f"{where}: features that are not finite")
+    for name in ("pts_ms", "frame_index"):
+        values = getattr(found, name)
+        if values[0] < 0 or (np.diff(values) < 0).any():
+            report.faults.append(f"{where}: {name} does not ascend")
+    for name in ("partial", "decode_errors", "capped", "content_sha256"):
+        if getattr(found, name) != getattr(row, name):
+            report.faults.append(
+                f"{where}: {name} is {getattr(found, name)!r}, "
+                f"its sidecar says {getattr(row, name)!r}"
+            )
+
+
+def _check_summaries(path: str, report: Report) -> None:
+    for file in storage.list_files(storage.join(path, "runs")):
+        if not file.path.endswith(".json") or storage.is_leftover(file.path):
+            continue
+        try:
+            json.loads(storage.read_bytes(file.path))
+        except ValueError as err:
+            report.faults.append(f"{file.path} is no JSON: {err}")
