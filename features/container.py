@@ -1,0 +1,230 @@
+"""Opens one untrusted file as a clip: nothing but that file is read, and nothing large is decoded.
+
+The path is looked at before it is opened (a named pipe would block, a device may act), then opened
+without blocking and looked at again. FFmpeg gets the open file without its name, so the content
+alone decides what it is, with a list of the demuxers it may use and no protocol at all: a playlist,
+a concat list or a reference to another file opens nothing. Pictures over the limit are refused
+before a decoder gets to see them, probing included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import stat
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from features import structure
+from features.errors import VideoRejected
+
+# Demuxers that read one self-contained file. Left out on purpose: everything that opens other files
+# or addresses (hls, dash, concat, image2, sdp, rtsp, imf), that takes any bytes (rawvideo, data),
+# that is text (subtitles, tty, lrc), that runs a filter (lavfi), and the formats of old games.
+VIDEO_FORMATS = (
+    "mov,matroska,avi,flv,live_flv,kux,asf,asf_o,mpegts,mpeg,mpegvideo,ogg,gif,apng,h264,hevc,vvc,evc,"
+    "m4v,h261,h263,vc1,vc1test,obu,av1,ivf,mjpeg,mjpeg_2000,mpjpeg,nut,mxf,rm,wtv,dv,yuv4mpegpipe,swf,"
+    "dnxhd,dirac,cavsvideo,avs2,avs3,nsv,nuv,gxf,apv,flic,pva,dhav,ty"
+)
+PICTURE_FORMATS = (
+    "png_pipe,jpeg_pipe,jpegls_pipe,webp_pipe,webp,bmp_pipe,tiff_pipe,gif_pipe,j2k_pipe,jpegxl_pipe,"
+    "jpegxl_anim,ppm_pipe,pgm_pipe,pbm_pipe,pam_pipe,pgmyuv_pipe,qoi_pipe,ico"
+)
+# Sound alone is told from bytes that are no media at all: `no_video_stream`, not `not_a_video`.
+SOUND_FORMATS = "mp3,aac,wav,w64,flac,aiff,ac3,eac3,amr,caf,au,tta,wv,ape,mpc,mpc8,dts,truehd"
+_FORMAT_WHITELIST = f"{VIDEO_FORMATS},{PICTURE_FORMATS},{SOUND_FORMATS}"
+_BUFFER_BYTES = 1 << 18
+_COVER = Disposition.attached_pic | Disposition.timed_thumbnails
+_PYAV_GENPTS = 0x1  # AVFMT_FLAG_GENPTS, which PyAV sets for every input
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeLimits:
+    """What a clip may ask for before it is `too_large`.
+
+    `max_pixels` per frame, `max_size_bytes` of the file, `max_rows` that a rule gives for one clip.
+    """
+
+    max_pixels: int = 2**26
+    max_size_bytes: int = 1 << 40
+    max_rows: int = 200_000
+
+
+class NamelessFile:
+    """An open file without its name, for FFmpeg to read; `size_bytes` is its length now."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self.size_bytes = os.fstat(file.fileno()).st_size
+
+    def peek(self, offset: int, size_bytes: int) -> bytes:
+        """Return bytes from `offset`; the position stays as it is."""
+        before = self.tell()
+        try:
+            self.seek(offset)
+            return self.read(size_bytes)
+        finally:
+            self.seek(before)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """An opened clip: its file, FFmpeg's container, and the picture track that counts."""
+
+    file: NamelessFile
+    limits: DecodeLimits
+    container: InputContainer
+    stream: VideoStream
+
+    @property
+    def format(self) -> str:
+        """Return FFmpeg's name of the container, the first of them ("mov" for the mp4 family)."""
+        return self.container.format.name.partition(",")[0]
+
+    @property
+    def time_base(self) -> Fraction:
+        """Return seconds per tick of the track's timestamps."""
+        return Fraction(self.stream.time_base or Fraction(1, 1_000_000))
+
+    @property
+    def nominal_rate(self) -> Fraction:
+        """Return frames per second as the container states or FFmpeg guesses it (25 if unknown)."""
+        rate = self.stream.guessed_rate or self.stream.average_rate or self.stream.base_rate
+        return Fraction(rate) if rate else Fraction(25)
+
+    def discard_others(self, discarded: bool) -> None:
+        """Let the demuxer skip, or not, every track but this one."""
+        for track in self.container.streams:
+            if track is not self.stream:
+                track.discard = Discard.all if discarded else Discard.default
+
+    @contextlib.contextmanager
+    def reopened(self) -> Iterator[Clip]:
+        """Read the same open file from its start again."""
+        with open_container(self.file, self.limits) as container:
+            yield Clip(self.file, self.limits, container, _picture_track(container, self.limits))
+
+
+@contextlib.contextmanager
+def open_file(path: str, limits: DecodeLimits) -> Iterator[NamelessFile]:
+    """Open a regular file that is not empty; raises VideoRejected at stage "open"."""
+    _check_kind(path, limits)
+    try:
+        # Between the look and this a pipe may have taken the name: O_NONBLOCK does not wait on it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except FileNotFoundError as err:
+        raise VideoRejected("open", "missing", f"{path} went away") from err
+    except OSError as err:
+        raise VideoRejected("open", "unreadable", f"{path}: {err.strerror}") from err
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise VideoRejected("open", "not_a_file", f"{path} is no regular file")
+        yield NamelessFile(file)
+
+
+@contextlib.contextmanager
+def open_clip(path: str, limits: DecodeLimits) -> Iterator[Clip]:
+    """Open `path` as a clip; raises VideoRejected at stage "open" or "probe"."""
+    with open_file(path, limits) as file, open_container(file, limits) as container:
+        clip = Clip(file, limits, container, _picture_track(container, limits))
+        if clip.format == "matroska" and structure.matroska_locked(file.peek, file.size_bytes):
+            raise VideoRejected("probe", "encrypted", "matroska with an encrypted picture track")
+        yield clip
+
+
+@contextlib.contextmanager
+def open_container(file: NamelessFile, limits: DecodeLimits) -> Iterator[InputContainer]:
+    """Probe an open file, from its start; raises VideoRejected at stage "probe"."""
+    options = {
+        "format_whitelist": _FORMAT_WHITELIST,
+        "protocol_whitelist": "none",
+        "max_pixels": str(limits.max_pixels),
+    }
+    file.seek(0)
+    try:
+        container = av.open(
+            file, "r", options=options, buffer_size=_BUFFER_BYTES, metadata_errors="replace"
+        )
+    except av.FFmpegError as err:
+        raise _rejected_by_probe(file, err) from err
+    except MemoryError as err:
+        raise VideoRejected("probe", "too_large", "no memory for its headers") from err
+    except OSError as err:
+        raise VideoRejected("open", "unreadable", f"reading failed: {err}") from err
+    try:
+        # Timestamps made up from later packets would stand in the way of the decoder's own guess.
+        container.flags &= ~_PYAV_GENPTS
+        yield container
+    finally:
+        container.close()
+
+
+def _check_kind(path: str, limits: DecodeLimits) -> None:
+    """Raise VideoRejected unless `path` leads to a regular file of an allowed size."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as err:
+        if os.path.islink(path):
+            raise VideoRejected("open", "not_a_file", f"{path} is a link to nowhere") from err
+        raise VideoRejected("open", "missing", f"{path} does not exist") from err
+    except (OSError, ValueError) as err:
+        loop = isinstance(err, OSError) and err.errno == 40  # ELOOP: links in a circle
+        kind = "not_a_file" if loop else "unreadable"
+        raise VideoRejected("open", kind, f"{path}: {err}") from err
+    if not stat.S_ISREG(status.st_mode):
+        kind = stat.filemode(status.st_mode)[0]
+        names = {"d": "folder", "p": "named pipe", "s": "socket", "c": "device", "b": "device"}
+        raise VideoRejected("open", "not_a_file", f"{path} is a {names.get(kind, 'special file')}")
+    if not status.st_size:
+        raise VideoRejected("open", "empty", f"{path} has zero bytes")
+    if status.st_size > limits.max_size_bytes:
+        message = f"{path} has {status.st_size} bytes, the limit is {limits.max_size_bytes}"
+        raise VideoRejected("open", "too_large", message)
+
+
+def _picture_track(container: InputContainer, limits: DecodeLimits) -> VideoStream:
+    """Return the first video stream that is no cover picture."""
+    name = container.format.name
+    tracks = [track for track in container.streams.video if not track.disposition & _COVER]
+    if not tracks:
+        kinds = ", ".join(sorted({track.type for track in container.streams})) or "no stream"
+        raise VideoRejected("probe", "no_video_stream", f"{name} with {kinds}")
+    track = tracks[0]
+    if "encv" in str(track.codec_tag):
+        raise VideoRejected("probe", "encrypted", f"{name} with a protected sample entry")
+    if track.codec_context is None:
+        message = f"{name} with a picture track of tag {track.codec_tag!r}"
+        raise VideoRejected("probe", "unsupported_codec", message)
+    context = track.codec_context
+    pixels = max(context.width * context.height, context.coded_width * context.coded_height)
+    if pixels > limits.max_pixels:
+        raise too_many_pixels(context.width, context.height, limits, stage="probe")
+    return track
+
+
+def too_many_pixels(
+    width: int, height: int, limits: DecodeLimits, *, stage: str = "decode"
+) -> VideoRejected:
+    """Return the verdict on pictures over the limit."""
+    message = f"{width}x{height} pixels, the limit is {limits.max_pixels} pixels"
+    return VideoRejected(stage, "too_large", message)
+
+
+def _rejected_by_probe(file: NamelessFile, err: av.FFmpegError) -> VideoRejected:
+    """Tell an mp4 that was cut before its index from bytes that are no video."""
+    if isinstance(err, MemoryError):
+        return VideoRejected("probe", "too_large", "no memory for its headers")
+    boxes, complete = structure.mp4_boxes(file.peek, file.size_bytes)
+    if boxes and (b"moov" not in boxes or (boxes[-1] == b"moov" and not complete)):
+        names = " ".join(str(box)[2:-1] for box in boxes[:8])
+        return VideoRejected("probe", "truncated", f"mp4 without its whole index (boxes: {names})")
+    said = err.log[2] if err.log else ""
+    detail = str(said).strip() or err.strerror
+    return VideoRejected("probe", "not_a_video", f"no demuxer takes it ({detail})")
