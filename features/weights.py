@@ -1,0 +1,185 @@
+"""Where a backbone's weights come from: `imagenet`, a file, or `random:SEED`.
+
+`resolve_weights` turns what the user typed into `Weights`: a name for the spec, a SHA-256, and a
+local file or a seed. It needs neither TensorFlow nor Keras. `layer_arrays` then gives the values for
+a built network; nothing in a weight file is ever run (see `features/weight_files.py`).
+
+Random weights are a recipe, not a library's initializer, so that one seed gives the same values on
+every machine and with every version (law, held by a golden test): the values of a weight depend
+only on backbone, seed, the layer's name and the weight's name and shape. Kernels are uniform in
+±sqrt(6 / fan_in) (He et al. 2015, arXiv:1502.01852, eq. 10, so that activations keep their scale
+through ReLU layers), gamma and variance are 1, everything else is 0. The uniform bits are those of
+Philox4x64-10 (Salmon et al., SC 2011), whose raw stream NumPy guarantees (NEP 19).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.backbones import Backbone, find_backbone
+from features.errors import UsageError
+
+RANDOM_RECIPE = "framebank-random-weights-1"
+SUFFIXES = (".h5", ".keras")
+_CHUNK = 1 << 20  # values made at a time: bounds memory for VGG's 103 million
+
+FORMS = "imagenet | a .weights.h5, .h5 or .keras file, local or gs:// | random:SEED"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Weights that exist: a file whose bytes have this hash, or a seed.
+
+    `name` is "imagenet", "file" or "random:SEED" and goes into the spec with `sha256`, which is the
+    hash of the file or, for random weights, of the recipe, backbone and seed. `source` is what the
+    user typed, so that another machine can resolve it again and compare `sha256`.
+    """
+
+    name: str
+    sha256: str
+    source: str
+    local_path: str | None = None
+    seed: int | None = None
+
+    @property
+    def is_random(self) -> bool:
+        return self.seed is not None
+
+
+def resolve_weights(text: str, *, backbone: str) -> Weights:
+    """Return the weights that `text` names for `backbone`, fetched to this machine if need be.
+
+    Raises UsageError for a form that does not exist, a file that is missing or unreadable, and
+    ImageNet weights that cannot be fetched or whose hash is wrong.
+    """
+    row = find_backbone(backbone)
+    if text == "imagenet":
+        from features.weight_fetch import fetch_imagenet
+
+        path = fetch_imagenet(row)
+        return Weights("imagenet", hash_file(path), text, local_path=str(path))
+    if text == "random" or text.startswith("random:"):
+        return _random(text, row)
+    return _file(text)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hex; raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _random(text: str, backbone: Backbone) -> Weights:
+    digits = text.partition(":")[2]
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+        raise UsageError(
+            "random weights need a seed",
+            got=repr(text),
+            expected="random:SEED with a whole number from 0, such as random:0",
+            todo="random weights are for trying things out; features made with them say so",
+        )
+    seed = int(digits)
+    recipe = f"{RANDOM_RECIPE}\0{backbone.name}\0{seed}"
+    return Weights(
+        f"random:{seed}", hashlib.sha256(recipe.encode()).hexdigest(), text, seed=seed
+    )
+
+
+def _file(text: str) -> Weights:
+    if "://" in text:
+        from features.weight_fetch import stage_object
+
+        path = stage_object(text)
+    else:
+        path = Path(text).expanduser()
+    _check_readable(path, text)
+    try:
+        digest = hash_file(path)
+    except OSError as err:
+        raise UsageError(
+            "the weight file cannot be read", got=f"{text}: {err.strerror}", expected=FORMS
+        ) from err
+    return Weights("file", digest, text, local_path=str(path.absolute()))
+
+
+def _check_readable(path: Path, text: str) -> None:
+    """Raise UsageError unless `path` is a plain file with a suffix of a weight file."""
+    if path.is_file() and text.endswith(SUFFIXES):
+        return
+    if path.is_file():
+        got = f"{text}, whose suffix is {path.suffix or 'missing'}"
+    elif path.exists():
+        got = f"{text}, which is no plain file"
+    else:
+        got = f"{text}, which does not exist"
+    raise UsageError(
+        "no such weights",
+        got=got,
+        expected=FORMS,
+        todo="without a weight file, --weights random:0 lets you try everything else",
+    )
+
+
+def random_array(
+    backbone: str, seed: int, *, layer: str, weight: str, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Return float32[shape]: the values of one weight under `random:SEED`."""
+    if weight in ("gamma", "moving_variance", "variance"):
+        return np.ones(shape, np.float32)
+    if "kernel" not in weight:
+        return np.zeros(shape, np.float32)
+    limit = np.float32(math.sqrt(6.0 / _fan_in(weight, shape)))
+    key = hashlib.sha256(f"{RANDOM_RECIPE}\0{backbone}\0{seed}\0{layer}\0{weight}".encode())
+    bits = np.random.Philox(key=np.frombuffer(key.digest()[:16], "<u8").astype(np.uint64))
+    values = np.empty(math.prod(shape), np.float32)
+    for start in range(0, len(values), _CHUNK):
+        part = values[start : start + _CHUNK]
+        raw = bits.random_raw((len(part) + 1) // 2).astype("<u8").view("<u4")[: len(part)]
+        # 24 bits fill a float32 exactly, so every step up to the product is free of rounding.
+        part[:] = ((raw >> np.uint32(8)).astype(np.float32) * np.float32(2**-23) - 1) * limit
+    return values.reshape(shape)
+
+
+def _fan_in(weight: str, shape: tuple[int, ...]) -> int:
+    """Return how many inputs one output sums: h·w·c_in, for depthwise kernels h·w."""
+    if weight == "depthwise_kernel":
+        return math.prod(shape[:2])
+    return math.prod(shape[:-1])
+
+
+def layer_arrays(
+    weights: Weights, *, backbone: Backbone, layers: dict[str, Any], needed: set[str]
+) -> dict[str, list[NDArray[np.float32]]]:
+    """Return the values of each `needed` layer's weights, in the order of `layer.weights`.
+
+    `layers` are all layers of the built network by name, in the network's own order. Raises
+    UsageError where a file does not hold weights of this network.
+    """
+    if weights.seed is None:
+        from features.weight_files import read_layers
+
+        return read_layers(weights, backbone=backbone, layers=layers, needed=needed)
+    return {
+        name: [
+            random_array(
+                backbone.name,
+                weights.seed,
+                layer=name,
+                weight=variable.name,
+                shape=tuple(variable.shape),
+            )
+            for variable in layers[name].weights
+        ]
+        for name in layers
+        if name in needed
+    }
