@@ -1,0 +1,1 @@
+"""The Beam jobs, and the only place that imports Beam."""

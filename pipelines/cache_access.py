@@ -1,0 +1,138 @@
+"""The submitter's hold on a cache: open it for one run, recover what an interrupted run left.
+
+On a file system a lock on the folder keeps two runs apart; the kernel drops it with the process,
+so a killed run blocks nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+
+from features import layout, storage
+from features.catalog import (
+    catalog_files,
+    catalog_rows,
+    orphan_shards,
+    read_catalog,
+    write_catalog,
+)
+from features.errors import CacheError, UsageError
+from features.sidecar import CatalogRow, read_sidecar
+from features.spec import FeatureSpec, check_same_spec
+from pipelines.plan import is_plan
+
+
+@contextlib.contextmanager
+def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
+    """Make or open the cache and yield its absolute path, held against other runs.
+
+    Raises SpecMismatchError for a cache of another spec, UsageError for a place that is taken by
+    something else or by another run.
+    """
+    local = storage.is_local(path)
+    cache = os.path.abspath(storage.local_path(path)) if local else path.rstrip("/")
+    if local and os.path.lexists(cache) and not os.path.isdir(cache):
+        raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
+    cached = layout.read_spec(cache)
+    if cached is not None:
+        check_same_spec(cached, spec, where=cache)
+    else:
+        _check_empty(cache)
+        layout.write_spec(cache, spec)
+    if not local:
+        yield cache
+        return
+    handle = os.open(cache, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another run is writing to {cache}",
+                todo="wait until it ends, then run the same command again",
+            ) from None
+        yield cache
+    finally:
+        os.close(handle)
+
+
+def _check_empty(cache: str) -> None:
+    """A new cache begins in an empty place; files of other things are left alone."""
+    if not storage.is_local(cache):
+        taken = storage.folder_exists(cache)
+    else:
+        try:
+            taken = os.path.isdir(cache) and bool(os.listdir(cache))
+        except OSError as error:
+            raise storage.storage_error(cache, error, "list") from error
+    if taken:
+        raise UsageError(
+            f"{cache} is no cache of Framebank, and it is not empty",
+            got="no spec.json in it",
+            expected="an empty or new folder, or a cache",
+            todo="give another --cache",
+        )
+
+
+def recover_shards(cache: str, spec: FeatureSpec) -> tuple[int, int]:
+    """Put committed shards that are in no catalog into one; return how many videos and shards."""
+    orphans = orphan_shards(cache)
+    rows: list[CatalogRow] = []
+    for name in orphans:
+        sidecar = read_sidecar(cache, name)
+        if sidecar.fingerprint != spec.fingerprint:
+            raise CacheError(
+                f"shard {name} of {cache} was made in another way than the rest",
+                got=f"fingerprint {sidecar.fingerprint}",
+                expected=spec.fingerprint,
+                todo=f"move shards/{name}.* out of the cache",
+            )
+        rows += sidecar.rows
+    if rows:
+        write_catalog(cache, f"{_stamp()}-recovered", rows)
+    return len(rows), len(orphans)
+
+
+def remove_leftovers(cache: str) -> int:
+    """Remove what killed attempts left and nobody reads; return how many files.
+
+    Only where a lock tells that nobody else is at work: in a bucket, a shard without a sidecar may
+    be one that another run is about to commit, so there it stays, unread.
+    """
+    if not storage.is_local(cache):
+        return 0
+    runs = storage.list_files(storage.join(cache, "runs"))
+    paths = layout.find_leftovers(cache) + [file.path for file in runs if is_plan(file.path)]
+    return sum(storage.delete(path) for path in paths)
+
+
+def remove_plan(cache: str, run_id: str) -> None:
+    """Remove the plan files of one run."""
+    for file in storage.list_files(storage.join(cache, "runs")):
+        if run_id in file.path and is_plan(file.path):
+            storage.delete(file.path)
+
+
+def rows_by_video(cache: str) -> dict[str, CatalogRow]:
+    """Return the newest row of each video of the catalog; an empty one for a new cache."""
+    if not catalog_files(cache):
+        return {}
+    return {row.video_id: row for row in catalog_rows(read_catalog(cache))}
+
+
+def new_run_id(rows: Mapping[str, CatalogRow]) -> str:
+    """Return an id that sorts after those of all earlier runs, whatever the clock says."""
+    latest = max((row.run_id for row in rows.values()), default="")
+    stamp = _stamp()
+    if stamp <= latest:
+        stamp = latest.rsplit("-", 1)[0] + "0"  # one digit more: it sorts right behind
+    return f"{stamp}-{secrets.token_hex(2)}"
+
+
+def _stamp() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S%f")

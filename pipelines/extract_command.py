@@ -1,0 +1,268 @@
+"""Decode videos, run a frozen network over the frames that a rule picks, keep the features.
+
+    framebank extract clips/ --cache cache --sample fps=2 --weights imagenet
+
+INPUT is any mix of files, folders (walked), globs, gs://bucket/prefixes and manifests (.csv,
+.jsonl, .parquet with a column `uri`). Run the same command again to go on after a crash, to add
+new videos or to redo changed ones: what is done is never decoded again. Options of Apache Beam are
+passed on. Exit status: 0 when every video is done or quarantined, 1 when the job failed, 2 for a
+mistake in the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from features import layout, storage
+from features.container import DecodeLimits
+from features.decoder_pool import DecoderPolicy
+from features.errors import JobError, UsageError
+from features.extraction import make_spec
+from features.progress import show_progress
+from features.sampling import parse_rule
+from features.sidecar import CatalogRow
+from features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec
+from features.weights import Weights
+from pipelines import cache_access
+from pipelines.inputs import InputListing, expand_inputs
+from pipelines.plan import Todo, drop_done, plan_shards, write_plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `framebank extract` takes."""
+    defaults = DecoderPolicy()
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="file, folder, glob, gs:// prefix or manifest")
+    add("--cache", required=True, help="folder or gs:// prefix that holds the features")
+    add("--sample", default="fps=1", help="fps=R | uniform=N | every=K | all | keyframes")
+    add("--max-frames", type=int, metavar="M", help="at most M rows a video")
+    add("--backbone", default="inception_v3", help="see README.md for the table")
+    add("--layer", help="any named layer (default: the backbone's own)")
+    add("--weights", default="imagenet", help="imagenet | PATH | random:SEED")
+    add("--dtype", default="float16", choices=DTYPES, help="how features are stored")
+    add("--resize", default="stretch", choices=RESIZES, help="how frames get the network's size")
+    add("--precision", default="float32", choices=PRECISIONS, help="what the network computes in")
+    add("--images", action="store_true", help="take still pictures from folders too")
+    add("--videos-per-shard", type=int, default=64, metavar="N")
+    add("--allow-partial", action="store_true", help="keep what a damaged clip still gives, marked")
+    add("--retry-quarantined", action="store_true", help="try quarantined videos again")
+    add("--max-bad-ratio", type=float, default=0.2, help="fail when more than this is quarantined")
+    add("--batch-size", type=int, default=32, help="frames a batch (default 32)")
+    add("--decoders", type=int, default=defaults.decoders, help="decoder processes a worker")
+    add("--decode-timeout", type=float, default=defaults.timeout_s, metavar="SECONDS",
+        help="a decoder silent for that long hangs; the whole clip may take that, and as much"
+             " again for each 10 MiB (default 60)")  # fmt: skip
+    add("--max-pixels", type=int, default=defaults.limits.max_pixels, help="of one frame")
+    add("--json", action="store_true", help="print the run's summary as JSON")
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Extract, and return the exit status."""
+    _check_numbers(args)
+    parse_rule(args.sample)  # a slip of the pen is told before anything is listed or fetched
+    listing = expand_inputs(args.inputs, images=args.images)
+    _say_listing(listing)
+    spec, weights = make_spec(
+        sample=args.sample,
+        backbone=args.backbone,
+        layer=args.layer,
+        weights=args.weights,
+        dtype=args.dtype,
+        resize=args.resize,
+        precision=args.precision,
+        max_frames=args.max_frames,
+    )
+    _check_layer(args)
+    if spec.random_weights:
+        _say(f"the network has RANDOM weights ({spec.weights}): good for trying things out only")
+    with cache_access.open_for_extraction(args.cache, spec) as cache:
+        recovered, shards = cache_access.recover_shards(cache, spec)
+        if shards:
+            _say(f"kept {recovered} videos in {shards} shards of an interrupted run")
+        if leftovers := cache_access.remove_leftovers(cache):
+            _say(f"removed {leftovers} files that an interrupted run left unfinished")
+        catalog = cache_access.rows_by_video(cache)
+        todo = drop_done(
+            listing.refs,
+            catalog,
+            fingerprint=spec.fingerprint,
+            retry_quarantined=args.retry_quarantined,
+        )
+        if todo.refs:
+            summary = _Extraction(args, beam_args, spec, weights, cache).run(
+                listing, todo, recovered, catalog
+            )
+        else:
+            summary = {"done": 0, "quarantined": 0, "inputs": len(listing.refs)}
+        return _report(args, summary, todo)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Extraction:
+    """One submission of the Beam job."""
+
+    args: argparse.Namespace
+    beam_args: list[str]
+    spec: FeatureSpec
+    weights: Weights
+    cache: str
+
+    def run(
+        self, listing: InputListing, todo: Todo, recovered: int, catalog: dict[str, CatalogRow]
+    ) -> dict[str, Any]:
+        """Run the job to its end and return the summary that it wrote."""
+        from pipelines import beam_options, extract, shard
+        from pipelines.stopping import stopping_well
+
+        args = self.args
+        options = beam_options.build_options(self.beam_args)
+        run_id = cache_access.new_run_id(catalog)
+        shards = plan_shards(
+            todo.refs, fingerprint=self.spec.fingerprint, videos_per_shard=args.videos_per_shard
+        )
+        facts = extract.RunFacts(
+            inputs=len(listing.refs),
+            already_done=todo.already_done,
+            already_quarantined=todo.already_quarantined,
+            to_extract=len(todo.refs),
+            recovered=recovered,
+            skipped_by_suffix=dict(listing.skipped_by_suffix),
+            started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            weights_path=self.weights.local_path,
+            command=shlex.join(sys.argv),
+            runner=str(options.get_all_options()["runner"]),
+        )
+        _say(f"{len(todo.refs)} videos in {len(shards)} shards to extract into {self.cache}")
+        with tempfile.TemporaryDirectory(prefix="framebank-") as folder:
+            progress = folder if beam_options.runs_here(options) else None
+            config = shard.ExtractConfig(
+                cache=self.cache,
+                run_id=run_id,
+                spec=self.spec,
+                weights=self.weights,
+                policy=_policy(args),
+                batch_size=args.batch_size,
+                progress_folder=progress,
+            )
+            with stopping_well(self.cache, run_id, progress_folder=folder):
+                plan_paths = write_plan(self.cache, run_id, shards)
+                with show_progress(folder, videos=len(todo.refs)):
+                    beam_options.run_pipeline(
+                        lambda pipeline: extract.build_pipeline(
+                            pipeline, config, facts, plan_paths=plan_paths
+                        ),
+                        options,
+                    )
+        return dict(json.loads(storage.read_bytes(layout.run_path(self.cache, run_id))))
+
+
+def _policy(args: argparse.Namespace) -> DecoderPolicy:
+    cores = os.cpu_count() or 1
+    return DecoderPolicy(
+        decoders=args.decoders,
+        threads=max(1, cores // args.decoders),
+        timeout_s=args.decode_timeout,
+        allow_partial=args.allow_partial,
+        limits=dataclasses.replace(DecodeLimits(), max_pixels=args.max_pixels),
+    )
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    limits = {
+        "videos_per_shard": (1, 100_000),
+        "batch_size": (1, 4096),
+        "decoders": (1, 256),
+        "decode_timeout": (0.1, 1e6),
+        "max_pixels": (1, 2**31),
+        "max_bad_ratio": (0.0, 1.0),
+    }
+    for name, (low, high) in limits.items():
+        value = getattr(args, name)
+        if not low <= value <= high:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} is out of range", got=value, expected=f"{low} to {high}")
+
+
+def _check_layer(args: argparse.Namespace) -> None:
+    if args.layer is not None:
+        from features.backbones import check_layer
+
+        check_layer(args.backbone, args.layer)
+
+
+def _say_listing(listing: InputListing) -> None:
+    for note in listing.notes:
+        _say(note)
+    if listing.skipped_by_suffix:
+        skipped = ", ".join(
+            f"{count} {suffix or '(no suffix)'}"
+            for suffix, count in sorted(listing.skipped_by_suffix.items())
+        )
+        _say(f"left alone in folders, by suffix: {skipped}")
+
+
+def _report(args: argparse.Namespace, summary: dict[str, Any], todo: Todo) -> int:
+    """Print how it ended, and return the exit status."""
+    inputs = summary["inputs"]
+    bad = summary["quarantined"] + todo.already_quarantined
+    if args.json:
+        print(json.dumps(summary | dataclasses.asdict(_counts(todo))))
+    else:
+        for line in _summary_lines(args, summary, todo):
+            print(line)
+    if inputs and bad / inputs > args.max_bad_ratio:
+        raise JobError(
+            "too many videos are quarantined; the features of the others are kept",
+            got=f"{bad} of {inputs} ({bad / inputs:.0%})",
+            expected=f"at most {args.max_bad_ratio:.0%} (--max-bad-ratio)",
+            todo=f"see `framebank inspect {args.cache} --quarantined`",
+        )
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counts:
+    already_done: int
+    already_quarantined: int
+
+
+def _counts(todo: Todo) -> _Counts:
+    return _Counts(todo.already_done, todo.already_quarantined)
+
+
+def _summary_lines(
+    args: argparse.Namespace, summary: dict[str, Any], todo: Todo
+) -> Iterator[str]:
+    if not todo.refs:
+        yield (
+            f"nothing to do: of {summary['inputs']} videos {todo.already_done} are done and "
+            f"{todo.already_quarantined} quarantined; nothing was decoded or written"
+        )
+        return
+    yield (
+        f"{summary['inputs']} videos: {summary['done']} done, {summary['quarantined']} quarantined,"
+        f" {todo.already_done + todo.already_quarantined} from earlier runs"
+    )
+    yield (
+        f"{summary['frames']} frames, {summary['bytes'] / 2**20:.1f} MiB in {summary['shards']} "
+        f"shards of {args.cache}"
+    )
+    for name, count in summary["quarantined_by_class"].items():
+        yield f"  quarantined as {name}: {count}"
+    if summary["partial"]:
+        yield f"  {summary['partial']} stored in part (--allow-partial)"
+    if summary["capped"]:
+        yield f"  {summary['capped']} cut off by --max-frames"
+
+
+def _say(text: str) -> None:
+    print(f"framebank: {text}", file=sys.stderr, flush=True)

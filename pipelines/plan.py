@@ -1,0 +1,129 @@
+"""What a run has to do: inputs, less what is committed, dealt into shards.
+
+The plan is made where the job is submitted, before any work: two videos with one id, a cache of
+another spec or nothing left to do are told at once, and a run over an unchanged input starts no
+engine at all. The shards of a plan go to the workers through files in the cache, so that a plan may
+be larger than what a runner lets a submission carry. `infra/decisions/0001` says more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from features import storage
+from features.catalog import catalog_text
+from features.errors import UsageError
+from features.sidecar import CatalogRow
+from features.video import VideoRef
+
+_SHARDS_PER_FILE = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPlan:
+    """One unit of work: a name that follows from the videos and the spec, and the videos."""
+
+    shard: str
+    refs: tuple[VideoRef, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"shard": self.shard, "refs": [ref.to_json() for ref in self.refs]}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> ShardPlan:
+        return cls(fields["shard"], tuple(VideoRef.from_json(ref) for ref in fields["refs"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Todo:
+    """The inputs, told apart by what the catalog says of them."""
+
+    refs: tuple[VideoRef, ...]  # to extract now; `attempt` counts from the catalog
+    already_done: int
+    already_quarantined: int
+
+
+def drop_done(
+    refs: Sequence[VideoRef],
+    catalog: dict[str, CatalogRow],
+    *,
+    fingerprint: str,
+    retry_quarantined: bool,
+) -> Todo:
+    """Return what is left to do: new videos, changed ones and, if asked for, quarantined ones.
+
+    Raises UsageError for an id that the cache holds from another file which still exists.
+    """
+    todo, done, quarantined = [], 0, 0
+    for ref in refs:
+        row = catalog.get(catalog_text(ref.video_id))
+        if row is None:
+            todo.append(ref)
+        elif row.key != ref.key(fingerprint):
+            _check_same_origin(ref, row)
+            todo.append(ref)
+        elif row.state == "done":
+            done += 1
+        elif retry_quarantined:
+            todo.append(dataclasses.replace(ref, attempt=row.attempt + 1))
+        else:
+            quarantined += 1
+    return Todo(tuple(todo), done, quarantined)
+
+
+def _check_same_origin(ref: VideoRef, row: CatalogRow) -> None:
+    """A moved file is extracted afresh; two files that share an id must not replace each other."""
+    if row.uri != catalog_text(ref.uri) and storage.exists(row.uri):
+        raise UsageError(
+            f"two videos have the id {ref.video_id!r}",
+            got=f"{catalog_text(ref.uri)}, and in the cache {row.uri}, which still exists",
+            expected="one id for one video",
+            todo="give ids of your own in a manifest (columns uri, video_id), or use another cache",
+        )
+
+
+def plan_shards(
+    refs: Sequence[VideoRef], *, fingerprint: str, videos_per_shard: int
+) -> list[ShardPlan]:
+    """Deal videos into shards of `videos_per_shard` in the order of their keys.
+
+    Keys are hashes, so a shard is a random sample of the input (long clips spread), and the same
+    input is dealt in the same way everywhere, in whatever order it was listed.
+    """
+    keyed = sorted((ref.key(fingerprint), ref.video_id, ref) for ref in refs)
+    ordered = [ref for _, _, ref in keyed]
+    groups = [
+        tuple(ordered[i : i + videos_per_shard]) for i in range(0, len(ordered), videos_per_shard)
+    ]
+    return [ShardPlan(_shard_name(group, fingerprint), group) for group in groups]
+
+
+def _shard_name(refs: Sequence[VideoRef], fingerprint: str) -> str:
+    text = "\n".join(f"{ref.key(fingerprint)} {ref.attempt} {ref.video_id}" for ref in refs)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+
+
+def write_plan(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str]:
+    """Write the plan into the cache, some shards a file; return the paths."""
+    paths = []
+    for number, start in enumerate(range(0, len(shards), _SHARDS_PER_FILE)):
+        path = storage.join(cache, "runs", f"{run_id}.plan-{number:05d}.jsonl")
+        some = shards[start : start + _SHARDS_PER_FILE]
+        storage.write_atomic(path, (json.dumps(s.to_json()).encode() + b"\n" for s in some))
+        paths.append(path)
+    return paths
+
+
+def read_plan(path: str) -> Iterator[ShardPlan]:
+    """Yield the shards of one plan file."""
+    for line in storage.read_bytes(path).splitlines():
+        yield ShardPlan.from_json(json.loads(line))
+
+
+def is_plan(name: str) -> bool:
+    """Tell whether a file in `runs/` is a plan (of a run that ended before its end, later on)."""
+    return ".plan-" in name and name.endswith(".jsonl")
