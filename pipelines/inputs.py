@@ -137,37 +137,34 @@ class _Expansion:
     def _add_found(self, path: str, base: str, entry: os.DirEntry[str] | None = None) -> None:
         """Add a file from a folder if its suffix is right, else count it."""
         suffix = suffix_of(path)
-        if suffix in self._suffixes:
-            self._put(
-                _local_ref(
-                    path,
-                    os.path.relpath(path, base)
-                    if entry is None
-                    else path[len(base.rstrip("/")) + 1 :],
-                    entry,
-                )
-            )
-        else:
+        if suffix not in self._suffixes:
             self._skipped[catalog_text(suffix)] += 1
+            return
+        start = base.rstrip("/") + "/"
+        below = path.startswith(start)  # all but globs with `..` in them
+        video_id = path[len(start) :] if below else os.path.relpath(path, base)
+        self._put(_local_ref(path, video_id, entry))
 
     def _add_glob(self, pattern: str) -> None:
         base = os.path.abspath(fixed_part(pattern))
         named = names_suffix(pattern)
-        seen: set[str] = set()
-        for path in sorted(glob.iglob(pattern, recursive=True)):
-            path = os.path.abspath(path)
-            if os.path.isdir(path):
-                found = [entry.path for entry in walk(path, self._cache)]
+        for path in sorted(self._matches(pattern, base)):
+            if named and not os.path.isdir(path):
+                self._add_named(path, os.path.relpath(path, base))
+            elif os.path.isdir(path):
+                for entry in walk(path, self._cache):
+                    self._add_found(entry.path, base)
             else:
-                found = [path]
-            for file in found:
-                if file in seen:
-                    continue
-                seen.add(file)
-                if named and file == path:
-                    self._add_named(file, os.path.relpath(file, base))
-                else:
-                    self._add_found(file, base)
+                self._add_found(path, base)
+
+    def _matches(self, pattern: str, base: str) -> Iterator[str]:
+        if "**" not in pattern:
+            return (os.path.abspath(path) for path in glob.iglob(pattern))
+        # The library's own `**` runs in circles where a link leads back, ours sees a folder once.
+        whole = os.path.join(glob.escape(base), pattern[len(fixed_part(pattern)) :])
+        compiled = compile_glob(whole)
+        found = (entry.path for entry in walk(base, self._cache)) if os.path.isdir(base) else ()
+        return (path for path in found if compiled.fullmatch(path))
 
     # Buckets
 
