@@ -93,7 +93,7 @@ def _run(name: str, words: list[str]) -> int:
 class _Parser(argparse.ArgumentParser):
     """argparse, with a mistake told in one message and a pointer to --help."""
 
-    def error(self, message: str):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def error(self, message: str):  # type: ignore[no-untyped-def]
         self.exit(2, f"{self.prog}: {message}\n  to do:    see {self.prog} --help\n")
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from setuptools import setup
 
-# TensorFlow 2.16 is in reach of the trainer alone (the extra `tfio`); extraction was tested on 2.21.
 _BEAM = "2.77"
 
 setup(

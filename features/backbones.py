@@ -21,10 +21,6 @@ from typing import Any
 from features.errors import UsageError
 
 KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications"
-KERAS_FILES_NEW = "https://storage.googleapis.com/keras-applications"
-
-# The name of a layer that Keras named itself: its class in snake case, then a running number.
-_AUTOMATIC = re.compile(r"^(?P<base>.+?)(?:_(?P<number>\d+))?$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +28,10 @@ class Backbone:
     """One image network: uint8[b, h, w, c=3] RGB frames in, float32[b, d] features out.
 
     `application` is its name in `keras.applications`; `layer` the default layer (`avg_pool` is the
-    global average over the last feature map); `preprocessing` one of "scale_-1_1" (x / 127.5 − 1),
-    "caffe_bgr_mean" (BGR minus the ImageNet mean) and "none" (the network scales its input itself).
-    `include_top` builds the classifier's dense layers too, which then have to be in the weights.
+    global average over the last feature map); `preprocessing` "scale_-1_1" (x / 127.5 − 1) or
+    "caffe_bgr_mean" (BGR minus the ImageNet mean). `weights_md5` is None where Keras publishes no
+    hash. `include_top` builds the classifier's dense layers too. `random_gain` is a factor on
+    random kernels that keeps features within float16; another gain gives other random features.
     """
 
     name: str
@@ -46,6 +43,7 @@ class Backbone:
     weights_url: str
     weights_md5: str | None
     include_top: bool = False
+    random_gain: float = 1.0
     clip_length: int = 1
 
     @property
@@ -111,6 +109,7 @@ BACKBONES: dict[str, Backbone] = dict(
                 weights_url=f"{KERAS_FILES}/resnet/"
                 "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
                 weights_md5="4d473c1dd8becc155b73f8504c6f6626",
+                random_gain=0.7,
             ),
             Backbone(
                 name="vgg16",
@@ -144,6 +143,7 @@ BACKBONES: dict[str, Backbone] = dict(
                 weights_url=f"{KERAS_FILES}/xception/"
                 "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
                 weights_md5="b0042744bf5b25fce3cb969f33bebb97",
+                random_gain=0.7,
             ),
             Backbone(
                 name="mobilenet_v2",
@@ -155,16 +155,19 @@ BACKBONES: dict[str, Backbone] = dict(
                 weights_url=f"{KERAS_FILES}/mobilenet_v2/"
                 "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
                 weights_md5=None,
+                random_gain=0.8,
             ),
             Backbone(
-                name="efficientnet_b0",
-                application="EfficientNetB0",
+                name="resnet50_v2",
+                application="ResNet50V2",
                 input_size=224,
                 layer="avg_pool",
-                feature_dim=1280,
-                preprocessing="none",
-                weights_url=f"{KERAS_FILES_NEW}/efficientnetb0_notop.h5",
-                weights_md5="50bc09e76180e00e4465e1a485ddc09d",
+                feature_dim=2048,
+                preprocessing="scale_-1_1",
+                weights_url=f"{KERAS_FILES}/resnet/"
+                "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+                weights_md5="fac2f116257151a9d068a22e544a4917",
+                random_gain=0.7,
             ),
         ),
     )
@@ -217,9 +220,7 @@ def named_layers(model: Any) -> dict[str, Any]:
     layers = {fresh.get(id(layer), layer.name): layer for layer in model.layers}
     last = model.layers[-1]
     if snake_case(type(last).__name__) == "global_average_pooling2d":
-        layers = {
-            "avg_pool" if layer is last else name: layer for name, layer in layers.items()
-        }
+        layers = {"avg_pool" if layer is last else name: layer for name, layer in layers.items()}
     return layers
 
 
@@ -257,7 +258,7 @@ def _near_matches(name: str, names: list[str]) -> str:
 
 
 def snake_case(name: str) -> str:
-    """Return Keras's own spelling of a class name as a layer name (GELU → gelu, Conv2D → conv2d)."""
+    """Return Keras's own spelling of a class name as a layer name (Conv2D → conv2d)."""
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

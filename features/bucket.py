@@ -109,10 +109,16 @@ def read(path: str, start: int, length: int | None) -> bytes | None:
 @contextlib.contextmanager
 def open_read(path: str) -> Iterator[BinaryIO]:
     """Open an object for reading in chunks; it must exist."""
+    client = _client()
+    from google.api_core import exceptions as api
+
     bucket, name = split(path)
-    blob = _client().bucket(bucket).blob(name)
-    with _explained(path, "read"), blob.open("rb", chunk_size=_READ_CHUNK_BYTES) as stream:
-        yield cast(BinaryIO, stream)
+    blob = client.bucket(bucket).blob(name)
+    try:
+        with _explained(path, "read"), blob.open("rb", chunk_size=_READ_CHUNK_BYTES) as stream:
+            yield cast(BinaryIO, stream)
+    except api.NotFound as err:
+        raise JobError(f"cannot read {path}", got="it was deleted while it was read") from err
 
 
 @contextlib.contextmanager

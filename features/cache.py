@@ -245,6 +245,12 @@ def open_spec(path: str) -> FeatureSpec:
         raise UsageError(f"{path} is no cache", got="a file", expected="a folder", todo=todo)
     if not storage.folder_exists(path):
         raise UsageError(f"there is no cache at {path}", got="no such folder", todo=todo)
+    if shards := len(layout.committed_shards(path)):
+        raise CacheError(
+            f"{layout.spec_path(path)} is missing",
+            got=f"{shards} shards that nobody can say how they were made",
+            todo="restore it",
+        )
     raise UsageError(f"{path} is no cache", got="a folder without spec.json", todo=todo)
 
 

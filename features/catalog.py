@@ -120,9 +120,10 @@ def _tables(rows: Iterable[CatalogRow]) -> Iterator[pa.Table]:
         arrays = []
         for field in schema:
             values = [getattr(row, field.name) for row in batch]
-            if pa.types.is_string(field.type):
-                values = [catalog_text(value) for value in values]
-            arrays.append(pa.array(values, field.type))
+            try:
+                arrays.append(pa.array(values, field.type))
+            except UnicodeEncodeError:
+                arrays.append(pa.array([catalog_text(value) for value in values], field.type))
         fields = list(schema)
         for name in dict.fromkeys(name for row in batch for name in row.columns):
             array = _column([row.columns.get(name) for row in batch])

@@ -64,7 +64,7 @@ class _Sender:
         self._last_beat = time.monotonic()
 
     def frame(self, token: int, rgb: NDArray[np.uint8]) -> None:
-        self._send(b"F", TOKEN.pack(token), memoryview(np.ascontiguousarray(rgb)).cast("B"))
+        self._send(b"F", TOKEN.pack(token), np.ascontiguousarray(rgb).data.cast("B"))
 
     def beat(self, frames: int = 0) -> None:
         del frames  # what counts is that there is a sign of life

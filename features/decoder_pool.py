@@ -50,7 +50,7 @@ class DecoderPolicy:
     memory_bytes: int = 6 * 2**30
     queue_bytes: int = 64 * 2**20
     allow_partial: bool = False
-    limits: DecodeLimits = DecodeLimits()
+    limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
 
     def time_limit_s(self, size_bytes: int) -> float:
         """Return the most seconds that decoding a clip of `size_bytes` may take."""
@@ -225,14 +225,14 @@ class _Slot:
                     queue.put(ClipDone(clip, ref, json.loads(payload)), self._closed)
                     return
                 elif kind == b"R":
-                    queue.put(ClipRejected(clip, ref, VideoRejected(**json.loads(payload))), self._closed)
-                    return
+                    reason = VideoRejected(**json.loads(payload))
+                    break
         except _Hang as hang:
             self._end_child()
-            queue.put(ClipRejected(clip, ref, VideoRejected("decode", "hang", str(hang))), self._closed)
+            reason = VideoRejected("decode", "hang", str(hang))
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            text = self._describe_death()
-            queue.put(ClipRejected(clip, ref, VideoRejected("decode", "crash", text)), self._closed)
+            reason = VideoRejected("decode", "crash", self._describe_death())
+        queue.put(ClipRejected(clip, ref, reason), self._closed)
 
     def _job(self, ref: VideoRef) -> dict[str, Any]:
         return {

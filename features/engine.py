@@ -95,9 +95,7 @@ def close_all() -> None:
 class _Batch:
     """A batch of fixed shape that fills up with frames of whatever video comes."""
 
-    def __init__(
-        self, network: FrameNetwork, size: int, on_frames: Callable[[int], None]
-    ) -> None:
+    def __init__(self, network: FrameNetwork, size: int, on_frames: Callable[[int], None]) -> None:
         self._network, self._on_frames = network, on_frames
         self._images = np.zeros((network.batch_size, size, size, 3), np.uint8)
         self._owners: list[tuple[_Assembly, int]] = []

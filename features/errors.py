@@ -20,7 +20,7 @@ ERROR_CLASSES: dict[str, str] = {
     "no_video_stream": "a media file, but it has no picture track",
     "encrypted": "the picture track is encrypted",
     "unsupported_codec": "FFmpeg has no decoder for the picture track",
-    "truncated": "the clip ends long before its container's stated end, or in the middle of a packet",
+    "truncated": "the clip ends long before its container's stated end, or inside a packet",
     "corrupt": "the demuxer or decoder reported errors",
     "no_frames": "a picture track from which no frame could be decoded",
     "too_large": "over the limit on pixels per frame, bytes per file, rows per video, or memory",
@@ -68,7 +68,7 @@ class SpecMismatchError(UsageError):
     """The features asked for were made in another way than those in the cache."""
 
 
-class VideoRejected(Exception):  # noqa: N818 - a verdict on one video, not an error of the job
+class VideoRejected(Exception):
     """One video cannot be used: `stage` is one of STAGES, `error_class` one of ERROR_CLASSES."""
 
     def __init__(self, stage: str, error_class: str, message: str) -> None:

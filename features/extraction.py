@@ -1,7 +1,7 @@
 """One clip's features without Beam, and the one place where a spec is put together.
 
-    extracted = features.extract_features("clip.mp4", sample="fps=2", weights="random:0")
-    extracted.features  # float32[n, 2048]
+extracted = features.extract_features("clip.mp4", sample="fps=2", weights="random:0")
+extracted.features  # float32[n, 2048]
 """
 
 from __future__ import annotations

@@ -160,7 +160,8 @@ def open_atomic(path: str, *, create_only: bool = False) -> Iterator[BinaryIO]:
     Raises JobError, UsageError.
     """
     if not is_local(path):
-        with bucket.open_write(path, create_only=create_only) as stream:
+        # An upload waits in a local temporary file, whose disk may be full.
+        with _explained(path, "write"), bucket.open_write(path, create_only=create_only) as stream:
             yield stream
         return
     target = local_path(path)
@@ -184,8 +185,11 @@ def open_atomic(path: str, *, create_only: bool = False) -> Iterator[BinaryIO]:
 
 
 def _make_folder(folder: str) -> None:
+    if os.path.isdir(folder):
+        return
     try:
         os.makedirs(folder, exist_ok=True)
+        _sync_folder(os.path.dirname(folder))
     except FileExistsError as err:  # a file is in the way
         raise NotADirectoryError(errno.ENOTDIR, "not a folder", folder) from err
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -59,14 +59,14 @@ def verify_cache(path: str, *, progress: Callable[[int, int], None] | None = Non
     except CacheError as err:  # a damaged one; that there is none at all is a UsageError
         report.faults.append(_one_line(err))
         return report
-    rows = _catalog_by_shard(path, report)
+    rows = _catalog_rows(path, report)
     committed = layout.committed_shards(path)
     for number, shard in enumerate(committed):
-        known = rows.pop(shard, None)
-        _check_shard(path, shard, spec, known, report)
+        _check_shard(path, shard, spec, rows.pop(shard), report)
         if progress is not None:
             progress(number + 1, len(committed))
-    for shard, lost in sorted(rows.items()):
+    for shard in list(rows.spans):
+        lost = rows.pop(shard) or []
         ids = ", ".join(repr(row["video_id"]) for row in lost[:3])
         report.faults.append(
             f"shard {shard}: the catalog has {len(lost)} rows of it ({ids}), it has no sidecar"
@@ -86,26 +86,47 @@ def _one_line(err: FramebankError) -> str:
     return ": ".join(parts[:2]) + "".join(f", {part}" for part in parts[2:])
 
 
-def _catalog_by_shard(path: str, report: Report) -> dict[str, list[dict[str, Any]]]:
-    """Return all rows of all readable catalogs by shard; unreadable ones are faults."""
-    rows: dict[str, list[dict[str, Any]]] = {}
+class _Rows:
+    """All rows of all catalogs, by shard."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table.sort_by("shard")
+        shards = self._table.column("shard").to_pylist()
+        starts = [at for at, shard in enumerate(shards) if at == 0 or shard != shards[at - 1]]
+        ends = [*starts[1:], len(shards)]
+        self.spans = {shards[s]: (s, e) for s, e in zip(starts, ends, strict=False)}
+
+    def pop(self, shard: str) -> list[dict[str, Any]] | None:
+        """Return the rows of a shard, once; None where the catalogs have none."""
+        if shard not in self.spans:
+            return None
+        start, end = self.spans.pop(shard)
+        rows: list[dict[str, Any]] = self._table.slice(start, end - start).to_pylist()
+        return rows
+
+
+def _catalog_rows(path: str, report: Report) -> _Rows:
+    """Return all rows of all readable catalogs; unreadable ones are faults."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = ["shard", *_COMPARED]
+    tables = [catalog.fixed_schema().empty_table().select(columns)]
     files = catalog.catalog_files(path)
     if not files:
         report.remarks.append("there is no catalog yet: run the same extract command again")
     for file in files:
         try:
-            table = catalog.read_file(file, ["shard", *_COMPARED])
+            tables.append(catalog.read_file(file, columns))
         except FramebankError as err:
             report.faults.append(_one_line(err))
-            continue
-        for row in _each(table):
-            rows.setdefault(row["shard"], []).append(row)
-    return rows
-
-
-def _each(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches(max_chunksize=10_000):
-        yield from batch.to_pylist()
+    table = pa.concat_tables(tables)
+    counts = table.group_by(["video_id", "run_id"]).aggregate([([], "count_all")])
+    for row in counts.filter(pc.greater(counts.column("count_all"), 1)).to_pylist():
+        report.faults.append(
+            f"video {row['video_id']!r} has {row['count_all']} rows of run {row['run_id']}"
+        )
+    return _Rows(table)
 
 
 def _check_shard(
@@ -156,8 +177,6 @@ def _compare_rows(
     seen: set[str] = set()
     for row in known:
         video_id = row["video_id"]
-        if video_id in seen:
-            report.faults.append(f"shard {shard}: the catalog has video {video_id!r} twice")
         seen.add(video_id)
         if video_id not in expected:
             report.faults.append(

@@ -74,7 +74,9 @@ def stage_object(uri: str) -> Path:
         data = read_bytes(uri)
     except FramebankError as err:
         raise UsageError(
-            "the weight file cannot be read from its bucket", got=f"{uri}: {err.what}", todo=err.todo
+            "the weight file cannot be read from its bucket",
+            got=f"{uri}: {err.what}",
+            todo=err.todo,
         ) from err
     name = f"{hashlib.sha256(data).hexdigest()[:16]}-{uri.rsplit('/', 1)[-1]}"
     target = cache_folder() / "staged" / name
@@ -101,7 +103,7 @@ def _url(backbone: Backbone) -> str:
 def _md5(path: Path) -> str | None:
     digest = hashlib.md5(usedforsecurity=False)
     try:
-        with open(path, "rb") as stream:
+        with path.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     except OSError:

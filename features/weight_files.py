@@ -1,12 +1,12 @@
 """Reads weights of a known network from HDF5, and nothing else from the file.
 
 Three layouts hold Keras weights: `.weights.h5` of Keras 3 (a group per layer, named by its class),
-`.keras` (a zip with such a file in it) and the older `.h5` (layers by name, in the network's order).
-All are read here into plain arrays for a network that Framebank built itself. No configuration is
-looked at and no object is made from the file, so nothing in it can run: a `Lambda` or a custom class
-in a `.keras` file is never seen. HDF5 can point elsewhere by itself (external and soft links,
-external storage, virtual datasets); every link and dataset is checked before it is followed, and a
-dataset's shape before it is read, so that a small file cannot ask for much memory.
+`.keras` (a zip with such a file in it) and the older `.h5` (layers by name, in the network's
+order). All are read here into plain arrays for a network that Framebank built itself. No
+configuration is looked at and no object is made from the file, so nothing in it can run: a `Lambda`
+or a custom class in a `.keras` file is never seen. HDF5 itself can point elsewhere (external and
+soft links, external storage, virtual datasets); every link and dataset is checked before it is
+followed, and a dataset's shape before it is read, so a small file cannot ask for much memory.
 
 Weights beyond those of the network are accepted only as the dense classifier on top of it.
 """
@@ -42,8 +42,6 @@ def read_layers(
     Raises UsageError when the file is not HDF5, has changed since it was resolved, points outside
     itself, or holds weights of another network (the first layer that differs is named).
     """
-    import h5py
-
     path = Path(weights.local_path or "")
     if hash_file(path) != weights.sha256:
         raise UsageError(
@@ -57,8 +55,6 @@ def read_layers(
             return reader.read(file, layers, needed)
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as err:
         raise reader.refused(f"not readable as HDF5 ({err})", "a Keras weight file") from err
-    finally:
-        del h5py
 
 
 def _open(path: Path, reader: _Reader, layers: Mapping[str, Any]) -> Any:
@@ -144,7 +140,7 @@ class _Reader:
                 f"{len(saved)} layers with weights, the first one too many {extra[0][0]}",
                 f"{len(with_weights)} layers with weights",
             )
-        found = dict.fromkeys(layers, list[Any]())
+        found = {name: list[Any]() for name in layers}
         found.update(zip(with_weights, (variables for _, variables in saved), strict=False))
         return found
 

@@ -1,12 +1,12 @@
 """Where a backbone's weights come from: `imagenet`, a file, or `random:SEED`.
 
 `resolve_weights` turns what the user typed into `Weights`: a name for the spec, a SHA-256, and a
-local file or a seed. It needs neither TensorFlow nor Keras. `layer_arrays` then gives the values for
-a built network; nothing in a weight file is ever run (see `features/weight_files.py`).
+local file or a seed. It needs neither TensorFlow nor Keras. `layer_arrays` then gives the values
+for a built network; nothing in a weight file is ever run (see `features/weight_files.py`).
 
 Random weights are a recipe, not a library's initializer, so that one seed gives the same values on
 every machine and with every version (law, held by a golden test): the values of a weight depend
-only on backbone, seed, the layer's name and the weight's name and shape. Kernels are uniform in
+only on backbone, seed, the layer's name, and the weight's name and shape. Kernels are uniform in
 ±sqrt(6 / fan_in) (He et al. 2015, arXiv:1502.01852, eq. 10, so that activations keep their scale
 through ReLU layers), gamma and variance are 1, everything else is 0. The uniform bits are those of
 Philox4x64-10 (Salmon et al., SC 2011), whose raw stream NumPy guarantees (NEP 19).
@@ -28,6 +28,12 @@ from features.errors import UsageError
 
 RANDOM_RECIPE = "framebank-random-weights-1"
 SUFFIXES = (".h5", ".keras")
+KERNELS: dict[str, tuple[str, ...]] = {  # layers with kernels → what they hold, but for the bias
+    "Conv2D": ("kernel",),
+    "Dense": ("kernel",),
+    "DepthwiseConv2D": ("depthwise_kernel",),
+    "SeparableConv2D": ("depthwise_kernel", "pointwise_kernel"),
+}
 _CHUNK = 1 << 20  # values made at a time: bounds memory for VGG's 103 million
 
 FORMS = "imagenet | a .weights.h5, .h5 or .keras file, local or gs:// | random:SEED"
@@ -73,7 +79,7 @@ def resolve_weights(text: str, *, backbone: str) -> Weights:
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hex; raises OSError."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with path.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -90,9 +96,7 @@ def _random(text: str, backbone: Backbone) -> Weights:
         )
     seed = int(digits)
     recipe = f"{RANDOM_RECIPE}\0{backbone.name}\0{seed}"
-    return Weights(
-        f"random:{seed}", hashlib.sha256(recipe.encode()).hexdigest(), text, seed=seed
-    )
+    return Weights(f"random:{seed}", hashlib.sha256(recipe.encode()).hexdigest(), text, seed=seed)
 
 
 def _file(text: str) -> Weights:
@@ -131,30 +135,41 @@ def _check_readable(path: Path, text: str) -> None:
 
 
 def random_array(
-    backbone: str, seed: int, *, layer: str, weight: str, shape: tuple[int, ...]
+    backbone: Backbone, seed: int, *, layer: str, weight: str, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
     """Return float32[shape]: the values of one weight under `random:SEED`."""
-    if weight in ("gamma", "moving_variance", "variance"):
+    if weight in ("gamma", "moving_variance"):
         return np.ones(shape, np.float32)
-    if "kernel" not in weight:
+    if not weight.endswith("kernel"):
         return np.zeros(shape, np.float32)
-    limit = np.float32(math.sqrt(6.0 / _fan_in(weight, shape)))
-    key = hashlib.sha256(f"{RANDOM_RECIPE}\0{backbone}\0{seed}\0{layer}\0{weight}".encode())
-    bits = np.random.Philox(key=np.frombuffer(key.digest()[:16], "<u8").astype(np.uint64))
+    fan_in = math.prod(shape[:2] if weight == "depthwise_kernel" else shape[:-1])
+    limit = np.float32(backbone.random_gain * math.sqrt(6.0 / fan_in))
+    text = "\0".join((RANDOM_RECIPE, backbone.name, str(seed), layer, weight))
+    key = np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], "<u8").astype(np.uint64)
+    bits = np.random.Philox(key=key)
     values = np.empty(math.prod(shape), np.float32)
     for start in range(0, len(values), _CHUNK):
         part = values[start : start + _CHUNK]
         raw = bits.random_raw((len(part) + 1) // 2).astype("<u8").view("<u4")[: len(part)]
-        # 24 bits fill a float32 exactly, so every step up to the product is free of rounding.
+        # 24 bits fill a float32 exactly, so nothing up to the product by `limit` is rounded.
         part[:] = ((raw >> np.uint32(8)).astype(np.float32) * np.float32(2**-23) - 1) * limit
     return values.reshape(shape)
 
 
-def _fan_in(weight: str, shape: tuple[int, ...]) -> int:
-    """Return how many inputs one output sums: h·w·c_in, for depthwise kernels h·w."""
-    if weight == "depthwise_kernel":
-        return math.prod(shape[:2])
-    return math.prod(shape[:-1])
+def weight_names(layer: Any) -> tuple[str, ...]:
+    """Return what the weights of a Keras layer are, in order; our names, whatever Keras calls them.
+
+    Raises ValueError for a class that the random recipe does not know.
+    """
+    kind = type(layer).__name__
+    if kind == "BatchNormalization":
+        affine = (("gamma", layer.scale), ("beta", layer.center))
+        return (*(name for name, used in affine if used), "moving_mean", "moving_variance")
+    if kind in KERNELS:
+        return (*KERNELS[kind], "bias") if layer.use_bias else KERNELS[kind]
+    if layer.weights:
+        raise ValueError(f"no recipe for random weights of a {kind}")
+    return ()
 
 
 def layer_arrays(
@@ -169,17 +184,12 @@ def layer_arrays(
         from features.weight_files import read_layers
 
         return read_layers(weights, backbone=backbone, layers=layers, needed=needed)
+    seed = weights.seed
     return {
         name: [
-            random_array(
-                backbone.name,
-                weights.seed,
-                layer=name,
-                weight=variable.name,
-                shape=tuple(variable.shape),
-            )
-            for variable in layers[name].weights
+            random_array(backbone, seed, layer=name, weight=weight, shape=tuple(variable.shape))
+            for weight, variable in zip(weight_names(layer), layer.weights, strict=True)
         ]
-        for name in layers
+        for name, layer in layers.items()
         if name in needed
     }

@@ -120,7 +120,7 @@ class _ParserError(Exception):
 
 
 class _RaisingParser(argparse.ArgumentParser):
-    def error(self, message: str):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def error(self, message: str):  # type: ignore[no-untyped-def]
         raise _ParserError(message)
 
 

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Extract, and return the exit status."""
     _check_numbers(args)
     parse_rule(args.sample)  # a slip of the pen is told before anything is listed or fetched
-    listing = expand_inputs(args.inputs, images=args.images)
+    listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
     _say_listing(listing)
     spec, weights = make_spec(
         sample=args.sample,
@@ -239,9 +239,7 @@ def _counts(todo: Todo) -> _Counts:
     return _Counts(todo.already_done, todo.already_quarantined)
 
 
-def _summary_lines(
-    args: argparse.Namespace, summary: dict[str, Any], todo: Todo
-) -> Iterator[str]:
+def _summary_lines(args: argparse.Namespace, summary: dict[str, Any], todo: Todo) -> Iterator[str]:
     if not todo.refs:
         yield (
             f"nothing to do: of {summary['inputs']} videos {todo.already_done} are done and "

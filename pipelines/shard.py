@@ -82,7 +82,8 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
         self._engine: Engine | None = None
         self._frames = Metrics.counter(NAMESPACE, "frames")
         self._videos = {
-            state: Metrics.counter(NAMESPACE, f"videos_{state}") for state in ("done", "quarantined")
+            state: Metrics.counter(NAMESPACE, f"videos_{state}")
+            for state in ("done", "quarantined")
         }
         self._passed_on = Metrics.counter(NAMESPACE, "shards_already_committed")
 
