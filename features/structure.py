@@ -1,0 +1,131 @@
+"""What a file's own bytes say and FFmpeg does not pass on: was it cut, is its picture track locked.
+
+Each walk reads lengths and skips contents, so it costs some small reads however long the file is.
+Sources: ISO/IEC 14496-12, 4.2 (boxes); RFC 8794 and RFC 9559 (EBML, Matroska); the GIF89a
+specification, appendix B (blocks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+Peek = Callable[[int, int], bytes]  # (offset, most bytes) -> bytes, fewer at the end of the file
+
+_MP4_STARTS = (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot")
+_MOST_BOXES = 100_000
+_SEGMENT, _TRACKS, _TRACK, _TRACK_TYPE = 0x18538067, 0x1654AE6B, 0xAE, 0x83
+_ENCODINGS, _ENCODING, _ENCRYPTION = 0x6D80, 0x6240, 0x5035
+_PICTURES = 1  # Matroska's TrackType of video
+
+
+def mp4_boxes(peek: Peek, size_bytes: int) -> tuple[list[bytes], bool]:
+    """Return the types of an mp4's outer boxes, and whether the last of them ends with the file.
+
+    Bytes that do not begin as an mp4 does give no boxes.
+    """
+    boxes: list[bytes] = []
+    offset = 0
+    while offset + 8 <= size_bytes and len(boxes) < _MOST_BOXES:
+        head = peek(offset, 16)
+        size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if not boxes and kind not in _MP4_STARTS:
+            return [], False
+        boxes.append(kind)
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        if size == 0:
+            return boxes, True
+        if size < 8:
+            return boxes, False
+        offset += size
+    return boxes, offset == size_bytes
+
+
+def matroska_locked(peek: Peek, size_bytes: int) -> bool:
+    """Tell whether the first picture track of a Matroska file is encrypted."""
+    for kind, start, end in _elements(peek, 0, size_bytes):
+        if kind == _SEGMENT:
+            for inner, tracks_start, tracks_end in _elements(peek, start, end):
+                if inner == _TRACKS:
+                    return _first_pictures_locked(peek, tracks_start, tracks_end)
+    return False
+
+
+def gif_is_cut(peek: Peek, size_bytes: int) -> bool:
+    """Tell whether a GIF ends before its trailer (0x3B); what follows a trailer does not matter."""
+    head = peek(0, 13)
+    if len(head) < 13 or head[:3] != b"GIF":
+        return False
+    offset = 13 + _colour_table(head[10])
+    while offset < size_bytes:
+        kind = peek(offset, 10)
+        if kind[:1] == b"\x3b":
+            return False
+        if kind[:1] == b"\x21":
+            offset = _after_sub_blocks(peek, offset + 2, size_bytes)
+        elif kind[:1] == b"\x2c" and len(kind) == 10:
+            offset = _after_sub_blocks(peek, offset + 11 + _colour_table(kind[9]), size_bytes)
+        else:
+            return len(kind) < 10  # no block at all: damaged, which is not for here to say
+    return True
+
+
+def _colour_table(flags: int) -> int:
+    """Return the size in bytes of the colour table that `flags` announce."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _after_sub_blocks(peek: Peek, offset: int, size_bytes: int) -> int:
+    """Return the offset after a chain of GIF sub-blocks, past the end if it does not end."""
+    window, base = b"", 0
+    while offset < size_bytes:
+        if not base <= offset < base + len(window):
+            window, base = peek(offset, 1 << 16), offset
+        length = window[offset - base]
+        offset += length + 1
+        if not length:
+            return offset
+    return size_bytes + 1
+
+
+def _first_pictures_locked(peek: Peek, start: int, end: int) -> bool:
+    for kind, track_start, track_end in _elements(peek, start, end):
+        if kind != _TRACK:
+            continue
+        parts = list(_elements(peek, track_start, track_end))
+        types = [peek(a, b - a) for part, a, b in parts if part == _TRACK_TYPE]
+        if types and int.from_bytes(types[0], "big") == _PICTURES:
+            return any(
+                inner == _ENCRYPTION
+                for part, a, b in parts
+                if part == _ENCODINGS
+                for encoding, c, d in _elements(peek, a, b)
+                if encoding == _ENCODING
+                for inner, _, _ in _elements(peek, c, d)
+            )
+    return False
+
+
+def _elements(peek: Peek, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (id, start of the content, end of the content) of the EBML elements in a range."""
+    for _ in range(_MOST_BOXES):
+        if offset >= end:
+            return
+        head = peek(offset, 12)
+        id_length = _vint_length(head[:1], 4)
+        size_length = _vint_length(head[id_length : id_length + 1], 8)
+        if not id_length or not size_length or len(head) < id_length + size_length:
+            return
+        size = int.from_bytes(head[id_length : id_length + size_length], "big")
+        size &= (1 << 7 * size_length) - 1
+        unknown = size == (1 << 7 * size_length) - 1
+        start = offset + id_length + size_length
+        content_end = end if unknown else min(end, start + size)
+        yield int.from_bytes(head[:id_length], "big"), start, content_end
+        offset = content_end
+
+
+def _vint_length(first: bytes, most: int) -> int:
+    """Return how many bytes a variable-length number has by its first byte (0: it is none)."""
+    length = 9 - first[0].bit_length() if first and first[0] else 0
+    return length if length <= most else 0
