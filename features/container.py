@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -58,20 +58,41 @@ class DecodeLimits:
 
 
 class NamelessFile:
-    """An open file without its name, for FFmpeg to read; `size_bytes` is its length now."""
+    """An open file without its name, for FFmpeg to read; `size_bytes` is its length now.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-        self.size_bytes = os.fstat(file.fileno()).st_size
+    It keeps a position of its own: several containers may read one descriptor at a time.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._position = descriptor, 0
+        self.size_bytes = os.fstat(descriptor).st_size
+
+    def read(self, size_bytes: int = -1) -> bytes:
+        """Return up to `size_bytes` bytes, or all that is left."""
+        wanted = self.size_bytes - self._position if size_bytes < 0 else size_bytes
+        data = os.pread(self._descriptor, max(0, wanted), self._position)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a place counted from the start, from here or from the end; return it."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}[whence]
+        if start + offset < 0:
+            raise OSError(errno.EINVAL, "a place before the start of the file")
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
 
     def peek(self, offset: int, size_bytes: int) -> bytes:
         """Return bytes from `offset`; the position stays as it is."""
-        before = self.tell()
-        try:
-            self.seek(offset)
-            return self.read(size_bytes)
-        finally:
-            self.seek(before)
+        return os.pread(self._descriptor, size_bytes, offset)
+
+    def rewound(self) -> NamelessFile:
+        """Return the same open file with a position of its own, at the start."""
+        return NamelessFile(self._descriptor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +129,9 @@ class Clip:
     @contextlib.contextmanager
     def reopened(self) -> Iterator[Clip]:
         """Read the same open file from its start again."""
-        with open_container(self.file, self.limits) as container:
-            yield Clip(self.file, self.limits, container, _picture_track(container, self.limits))
+        file = self.file.rewound()
+        with open_container(file, self.limits) as container:
+            yield Clip(file, self.limits, container, _picture_track(container, self.limits))
 
 
 @contextlib.contextmanager
@@ -123,10 +145,10 @@ def open_file(path: str, limits: DecodeLimits) -> Iterator[NamelessFile]:
         raise VideoRejected("open", "missing", f"{path} went away") from err
     except OSError as err:
         raise VideoRejected("open", "unreadable", f"{path}: {err.strerror}") from err
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    with os.fdopen(descriptor, "rb", buffering=0):
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise VideoRejected("open", "not_a_file", f"{path} is no regular file")
-        yield NamelessFile(file)
+        yield NamelessFile(descriptor)
 
 
 @contextlib.contextmanager

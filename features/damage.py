@@ -110,6 +110,7 @@ class DamageReport:
         self._first = ""
         self._packets = 0
         self._packets_at_first = 0
+        self._lost_its_way = False
         self._unsupported = False
         self._frames = 0
         self._read_messages(decoding=False)
@@ -126,7 +127,10 @@ class DamageReport:
             message = f"{self._clip.format}: the picture track's packets are encrypted"
             raise VideoRejected("probe", "encrypted", message)
         if packet.is_corrupt:
-            self._count(f"a damaged packet ({packet.size} bytes)", packet.dts)
+            what = f"a damaged packet ({packet.size} bytes)"
+            self._count(what, packet.dts)
+            if self._clip.format == "mov":  # its index knows every size: the file ended within it
+                self._cut_by(what)
 
     def add_demux_error(self, err: av.FFmpegError) -> None:
         self._read_messages(decoding=False)
@@ -160,7 +164,7 @@ class DamageReport:
         self._read_messages(decoding=False)
         # A parser may have split what was left of the last packet in two.
         at_the_end = self.errors and self._packets_at_first >= self._packets - 1
-        if at_the_end and self._clip.format not in ("mov", "gif"):
+        if at_the_end and not self._lost_its_way and self._clip.format not in ("mov", "gif"):
             self._cut_by(f"the last packet is damaged: {self._first}")
         file = self._clip.file
         if self._clip.format == "gif" and structure.gif_is_cut(file.peek, file.size_bytes):
@@ -196,6 +200,7 @@ class DamageReport:
                     self._cut_by(text.strip())
                 elif _BROKEN.search(text):
                     self._count(text.strip(), None)
+                    self._lost_its_way = True
             elif _TOO_MANY_PIXELS.search(text):
                 raise VideoRejected("decode", "too_large", text.strip())
             elif decoding and speaker in _DAMAGE:

@@ -127,8 +127,7 @@ def _assemble(clip: _Assembly) -> Result:
     """Put the rows of a video into the order its rule asks for."""
     assert clip.done is not None
     ref, fields = clip.done.ref, clip.done.fields
-    features = np.stack([clip.rows[token] for token in fields["tokens"]])  # [n, d]
-    clip.rows.clear()
+    features = _in_order(clip.rows, fields["tokens"])
     if not np.isfinite(features).all():
         count = int((~np.isfinite(features)).any(axis=1).sum())
         text = f"the network gave values that are not finite for {count} of {len(features)} frames"
@@ -144,3 +143,14 @@ def _assemble(clip: _Assembly) -> Result:
         decode_errors=fields["decode_errors"],
         capped=fields["capped"],
     )
+
+
+def _in_order(rows: dict[int, NDArray[np.float32]], tokens: list[int]) -> NDArray[np.float32]:
+    """Return float32[n, d], row i that of tokens[i]; empties `rows` on the way, so that an hour of
+    features is not in memory twice."""
+    last_use = {token: place for place, token in enumerate(tokens)}
+    features = np.empty((len(tokens), len(rows[tokens[0]])), np.float32)
+    for place, token in enumerate(tokens):
+        features[place] = rows[token] if last_use[token] > place else rows.pop(token)
+    rows.clear()
+    return features
