@@ -1,0 +1,174 @@
+"""The trained model as a Beam `ModelHandler`: questions with their features in, answer rows out.
+
+The model is loaded once per process. Questions are sorted by the length of their clips before they
+are padded, and batches have few shapes, so that little is computed on padding and little is traced.
+Dimension letters: b batch, n frames, d feature width, a answers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from apache_beam.ml.inference.base import ModelHandler
+from numpy.typing import NDArray
+
+from features.errors import FramebankError
+from features.trained_model import TrainedModel, load_model, pad_clips
+from pipelines.beam_options import mark_for_client
+
+NAMESPACE = "framebank"
+_BATCH = 128
+_PADDED_BYTES = 2**26  # of one padded batch of features
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedQuestion:
+    """One line of the question file; `number` is its place there, `video_id` the cache's."""
+
+    number: int
+    question_id: str
+    video_id: str
+    question: str
+    kind: str
+    truth: str | None
+
+    def row(self, status: str, *, reason: str | None = None) -> dict[str, Any]:
+        """Return the answer row of this question, without answers."""
+        return {
+            "video_id": self.video_id,
+            "question_id": self.question_id,
+            "question": self.question,
+            "type": self.kind,
+            "status": status,
+            "reason": reason,
+            "answers": [],
+            "truth": self.truth,
+            "correct": None,
+        }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+    """A question on its way through the model; questions about one clip share one array."""
+
+    output: int
+    asked: AskedQuestion
+    features: NDArray[Any]  # [n, d]
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerRow:
+    """A finished row: the answers file it belongs to and its place in the question file.
+
+    It travels as the bytes that end up in the file: Beam's coders refuse some text that JSON takes.
+    """
+
+    output: int
+    number: int
+    line: bytes
+
+    @classmethod
+    def of(cls, output: int, number: int, row: dict[str, Any]) -> AnswerRow:
+        """Make one of a row: UTF-8 JSON, where half a surrogate pair becomes its JSON escape."""
+        line = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        return cls(output, number, line + b"\n")
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return dict(json.loads(self.line))
+
+
+class AnswerModelHandler(ModelHandler[Example, AnswerRow, TrainedModel]):  # type: ignore[misc]
+    """Answers questions with the model in `model_dir`, keeping the `top` likeliest answers each."""
+
+    def __init__(self, model_dir: str, *, top: int, batch_size: int = _BATCH) -> None:
+        super().__init__(min_batch_size=batch_size, max_batch_size=batch_size)
+        self._model_dir, self._top = model_dir, top
+
+    def load_model(self) -> TrainedModel:
+        try:
+            return load_model(self._model_dir)
+        except FramebankError as error:
+            raise mark_for_client(error) from error
+
+    def run_inference(
+        self,
+        batch: Sequence[Example],
+        model: TrainedModel,
+        inference_args: dict[str, Any] | None = None,
+    ) -> list[AnswerRow]:
+        """Return a row for each example, in their order; a bad one costs only its own row."""
+        rows: dict[int, AnswerRow] = {}
+        for group in length_groups([len(example.features) for example in batch], _room(batch)):
+            examples = [batch[place] for place in group]
+            rows |= zip(group, self._answer(examples, model), strict=True)
+        return [rows[place] for place in range(len(batch))]
+
+    def get_num_bytes(self, batch: Sequence[Example]) -> int:
+        return sum(example.features.nbytes for example in batch)
+
+    def get_metrics_namespace(self) -> str:
+        return NAMESPACE
+
+    def _answer(self, examples: Sequence[Example], model: TrainedModel) -> list[AnswerRow]:
+        try:
+            probabilities = _probabilities(examples, model)
+        except Exception as error:  # noqa: BLE001 - one bad question must not fail its batch
+            if len(examples) > 1:
+                return [row for example in examples for row in self._answer([example], model)]
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            failed = examples[0].asked.row("failed", reason=reason)
+            return [AnswerRow.of(examples[0].output, examples[0].asked.number, failed)]
+        return [
+            AnswerRow.of(example.output, example.asked.number, self._row(example, scores, model))
+            for example, scores in zip(examples, probabilities, strict=True)
+        ]
+
+    def _row(
+        self, example: Example, scores: NDArray[np.float32], model: TrainedModel
+    ) -> dict[str, Any]:
+        answers = model.best(scores, top=self._top)
+        row = example.asked.row("answered") | {"answers": answers}
+        if example.asked.truth is not None:
+            # An answer outside the vocabulary is none of these, so it counts as wrong.
+            row["correct"] = answers[0]["answer"] == example.asked.truth
+        return row
+
+
+def _room(batch: Sequence[Example]) -> int:
+    """Return how many frames, padding included, may be in one padded batch."""
+    width = max(example.features.shape[-1] for example in batch)
+    return max(_PADDED_BYTES // (4 * max(width, 1)), 1)
+
+
+def length_groups(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
+    """Yield places of clips that are padded together, shortest first.
+
+    Within a group the longest has at most twice the frames of the shortest, and its frames times
+    the group's size are at most `room` (unless a single clip is longer).
+    """
+    order = sorted(range(len(lengths)), key=lambda place: (lengths[place], place))
+    group: list[int] = []
+    for place in order:
+        length = lengths[place]
+        if group and (length > 2 * lengths[group[0]] or length * (len(group) + 1) > room):
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
+
+
+def _probabilities(examples: Sequence[Example], model: TrainedModel) -> NDArray[np.float32]:
+    """Return float32[b, a]; features are padded on the right with rows of zeros."""
+    questions = [example.asked.question.encode("utf-8", "replace") for example in examples]
+    probabilities = model.predict(pad_clips([example.features for example in examples]), questions)
+    if probabilities.shape != (len(examples), len(model.answers)):
+        raise ValueError(f"the model gives {probabilities.shape}, not one row for each question")
+    if not np.isfinite(probabilities).all():
+        raise ValueError("the model gives probabilities that are not finite")
+    return probabilities

@@ -1,0 +1,267 @@
+"""Scoring: a Beam job that answers a whole file of questions from cached features.
+
+    ReadPlan ─► ReadFeatures ─► RunInference ─► GroupByKey (rows, no features) ─► WriteAnswers
+                                                                          └─► Tally ─► WriteSummary
+
+The plan (which questions, about which records of which shards) is made where the job is submitted
+and travels through OUT. Features are read once per shard, however many questions are asked; rows
+carry none. Every question ends in exactly one row: answered, not_in_cache, quarantined, or failed.
+
+    OUT/run.json                         what is being scored with what; written first
+    OUT/answers-NNNNN-of-NNNNN.jsonl     rows in the order of the question file within each
+    OUT/summary.json                     counts and accuracy; written last
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.ml.inference.base import RunInference
+
+from features import layout, storage
+from features.cache import Place, check_record
+from features.errors import CacheError, FramebankError
+from pipelines.answering import AnswerModelHandler, AnswerRow, AskedQuestion, Example
+from pipelines.beam_options import mark_for_client
+
+STATUSES = ("answered", "not_in_cache", "quarantined", "failed")
+_RUN_BYTES = 2**25  # of neighbouring records that are read in one go
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreConfig:
+    """What a worker needs to know; travels with the job. `outputs` is the number of files."""
+
+    cache: str
+    model_dir: str
+    out: str
+    outputs: int
+    top: int
+    about: dict[str, Any]  # goes into summary.json as it is
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordPlan:
+    """Where one video's record lies, and what is asked about it."""
+
+    place: Place
+    questions: tuple[AskedQuestion, ...]
+
+
+def plan_path(out: str, output: int) -> str:
+    return storage.join(out, f"plan-{output:05d}.json")
+
+
+def answers_path(out: str, output: int, outputs: int) -> str:
+    return storage.join(out, f"answers-{output:05d}-of-{outputs:05d}.jsonl")
+
+
+def write_plan(
+    path: str, records: Iterable[RecordPlan], settled: Iterable[tuple[int, dict[str, Any]]]
+) -> None:
+    """Write what one answers file is made from; `settled` are rows that need no features."""
+    fields = {
+        "records": [dataclasses.asdict(record) for record in records],
+        "settled": [list(row) for row in settled],
+    }
+    storage.write_atomic(path, json.dumps(fields).encode())
+
+
+def build_score(pipeline: beam.Pipeline, config: ScoreConfig) -> None:
+    """Put the whole job onto `pipeline`."""
+    handler = AnswerModelHandler(config.model_dir, top=config.top)
+    planned = (
+        pipeline
+        | "CreateOutputs" >> beam.Create(range(config.outputs))  # int
+        | "SpreadOutputs" >> beam.Reshuffle()  # int
+        | "ReadPlan" >> beam.ParDo(ReadPlan(config)).with_outputs("settled", main="records")
+        # (int, [RecordPlan] of one shard); AnswerRow
+    )
+    examples, unread = planned.records | "ReadFeatures" >> beam.ParDo(
+        ReadFeatures(config)
+    ).with_outputs("bad", main="good")  # Example; AnswerRow
+    answered = examples | "AnswerQuestions" >> RunInference(handler)  # AnswerRow
+    tallies = (
+        (planned.settled, unread, answered)
+        | "JoinRows" >> beam.Flatten()  # AnswerRow
+        | "KeyByOutput" >> beam.Map(lambda row: (row.output, row))
+        | "GroupByOutput" >> beam.GroupByKey()  # (int, [AnswerRow])
+        | "WriteAnswers" >> beam.ParDo(WriteAnswers(config))  # Tally
+    )
+    (
+        tallies
+        | "AddTallies" >> beam.CombineGlobally(SumTallies())  # Tally
+        | "WriteSummary" >> beam.ParDo(WriteSummary(config))
+    )
+
+
+class ReadPlan(beam.DoFn):  # type: ignore[misc]
+    """Number of an answers file → its records, a list per shard; "settled": rows without one."""
+
+    def __init__(self, config: ScoreConfig) -> None:
+        self._config = config
+
+    def process(self, output: int) -> Iterator[Any]:
+        fields = json.loads(storage.read_bytes(plan_path(self._config.out, output)))
+        for number, row in fields["settled"]:
+            yield beam.pvalue.TaggedOutput("settled", AnswerRow.of(output, number, row))
+        shards: dict[str, list[RecordPlan]] = {}
+        for record in fields["records"]:
+            questions = tuple(AskedQuestion(**asked) for asked in record["questions"])
+            plan = RecordPlan(Place(*record["place"]), questions)
+            shards.setdefault(plan.place.shard, []).append(plan)
+        for shard in shards.values():
+            yield output, shard
+
+
+class ReadFeatures(beam.DoFn):  # type: ignore[misc]
+    """Records of one shard → an Example per question; "bad": rows of records that are damaged."""
+
+    def __init__(self, config: ScoreConfig) -> None:
+        self._config = config
+
+    def process(self, work: tuple[int, list[RecordPlan]]) -> Iterator[Any]:
+        output, plans = work
+        path = layout.tfrecord_path(self._config.cache, plans[0].place.shard)
+        try:
+            for plan, frame in read_frames(path, plans):
+                yield from _examples(output, plan, frame, path)
+        except FramebankError as error:  # the whole shard is missing or cannot be read
+            raise mark_for_client(error) from error
+
+
+def _examples(output: int, plan: RecordPlan, frame: bytes, path: str) -> Iterator[Any]:
+    try:
+        record = check_record(plan.place, frame, path)
+    except CacheError as error:
+        for asked in plan.questions:
+            row = asked.row("failed", reason=f"{error.what}: {error.got}")
+            yield beam.pvalue.TaggedOutput("bad", AnswerRow.of(output, asked.number, row))
+        return
+    for asked in plan.questions:
+        yield Example(output, asked, record.features)
+
+
+def read_frames(path: str, plans: Iterable[RecordPlan]) -> Iterator[tuple[RecordPlan, bytes]]:
+    """Yield each record's framed bytes, reading neighbours together and nothing twice."""
+    run: list[RecordPlan] = []
+    for plan in sorted(plans, key=lambda plan: plan.place.offset):
+        start, end = plan.place.offset, plan.place.offset + plan.place.length
+        if run:
+            before = run[-1].place
+            apart = start != before.offset + before.length
+            if apart or end - run[0].place.offset > _RUN_BYTES:
+                yield from _read_run(path, run)
+                run = []
+        run.append(plan)
+    if run:
+        yield from _read_run(path, run)
+
+
+def _read_run(path: str, run: list[RecordPlan]) -> Iterator[tuple[RecordPlan, bytes]]:
+    first, last = run[0].place, run[-1].place
+    data = storage.read_range(path, first.offset, last.offset + last.length - first.offset)
+    for plan in run:
+        yield plan, data[plan.place.offset - first.offset :][: plan.place.length]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """Counts over answer rows. Laws: Tally() is that of none; a + b is that of both together.
+
+    `by_type` maps a question's type to (judged, correct); judged are those answered whose true
+    answer is known.
+    """
+
+    statuses: dict[str, int] = dataclasses.field(default_factory=dict)
+    without_truth: int = 0
+    by_type: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Tally:
+        judged = row["correct"] is not None
+        kinds = {row["type"]: (1, int(row["correct"]))} if judged else {}
+        return cls({row["status"]: 1}, int(row["truth"] is None), kinds)
+
+    def __add__(self, other: Tally) -> Tally:
+        statuses, kinds = dict(self.statuses), dict(self.by_type)
+        for status, count in other.statuses.items():
+            statuses[status] = statuses.get(status, 0) + count
+        for kind, (judged, correct) in other.by_type.items():
+            before = kinds.get(kind, (0, 0))
+            kinds[kind] = (before[0] + judged, before[1] + correct)
+        return Tally(statuses, self.without_truth + other.without_truth, kinds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts, and the accuracy (None where nothing could be judged)."""
+        judged = sum(judged for judged, _ in self.by_type.values())
+        correct = sum(correct for _, correct in self.by_type.values())
+        return {
+            "questions": sum(self.statuses.values()),
+            **{status: self.statuses.get(status, 0) for status in STATUSES},
+            "without_truth": self.without_truth,
+            "judged": judged,
+            "correct": correct,
+            "accuracy": correct / judged if judged else None,
+            "by_type": {
+                kind: {"judged": judged, "correct": correct, "accuracy": correct / judged}
+                for kind, (judged, correct) in sorted(self.by_type.items())
+            },
+        }
+
+
+class WriteAnswers(beam.DoFn):  # type: ignore[misc]
+    """(number of the file, rows) → their Tally, once the file is there."""
+
+    def __init__(self, config: ScoreConfig) -> None:
+        self._config = config
+
+    def process(self, group: tuple[int, Iterable[AnswerRow]]) -> Iterator[Tally]:
+        output, rows = group
+        ordered = sorted(rows, key=lambda row: row.number)
+        path = answers_path(self._config.out, output, self._config.outputs)
+        try:
+            storage.write_atomic(path, (row.line for row in ordered))
+        except FramebankError as error:
+            raise mark_for_client(error) from error
+        total = Tally()
+        for row in ordered:
+            total += Tally.of(row.row)
+        yield total
+
+
+class SumTallies(beam.CombineFn):  # type: ignore[misc]
+    """The sum of tallies."""
+
+    def create_accumulator(self) -> Tally:
+        return Tally()
+
+    def add_input(self, accumulator: Tally, tally: Tally) -> Tally:
+        return accumulator + tally
+
+    def merge_accumulators(self, accumulators: Iterable[Tally]) -> Tally:
+        return sum(accumulators, Tally())
+
+    def extract_output(self, accumulator: Tally) -> Tally:
+        return accumulator
+
+
+class WriteSummary(beam.DoFn):  # type: ignore[misc]
+    """The job's Tally → OUT/summary.json."""
+
+    def __init__(self, config: ScoreConfig) -> None:
+        self._config = config
+
+    def process(self, tally: Tally) -> None:
+        config = self._config
+        files = [answers_path("", n, config.outputs).lstrip("/") for n in range(config.outputs)]
+        fields = tally.to_json() | config.about | {"files": files}
+        path = storage.join(config.out, "summary.json")
+        try:
+            storage.write_atomic(path, json.dumps(fields, indent=2).encode() + b"\n")
+        except FramebankError as error:
+            raise mark_for_client(error) from error

@@ -1,0 +1,106 @@
+"""What a scoring job has to do: questions joined with the catalog and dealt into answers files.
+
+Made where the job is submitted, from the catalog alone: no feature is read for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from features.cache import Cache, Place
+from features.questions import Question, join_questions
+from pipelines.answering import AskedQuestion
+from pipelines.score import RecordPlan
+
+_COLUMNS = (*Place._fields, "state", "stage", "error_class", "message")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScorePlan:
+    """What goes into each answers file: records to read, and rows that need no features."""
+
+    records: list[list[RecordPlan]]
+    settled: list[list[tuple[int, dict[str, Any]]]]
+
+    @property
+    def outputs(self) -> int:
+        return len(self.records)
+
+    @property
+    def answerable(self) -> int:
+        """How many questions are about a video whose features are there."""
+        return sum(len(record.questions) for file in self.records for record in file)
+
+    def digest(self) -> str:
+        """Return a hash of all that the answers follow from, but for the model."""
+        parts = [dataclasses.asdict(record) for file in self.records for record in file]
+        text = json.dumps([parts, self.settled], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def plan_scoring(questions: Sequence[Question], cache: Cache, *, per_file: int) -> ScorePlan:
+    """Join the questions with the cache and deal them into files, a shard's all into one."""
+    rows = {row["video_id"]: row for row in cache.table(list(_COLUMNS)).to_pylist()}
+    matched, _ = join_questions(questions, rows)
+    known = {question.question_id: question.video_id for question in matched}
+    asked: dict[str, list[AskedQuestion]] = {}
+    settled: list[tuple[int, dict[str, Any]]] = []
+    for number, question in enumerate(questions):
+        one = _asked(number, question, known.get(question.question_id))
+        row = rows.get(known.get(question.question_id, ""))
+        if row is None:
+            settled.append((number, one.row("not_in_cache", reason="no such video in the cache")))
+        elif row["state"] != "done":
+            reason = f"{row['error_class']} at {row['stage']}: {row['message']}"
+            settled.append((number, one.row("quarantined", reason=reason)))
+        else:
+            asked.setdefault(row["video_id"], []).append(one)
+    records = [
+        RecordPlan(Place(*(rows[video_id][name] for name in Place._fields)), tuple(its))
+        for video_id, its in asked.items()
+    ]
+    records.sort(key=lambda record: (record.place.shard, record.place.offset))
+    return _deal(records, settled, per_file)
+
+
+def _asked(number: int, question: Question, video_id: str | None) -> AskedQuestion:
+    return AskedQuestion(
+        number=number,
+        question_id=question.question_id,
+        video_id=video_id or question.video_id,
+        question=question.question,
+        kind=question.kind,
+        truth=question.answer,
+    )
+
+
+def _deal(
+    records: list[RecordPlan], settled: list[tuple[int, dict[str, Any]]], per_file: int
+) -> ScorePlan:
+    files: list[list[RecordPlan]] = [[]]
+    count = 0
+    for before, record in zip([None, *records], records, strict=False):
+        new_shard = before is not None and before.place.shard != record.place.shard
+        if new_shard and count >= per_file:
+            files.append([])
+            count = 0
+        files[-1].append(record)
+        count += len(record.questions)
+    spare = list(_chunks(settled, per_file)) or [[]]
+    if not records:  # none of the questions is about a video that is done
+        return ScorePlan([[] for _ in spare], spare)
+    if not settled:
+        return ScorePlan(files, [[] for _ in files])
+    # Rows without features come last, in files of their own, unless they fit into the last one.
+    if len(spare) == 1 and count + len(spare[0]) <= per_file:
+        return ScorePlan(files, [*([] for _ in files[1:]), spare[0]])
+    return ScorePlan([*files, *([] for _ in spare)], [*([] for _ in files), *spare])
+
+
+def _chunks(rows: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

@@ -1,0 +1,43 @@
+"""Makes a small untrained model folder of the real kind, for the tests of what asks a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from features.spec import FeatureSpec
+
+ANSWERS = ("loading", "unloading", "red")
+
+
+def make_model(folder: Path, spec: FeatureSpec, *, width: int, seed: int = 0) -> Path:
+    """Write a model of float[b, n, width] features and three answers; returns its folder."""
+    import keras
+
+    from train.config import ModelConfig
+    from train.model import build_network, export, text_layer
+    from train.standardise import FrameStatistics
+
+    keras.utils.set_random_seed(seed)
+    text = text_layer(["what is the man doing?", "which colour is it?"], max_words=50)
+    config = ModelConfig(projection=8, frame_units=8, word_size=4, question_units=4, dense_units=8)
+    statistics = FrameStatistics(2, np.full(width, 0.5), np.full(width, 0.1))
+    network = build_network(config, statistics, words=text.vocabulary_size(), answers=len(ANSWERS))
+    # Answers of an untrained network hardly differ: make them lean.
+    network.set_weights([weights * 3 for weights in network.get_weights()])
+    folder.mkdir(parents=True)
+    export(network, text).save(folder / "model.keras")
+    words = [str(word) for word in text.get_vocabulary()]
+    fields = {"answers": list(ANSWERS), "words": words}
+    (folder / "vocabulary.json").write_text(json.dumps(fields))
+    lineage = {
+        "fingerprint": spec.fingerprint,
+        "spec": spec.to_json(),
+        "random_weights": spec.random_weights,
+        "cache": "",
+        "runs": [],
+    }
+    (folder / "lineage.json").write_text(json.dumps(lineage))
+    return folder

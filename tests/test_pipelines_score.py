@@ -1,0 +1,143 @@
+"""The scoring job: the handler's batches, the tally's laws, and what is read from shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from features.cache import open_cache
+from features.questions import Question
+from features.trained_model import TrainedModel
+from pipelines.answering import AnswerModelHandler, AnswerRow, AskedQuestion, Example, length_groups
+from pipelines.score import RecordPlan, SumTallies, Tally, read_frames
+from tests.made_cache import make_cache
+
+
+def _asked(number: int, question: str = "what?", truth: str | None = "b") -> AskedQuestion:
+    return AskedQuestion(number, str(number), f"{number}.mp4", question, "what", truth)
+
+
+def _mean_model() -> TrainedModel:
+    """A model whose probabilities are the mean of the rows before the padding."""
+
+    def predict(features: NDArray[np.float32], questions: list[bytes]) -> NDArray[np.float32]:
+        if b"bad" in questions:
+            raise ValueError("this question cannot be answered")
+        means = []
+        for clip in features:
+            rows = int(np.flatnonzero(clip.any(axis=-1)).max()) + 1
+            means.append(clip[:rows].mean(axis=0))
+        return np.stack(means)
+
+    return TrainedModel(predict, ("a", "b", "c"))
+
+
+def _examples(lengths: list[int]) -> list[Example]:
+    random = np.random.default_rng(0)
+    return [
+        Example(0, _asked(number), random.random((length, 3)).astype(np.float16) + 0.1)
+        for number, length in enumerate(lengths)
+    ]
+
+
+def test_rows_come_in_order_and_padding_changes_nothing() -> None:
+    examples = _examples([5, 1, 300, 2, 7, 1, 64])
+    handler = AnswerModelHandler("unused", top=2)
+    together = handler.run_inference(examples, _mean_model())
+    alone = [handler.run_inference([example], _mean_model())[0] for example in examples]
+    assert together == alone
+    assert [row.number for row in together] == list(range(7))
+    first = together[0].row["answers"]
+    assert len(first) == 2 and first[0]["probability"] >= first[1]["probability"]
+    means = examples[0].features.astype(np.float32).mean(axis=0)
+    assert first[0]["answer"] == "abc"[int(means.argmax())]
+
+
+def test_one_bad_question_costs_only_its_own_row() -> None:
+    examples = _examples([2, 2, 2])
+    examples[1] = Example(0, _asked(1, "bad"), examples[1].features)
+    rows = [row.row for row in AnswerModelHandler("", top=3).run_inference(examples, _mean_model())]
+    assert [row["status"] for row in rows] == ["answered", "failed", "answered"]
+    assert "cannot be answered" in rows[1]["reason"] and rows[1]["correct"] is None
+
+
+def test_answers_that_are_not_finite_fail_their_row() -> None:
+    example = Example(0, _asked(0), np.array([[1, np.inf, 0]], np.float32))
+    (row,) = AnswerModelHandler("", top=3).run_inference([example], _mean_model())
+    assert row.row["status"] == "failed" and "finite" in row.row["reason"]
+
+
+@pytest.mark.parametrize("room", [1, 10, 64, 10**9])
+def test_length_groups_hold_each_clip_once_within_room(room: int) -> None:
+    lengths = [int(n) for n in np.random.default_rng(1).integers(1, 50, 40)]
+    groups = list(length_groups(lengths, room))
+    assert sorted(place for group in groups for place in group) == list(range(40))
+    for group in groups:
+        longest, shortest = max(lengths[p] for p in group), min(lengths[p] for p in group)
+        assert len(group) == 1 or (longest <= 2 * shortest and longest * len(group) <= room)
+
+
+def _row(status: str = "answered", correct: bool | None = None, kind: str = "x") -> dict[str, Any]:
+    truth = None if correct is None else "t"
+    return {"status": status, "correct": correct, "truth": truth, "type": kind}
+
+
+def test_tally_of_parts_adds_up_to_the_whole() -> None:
+    rows = [_row(correct=True), _row(correct=False), _row(), _row("failed"), _row(correct=True)]
+    rows += [_row("not_in_cache"), _row(correct=False, kind="y")]
+    whole = sum(map(Tally.of, rows), Tally())
+    split = sum(map(Tally.of, rows[:3]), Tally()) + sum(map(Tally.of, rows[3:]), Tally())
+    assert whole == split == Tally() + whole
+    combine = SumTallies()
+    merged = combine.merge_accumulators(
+        [combine.add_input(combine.create_accumulator(), Tally.of(row)) for row in rows]
+    )
+    assert combine.extract_output(merged) == whole
+    fields = whole.to_json()
+    assert (fields["questions"], fields["answered"], fields["failed"]) == (7, 5, 1)
+    assert (fields["judged"], fields["correct"], fields["accuracy"]) == (4, 2, 0.5)
+    assert fields["by_type"]["x"] == {"judged": 3, "correct": 2, "accuracy": 2 / 3}
+    assert fields["without_truth"] == 3
+
+
+def test_no_judged_rows_have_no_accuracy() -> None:
+    assert Tally().to_json()["accuracy"] is None and Tally().to_json()["questions"] == 0
+
+
+def test_rows_of_any_text_become_lines_of_json() -> None:
+    row = {"question": "was ist 这 \u2028 \ud800?"}
+    line = AnswerRow.of(0, 0, row).line
+    assert line.endswith(b"\n") and line.count(b"\n") == 1
+    assert json.loads(line) == row and "这".encode() in line
+
+
+def test_neighbouring_records_are_read_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from features import layout, storage
+    from pipelines.score_plan import plan_scoring
+
+    cache_path = str(tmp_path / "cache")
+    make_cache(cache_path)
+    ids = ("a.mp4", "c/ü.mp4", "d.mp4", "d.mp4")
+    questions = [Question(str(number), name, "what?") for number, name in enumerate(ids)]
+    plan = plan_scoring(questions, open_cache(cache_path), per_file=100)
+    (records,) = plan.records
+    reads: list[int] = []
+    read_range = storage.read_range
+
+    def counted(path: str, start: int, length: int) -> bytes:
+        reads.append(length)
+        return read_range(path, start, length)
+
+    monkeypatch.setattr(storage, "read_range", counted)
+    of_shard: list[RecordPlan] = [one for one in records if one.place.shard == "r1-1"]
+    path = layout.tfrecord_path(cache_path, "r1-1")
+    frames = dict(read_frames(path, of_shard))
+    assert len(of_shard) == 2 and len(reads) == 1
+    assert all(len(frame) == one.place.length for one, frame in frames.items())
