@@ -1,0 +1,217 @@
+"""Ask a trained model one question about one clip.
+
+    framebank ask --model model clip.mp4 "what is the man doing?"
+
+The clip is decoded and goes through the network just as `framebank extract` would do it, by the
+spec that the model itself records; then the model answers. Takes some seconds, most of which are
+TensorFlow's start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from features import layout, storage
+from features.errors import FramebankError, JobError, SpecMismatchError, UsageError, VideoRejected
+from features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, check_same_spec
+from features.trained_model import Lineage, load_model, read_lineage
+from features.weights import Weights, resolve_weights
+
+if TYPE_CHECKING:
+    from features.video import Extracted
+
+_BAR_WIDTH = 24
+# A clip that is not there, or is no clip at all, is a mistake in the command line.
+_MISTAKES = ("missing", "not_a_file", "unreadable", "empty", "not_a_video")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `framebank ask` takes."""
+    add = parser.add_argument
+    add("video", metavar="VIDEO", help="a clip on this machine or gs://BUCKET/NAME")
+    add("question", metavar="QUESTION", help='in quotes, such as "what is the man doing?"')
+    add("--model", required=True, metavar="DIR", help="what `framebank train` wrote")
+    add("--top", type=int, default=5, metavar="K", help="answers to show (5)")
+    add("--weights", metavar="PATH", help="where the network's weight file lies now, if it moved")
+    add("--json", action="store_true", help="print the answers as JSON")
+    same = parser.add_argument_group(
+        "checks", "the model's own spec is used; one of these that differs from it is refused"
+    )
+    for name in ("backbone", "layer", "sample"):
+        same.add_argument(f"--{name}", metavar="NAME" if name != "sample" else "RULE")
+    same.add_argument("--max-frames", type=int, metavar="M")
+    same.add_argument("--dtype", choices=DTYPES)
+    same.add_argument("--resize", choices=RESIZES)
+    same.add_argument("--precision", choices=PRECISIONS)
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Ask, print the answers and return the exit status."""
+    if beam_args:
+        raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank ask --help")
+    if args.top < 1:
+        raise UsageError("--top must be above 0", got=args.top)
+    if not args.question.strip():
+        raise UsageError("the question is empty", expected='words, such as "what is he doing?"')
+    lineage = read_lineage(args.model)
+    check_asked_spec(args, lineage.spec)
+    source = find_weights(lineage, given=args.weights)
+    if lineage.random_weights:
+        _say(f"the network has RANDOM weights ({lineage.spec.weights}): answers mean little")
+    extracted = extract_clip(args.video, lineage.spec, source)
+    answers = answer_question(args.model, extracted, args.question, top=args.top)
+    if args.json:
+        fields = {
+            "video": args.video,
+            "question": args.question,
+            "answers": answers,
+            "frames": len(extracted.features),
+            "model": args.model,
+            "random_weights": lineage.random_weights,
+        }
+        print(json.dumps(fields, ensure_ascii=False))
+    else:
+        for line in answer_lines(answers):
+            print(line)
+    return 0
+
+
+def check_asked_spec(args: argparse.Namespace, spec: FeatureSpec) -> None:
+    """Raise SpecMismatchError where an option asks for other features than the model's."""
+    names = ("backbone", "layer", "sample", "max_frames", "dtype", "resize", "precision")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if "sample" in given:
+        from features.sampling import parse_rule
+
+        given["sample"] = parse_rule(given["sample"]).text
+    if "backbone" in given:
+        from features.backbones import find_backbone
+
+        row = find_backbone(given["backbone"])
+        if row.name != spec.backbone:
+            of_row = {"input_size": row.input_size, "preprocessing": row.preprocessing}
+            given = {"layer": row.layer} | of_row | given
+    _refuse_difference(spec, dataclasses.replace(spec, **given), where=f"the model {args.model}")
+
+
+def _refuse_difference(spec: FeatureSpec, asked: FeatureSpec, *, where: str) -> None:
+    try:
+        check_same_spec(spec, asked, where=where)
+    except SpecMismatchError as err:
+        raise SpecMismatchError(
+            err.what.replace("in the cache", "of the model"),
+            todo="leave the option out, or ask a model that was trained on such features",
+        ) from err
+
+
+def find_weights(lineage: Lineage, *, given: str | None) -> str:
+    """Return the weights of the model's spec as `--weights` would name them.
+
+    Random weights follow from the spec, published ones are fetched; a file is looked for where it
+    was given, else where the runs that made the cache had it. Raises UsageError where it is not
+    found, SpecMismatchError where it is another file than the features were made with.
+    """
+    spec = lineage.spec
+    if given is None and spec.weights != "file":
+        return spec.weights
+    if given is not None:
+        found = resolve_weights(given, backbone=spec.backbone)
+        if found.sha256 != spec.weights_sha256:
+            asked = dataclasses.replace(spec, weights=found.name, weights_sha256=found.sha256)
+            _refuse_difference(spec, asked, where="the cache of the model")
+        return given
+    tried = list(dict.fromkeys(_recorded_paths(lineage)))
+    for path in tried:
+        here = _resolve_file(path, spec)
+        if here is not None and here.sha256 == spec.weights_sha256:
+            return path
+    raise UsageError(
+        "the weight file that the model's features were made with is not found",
+        got="looked at " + ", ".join(tried) if tried else "no record of where it was",
+        expected=f"a file with SHA-256 {spec.weights_sha256}",
+        todo="give --weights PATH",
+    )
+
+
+def _recorded_paths(lineage: Lineage) -> Iterator[str]:
+    """Yield where the runs of the model's cache had the weight file, the newest run first."""
+    for run_id in sorted(lineage.runs, reverse=True):
+        try:
+            path = layout.run_path(lineage.cache, run_id)
+            recorded = json.loads(storage.read_bytes(path)).get("weights_path")
+        except (FramebankError, ValueError, AttributeError):
+            continue  # the cache has moved or is gone; the error below says what to do
+        if recorded:
+            yield str(recorded)
+
+
+def _resolve_file(path: str, spec: FeatureSpec) -> Weights | None:
+    try:
+        return resolve_weights(path, backbone=spec.backbone)
+    except UsageError:
+        return None
+
+
+def extract_clip(video: str, spec: FeatureSpec, weights: str) -> Extracted:
+    """Return the features of one clip as the cache would hold them.
+
+    Raises UsageError for what is no clip, JobError for a clip that cannot be used.
+    """
+    if storage.is_local(video) and not os.path.lexists(storage.local_path(video)):
+        raise UsageError("there is no such clip", got=video, todo="check the path")
+    from features.extraction import extract_features
+    from features.record import decode_record, encode_record
+
+    try:
+        extracted = extract_features(video, spec=spec, weights=weights)
+        payload, _ = encode_record(extracted, spec=spec)
+    except VideoRejected as rejected:
+        kind = UsageError if rejected.error_class in _MISTAKES else JobError
+        raise kind(
+            f"{video} cannot be used: {rejected.error_class} (at {rejected.stage})",
+            got=rejected.message,
+            expected="a video that FFmpeg can decode",
+            todo="check the path and play the clip to see what is wrong with it",
+        ) from rejected
+    # Rounded to the cache's dtype: the model has never seen anything else.
+    features = decode_record(payload).features.astype("float32")
+    return dataclasses.replace(extracted, features=features)
+
+
+def answer_question(
+    model_dir: str, extracted: Extracted, question: str, *, top: int
+) -> list[dict[str, Any]]:
+    """Return the `top` likeliest answers with their probabilities; raises UsageError, JobError."""
+    import numpy as np
+
+    model = load_model(model_dir)
+    features = np.asarray(extracted.features, np.float32)[None]
+    try:
+        probabilities = model.predict(features, [question.encode("utf-8", "replace")])[0]
+    except Exception as err:
+        raise JobError(
+            "the model did not answer",
+            got=str(err).split("\n", 1)[0][:300],
+            todo=f"train the model in {model_dir} again",
+        ) from err
+    if probabilities.shape != (len(model.answers),) or not np.isfinite(probabilities).all():
+        raise JobError("the model's answer makes no sense", todo="train the model again")
+    return model.best(probabilities, top=top)
+
+
+def answer_lines(answers: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for each answer: percentage, bar, answer."""
+    for row in answers:
+        share = row["probability"]
+        filled = round(share * _BAR_WIDTH)
+        yield f"{share:7.1%}  {'█' * filled}{'·' * (_BAR_WIDTH - filled)}  {row['answer']}"
+
+
+def _say(text: str) -> None:
+    print(f"framebank: {text}", file=sys.stderr, flush=True)
