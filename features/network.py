@@ -4,11 +4,16 @@ Keras builds the network; under its TensorFlow backend the network then runs as 
 (`features/frozen_graph.py`), under any other backend by `predict_on_batch` with the same values.
 
 What holds of a feature's last bits (measured in infra/decisions/0002-network-precision.md): on one
-kind of hardware a feature depends on its own frame alone, not on what else is in the batch.
+kind of processor a feature depends on its own frame alone: not on its place in the batch, on what
+else is in it, on the number of threads, nor on the process. It would depend on the size of the
+batch (libraries choose other kernels for other sizes), so on a processor every batch is computed in
+steps of COMPUTE_BATCH images, which costs no time. On a GPU, whose speed needs large steps, a batch
+is computed at once, and features made with different batch sizes may differ in their last bits.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +26,8 @@ from features.spec import PRECISIONS
 from features.weights import Weights, layer_arrays
 
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)  # of ImageNet: keras/src/applications/imagenet_utils.py
+
+COMPUTE_BATCH = 8  # images per step on a processor; another number would change features' last bits
 
 Images = NDArray[np.uint8]  # [b, h, w, c=3] RGB
 Features = NDArray[np.float32]  # [b, d]
@@ -51,6 +58,7 @@ class Network:
         self.layer, self.precision, self.batch_size = layer, precision, batch_size
         size = self.backbone.input_size
         self.input_shape = (batch_size, size, size, 3)
+        self._step = batch_size if _prepare_gpus() else COMPUTE_BATCH
         model, arrays = _load(self.backbone, layer, weights)
         self.feature_dim = int(model.output.shape[-1])
         self._call = self._compile(model, arrays)
@@ -59,7 +67,14 @@ class Network:
         """Return float32[b, d]; raises ValueError for another shape or dtype than promised."""
         if images.shape != self.input_shape or images.dtype != np.uint8:
             raise ValueError(f"got {images.dtype}{images.shape}, expected uint8{self.input_shape}")
-        return self._call(images)
+        steps = range(0, len(images), self._step)
+        parts = [self._call(self._filled(images[start : start + self._step])) for start in steps]
+        return np.concatenate(parts)[: len(images)] if len(parts) > 1 else parts[0][: len(images)]
+
+    def _filled(self, images: Images) -> Images:
+        """Return images filled up with black ones to a whole step; their features are dropped."""
+        missing = self._step - len(images)
+        return np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
 
     def _compile(
         self, model: Any, arrays: dict[str, list[NDArray[np.float32]]]
@@ -75,7 +90,7 @@ class Network:
                 arrays,
                 preprocess=lambda images: _preprocess_graph(images, preprocessing),
                 precision=self.precision,
-                shape=self.input_shape,
+                shape=(self._step, *self.input_shape[1:]),
             )
         if self.precision != "float32":
             raise UsageError(
@@ -89,6 +104,25 @@ class Network:
         return lambda images: np.asarray(
             model.predict_on_batch(preprocess(images, preprocessing)), dtype=np.float32
         )
+
+
+def _prepare_gpus() -> bool:
+    """Return whether TensorFlow has a GPU, after telling it to take memory only as it needs it.
+
+    Several workers may share one GPU; TensorFlow would otherwise take all of its memory.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        # Refused once a GPU is in use: then the caller has settled the matter before us.
+        with contextlib.suppress(RuntimeError, ValueError):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    return bool(gpus)
 
 
 def preprocess(images: Images, preprocessing: str) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ a right file that Keras has fetched before (~/.keras/models) is used as it is.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shutil
 import tempfile
@@ -58,8 +59,11 @@ def fetch_imagenet(backbone: Backbone, *, timeout_s: float = TIMEOUT_S) -> Path:
         raise _not_fetched(backbone, url, f"no connection ({err.reason})") from err
     except TimeoutError as err:
         raise _not_fetched(backbone, url, f"no answer within {timeout_s:g} s") from err
-    except (OSError, ValueError) as err:
-        raise _not_fetched(backbone, url, str(err) or type(err).__name__) from err
+    except (OSError, ValueError, http.client.HTTPException) as err:
+        reason = str(err) or type(err).__name__
+        if isinstance(err, OSError) and err.filename:
+            reason += " (XDG_CACHE_HOME names another folder to keep weights in)"
+        raise _not_fetched(backbone, url, reason) from err
     return target
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,11 @@ from features.weights import Weights, hash_file
 MEMBER = "model.weights.h5"  # where a .keras file holds its weights
 ROOTS = ("layers", "_layer_checkpoint_dependencies")  # Keras 3; Keras of TensorFlow 2.12 to 2.15
 _MAX_CHUNK_BYTES = 1 << 30
+_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError)
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)  # what h5py raises for odd files
 
 Arrays = list[NDArray[np.float32]]
+Stored = dict[str, list[Any]]  # layer → its HDF5 datasets, not read yet
 
 
 def read_layers(
@@ -53,7 +57,7 @@ def read_layers(
     try:
         with _open(path, reader, layers) as file:
             return reader.read(file, layers, needed)
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as err:
+    except (*_UNREADABLE, *_MALFORMED) as err:
         raise reader.refused(f"not readable as HDF5 ({err})", "a Keras weight file") from err
 
 
@@ -93,20 +97,28 @@ class _Reader:
         if "layer_names" not in file.attrs and "model_weights" in file:
             group = self._child(file, "model_weights")
         if "layer_names" in group.attrs:
-            found = self._by_order(group, layers)
+            found, extra = self._by_order(group, layers)
         else:
             root = next((name for name in ROOTS if name in file), None)
             if root is None:
                 raise self.refused(f"HDF5 with {sorted(file)[:5]} in it", "a Keras weight file")
-            found = self._by_class(self._child(file, root), layers)
-        return {
-            name: self._arrays(name, layer, found[name])
-            for name, layer in layers.items()
-            if name in needed
-        }
+            found, extra = self._by_class(self._child(file, root), layers)
+        wanted = {name: layer for name, layer in layers.items() if name in needed}
+        for name, layer in wanted.items():
+            self._check_shapes(name, layer, found[name])
+        for name, variables in extra.items():
+            if not _is_dense(variables):
+                raise self.refused(
+                    f"a further layer {name} of shape {getattr(variables[0], 'shape', ())}",
+                    f"the {len(layers)} layers of {self.backbone.name}",
+                )
+        return {name: [self._array(name, part) for part in found[name]] for name in wanted}
 
-    def _by_class(self, root: Any, layers: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Match the layout of Keras 3: the n-th layer of a class is `class_n/vars/0`, `1`, …"""
+    def _by_class(self, root: Any, layers: Mapping[str, Any]) -> tuple[Stored, Stored]:
+        """Match the layout of Keras 3: the n-th layer of a class is `class_n/vars/0`, `1`, …
+
+        Returns what is stored for each layer, and what is stored beside them.
+        """
         counts: dict[str, int] = {}
         found, used = {}, set()
         for name, layer in layers.items():
@@ -116,33 +128,25 @@ class _Reader:
             path = base if number == 0 else f"{base}_{number}"
             used.add(path)
             found[name] = self._variables(root, path) if path in root else []
-        for extra in sorted(set(root) - used):
-            variables = self._variables(root, extra)
-            if variables and not _is_dense(variables):
-                raise self.refused(
-                    f"a further layer {extra} of shape {tuple(variables[0].shape)}",
-                    f"the {len(layers)} layers of {self.backbone.name}",
-                )
-        return found
+        extra = {path: self._variables(root, path) for path in sorted(set(root) - used)}
+        return found, {path: variables for path, variables in extra.items() if variables}
 
-    def _by_order(self, group: Any, layers: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Match the layout of Keras 1 and 2: layers with weights, in the network's order."""
+    def _by_order(self, group: Any, layers: Mapping[str, Any]) -> tuple[Stored, Stored]:
+        """Match the layout of Keras 1 and 2: layers with weights, in the network's order.
+
+        Returns what is stored for each layer, and what is stored after them.
+        """
         saved = []
         for name in _texts(group.attrs["layer_names"]):
             child = self._child(group, name)
-            names = _texts(child.attrs.get("weight_names", ()))
-            if names:
-                saved.append((name, [self._child(child, path) for path in names]))
+            paths = _texts(child.attrs.get("weight_names", ()))
+            if paths:
+                saved.append((name, [self._child(child, path) for path in paths]))
+        found: Stored = {name: [] for name in layers}
         with_weights = [name for name, layer in layers.items() if layer.weights]
-        extra = saved[len(with_weights) :]
-        if any(not _is_dense(variables) for _, variables in extra):
-            raise self.refused(
-                f"{len(saved)} layers with weights, the first one too many {extra[0][0]}",
-                f"{len(with_weights)} layers with weights",
-            )
-        found = {name: list[Any]() for name in layers}
-        found.update(zip(with_weights, (variables for _, variables in saved), strict=False))
-        return found
+        for name, (_, variables) in zip(with_weights, saved, strict=False):
+            found[name] = variables
+        return found, dict(saved[len(with_weights) :])
 
     def _variables(self, root: Any, path: str) -> list[Any]:
         layer = self._child(root, path)
@@ -151,20 +155,17 @@ class _Reader:
         stored = self._child(layer, "vars")
         return [self._child(stored, str(index)) for index in range(len(stored))]
 
-    def _arrays(self, name: str, layer: Any, variables: list[Any]) -> Arrays:
-        """Return the arrays of one layer; raises UsageError where a shape differs."""
+    def _check_shapes(self, name: str, layer: Any, variables: list[Any]) -> None:
+        """Raise UsageError where the shapes of a layer differ from the network's."""
         expected = [tuple(variable.shape) for variable in layer.weights]
-        got = [tuple(getattr(variable, "shape", ())) for variable in variables]
+        got = [getattr(variable, "shape", "a group") for variable in variables]
         if got != expected:
             raise self.refused(
                 f"layer {name} with shapes {got or 'missing'}", f"layer {name} with {expected}"
             )
-        for variable in variables:
-            self._check_plain(name, variable)
-        return [np.asarray(variable[()], dtype=np.float32) for variable in variables]
 
-    def _check_plain(self, name: str, variable: Any) -> None:
-        """Raise UsageError unless the numbers lie in this very file, without tricks of size."""
+    def _array(self, name: str, variable: Any) -> NDArray[np.float32]:
+        """Return the numbers of a dataset that lie in this very file, without tricks of size."""
         if variable.is_virtual or variable.external:
             raise self.refused(f"layer {name} whose numbers lie in another file", "plain data")
         if variable.dtype.kind not in "fiu":
@@ -173,6 +174,7 @@ class _Reader:
             chunk_bytes = math.prod(variable.chunks) * variable.dtype.itemsize
             if chunk_bytes > _MAX_CHUNK_BYTES:
                 raise self.refused(f"layer {name} in chunks of {chunk_bytes} bytes", "plain data")
+        return np.asarray(variable[()], dtype=np.float32)
 
     def _child(self, group: Any, path: str) -> Any:
         """Return what lies at `path`, following nothing but hard links inside the file."""
@@ -189,7 +191,8 @@ class _Reader:
 
 
 def _is_dense(variables: list[Any]) -> bool:
-    return len(variables) <= 2 and len(getattr(variables[0], "shape", ())) == 2
+    shapes = [len(getattr(variable, "shape", ())) for variable in variables]
+    return shapes in ([2], [2, 1])
 
 
 def _texts(names: Any) -> list[str]:

@@ -106,8 +106,8 @@ def _file(text: str) -> Weights:
         path = stage_object(text)
     else:
         path = Path(text).expanduser()
-    _check_readable(path, text)
     try:
+        _check_readable(path, text)
         digest = hash_file(path)
     except OSError as err:
         raise UsageError(
