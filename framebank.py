@@ -86,7 +86,7 @@ def _run(name: str, words: list[str]) -> int:
         from pipelines.beam_options import check_beam_options
 
         check_beam_options(rest, own=_options(parser))
-    quiet_libraries()
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     return int(module.run(args, rest))
 
 
@@ -95,12 +95,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str):  # type: ignore[no-untyped-def]
         self.exit(2, f"{self.prog}: {message}\n  to do:    see {self.prog} --help\n")
-
-
-def quiet_libraries() -> None:
-    """Keep TensorFlow's notes for its own developers off the terminal (before it is imported)."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from features.errors import UsageError
+from features.quiet import import_tensorflow
 
 KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications"
 
@@ -52,6 +53,7 @@ class Backbone:
 
     def build(self) -> Any:
         """Return the `keras.Model` with float32 weights that mean nothing yet, channels last."""
+        import_tensorflow()
         import keras
 
         size = self.input_size

@@ -42,6 +42,9 @@ SOUND_FORMATS = "mp3,aac,wav,w64,flac,aiff,ac3,eac3,amr,caf,au,tta,wv,ape,mpc,mp
 _FORMAT_WHITELIST = f"{VIDEO_FORMATS},{PICTURE_FORMATS},{SOUND_FORMATS}"
 _BUFFER_BYTES = 1 << 18
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails
+# Formats that name their tracks only as they come (FLV, MPEG program streams): options do not reach
+# the decoders that probe those, so the size of their pictures is first read without any decoder.
+_LATE_TRACKS = (b"FLV", b"\0\0\1\xba")
 _PYAV_GENPTS = 0x1  # AVFMT_FLAG_GENPTS, which PyAV sets for every input
 
 
@@ -164,10 +167,25 @@ def open_clip(path: str, limits: DecodeLimits) -> Iterator[Clip]:
 @contextlib.contextmanager
 def open_container(file: NamelessFile, limits: DecodeLimits) -> Iterator[InputContainer]:
     """Probe an open file, from its start; raises VideoRejected at stage "probe"."""
+    if file.peek(0, 4).startswith(_LATE_TRACKS):
+        with _probed(file, limits, codec_whitelist="none") as container:
+            _picture_track(container, limits)
+    with _probed(file, limits) as container:
+        # Timestamps made up from later packets would stand in the way of the decoder's own guess.
+        container.flags &= ~_PYAV_GENPTS
+        yield container
+
+
+@contextlib.contextmanager
+def _probed(
+    file: NamelessFile, limits: DecodeLimits, **more_options: str
+) -> Iterator[InputContainer]:
+    """Let FFmpeg open the file, from its start, and find its tracks."""
     options = {
         "format_whitelist": _FORMAT_WHITELIST,
         "protocol_whitelist": "none",
         "max_pixels": str(limits.max_pixels),
+        **more_options,
     }
     file.seek(0)
     try:
@@ -181,8 +199,6 @@ def open_container(file: NamelessFile, limits: DecodeLimits) -> Iterator[InputCo
     except OSError as err:
         raise VideoRejected("open", "unreadable", f"reading failed: {err}") from err
     try:
-        # Timestamps made up from later packets would stand in the way of the decoder's own guess.
-        container.flags &= ~_PYAV_GENPTS
         yield container
     finally:
         container.close()
@@ -240,13 +256,15 @@ def too_many_pixels(
 
 
 def _rejected_by_probe(file: NamelessFile, err: av.FFmpegError) -> VideoRejected:
-    """Tell an mp4 that was cut before its index from bytes that are no video."""
+    """Tell a file that was cut before its pictures from bytes that are no video."""
     if isinstance(err, MemoryError):
         return VideoRejected("probe", "too_large", "no memory for its headers")
     boxes, complete = structure.mp4_boxes(file.peek, file.size_bytes)
     if boxes and (b"moov" not in boxes or (boxes[-1] == b"moov" and not complete)):
         names = " ".join(str(box)[2:-1] for box in boxes[:8])
         return VideoRejected("probe", "truncated", f"mp4 without its whole index (boxes: {names})")
+    if structure.is_cut_short(file.peek, file.size_bytes):
+        return VideoRejected("probe", "truncated", "it ends within its headers")
     said = err.log[2] if err.log else ""
     detail = str(said).strip() or err.strerror
     return VideoRejected("probe", "not_a_video", f"no demuxer takes it ({detail})")

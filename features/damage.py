@@ -46,6 +46,9 @@ _TOO_MANY_PIXELS = re.compile(r"exceeds specified max pixel count|[Ff]rame size 
 # Recordings of a running broadcast begin anywhere: what cannot be decoded before the first whole
 # picture was never theirs.
 _JOINED_RUNNING = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "vvc", "obu", "av1")
+# Transport streams are often glued together; the demuxer marks a packet at each seam, whole or not.
+# These decoders notice by themselves when something is missing.
+_TELLING_DECODERS = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
 
 
 @contextlib.contextmanager
@@ -105,6 +108,8 @@ class DamageReport:
         """`messages`: the list of `ffmpeg_messages`, emptied here."""
         self._clip, self._messages = clip, messages
         self._joined_running = clip.format in _JOINED_RUNNING
+        codec = clip.stream.codec_context.codec.canonical_name
+        self._only_a_join = clip.format == "mpegts" and codec in _TELLING_DECODERS
         self.errors = 0
         self.cut = ""  # why the file counts as cut, or ""
         self._first = ""
@@ -126,7 +131,7 @@ class DamageReport:
         if packet.has_sidedata("encryption_info"):
             message = f"{self._clip.format}: the picture track's packets are encrypted"
             raise VideoRejected("probe", "encrypted", message)
-        if packet.is_corrupt:
+        if packet.is_corrupt and not self._only_a_join:
             what = f"a damaged packet ({packet.size} bytes)"
             self._count(what, packet.dts)
             if self._clip.format == "mov":  # its index knows every size: the file ended within it
@@ -175,7 +180,11 @@ class DamageReport:
         missing = end.end_s - last_end_s
         if not unknown and missing > max(SHORT_S, SHORT_RATIO * end.end_s):
             ended, stated = float(last_end_s), float(end.end_s)
-            self._cut_by(f"it ends at {ended:.2f} s of {stated:.2f} s stated")
+            what = f"it ends at {ended:.2f} s of {stated:.2f} s stated"
+            if self._ends_in_full():
+                self._count(what, None)
+            else:
+                self._cut_by(what)
 
     def no_frames(self) -> VideoRejected:
         """Return the verdict on a clip without a single sound frame."""
@@ -196,9 +205,9 @@ class DamageReport:
         complained = False
         for _, speaker, text in self._messages:
             if speaker.startswith(_DEMUXERS):
-                if _CUT.search(text):
+                if _CUT.search(text) and not self._ends_in_full():
                     self._cut_by(text.strip())
-                elif _BROKEN.search(text):
+                elif _CUT.search(text) or _BROKEN.search(text):
                     self._count(text.strip(), None)
                     self._lost_its_way = True
             elif _TOO_MANY_PIXELS.search(text):
@@ -207,6 +216,13 @@ class DamageReport:
                 complained |= bool(_DAMAGE[speaker].search(text))
         self._messages.clear()
         return complained
+
+    def _ends_in_full(self) -> bool:
+        """Tell whether a Matroska file is as long as it says: then reading only lost its way."""
+        file = self._clip.file
+        return self._clip.format == "matroska" and (
+            structure.matroska_end(file.peek, file.size_bytes) == file.size_bytes
+        )
 
     def _count(self, what: str, ticks: int | None) -> None:
         if self._joined_running and not self._frames:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from features.backbones import Backbone, feature_output, find_backbone, named_layers
 from features.errors import UsageError
+from features.quiet import import_tensorflow
 from features.spec import PRECISIONS
 from features.weights import Weights, layer_arrays
 
@@ -111,6 +112,7 @@ def _prepare_gpus() -> bool:
 
     Several workers may share one GPU; TensorFlow would otherwise take all of its memory.
     """
+    import_tensorflow()
     import keras
 
     if keras.backend.backend() != "tensorflow":

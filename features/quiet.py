@@ -1,4 +1,4 @@
-"""Imports TensorFlow without the lines that it prints for its own developers.
+"""Imports TensorFlow without its greetings on stderr: a user cannot act on any of them.
 
 They come from C++ before any log level counts, so for the length of the import standard error goes
 to a file; when the import fails, what the file holds is shown.
@@ -6,26 +6,42 @@ to a file; when the import fails, what the file holds is shown.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow once, quietly; raises what the import raises."""
-    if "tensorflow" in sys.modules:
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Import TensorFlow and Keras; what they print goes to stderr only when that fails."""
+    # 3, as 2 still shows oneDNN's note on masks on older processors; 0 or 1 is the user's own wish.
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("0", "1"):
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if "tensorflow" in sys.modules or importlib.util.find_spec("tensorflow") is None:
+        return  # Keras may run on another backend
+    with _held_stderr():
+        import keras  # noqa: F401
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")
+        tf.constant(0)  # wakes the runtime, which greets as well
+
+
+@contextlib.contextmanager
+def _held_stderr() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2 (TensorFlow's C++ side writes there)."""
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as said:
-        stderr = os.dup(2)
-        os.dup2(said.fileno(), 2)
+    with tempfile.TemporaryFile() as held:
+        before = os.dup(2)
+        os.dup2(held.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            yield
         except BaseException:
-            said.seek(0)
-            os.write(stderr, said.read())
+            held.seek(0)
+            os.write(before, held.read())
             raise
         finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+            os.dup2(before, 2)
+            os.close(before)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from features import storage
 from features.errors import UsageError
+from features.quiet import import_tensorflow
 from features.spec import FeatureSpec
 
 MODEL_FILES = ("model.keras", "vocabulary.json", "lineage.json")
@@ -89,6 +90,7 @@ def load_model(model_dir: str) -> TrainedModel:
         data = storage.read_bytes(storage.join(model_dir, "model.keras"))
     except storage.FileMissingError as err:
         raise _no_model(model_dir, "no model.keras in it") from err
+    import_tensorflow()
     import keras
     import tensorflow as tf
 

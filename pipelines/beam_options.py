@@ -10,6 +10,7 @@ import argparse
 import base64
 import difflib
 import json
+import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,8 @@ def run_pipeline(
     """
     import apache_beam as beam
 
+    if runs_here(options):  # what Beam logs of an exception here is what is raised below
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
         pipeline = beam.Pipeline(options=options)
         build(pipeline)

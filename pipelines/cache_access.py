@@ -38,16 +38,25 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
     cache = os.path.abspath(storage.local_path(path)) if local else path.rstrip("/")
     if local and os.path.lexists(cache) and not os.path.isdir(cache):
         raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
-    cached = layout.read_spec(cache)
-    if cached is not None:
-        check_same_spec(cached, spec, where=cache)
-    else:
+    if layout.read_spec(cache) is None:
         _check_empty(cache)
         layout.write_spec(cache, spec)
-    if not local:
+    with _locked(cache) if local else contextlib.nullcontext():
+        cached = layout.read_spec(cache)
+        if cached != spec and not _holds_features(cache):
+            storage.delete(layout.spec_path(cache))  # of a run that ended before its first shard
+            layout.write_spec(cache, spec)
+        elif cached is not None:
+            check_same_spec(cached, spec, where=cache)
         yield cache
-        return
-    handle = os.open(cache, os.O_RDONLY)
+
+
+@contextlib.contextmanager
+def _locked(cache: str) -> Iterator[None]:
+    try:
+        handle = os.open(cache, os.O_RDONLY)
+    except OSError as error:
+        raise storage.storage_error(cache, error, "open") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,9 +65,13 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
                 f"another run is writing to {cache}",
                 todo="wait until it ends, then run the same command again",
             ) from None
-        yield cache
+        yield
     finally:
         os.close(handle)
+
+
+def _holds_features(cache: str) -> bool:
+    return bool(layout.committed_shards(cache) or catalog_files(cache))
 
 
 def _check_empty(cache: str) -> None:

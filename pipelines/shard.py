@@ -26,7 +26,6 @@ from features.engine import Engine, Result, close_all
 from features.errors import FramebankError, JobError, VideoRejected
 from features.extraction import build_network
 from features.progress import CountsWriter
-from features.quiet import import_tensorflow
 from features.record import QuantisationError, encode_record
 from features.sidecar import (
     CatalogRow,
@@ -128,7 +127,6 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
 
     def _build_network(self) -> Any:
         config = self._config
-        import_tensorflow()
         return build_network(config.spec, config.weights, batch_size=config.batch_size)
 
 
