@@ -1,0 +1,69 @@
+"""train.splits: as given, else by video, never two sides."""
+
+from __future__ import annotations
+
+import pytest
+
+from features.errors import UsageError
+from features.questions import Question
+from train.splits import assign_splits, with_file_splits
+
+
+def ask(videos: list[str], split: str | None = None) -> list[Question]:
+    return [Question(f"{v}{n}", v, "q", "a", split) for v in videos for n in range(2)]
+
+
+def sides(splits) -> dict[str, set[str]]:  # type: ignore[no-untyped-def]
+    return {name: {q.video_id for q in splits.of(name)} for name in ("train", "val", "test")}
+
+
+def test_split_by_video_is_stable_and_about_80_10_10() -> None:
+    videos = [f"v{n}" for n in range(500)]
+    found = sides(assign_splits(ask(videos), seed=1))
+    assert not found["train"] & found["val"] and not found["train"] & found["test"]
+    assert 370 < len(found["train"]) < 430 and 30 < len(found["val"]) < 70
+    more = sides(assign_splits(ask([*videos, "new"]), seed=1))
+    assert all(found[name] <= more[name] for name in found)
+    assert sides(assign_splits(ask(videos), seed=2)) != found
+
+
+@pytest.mark.parametrize("count", [3, 4, 9, 20])
+def test_few_videos_leave_no_split_empty(count: int) -> None:
+    found = sides(assign_splits(ask([f"v{n}" for n in range(count)]), seed=0))
+    assert all(found.values())
+
+
+def test_given_splits_stay_and_val_is_carved_from_train() -> None:
+    train, test = [f"v{n}" for n in range(20)], ["t1", "t2"]
+    splits = assign_splits([*ask(train, "train"), *ask(test, "test")], seed=0)
+    found = sides(splits)
+    assert found["test"] == set(test) and len(found["val"]) == 2 and len(found["train"]) == 18
+    assert any("became val" in remark for remark in splits.remarks)
+    assert splits.judged_on == "test"
+
+
+def test_rows_without_split_follow_their_video() -> None:
+    splits = assign_splits(
+        [*ask(["a", "b", "c"], "train"), *ask(["a"]), *ask(["z"], "val")], seed=0
+    )
+    assert [q.video_id for q in splits.train].count("a") == 4
+    assert splits.judged_on == "val" and splits.stopped_on == "val"
+
+
+def test_one_video_trains_without_val() -> None:
+    splits = assign_splits(ask(["a"], "train"), seed=0)
+    assert splits.judged_on == splits.stopped_on == "train"
+
+
+def test_a_leak_is_told_loudly_and_nothing_to_train_on_is_an_error() -> None:
+    leaky = [*ask(["a", "b"], "train"), *ask(["a"], "test"), *ask(["c"], "val")]
+    assert any(r.startswith("WARNING: 1 videos") for r in assign_splits(leaky, seed=0).remarks)
+    with pytest.raises(UsageError, match="nothing to train on"):
+        assign_splits(ask(["a"], "test"), seed=0)
+
+
+def test_file_names_give_splits_only_beside_a_training_file() -> None:
+    files = [("x/train_qa.json", ask(["a"])), ("val_qa.json", ask(["b"])), ("c.csv", ask(["c"]))]
+    assert [q.split for q in with_file_splits(files)] == ["train"] * 2 + ["val"] * 2 + [None] * 2
+    assert {q.split for q in with_file_splits([("test.csv", ask(["a"]))])} == {None}
+    assert with_file_splits([("train.csv", ask(["a"], "val")), files[1]])[0].split == "val"

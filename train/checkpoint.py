@@ -1,0 +1,94 @@
+"""Checkpoints of a training run: everything that the next step depends on.
+
+Network (with the state of its dropout), optimizer, best weights, running sums, and as JSON the
+epoch, the step within it (with seed and epoch that is the place in the data), history and the best
+epoch. A run restored from one does the same steps as a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from features.errors import JobError
+
+_KEEP = 2
+
+
+class JsonState(tf.train.experimental.PythonState):
+    """A JSON document inside a TensorFlow checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fields: dict[str, Any] = {}
+
+    def serialize(self) -> str:
+        return json.dumps(self.fields)
+
+    def deserialize(self, string_value: str) -> None:
+        self.fields = json.loads(string_value)
+
+
+class RunCheckpoints:
+    """Saves and restores one `network` with its `optimizer` under `folder`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        network: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        sums: Iterable[tf.Variable],
+    ) -> None:
+        self._json = JsonState()
+        self._best = [tf.Variable(weight, trainable=False) for weight in network.get_weights()]
+        # Names by place: Keras' own count up with every layer the process ever made.
+        network_variables = {
+            f"{number}_{part}": variable.value
+            for number, layer in enumerate(network.layers)
+            for part, variable in enumerate(layer.variables)
+        }
+        self._checkpoint = tf.train.Checkpoint(
+            network=network_variables,
+            optimizer=[variable.value for variable in optimizer.variables],
+            best=self._best,
+            sums=list(sums),
+            state=self._json,
+        )
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, str(folder), max_to_keep=_KEEP, checkpoint_name="step"
+        )
+
+    def save(self, state: Mapping[str, Any], best: list[np.ndarray] | None, *, number: int) -> None:
+        """Write `state` (JSON) and all weights; `number` orders checkpoints.
+
+        Raises JobError when it cannot be written.
+        """
+        self._json.fields = dict(state) | {"has_best": best is not None}
+        for variable, weight in zip(self._best, best or [], strict=best is not None):
+            variable.assign(weight)
+        try:
+            self._manager.save(checkpoint_number=number)
+        except (OSError, tf.errors.OpError) as err:
+            raise JobError(
+                f"cannot write a checkpoint to {self._manager.directory}",
+                got=str(err).splitlines()[0].split("}} ")[-1],  # without TensorFlow's own names
+                todo="make room or mend the permissions, then run the same command: it goes on",
+            ) from err
+
+    def restore(self) -> tuple[dict[str, Any], list[np.ndarray] | None] | None:
+        """Return (state, best weights) after restoring the newest readable checkpoint, or None."""
+        for path in reversed(self._manager.checkpoints):
+            try:
+                self._checkpoint.restore(path).assert_consumed()
+            except (tf.errors.OpError, AssertionError, ValueError):
+                continue  # damaged: the one before it repeats a few steps more
+            best = [variable.numpy() for variable in self._best]
+            return self._json.fields, best if self._json.fields.get("has_best") else None
+        return None

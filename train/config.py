@@ -1,0 +1,93 @@
+"""What a model is and how it is trained, as frozen dataclasses that check themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from features.errors import UsageError
+
+MODEL_KINDS = ("lstm", "order_blind", "question_only")
+LR_SCHEDULES = ("constant", "cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the model; `kind` says what it may look at (the baselines see less).
+
+    `answers` and `words` cap the two vocabularies; `clip_sigma` caps standardised features.
+    `frame_dropout` drops whole feature columns of a clip, `dropout` acts before the dense layers.
+    """
+
+    kind: str = "lstm"
+    projection: int = 128
+    frame_units: int = 96
+    word_size: int = 32
+    question_units: int = 48
+    dense_units: int = 64
+    answers: int = 1000
+    words: int = 10_000
+    dropout: float = 0.3
+    frame_dropout: float = 0.3
+    clip_sigma: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in MODEL_KINDS:
+            raise UsageError("no such model", got=self.kind, expected=" | ".join(MODEL_KINDS))
+        sizes = ("projection", "frame_units", "word_size", "question_units", "dense_units")
+        _check_positive(self, (*sizes, "answers", "words", "clip_sigma"))
+        _check_share(self, ("dropout", "frame_dropout"))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How to train. `batch_size` is the global batch, whatever the number of replicas.
+
+    `patience` counts epochs without a better validation score. `checkpoint_every_s` bounds what a
+    kill can cost; `memory_bytes` is how many bytes of features may be held, beyond which they are
+    streamed from the shards in every epoch.
+    """
+
+    epochs: int = 60
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    lr_schedule: str = "cosine"
+    weight_decay: float = 0.2
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.05
+    patience: int = 15
+    seed: int = 0
+    max_unmatched_ratio: float = 0.2
+    checkpoint_every_s: float = 20.0
+    memory_bytes: int = 2**31
+
+    def __post_init__(self) -> None:
+        names = ("epochs", "batch_size", "learning_rate", "clip_norm", "patience", "memory_bytes")
+        _check_positive(self, names)
+        _check_share(self, ("label_smoothing", "max_unmatched_ratio"))
+        if self.weight_decay < 0:
+            raise UsageError("--weight-decay is negative", got=self.weight_decay)
+        if self.seed < 0:
+            raise UsageError("--seed is negative", got=self.seed)
+        if self.lr_schedule not in LR_SCHEDULES:
+            expected = " | ".join(LR_SCHEDULES)
+            raise UsageError("no such --lr-schedule", got=self.lr_schedule, expected=expected)
+
+    def lasting(self) -> dict[str, Any]:
+        """Return the fields that the result depends on: those a resumed run must share."""
+        free = ("checkpoint_every_s", "memory_bytes")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in free}
+
+
+def _check_positive(config: object, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} must be above 0", got=getattr(config, name))
+
+
+def _check_share(config: object, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} must be between 0 and 1", got=getattr(config, name))

@@ -1,0 +1,119 @@
+"""Question files and a cache become the questions to train on, and a tally of the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from features import storage
+from features.errors import UsageError
+from features.questions import Question, join_questions, read_questions, require_answers
+from train.splits import with_file_splits
+
+if TYPE_CHECKING:
+    from features.cache import Cache
+
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class JoinedQuestions:
+    """`questions` have an answer and a video of the cache; the rest is counted.
+
+    `file_hashes` are the SHA-256 of the files, in the order given; `frames` maps the videos of
+    `questions` to their number of rows; `cache_digest` changes with any video of the cache.
+    """
+
+    questions: list[Question]
+    file_hashes: tuple[str, ...]
+    without_answer: int
+    unmatched: int
+    unmatched_videos: tuple[str, ...]
+    quarantined_videos: tuple[str, ...]
+    frames: dict[str, int]
+    cache_digest: str
+
+
+def read_files(paths: Sequence[str]) -> tuple[list[Question], int, tuple[str, ...]]:
+    """Return (questions with answers, how many had none, the SHA-256 of each file)."""
+    files = [(path, read_questions(path)) for path in paths]
+    count = sum(len(questions) for _, questions in files)
+    answered = [(path, require_answers(questions, path)) for path, questions in files]
+    questions = with_file_splits(answered)
+    hashes = tuple(hashlib.sha256(storage.read_bytes(path)).hexdigest() for path in paths)
+    return questions, count - len(questions), hashes
+
+
+def join_cache(
+    paths: Sequence[str], cache: Cache, *, max_unmatched_ratio: float
+) -> JoinedQuestions:
+    """Read the question files and keep what the cache can answer.
+
+    Raises UsageError when more than `max_unmatched_ratio` of the questions have no video there.
+    """
+    questions, without_answer, hashes = read_files(paths)
+    columns = cache.table(columns=["video_id", "state", "key", "rows"]).to_pydict()
+    rows = list(zip(*(columns[name] for name in ("video_id", "state", "key", "rows")), strict=True))
+    frames = {video_id: count for video_id, state, _, count in rows if state == "done"}
+    matched, unmatched = join_questions(questions, frames)
+    others = {video_id for video_id, state, _, _ in rows if state != "done"}
+    in_quarantine, _ = join_questions(unmatched, others)
+    digest = hashlib.sha256()
+    for video_id, state, key, _ in sorted(rows):
+        if state == "done":
+            digest.update(f"{video_id}\0{key}\0".encode("utf-8", "surrogateescape"))
+    joined = JoinedQuestions(
+        questions=matched,
+        file_hashes=hashes,
+        without_answer=without_answer,
+        unmatched=len(unmatched),
+        unmatched_videos=tuple(dict.fromkeys(q.video_id for q in unmatched)),
+        quarantined_videos=tuple(dict.fromkeys(q.video_id for q in in_quarantine)),
+        frames={question.video_id: frames[question.video_id] for question in matched},
+        cache_digest=digest.hexdigest()[:32],
+    )
+    _check_ratio(joined, total=len(questions), cached=frames, limit=max_unmatched_ratio)
+    return joined
+
+
+def remarks(joined: JoinedQuestions) -> list[str]:
+    """Return a line for each kind of question that was left out."""
+    said = []
+    if joined.without_answer:
+        said.append(f"{joined.without_answer} questions have no answer and were left out")
+    if joined.unmatched:
+        said.append(f"{joined.unmatched} questions were left out: " + _describe_unmatched(joined))
+    return said
+
+
+def _describe_unmatched(joined: JoinedQuestions) -> str:
+    videos = joined.unmatched_videos
+    text = f"{len(videos)} videos are not in the cache ({_some(videos)})"
+    if joined.quarantined_videos:
+        text += f"; {len(joined.quarantined_videos)} of them are quarantined"
+        text += f" ({_some(joined.quarantined_videos)})"
+    return text
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def _check_ratio(
+    joined: JoinedQuestions, *, total: int, cached: dict[str, int], limit: float
+) -> None:
+    if joined.questions and joined.unmatched <= limit * total:
+        return
+    what = "too many questions are about videos that the cache does not have"
+    if not joined.questions:
+        what = "not one question is about a video of the cache"
+    raise UsageError(
+        what,
+        got=f"{joined.unmatched} of {total} questions: {_describe_unmatched(joined)}; "
+        f"the cache has for example {_some(list(cached)) or 'no video at all'}",
+        expected=f"at most {limit:.0%} of the questions",
+        todo="extract those videos, name them in the questions as the cache does (see "
+        "`framebank inspect`), or raise --max-unmatched-ratio",
+    )

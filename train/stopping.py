@@ -1,0 +1,54 @@
+"""Stopping politely: the first Ctrl-C or SIGTERM is noted, and the loop saves before it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class TrainingStopped(Exception):
+    """The user asked to stop; what was done is saved. `exit_status` is 128 + the signal."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.exit_status = 128 + signal_number
+
+
+class StopRequest:
+    """Whether a stop was asked for."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    def check(self) -> None:
+        """Raise TrainingStopped when a stop was asked for."""
+        if self.signal_number is not None:
+            raise TrainingStopped(self.signal_number)
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Note the first signal in the StopRequest; a second one acts as it did before."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request  # only the main thread may set handlers
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.signal_number = number
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in _SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,139 @@
+"""`framebank train`: a model from a cache and question files.
+
+    framebank train --cache CACHE --questions FILE... --model DIR
+
+240 clips with a few questions each take about a minute on two cores. MODEL gets model.keras,
+vocabulary.json, metrics.json, history.jsonl and lineage.json; the figures, beside those of
+majority, question-only and order-blind, end on stdout. A run that was stopped or killed goes on
+when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from features.errors import UsageError
+from train.config import LR_SCHEDULES, ModelConfig, TrainConfig
+
+_MODEL_OPTIONS = {
+    "answers": "the most answers that the model can give (the commonest of the training split)",
+    "words": "the most words that it knows",
+    "projection": "width that a frame's features are projected to",
+    "frame_units": "width of the LSTM over frames",
+    "question_units": "width of the LSTM over words",
+    "dense_units": "width of the dense layer",
+    "dropout": "share of values dropped before the dense layers",
+}
+_TRAIN_OPTIONS = {
+    "epochs": "the most epochs",
+    "batch_size": "questions in a step, over all replicas",
+    "learning_rate": "Adam's, at the start",
+    "weight_decay": "decoupled from the gradient",
+    "patience": "epochs without a better validation before training stops",
+    "seed": "of weights, order and split",
+    "max_unmatched_ratio": "the share of questions that may lack a video in the cache",
+    "checkpoint_every_s": "seconds between checkpoints",
+    "memory_bytes": "features beyond this are streamed from the shards in every epoch",
+}
+_LABELS = {
+    "order_blind": "order-blind (mean of frames)",
+    "question_only": "question only",
+    "majority_per_question": "majority per question",
+    "majority": "majority answer",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cache", required=True, help="the feature cache")
+    parser.add_argument(
+        "--questions", required=True, nargs="+", action="extend", metavar="FILE",
+        help="question files: .csv, .jsonl or .json with video_id, question, answer [split, type]",
+    )  # fmt: skip
+    parser.add_argument("--model", required=True, help="folder for the model")
+    parser.add_argument("--lr-schedule", choices=LR_SCHEDULES, default=TrainConfig.lr_schedule)
+    for config, options in ((ModelConfig, _MODEL_OPTIONS), (TrainConfig, _TRAIN_OPTIONS)):
+        for name, text in options.items():
+            default = getattr(config, name)
+            parser.add_argument(
+                "--" + name.replace("_", "-"), type=type(default), default=default,
+                help=f"{text} (default {default})",
+            )  # fmt: skip
+    parser.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard's events there")
+    parser.add_argument("--no-baselines", action="store_true", help="train no baselines")
+    parser.add_argument("--overwrite", action="store_true", help="throw away what --model holds")
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Train; return the exit status (130 after Ctrl-C). Raises FramebankError."""
+    if beam_args:
+        raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank train --help")
+    model = ModelConfig(**{name: getattr(args, name) for name in _MODEL_OPTIONS})
+    train = TrainConfig(
+        lr_schedule=args.lr_schedule, **{name: getattr(args, name) for name in _TRAIN_OPTIONS}
+    )
+    from features.cache import open_cache
+    from features.quiet import import_tensorflow
+    from train.model_folder import ModelFolder
+    from train.stopping import TrainingStopped, stop_on_signals
+
+    folder = ModelFolder(args.model)
+    cache = open_cache(args.cache)
+    if not len(cache):
+        raise UsageError(f"the cache {args.cache} holds no features", todo="extract videos first")
+    if cache.spec.random_weights:
+        _say(f"NOTE: the features come from RANDOM weights ({cache.spec.weights})")
+    with stop_on_signals() as stop:
+        import_tensorflow()
+        from train.training import TrainJob, train_model
+
+        job = TrainJob(
+            questions=tuple(args.questions),
+            model=model,
+            train=train,
+            with_baselines=not args.no_baselines,
+            tensorboard=args.tensorboard,
+        )
+        try:
+            metrics = train_model(job, cache, folder, stop=stop, say=_say, overwrite=args.overwrite)
+        except TrainingStopped as stopped:
+            _say(f"{stopped}; what was done is saved. Give the same command again to go on.")
+            return stopped.exit_status
+    print(json.dumps(metrics, ensure_ascii=False) if args.json else table(metrics))
+    _say(f"the model is in {args.model}")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"train: {text}", file=sys.stderr, flush=True)
+
+
+def table(metrics: Mapping[str, Any]) -> str:
+    """Return the figures as a person reads them: a line for the model and each baseline."""
+    kinds = list(metrics["by_type"])[:8]
+    rows: list[tuple[str, Mapping[str, Any]]] = [("this model", metrics)]
+    rows += [
+        (label, metrics["baselines"][name])
+        for name, label in _LABELS.items()
+        if name in metrics["baselines"]
+    ]
+    widths = [max(len(kind), 6) + 2 for kind in kinds]
+    head = f"{'accuracy, split ' + metrics['split']:30}{'all':>8}"
+    lines = [head + "".join(f"{kind:>{w}}" for kind, w in zip(kinds, widths, strict=True))]
+    for label, scores in rows:
+        cells = [scores["by_type"].get(kind, {}).get("accuracy", 0.0) for kind in kinds]
+        line = f"{label:30}{scores['accuracy']:8.1%}"
+        lines.append(line + "".join(f"{c:>{w}.1%}" for c, w in zip(cells, widths, strict=True)))
+    counts = f"{metrics['questions']} questions judged"
+    if metrics["oov_answers"]:
+        counts += f"; {metrics['oov_answers']} have an answer the model cannot give: counted wrong"
+    lines.append(counts)
+    if metrics["random_weights"]:
+        lines.append(
+            "The features come from RANDOM weights; a real network would give other figures"
+        )
+    return "\n".join(lines)
