@@ -235,11 +235,8 @@ def _picture_track(container: InputContainer, limits: DecodeLimits) -> VideoStre
         kinds = ", ".join(sorted({track.type for track in container.streams})) or "no stream"
         raise VideoRejected("probe", "no_video_stream", f"{name} with {kinds}")
     track = tracks[0]
-    if "encv" in str(track.codec_tag):
-        raise VideoRejected("probe", "encrypted", f"{name} with a protected sample entry")
-    if track.codec_context is None:
-        message = f"{name} with a picture track of tag {track.codec_tag!r}"
-        raise VideoRejected("probe", "unsupported_codec", message)
+    if track.codec_context is None:  # PyAV then knows nothing more of the track
+        raise VideoRejected("probe", "unsupported_codec", f"no decoder for {name}'s picture track")
     context = track.codec_context
     pixels = max(context.width * context.height, context.coded_width * context.coded_height)
     if pixels > limits.max_pixels:

@@ -117,6 +117,7 @@ class DamageReport:
         self._packets_at_first = 0
         self._lost_its_way = False
         self._unsupported = False
+        self._giant = ""
         self._frames = 0
         self._read_messages(decoding=False)
 
@@ -186,8 +187,18 @@ class DamageReport:
             else:
                 self._cut_by(what)
 
+    def closed_decoder(self, err: Exception) -> VideoRejected:
+        """Return the verdict on a picture track whose decoder does not open."""
+        if self._giant:
+            return VideoRejected("probe", "too_large", self._giant)
+        name = self._clip.stream.codec_context.name
+        message = f"the decoder {name} does not open: {err}"
+        return VideoRejected("probe", "unsupported_codec", message)
+
     def no_frames(self) -> VideoRejected:
         """Return the verdict on a clip without a single sound frame."""
+        if self._giant:
+            return VideoRejected("decode", "too_large", self._giant)
         message = f"{self._packets} packets and no picture; {self.cut or self._first or 'no error'}"
         if self._unsupported:
             return VideoRejected("decode", "unsupported_codec", message)
@@ -211,7 +222,9 @@ class DamageReport:
                     self._count(text.strip(), None)
                     self._lost_its_way = True
             elif _TOO_MANY_PIXELS.search(text):
-                raise VideoRejected("decode", "too_large", text.strip())
+                self._giant = text.partition(", see")[0].strip()
+                if decoding:  # while probing it may have been a cover
+                    raise VideoRejected("decode", "too_large", self._giant)
             elif decoding and speaker in _DAMAGE:
                 complained |= bool(_DAMAGE[speaker].search(text))
         self._messages.clear()

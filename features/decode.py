@@ -227,7 +227,7 @@ class _Decoding:
     ) -> Iterator[tuple[av.VideoFrame, int | None]]:
         """Yield every sound frame with its best timestamp, in the decoder's order."""
         clock = BestTimestamp()
-        start_decoder(clip, self._request.threads)
+        start_decoder(clip, self._request.threads, report)
         for packet in itertools.chain(reader, [None]):
             self._beat(self._decoded)
             for frame in decode_packet(clip, packet, report):

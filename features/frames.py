@@ -57,8 +57,8 @@ class PacketReader:
             self.last_end_s = end
 
 
-def start_decoder(clip: Clip, threads: int) -> None:
-    """Open the picture decoder with its limits; raises VideoRejected (unsupported_codec).
+def start_decoder(clip: Clip, threads: int, report: DamageReport) -> None:
+    """Open the picture decoder with its limits; raises VideoRejected (unsupported, too large).
 
     Threads share one picture's slices and never run ahead: what a damaged packet does to the frames
     around it is then the same with any number of them.
@@ -70,8 +70,7 @@ def start_decoder(clip: Clip, threads: int) -> None:
     try:
         context.open(strict=False)
     except (av.FFmpegError, ValueError) as err:
-        message = f"the decoder {context.name} does not open: {err}"
-        raise VideoRejected("probe", "unsupported_codec", message) from err
+        raise report.closed_decoder(err) from err
 
 
 def decode_packet(

@@ -63,11 +63,41 @@ class Orientation(NamedTuple):
 
 
 def frame_orientation(frame: av.VideoFrame) -> Orientation:
-    """Return how the frame asks to be shown by its display matrix."""
+    """Return how the frame asks to be shown: by its container's display matrix, or by EXIF."""
+    try:
+        return _stated_orientation(frame)
+    except ValueError:  # side data of a kind that PyAV has no name for, such as EXIF itself
+        return _stated_orientation(_without_unnamed(frame))
+
+
+def _stated_orientation(frame: av.VideoFrame) -> Orientation:
     for side_data in frame.side_data:  # type: ignore[attr-defined]
         if side_data.type == SideDataType.DISPLAYMATRIX:
             return Orientation.from_matrix(bytes(side_data))
     return Orientation()
+
+
+def _without_unnamed(frame: av.VideoFrame) -> av.VideoFrame:
+    """Return the same picture without the side data that PyAV cannot name."""
+    named = {kind.value for kind in SideDataType}
+    graph = av.filter.Graph()
+    node = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    for number in range(max(named) + 1, max(named) + 33):
+        try:
+            next_node = graph.add("sidedata", f"mode=delete:type={number}")
+        except av.FFmpegError:  # past the last kind that this FFmpeg has
+            break
+        node.link_to(next_node)
+        node = next_node
+    sink = graph.add("buffersink")
+    node.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    bare = graph.pull()
+    assert isinstance(bare, av.VideoFrame)
+    return bare
 
 
 class PictureScaler:
