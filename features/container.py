@@ -260,7 +260,7 @@ def _rejected_by_probe(file: NamelessFile, err: av.FFmpegError) -> VideoRejected
     if boxes and (b"moov" not in boxes or (boxes[-1] == b"moov" and not complete)):
         names = " ".join(str(box)[2:-1] for box in boxes[:8])
         return VideoRejected("probe", "truncated", f"mp4 without its whole index (boxes: {names})")
-    if structure.is_cut_short(file.peek, file.size_bytes):
+    if (structure.stated_size(file.peek, file.size_bytes) or 0) > file.size_bytes:
         return VideoRejected("probe", "truncated", "it ends within its headers")
     said = err.log[2] if err.log else ""
     detail = str(said).strip() or err.strerror

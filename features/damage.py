@@ -168,9 +168,12 @@ class DamageReport:
     ) -> None:
         """Judge the end of the file; `last_end_s` is that of the track that `end` speaks of."""
         self._read_messages(decoding=False)
-        # A parser may have split what was left of the last packet in two.
-        at_the_end = self.errors and self._packets_at_first >= self._packets - 1
-        if at_the_end and not self._lost_its_way and self._clip.format not in ("mov", "gif"):
+        # A parser may have split what was left of the last packet in two; a program stream marks
+        # all packets of its last pack.
+        last_packets = 4 if self._clip.format == "mpeg" else 1
+        at_the_end = self.errors and self._packets_at_first >= self._packets - last_packets
+        knows_better = self._clip.format in ("mov", "gif") or self._ends_in_full()
+        if at_the_end and not self._lost_its_way and not knows_better:
             self._cut_by(f"the last packet is damaged: {self._first}")
         file = self._clip.file
         if self._clip.format == "gif" and structure.gif_is_cut(file.peek, file.size_bytes):
@@ -231,11 +234,10 @@ class DamageReport:
         return complained
 
     def _ends_in_full(self) -> bool:
-        """Tell whether a Matroska file is as long as it says: then reading only lost its way."""
+        """Tell whether the file is as long as it says: then reading only lost its way."""
         file = self._clip.file
-        return self._clip.format == "matroska" and (
-            structure.matroska_end(file.peek, file.size_bytes) == file.size_bytes
-        )
+        stated = structure.stated_size(file.peek, file.size_bytes)
+        return stated is not None and stated <= file.size_bytes
 
     def _count(self, what: str, ticks: int | None) -> None:
         if self._joined_running and not self._frames:

@@ -38,7 +38,10 @@ Beat = Callable[[int], None]
 
 @dataclasses.dataclass(frozen=True)
 class DecodeRequest:
-    """What to decode and how: `resize` is "stretch" or "crop", `size` the side in pixels."""
+    """What to decode and how: `resize` is "stretch" or "crop", `size` the side in pixels.
+
+    `max_frames` limits the rows; the clip is decoded and judged whole all the same.
+    """
 
     path: str
     sample: str
@@ -176,7 +179,10 @@ class _Decoding:
         held: av.VideoFrame | None = None
         for frame, pts in self._frames(clip, reader, report):
             self._refused = report.damaged and not self._request.allow_partial
-            ticks = timeline.add(pts, frame.duration, frame.key_frame)
+            try:
+                ticks = timeline.add(pts, frame.duration, frame.key_frame)
+            except OverflowError as err:
+                raise VideoRejected("decode", "corrupt", f"the timestamp {pts}") from err
             if held is None:
                 self._shown_size = frame_orientation(frame).shown_size(frame.width, frame.height)
             else:
@@ -184,10 +190,7 @@ class _Decoding:
             held = frame
         if held is not None:
             self._hand_out(held, len(timeline) - 1, forecast, None)
-        ended = reader.last_end_s
-        if end is not None and not end.whole_file:
-            ended = timeline.last_end_s()
-        report.finish(timeline, end, ended)
+        report.finish(timeline, end, reader.last_end_s)
         return timeline
 
     def _hand_out(

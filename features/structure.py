@@ -41,14 +41,14 @@ def mp4_boxes(peek: Peek, size_bytes: int) -> tuple[list[bytes], bool]:
     return boxes, offset == size_bytes
 
 
-def is_cut_short(peek: Peek, size_bytes: int) -> bool:
-    """Tell whether the file ends before its own outer lengths do (AVI, Matroska), by any amount."""
+def stated_size(peek: Peek, size_bytes: int) -> int | None:
+    """Return the size that an AVI or Matroska file says it has, None where it does not say."""
     head = peek(0, 12)
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return 8 + int.from_bytes(head[4:8], "little") > size_bytes
+        return 8 + int.from_bytes(head[4:8], "little")
     if head[:4] == b"\x1a\x45\xdf\xa3":
-        return (matroska_end(peek, size_bytes) or 0) > size_bytes
-    return False
+        return _matroska_end(peek, size_bytes)
+    return None
 
 
 def matroska_locked(peek: Peek, size_bytes: int) -> bool:
@@ -59,16 +59,6 @@ def matroska_locked(peek: Peek, size_bytes: int) -> bool:
                 if inner == _TRACKS:
                     return _first_pictures_locked(peek, tracks_start, tracks_end)
     return False
-
-
-def matroska_end(peek: Peek, size_bytes: int) -> int | None:
-    """Return the offset where a Matroska file says that it ends, None where it does not say."""
-    for kind, start, end in _elements(peek, 0, 1 << 62):
-        if kind == _SEGMENT:
-            return None if end == 1 << 62 else end
-        if start >= size_bytes:
-            break
-    return None
 
 
 def gif_is_cut(peek: Peek, size_bytes: int) -> bool:
@@ -88,6 +78,16 @@ def gif_is_cut(peek: Peek, size_bytes: int) -> bool:
         else:
             return len(kind) < 10  # no block at all: damaged, which is not for here to say
     return True
+
+
+def _matroska_end(peek: Peek, size_bytes: int) -> int | None:
+    """Return the offset where a Matroska file says that it ends, None where it does not say."""
+    for kind, start, end in _elements(peek, 0, 1 << 62):
+        if kind == _SEGMENT:
+            return None if end == 1 << 62 else end
+        if start >= size_bytes:
+            break
+    return None
 
 
 def _colour_table(flags: int) -> int:

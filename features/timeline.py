@@ -73,13 +73,6 @@ class Timeline:
         self.keyframes.append(key)
         return ticks
 
-    def last_end_s(self) -> Fraction | None:
-        """Return where the last frame that was added ends, in seconds on the track's clock."""
-        if not self.pts:
-            return None
-        last = max(range(max(0, len(self.pts) - 64), len(self.pts)), key=self.pts.__getitem__)
-        return (self.pts[last] + self.durations[last]) * self.time_base
-
     def shown(self) -> Shown:
         """Return the frames in order of presentation, equal timestamps in the order of decoding."""
         pts = np.frombuffer(self.pts, np.int64)
