@@ -45,7 +45,6 @@ class DecoderPolicy:
     """
 
     decoders: int = max(1, os.cpu_count() or 1)
-    threads: int = 1
     timeout_s: float = 60.0
     memory_bytes: int = 6 * 2**30
     queue_bytes: int = 64 * 2**20
@@ -244,7 +243,6 @@ class _Slot:
             "size": self._spec.input_size,
             "resize": self._spec.resize,
             "allow_partial": self._policy.allow_partial,
-            "threads": self._policy.threads,
             "limits": dataclasses.asdict(self._policy.limits),
         }
 

@@ -96,7 +96,7 @@ def extract_features(
                 expected=f"{spec.weights} (SHA-256 {spec.weights_sha256})",
             )
     network = network or build_network(spec, found, batch_size=8)
-    policy = policy or DecoderPolicy(decoders=1, threads=os.cpu_count() or 1)
+    policy = policy or DecoderPolicy(decoders=1)
     engine = Engine(network, spec, policy)
     try:
         (result,) = engine.run([_ref_of(path)])

@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import datetime
 import json
-import os
 import shlex
 import sys
 import tempfile
@@ -166,10 +165,8 @@ class _Extraction:
 
 
 def _policy(args: argparse.Namespace) -> DecoderPolicy:
-    cores = os.cpu_count() or 1
     return DecoderPolicy(
         decoders=args.decoders,
-        threads=max(1, cores // args.decoders),
         timeout_s=args.decode_timeout,
         allow_partial=args.allow_partial,
         limits=dataclasses.replace(DecodeLimits(), max_pixels=args.max_pixels),
