@@ -59,14 +59,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words[0], words[1:])
     except FramebankError as error:
-        print(f"framebank: {error}", file=sys.stderr)
-        return error.exit_status
+        return _failure(error)
     except KeyboardInterrupt:
         print("framebank: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output left (`framebank inspect … | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # not of a file of the user's: storage explains those
+        from features.storage import storage_error
+
+        path = error.filename if isinstance(error.filename, str) else "a file"
+        return _failure(storage_error(path, error, "use"))
+
+
+def _failure(error: FramebankError) -> int:
+    print(f"framebank: {error}", file=sys.stderr)
+    return error.exit_status
 
 
 def _run(name: str, words: list[str]) -> int:

@@ -88,7 +88,7 @@ def write_catalog(cache: str, run_id: str, rows: Iterable[CatalogRow]) -> int:
         path = layout.catalog_path(cache, run_id)
         with (
             storage.open_atomic(path) as file,
-            pq.ParquetWriter(file, schema, compression="zstd") as writer,
+            pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
         ):
             for start in starts:
                 table = _conform(_read_spooled(spool, start), schema)
@@ -205,7 +205,7 @@ def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
             else pa.BufferReader(storage.read_bytes(path))
         )
         # memory_map off: a file that is cut while it is mapped kills the process.
-        file = pq.ParquetFile(source, memory_map=False)
+        file = pq.ParquetFile(source, memory_map=False, page_checksum_verification=True)
         names = set(file.schema_arrow.names)
         absent = [name for name in COLUMN_NAMES if name not in names]
         if absent:

@@ -6,11 +6,13 @@ TensorFlow is imported, so that a fresh process is ready in a fraction of a seco
 
 Wire format, from the child: one byte of kind, four bytes of length (little-endian), the payload.
 `F` a frame (8 bytes of token, then uint8[size, size, 3]), `B` a beat (nothing), `D` done (JSON),
-`R` rejected (JSON). To the child: one JSON document a line. End of input ends the process.
+`R` rejected (JSON), `E` a fault of this machine, which ends the job (JSON). To the child: one JSON
+document a line. End of input ends the process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import hashlib
@@ -20,7 +22,6 @@ import resource
 import signal
 import struct
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import container, decode, storage
-from features.errors import FramebankError, VideoRejected
+from features.errors import FramebankError, JobError, VideoRejected
 
 HEADER = struct.Struct("<cI")
 TOKEN = struct.Struct("<q")
@@ -90,17 +91,21 @@ class _Sender:
 def _serve(job: dict[str, Any], sender: _Sender) -> None:
     """Decode one clip; every way it can end is one closing message."""
     limits = container.DecodeLimits(**job.pop("limits"))
-    uri, size_bytes = job.pop("uri"), job.pop("size_bytes")
+    uri, size_bytes, generation = job.pop("uri"), job.pop("size_bytes"), job.pop("generation")
+    staging = os.path.join(job.pop("staging"), f"clip-{os.getpid()}")
     try:
-        with tempfile.TemporaryDirectory(prefix="framebank-", dir=job.pop("staging")) as staging:
-            path = _stage(uri, size_bytes, limits.max_size_bytes, staging, sender.beat)
-            sha256 = _hash(path, limits, sender.beat)
-            request = decode.DecodeRequest(path=path, limits=limits, **job)
-            result = decode.decode_video(request, emit_frame=sender.frame, beat=sender.beat)
+        path = _stage(uri, size_bytes, limits.max_size_bytes, staging, sender.beat)
+        request = decode.DecodeRequest(path=path, limits=limits, **job)
+        result = decode.decode_video(request, emit_frame=sender.frame, beat=sender.beat)
+        sha256 = _hash(path, limits, sender.beat)  # last: a terabyte of no video is not read
+        _check_unchanged(uri, size_bytes, generation)
     except VideoRejected as bad:
         sender.document(
             b"R", {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
         )
+    except JobError as fault:
+        fields = {"what": fault.what, "got": str(fault.got), "todo": fault.todo}
+        sender.document(b"E", fields)
     except MemoryError as error:
         text = f"decoding needs more memory than a decoder may take ({error or 'out of memory'})"
         sender.document(b"R", {"stage": "decode", "error_class": "too_large", "message": text})
@@ -109,6 +114,9 @@ def _serve(job: dict[str, Any], sender: _Sender) -> None:
         sender.document(b"R", {"stage": "decode", "error_class": "corrupt", "message": text})
     else:
         sender.document(b"D", _result_fields(result, sha256))
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(staging)
 
 
 def _result_fields(result: decode.DecodeResult, sha256: str) -> dict[str, Any]:
@@ -127,26 +135,66 @@ def _result_fields(result: decode.DecodeResult, sha256: str) -> dict[str, Any]:
 def _stage(
     uri: str, size_bytes: int, max_bytes: int, staging: str, beat: Callable[[int], None]
 ) -> str:
-    """Return a local path; an object of a bucket is copied to `staging` first.
+    """Return a local path; an object of a bucket is copied to the file `staging` first.
 
     Decoders seek, and an index at the end of a file makes them seek far: from a disk that is
-    free, from a bucket each seek is a request.
+    free, from a bucket each seek is a request. Raises JobError where the copy cannot be written.
     """
     if storage.is_local(uri):
         return uri
     if size_bytes > max_bytes:
         raise VideoRejected("open", "too_large", f"{size_bytes} bytes; the limit is {max_bytes}")
-    path = os.path.join(staging, "clip")
     try:
-        with open(path, "wb") as copy, storage.open_read(uri) as source:
-            while chunk := source.read(_CHUNK_BYTES):
-                copy.write(chunk)
-                beat(0)
+        with storage.open_read(uri) as source:
+            _copy(source, staging, beat)
+    except _CopyError as error:
+        raise JobError(
+            "a clip cannot be copied to the temporary folder",
+            got=error,
+            todo="make room there or set TMPDIR, then run the same command again",
+        ) from error
     except storage.FileMissingError:
         raise VideoRejected("open", "missing", f"{uri} does not exist") from None
     except (FramebankError, OSError) as error:
         raise VideoRejected("open", "unreadable", str(error)) from error
-    return path
+    return staging
+
+
+class _CopyError(Exception):
+    pass
+
+
+def _copy(source: BinaryIO, path: str, beat: Callable[[int], None]) -> None:
+    """Copy a stream to a file; raises _CopyError for what goes wrong at the file's end."""
+    try:
+        copy = open(path, "wb", buffering=0)
+    except OSError as error:
+        raise _CopyError(error) from error
+    with copy:
+        while chunk := source.read(_CHUNK_BYTES):
+            try:
+                view = memoryview(chunk)
+                while view:
+                    view = view[copy.write(view) :]
+            except OSError as error:
+                raise _CopyError(error) from error
+            beat(0)
+
+
+def _check_unchanged(uri: str, size_bytes: int, generation: str) -> None:
+    """Raise VideoRejected for a clip that is no longer the one that was listed.
+
+    Its features would stand under the key of bytes that they are not of.
+    """
+    if not generation:
+        return
+    try:
+        found = storage.find(uri)
+    except FramebankError as error:
+        raise VideoRejected("open", "unreadable", str(error)) from error
+    if found is None or (found.size_bytes, found.generation) != (size_bytes, generation):
+        message = f"{uri} changed or went away while the job ran; the next run takes it afresh"
+        raise VideoRejected("open", "unreadable", message)
 
 
 def _hash(path: str, limits: container.DecodeLimits, beat: Callable[[int], None]) -> str:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from features.container import DecodeLimits
 from features.decoder_child import HEADER, TOKEN
-from features.errors import VideoRejected
+from features.errors import JobError, VideoRejected
 from features.spec import FeatureSpec
 from features.video import VideoRef
 
@@ -226,6 +226,8 @@ class _Slot:
                 elif kind == b"R":
                     reason = VideoRejected(**json.loads(payload))
                     break
+                elif kind == b"E":
+                    raise JobError(**json.loads(payload))
         except _Hang as hang:
             self._end_child()
             reason = VideoRejected("decode", "hang", str(hang))
@@ -237,6 +239,7 @@ class _Slot:
         return {
             "uri": ref.uri,
             "size_bytes": ref.size_bytes,
+            "generation": ref.generation,
             "staging": self._staging,
             "sample": self._spec.sample,
             "max_frames": self._spec.max_frames,
@@ -250,8 +253,16 @@ class _Slot:
         if self._child is None or self._child.poll() is not None:
             if self._stderr is not None:
                 self._stderr.close()
-            self._stderr = tempfile.TemporaryFile()
-            self._child = _spawn(self._policy.memory_bytes, self._stderr)
+            try:
+                self._stderr = tempfile.TemporaryFile()
+                self._child = _spawn(self._policy.memory_bytes, self._stderr)
+            except OSError as error:
+                raise JobError(
+                    "cannot start a decoder process",
+                    got=error,
+                    todo="see to memory, processes and open files (ulimit -n -u) and room in the "
+                    "temporary folder (TMPDIR), or give fewer --decoders; then run again",
+                ) from error
             if self._closed.is_set():
                 self._child.kill()
         return self._child

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from features import catalog, layout, storage
 from features.cache import Cache, open_cache
-from features.errors import ERROR_CLASSES, CacheError, UsageError
+from features.errors import ERROR_CLASSES, FramebankError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,7 +109,7 @@ def summarise(cache: Cache) -> dict[str, Any]:
 def _feature_dim(cache: Cache) -> int | None:
     try:
         return cache.feature_dim
-    except CacheError:  # a damaged record is for verify to name; the catalog can still be shown
+    except FramebankError:  # a damaged record is for verify to name; the catalog can still be shown
         return None
 
 

@@ -2,12 +2,14 @@
 
 A sidecar is `shards/<shard>.index.json`, written after `shards/<shard>.tfrecord` is whole and
 durable: its existence commits the shard. It holds one row per video of the shard, done or
-quarantined, and the size and SHA-256 of the shard. The catalog is made from these rows.
+quarantined, the size and SHA-256 of the shard, and a checksum of all this (`sha256`). The catalog
+is made from these rows.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -160,8 +162,14 @@ def write_sidecar(cache: str, sidecar: Sidecar) -> None:
         "quantisation": sidecar.quantisation.to_json(),
         "rows": [row.to_json() for row in sidecar.rows],
     }
-    data = json.dumps(fields, indent=1).encode() + b"\n"
+    data = json.dumps(fields | {"sha256": checksum(fields)}, indent=1).encode() + b"\n"
     storage.write_atomic(layout.sidecar_path(cache, sidecar.shard), data)
+
+
+def checksum(fields: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the canonical JSON of a sidecar's fields (without `sha256` itself)."""
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_sidecar(cache: str, shard: str) -> Sidecar:
@@ -169,6 +177,8 @@ def read_sidecar(cache: str, shard: str) -> Sidecar:
     path = layout.sidecar_path(cache, shard)
     try:
         fields = json.loads(storage.read_bytes(path))
+        if fields.pop("sha256") != checksum(fields):
+            raise ValueError("its checksum does not hold")
         sidecar = Sidecar(
             shard=fields["shard"],
             run_id=layout.check_name(fields["run_id"]),

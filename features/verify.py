@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 1 << 20
 # What a catalog row and its sidecar row must agree in.
-_COMPARED = (
-    *("video_id", "key", "state", "run_id", "attempt", "record", "offset", "length", "rows"),
-    *("partial", "decode_errors", "content_sha256", "stage", "error_class"),
-)
+_COMPARED = tuple(name for name in sidecar.COLUMN_NAMES if name != "shard")
 
 
 @dataclasses.dataclass
@@ -65,12 +62,7 @@ def verify_cache(path: str, *, progress: Callable[[int, int], None] | None = Non
         _check_shard(path, shard, spec, rows.pop(shard), report)
         if progress is not None:
             progress(number + 1, len(committed))
-    for shard in list(rows.spans):
-        lost = rows.pop(shard) or []
-        ids = ", ".join(repr(row["video_id"]) for row in lost[:3])
-        report.faults.append(
-            f"shard {shard}: the catalog has {len(lost)} rows of it ({ids}), it has no sidecar"
-        )
+    _check_lost(rows, report)
     _check_summaries(path, report)
     leftovers = layout.find_leftovers(path)
     report.remarks += [f"left by a killed run, not read: {leftover}" for leftover in leftovers]
@@ -104,6 +96,12 @@ class _Rows:
         rows: list[dict[str, Any]] = self._table.slice(start, end - start).to_pylist()
         return rows
 
+    def newest_runs(self) -> dict[str, str]:
+        """Return the run of the newest row of each video."""
+        newest = self._table.group_by("video_id").aggregate([("run_id", "max")])
+        columns = (newest.column(name).to_pylist() for name in ("video_id", "run_id_max"))
+        return dict(zip(*columns, strict=True))
+
 
 def _catalog_rows(path: str, report: Report) -> _Rows:
     """Return all rows of all readable catalogs; unreadable ones are faults."""
@@ -127,6 +125,21 @@ def _catalog_rows(path: str, report: Report) -> _Rows:
             f"video {row['video_id']!r} has {row['count_all']} rows of run {row['run_id']}"
         )
     return _Rows(table)
+
+
+def _check_lost(rows: _Rows, report: Report) -> None:
+    """Name the shards that are in a catalog and have no sidecar."""
+    newest = rows.newest_runs() if rows.spans else {}
+    for shard in list(rows.spans):
+        lost = rows.pop(shard) or []
+        live = [row["video_id"] for row in lost if row["run_id"] == newest[row["video_id"]]]
+        if live:
+            report.faults.append(
+                f"shard {shard}: the catalog has {len(live)} videos of it "
+                f"({', '.join(map(repr, live[:3]))}), it has no sidecar"
+            )
+        else:
+            report.remarks.append(f"shard {shard} was lost; its videos were extracted again since")
 
 
 def _check_shard(
@@ -186,7 +199,7 @@ def _compare_rows(
         for name in _COMPARED:
             want = getattr(expected[video_id], name)
             want = catalog.catalog_text(want) if isinstance(want, str) else want
-            if row[name] != want:
+            if row[name] != want and not (row[name] != row[name] and want != want):  # NaN
                 report.faults.append(
                     f"shard {shard}, video {video_id!r}: {name} is {row[name]!r} in the catalog, "
                     f"{want!r} in the sidecar"

@@ -12,6 +12,8 @@ import difflib
 import json
 import logging
 import re
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +44,14 @@ def check_beam_options(words: Sequence[str], *, own: Sequence[str] = ()) -> None
         "unknown option or argument",
         got=" ".join(unknown),
         expected="an option of this command or of Beam",
-        todo=f"did you mean {close[0]}?" if close else "see --help, and Beam's pipeline options",
+        todo=f"did you mean {close[0]}?" if close else _advice(unknown[0]),
     )
+
+
+def _advice(word: str) -> str:
+    if word.startswith("-"):
+        return "see --help, and Beam's pipeline options"
+    return "name every INPUT before the first option"
 
 
 def build_options(words: Sequence[str]) -> PipelineOptions:
@@ -70,7 +78,8 @@ def run_pipeline(
     """Build and run a pipeline to its end; raises JobError with what a worker said.
 
     An exception of ours inside a DoFn reaches the client as text inside a traceback, on every
-    runner; `raising_for_client` marks it so that it can be taken out again.
+    runner; `mark_for_client` marks it so that it can be taken out again. Any other one is told in a
+    few lines, with its traceback in a file.
     """
     import apache_beam as beam
 
@@ -85,10 +94,27 @@ def run_pipeline(
         told = _find_marked(str(error))
         if told is not None:
             raise told from None
-        raise
+        raise _unforeseen(error) from error
     if state not in (None, "DONE"):
         raise JobError("the job did not end well", got=f"state {state}", expected="DONE")
     return result
+
+
+def _unforeseen(error: Exception) -> JobError:
+    """Return what to tell of a failure that is none of ours: a runner's, mostly of its options."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if any(line.startswith("Traceback ") for line in lines):  # of a worker: its last line says it
+        lines = lines[-1:]
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="framebank-error-", suffix=".txt", delete=False, errors="backslashreplace"
+    ) as file:
+        file.writelines(traceback.format_exception(error))
+    return JobError(
+        "the runner could not run the job",
+        got=f"{type(error).__name__}: {'; '.join(lines)[:600]}",
+        todo="check the options of Beam (--runner and its own); what was committed is kept. "
+        f"All that is known: {file.name}",
+    )
 
 
 class WorkerError(Exception):

@@ -17,6 +17,7 @@ from features import layout, storage
 from features.catalog import (
     catalog_files,
     catalog_rows,
+    catalogued_shards,
     orphan_shards,
     read_catalog,
     write_catalog,
@@ -80,9 +81,16 @@ def _check_empty(cache: str) -> None:
         taken = storage.folder_exists(cache)
     else:
         try:
-            taken = os.path.isdir(cache) and bool(os.listdir(cache))
+            names = os.listdir(cache) if os.path.isdir(cache) else []
         except OSError as error:
             raise storage.storage_error(cache, error, "list") from error
+        taken = not all(map(storage.is_leftover, names))  # of a run killed while it wrote spec.json
+    if taken and layout.committed_shards(cache):
+        raise CacheError(
+            f"{layout.spec_path(cache)} is missing",
+            got="shards that nobody can say how they were made",
+            todo="restore it, or give another --cache",
+        )
     if taken:
         raise UsageError(
             f"{cache} is no cache of Framebank, and it is not empty",
@@ -121,7 +129,9 @@ def remove_leftovers(cache: str) -> int:
         return 0
     runs = storage.list_files(storage.join(cache, "runs"))
     paths = layout.find_leftovers(cache) + [file.path for file in runs if is_plan(file.path)]
-    return sum(storage.delete(path) for path in paths)
+    # A shard that a catalog knows is no leftover: its sidecar was lost, readers still read it.
+    kept = {layout.tfrecord_path(cache, shard) for shard in catalogued_shards(cache)}
+    return sum(storage.delete(path) for path in paths if path not in kept)
 
 
 def remove_plan(cache: str, run_id: str) -> None:
@@ -136,6 +146,19 @@ def rows_by_video(cache: str) -> dict[str, CatalogRow]:
     if not catalog_files(cache):
         return {}
     return {row.video_id: row for row in catalog_rows(read_catalog(cache))}
+
+
+def lost_videos(cache: str, rows: Mapping[str, CatalogRow]) -> set[str]:
+    """Return the ids of catalog rows whose shard is missing, cut short, or without its sidecar."""
+    files = storage.list_files(layout.shards_folder(cache)) if rows else []
+    sizes = {file.path: file.size_bytes for file in files}
+
+    def is_whole(row: CatalogRow) -> bool:
+        size_bytes = sizes.get(layout.tfrecord_path(cache, row.shard), -1)
+        committed = layout.sidecar_path(cache, row.shard) in sizes
+        return committed and size_bytes >= row.offset + row.length
+
+    return {video_id for video_id, row in rows.items() if not is_whole(row)}
 
 
 def new_run_id(rows: Mapping[str, CatalogRow]) -> str:

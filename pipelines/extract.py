@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -54,14 +55,15 @@ def build_pipeline(
         | "ReadPlan" >> beam.FlatMap(read_plan)  # ShardPlan
         | "SpreadShards" >> beam.Reshuffle()
         | "ExtractShard" >> beam.ParDo(ExtractShard(config, Shared()))  # CatalogRow
-        | "KeyRows" >> beam.Map(_key_row)  # (run_id, CatalogRow)
-        | "GatherRows" >> beam.GroupByKey()  # (run_id, [CatalogRow])
+        | "KeyRows" >> beam.Map(_key_row)  # ("run", row as JSON)
+        | "GatherRows" >> beam.GroupByKey()  # ("run", [row as JSON])
         | "FinishRun" >> beam.ParDo(FinishRun(config, facts, plan_paths))
     )
 
 
-def _key_row(row: CatalogRow) -> tuple[str, dict[str, Any]]:
-    return "run", row.to_json()
+def _key_row(row: CatalogRow) -> tuple[str, str]:
+    # As JSON, which escapes what Beam's own coder cannot: file names that are no UTF-8.
+    return "run", json.dumps(row.to_json())
 
 
 class FinishRun(beam.DoFn):  # type: ignore[misc]
@@ -70,18 +72,22 @@ class FinishRun(beam.DoFn):  # type: ignore[misc]
     def __init__(self, config: ExtractConfig, facts: RunFacts, plan_paths: list[str]) -> None:
         self._config, self._facts, self._plan_paths = config, facts, plan_paths
 
-    def process(self, element: tuple[str, Iterable[dict[str, Any]]]) -> Iterator[str]:
+    def process(self, element: tuple[str, Iterable[str]]) -> Iterator[str]:
         try:
             with committing():
                 path = self._finish(element[1])
             yield path
         except FramebankError as error:
             raise mark_for_client(error) from error
+        except OSError as error:  # of the temporary folder: storage explains its own
+            fault = storage.storage_error(tempfile.tempdir or "/tmp", error, "use")
+            raise mark_for_client(fault) from error
 
-    def _finish(self, rows: Iterable[dict[str, Any]]) -> str:
+    def _finish(self, lines: Iterable[str]) -> str:
         cache, run_id = self._config.cache, self._config.run_id
         tally = _Tally()
-        written = write_catalog(cache, run_id, map(tally.count, map(CatalogRow.from_json, rows)))
+        rows = (CatalogRow.from_json(json.loads(line)) for line in lines)
+        written = write_catalog(cache, run_id, map(tally.count, rows))
         if written != self._facts.to_extract or len(tally.video_ids) != written:
             raise JobError(
                 "the videos of this run do not add up",

@@ -12,6 +12,7 @@ mistake in the command line.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -90,11 +91,17 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         if leftovers := cache_access.remove_leftovers(cache):
             _say(f"removed {leftovers} files that an interrupted run left unfinished")
         catalog = cache_access.rows_by_video(cache)
+        if lost := cache_access.lost_videos(cache, catalog):
+            _say(
+                f"the shards of {len(lost)} videos are missing or cut short; those of them that "
+                "are in the input are extracted again (`framebank verify` names the shards)"
+            )
         todo = drop_done(
             listing.refs,
             catalog,
             fingerprint=spec.fingerprint,
             retry_quarantined=args.retry_quarantined,
+            lost=lost,
         )
         if todo.refs:
             summary = _Extraction(args, beam_args, spec, weights, cache).run(
@@ -154,7 +161,7 @@ class _Extraction:
             )
             with stopping_well(self.cache, run_id, progress_folder=folder):
                 plan_paths = write_plan(self.cache, run_id, shards)
-                with show_progress(folder, videos=len(todo.refs)):
+                with _progress(progress, videos=len(todo.refs)):
                     beam_options.run_pipeline(
                         lambda pipeline: extract.build_pipeline(
                             pipeline, config, facts, plan_paths=plan_paths
@@ -162,6 +169,11 @@ class _Extraction:
                         options,
                     )
         return dict(json.loads(storage.read_bytes(layout.run_path(self.cache, run_id))))
+
+
+def _progress(folder: str | None, *, videos: int) -> contextlib.AbstractContextManager[None]:
+    """Show progress where this machine does the work; elsewhere the runner's own pages do."""
+    return show_progress(folder, videos=videos) if folder else contextlib.nullcontext()
 
 
 def _policy(args: argparse.Namespace) -> DecoderPolicy:
@@ -175,6 +187,7 @@ def _policy(args: argparse.Namespace) -> DecoderPolicy:
 
 def _check_numbers(args: argparse.Namespace) -> None:
     limits = {
+        "max_frames": (1, 10**9),
         "videos_per_shard": (1, 100_000),
         "batch_size": (1, 4096),
         "decoders": (1, 256),
@@ -184,7 +197,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
     }
     for name, (low, high) in limits.items():
         value = getattr(args, name)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             option = "--" + name.replace("_", "-")
             raise UsageError(f"{option} is out of range", got=value, expected=f"{low} to {high}")
 

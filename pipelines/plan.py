@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from features import storage
@@ -53,8 +53,11 @@ def drop_done(
     *,
     fingerprint: str,
     retry_quarantined: bool,
+    lost: Collection[str] = (),
 ) -> Todo:
     """Return what is left to do: new videos, changed ones and, if asked for, quarantined ones.
+
+    Those whose ids are `lost` have a row and no whole shard; they are done again, in a new one.
 
     Raises UsageError for an id that the cache holds from another file which still exists.
     """
@@ -66,10 +69,10 @@ def drop_done(
         elif row.key != ref.key(fingerprint):
             _check_same_origin(ref, row)
             todo.append(ref)
+        elif row.video_id in lost or (row.state == "quarantined" and retry_quarantined):
+            todo.append(dataclasses.replace(ref, attempt=row.attempt + 1))
         elif row.state == "done":
             done += 1
-        elif retry_quarantined:
-            todo.append(dataclasses.replace(ref, attempt=row.attempt + 1))
         else:
             quarantined += 1
     return Todo(tuple(todo), done, quarantined)

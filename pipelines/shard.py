@@ -102,6 +102,9 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
             yield from _check_rows(plan, read_sidecar(self._config.cache, plan.shard))
         except FramebankError as error:
             raise mark_for_client(error) from error
+        except OSError as error:  # of the temporary folder: storage explains its own
+            fault = storage.storage_error(tempfile.tempdir or "/tmp", error, "use")
+            raise mark_for_client(fault) from error
 
     def _extract(self, plan: ShardPlan) -> None:
         with ShardWriter(self._config, plan.shard) as writer:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: end the job within seconds, with nothing half done and no process left."""
+"""Ctrl-C, SIGTERM, SIGHUP: end in seconds, with nothing half done and no process left."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _WAIT_S = 5.0  # for a commit that is under way
 
 @contextlib.contextmanager
 def stopping_well(cache: str, run_id: str, *, progress_folder: str) -> Iterator[None]:
-    """While inside, the first Ctrl-C or SIGTERM stops the job and ends this process (130 or 143).
+    """While inside, the first Ctrl-C, SIGTERM or SIGHUP stops the job and ends this process.
 
-    The plan files of the run are removed on every way out.
+    The status is 130, 143 or 129. The plan files of the run are removed on every way out.
     """
 
     def on_signal(number: int, frame: object) -> None:
@@ -29,7 +29,9 @@ def stopping_well(cache: str, run_id: str, *, progress_folder: str) -> Iterator[
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:  # nohup
+                continue
             before[number] = signal.signal(number, on_signal)
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ import pytest
 
 from features.decoder_pool import DecoderPolicy
 from features.engine import Engine, Result
+from features.errors import JobError
 from features.spec import FeatureSpec
 from features.video import Extracted, Rejected, VideoRef
 from tests.plain_clips import FakeNetwork, write_clip
@@ -35,8 +37,9 @@ SPEC = FeatureSpec(
 
 
 def ref_of(path: Path) -> VideoRef:
-    size = path.stat().st_size if path.exists() else -1
-    return VideoRef(path.name, str(path), size, "1")
+    if not path.exists():
+        return VideoRef(path.name, str(path), -1, "")
+    return VideoRef(path.name, str(path), path.stat().st_size, str(path.stat().st_mtime_ns))
 
 
 def run(refs: list[VideoRef], policy: DecoderPolicy, network: FakeNetwork) -> dict[str, Result]:
@@ -151,6 +154,41 @@ def test_what_cannot_be_opened_is_rejected_without_opening_it(tmp_path: Path) ->
     results = run([ref_of(tmp_path / name) for name in names], DecoderPolicy(), FakeNetwork())
     classes = [results[name].error_class for name in names]  # type: ignore[union-attr]
     assert classes == ["not_a_file", "not_a_file", "not_a_file", "empty", "missing"]
+
+
+def test_a_file_that_changed_since_it_was_listed_is_not_taken_for_what_it_was(
+    clips: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "changing.mp4"
+    path.write_bytes((clips / "a0.mp4").read_bytes())
+    listed = ref_of(path)
+    path.write_bytes((clips / "a1.mp4").read_bytes())
+    result = run([listed], DecoderPolicy(decoders=1), FakeNetwork())["changing.mp4"]
+    assert isinstance(result, Rejected)
+    assert result.error_class == "unreadable"
+    assert "changed" in result.message
+
+
+def test_a_terabyte_of_no_video_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "vast.mp4"
+    with path.open("wb") as file:
+        os.truncate(file.fileno(), 2**39)
+    start = time.monotonic()
+    result = run([ref_of(path)], DecoderPolicy(decoders=1), FakeNetwork())["vast.mp4"]
+    assert isinstance(result, Rejected)
+    assert result.error_class == "not_a_video"
+    assert time.monotonic() - start < 10
+
+
+def test_no_room_for_a_decoder_is_an_error_of_the_job(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("features.decoder_pool._spawn", full)
+    with pytest.raises(JobError, match="cannot start a decoder process"):
+        run([ref_of(clips / "a0.mp4")], DecoderPolicy(decoders=1), FakeNetwork())
 
 
 def test_a_decoder_out_of_memory_costs_only_its_video(clips: Path, tmp_path: Path) -> None:

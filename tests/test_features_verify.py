@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features import catalog, layout, storage
+from features import catalog, layout, sidecar, storage
 from features.errors import UsageError
 from features.verify import verify_cache
 from tests.made_cache import SPEC, make_cache, make_extracted, make_shard
@@ -67,6 +67,8 @@ def test_every_byte_of_every_file_counts(cache: Path) -> None:
 def _edit(path: Path, change: Callable[[Any], None]) -> None:
     fields = json.loads(path.read_bytes())
     change(fields)
+    if fields.pop("sha256", None):  # a sidecar: made so on purpose, not by a flipped bit
+        fields["sha256"] = sidecar.checksum(fields)
     path.write_text(json.dumps(fields))
 
 
@@ -117,6 +119,8 @@ def test_faults_of_a_sidecar(cache: Path) -> None:
     assert "key is" in faults(lambda f: f["rows"][0].update(key="1" * 32))
     assert "not the one" in faults(lambda f: f["rows"][0].update(key="1" * 32))
     assert "its sidecar says 3" in faults(lambda f: f["rows"][0].update(decode_errors=3))
+    path.write_bytes(good.replace(b'"attempt": 1', b'"attempt": 3', 1))
+    assert any("its checksum does not hold" in f for f in verify_cache(str(cache)).faults)
     path.write_bytes(good[:100])
     assert any("r1-0.index.json is damaged" in f for f in verify_cache(str(cache)).faults)
     path.unlink()

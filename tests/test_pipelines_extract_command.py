@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,48 @@ def test_records_do_not_depend_on_batch_decoders_or_shards(
         *("--batch-size", 5, "--decoders", 1),
     )
     assert records(tmp_path / "cache") == records(cache)
+
+
+def test_a_name_that_is_no_utf8(folder: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    name = os.fsdecode(b"caf\xe9.mp4")
+    (clips / name).write_bytes((folder / "deep/c0.mp4").read_bytes())
+    extract(clips, "--cache", tmp_path / "cache")
+    assert features.open_cache(str(tmp_path / "cache")).video_ids == ["caf\\xe9.mp4"]
+
+
+def test_a_lost_shard_is_made_again_and_a_lost_sidecar_deletes_nothing(
+    cache: Path, folder: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "cache"
+    shutil.copytree(cache, copy)
+    one, other = sorted((copy / "shards").glob("*.tfrecord"))[:2]
+    one.with_name(one.stem + ".index.json").unlink()
+    other.unlink()
+    extract(folder, "--cache", copy)
+    assert one.exists()
+    assert records(copy) == records(cache)
+    other.with_name(other.stem + ".index.json").unlink()
+    assert framebank.main(["verify", str(copy)]) == 0
+
+
+def test_a_cache_that_was_killed_while_it_began(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / ".spec.json.12-0123abcd.tmp").write_text("{")
+    extract(folder, "--cache", cache)
+    assert not list(cache.glob(".*"))
+
+
+def test_a_runner_that_cannot_run_is_told_without_a_traceback(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["extract", str(folder), "--cache", str(tmp_path / "cache"), "--runner", "nonsense"]
+    assert framebank.main([*words, "--weights", "random:0"]) == 1
+    said = capsys.readouterr().err
+    assert "Unexpected pipeline runner: nonsense" in said
+    assert "Traceback" not in said
 
 
 def test_new_changed_and_retried_videos(folder: Path, tmp_path: Path) -> None:

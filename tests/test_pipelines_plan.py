@@ -68,6 +68,15 @@ def test_drop_done_tells_new_changed_done_and_quarantined_apart() -> None:
     assert todo.refs == (new, changed, dataclasses.replace(bad, attempt=2))
 
 
+def test_videos_of_a_lost_shard_are_done_again_in_another() -> None:
+    refs = make_refs(3)
+    catalog = {ref.video_id: row_of(ref) for ref in refs}
+    lost = {refs[1].video_id}
+    todo = drop_done(refs, catalog, fingerprint=PRINT, retry_quarantined=False, lost=lost)
+    assert [(ref.video_id, ref.attempt) for ref in todo.refs] == [(refs[1].video_id, 2)]
+    assert todo.already_done == 2
+
+
 def test_an_id_that_another_existing_file_has_in_the_cache_is_refused(tmp_path: Path) -> None:
     (tmp_path / "old.mp4").touch()
     (ref,) = make_refs(1)
