@@ -6,6 +6,7 @@ of objects; UTF-8, with or without a byte order mark. Column names lose their ca
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -46,8 +47,12 @@ def _read_text(path: str) -> str:
         raise UsageError(
             f"{path} is not UTF-8 text",
             got=f"byte 0x{data[err.start]:02x} in line {line}",
-            todo="save it as UTF-8 (for example: iconv -f latin1 -t utf-8)",
+            todo=f"save it as UTF-8 (for example: iconv -f {_likely_encoding(data)} -t utf-8)",
         ) from err
+
+
+def _likely_encoding(data: bytes) -> str:
+    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin1"
 
 
 def _read_bytes(path: str) -> bytes:
@@ -89,13 +94,12 @@ def _read_jsonl(path: str, text: str) -> Iterator[Row]:
 def _parse_json(text: str, path: str, *, first_line: int) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as err:
+    except (ValueError, RecursionError) as err:  # ValueError: also a number of 5000 digits
         line = first_line + getattr(err, "lineno", 1) - 1
-        raise UsageError(
-            f"{path} is not valid JSON",
-            got=f"{getattr(err, 'msg', 'nested too deeply')} in line {line}, "
-            f"column {getattr(err, 'colno', 1)}",
-        ) from err
+        deep = isinstance(err, RecursionError)
+        said = "nested too deeply" if deep else getattr(err, "msg", "a number that is too long")
+        got = f"{said} in line {line}, column {getattr(err, 'colno', 1)}"
+        raise UsageError(f"{path} is not valid JSON", got=got) from err
 
 
 def _as_fields(path: str, where: str, fields: Any) -> dict[str, Any]:
@@ -112,6 +116,13 @@ def _read_csv(path: str, text: str) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         for fields in reader:
+            if any(fields.get(None) or []):  # type: ignore[call-overload]
+                raise UsageError(
+                    f"{path} has a row with more cells than the header has columns",
+                    got=f"line {reader.line_num}",
+                    expected=f"{len(reader.fieldnames or [])} cells, separated by {delimiter!r}",
+                    todo="put text that holds the separator into double quotes",
+                )
             named = {str(name).strip().lower(): value for name, value in fields.items() if name}
             if any(named.values()):
                 yield f"line {reader.line_num}", named

@@ -140,6 +140,13 @@ def _check_columns(path: str, rows: Sequence[Row]) -> None:
 
 
 def _question(path: str, where: str, fields: Mapping[str, Any]) -> Question:
+    for name in (*VIDEO_COLUMNS, *ID_COLUMNS, "question", "answer", "split", "type"):
+        if isinstance(fields.get(name), list | dict):
+            raise UsageError(
+                f"{path} has a row with something else than text",
+                got=f"{name} {fields[name]!r:.60} in {where}",
+                expected="text or a number; several answers are as many rows",
+            )
     video = next((_text(fields[name]) for name in VIDEO_COLUMNS if _text(fields.get(name))), "")
     question = _text(fields.get("question"))
     if not video or not question:
@@ -157,7 +164,7 @@ def _question(path: str, where: str, fields: Mapping[str, Any]) -> Question:
 
 def _text(value: Any) -> str:
     """Return a cell as text with single spaces; numbers as they are written, nothing as ""."""
-    if value is None:
+    if value is None or value != value:  # NaN, which is how pandas writes an empty cell
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -9,17 +9,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features import storage
-from features.errors import UsageError
+from features.errors import JobError, UsageError
 from features.quiet import import_tensorflow
 from features.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    import keras
 
 MODEL_FILES = ("model.keras", "vocabulary.json", "lineage.json")
 _DIGITS = 6  # of a probability: what is left of it does not depend on the batch
@@ -91,33 +96,59 @@ def load_model(model_dir: str) -> TrainedModel:
     except storage.FileMissingError as err:
         raise _no_model(model_dir, "no model.keras in it") from err
     import_tensorflow()
-    import keras
     import tensorflow as tf
 
-    with tempfile.TemporaryDirectory(prefix="framebank-") as folder:
-        path = Path(folder, "model.keras")
-        path.write_bytes(data)
-        try:
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-            width = model.input["features"].shape[-1]
-        except Exception as err:
-            raise _damaged(model_dir, "model.keras", str(err).split("\n", 1)[0][:300]) from err
+    model = _read_network(model_dir, data)
+    if model.output.shape[-1] != len(answers):
+        got = f"{len(answers)} answers for a model with {model.output.shape[-1]} outputs"
+        raise _damaged(model_dir, "vocabulary.json", got)
     # One signature for all shapes: a batch of another length is no new graph.
     graph = tf.function(
         lambda features, question: model(
             {"features": features, "question": question}, training=False
         ),
         input_signature=[
-            tf.TensorSpec((None, None, width), tf.float32),
+            tf.TensorSpec((None, None, model.input["features"].shape[-1]), tf.float32),
             tf.TensorSpec((None,), tf.string),
         ],
     )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Keras wonders at a model of one answer
+        graph.get_concrete_function()
 
     def predict(features: NDArray[np.float32], questions: list[bytes]) -> NDArray[np.float32]:
         probabilities: NDArray[np.float32] = graph(features, tf.constant(questions)).numpy()
         return probabilities
 
     return TrainedModel(predict, tuple(str(answer) for answer in answers))
+
+
+def _read_network(model_dir: str, data: bytes) -> keras.Model:
+    """Return the Keras model that the bytes of a model.keras hold; no code in it is run."""
+    import keras
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="framebank-") as folder:
+            path = Path(folder, "model.keras")
+            path.write_bytes(data)
+            if not zipfile.is_zipfile(path):  # Keras would say that there is no file at all
+                got = f"{len(data)} bytes that are no whole zip file"
+                raise _damaged(model_dir, "model.keras", got)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # as above
+                model = keras.saving.load_model(path, compile=False, safe_mode=True)
+            model.input["features"], model.input["question"]  # what `predict` gives it
+    except UsageError:
+        raise
+    except OSError as err:
+        raise JobError(
+            "the model cannot be unpacked",
+            got=f"{err.strerror or err} in {tempfile.gettempdir()}",
+            todo="make room there, or set TMPDIR to a folder with room",
+        ) from err
+    except Exception as err:
+        raise _damaged(model_dir, "model.keras", str(err).split("\n", 1)[0][:300]) from err
+    return model
 
 
 def pad_clips(clips: Sequence[NDArray[Any]]) -> NDArray[np.float32]:

@@ -35,6 +35,7 @@ class AskedQuestion:
     question: str
     kind: str
     truth: str | None
+    split: str | None = None
 
     def row(self, status: str, *, reason: str | None = None) -> dict[str, Any]:
         """Return the answer row of this question, without answers."""
@@ -43,6 +44,7 @@ class AskedQuestion:
             "question_id": self.question_id,
             "question": self.question,
             "type": self.kind,
+            "split": self.split,
             "status": status,
             "reason": reason,
             "answers": [],

@@ -173,28 +173,31 @@ def _read_run(path: str, run: list[RecordPlan]) -> Iterator[tuple[RecordPlan, by
 class Tally:
     """Counts over answer rows. Laws: Tally() is that of none; a + b is that of both together.
 
-    `by_type` maps a question's type to (judged, correct); judged are those answered whose true
-    answer is known.
+    `by_type` maps a question's type to (judged, correct), `by_split` its split where the file gives
+    one; judged are those answered whose true answer is known.
     """
 
     statuses: dict[str, int] = dataclasses.field(default_factory=dict)
     without_truth: int = 0
     by_type: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    by_split: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Tally:
-        judged = row["correct"] is not None
-        kinds = {row["type"]: (1, int(row["correct"]))} if judged else {}
-        return cls({row["status"]: 1}, int(row["truth"] is None), kinds)
+        statuses, without_truth = {row["status"]: 1}, int(row["truth"] is None)
+        if row["correct"] is None:
+            return cls(statuses, without_truth)
+        score = (1, int(row["correct"]))
+        splits = {row["split"]: score} if row["split"] else {}
+        return cls(statuses, without_truth, {row["type"]: score}, splits)
 
     def __add__(self, other: Tally) -> Tally:
-        statuses, kinds = dict(self.statuses), dict(self.by_type)
+        statuses = dict(self.statuses)
         for status, count in other.statuses.items():
             statuses[status] = statuses.get(status, 0) + count
-        for kind, (judged, correct) in other.by_type.items():
-            before = kinds.get(kind, (0, 0))
-            kinds[kind] = (before[0] + judged, before[1] + correct)
-        return Tally(statuses, self.without_truth + other.without_truth, kinds)
+        kinds = _add_parts(self.by_type, other.by_type)
+        splits = _add_parts(self.by_split, other.by_split)
+        return Tally(statuses, self.without_truth + other.without_truth, kinds, splits)
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts, and the accuracy (None where nothing could be judged)."""
@@ -207,11 +210,26 @@ class Tally:
             "judged": judged,
             "correct": correct,
             "accuracy": correct / judged if judged else None,
-            "by_type": {
-                kind: {"judged": judged, "correct": correct, "accuracy": correct / judged}
-                for kind, (judged, correct) in sorted(self.by_type.items())
-            },
+            "by_type": _describe_parts(self.by_type),
+            "by_split": _describe_parts(self.by_split),
         }
+
+
+def _add_parts(
+    left: dict[str, tuple[int, int]], right: dict[str, tuple[int, int]]
+) -> dict[str, tuple[int, int]]:
+    total = dict(left)
+    for name, (judged, correct) in right.items():
+        before = total.get(name, (0, 0))
+        total[name] = (before[0] + judged, before[1] + correct)
+    return total
+
+
+def _describe_parts(parts: dict[str, tuple[int, int]]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"judged": judged, "correct": correct, "accuracy": correct / judged}
+        for name, (judged, correct) in sorted(parts.items())
+    }
 
 
 class WriteAnswers(beam.DoFn):  # type: ignore[misc]

@@ -5,7 +5,8 @@
 Writes OUT/answers-NNNNN-of-NNNNN.jsonl, one row for each question: its likeliest answers with
 their probabilities, and whether the first is right where the true answer is known. A question about
 a video that is quarantined or not in the cache gets a row that says so. OUT/summary.json has the
-counts and the accuracy in all and by type. Options of Apache Beam are passed on.
+counts and the accuracy in all, by type, and by split where the file has them. Options of Apache
+Beam are passed on.
 Exit status: 0 when every question has its row and no record was damaged, 1 otherwise, 2 for a
 mistake in the command line.
 """
@@ -13,17 +14,21 @@ mistake in the command line.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from features import storage
 from features.cache import Cache, open_cache
-from features.errors import JobError, UsageError
+from features.errors import FramebankError, JobError, UsageError
 from features.questions import read_questions
 from features.spec import check_same_spec
 from features.trained_model import Lineage, read_lineage
@@ -48,6 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print the summary as JSON")
 
 
+@contextlib.contextmanager
+def _quiet_beam() -> Iterator[None]:
+    root = logging.getLogger()
+    root.addFilter(_worth_saying)
+    try:
+        yield
+    finally:
+        root.removeFilter(_worth_saying)
+
+
+@_quiet_beam()
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Score, and return the exit status."""
     for name in ("top", "questions_per_file"):
@@ -161,17 +177,48 @@ def run_scoring(config: ScoreConfig, beam_args: list[str]) -> None:
     from pipelines import beam_options, score
 
     options = beam_options.build_options(beam_args)
-    root = logging.getLogger()
-    root.addFilter(_worth_saying)
-    try:
+    with _stopping_well():
         beam_options.run_pipeline(lambda pipeline: score.build_score(pipeline, config), options)
+
+
+class ScoringStoppedError(FramebankError):
+    """The user asked to stop; `exit_status` is 128 + the signal."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_status = 128 + number
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}",
+            todo="run the same command again: it begins afresh, nothing is half written",
+        )
+
+
+@contextlib.contextmanager
+def _stopping_well() -> Iterator[None]:
+    """Raise ScoringStoppedError on Ctrl-C or SIGTERM, whatever Beam makes of them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    stopped: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except (FramebankError, KeyboardInterrupt) as err:
+        if stopped:
+            raise ScoringStoppedError(stopped[0]) from err
+        raise
     finally:
-        root.removeFilter(_worth_saying)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    """Drop what RunInference says wherever Beam's optional model manager is not installed."""
-    return not str(record.msg).startswith("Resource module is not available")
+    """Drop what Beam says wherever its optional parts (model manager, BigQuery) are not there."""
+    return not str(record.msg).startswith(("Resource module is not", "apitools not found"))
 
 
 def _read_summary(out: str) -> dict[str, Any]:
@@ -212,8 +259,10 @@ def summary_lines(summary: dict[str, Any], *, out: str) -> Iterator[str]:
         yield "no true answers are known, so nothing was judged"
     else:
         yield f"right: {summary['correct']} of {summary['judged']} ({summary['accuracy']:.1%})"
-        for kind, part in summary["by_type"].items():
-            yield f"  {kind}: {part['correct']} of {part['judged']} ({part['accuracy']:.1%})"
+        # Splits too: a file that holds what the model learnt from flatters it.
+        splits = {f"split {name}": part for name, part in summary.get("by_split", {}).items()}
+        for name, part in (summary["by_type"] | splits).items():
+            yield f"  {name}: {part['correct']} of {part['judged']} ({part['accuracy']:.1%})"
     if summary["without_truth"]:
         yield f"{summary['without_truth']} questions have no true answer to compare with"
     yield f"answers are in {out}"

@@ -75,6 +75,7 @@ def _asked(number: int, question: Question, video_id: str | None) -> AskedQuesti
         question=question.question,
         kind=question.kind,
         truth=question.answer,
+        split=question.split,
     )
 
 

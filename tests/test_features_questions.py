@@ -40,7 +40,7 @@ def test_reads_each_format(tmp_path: Path, name: str, text: str) -> None:
 def test_optional_columns_and_unknown_answers(tmp_path: Path) -> None:
     rows = [
         ROW | {"video": "b.mp4", "split": "Validation", "type": 3, "qid": 7, "answer": True},
-        ROW | {"answer": None, "qid": 8, "split": ""},
+        ROW | {"answer": float("nan"), "qid": 8, "split": ""},
     ]
     first, second = read_questions(write(tmp_path, "q.json", json.dumps(rows)))
     assert first == Question("7", "b.mp4", "what is it?", "yes", "val", "3")
@@ -81,7 +81,10 @@ def test_multiple_choice_answers_become_text(tmp_path: Path, names: str) -> None
         ("q.json", "[3]", r"no question[\s\S]*int in entry 1"),
         ("q.jsonl", "[" * 100_000, "not valid JSON"),
         ("q.csv", b"video_id,question\na,\xe9t\xe9?\n", r"not UTF-8[\s\S]*0xe9 in line 2"),
-        ("q.csv", "video_id,question\n".encode("utf-16"), "not UTF-8"),
+        ("q.csv", "video_id,question\n".encode("utf-16"), r"not UTF-8[\s\S]*-f utf-16"),
+        ("q.jsonl", '{"video_id": ' + "9" * 5000 + "}", r"not valid JSON[\s\S]*too long"),
+        ("q.csv", "video_id,question\na,red, or blue?\n", r"more cells[\s\S]*line 2[\s\S]*quotes"),
+        ("q.json", '[{"video": 1, "question": ["q"]}]', r"than text[\s\S]*question .*entry 1"),
         (
             "q.csv",
             "video_id,question,split\na,b,holdout\n",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from features.errors import UsageError
+from features.errors import JobError, UsageError
 from features.trained_model import TrainedModel, load_model, pad_clips, read_lineage
 from tests.made_cache import SPEC
 from tests.made_model import ANSWERS, make_model
@@ -64,6 +66,28 @@ def test_a_damaged_vocabulary_is_told(model: Path, text: str) -> None:
 def test_a_damaged_model_is_told(model: Path, data: bytes) -> None:
     (model / "model.keras").write_bytes(data)
     with pytest.raises(UsageError, match=r"model\.keras cannot be used"):
+        load_model(str(model))
+
+
+def test_half_a_model_and_a_vocabulary_of_another_are_told(model: Path) -> None:
+    whole = (model / "model.keras").read_bytes()
+    (model / "model.keras").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match=r"no whole zip file"):
+        load_model(str(model))
+    (model / "model.keras").write_bytes(whole)
+    (model / "vocabulary.json").write_text('{"answers": ["a", "b"]}')
+    with pytest.raises(UsageError, match=r"2 answers for a model with 3 outputs"):
+        load_model(str(model))
+
+
+def test_a_full_disk_is_not_called_a_damaged_model(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(JobError, match=r"No space left[\s\S]*TMPDIR"):
         load_model(str(model))
 
 

@@ -84,7 +84,8 @@ def test_length_groups_hold_each_clip_once_within_room(room: int) -> None:
 
 def _row(status: str = "answered", correct: bool | None = None, kind: str = "x") -> dict[str, Any]:
     truth = None if correct is None else "t"
-    return {"status": status, "correct": correct, "truth": truth, "type": kind}
+    split = {"x": "train", "y": "test"}[kind]
+    return {"status": status, "correct": correct, "truth": truth, "type": kind, "split": split}
 
 
 def test_tally_of_parts_adds_up_to_the_whole() -> None:
@@ -102,6 +103,7 @@ def test_tally_of_parts_adds_up_to_the_whole() -> None:
     assert (fields["questions"], fields["answered"], fields["failed"]) == (7, 5, 1)
     assert (fields["judged"], fields["correct"], fields["accuracy"]) == (4, 2, 0.5)
     assert fields["by_type"]["x"] == {"judged": 3, "correct": 2, "accuracy": 2 / 3}
+    assert fields["by_split"]["test"] == {"judged": 1, "correct": 0, "accuracy": 0.0}
     assert fields["without_truth"] == 3
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from features import layout
 from features.errors import JobError, SpecMismatchError, UsageError
-from pipelines.score_command import add_arguments, run
+from pipelines.score_command import ScoringStoppedError, add_arguments, run
 from tests.made_cache import SPEC, make_cache
 from tests.made_model import ANSWERS, make_model
 
@@ -21,7 +22,13 @@ QUESTIONS: list[dict[str, Any]] = [
     {"video_id": "gone.mp4", "question": "which colour is it?", "answer": "red"},
     {"video_id": "bad.mp4", "question": "which colour is it?", "answer": "red"},
     {"video_id": "c/ü.mp4", "question": "哪里?", "answer": "nobody learnt this"},
-    {"video_id": "b", "question": "which colour is it?", "type": "colour", "answer": "red"},
+    {
+        "video_id": "b",
+        "question": "which colour is it?",
+        "type": "colour",
+        "answer": "red",
+        "split": "dev",
+    },
     {"video_id": "d.mp4", "question": "what is the man doing?"},
     {"video_id": "a.mp4", "question": "\ud800 zzz qqq", "answer": "unloading"},
 ]
@@ -79,6 +86,7 @@ def test_every_question_gets_its_row(
     assert json.loads(capsys.readouterr().out) == summary
     counts = {name: summary[name] for name in ("questions", "answered", "without_truth", "judged")}
     assert counts == {"questions": 7, "answered": 5, "without_truth": 1, "judged": 4}
+    assert summary["by_split"]["val"]["judged"] == 1 and rows[4]["split"] == "val"
     assert summary["random_weights"] is True and summary["by_type"]["colour"]["judged"] == 1
     assert sorted(path.name for path in out.iterdir()) == [
         "answers-00000-of-00001.jsonl", "run.json", "summary.json",
@@ -115,6 +123,22 @@ def test_a_killed_run_is_done_again(model: Path, cache: Path) -> None:
     (out / "summary.json").unlink()
     assert _score(model, cache)[0] == 0
     assert (out / "summary.json").exists() and len(_rows(out)) == len(QUESTIONS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_so(
+    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def interrupted(build: object, options: object) -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as err:  # as Beam does with what ends a bundle
+            raise JobError("the runner could not run the job") from err
+
+    monkeypatch.setattr("pipelines.beam_options.run_pipeline", interrupted)
+    with pytest.raises(ScoringStoppedError, match=f"stopped by {number.name}") as told:
+        _score(model, cache)
+    assert told.value.exit_status == 128 + number
 
 
 def test_only_questions_about_unknown_videos(model: Path, cache: Path) -> None:

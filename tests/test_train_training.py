@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from features.errors import JobError, UsageError
+from features.questions import Question
 from tests.made_questions import QUESTION, direction_clip, make_direction_cache, write_jsonl
 
 # As framebank.py runs it, with a loop slow enough to be killed in the middle.
@@ -157,6 +158,32 @@ def test_killed_and_stopped_runs_end_as_an_undisturbed_one(
         run_here(made, hurt, "q.jsonl", *SMALL)
 
 
+def test_a_fit_that_had_ended_is_taken_as_it_was(tmp_path: Path) -> None:
+    """What happens to the model when a run is killed while its baselines train."""
+    from train.config import ModelConfig, TrainConfig
+    from train.inputs import HeldFeatures, QuestionTable
+    from train.loop import FitData, fit
+    from train.model import build_network
+    from train.standardise import FrameStatistics
+    from train.stopping import StopRequest
+
+    questions = [Question(str(n), f"{n}", "what?", "ab"[n]) for n in range(2)]
+    table = QuestionTable(questions, np.full((2, 2), 1, np.int32), np.array([0, 1], np.int32))
+    features = HeldFeatures({str(n): np.full((3, 4), n, np.float32) for n in range(2)})
+    sizes = ModelConfig(projection=4, frame_units=4, question_units=4, dense_units=4)
+    networks, results = [], []
+    for _ in range(2):
+        statistics = FrameStatistics(2, np.zeros(4), np.ones(4))
+        network = build_network(sizes, statistics, words=3, answers=2)
+        config = TrainConfig(epochs=2, batch_size=2)
+        data = FitData(features, table, table)
+        results.append(fit(network, data, config=config, folder=tmp_path, stop=StopRequest()))
+        networks.append(network)
+    assert results[0] == results[1] and results[0].steps == 2
+    for left, right in zip(*(network.get_weights() for network in networks), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
 def test_streamed_features_train_as_well(made: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     done = run(command(made, model, "few.jsonl", *SMALL, "--memory-bytes", "1", "--json"))
@@ -166,19 +193,28 @@ def test_streamed_features_train_as_well(made: Path, tmp_path: Path) -> None:
     assert metrics["oov_answers"] == 1  # one truth of the test split is in no training question
 
 
-def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere() -> None:
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from train.callbacks import ProgressLine
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
+    monkeypatch.setenv("COLUMNS", "120")
     for stream, wanted in ((Terminal(), "█"), (io.StringIO(), "train: lstm: epoch 2/3, step 6/12")):
         line = ProgressLine("lstm", epochs=3, steps=4, done=5, stream=stream)
         line._said = 0.0  # long ago
         line.on_epoch_begin(1)
         line.on_train_batch_end(1, {"loss": 0.5})
         assert wanted in stream.getvalue() and "loss 0.500" in stream.getvalue()
+    monkeypatch.setenv("COLUMNS", "30")
+    terminal = Terminal()
+    line = ProgressLine("lstm", epochs=3, steps=4, stream=terminal)
+    line._said = 0.0
+    line.on_train_batch_end(1)
+    assert len(terminal.getvalue().removeprefix("\r\033[K")) == 29  # a line that wraps stays
 
 
 def test_folders_that_are_no_models_are_refused(tmp_path: Path) -> None:

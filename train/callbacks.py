@@ -6,6 +6,7 @@ They hang on Keras' `CallbackList` beside TensorBoard's and any other.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -55,9 +56,10 @@ class BestEpoch(keras.callbacks.Callback):
             setattr(self, name, value)
         self.weights = weights
 
-    def use_best(self) -> None:
+    def use_best(self, network: keras.Model) -> None:
+        """Give `network` the best weights; a fit restored at its end never had a model set."""
         if self.weights is not None:
-            self.model.set_weights(self.weights)
+            network.set_weights(self.weights)
 
 
 class ProgressLine(keras.callbacks.Callback):
@@ -104,7 +106,9 @@ class ProgressLine(keras.callbacks.Callback):
         if self._bar:
             filled = round(_BAR_WIDTH * step / max(total, 1))
             bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
-            self._stream.write(f"\r\033[K{bar} {text}")
+            # A line that wraps could not be written over.
+            room = shutil.get_terminal_size().columns - 1
+            self._stream.write(f"\r\033[K{f'{bar} {text}'[:room]}")
         else:
             self._stream.write(f"train: {text}\n")
         self._stream.flush()

@@ -5,7 +5,7 @@
 Makes clips of things being loaded and unloaded, moved left and right, opened and closed; extracts
 their features with InceptionV3; trains; scores; asks about a clip that was held out; and leaves
 everything in DIR with an index.html to look at. Each step is the very command that you would type,
-and is printed. Takes some six minutes on two cores. A second run goes on where the first ended.
+and is printed. Takes some three minutes on two cores. A second run goes on where the first ended.
 
 Every clip has a twin with the same pictures in reverse order, so that what loads, left or opens
 cannot be seen without their order: the order-blind baseline is at chance, the model is not.
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `framebank demo` takes."""
     add = parser.add_argument
     add("--out", default="framebank-demo", metavar="DIR", help="(default framebank-demo)")
-    add("--clips", type=int, default=240, metavar="N", help="how many clips to make (240)")
+    add("--clips", type=int, default=200, metavar="N", help="how many clips to make (200)")
     add("--seed", type=int, default=0, help="of the clips (0)")
     add("--weights", help="imagenet | PATH | random:SEED (default: imagenet if it can be had)")
     add("--epochs", type=int, default=40, help="the most epochs of training (40)")

@@ -69,7 +69,7 @@ def fit(
     run.restore()
     if not run.finished:
         run.train(stop, callbacks)
-    run.best.use_best()
+    run.best.use_best(network)
     return FitResult(run.history.rows, run.best.epoch + 1, run.step)
 
 

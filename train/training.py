@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,10 @@ def train_model(
         tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(config.seed)
         material = _gather(job, cache, joined, stop=stop, say=say)
-        metrics = _train_all(job, material, folder, stop=stop, say=say, strategy=strategy)
+        with warnings.catch_warnings():
+            if len(material.vocabulary) == 1:  # said in _gather; Keras wonders at it in each graph
+                warnings.simplefilter("ignore")
+            metrics = _train_all(job, material, folder, stop=stop, say=say, strategy=strategy)
         metrics |= _accounting(cache, joined, material)
         folder.write_json("metrics.json", metrics)
         counts = {name: len(material.splits.of(name)) for name in SPLITS}
@@ -115,6 +119,11 @@ def _gather(
     for remark in splits.remarks:
         say(remark)
     vocabulary = AnswerVocabulary.of(splits.train, size=job.model.answers)
+    if len(vocabulary) == 1:
+        say(
+            f"NOTE: all training questions have one answer, {vocabulary.answers[0]!r}: "
+            "the model can say nothing else"
+        )
     text = text_layer([q.question for q in splits.train], max_words=job.model.words)
     features, statistics = _load_features(job.train, cache, joined, splits, stop=stop)
     parts = {name: splits.of(name) for name in SPLITS}
