@@ -89,14 +89,17 @@ def _run(name: str, words: list[str]) -> int:
     )
     module.add_arguments(parser)
     args, rest = parser.parse_known_args(words)
-    if rest and not command.takes_beam_options:
-        parser.error(f"does not take {' '.join(rest)}{_near(rest[0], _options(parser))}")
-    if rest:
-        from pipelines.beam_options import check_beam_options
-
-        check_beam_options(rest, own=_options(parser))
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    return int(module.run(args, rest))
+    if not command.takes_beam_options:
+        if rest:
+            parser.error(f"does not take {' '.join(rest)}{_near(rest[0], _options(parser))}")
+        return int(module.run(args, rest))
+    from pipelines.beam_options import check_beam_options, quiet_beam
+
+    with quiet_beam():
+        if rest:
+            check_beam_options(rest, own=_options(parser))
+        return int(module.run(args, rest))
 
 
 class _Parser(argparse.ArgumentParser):

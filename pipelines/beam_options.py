@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import difflib
 import json
 import logging
 import re
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from features import errors
@@ -27,6 +28,22 @@ if TYPE_CHECKING:
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LOCAL_NAMES = ("DirectRunner", "FnApiRunner", LOCAL_RUNNER)
 _MARK = re.compile(r"<framebank-error>([A-Za-z0-9+/=]+)</framebank-error>")
+
+
+@contextlib.contextmanager
+def quiet_beam() -> Iterator[None]:
+    """While inside, Beam keeps to itself which of its optional parts are not installed."""
+    root = logging.getLogger()
+    root.addFilter(_worth_saying)
+    try:
+        yield
+    finally:
+        root.removeFilter(_worth_saying)
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    # The model manager of RunInference, and BigQuery.
+    return not str(record.msg).startswith(("Resource module is not", "apitools not found"))
 
 
 def check_beam_options(words: Sequence[str], *, own: Sequence[str] = ()) -> None:

@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import hashlib
 import json
-import logging
 import re
 import signal
 import sys
@@ -53,17 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print the summary as JSON")
 
 
-@contextlib.contextmanager
-def _quiet_beam() -> Iterator[None]:
-    root = logging.getLogger()
-    root.addFilter(_worth_saying)
-    try:
-        yield
-    finally:
-        root.removeFilter(_worth_saying)
-
-
-@_quiet_beam()
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Score, and return the exit status."""
     for name in ("top", "questions_per_file"):
@@ -214,11 +202,6 @@ def _stopping_well() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _worth_saying(record: logging.LogRecord) -> bool:
-    """Drop what Beam says wherever its optional parts (model manager, BigQuery) are not there."""
-    return not str(record.msg).startswith(("Resource module is not", "apitools not found"))
 
 
 def _read_summary(out: str) -> dict[str, Any]:
