@@ -35,7 +35,6 @@ setup(
     },
     entry_points={"console_scripts": ["framebank=framebank:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
         "Topic :: Multimedia :: Video",
     ],
