@@ -264,6 +264,8 @@ def _summary_lines(args: argparse.Namespace, summary: dict[str, Any], todo: Todo
         f"{summary['frames']} frames, {summary['bytes'] / 2**20:.1f} MiB in {summary['shards']} "
         f"shards of {args.cache}"
     )
+    if summary["random_weights"]:
+        yield f"  made with RANDOM weights ({summary['spec']['weights']})"
     for name, count in summary["quarantined_by_class"].items():
         yield f"  quarantined as {name}: {count}"
     if summary["partial"]:
