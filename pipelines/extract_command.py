@@ -225,7 +225,11 @@ def _report(args: argparse.Namespace, summary: dict[str, Any], todo: Todo) -> in
     inputs = summary["inputs"]
     bad = summary["quarantined"] + todo.already_quarantined
     if args.json:
-        print(json.dumps(summary | dataclasses.asdict(_counts(todo))))
+        earlier = {
+            "already_done": todo.already_done,
+            "already_quarantined": todo.already_quarantined,
+        }
+        print(json.dumps(summary | earlier))
     else:
         for line in _summary_lines(args, summary, todo):
             print(line)
@@ -237,16 +241,6 @@ def _report(args: argparse.Namespace, summary: dict[str, Any], todo: Todo) -> in
             todo=f"see `framebank inspect {args.cache} --quarantined`",
         )
     return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Counts:
-    already_done: int
-    already_quarantined: int
-
-
-def _counts(todo: Todo) -> _Counts:
-    return _Counts(todo.already_done, todo.already_quarantined)
 
 
 def _summary_lines(args: argparse.Namespace, summary: dict[str, Any], todo: Todo) -> Iterator[str]:
