@@ -129,6 +129,8 @@ def remove_leftovers(cache: str) -> int:
         return 0
     runs = storage.list_files(storage.join(cache, "runs"))
     paths = layout.find_leftovers(cache) + [file.path for file in runs if is_plan(file.path)]
+    if not paths:  # as nearly always: the catalogs need not be read a second time
+        return 0
     # A shard that a catalog knows is no leftover: its sidecar was lost, readers still read it.
     kept = {layout.tfrecord_path(cache, shard) for shard in catalogued_shards(cache)}
     return sum(storage.delete(path) for path in paths if path not in kept)
