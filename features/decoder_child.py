@@ -6,8 +6,7 @@ TensorFlow is imported, so that a fresh process is ready in a fraction of a seco
 
 Wire format, from the child: one byte of kind, four bytes of length (little-endian), the payload.
 `F` a frame (8 bytes of token, then uint8[size, size, 3]), `B` a beat (nothing), `D` done (JSON),
-`R` rejected (JSON), `E` a fault of this machine, which ends the job (JSON). To the child: one JSON
-document a line. End of input ends the process.
+`R` rejected (JSON). To the child: one JSON document a line. End of input ends the process.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from features import container, decode, storage
-from features.errors import FramebankError, JobError, VideoRejected
+from features import container, decode
+from features.errors import VideoRejected
 
 HEADER = struct.Struct("<cI")
 TOKEN = struct.Struct("<q")
@@ -42,8 +41,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 def main(parent_pid: int, memory_bytes: int) -> None:
     """Serve jobs until stdin ends; `parent_pid` is whose death ends this process."""
-    _die_with_parent(parent_pid)
-    _limit_memory(memory_bytes)
+    die_with_parent(parent_pid)
+    limit_memory(memory_bytes)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # a stray print must not reach the wire
@@ -91,21 +90,16 @@ class _Sender:
 def _serve(job: dict[str, Any], sender: _Sender) -> None:
     """Decode one clip; every way it can end is one closing message."""
     limits = container.DecodeLimits(**job.pop("limits"))
-    uri, size_bytes, generation = job.pop("uri"), job.pop("size_bytes"), job.pop("generation")
-    staging = os.path.join(job.pop("staging"), f"clip-{os.getpid()}")
+    path, size_bytes, generation = job.pop("path"), job.pop("size_bytes"), job.pop("generation")
     try:
-        path = _stage(uri, size_bytes, limits.max_size_bytes, staging, sender.beat)
         request = decode.DecodeRequest(path=path, limits=limits, **job)
         result = decode.decode_video(request, emit_frame=sender.frame, beat=sender.beat)
         sha256 = _hash(path, limits, sender.beat)  # last: a terabyte of no video is not read
-        _check_unchanged(uri, size_bytes, generation)
+        _check_unchanged(path, size_bytes, generation)
     except VideoRejected as bad:
         sender.document(
             b"R", {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
         )
-    except JobError as fault:
-        fields = {"what": fault.what, "got": str(fault.got), "todo": fault.todo}
-        sender.document(b"E", fields)
     except MemoryError as error:
         text = f"decoding needs more memory than a decoder may take ({error or 'out of memory'})"
         sender.document(b"R", {"stage": "decode", "error_class": "too_large", "message": text})
@@ -114,9 +108,6 @@ def _serve(job: dict[str, Any], sender: _Sender) -> None:
         sender.document(b"R", {"stage": "decode", "error_class": "corrupt", "message": text})
     else:
         sender.document(b"D", _result_fields(result, sha256))
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(staging)
 
 
 def _result_fields(result: decode.DecodeResult, sha256: str) -> dict[str, Any]:
@@ -132,69 +123,20 @@ def _result_fields(result: decode.DecodeResult, sha256: str) -> dict[str, Any]:
     }
 
 
-def _stage(
-    uri: str, size_bytes: int, max_bytes: int, staging: str, beat: Callable[[int], None]
-) -> str:
-    """Return a local path; an object of a bucket is copied to the file `staging` first.
-
-    Decoders seek, and an index at the end of a file makes them seek far: from a disk that is
-    free, from a bucket each seek is a request. Raises JobError where the copy cannot be written.
-    """
-    if storage.is_local(uri):
-        return uri
-    if size_bytes > max_bytes:
-        raise VideoRejected("open", "too_large", f"{size_bytes} bytes; the limit is {max_bytes}")
-    try:
-        with storage.open_read(uri) as source:
-            _copy(source, staging, beat)
-    except _CopyError as error:
-        raise JobError(
-            "a clip cannot be copied to the temporary folder",
-            got=error,
-            todo="make room there or set TMPDIR, then run the same command again",
-        ) from error
-    except storage.FileMissingError:
-        raise VideoRejected("open", "missing", f"{uri} does not exist") from None
-    except (FramebankError, OSError) as error:
-        raise VideoRejected("open", "unreadable", str(error)) from error
-    return staging
-
-
-class _CopyError(Exception):
-    pass
-
-
-def _copy(source: BinaryIO, path: str, beat: Callable[[int], None]) -> None:
-    """Copy a stream to a file; raises _CopyError for what goes wrong at the file's end."""
-    try:
-        copy = open(path, "wb", buffering=0)
-    except OSError as error:
-        raise _CopyError(error) from error
-    with copy:
-        while chunk := source.read(_CHUNK_BYTES):
-            try:
-                view = memoryview(chunk)
-                while view:
-                    view = view[copy.write(view) :]
-            except OSError as error:
-                raise _CopyError(error) from error
-            beat(0)
-
-
-def _check_unchanged(uri: str, size_bytes: int, generation: str) -> None:
+def _check_unchanged(path: str, size_bytes: int, generation: str) -> None:
     """Raise VideoRejected for a clip that is no longer the one that was listed.
 
-    Its features would stand under the key of bytes that they are not of.
+    Its features would stand under the key of bytes that they are not of. Without a generation it
+    is a copy of our own.
     """
     if not generation:
         return
-    try:
-        found = storage.find(uri)
-    except FramebankError as error:
-        raise VideoRejected("open", "unreadable", str(error)) from error
-    if found is None or (found.size_bytes, found.generation) != (size_bytes, generation):
-        message = f"{uri} changed or went away while the job ran; the next run takes it afresh"
-        raise VideoRejected("open", "unreadable", message)
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        if (status.st_size, str(status.st_mtime_ns)) == (size_bytes, generation):
+            return
+    message = f"{path} changed or went away while the job ran; the next run takes it afresh"
+    raise VideoRejected("open", "unreadable", message)
 
 
 def _hash(path: str, limits: container.DecodeLimits, beat: Callable[[int], None]) -> str:
@@ -215,7 +157,7 @@ def _read_jobs(jobs: list[str], ready: threading.Condition) -> None:
     os._exit(0)
 
 
-def _die_with_parent(parent_pid: int) -> None:
+def die_with_parent(parent_pid: int) -> None:
     """Ask the kernel to end this process with its parent, stopped or not.
 
     The end of stdin says the same, but nobody reads it in a process that is stopped (SIGSTOP).
@@ -228,7 +170,9 @@ def _die_with_parent(parent_pid: int) -> None:
             file.write("1000")  # short of memory, the kernel takes a decoder, not the job
 
 
-def _limit_memory(memory_bytes: int) -> None:
+def limit_memory(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory_bytes > 0:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        _, most = resource.getrlimit(resource.RLIMIT_AS)  # of the worker itself: `ulimit -v`
+        bound = memory_bytes if most == resource.RLIM_INFINITY else min(memory_bytes, most)
+        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))

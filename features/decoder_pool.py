@@ -1,9 +1,11 @@
 """Decoder processes, kept and watched: clips go in, frames come out of a queue bounded in bytes.
 
 Each slot is one thread that owns one child process (`features/decoder_child.py`). A child that
-says nothing for too long, or takes too long in all, is killed and its clip is rejected as `hang`;
-a child that dies has its clip rejected as `crash`; the next clip gets a new child. Time in which a
-child waits for room in the queue is not counted: the clock runs only while the parent waits.
+says nothing for too long, or takes too long in all, is killed and its clip is rejected as `hang`. A
+child that dies has its clip tried once more by a new one (the kernel, short of memory, takes
+innocent ones too), then rejected as `crash`. Time in which a child waits for room in the queue is
+not counted: the clock runs only while the parent waits. Clips of a bucket come through
+`features/staging.py`, whose time is none of the decoder's.
 """
 
 from __future__ import annotations
@@ -26,12 +28,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features import storage
 from features.container import DecodeLimits
 from features.decoder_child import HEADER, TOKEN
 from features.errors import JobError, VideoRejected
 from features.spec import FeatureSpec
+from features.staging import ClipSource, StagedClip, Staging
 from features.video import VideoRef
 
+_ATTEMPTS = 2  # of a clip whose decoder dies
 _TIMEOUT_BYTES = 10 * 2**20  # a clip's time grows by the base limit for each 10 MiB
 
 
@@ -91,16 +96,15 @@ class DecoderPool:
 
     def __init__(self, spec: FeatureSpec, policy: DecoderPolicy) -> None:
         self._spec, self._policy = spec, policy
-        self._staging = tempfile.TemporaryDirectory(prefix="framebank-")
+        limit_bytes = policy.limits.max_size_bytes
+        self._staging = Staging(downloads=policy.decoders, max_size_bytes=limit_bytes)
         self._closed = threading.Event()
-        self._slots = [
-            _Slot(spec, policy, self._staging.name, self._closed) for _ in range(policy.decoders)
-        ]
+        self._slots = [_Slot(spec, policy, self._closed) for _ in range(policy.decoders)]
 
     def decode(self, refs: Iterable[VideoRef]) -> Iterator[Event]:
         """Yield frames and last words as they come; each clip gets exactly one last word."""
         queue = _ByteQueue(self._policy.queue_bytes)
-        source = _Source(refs)
+        source = self._staging.source(refs, self._closed)
         for slot in self._slots:
             slot.work(source, queue)
         working = len(self._slots)
@@ -118,19 +122,7 @@ class DecoderPool:
         self._closed.set()
         for slot in self._slots:
             slot.close()
-        self._staging.cleanup()
-
-
-class _Source:
-    """Deals clips to slots, numbered in the order they are taken."""
-
-    def __init__(self, refs: Iterable[VideoRef]) -> None:
-        self._refs = enumerate(refs)
-        self._lock = threading.Lock()
-
-    def take(self) -> tuple[int, VideoRef] | None:
-        with self._lock:
-            return next(self._refs, None)
+        self._staging.close()
 
 
 class _ByteQueue:
@@ -170,18 +162,16 @@ class _Slot:
     ends (see prctl(2), PR_SET_PDEATHSIG).
     """
 
-    def __init__(
-        self, spec: FeatureSpec, policy: DecoderPolicy, staging: str, closed: threading.Event
-    ) -> None:
-        self._spec, self._policy, self._staging, self._closed = spec, policy, staging, closed
+    def __init__(self, spec: FeatureSpec, policy: DecoderPolicy, closed: threading.Event) -> None:
+        self._spec, self._policy, self._closed = spec, policy, closed
         self._child: subprocess.Popen[bytes] | None = None
         self._stderr: Any = None
-        self._tasks: collections.deque[tuple[_Source, _ByteQueue]] = collections.deque()
+        self._tasks: collections.deque[tuple[ClipSource, _ByteQueue]] = collections.deque()
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="decoder-slot", daemon=True)
         self._thread.start()
 
-    def work(self, source: _Source, queue: _ByteQueue) -> None:
+    def work(self, source: ClipSource, queue: _ByteQueue) -> None:
         with self._wake:
             self._tasks.append((source, queue))
             self._wake.notify()
@@ -205,42 +195,64 @@ class _Slot:
                     return
                 source, queue = self._tasks.popleft()
             try:
-                while not self._closed.is_set() and (taken := source.take()) is not None:
-                    self._decode(*taken, queue)
+                while not self._closed.is_set() and (clip := source.take()) is not None:
+                    try:
+                        self._decode(clip, queue)
+                    finally:
+                        source.done(clip)
                 queue.put(None, self._closed)
             except BaseException as error:  # noqa: BLE001 - handed to whoever reads the queue
                 queue.put(error, self._closed)
 
-    def _decode(self, clip: int, ref: VideoRef, queue: _ByteQueue) -> None:
-        """Have the child decode one clip; pass on what it says until its last word."""
+    def _decode(self, clip: StagedClip, queue: _ByteQueue) -> None:
+        """Pass on what a child says of a clip until its last word; twice where the child dies."""
+        reason = clip.rejected
+        for attempt in range(1, _ATTEMPTS + 1):
+            if reason is not None:
+                break
+            try:
+                reason = self._attempt(clip, queue)
+                if reason is None:
+                    return
+            except (EOFError, BrokenPipeError, ConnectionResetError):
+                text = self._describe_death()
+                if attempt == _ATTEMPTS:
+                    text = f"{text}; it was tried {_ATTEMPTS} times"
+                    reason = VideoRejected("decode", "crash", text)
+                elif self._closed.is_set():
+                    return
+        assert reason is not None
+        queue.put(ClipRejected(clip.number, clip.ref, reason), self._closed)
+
+    def _attempt(self, clip: StagedClip, queue: _ByteQueue) -> VideoRejected | None:
+        """Have the child decode one clip; return why it cannot be used, None where it can.
+
+        A second attempt gives the frames of the first once more: the same ones, by their tokens.
+        """
         try:
-            wire = _Wire(self._ready_child(), self._policy, ref.size_bytes)
-            wire.send(self._job(ref))
+            wire = _Wire(self._ready_child(), self._policy, clip.ref.size_bytes)
+            wire.send(self._job(clip))
             while True:
                 kind, payload = wire.receive()
                 if kind == b"F":
-                    queue.put(_frame(clip, payload, self._spec.input_size), self._closed)
+                    frame = _frame(clip.number, payload, self._spec.input_size)
+                    queue.put(frame, self._closed)
                 elif kind == b"D":
-                    queue.put(ClipDone(clip, ref, json.loads(payload)), self._closed)
-                    return
+                    done = ClipDone(clip.number, clip.ref, json.loads(payload))
+                    queue.put(done, self._closed)
+                    return None
                 elif kind == b"R":
-                    reason = VideoRejected(**json.loads(payload))
-                    break
-                elif kind == b"E":
-                    raise JobError(**json.loads(payload))
+                    return VideoRejected(**json.loads(payload))
         except _Hang as hang:
             self._end_child()
-            reason = VideoRejected("decode", "hang", str(hang))
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            reason = VideoRejected("decode", "crash", self._describe_death())
-        queue.put(ClipRejected(clip, ref, reason), self._closed)
+            return VideoRejected("decode", "hang", str(hang))
 
-    def _job(self, ref: VideoRef) -> dict[str, Any]:
+    def _job(self, clip: StagedClip) -> dict[str, Any]:
+        local = storage.is_local(clip.ref.uri)  # a copy cannot change under the decoder
         return {
-            "uri": ref.uri,
-            "size_bytes": ref.size_bytes,
-            "generation": ref.generation,
-            "staging": self._staging,
+            "path": clip.path,
+            "size_bytes": clip.ref.size_bytes,
+            "generation": clip.ref.generation if local else "",
             "sample": self._spec.sample,
             "max_frames": self._spec.max_frames,
             "size": self._spec.input_size,

@@ -13,6 +13,7 @@ STAGES = ("open", "probe", "decode", "infer", "write")
 # The closed list of quarantine classes; README.md explains each to users.
 ERROR_CLASSES: dict[str, str] = {
     "missing": "the file or object does not exist",
+    "forbidden": "the object store refuses this account (401 or 403)",
     "unreadable": "it exists but may not be read, or its storage failed again and again",
     "not_a_file": "a named pipe, device, socket, folder or a link to nowhere",
     "empty": "zero bytes",

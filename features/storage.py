@@ -1,9 +1,9 @@
 """Files on disk and objects in a bucket, behind one handful of functions.
 
-A path is a local path (or file:// address) or gs://BUCKET/NAME. The one law that the cache stands
-on: a file appears under its final name whole or not at all. On a file system that takes a temporary
-name, fsync and rename; in a bucket an upload is atomic and a rename is not, so it goes straight to
-its final name. Reads, lists and deletes are plain; nothing here is a batch call.
+A path is a local path (or file:// address), gs://BUCKET/NAME or s3://BUCKET/NAME. The one law that
+the cache stands on: a file appears under its final name whole or not at all. On a file system that
+takes a temporary name, fsync and rename; in a bucket an upload is atomic and a rename is not, so it
+goes straight to its final name. Reads, lists and deletes are plain; nothing here is a batch call.
 
 Every failure that a person can act on (full disk, read-only folder, no permission, no credentials)
 is a FramebankError that says what to do.
@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import importlib
+import io
 import os
 import re
 import secrets
@@ -21,14 +23,19 @@ import stat
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from types import ModuleType
+from typing import Any, BinaryIO, cast
 
-from features import bucket
 from features.errors import CacheError, FramebankError, JobError, UsageError
 
 # What write_atomic calls a file that is not complete yet: .<name>.<pid>-<8 hex digits>.tmp
 _LEFTOVER = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
+_READ_AHEAD_BYTES = 8 << 20  # of one request
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+# Scheme → the module that speaks with that kind of object store.
+_STORES = {"gs": "features.bucket", "s3": "features.s3"}
+ADDRESSES = "a local path, gs://BUCKET/NAME or s3://BUCKET/NAME"
 
 _TODO: dict[int, tuple[type[FramebankError], str, str]] = {
     errno.ENOSPC: (JobError, "the disk is full", "make room, then run the same command again"),
@@ -64,14 +71,19 @@ def is_local(path: str) -> bool:
     match = _SCHEME.match(path)
     if match is None or match[1].lower() == "file":
         return True
-    if match[1] != "gs":
+    if match[1] not in _STORES:
         raise UsageError(
             f"Framebank cannot reach {match[1]}:// addresses",
             got=path,
-            expected="a local path or gs://BUCKET/NAME",
+            expected=ADDRESSES,
             todo="copy or mount the files first",
         )
     return False
+
+
+def store_of(path: str) -> ModuleType:
+    """Return the module for the object store of `path`, which is no local path."""
+    return importlib.import_module(_STORES[path.partition("://")[0]])
 
 
 def local_path(path: str) -> str:
@@ -133,7 +145,7 @@ def read_range(path: str, start: int, length: int) -> bytes:
 
 
 def _bucket_read(path: str, start: int, length: int | None) -> bytes:
-    data = bucket.read(path, start, length)
+    data = store_of(path).read(path, start, length)
     if data is None:
         raise FileMissingError(f"cannot read {path}", got="no such object")
     return data
@@ -146,10 +158,49 @@ def open_read(path: str) -> Iterator[BinaryIO]:
         with _explained(path, "read"), Path(local_path(path)).open("rb", buffering=1 << 20) as file:
             yield file
     else:
-        if bucket.stat(path) is None:
+        with io.BufferedReader(_ObjectReader(path), _READ_AHEAD_BYTES) as stream:
+            yield cast(BinaryIO, stream)
+
+
+class _ObjectReader(io.RawIOBase):
+    """An object of a bucket as a file: each read is a request for a range of it."""
+
+    def __init__(self, path: str) -> None:
+        found = find(path)
+        if found is None:
             raise FileMissingError(f"cannot read {path}", got="no such object")
-        with bucket.open_read(path) as stream:
-            yield stream
+        self._path, self._size_bytes, self._position = path, found.size_bytes, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size_bytes}
+        self._position = max(0, start[whence] + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        if self._position >= self._size_bytes:
+            return 0
+        data = read_range(self._path, self._position, len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def download(path: str, target: BinaryIO, *, generation: str) -> None:
+    """Copy an object of a bucket to an open file: that generation, held against its checksum.
+
+    Raises VideoRejected for an object that is gone, changed or may not be read, JobError where the
+    service does not answer.
+    """
+    store_of(path).download(path, target, generation=generation)
 
 
 @contextlib.contextmanager
@@ -161,7 +212,10 @@ def open_atomic(path: str, *, create_only: bool = False) -> Iterator[BinaryIO]:
     """
     if not is_local(path):
         # An upload waits in a local temporary file, whose disk may be full.
-        with _explained(path, "write"), bucket.open_write(path, create_only=create_only) as stream:
+        with (
+            _explained(path, "write"),
+            store_of(path).open_write(path, create_only=create_only) as stream,
+        ):
             yield stream
         return
     target = local_path(path)
@@ -236,7 +290,7 @@ def write_atomic(path: str, data: bytes | Iterable[bytes], *, create_only: bool 
 def find(path: str) -> StoredFile | None:
     """Return size and generation of a file, or None where there is none (a folder is none)."""
     if not is_local(path):
-        found = bucket.stat(path)
+        found = store_of(path).stat(path)
         return None if found is None else StoredFile(path, *found)
     try:
         status = os.stat(local_path(path))
@@ -254,15 +308,14 @@ def exists(path: str) -> bool:
     return find(path) is not None
 
 
-def list_files(folder: str) -> list[StoredFile]:
-    """Return the files directly in `folder`, by name; an absent folder holds none."""
+def iter_files(folder: str) -> Iterator[StoredFile]:
+    """Yield the files directly in `folder`, as they come; an absent folder holds none."""
     if not is_local(folder):
         prefix = folder.rstrip("/") + "/"
-        found = (StoredFile(*row) for row in bucket.list_objects(prefix))
-        return sorted(
-            (file for file in found if "/" not in file.path[len(prefix) :]), key=lambda f: f.path
-        )
-    files = []
+        for row in store_of(folder).list_objects(prefix):
+            if "/" not in row[0][len(prefix) :]:
+                yield StoredFile(*row)
+        return
     try:
         with os.scandir(local_path(folder)) as entries:
             for entry in entries:
@@ -270,25 +323,29 @@ def list_files(folder: str) -> list[StoredFile]:
                     if entry.is_file():
                         status = entry.stat()
                         path = join(folder, entry.name)
-                        files.append(StoredFile(path, status.st_size, str(status.st_mtime_ns)))
+                        yield StoredFile(path, status.st_size, str(status.st_mtime_ns))
     except FileNotFoundError:
-        return []
+        return
     except OSError as err:
         raise storage_error(folder, err, "list") from err
-    return sorted(files, key=lambda file: file.path)
+
+
+def list_files(folder: str) -> list[StoredFile]:
+    """Return the files directly in `folder`, by name (`iter_files` streams a large one)."""
+    return sorted(iter_files(folder), key=lambda file: file.path)
 
 
 def folder_exists(path: str) -> bool:
     """Return whether `path` is a folder; in a bucket, whether any object lies under it."""
     if is_local(path):
         return os.path.isdir(local_path(path))
-    return any(True for _ in bucket.list_objects(path.rstrip("/") + "/", limit=1))
+    return any(True for _ in store_of(path).list_objects(path.rstrip("/") + "/", limit=1))
 
 
 def delete(path: str) -> bool:
     """Delete one file; returns False where there was none."""
     if not is_local(path):
-        return bucket.delete(path)
+        return store_of(path).delete(path)
     try:
         os.unlink(local_path(path))
     except FileNotFoundError:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_NO_COLUMNS: Mapping[str, Any] = {}  # one for all: a million refs hold no million dicts
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class VideoRef:
     """One input video, before anything of it is read.
 
-    `uri` is an absolute local path or gs://bucket/name. `generation` tells versions of the same
+    `uri` is an absolute local path or an object's address. `generation` tells versions of the same
     name apart: the mtime in nanoseconds on a file system, the object's generation in a bucket.
     A video that is named in a manifest and does not exist has `size_bytes` -1 and generation "".
     """
@@ -25,7 +27,7 @@ class VideoRef:
     size_bytes: int
     generation: str
     attempt: int = 1
-    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=lambda: _NO_COLUMNS)
 
     def key(self, fingerprint: str) -> str:
         """Return 32 hex digits that change when the bytes or the spec change."""

@@ -11,6 +11,7 @@ import datetime
 import fcntl
 import os
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 
 from features import layout, storage
@@ -40,7 +41,7 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
     if local and os.path.lexists(cache) and not os.path.isdir(cache):
         raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
     if layout.read_spec(cache) is None:
-        _check_empty(cache)
+        check_empty(cache)
         layout.write_spec(cache, spec)
     with _locked(cache) if local else contextlib.nullcontext():
         cached = layout.read_spec(cache)
@@ -75,7 +76,7 @@ def _holds_features(cache: str) -> bool:
     return bool(layout.committed_shards(cache) or catalog_files(cache))
 
 
-def _check_empty(cache: str) -> None:
+def check_empty(cache: str) -> None:
     """A new cache begins in an empty place; files of other things are left alone."""
     if not storage.is_local(cache):
         taken = storage.folder_exists(cache)
@@ -122,18 +123,37 @@ def recover_shards(cache: str, spec: FeatureSpec) -> tuple[int, int]:
 def remove_leftovers(cache: str) -> int:
     """Remove what killed attempts left and nobody reads; return how many files.
 
-    Only where a lock tells that nobody else is at work: in a bucket, a shard without a sidecar may
-    be one that another run is about to commit, so there it stays, unread.
+    In a bucket no lock tells that nobody else is at work: a shard without a sidecar may be one that
+    another run is about to commit. There only the plans of runs that have ended are removed.
     """
+    runs = [file.path for file in storage.list_files(storage.join(cache, "runs"))]
+    plans = [path for path in runs if is_plan(path)]
     if not storage.is_local(cache):
-        return 0
-    runs = storage.list_files(storage.join(cache, "runs"))
-    paths = layout.find_leftovers(cache) + [file.path for file in runs if is_plan(file.path)]
+        ended = {path.removesuffix(".json") for path in runs if path.endswith(".json")}
+        for run in sorted({path.rsplit(".plan-", 1)[0] for path in plans} - ended):
+            _say_unended(cache, run.rsplit("/", 1)[-1])
+        return sum(storage.delete(path) for path in plans if path.rsplit(".plan-", 1)[0] in ended)
+    paths = layout.find_leftovers(cache) + plans
     if not paths:  # as nearly always: the catalogs need not be read a second time
         return 0
     # A shard that a catalog knows is no leftover: its sidecar was lost, readers still read it.
     kept = {layout.tfrecord_path(cache, shard) for shard in catalogued_shards(cache)}
     return sum(storage.delete(path) for path in paths if path not in kept)
+
+
+def _say_unended(cache: str, run_id: str) -> None:
+    """Name a run that has a plan and no summary: no lock tells whether it lives."""
+    stamp = run_id.split("-", 1)[0]
+    try:
+        since = datetime.datetime.strptime(stamp[:15], "%Y%m%dT%H%M%S").isoformat(" ") + " UTC"
+    except ValueError:
+        since = stamp
+    print(
+        f"framebank: run {run_id} of {cache}, begun {since}, has not ended: it was stopped, or it "
+        "is still at work; two runs at once do videos twice",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def remove_plan(cache: str, run_id: str) -> None:

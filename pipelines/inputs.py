@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from features import bucket, storage
+from features import storage
 from features.catalog import catalog_text
 from features.errors import UsageError
 from features.video import VideoRef
@@ -169,8 +169,9 @@ class _Expansion:
     # Buckets
 
     def _add_bucket(self, path: str) -> None:
-        holder, name = bucket.split(path)
-        found = bucket.stat(path)
+        store = storage.store_of(path)
+        holder, name = store.split(path)
+        found = store.stat(path)
         if found is not None:
             if manifests.is_manifest(path):
                 self._add_manifest(path)
@@ -178,22 +179,22 @@ class _Expansion:
                 self._put(VideoRef(name.rsplit("/", 1)[-1], path, *found))
             return
         if glob.has_magic(name):
-            self._add_objects(f"gs://{holder}/{fixed_part(name)}", name)
+            self._add_objects(f"{path.partition('://')[0]}://{holder}/{fixed_part(name)}", name)
             return
         folder = path.rstrip("/") + "/"
-        objects = list(bucket.list_objects(folder))
-        if not objects and not path.endswith("/"):  # a prefix that ends within a name
-            folder = path
-            objects = list(bucket.list_objects(path))
-        if not objects:
+        seen = self._add_listed(store.list_objects(folder), folder, lambda suffix: True, False)
+        if not seen and not path.endswith("/"):  # a prefix that ends within a name
+            base = path[: path.rindex("/") + 1]
+            seen = self._add_listed(store.list_objects(path), base, lambda suffix: True, False)
+        if not seen:
             raise UsageError(f"no object {path}, and none under it", todo="check the name")
-        self._add_listed(objects, folder[: folder.rindex("/") + 1], lambda suffix: True, False)
 
     def _add_objects(self, base: str, text: str) -> None:
         base = base if base.endswith("/") else base[: base.rindex("/") + 1]
-        start = len(base) - len(bucket.split(base)[1])
+        store = storage.store_of(base)
+        start = len(base) - len(store.split(base)[1])
         pattern = compile_glob(text)
-        objects = bucket.list_objects(base)
+        objects = store.list_objects(base)
         self._add_listed(
             objects, base, lambda path: pattern.fullmatch(path[start:]) is not None,
             names_suffix(text),
@@ -201,12 +202,15 @@ class _Expansion:
 
     def _add_listed(
         self,
-        objects: Iterator[tuple[str, int, str]] | list[tuple[str, int, str]],
+        objects: Iterator[tuple[str, int, str]],
         base: str,
         wanted: Callable[[str], bool],
         named: bool,
-    ) -> None:
+    ) -> int:
+        """Add objects as they are listed; return how many there were."""
+        seen = 0
         for path, size_bytes, generation in objects:
+            seen += 1
             if not wanted(path):
                 continue
             suffix = suffix_of(path)
@@ -214,6 +218,7 @@ class _Expansion:
                 self._put(VideoRef(path[len(base) :], path, size_bytes, generation))
             else:
                 self._skipped[suffix] += 1
+        return seen
 
     # Manifests
 
@@ -289,10 +294,10 @@ def _no_such_path(path: str) -> UsageError:
 
 
 def _absolute(row: manifests.ManifestRow, folder: str, path: str) -> str:
-    """Return the uri of a manifest's row as an absolute path or gs://."""
+    """Return the uri of a manifest's row as an absolute path or an object's address."""
     try:
         if not storage.is_local(row.uri):
-            bucket.split(row.uri)
+            storage.store_of(row.uri).split(row.uri)
             return row.uri
         local = storage.local_path(row.uri)
     except UsageError as err:
@@ -317,11 +322,11 @@ def _bucket_facts(uris: Iterator[str]) -> dict[str, tuple[int, str]]:
     facts: dict[str, tuple[int, str]] = {}
     for folder, wanted in folders.items():
         if len(wanted) > _STAT_ONE_BY_ONE:
-            for path, size_bytes, generation in bucket.list_objects(folder):
+            for path, size_bytes, generation in storage.store_of(folder).list_objects(folder):
                 if path in wanted:
                     facts[path] = (size_bytes, generation)
         else:
             for path in wanted:
-                if (found := bucket.stat(path)) is not None:
+                if (found := storage.store_of(path).stat(path)) is not None:
                     facts[path] = found
     return facts

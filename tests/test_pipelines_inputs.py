@@ -163,7 +163,7 @@ def test_faults_of_a_manifests_rows(tmp_path: Path, clips: Path) -> None:
     path = tmp_path / "m.csv"
     for text, words in (
         ("uri,video_id\nclips/b.mp4,same\nclips/sub/c.mp4,same\n", "two videos"),
-        ("uri\ns3://bucket/x\n", "line 2: Framebank cannot reach s3://"),
+        ("uri\nftp://bucket/x\n", "line 2: Framebank cannot reach ftp://"),
         ("uri\ngs:///x\n", "line 2"),
         (f"uri,video_id\nclips/b.mp4,{'x' * 1025}\n", "line 2: not a video_id"),
         ("uri,video_id\nclips/b.mp4,  \n", "not a video_id"),

@@ -1,0 +1,88 @@
+"""Temporary folders that outlive nobody: what a killed run left, the next one removes.
+
+Each folder holds a file that its maker keeps locked. The kernel drops the lock with the process,
+however that ended, so a folder whose lock is free belongs to nobody. Only folders with that file
+are ever removed: a folder of the user's own may well be called /tmp/framebank-cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+
+PREFIX = "framebank-"
+_LOCK = ".framebank-lives"
+
+
+class LiveFolder:
+    """A folder of this process until `close`, or until the process ends; a context manager."""
+
+    def __init__(self, path: str, lock: int) -> None:
+        self.path = path
+        self._lock: int | None = lock
+
+    def close(self) -> None:
+        """Remove the folder with all that is in it; a second call does nothing."""
+        if self._lock is None:
+            return
+        lock, self._lock = self._lock, None
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(lock)  # last: until here nobody else takes the folder for a dead one
+
+    def __enter__(self) -> LiveFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def live_folder(prefix: str = PREFIX) -> LiveFolder:
+    """Make a folder in the temporary directory; raises OSError as the disk gives it.
+
+    What dead processes left there is removed first, on whatever machine this is.
+    """
+    remove_dead(prefix)
+    while True:
+        path = tempfile.mkdtemp(prefix=prefix)
+        name = os.path.join(path, _LOCK)
+        try:
+            lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(name), os.fstat(lock)):
+                return LiveFolder(path, lock)
+        os.close(lock)  # removed by another run between the two lines above
+
+
+def remove_dead(prefix: str = PREFIX) -> int:
+    """Remove the folders whose process is gone; return how many. Other users' are left alone."""
+    root, removed = tempfile.gettempdir(), 0
+    with contextlib.suppress(OSError):
+        for name in os.listdir(root):
+            if name.startswith(prefix):
+                removed += _remove_if_dead(os.path.join(root, name))
+    return removed
+
+
+def _remove_if_dead(path: str) -> bool:
+    try:
+        # O_NOFOLLOW, and not of another user: the temporary directory is open to everyone.
+        lock = os.open(os.path.join(path, _LOCK), os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:  # no folder, none of ours, another user's, or just removed
+        return False
+    try:
+        if os.path.islink(path) or os.fstat(lock).st_uid != os.geteuid():
+            return False
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True)
+        return not os.path.lexists(path)
+    except OSError:  # locked: its maker lives
+        return False
+    finally:
+        os.close(lock)
