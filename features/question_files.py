@@ -1,7 +1,8 @@
 """The rows of question files, whatever their format: where each stands, and its columns.
 
-`.csv` and `.tsv` (comma, semicolon or tab, seen from the header), `.jsonl`, and `.json` with a list
-of objects; UTF-8, with or without a byte order mark. Column names lose their case.
+CSV (comma, semicolon or tab, seen from the header), JSON lines, and JSON with a list of objects;
+UTF-8, with or without a byte order mark. The content tells which it is, not the file's name.
+Column names lose their case.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from features.errors import UsageError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
 EXPECTED = "columns video_id (or video), question, answer, and optionally split, type, question_id"
 
 Row = tuple[str, dict[str, Any]]  # where it stands ("line 7"), column → value
@@ -24,22 +24,26 @@ Row = tuple[str, dict[str, Any]]  # where it stands ("line 7"), column → value
 
 def read_rows(path: str) -> Iterator[Row]:
     """Yield the rows of the question file at `path`; raises UsageError when it cannot be read."""
-    text = _read_text(path)
-    suffix = PurePosixPath(path).suffix.lower()
+    text = read_text(path)
     if not text.strip():
         raise UsageError(f"{path} is empty", expected=EXPECTED)
-    if suffix == ".json":
+    start = text.lstrip()[:1]
+    if start == "[" or (start == "{" and not _is_lines(text)):
         return _read_json(path, text)
-    return _read_jsonl(path, text) if suffix == ".jsonl" else _read_csv(path, text)
+    return _read_jsonl(path, text) if start == "{" else _read_csv(path, text)
 
 
-def _read_text(path: str) -> str:
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(
-            "this kind of question file is not known", got=path, expected=" ".join(SUFFIXES)
-        )
-    data = _read_bytes(path)
+def _is_lines(text: str) -> bool:
+    """Return whether the first line that is not empty is an object of its own."""
+    try:
+        return isinstance(json.loads(text.lstrip().split("\n", 1)[0]), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def read_text(path: str, *, option: str = "--questions") -> str:
+    """Return the text of the file that `option` named; raises UsageError when it has none."""
+    data = _read_bytes(path, option)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as err:
@@ -55,20 +59,21 @@ def _likely_encoding(data: bytes) -> str:
     return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin1"
 
 
-def _read_bytes(path: str) -> bytes:
+def _read_bytes(path: str, option: str) -> bytes:
+    missing = "no such question file" if option == "--questions" else "no such file"
     if "://" in path:
         from features import storage
 
         try:
             return storage.read_bytes(path)
         except storage.FileMissingError as err:
-            raise UsageError("no such question file", got=path, todo="check --questions") from err
+            raise UsageError(missing, got=path, todo=f"check {option}") from err
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as err:
-        raise UsageError("no such question file", got=path, todo="check --questions") from err
+        raise UsageError(missing, got=path, todo=f"check {option}") from err
     except OSError as err:
-        raise UsageError(f"cannot read {path}", got=err.strerror, todo="check --questions") from err
+        raise UsageError(f"cannot read {path}", got=err.strerror, todo=f"check {option}") from err
 
 
 def _read_json(path: str, text: str) -> Iterator[Row]:
@@ -80,15 +85,25 @@ def _read_json(path: str, text: str) -> Iterator[Row]:
             expected='[{"video_id": ..., "question": ..., "answer": ...}, ...]',
         )
     for number, fields in enumerate(rows, start=1):
+        rows[number - 1] = None  # a row is freed when it has been read
         yield f"entry {number}", _as_fields(path, f"entry {number}", fields)
 
 
 def _read_jsonl(path: str, text: str) -> Iterator[Row]:
     # Not splitlines(): that also cuts at characters that are legal inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(_lines(text), start=1):
         if line.strip():
             fields = _parse_json(line, path, first_line=number)
             yield f"line {number}", _as_fields(path, f"line {number}", fields)
+
+
+def _lines(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start:end]
+        start = end + 1
 
 
 def _parse_json(text: str, path: str, *, first_line: int) -> Any:

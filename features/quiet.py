@@ -11,22 +11,30 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
-def import_tensorflow() -> None:
-    """Import TensorFlow and Keras; what they print goes to stderr only when that fails."""
+def import_tensorflow(*, wake: Callable[[], None] | None = None) -> None:
+    """Import TensorFlow and Keras; what they print goes to stderr only when that fails.
+
+    `wake` wakes TensorFlow's runtime, for what must be set up before anything else does.
+    """
     # 3, as 2 still shows oneDNN's note on masks on older processors; 0 or 1 is the user's own wish.
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("0", "1"):
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if "tensorflow" in sys.modules or importlib.util.find_spec("tensorflow") is None:
+        if wake is not None:
+            wake()
         return  # Keras may run on another backend
     with _held_stderr():
         import keras  # noqa: F401
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
-        tf.constant(0)  # wakes the runtime, which greets as well
+        if wake is None:
+            tf.constant(0)  # wakes the runtime, which greets as well
+        else:
+            wake()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""features.questions: every format, every mistake, and the matching of ids."""
+"""features.questions and question_files: every plain format, every mistake, matching of ids."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 
 from features.errors import UsageError
-from features.questions import Question, join_questions, read_questions, require_answers
+from features.question_sets_reading import read_questions
+from features.questions import (
+    HEADS,
+    VOCABULARY_HEADS,
+    Question,
+    join_questions,
+    require_answers,
+    require_heads,
+)
 
-SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
 ROW = {"video_id": "a.mp4", "question": "what is it?", "answer": "a cat"}
 
 
@@ -27,6 +34,8 @@ def write(folder: Path, name: str, text: str | bytes) -> str:
         ("q.csv", "video_id\tquestion\tanswer\r\na.mp4\twhat is it?\ta cat\r\n"),
         ("q.tsv", "video_id\tquestion\tanswer\na.mp4\twhat is it?\ta cat"),
         ("q.csv", '\ufeffVideo_ID;Question;Answer\n"a.mp4";"what  is it?";a cat\n\n'),
+        ("q.txt", "video_id\tquestion\tanswer\na.mp4\twhat is it?\ta cat"),
+        ("q.csv", json.dumps([ROW], indent=1)),
         ("q.jsonl", json.dumps(ROW) + "\n\n"),
         ("q.json", json.dumps([ROW])),
     ],
@@ -77,7 +86,8 @@ def test_multiple_choice_answers_become_text(tmp_path: Path, names: str) -> None
         ("q.csv", "video_id,question\na,\n", r"without a question[\s\S]*line 2"),
         ("q.jsonl", '{"video_id": 1, "question": "q"}\n{"video_id', r"not valid JSON[\s\S]*line 2"),
         ("q.json", '[\n{"video_id": 1,\n}]', r"not valid JSON[\s\S]*line 3"),
-        ("q.json", '{"a": 1}', "not a list of questions"),
+        ("q.json", '{\n"a": 1}', "not a list of questions"),
+        ("q.json", '{"a": 1}', "no question column"),
         ("q.json", "[3]", r"no question[\s\S]*int in entry 1"),
         ("q.jsonl", "[" * 100_000, "not valid JSON"),
         ("q.csv", b"video_id,question\na,\xe9t\xe9?\n", r"not UTF-8[\s\S]*0xe9 in line 2"),
@@ -90,7 +100,7 @@ def test_multiple_choice_answers_become_text(tmp_path: Path, names: str) -> None
             "video_id,question,split\na,b,holdout\n",
             r"split that is not known[\s\S]*line 2",
         ),
-        ("q.txt", "a", "not known"),
+        ("q.txt", "a\nb\n", "no question column"),
     ],
 )
 def test_each_mistake_is_told(tmp_path: Path, name: str, text: str | bytes, said: str) -> None:
@@ -120,20 +130,32 @@ def test_videos_match_exactly_then_by_unique_name() -> None:
     assert [q.video_id for q in unmatched] == ["twice", "4"]
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is absent")
+def test_an_alias_is_tried_before_the_name_itself() -> None:
+    ids = ["vid3.avi", "3.avi", "video4.mp4", "vid4.avi", "v_Ab-c.mp4"]
+    questions = [
+        Question("1", "3", "q", aliases=("vid3",)),
+        Question("2", "4", "q", aliases=("video4",)),
+        Question("3", "Ab-c", "q", aliases=("v_Ab-c",)),
+        Question("4", "5", "q", aliases=("video5",)),
+    ]
+    matched, unmatched = join_questions(questions, ids)
+    assert [q.video_id for q in matched] == ["vid3.avi", "video4.mp4", "v_Ab-c.mp4"]
+    assert [q.video_id for q in unmatched] == ["5"]
+
+
+def test_a_question_knows_its_measure() -> None:
+    count = Question("1", "a", "how many?", "3", head="count")
+    assert (count.measure, count.number) == ("mean square error", 3.0)
+    assert Question("1", "a", "what?", "3").number is None
+    assert {Question("1", "a", "q", head=head).measure for head in HEADS} == set(HEADS.values())
+
+
 @pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("annotations/msvd-qa/test_qa.json", 13157),
-        ("annotations/tgif-qa/Test_count_question.csv", 3554),
-        ("annotations/tgif-qa/Test_frameqa_question.csv", 13691),
-        ("annotations/tgif-qa/Test_transition_question.csv", 6232),
-        ("annotations/next-qa/val.csv", 4996),
-        ("annotations/next-oe/test.csv", 9178),
-        ("clips/msvd/qa.json", 276),
-    ],
+    ("head", "said"), [("choice", "asks multiple-choice"), ("count", "asks counting")]
 )
-def test_published_files_read_whole(name: str, count: int) -> None:
-    questions = read_questions(str(SHARED / name))
-    assert len(questions) == len({q.question_id for q in questions}) == count
-    assert all(q.answer for q in questions)
+def test_a_vocabulary_model_refuses_other_questions(head: str, said: str) -> None:
+    fine = [Question("1", "a", "q", "yes", head="yes_no"), Question("2", "a", "q", "cat")]
+    require_heads(fine, "q.csv", heads=VOCABULARY_HEADS)
+    with pytest.raises(UsageError, match=said + r"[\s\S]*question 7"):
+        bad = Question("7", "a", "q", "1", head=head)
+        require_heads([*fine, bad], "q.csv", heads=VOCABULARY_HEADS)

@@ -10,7 +10,7 @@ import pytest
 from features.cache import open_cache
 from features.questions import Question
 from tests.made_cache import make_cache
-from train.inputs import HeldFeatures, QuestionTable, StreamedFeatures, steps_per_epoch
+from train.inputs import QuestionTable, cached_features, held_features, steps_per_epoch
 from train.vocabulary import OUTSIDE, AnswerVocabulary
 
 LENGTHS = {"a.mp4": 3, "b.mp4": 4, "c/ü.mp4": 3, "d.mp4": 5}
@@ -35,8 +35,8 @@ def features(request, tmp_path: Path):  # type: ignore[no-untyped-def]
     make_cache(str(tmp_path))
     cache = open_cache(str(tmp_path))
     if request.param == "streamed":
-        return StreamedFeatures(cache, width=8, frames=4)
-    return HeldFeatures({record.video_id: record.features for record in cache})
+        return cached_features(cache, LENGTHS)
+    return held_features({record.video_id: record.features for record in cache})
 
 
 def test_every_question_once_with_its_own_features(features, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -46,7 +46,7 @@ def test_every_question_once_with_its_own_features(features, tmp_path: Path) -> 
     seen = []
     for batch in features.batches(table, batch_size=4):
         real = int((batch["index"] >= 0).numpy().sum())
-        assert batch["features"].dtype == np.float32 and len(batch["index"]) == 4
+        assert batch["features"].dtype == np.float16 and len(batch["index"]) == 4
         np.testing.assert_allclose(np.sum(batch["weight"]), 1, rtol=1e-6)
         for row in range(real):
             index = int(batch["index"][row])
@@ -77,7 +77,7 @@ def test_order_follows_from_seed_and_epoch_and_can_be_entered_anywhere(features)
 def test_a_batch_is_no_longer_than_its_longest_clip_and_question(tmp_path: Path) -> None:
     table = make_table()
     clips = {video_id: np.ones((count, 8), np.float16) for video_id, count in LENGTHS.items()}
-    batch = next(iter(HeldFeatures(clips).batches(table, batch_size=1)))
+    batch = next(iter(held_features(clips).batches(table, batch_size=1)))
     assert batch["features"].shape == (1, 3, 8) and batch["words"].shape == (1, 1)
 
 

@@ -161,7 +161,7 @@ def test_killed_and_stopped_runs_end_as_an_undisturbed_one(
 def test_a_fit_that_had_ended_is_taken_as_it_was(tmp_path: Path) -> None:
     """What happens to the model when a run is killed while its baselines train."""
     from train.config import ModelConfig, TrainConfig
-    from train.inputs import HeldFeatures, QuestionTable
+    from train.inputs import QuestionTable, held_features
     from train.loop import FitData, fit
     from train.model import build_network
     from train.standardise import FrameStatistics
@@ -169,7 +169,7 @@ def test_a_fit_that_had_ended_is_taken_as_it_was(tmp_path: Path) -> None:
 
     questions = [Question(str(n), f"{n}", "what?", "ab"[n]) for n in range(2)]
     table = QuestionTable(questions, np.full((2, 2), 1, np.int32), np.array([0, 1], np.int32))
-    features = HeldFeatures({str(n): np.full((3, 4), n, np.float32) for n in range(2)})
+    features = held_features({str(n): np.full((3, 4), n, np.float32) for n in range(2)})
     sizes = ModelConfig(projection=4, frame_units=4, question_units=4, dense_units=4)
     networks, results = [], []
     for _ in range(2):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _BAR_WIDTH = 24
 # A clip that is not there, or is no clip at all, is a mistake in the command line.
-_MISTAKES = ("missing", "not_a_file", "unreadable", "empty", "not_a_video")
+_MISTAKES = ("missing", "forbidden", "not_a_file", "unreadable", "empty", "not_a_video")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

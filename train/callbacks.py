@@ -1,6 +1,7 @@
 """Keras callbacks of the training loop: the best epoch, and the progress line.
 
-They hang on Keras' `CallbackList` beside TensorBoard's and any other.
+`PlateauRate` and `AnswerSample` serve --lr-schedule plateau and TensorBoard. All hang on Keras'
+`CallbackList` beside TensorBoard's and any other.
 """
 
 from __future__ import annotations
@@ -9,15 +10,24 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, TextIO
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 import keras
 import numpy as np
 
+from features.questions import Question
+from train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from train.predicting import Predictions
+
 _BAR_EVERY_S = 0.2
 _LINE_EVERY_S = 5.0
 _BAR_WIDTH = 20
+_TIMES = ("step_ms", "input_wait_ms")  # a repeated run has others, and equal rows otherwise
+_PLATEAU_FACTOR = 0.5
+_SAMPLE = 8
 
 
 class BestEpoch(keras.callbacks.Callback):
@@ -62,6 +72,59 @@ class BestEpoch(keras.callbacks.Callback):
             network.set_weights(self.weights)
 
 
+class PlateauRate(keras.callbacks.Callback):
+    """With the schedule "plateau": halve the learning rate after a third of the patience without
+    a lower validation loss. Unlike Keras' ReduceLROnPlateau its state survives a kill."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
+        self._active = config.lr_schedule == "plateau"
+        self._patience = max(1, config.patience // 3)
+        self.waited, self.loss = 0, float("inf")
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        loss = float((logs or {})["val_loss"])
+        if loss < self.loss:
+            self.waited, self.loss = 0, loss
+            return
+        self.waited += 1
+        if self._active and self.waited >= self._patience:
+            self.waited, optimizer = 0, self.model.optimizer
+            rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+            optimizer.learning_rate = rate * _PLATEAU_FACTOR
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold; the rate itself is among the optimizer's."""
+        return {"waited": self.waited, "loss": self.loss}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.waited, self.loss = state["waited"], state["loss"]
+
+
+class AnswerSample:
+    """Write a few questions with the answers given and wanted as text to TensorBoard."""
+
+    def __init__(self, folder: str, questions: Sequence[Question], answers: Sequence[str]) -> None:
+        import tensorflow as tf
+
+        self._writer = tf.summary.create_file_writer(folder)
+        self._answers = answers
+        step = max(1, len(questions) // _SAMPLE)
+        self._asked = list(enumerate(questions))[::step][:_SAMPLE]
+
+    def __call__(self, epoch: int, predictions: Predictions) -> None:
+        import tensorflow as tf
+
+        lines = ["| video | question | answered | wanted |", "|---|---|---|---|"]
+        for number, question in self._asked:
+            said = self._answers[int(predictions.chosen[number])]
+            cells = (question.video_id, question.question, said, str(question.answer))
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        with self._writer.as_default():
+            tf.summary.text("answers", "\n".join(lines), step=epoch)
+        self._writer.flush()
+
+
 class ProgressLine(keras.callbacks.Callback):
     """Say on stderr how far training is: a bar on a terminal, else a line now and then."""
 
@@ -75,7 +138,7 @@ class ProgressLine(keras.callbacks.Callback):
         self._stream = stream or sys.stderr
         self._bar = self._stream.isatty()
         self._start = self._said = time.monotonic()
-        self._validated = ""
+        self._validated = self._times = ""
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._epoch = epoch
@@ -89,6 +152,14 @@ class ProgressLine(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         logs = logs or {}
         self._validated = f"val acc {logs['val_accuracy']:.3f}" if "val_accuracy" in logs else ""
+        if "step_ms" in logs:
+            waited = logs["input_wait_ms"] / max(logs["step_ms"], 1e-9)
+            self._times = f"{logs['step_ms']:.1f} ms a step, {waited:.1%} of it waiting for input"
+        if not self._bar and logs:
+            text = f"epoch {epoch + 1}/{self._epochs}, loss {logs['loss']:.3f}"
+            parts = [f"{self._label}: {text}", self._validated, self._times]
+            self._stream.write("train: " + ", ".join(part for part in parts if part) + "\n")
+            self._stream.flush()
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         if self._bar:
@@ -101,7 +172,7 @@ class ProgressLine(keras.callbacks.Callback):
         step = min(self._done + self._made, total)
         left_s = (self._said - self._start) / max(self._made, 1) * (total - step)
         parts = [f"epoch {self._epoch + 1}/{self._epochs}", f"step {step}/{total}", loss]
-        parts += [self._validated, f"at most {left_s:.0f} s left"]
+        parts += [self._validated, self._times, f"at most {left_s:.0f} s left"]
         text = f"{self._label}: " + ", ".join(part for part in parts if part)
         if self._bar:
             filled = round(_BAR_WIDTH * step / max(total, 1))
@@ -123,7 +194,7 @@ class HistoryRows(keras.callbacks.Callback):
         self.rows: list[dict[str, Any]] = []
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        numbers = {name: float(value) for name, value in (logs or {}).items()}
+        numbers = {name: float(value) for name, value in (logs or {}).items() if name not in _TIMES}
         self.rows.append({"model": self.label, "epoch": epoch + 1, **numbers})
 
     def text(self) -> str:

@@ -1,6 +1,6 @@
 """Checkpoints of a training run: everything that the next step depends on.
 
-Network (with the state of its dropout), optimizer, best weights, running sums, and as JSON the
+Network, optimizer, best weights, running sums, and as JSON the
 epoch, the step within it (with seed and epoch that is the place in the data), history and the best
 epoch. A run restored from one does the same steps as a run that was never stopped.
 """
@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from features.errors import JobError
+from train.workers import Workers
 
 _KEEP = 2
 
@@ -45,8 +46,9 @@ class RunCheckpoints:
         network: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         sums: Iterable[tf.Variable],
+        workers: Workers,
     ) -> None:
-        self._json = JsonState()
+        self._workers, self._json = workers, JsonState()
         self._best = [tf.Variable(weight, trainable=False) for weight in network.get_weights()]
         # Names by place: Keras' own count up with every layer the process ever made.
         network_variables = {
@@ -54,14 +56,19 @@ class RunCheckpoints:
             for number, layer in enumerate(network.layers)
             for part, variable in enumerate(layer.variables)
         }
+        optimizer_variables = [variable.value for variable in optimizer.variables]
+        self._variables = [
+            *network_variables.values(), *optimizer_variables, *self._best, *sums
+        ]  # fmt: skip
         self._checkpoint = tf.train.Checkpoint(
             network=network_variables,
-            optimizer=[variable.value for variable in optimizer.variables],
+            optimizer=optimizer_variables,
             best=self._best,
             sums=list(sums),
             state=self._json,
         )
-        self._manager = tf.train.CheckpointManager(
+        # Workers other than the chief need not even see the folder.
+        self._manager: Any = workers.is_chief and tf.train.CheckpointManager(
             self._checkpoint, str(folder), max_to_keep=_KEEP, checkpoint_name="step"
         )
 
@@ -83,12 +90,25 @@ class RunCheckpoints:
             ) from err
 
     def restore(self) -> tuple[dict[str, Any], list[np.ndarray] | None] | None:
-        """Return (state, best weights) after restoring the newest readable checkpoint, or None."""
+        """Return (state, best weights) after restoring the newest readable checkpoint, or None.
+
+        The chief reads; the others get from it what it read.
+        """
+        state = self._workers.do_on_chief(self._read_newest)
+        if state is None:
+            return None
+        if self._workers.count > 1:
+            for variable in self._variables:
+                value = self._workers.from_chief(variable.numpy())
+                variable.assign(tf.cast(value, variable.dtype))
+        best = [variable.numpy() for variable in self._best]
+        return state, best if state.get("has_best") else None
+
+    def _read_newest(self) -> dict[str, Any] | None:
         for path in reversed(self._manager.checkpoints):
             try:
                 self._checkpoint.restore(path).assert_consumed()
             except (tf.errors.OpError, AssertionError, ValueError):
                 continue  # damaged: the one before it repeats a few steps more
-            best = [variable.numpy() for variable in self._best]
-            return self._json.fields, best if self._json.fields.get("has_best") else None
+            return self._json.fields
         return None

@@ -8,7 +8,8 @@ from typing import Any
 from features.errors import UsageError
 
 MODEL_KINDS = ("lstm", "order_blind", "question_only")
-LR_SCHEDULES = ("constant", "cosine")
+LR_SCHEDULES = ("constant", "cosine", "plateau")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +44,19 @@ class ModelConfig:
 class TrainConfig:
     """How to train. `batch_size` is the global batch, whatever the number of replicas.
 
-    `patience` counts epochs without a better validation score. `checkpoint_every_s` bounds what a
-    kill can cost; `memory_bytes` is how many bytes of features may be held, beyond which they are
-    streamed from the shards in every epoch.
+    `warmup_epochs` belongs to the cosine. `precision` bfloat16 computes in that and keeps weights
+    in float32; unlike float16 it needs no scaling of the loss. `patience` counts epochs without a
+    better validation score. `checkpoint_every_s` bounds what a kill can cost; `memory_bytes` is how
+    many bytes of features may be held, beyond which they are read from the shards in every epoch;
+    `shuffle_bytes` is what a shuffle may hold of them.
     """
 
     epochs: int = 60
     batch_size: int = 32
     learning_rate: float = 2e-3
     lr_schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    precision: str = "float32"
     weight_decay: float = 0.2
     clip_norm: float = 1.0
     label_smoothing: float = 0.05
@@ -60,15 +65,24 @@ class TrainConfig:
     max_unmatched_ratio: float = 0.2
     checkpoint_every_s: float = 20.0
     memory_bytes: int = 2**31
+    shuffle_bytes: int = 2**28
 
     def __post_init__(self) -> None:
         names = ("epochs", "batch_size", "learning_rate", "clip_norm", "patience", "memory_bytes")
-        _check_positive(self, names)
+        _check_positive(self, (*names, "shuffle_bytes"))
         _check_share(self, ("label_smoothing", "max_unmatched_ratio"))
         if self.weight_decay < 0:
             raise UsageError("--weight-decay is negative", got=self.weight_decay)
         if self.seed < 0:
             raise UsageError("--seed is negative", got=self.seed)
+        if self.warmup_epochs < 0 or (self.warmup_epochs and self.lr_schedule != "cosine"):
+            raise UsageError(
+                "--warmup-epochs belongs to --lr-schedule cosine and is not negative",
+                got=f"{self.warmup_epochs} with {self.lr_schedule}",
+            )
+        if self.precision not in PRECISIONS:
+            expected = " | ".join(PRECISIONS)
+            raise UsageError("no such --precision", got=self.precision, expected=expected)
         if self.lr_schedule not in LR_SCHEDULES:
             expected = " | ".join(LR_SCHEDULES)
             raise UsageError("no such --lr-schedule", got=self.lr_schedule, expected=expected)

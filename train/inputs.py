@@ -1,43 +1,42 @@
 """The input pipeline: cached features joined with questions, as batches padded on the right.
 
-Features of the videos that have questions are held in memory when they fit the budget, as stored
-(`HeldFeatures`); otherwise every epoch streams them from the shards (`StreamedFeatures`). Either
-way a batch is
+A batch is
 
-    {"features": float32[b, n, d], "words": int32[b, l], "answer": int32[b],
-     "weight": float32[b], "index": int64[b]}
+    {"features": float[b, n, d], "words": int32[b, l], "answer": int32[b],
+     "weight": float32[b], "index": int64[b], "place": int32[b]}
 
-with b always the global batch size: missing rows at the end have index -1 and weight 0. `weight` is
-one over the number of real rows of the global batch, so that the sum of weight × loss over any
-number of replicas is the batch's mean loss. The order follows from seed and epoch alone.
+with features in the cache's own float16 or float32: they become float32 on the device.
+
+The order of an epoch and what is in each global batch follow from seed and epoch alone
+(`train.order`); of a global batch each replica gets the rows of its own lanes, padded to the
+longest clip of the *global* batch. `weight` is one over the number of real rows of the global
+batch, so that the sum of weight × loss over any number of replicas is the batch's mean loss. Rows
+that only fill up have index -1 and weight 0. `place` is the row's place in the global batch, from
+which dropout takes its noise (`train.row_noise`).
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from features.questions import Question
+from train.clips import Clips, HeldClips, LocalShards, ShardClips, ShardFiles, find_places
+from train.order import NO_ROW, Ints, Plan, Stored, plan_epoch
 from train.vocabulary import AnswerVocabulary
 
-_PREFETCH = 4
-_SHUFFLE_BYTES = 2**28
-_NO_ROW = -1
+if TYPE_CHECKING:
+    from features.cache import Cache
+
+SHUFFLE_BYTES = 2**28
 
 Batch = Mapping[str, Any]
-
-
-class Cache(Protocol):
-    """What training needs of `features.cache.Cache`."""
-
-    def __iter__(self) -> Iterator[Any]: ...
-
-    def dataset(self, *, shuffle_seed: int | None = None) -> tf.data.Dataset: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,137 +60,165 @@ class QuestionTable:
         return len(self.questions)
 
 
-class Features(Protocol):
-    """A source of batches; `width` is d."""
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Which replicas this process feeds: `first` and the `local` ones after it, of `replicas`."""
 
-    width: int
-
-    def training_batches(
-        self, table: QuestionTable, *, batch_size: int, seed: int, epoch: int, skip: int = 0
-    ) -> tf.data.Dataset: ...
-
-    def batches(self, table: QuestionTable, *, batch_size: int) -> tf.data.Dataset: ...
+    first: int = 0
+    local: int = 1
+    replicas: int = 1
 
 
 def steps_per_epoch(table: QuestionTable, batch_size: int) -> int:
     return -(-len(table) // batch_size)
 
 
-class HeldFeatures:
-    """Features in memory, one flat array in the cache's dtype: float[frames, d]."""
+class Features:
+    """Features of the videos that have questions, as batches; `width` is d."""
 
-    def __init__(self, clips: Mapping[str, NDArray[Any]]) -> None:
-        """`clips` is video_id → float[n, d]."""
-        self._place = {video_id: number for number, video_id in enumerate(clips)}
-        flat = np.concatenate(list(clips.values()))
-        self.width = int(flat.shape[1])
-        lengths = [len(clip) for clip in clips.values()]
-        # On the host: a batch travels to the device, never the whole cache.
-        with tf.device("cpu:0"):
-            self._clips = tf.RaggedTensor.from_row_lengths(tf.constant(flat), lengths)
+    def __init__(
+        self,
+        video_ids: Sequence[str],
+        stored: Stored,
+        clips: Clips,
+        *,
+        width: int,
+        dtype: Any,
+        share: Share = Share(),
+        shuffle_bytes: int = SHUFFLE_BYTES,
+    ) -> None:
+        """`video_ids` are in the order of `stored`; batches have features of `dtype`."""
+        self.width, self.stored, self.clips, self.share = width, stored, clips, share
+        self._dtype = np.dtype(dtype)
+        self._number = {video_id: number for number, video_id in enumerate(video_ids)}
+        self._shuffle_bytes = shuffle_bytes
+
+    def number(self, video_id: str) -> int:
+        """Return the number by which `clips` knows the video."""
+        return self._number[video_id]
 
     def training_batches(
         self, table: QuestionTable, *, batch_size: int, seed: int, epoch: int, skip: int = 0
-    ) -> tf.data.Dataset:
-        """Return epoch `epoch` in its own order, without its first `skip` batches."""
-        order = np.random.default_rng([seed, epoch]).permutation(len(table))
-        return self._batches(table, order, batch_size, skip)
+    ) -> Iterator[Batch]:
+        """Yield epoch `epoch` in its own order, without its first `skip` batches.
 
-    def batches(self, table: QuestionTable, *, batch_size: int) -> tf.data.Dataset:
-        """Return every question once, in the table's order."""
-        return self._batches(table, np.arange(len(table)), batch_size, 0)
+        For each step there is one batch per local replica, one after the other.
+        """
+        return self._batches(table, batch_size, skip, [seed, epoch])
+
+    def batches(self, table: QuestionTable, *, batch_size: int) -> Iterator[Batch]:
+        """Yield this process's questions once, in order of place; "index" says which."""
+        return self._batches(table, batch_size, 0, None)
 
     def _batches(
-        self, table: QuestionTable, order: NDArray[np.int64], batch_size: int, skip: int
-    ) -> tf.data.Dataset:
-        missing = -len(order) % batch_size
-        index = np.concatenate([order, np.full(missing, _NO_ROW, order.dtype)])
-        index = index.reshape(-1, batch_size)[skip:]
-        video = np.array([self._place[q.video_id] for q in table.questions], np.int64)
-        with tf.device("cpu:0"):
-            columns = [tf.constant(column) for column in (video, table.words, table.answer)]
-
-        def assemble(index: tf.Tensor) -> dict[str, tf.Tensor]:
-            row = tf.maximum(index, 0)
-            video, words, answer = (tf.gather(column, row) for column in columns)
-            features = tf.gather(self._clips, video).to_tensor()
-            return _batch(index, features, words, answer, width=self.width)
-
-        dataset = tf.data.Dataset.from_tensor_slices(index.astype(np.int64))
-        return dataset.map(assemble, num_parallel_calls=2).prefetch(_PREFETCH)
-
-
-class StreamedFeatures:
-    """Features read from the shards in every epoch; memory is bounded by a shuffle buffer."""
-
-    def __init__(self, cache: Cache, *, width: int, frames: float) -> None:
-        """`frames` is how many a clip has on average; it sizes the shuffle buffer."""
-        self._cache, self.width = cache, width
-        self._buffer = max(2, int(_SHUFFLE_BYTES / (4 * width * max(frames, 1))))
-
-    def training_batches(
-        self, table: QuestionTable, *, batch_size: int, seed: int, epoch: int, skip: int = 0
-    ) -> tf.data.Dataset:
-        """Return epoch `epoch` in its own order, without its first `skip` batches."""
-        mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-        rows = self._rows(table, seed=mixed).shuffle(
-            self._buffer, seed=mixed, reshuffle_each_iteration=False
+        self, table: QuestionTable, batch_size: int, skip: int, seed: Sequence[int] | None
+    ) -> Iterator[Batch]:
+        video = np.array([self._number[q.video_id] for q in table.questions], np.int64)
+        plan = plan_epoch(
+            self.stored,
+            video,
+            batch_size=batch_size,
+            window_bytes=self._shuffle_bytes,
+            frame_bytes=self.width * self._dtype.itemsize,
+            seed=seed,
         )
-        return self._batches(table, rows, batch_size, skip)
-
-    def batches(self, table: QuestionTable, *, batch_size: int) -> tf.data.Dataset:
-        """Return every question once, in the cache's order; "index" says which."""
-        return self._batches(table, self._rows(table, seed=None), batch_size, 0)
-
-    def _rows(self, table: QuestionTable, *, seed: int | None) -> tf.data.Dataset:
-        """Return one element per question: (index int64, features float[n, d])."""
-        of_video: dict[str, list[int]] = {}
-        for number, question in enumerate(table.questions):
-            of_video.setdefault(question.video_id, []).append(number)
-        ids = list(of_video)
-        keys = tf.lookup.KeyValueTensorInitializer(tf.constant(ids), tf.range(len(ids)))
-        places = tf.lookup.StaticHashTable(keys, default_value=-1)
-        numbers = tf.ragged.constant([of_video[video_id] for video_id in ids], tf.int64)
-
-        def known(clip: Batch) -> tf.Tensor:
-            return places.lookup(clip["video_id"]) >= 0
-
-        def ask(clip: Batch) -> tf.data.Dataset:
-            asked = tf.data.Dataset.from_tensor_slices(numbers[places.lookup(clip["video_id"])])
-            return asked.map(lambda index: (index, clip["features"]))
-
-        clips = self._cache.dataset(shuffle_seed=seed).filter(known)
-        if seed is not None:
-            clips = clips.shuffle(self._buffer, seed=seed, reshuffle_each_iteration=False)
-        return clips.flat_map(ask)
-
-    def _batches(
-        self, table: QuestionTable, rows: tf.data.Dataset, batch_size: int, skip: int
-    ) -> tf.data.Dataset:
-        words, answer = tf.constant(table.words), tf.constant(table.answer)
-
-        def assemble(index: tf.Tensor, features: tf.Tensor) -> dict[str, tf.Tensor]:
-            missing = batch_size - tf.shape(index)[0]
-            index = tf.pad(index, [[0, missing]], constant_values=_NO_ROW)
-            features = tf.pad(features, [[0, missing], [0, 0], [0, 0]])
-            row = tf.maximum(index, 0)
-            words_of, answer_of = tf.gather(words, row), tf.gather(answer, row)
-            return _batch(index, features, words_of, answer_of, width=self.width)
-
-        padded = rows.padded_batch(batch_size, padded_shapes=([], [None, self.width]))
-        return padded.skip(skip).map(assemble).prefetch(1)
+        share = self.share
+        used = (table.words != 0).sum(axis=1)
+        replica = self.stored.replica(self.stored.lane[video], replicas=share.replicas)
+        ours = (replica >= share.first) & (replica < share.first + share.local)
+        coming = _Coming(plan, skip, video, ours, self.clips)
+        for step in range(skip, len(plan.rows)):
+            rows = plan.rows[step]
+            weight = 1 / max(int(np.count_nonzero(rows >= 0)), 1)
+            for number in range(share.first, share.first + share.local):
+                places = np.flatnonzero((rows >= 0) & (replica[rows] == number))
+                size = batch_size if share.replicas == 1 else max(len(places), 1)
+                clips = [coming.take(int(video[row])) for row in rows[places]]
+                shape = (size, max(int(plan.frames[step]), 1), self.width)
+                batch = _assemble(table, rows[places], clips, shape, self._dtype)
+                batch["words"] = batch["words"][:, : max(int(used[rows].max()), 1)]
+                batch["weight"] = (batch["index"] >= 0) * np.float32(weight)
+                batch["place"][: len(places)] = places
+                with tf.device("cpu:0"):
+                    yield {name: tf.convert_to_tensor(column) for name, column in batch.items()}
 
 
-def _batch(
-    index: tf.Tensor, features: tf.Tensor, words: tf.Tensor, answer: tf.Tensor, *, width: int
-) -> dict[str, tf.Tensor]:
-    real = tf.cast(index >= 0, tf.float32)
-    used = tf.reduce_max(tf.reduce_sum(tf.cast(words != 0, tf.int32), axis=1))
-    features = tf.ensure_shape(tf.cast(features, tf.float32), [None, None, width])
+def _assemble(
+    table: QuestionTable,
+    rows: NDArray[np.int64],
+    clips: Sequence[NDArray[Any]],
+    shape: tuple[int, int, int],
+    dtype: Any,
+) -> dict[str, NDArray[Any]]:
+    """Return a batch of `shape` (b, n, d) with `rows` at its beginning; weights are left to do."""
+    index = np.full(shape[0], NO_ROW, np.int64)
+    index[: len(rows)] = rows
+    features = np.zeros(shape, dtype)
+    for row, clip in enumerate(clips):
+        features[row, : len(clip)] = clip
+    asked = np.maximum(index, 0)
     return {
         "features": features,
-        "words": words[:, :used],
-        "answer": answer,
-        "weight": real / tf.reduce_sum(real),
+        "words": table.words[asked],
+        "answer": table.answer[asked],
+        "weight": np.zeros(shape[0], np.float32),
         "index": index,
+        "place": np.zeros(shape[0], np.int32),
     }
+
+
+class _Coming:
+    """Reads a video when its first row is wanted and holds it until its last: within a window of
+    the shuffle the rows of a video lie close together."""
+
+    def __init__(self, plan: Plan, skip: int, video: Ints, ours: NDArray[np.bool_], clips: Clips):
+        rows = plan.rows[skip:].reshape(-1)
+        rows = rows[rows >= 0]
+        wanted = video[rows[ours[rows]]]
+        self._uses, self._clips = collections.Counter(wanted.tolist()), clips
+        self._held: dict[int, NDArray[Any]] = {}
+        clips.announce(np.array(list(self._uses), np.int64))  # in order of first use
+
+    def take(self, number: int) -> NDArray[Any]:
+        if number not in self._held:
+            self._held[number] = self._clips.read(number)
+        self._uses[number] -= 1
+        return self._held[number] if self._uses[number] else self._held.pop(number)
+
+
+def held_features(clips: Mapping[str, NDArray[Any]]) -> Features:
+    """Return features that are in memory: video_id → float[n, d]."""
+    arrays = list(clips.values())
+    stored = Stored.dealt([0] * len(arrays), [len(clip) for clip in arrays])
+    width = int(arrays[0].shape[1])
+    return Features(list(clips), stored, HeldClips(arrays), width=width, dtype=arrays[0].dtype)
+
+
+def cached_features(
+    cache: Cache,
+    video_ids: Mapping[str, Any],
+    *,
+    files: ShardFiles | None = None,
+    share: Share = Share(),
+    keep_bytes: int = 0,
+    shuffle_bytes: int = SHUFFLE_BYTES,
+) -> Features:
+    """Return the features of `video_ids`, read from the shards of `cache` (or staged `files`)."""
+    places = find_places(cache, video_ids)
+    names = {shard: number for number, shard in enumerate(sorted({p.shard for p in places}))}
+    stored = Stored.dealt(
+        [names[place.shard] for place in places],
+        [place.rows for place in places],
+        replicas=share.replicas,
+    )
+    width = cache.feature_dim or 0
+    clips = ShardClips(places, files or LocalShards(cache.path), keep_bytes=keep_bytes)
+    return Features(
+        [place.video_id for place in places],
+        stored,
+        clips,
+        width=width,
+        dtype=np.float16 if cache.spec.dtype == "float16" else np.float32,
+        share=share,
+        shuffle_bytes=shuffle_bytes,
+    )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from features import storage
 from features.errors import UsageError
-from features.questions import Question, join_questions, read_questions, require_answers
+from features.question_sets_reading import read_accepted
+from features.questions import VOCABULARY_HEADS, Question, join_questions, require_answers
 from train.splits import with_file_splits
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ _NAMED = 5
 class JoinedQuestions:
     """`questions` have an answer and a video of the cache; the rest is counted.
 
-    `file_hashes` are the SHA-256 of the files, in the order given; `frames` maps the videos of
-    `questions` to their number of rows; `cache_digest` changes with any video of the cache.
+    `file_hashes` are the SHA-256 of the files (and the mapping), in the order given; `frames` maps
+    the videos of `questions` to their number of rows; `cache_digest` changes with any video of the
+    cache.
     """
 
     questions: list[Question]
@@ -36,24 +38,33 @@ class JoinedQuestions:
     cache_digest: str
 
 
-def read_files(paths: Sequence[str]) -> tuple[list[Question], int, tuple[str, ...]]:
+def read_files(
+    paths: Sequence[str], *, set_name: str | None = None, mapping: str | None = None
+) -> tuple[list[Question], int, tuple[str, ...]]:
     """Return (questions with answers, how many had none, the SHA-256 of each file)."""
-    files = [(path, read_questions(path)) for path in paths]
+    accepted = read_accepted(paths, set_name=set_name, mapping=mapping, heads=VOCABULARY_HEADS)
+    files = [(file.path, file.questions) for file in accepted]
     count = sum(len(questions) for _, questions in files)
     answered = [(path, require_answers(questions, path)) for path, questions in files]
     questions = with_file_splits(answered)
-    hashes = tuple(hashlib.sha256(storage.read_bytes(path)).hexdigest() for path in paths)
+    read = [*paths, mapping] if mapping is not None else paths
+    hashes = tuple(hashlib.sha256(storage.read_bytes(path)).hexdigest() for path in read)
     return questions, count - len(questions), hashes
 
 
 def join_cache(
-    paths: Sequence[str], cache: Cache, *, max_unmatched_ratio: float
+    paths: Sequence[str],
+    cache: Cache,
+    *,
+    max_unmatched_ratio: float,
+    set_name: str | None = None,
+    mapping: str | None = None,
 ) -> JoinedQuestions:
     """Read the question files and keep what the cache can answer.
 
     Raises UsageError when more than `max_unmatched_ratio` of the questions have no video there.
     """
-    questions, without_answer, hashes = read_files(paths)
+    questions, without_answer, hashes = read_files(paths, set_name=set_name, mapping=mapping)
     columns = cache.table(columns=["video_id", "state", "key", "rows"]).to_pydict()
     rows = list(zip(*(columns[name] for name in ("video_id", "state", "key", "rows")), strict=True))
     frames = {video_id: count for video_id, state, _, count in rows if state == "done"}

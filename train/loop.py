@@ -3,33 +3,36 @@
 Keras' `fit` does not work under MultiWorkerMirroredStrategy (Keras issue 20585), so the loop is our
 own: `strategy.run` of one step, the loss scaled by the global batch (the weights in a batch, see
 `train.inputs`), Keras' callbacks through `CallbackList`, and checkpoints at exact steps. With the
-same seed a run that was killed and started again makes the same steps as one that was not.
+same seed a run that was killed and started again makes the same steps as one that was not, and
+several workers make the same steps as one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
+import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from features.errors import JobError
-from train.callbacks import BestEpoch, HistoryRows, ProgressLine
+from train.callbacks import BestEpoch, HistoryRows, PlateauRate, ProgressLine
 from train.checkpoint import RunCheckpoints
 from train.config import TrainConfig
 from train.inputs import Batch, Features, QuestionTable, steps_per_epoch
-from train.stopping import StopRequest
-from train.vocabulary import OUTSIDE
-
-_TINY = 1e-7
+from train.optimizer import make_optimizer
+from train.predicting import Judge, Predictions, network_inputs
+from train.prefetch import Prefetched
+from train.row_noise import Rows, noise_of, use_row_noise
+from train.stopping import StopRequest, TrainingStopped
+from train.workers import Workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,28 +62,20 @@ def fit(
     stop: StopRequest,
     label: str = "model",
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    strategy: tf.distribute.Strategy | None = None,
+    on_judged: Callable[[int, Predictions], None] | None = None,
+    workers: Workers | None = None,
 ) -> FitResult:
     """Train `network`, from `folder`'s newest checkpoint if there is one; leave its best weights.
 
     Raises TrainingStopped after saving when `stop` is set, JobError when it cannot save.
     """
-    run = _Run(network, data, config, folder, strategy or tf.distribute.get_strategy(), label)
+    run = _Run(network, data, config, folder, workers or Workers(), label)
+    run.on_judged = on_judged
     run.restore()
     if not run.finished:
         run.train(stop, callbacks)
     run.best.use_best(network)
     return FitResult(run.history.rows, run.best.epoch + 1, run.step)
-
-
-def make_optimizer(config: TrainConfig, *, steps: int) -> keras.optimizers.Optimizer:
-    """Return Adam with decoupled weight decay; `steps` is how many the whole run may make."""
-    rate: Any = config.learning_rate
-    if config.lr_schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, decay_steps=max(steps, 1), alpha=0.05)
-    return keras.optimizers.Adam(
-        rate, weight_decay=config.weight_decay or None, global_clipnorm=config.clip_norm
-    )
 
 
 class _Run:
@@ -92,27 +87,32 @@ class _Run:
         data: FitData,
         config: TrainConfig,
         folder: Path,
-        strategy: tf.distribute.Strategy,
+        workers: Workers,
         label: str,
     ) -> None:
         self.network, self.data, self.config = network, data, config
-        self.strategy, self.label = strategy, label
+        self.workers, self.strategy, self.label = workers, workers.strategy, label
         self.steps_per_epoch = steps_per_epoch(data.train, config.batch_size)
-        with strategy.scope():
-            self.optimizer = make_optimizer(config, steps=config.epochs * self.steps_per_epoch)
+        use_row_noise(network)
+        with self.strategy.scope():
+            self.optimizer = make_optimizer(config, steps_per_epoch=self.steps_per_epoch)
             self.optimizer.build(network.trainable_variables)
             network.compile(optimizer=self.optimizer)  # callbacks look for it there
-            self.sums = [tf.Variable(0.0, trainable=False) for _ in range(3)]
+        # Of the epoch so far, over all replicas: loss, right answers, rows.
+        self.sums = tf.Variable(tf.zeros(3, tf.float64), trainable=False)
         self.best = BestEpoch(patience=config.patience)
+        self.plateau = PlateauRate(config)
         self.history = HistoryRows(label)
+        self.on_judged: Callable[[int, Predictions], None] | None = None
         self.checkpoints = RunCheckpoints(
-            folder, network=network, optimizer=self.optimizer, sums=self.sums
+            folder, network=network, optimizer=self.optimizer, sums=[self.sums], workers=workers
         )
         self.epoch = self.place = self.step = 0
         self.finished = False
         self._saved = time.monotonic()
+        self._ahead: Prefetched[list[Batch]] | None = None  # the next epoch's batches
         self._train_step = self._make_train_step()
-        self._judge = Judge(network, data.features, batch_size=config.batch_size)
+        self._judge = Judge(network, data.features, batch_size=config.batch_size, workers=workers)
 
     def restore(self) -> None:
         restored = self.checkpoints.restore()
@@ -123,8 +123,13 @@ class _Run:
         self.step, self.finished = state["step"], state["finished"]
         self.history.rows = state["history"]
         self.best.restore(state["best"], best_weights)
+        self.plateau.restore(state["plateau"])
 
     def save(self) -> None:
+        """Write a checkpoint; only the chief does, and no other worker is needed for it."""
+        self._saved = time.monotonic()
+        if not self.workers.is_chief:
+            return
         state = {
             "epoch": self.epoch,
             "place": self.place,
@@ -132,61 +137,96 @@ class _Run:
             "finished": self.finished,
             "history": self.history.rows,
             "best": self.best.state(),
+            "plateau": self.plateau.state(),
         }
         number = self.step * 2 + self.finished  # the finished state follows its last step
         self.checkpoints.save(state, self.best.weights, number=number)
         self._saved = time.monotonic()
 
     def train(self, stop: StopRequest, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-        progress = ProgressLine(
-            self.label, epochs=self.config.epochs, steps=self.steps_per_epoch, done=self.step
-        )
         # The best epoch and the row come first: others may read them.
-        heard = keras.callbacks.CallbackList(
-            [self.best, self.history, progress, *callbacks],
-            model=self.network,
-            epochs=self.config.epochs,
-            steps=self.steps_per_epoch,
+        heard: list[keras.callbacks.Callback] = [self.best, self.plateau, self.history]
+        if self.workers.is_chief:
+            progress = ProgressLine(
+                self.label, epochs=self.config.epochs, steps=self.steps_per_epoch, done=self.step
+            )
+            heard += [progress, *callbacks]
+        listeners = keras.callbacks.CallbackList(
+            heard, model=self.network, epochs=self.config.epochs, steps=self.steps_per_epoch
         )
         self.network.stop_training = self.best.waited >= self.config.patience
-        heard.on_train_begin()
+        listeners.on_train_begin()
         with contextlib.ExitStack() as last:
-            last.callback(heard.on_train_end)
+            last.callback(listeners.on_train_end)
+            last.callback(self._drop_ahead)
             while self.epoch < self.config.epochs and not self.network.stop_training:
-                self._train_epoch(heard, stop)
+                self._train_epoch(listeners, stop)
             self.finished = True
             self.save()
 
     def _train_epoch(self, heard: keras.callbacks.CallbackList, stop: StopRequest) -> None:
         heard.on_epoch_begin(self.epoch)
+        started, before, stops = time.perf_counter(), self.place, None
+        with self._ahead or Prefetched(
+            functools.partial(self._steps, self.epoch, self.place)
+        ) as steps:
+            self._ahead = None
+            for batches in steps:
+                self._check_stop(stop, stops)
+                heard.on_train_batch_begin(self.place)
+                asked = tf.constant(float(stop.signal_number is not None))
+                loss, stops = self._train_step(
+                    self.workers.per_replica(batches), tf.constant(self.step), asked
+                )
+                self.place, self.step = self.place + 1, self.step + 1
+                heard.on_train_batch_end(self.place - 1, {"loss": loss})
+                if time.monotonic() - self._saved >= self.config.checkpoint_every_s:
+                    self.save()
+            self._check_stop(stop, stops)
+            times = self._times(started, steps.waited_s, self.place - before)
+        if self.epoch + 1 < self.config.epochs:  # read on while this epoch is judged
+            self._ahead = Prefetched(functools.partial(self._steps, self.epoch + 1, 0))
+        heard.on_epoch_end(self.epoch, self._epoch_logs() | times)
+        self.epoch, self.place = self.epoch + 1, 0
+        self.sums.assign(tf.zeros_like(self.sums))
+
+    def _drop_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def _steps(self, epoch: int, skip: int) -> Iterator[list[Batch]]:
+        """Yield the batches of each step that is left of an epoch, one per local replica."""
         batches = self.data.features.training_batches(
             self.data.train,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
-            epoch=self.epoch,
-            skip=self.place,
+            epoch=epoch,
+            skip=skip,
         )
-        for batch in self.strategy.experimental_distribute_dataset(batches):
-            self._check_stop(stop)
-            heard.on_train_batch_begin(self.place)
-            loss = self._train_step(batch)
-            self.place, self.step = self.place + 1, self.step + 1
-            heard.on_train_batch_end(self.place - 1, {"loss": loss})
-            if time.monotonic() - self._saved >= self.config.checkpoint_every_s:
-                self.save()
-        self._check_stop(stop)
-        heard.on_epoch_end(self.epoch, self._epoch_logs())
-        self.epoch, self.place = self.epoch + 1, 0
-        for variable in self.sums:
-            variable.assign(0.0)
+        for first in batches:
+            yield [first, *(next(batches) for _ in range(self.workers.local_replicas - 1))]
 
-    def _check_stop(self, stop: StopRequest) -> None:
-        if stop.signal_number is not None:
-            self.save()
-            stop.check()
+    def _times(self, started: float, waited_s: float, steps: int) -> dict[str, float]:
+        self.sums.numpy()  # waits for the device
+        spent_s = time.perf_counter() - started
+        return {
+            "step_ms": 1000 * spent_s / max(steps, 1),
+            "input_wait_ms": 1000 * waited_s / max(steps, 1),
+        }
+
+    def _check_stop(self, stop: StopRequest, stops: tf.Tensor | None) -> None:
+        """Save and stop when this process was asked to, or, at the same step, any other was."""
+        if self.workers.count > 1:
+            if stops is None or not float(stops):
+                return
+        elif stop.signal_number is None:
+            return
+        self.save()
+        self.workers.sum(0.0)  # the chief has saved
+        raise TrainingStopped(stop.signal_number or signal.SIGTERM)
 
     def _epoch_logs(self) -> dict[str, float]:
-        loss, right, rows = (float(variable.numpy()) for variable in self.sums)
+        loss, right, rows = self.sums.numpy().tolist()
         if not math.isfinite(loss):
             raise JobError(
                 f"training diverged in epoch {self.epoch + 1}",
@@ -194,6 +234,8 @@ class _Run:
                 todo=f"a --learning-rate below {self.config.learning_rate}, with --overwrite",
             )
         judged = self._judge.predict(self.data.val)
+        if self.on_judged is not None and self.workers.is_chief:
+            self.on_judged(self.epoch, judged)
         return {
             "loss": loss / max(rows, 1),
             "accuracy": right / max(rows, 1),
@@ -203,9 +245,11 @@ class _Run:
         }
 
     def _make_train_step(self) -> Any:
-        def replica_step(batch: Batch) -> tf.Tensor:
-            with tf.GradientTape() as tape:
-                answers = self.network(_inputs(batch), training=True)
+        size, seed = self.config.batch_size, self.config.seed
+
+        def replica_step(batch: Batch, step: tf.Tensor, asked: tf.Tensor) -> tf.Tensor:
+            with noise_of(Rows(seed, step, batch["place"], size)), tf.GradientTape() as tape:
+                answers = self.network(network_inputs(batch), training=True)
                 losses = self._losses(batch["answer"], answers)
                 loss = tf.reduce_sum(losses * batch["weight"])
             gradients = tape.gradient(loss, self.network.trainable_variables)
@@ -213,14 +257,17 @@ class _Run:
             real = tf.cast(batch["index"] >= 0, tf.float32)
             chosen = tf.argmax(answers, axis=1, output_type=tf.int32)
             hits = tf.cast(chosen == batch["answer"], tf.float32)
-            for variable, value in zip(self.sums, (losses * real, hits * real, real), strict=True):
-                variable.assign_add(tf.reduce_sum(value))
-            return loss
+            sums = [tf.reduce_sum(value * real) for value in (losses, hits, tf.ones_like(real))]
+            return tf.stack([*sums, loss, asked])
 
         @tf.function(reduce_retracing=True)
-        def train_step(batch: Batch) -> tf.Tensor:
-            losses = self.strategy.run(replica_step, args=(batch,))
-            return self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+        def train_step(
+            batch: Batch, step: tf.Tensor, asked: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            parts = self.strategy.run(replica_step, args=(batch, step, asked))
+            total = self.strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
+            self.sums.assign_add(tf.cast(total[:3], tf.float64))
+            return total[3], total[4]
 
         return train_step
 
@@ -229,46 +276,3 @@ class _Run:
         return keras.losses.categorical_crossentropy(
             wanted, answers, label_smoothing=self.config.label_smoothing
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """`chosen` int64[q] is the most probable output of each question; `loss` is over answers that
-    are in the vocabulary, `accuracy` over all: an answer outside it is a wrong one."""
-
-    chosen: NDArray[np.int64]
-    loss: float
-    accuracy: float
-
-
-class Judge:
-    """Asks `network` the questions of a table; its graph is traced once."""
-
-    def __init__(self, network: keras.Model, features: Features, *, batch_size: int) -> None:
-        self._features, self._batch_size = features, batch_size
-
-        @tf.function(reduce_retracing=True)
-        def answer(inputs: Batch) -> tf.Tensor:
-            return network(inputs, training=False)
-
-        self._answer = answer
-
-    def predict(self, table: QuestionTable) -> Predictions:
-        """Return what the network says to every question of `table`, in its order."""
-        chosen = np.full(len(table), OUTSIDE, np.int64)
-        surprise = np.zeros(len(table))
-        for batch in self._features.batches(table, batch_size=self._batch_size):
-            probabilities = self._answer(_inputs(batch)).numpy()
-            real = batch["index"].numpy() >= 0
-            index, probabilities = batch["index"].numpy()[real], probabilities[real]
-            chosen[index] = probabilities.argmax(axis=1)
-            truth = probabilities[np.arange(len(index)), np.maximum(table.answer[index], 0)]
-            surprise[index] = -np.log(np.maximum(truth, _TINY))
-        known = table.answer != OUTSIDE
-        loss = float(surprise[known].mean()) if known.any() else 0.0
-        accuracy = float((chosen == table.answer)[known].sum() / max(len(table), 1))
-        return Predictions(chosen, loss, accuracy)
-
-
-def _inputs(batch: Batch) -> Mapping[str, Any]:
-    return {"features": batch["features"], "words": batch["words"]}

@@ -54,7 +54,9 @@ def _frame_branch(features: Any, config: ModelConfig, statistics: FrameStatistic
     mask = ops.greater(ops.flip(ops.cumsum(ops.flip(filled, axis=1), axis=1), axis=1), 0)
     first = ops.less_equal(ops.cumsum(ops.ones_like(filled), axis=1), 1)
     mask = ops.logical_or(mask, first)
-    scale = layers.Normalization(mean=statistics.mean, variance=statistics.variance)
+    scale = layers.Normalization(
+        mean=statistics.mean, variance=statistics.variance, dtype="float32"
+    )
     frames = ops.clip(scale(features), -config.clip_sigma, config.clip_sigma)
     # The same columns are dropped in all frames: noise that differs per frame would look like
     # movement.

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
 
 from features.errors import UsageError
-from features.questions import SPLIT_NAMES, Question
+from features.questions import Question, split_of_name
 
 SPLITS = ("train", "val", "test")
 _VAL_SHARE = 0.1
@@ -48,7 +46,7 @@ def with_file_splits(files: Sequence[tuple[str, list[Question]]]) -> list[Questi
 
     Names count only where several files were given, no row says otherwise, and one says train.
     """
-    named = [_split_of_name(path) for path, _ in files]
+    named = [split_of_name(path) for path, _ in files]
     use_names = len(files) > 1 and "train" in named
     joined = []
     for name, (_, questions) in zip(named, files, strict=True):
@@ -57,11 +55,6 @@ def with_file_splits(files: Sequence[tuple[str, list[Question]]]) -> list[Questi
                 question = dataclasses.replace(question, split=name)
             joined.append(question)
     return joined
-
-
-def _split_of_name(path: str) -> str | None:
-    words = re.split(r"[^a-z]+", PurePosixPath(path).stem.lower())
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
 
 
 def assign_splits(questions: Sequence[Question], *, seed: int) -> Splits:

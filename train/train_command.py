@@ -6,6 +6,10 @@
 vocabulary.json, metrics.json, history.jsonl and lineage.json; the figures, beside those of
 majority, question-only and order-blind, end on stdout. A run that was stopped or killed goes on
 when the same command is given again.
+
+Several replicas: `--strategy mirrored` takes this machine's GPUs; `--local-workers N` starts N
+processes here; `--strategy multi_worker` is one worker of a cluster that TF_CONFIG (or Slurm)
+describes. The global batch, the steps and the losses are the same for any number of them.
 """
 
 from __future__ import annotations
@@ -14,10 +18,14 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from features.errors import UsageError
-from train.config import LR_SCHEDULES, ModelConfig, TrainConfig
+from features.questions_command import add_format_arguments
+from train.config import LR_SCHEDULES, PRECISIONS, ModelConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from train.workers import Workers
 
 _MODEL_OPTIONS = {
     "answers": "the most answers that the model can give (the commonest of the training split)",
@@ -32,13 +40,17 @@ _TRAIN_OPTIONS = {
     "epochs": "the most epochs",
     "batch_size": "questions in a step, over all replicas",
     "learning_rate": "Adam's, at the start",
+    "warmup_epochs": "epochs in which the rate of the cosine schedule rises from 0",
     "weight_decay": "decoupled from the gradient",
+    "clip_norm": "the most that the norm of all gradients together may be",
     "patience": "epochs without a better validation before training stops",
     "seed": "of weights, order and split",
     "max_unmatched_ratio": "the share of questions that may lack a video in the cache",
     "checkpoint_every_s": "seconds between checkpoints",
-    "memory_bytes": "features beyond this are streamed from the shards in every epoch",
+    "memory_bytes": "features beyond this, per worker, are read from the shards in every epoch",
+    "shuffle_bytes": "of features that a shuffle may hold, over all workers",
 }
+_STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")  # as in train.workers
 _LABELS = {
     "order_blind": "order-blind (mean of frames)",
     "question_only": "question only",
@@ -53,8 +65,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--questions", required=True, nargs="+", action="extend", metavar="FILE",
         help="question files: .csv, .jsonl or .json with video_id, question, answer [split, type]",
     )  # fmt: skip
+    add_format_arguments(parser)
     parser.add_argument("--model", required=True, help="folder for the model")
     parser.add_argument("--lr-schedule", choices=LR_SCHEDULES, default=TrainConfig.lr_schedule)
+    parser.add_argument("--precision", choices=PRECISIONS, default=TrainConfig.precision)
+    parser.add_argument("--strategy", choices=_STRATEGIES, default="none", help="(default none)")
+    parser.add_argument(
+        "--local-workers", type=int, metavar="N", help="train with N processes on this machine"
+    )
+    parser.add_argument("--stage-dir", metavar="DIR", help="keep staged shards of a bucket there")
+    parser.add_argument(
+        "--stage-bytes", type=int, default=50 * 2**30, metavar="BYTES",
+        help="the most that staged shards may take (default 50 GiB)",
+    )  # fmt: skip
     for config, options in ((ModelConfig, _MODEL_OPTIONS), (TrainConfig, _TRAIN_OPTIONS)):
         for name, text in options.items():
             default = getattr(config, name)
@@ -74,10 +97,17 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank train --help")
     model = ModelConfig(**{name: getattr(args, name) for name in _MODEL_OPTIONS})
     train = TrainConfig(
-        lr_schedule=args.lr_schedule, **{name: getattr(args, name) for name in _TRAIN_OPTIONS}
+        lr_schedule=args.lr_schedule,
+        precision=args.precision,
+        **{name: getattr(args, name) for name in _TRAIN_OPTIONS},
     )
+    if args.local_workers is not None:
+        if args.strategy not in ("none", "multi_worker"):
+            raise UsageError("--local-workers is a strategy of its own", got=args.strategy)
+        from train.local_workers import run_local_workers
+
+        return run_local_workers(args, args.local_workers)
     from features.cache import open_cache
-    from features.quiet import import_tensorflow
     from train.model_folder import ModelFolder
     from train.stopping import TrainingStopped, stop_on_signals
 
@@ -85,27 +115,61 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     cache = open_cache(args.cache)
     if not len(cache):
         raise UsageError(f"the cache {args.cache} holds no features", todo="extract videos first")
-    if cache.spec.random_weights:
-        _say(f"NOTE: the features come from RANDOM weights ({cache.spec.weights})")
     with stop_on_signals() as stop:
-        import_tensorflow()
+        workers = _start_workers(args.strategy)
+        stop.listen()
+        from train.shard_staging import Staging
         from train.training import TrainJob, train_model
 
+        say = _say if workers.is_chief else _say_nothing
+        if cache.spec.random_weights:
+            say(f"NOTE: the features come from RANDOM weights ({cache.spec.weights})")
         job = TrainJob(
             questions=tuple(args.questions),
+            set_name=args.format,
+            mapping=args.mapping,
             model=model,
             train=train,
             with_baselines=not args.no_baselines,
             tensorboard=args.tensorboard,
+            staging=Staging(args.stage_dir, args.stage_bytes),
         )
         try:
-            metrics = train_model(job, cache, folder, stop=stop, say=_say, overwrite=args.overwrite)
+            with workers.together():
+                metrics = train_model(
+                    job, cache, folder,
+                    stop=stop, say=say, overwrite=args.overwrite, workers=workers,
+                )  # fmt: skip
         except TrainingStopped as stopped:
-            _say(f"{stopped}; what was done is saved. Give the same command again to go on.")
+            say(f"{stopped}; what was done is saved. Give the same command again to go on.")
             return stopped.exit_status
-    print(json.dumps(metrics, ensure_ascii=False) if args.json else table(metrics))
-    _say(f"the model is in {args.model}")
+    if workers.is_chief:
+        print(json.dumps(metrics, ensure_ascii=False) if args.json else table(metrics))
+        say(f"the model is in {args.model}")
     return 0
+
+
+def _start_workers(strategy: str) -> Workers:
+    from features.quiet import import_tensorflow
+
+    if strategy == "none":
+        import_tensorflow()
+        from train.workers import Workers
+
+        return Workers()
+    started = []
+
+    def start() -> None:
+        from train.workers import start_workers
+
+        started.append(start_workers(strategy))
+
+    import_tensorflow(wake=start)
+    return started[0]
+
+
+def _say_nothing(text: str) -> None:
+    """The chief says it."""
 
 
 def _say(text: str) -> None:

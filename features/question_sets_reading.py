@@ -1,0 +1,250 @@
+"""Reading question files: of a known set or plain, several at once, joined with their answers.
+
+What a set publishes in two files (ActivityNet-QA's questions and answers) is joined by question id.
+A row that cannot be a question is not dropped in silence: it is listed, and `read_questions` and
+`read_accepted` refuse its file.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from features.errors import UsageError
+from features.question_files import EXPECTED, Row, read_rows
+from features.question_sets import ANSWER_COLUMNS, PLAIN, SETS, find_set, is_answers
+from features.question_sets_mapping import map_videos
+from features.question_sets_rows import VIDEO_COLUMNS, make_question, text
+from features.questions import Question, require_heads, split_of_name
+
+_PEEKED = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OddRow:
+    """A row that is not as its set promises: where it is, and whether it was `kept`."""
+
+    path: str
+    where: str
+    what: str
+    got: str
+    expected: str
+    kept: bool
+
+    @property
+    def decision(self) -> str:
+        return "kept" if self.kept else "refused"
+
+
+@dataclasses.dataclass
+class QuestionFile:
+    """The questions of one file, and where each stands in it; `odd` holds what reading found."""
+
+    path: str
+    set_name: str
+    questions: list[Question]
+    places: list[str]
+    odd: list[OddRow]
+
+
+def read_questions(
+    path: str, *, set_name: str | None = None, mapping: str | None = None
+) -> list[Question]:
+    """Read one question file; raises UsageError when it is missing, broken or empty.
+
+    `set_name` is one of question_sets.FORMATS (found from the content by default), `mapping` a file
+    of other names for its videos.
+    """
+    (file,) = read_accepted([path], set_name=set_name, mapping=mapping)
+    return file.questions
+
+
+def read_accepted(
+    paths: Sequence[str],
+    *,
+    set_name: str | None = None,
+    mapping: str | None = None,
+    heads: Sequence[str] | None = None,
+) -> list[QuestionFile]:
+    """Read question files as a whole; raises UsageError for a row that cannot be a question.
+
+    With `heads`, also for a question that wants another kind of answer than these of HEADS.
+    """
+    files = read_question_files(paths, set_name=set_name, mapping=mapping)
+    for file in files:
+        refused = [odd for odd in file.odd if not odd.kept]
+        if refused:
+            first = refused[0]
+            more = f"{len(refused)} rows cannot be used: `framebank questions` lists them"
+            todo = more if len(refused) > 1 else None
+            raise UsageError(first.what, got=first.got, expected=first.expected, todo=todo)
+        if heads is not None:
+            require_heads(file.questions, file.path, heads=heads)
+    return files
+
+
+def read_joined(
+    paths: Sequence[str],
+    *,
+    set_name: str | None = None,
+    mapping: str | None = None,
+    heads: Sequence[str] | None = None,
+) -> list[Question]:
+    """Read question files as `read_accepted` does, into one list with ids that are unique in it.
+
+    Of several files, those that are named for a split give it to rows that state none.
+    """
+    files = read_accepted(paths, set_name=set_name, mapping=mapping, heads=heads)
+    if len(files) == 1:
+        return files[0].questions
+    joined = []
+    for file in files:
+        split = split_of_name(file.path)
+        joined += [
+            question if question.split or not split else dataclasses.replace(question, split=split)
+            for question in file.questions
+        ]
+    _make_ids_unique(joined)
+    return joined
+
+
+def read_question_files(
+    paths: Sequence[str], *, set_name: str | None = None, mapping: str | None = None
+) -> list[QuestionFile]:
+    """Read question files with the odd rows of each, in the order given.
+
+    Files of answers are joined to the questions they belong to and give no item of their own.
+    """
+    opened = [_open(path, set_name) for path in paths]
+    answers = _Answers()
+    for path, _, rows, only_answers in opened:
+        if only_answers:
+            answers.add(path, rows)
+    files = []
+    for path, name, rows, only_answers in opened:
+        if not only_answers:
+            files.append(_read_file(path, name, rows, answers))
+    if not files:
+        raise UsageError(
+            f"{paths[0]} holds answers without their questions",
+            expected="both files of a split, as val_q.json val_a.json",
+        )
+    files[0].odd += answers.left_over()
+    if mapping is not None:
+        for file, mapped in zip(
+            files, map_videos([file.questions for file in files], mapping), strict=True
+        ):
+            file.questions = mapped
+    return files
+
+
+def _open(path: str, set_name: str | None) -> tuple[str, str, Iterator[Row], bool]:
+    """Return (path, set, its rows, whether they are answers only), all seen from its content."""
+    rows = read_rows(path)
+    first = list(itertools.islice(rows, _PEEKED))
+    if not first:
+        raise UsageError(f"{path} holds no questions", expected=EXPECTED)
+    fields = first[0][1]
+    name = set_name or find_set(fields)
+    columns = list(dict.fromkeys(column for _, row in first for column in row))
+    only_answers = name == "activitynet-qa" and is_answers(fields)
+    _check_columns(path, name, columns, only_answers=only_answers)
+    return path, name, itertools.chain(first, rows), only_answers
+
+
+def _check_columns(path: str, name: str, columns: list[str], *, only_answers: bool) -> None:
+    got = "columns " + (", ".join(columns) or "none")
+    if name == PLAIN:
+        for what, names in (("question", ("question",)), ("video", VIDEO_COLUMNS)):
+            if not set(names) & set(columns):
+                raise UsageError(f"{path} has no {what} column", got=got, expected=EXPECTED)
+        return
+    wanted = ANSWER_COLUMNS if only_answers else SETS[name].columns
+    if not set(wanted) <= set(columns):
+        raise UsageError(
+            f"{path} is not a file of {SETS[name].title}",
+            got=got,
+            expected="columns " + ", ".join(wanted),
+            todo="leave --format out: the content tells the format",
+        )
+
+
+class _Answers:
+    """Answers that stand apart from their questions, by question id."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[str, str, Mapping[str, Any]]] = {}
+        self._used: set[str] = set()
+        self._odd: list[OddRow] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    def add(self, path: str, rows: Iterable[Row]) -> None:
+        for where, fields in rows:
+            question_id = text(fields.get("question_id"))
+            if not question_id or question_id in self._rows:
+                self._refuse(path, where, "has an answer whose question_id is not its own", fields)
+            else:
+                self._rows[question_id] = (path, where, fields)
+
+    def of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        question_id = text(fields.get("question_id"))
+        found = self._rows.get(question_id)
+        if found is None:
+            return {}
+        self._used.add(question_id)
+        return {name: found[2].get(name) for name in ("answer", "type")}
+
+    def left_over(self) -> list[OddRow]:
+        """Return the odd rows of all files of answers, once the questions have been read."""
+        for question_id, (path, where, fields) in self._rows.items():
+            if question_id not in self._used:
+                self._refuse(path, where, "has an answer to no question", fields)
+        return self._odd
+
+    def _refuse(self, path: str, where: str, what: str, fields: Mapping[str, Any]) -> None:
+        got = f"question_id {text(fields.get('question_id'))!r} in {where}"
+        expected = "one answer for each question of the files given"
+        self._odd.append(OddRow(path, where, f"{path} {what}", got, expected, kept=False))
+
+
+def _read_file(path: str, name: str, rows: Iterable[Row], answers: _Answers) -> QuestionFile:
+    file = QuestionFile(path, name, [], [], [])
+    for where, fields in rows:
+        if answers and name == "activitynet-qa":
+            fields = {**fields, **answers.of(fields)}
+        try:
+            question = make_question(path, where, fields, set_name=name)
+        except UsageError as error:
+            got, expected = str(error.got or ""), str(error.expected or "")
+            file.odd.append(OddRow(path, where, error.what, got, expected, kept=False))
+            continue
+        file.questions.append(question)
+        file.places.append(where)
+    _make_ids_unique(file.questions)
+    return file
+
+
+def _make_ids_unique(questions: list[Question]) -> None:
+    """Give the questions ids that are unique in the file.
+
+    An id that several rows share (NExT-QA's count within a video) gets the video before it; a row
+    without one, or still not alone, gets its number in the file (from 1).
+    """
+    counts = collections.Counter(question.question_id for question in questions)
+    names = [
+        f"{question.video_id}:{question.question_id}"
+        if question.question_id and counts[question.question_id] > 1
+        else question.question_id
+        for question in questions
+    ]
+    counts = collections.Counter(names)
+    for place, (question, name) in enumerate(zip(questions, names, strict=True)):
+        if not name or counts[name] > 1:
+            name = f"{name}#{place + 1}" if name else str(place + 1)
+        if name != question.question_id:
+            questions[place] = dataclasses.replace(question, question_id=name)

@@ -1,0 +1,126 @@
+"""What question files hold, in figures: rows, types, answers, and the share of the commonest."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from typing import Any
+
+from features.question_sets import SETS
+from features.question_sets_check import find_odd_rows
+from features.question_sets_reading import OddRow, QuestionFile
+from features.questions import SPLIT_NAMES, Question, join_questions, split_of_name
+
+NO_SPLIT = "none"
+_SPLITS = (*dict.fromkeys(SPLIT_NAMES.values()), NO_SPLIT)
+
+
+def describe_files(
+    files: Sequence[QuestionFile], cached: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Return what the files hold, by set and split, with every odd row.
+
+    `cached` are the ids of a cache's videos; with them, how many questions match is counted.
+    """
+    by_set: dict[str, list[QuestionFile]] = collections.defaultdict(list)
+    for file in files:
+        by_set[file.set_name].append(file)
+    odd = [row for file in files for row in find_odd_rows(file)]
+    return {
+        "files": [{"path": file.path, "set": file.set_name} for file in files],
+        "questions": sum(len(file.questions) for file in files),
+        "refused": sum(not row.kept for row in odd),
+        "sets": {name: _describe_set(name, its, cached) for name, its in by_set.items()},
+        "odd_by_kind": dict(collections.Counter(row_kind(row) for row in odd).most_common()),
+        "odd": [_odd_json(row) for row in odd],
+    }
+
+
+def row_kind(row: OddRow) -> str:
+    """Return what is odd about a row, without the file's name."""
+    return row.what.removeprefix(f"{row.path} ")
+
+
+def _odd_json(row: OddRow) -> dict[str, str]:
+    named = {"file": row.path, "where": row.where, "what": row_kind(row), "got": row.got}
+    return named | {"expected": row.expected, "decision": row.decision}
+
+
+def _describe_set(
+    name: str, files: Sequence[QuestionFile], cached: Sequence[str] | None
+) -> dict[str, Any]:
+    splits: dict[str, list[Question]] = {split: [] for split in _SPLITS}
+    for file in files:
+        named = split_of_name(file.path) or NO_SPLIT
+        for question in file.questions:
+            splits[question.split or named].append(question)
+    splits = {split: questions for split, questions in splits.items() if questions}
+    known = SETS.get(name)
+    found: dict[str, Any] = {
+        "title": known.title if known else "plain",
+        "splits": {
+            split: _describe_split(questions, splits.get("train", questions), cached)
+            | ({"published": known.published.get(split)} if known else {})
+            for split, questions in splits.items()
+        },
+        "types": _counted(q.kind for questions in splits.values() for q in questions),
+        "type_names": dict(known.types) if known else {},
+        "in_several_splits": _in_several_splits(splits),
+    }
+    return found
+
+
+def _describe_split(
+    questions: Sequence[Question], train: Sequence[Question], cached: Sequence[str] | None
+) -> dict[str, Any]:
+    answers = {question.answer for question in questions if question.answer is not None}
+    found: dict[str, Any] = {
+        "questions": len(questions),
+        "videos": len({question.video_id for question in questions}),
+        "answered": sum(question.answer is not None for question in questions),
+        "distinct_answers": len(answers),
+        "heads": _counted(question.head for question in questions),
+        "measures": sorted({question.measure for question in questions}),
+        "majority": _majority(questions, train),
+    }
+    if cached is not None:
+        found["in_cache"] = len(join_questions(questions, cached)[0])
+    return found
+
+
+def _majority(questions: Sequence[Question], train: Sequence[Question]) -> dict[str, Any] | None:
+    """Return how often the commonest answer of `train` is right; of choices, the commonest place.
+
+    For counts also the mean square error of always answering the rounded mean of `train`.
+    """
+    counts = collections.Counter(shown for q in train if (shown := _shown(q)) is not None)
+    true = [shown for q in questions if (shown := _shown(q)) is not None]
+    if not counts or not true:
+        return None
+    best = min(counts, key=lambda answer: (-counts[answer], answer))
+    found = {"answer": best, "share": sum(answer == best for answer in true) / len(true)}
+    numbers = [q.number for q in train if q.number is not None]
+    asked = [q.number for q in questions if q.number is not None]
+    if numbers and asked:
+        constant = round(sum(numbers) / len(numbers))
+        errors = [(number - constant) ** 2 for number in asked]
+        found |= {"constant": constant, "mean_square_error": sum(errors) / len(errors)}
+    return found
+
+
+def _shown(question: Question) -> str | None:
+    return f"choice {question.right}" if question.right is not None else question.answer
+
+
+def _in_several_splits(splits: dict[str, list[Question]]) -> list[str]:
+    seen: dict[str, str] = {}
+    several: dict[str, None] = {}
+    for split, questions in splits.items():
+        for question in questions:
+            if seen.setdefault(question.video_id, split) != split:
+                several[question.video_id] = None
+    return list(several)
+
+
+def _counted(names: Any) -> dict[str, int]:
+    return dict(sorted(collections.Counter(names).items(), key=lambda item: (-item[1], item[0])))

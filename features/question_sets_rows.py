@@ -1,0 +1,147 @@
+"""A row of a question file becomes a `Question`, by the rules of its set."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from features.errors import UsageError
+from features.question_files import EXPECTED
+from features.question_sets import PLAIN, SETS, type_name
+from features.questions import HEADS, SPLIT_NAMES, Question
+
+VIDEO_COLUMNS = ("video", "gif_name", "video_name", "video_id")
+ID_COLUMNS = ("question_id", "id", "qid")
+_TEXTS = (*VIDEO_COLUMNS, *ID_COLUMNS, "question", "answer", "split", "type", "head")
+_MOST_CHOICES = 100
+
+
+def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name: str) -> Question:
+    """Return the question of one row; raises UsageError for a row that cannot be one."""
+    for name in _TEXTS:
+        if isinstance(fields.get(name), list | dict):
+            raise UsageError(
+                f"{path} has a row with something else than text",
+                got=f"{name} {fields[name]!r:.60} in {where}",
+                expected="text or a number; several answers are as many rows",
+            )
+    known = SETS.get(set_name)
+    video_columns: tuple[str, ...] = VIDEO_COLUMNS
+    id_columns: tuple[str, ...] = ID_COLUMNS
+    if known is not None:
+        video_columns, id_columns = (known.video,), (known.question_id,)
+    video = next((text(fields[name]) for name in video_columns if text(fields.get(name))), "")
+    question = text(fields.get("question"))
+    if not video or not question:
+        missing = "video" if not video else "question"
+        raise UsageError(f"{path} has a row without a {missing}", got=where, expected=EXPECTED)
+    choices = _choices(fields)
+    answer = text(fields.get("answer")) or None
+    right = None if answer is None or not choices else _right(path, where, answer, choices)
+    head = _head(path, where, fields, set_name=set_name, answer=answer, choices=choices)
+    if head == "count" and answer is not None:
+        _check_number(path, where, answer)
+    return Question(
+        question_id=next((text(fields[name]) for name in id_columns if name in fields), ""),
+        video_id=sys.intern(video),  # the texts that a million rows share are kept once
+        question=question,
+        answer=choices[right] if right is not None else answer and sys.intern(answer),
+        split=_split(path, where, fields),
+        type=_type(fields, set_name),
+        head=head,
+        choices=choices,
+        right=right,
+        aliases=(known.alias.format(video),) if known is not None and known.alias else (),
+    )
+
+
+def text(value: Any) -> str:
+    """Return a cell as text with single spaces; numbers as they are written, nothing as ""."""
+    if value is None or value != value:  # NaN, which is how pandas writes an empty cell
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(str(value).split())
+
+
+def _choices(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    if isinstance(listed := fields.get("choices"), list):
+        return tuple(map(text, listed[:_MOST_CHOICES]))
+    names = sorted(name for name in fields if len(name) == 2 and re.fullmatch(r"a[0-9]", name))
+    found = [text(fields[name]) for name in names]
+    while found and not found[-1]:  # a row with fewer choices than the file has columns
+        found.pop()
+    return tuple(found) if len(found) > 1 else ()
+
+
+def _right(path: str, where: str, answer: str, choices: tuple[str, ...]) -> int:
+    """Return the index of the true choice: the answer is that index (from 0), or its text."""
+    # NExT-QA names its choices a0…a4, TGIF-QA a1…a5; both count the answer from 0.
+    if answer.isdecimal() and int(answer) < len(choices) and choices[int(answer)]:
+        return int(answer)
+    if answer in choices:
+        return choices.index(answer)
+    raise UsageError(
+        f"{path} has an answer that is none of its choices",
+        got=f"{answer!r} in {where}",
+        expected=f"0 to {len(choices) - 1}, or one of " + ", ".join(choices)[:200],
+    )
+
+
+def _head(
+    path: str,
+    where: str,
+    fields: Mapping[str, Any],
+    *,
+    set_name: str,
+    answer: str | None,
+    choices: tuple[str, ...],
+) -> str:
+    known = SETS.get(set_name)
+    head = known.head if known is not None else "choice" if choices else "open"
+    if known is not None and known.yes_no == text(fields.get("type")):
+        # NExT-OE's binary questions offer other pairs too ("wild or domesticated").
+        head = "yes_no" if answer in ("yes", "no", None) else "open"
+    if set_name == PLAIN and (stated := text(fields.get("head")).lower()):
+        head = stated
+    if head not in HEADS or (head == "choice") != bool(choices):
+        raise UsageError(
+            f"{path} has a question whose kind of answer is not clear",
+            got=f"{head!r} with {len(choices)} choices in {where}",
+            expected="head: " + " | ".join(HEADS) + "; choices for the kind choice alone",
+        )
+    return head
+
+
+def _check_number(path: str, where: str, answer: str) -> None:
+    try:
+        if math.isfinite(float(answer)):
+            return
+    except ValueError:
+        pass
+    raise UsageError(
+        f"{path} has a count that is no number", got=f"{answer!r} in {where}", expected="a number"
+    )
+
+
+def _type(fields: Mapping[str, Any], set_name: str) -> str | None:
+    stated = sys.intern(text(fields.get("type"))) or None
+    if set_name == PLAIN:
+        return stated
+    return type_name(set_name, stated) if stated else SETS[set_name].all_of_type
+
+
+def _split(path: str, where: str, fields: Mapping[str, Any]) -> str | None:
+    name = text(fields.get("split")).lower()
+    if not name:
+        return None
+    if name not in SPLIT_NAMES:
+        raise UsageError(
+            f"{path} has a split that is not known",
+            got=f"{name!r} in {where}",
+            expected="train, val or test",
+        )
+    return SPLIT_NAMES[name]

@@ -1,0 +1,47 @@
+"""`framebank questions`, through the command itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import framebank
+from features.errors import UsageError
+from tests.made_questions import make_direction_cache, write_jsonl
+from train.joining import read_files
+
+
+def test_prints_counts_matches_and_odd_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = str(tmp_path / "cache")
+    rows = make_direction_cache(cache, pairs=5)
+    path = write_jsonl(tmp_path / "q.jsonl", [*rows, rows[0], rows[1] | {"video_id": "no\x1b.mp4"}])
+    assert framebank.main(["questions", path, "--cache", cache]) == 0
+    said = capsys.readouterr().out
+    assert "q.jsonl: plain" in said and "direction" in said
+    assert "1 odd rows" not in said and "1 odd row, none refused" in said
+    assert "2 questions, 2 videos, 2 answers; 2 about videos of the cache" in said
+    assert framebank.main(["questions", path, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["questions"] == 12
+    assert found["odd"][0]["where"] == "line 11" and found["odd"][0]["decision"] == "kept"
+
+
+def test_refused_rows_end_in_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_jsonl(tmp_path / "q.jsonl", [{"video": "a", "question": ""}] * 7)
+    assert framebank.main(["questions", path]) == 1
+    said = capsys.readouterr().out
+    assert "7 odd rows, 7 of them refused" in said and "and 2 more" in said
+    assert framebank.main(["questions", path, "--all"]) == 1
+    assert capsys.readouterr().out.count("line 7") == 2
+    assert framebank.main(["questions", path, "--format", "next-qa"]) == 2
+    assert "not a file of NExT-QA" in capsys.readouterr().err
+
+
+def test_training_refuses_what_the_model_has_no_head_for(tmp_path: Path) -> None:
+    row = {"video_id": "a", "question": "which?", "answer": "x", "a0": "x", "a1": "y"}
+    with pytest.raises(UsageError, match="asks multiple-choice questions, which the model cannot"):
+        read_files([write_jsonl(tmp_path / "q.jsonl", [row])])
