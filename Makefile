@@ -3,6 +3,8 @@
 #   make test    all tests
 #   make check   format, lint, types
 #   make bench   extraction against the plain loop, as a ratio
+#   make prism   Beam's portable runner in Go (needs Go) into .venv/built
+#   make flink   a Flink 1.20 session cluster (needs Java 17 to run) into .venv/built
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +12,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := features pipelines train tests infra framebank.py setup.py
 
-.PHONY: install demo test check format bench clean
+BUILT := $(CURDIR)/$(VENV)/built
+PRISM := github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
+
+.PHONY: install demo test check format bench prism flink clean
 
 install: $(STAMP)
 
@@ -37,6 +42,13 @@ format: install
 
 bench: install
 	$(BIN)/python infra/bench/extract_ratio.py
+
+prism: install
+	GOBIN=$(BUILT) GOFLAGS=-trimpath go install $(PRISM)
+	@echo "framebank extract ... --runner PrismRunner --prism_location $(BUILT)/prism"
+
+flink: install
+	$(BIN)/python -m tests.flink_cluster $(BUILT)/flink
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

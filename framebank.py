@@ -3,9 +3,11 @@
     framebank extract CLIPS --cache CACHE     decode, run the network, keep the features
     framebank inspect CACHE                   what is in a cache
     framebank verify CACHE                    read everything back and name each fault
+    framebank questions FILE...               what question files hold, and their odd rows
     framebank train --cache CACHE --questions FILE --model DIR
     framebank score --model DIR --cache CACHE --questions FILE --out DIR
     framebank ask --model DIR VIDEO "what is the man doing?"
+    framebank template build --image IMAGE --out DIR
     framebank demo                            all of it, on clips it makes itself
 
 Exit status: 0 when every input is accounted for, 1 when the job failed, 2 for a mistake in the
@@ -34,11 +36,14 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "extract": Command("pipelines.extract_command", "decode videos and keep features", True),
+    "plan": Command("pipelines.plan_command", "say what an extraction will take", True),
     "inspect": Command("features.inspect_command", "show what a cache holds"),
     "verify": Command("features.verify_command", "read a cache back and name each fault"),
+    "questions": Command("features.questions_command", "show what question files hold"),
     "train": Command("train.train_command", "train a model on cached features"),
     "score": Command("pipelines.score_command", "answer a file of questions in batch", True),
     "ask": Command("train.ask_command", "ask one question about one clip"),
+    "template": Command("pipelines.template_command", "write a template of jobs for Dataflow"),
     "demo": Command("train.demo", "make clips, extract, train, score and ask"),
 }
 

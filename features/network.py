@@ -14,6 +14,7 @@ is computed at once, and features made with different batch sizes may differ in 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -37,8 +38,9 @@ Features = NDArray[np.float32]  # [b, d]
 class Network:
     """uint8[b, h, w, c=3] RGB frames in, float32[b, d] features out, b always `batch_size`.
 
-    One thread at a time may call it. Building takes a few seconds and is done once; the first call
-    takes somewhat longer than those that follow.
+    Any thread may call it; one at a time computes, since a step keeps the whole processor or GPU
+    busy and its memory is that of one batch. Building takes a few seconds and is done once; the
+    first call takes somewhat longer than those that follow.
     """
 
     def __init__(
@@ -63,13 +65,15 @@ class Network:
         model, arrays = _load(self.backbone, layer, weights)
         self.feature_dim = int(model.output.shape[-1])
         self._call = self._compile(model, arrays)
+        self._computing = threading.Lock()
 
     def __call__(self, images: Images) -> Features:
         """Return float32[b, d]; raises ValueError for another shape or dtype than promised."""
         if images.shape != self.input_shape or images.dtype != np.uint8:
             raise ValueError(f"got {images.dtype}{images.shape}, expected uint8{self.input_shape}")
         steps = range(0, len(images), self._step)
-        parts = [self._call(self._filled(images[start : start + self._step])) for start in steps]
+        with self._computing:
+            parts = [self._call(self._filled(images[at : at + self._step])) for at in steps]
         return np.concatenate(parts)[: len(images)] if len(parts) > 1 else parts[0][: len(images)]
 
     def _filled(self, images: Images) -> Images:

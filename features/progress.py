@@ -1,7 +1,8 @@
-"""How far a job is: workers leave counts in a folder, the client adds them up and shows them.
+"""How far a job is, shown by the client: a bar on a terminal, otherwise a line now and then.
 
-Counts travel through small files because a worker may be a thread of this process, a child of it,
-or several of each. On a terminal the client draws a bar, otherwise it prints a line now and then.
+Workers on this machine leave counts in small files of a folder, since a worker may be a thread of
+this process, a child of it, or several of each. Of workers elsewhere the client counts the shards
+that they have committed.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from features import layout
+from features.errors import FramebankError
+
 _WRITE_EVERY_S = 0.5
 _BAR_EVERY_S = 0.5
-_LINE_EVERY_S = 5.0
+_LISTING_SHARE = 20
 
 
 @dataclasses.dataclass
@@ -67,12 +71,61 @@ def read_counts(folder: str) -> Counts:
     return total
 
 
+class WorkerCounts:
+    """How far the workers are that write to `folder`; `total` is the number of videos."""
+
+    line_every_s = 5.0
+
+    def __init__(self, folder: str, *, total: int) -> None:
+        self._folder, self.total = folder, total
+
+    def look(self, elapsed_s: float) -> tuple[int, str]:
+        """Return how many videos are through, and a line about it."""
+        counts = read_counts(self._folder)
+        return counts.videos, describe(counts, videos=self.total, elapsed_s=elapsed_s)
+
+
+class CommittedShards:
+    """How far a job is by its committed shards in the cache; `videos` are counts by shard name.
+
+    Listing a large cache is neither quick nor free: it is done every 10 s at most, and takes at
+    most a twentieth of the time.
+    """
+
+    line_every_s = 10.0
+
+    def __init__(self, cache: str, *, videos: Mapping[str, int]) -> None:
+        self._cache, self._videos, self.total = cache, videos, sum(videos.values())
+        self._next_s = 0.0
+        self._seen = (0, f"0/{len(videos)} shards committed")
+
+    def look(self, elapsed_s: float) -> tuple[int, str]:
+        """Return how many videos are in committed shards, and a line about it."""
+        if time.monotonic() >= self._next_s:
+            start = time.monotonic()
+            with contextlib.suppress(FramebankError):  # the workers' own trouble is told by them
+                self._seen = self._list(elapsed_s)
+            took_s = time.monotonic() - start
+            self._next_s = time.monotonic() + max(self.line_every_s, _LISTING_SHARE * took_s)
+        return self._seen
+
+    def _list(self, elapsed_s: float) -> tuple[int, str]:
+        there = [name for name in layout.committed_shards(self._cache) if name in self._videos]
+        videos = sum(self._videos[name] for name in there)
+        parts = [
+            f"{len(there)}/{len(self._videos)} shards committed",
+            f"{videos}/{self.total} videos",
+            *_left(videos, self.total, elapsed_s),
+        ]
+        return videos, ", ".join(parts)
+
+
 @contextlib.contextmanager
-def show_progress(folder: str, *, videos: int) -> Iterator[None]:
-    """Show on stderr how far the workers of `folder` are with `videos` videos."""
+def show_progress(source: WorkerCounts | CommittedShards) -> Iterator[None]:
+    """Show on stderr how far a job is, until the end of the block."""
     stop = threading.Event()
     show = _draw_bar if sys.stderr.isatty() else _print_lines
-    thread = threading.Thread(target=show, args=(folder, videos, stop), daemon=True)
+    thread = threading.Thread(target=show, args=(source, stop), daemon=True)
     thread.start()
     try:
         yield
@@ -81,7 +134,7 @@ def show_progress(folder: str, *, videos: int) -> Iterator[None]:
         thread.join(timeout=2)
 
 
-def _draw_bar(folder: str, videos: int, stop: threading.Event) -> None:
+def _draw_bar(source: WorkerCounts | CommittedShards, stop: threading.Event) -> None:
     columns = (
         TextColumn("extracting"),
         BarColumn(),
@@ -90,17 +143,16 @@ def _draw_bar(folder: str, videos: int, stop: threading.Event) -> None:
     )
     start = time.monotonic()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("extract", total=videos, said="")
+        task = bar.add_task("extract", total=source.total, said="")
         while not stop.wait(_BAR_EVERY_S):
-            counts = read_counts(folder)
-            said = describe(counts, videos=videos, elapsed_s=time.monotonic() - start)
-            bar.update(task, completed=counts.videos, said=said)
+            videos, said = source.look(time.monotonic() - start)
+            bar.update(task, completed=videos, said=said)
 
 
-def _print_lines(folder: str, videos: int, stop: threading.Event) -> None:
+def _print_lines(source: WorkerCounts | CommittedShards, stop: threading.Event) -> None:
     start = time.monotonic()
-    while not stop.wait(_LINE_EVERY_S):
-        said = describe(read_counts(folder), videos=videos, elapsed_s=time.monotonic() - start)
+    while not stop.wait(source.line_every_s):
+        _, said = source.look(time.monotonic() - start)
         print(f"extract: {said}", file=sys.stderr, flush=True)
 
 
@@ -112,11 +164,13 @@ def describe(counts: Counts, *, videos: int, elapsed_s: float) -> str:
         f"{counts.frames} frames",
         f"{rate:.1f} frames/s",
         f"{counts.quarantined} quarantined",
+        *_left(counts.videos, videos, elapsed_s),
     ]
-    if counts.videos:
-        left_s = elapsed_s / counts.videos * (videos - counts.videos)
-        parts.append(f"about {_duration(left_s)} left")
     return ", ".join(parts)
+
+
+def _left(done: int, total: int, elapsed_s: float) -> list[str]:
+    return [f"about {_duration(elapsed_s / done * (total - done))} left"] if done else []
 
 
 def _duration(seconds: float) -> str:

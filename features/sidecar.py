@@ -84,7 +84,10 @@ COLUMN_NAMES = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Sidecar:
-    """What commits one shard. `quantisation` is over all features of the shard."""
+    """What commits one shard. `quantisation` is over all features of the shard.
+
+    `seconds` is how long the worker `host` took for it; 0 and "" where that was not kept.
+    """
 
     shard: str
     run_id: str
@@ -93,6 +96,8 @@ class Sidecar:
     tfrecord_sha256: str
     quantisation: QuantisationError
     rows: tuple[CatalogRow, ...]
+    seconds: float = 0.0
+    host: str = ""
 
 
 def done_row(
@@ -187,6 +192,8 @@ def read_sidecar(cache: str, shard: str) -> Sidecar:
             tfrecord_sha256=str(fields["tfrecord_sha256"]),
             quantisation=QuantisationError.from_json(fields["quantisation"]),
             rows=tuple(CatalogRow.from_json(row) for row in fields["rows"]),
+            seconds=float(fields.get("seconds", 0.0)),
+            host=str(fields.get("host", "")),
         )
         if sidecar.shard != shard or any(row.shard != shard for row in sidecar.rows):
             raise ValueError(f"it speaks of another shard than {shard}")

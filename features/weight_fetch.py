@@ -8,6 +8,7 @@ a right file that Keras has fetched before (~/.keras/models) is used as it is.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import os
@@ -18,6 +19,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from features import storage
 from features.backbones import Backbone
 from features.errors import FramebankError, UsageError
 
@@ -46,7 +48,7 @@ def fetch_imagenet(backbone: Backbone, *, timeout_s: float = TIMEOUT_S) -> Path:
     target = cache_folder() / backbone.weights_file
     keras_home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     for path in (target, keras_home / "models" / backbone.weights_file):
-        if _md5(path) == backbone.weights_md5:
+        if _digest(path, "md5") == backbone.weights_md5:
             return path
     url = _url(backbone)
     try:
@@ -72,10 +74,8 @@ def stage_object(uri: str) -> Path:
 
     Raises UsageError when it does not exist or cannot be read.
     """
-    from features.storage import read_bytes
-
     try:
-        data = read_bytes(uri)
+        data = storage.read_bytes(uri)
     except FramebankError as err:
         raise UsageError(
             "the weight file cannot be read from its bucket",
@@ -87,6 +87,45 @@ def stage_object(uri: str) -> Path:
     if not target.exists():
         _publish(target, data)
     return target
+
+
+def stage_checked(uri: str, sha256: str) -> Path:
+    """Return a local copy of a weight file in a bucket, whose bytes have this SHA-256.
+
+    The first of the processes that ask for it fetches it, the others wait.
+    Raises UsageError when it is not there, not readable, or another file.
+    """
+    folder = cache_folder() / "staged"
+    target = folder / (sha256 + Path(uri).suffix)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f".{sha256}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _digest(target, "sha256") != sha256:
+                _stage(uri, sha256, target)
+    except OSError as err:
+        raise _not_kept(target, err) from err
+    return target
+
+
+def _stage(uri: str, sha256: str, target: Path) -> None:
+    part = target.with_name(f".{sha256}.part")  # the lock's holder owns it, whoever left one behind
+    digest = hashlib.sha256()
+    try:
+        with storage.open_read(uri) as source, part.open("wb") as file:
+            while block := source.read(1 << 20):
+                digest.update(block)
+                file.write(block)
+        if digest.hexdigest() != sha256:
+            raise UsageError(
+                "the weight file is not the one that the job was submitted with",
+                got=f"{uri} with SHA-256 {digest.hexdigest()}",
+                expected=f"SHA-256 {sha256}",
+                todo="put the file back, or start the job anew",
+            )
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class _WrongHashError(Exception):
@@ -104,8 +143,8 @@ def _url(backbone: Backbone) -> str:
     return f"{mirror.rstrip('/')}/{backbone.weights_file}"
 
 
-def _md5(path: Path) -> str | None:
-    digest = hashlib.md5(usedforsecurity=False)
+def _digest(path: Path, algorithm: str) -> str | None:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     try:
         with path.open("rb") as stream:
             while block := stream.read(1 << 20):
@@ -124,7 +163,7 @@ def _download(url: str, target: Path, *, md5: str, timeout_s: float) -> None:
         try:
             shutil.copyfileobj(answer, part, 1 << 20)
             part.flush()
-            got = _md5(Path(part.name))
+            got = _digest(Path(part.name), "md5")
             if got != md5:
                 raise _WrongHashError(
                     f"{part.tell()} bytes came with MD5 {got}, but Keras publishes {md5}"
@@ -142,11 +181,15 @@ def _publish(target: Path, data: bytes) -> None:
             part.write(data)
         os.replace(part.name, target)
     except OSError as err:
-        raise UsageError(
-            "the weight file cannot be kept on this machine",
-            got=f"{target}: {err.strerror}",
-            todo="set XDG_CACHE_HOME to a folder that can be written",
-        ) from err
+        raise _not_kept(target, err) from err
+
+
+def _not_kept(target: Path, err: OSError) -> UsageError:
+    return UsageError(
+        "the weight file cannot be kept on this machine",
+        got=f"{target}: {err.strerror}",
+        todo="set XDG_CACHE_HOME to a folder that can be written and has room",
+    )
 
 
 def _not_fetched(backbone: Backbone, url: str, reason: str) -> UsageError:

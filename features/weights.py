@@ -1,8 +1,9 @@
 """Where a backbone's weights come from: `imagenet`, a file, or `random:SEED`.
 
 `resolve_weights` turns what the user typed into `Weights`: a name for the spec, a SHA-256, and a
-local file or a seed. It needs neither TensorFlow nor Keras. `layer_arrays` then gives the values
-for a built network; nothing in a weight file is ever run (see `features/weight_files.py`).
+local file or a seed. It needs neither TensorFlow nor Keras. `publish_weights` takes a local file
+to where workers find it, `localise_weights` brings it to a worker. `layer_arrays` then gives the
+values for a built network; nothing in a weight file is ever run (`features/weight_files.py`).
 
 Random weights are a recipe, not a library's initializer, so that one seed gives the same values on
 every machine and with every version (law, held by a golden test): the values of a weight depend
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features import storage
 from features.backbones import Backbone, find_backbone
 from features.errors import UsageError
 
@@ -74,6 +76,54 @@ def resolve_weights(text: str, *, backbone: str) -> Weights:
     if text == "random" or text.startswith("random:"):
         return _random(text, row)
     return _file(text)
+
+
+def publish_weights(weights: Weights, cache: str) -> Weights:
+    """Put a local weight file into the cache, where workers elsewhere find it; return it as such.
+
+    It lies at CACHE/weights/<sha256><suffix> and is written once. Random weights and files that
+    come from a bucket are returned as they are. Raises JobError, UsageError.
+    """
+    if weights.local_path is None or not storage.is_local(weights.source):
+        return weights
+    path = Path(weights.local_path)
+    target = storage.join(cache, "weights", weights.sha256 + path.suffix)
+    if not storage.exists(target):
+        with storage.open_read(str(path)) as file:
+            blocks = iter(lambda: file.read(1 << 20), b"")
+            storage.write_atomic(target, blocks, create_only=True)
+    return dataclasses.replace(weights, source=target)
+
+
+def localise_weights(weights: Weights) -> Weights:
+    """Return the weights with a `local_path` that holds on this machine, its SHA-256 checked.
+
+    Workers that start together fetch a file once. Raises UsageError where it cannot be had, or is
+    not the one that the submitter had.
+    """
+    if weights.is_random:
+        return weights
+    from features.weight_fetch import stage_checked
+
+    for path in (weights.local_path, weights.source):
+        if path and storage.is_local(path) and _holds(Path(path), weights.sha256):
+            return dataclasses.replace(weights, local_path=path)
+    if storage.is_local(weights.source):
+        raise UsageError(
+            "the weights are not on this worker",
+            got=f"no file {weights.local_path} with SHA-256 {weights.sha256}",
+            expected="the file that the job was submitted with",
+            todo="keep the cache in a bucket, which carries them, or put the file at that path",
+        )
+    staged = stage_checked(weights.source, weights.sha256)
+    return dataclasses.replace(weights, local_path=str(staged))
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    try:
+        return path.is_file() and hash_file(path) == sha256
+    except OSError:
+        return False
 
 
 def hash_file(path: Path) -> str:

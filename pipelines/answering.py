@@ -1,7 +1,8 @@
 """The trained model as a Beam `ModelHandler`: questions with their features in, answer rows out.
 
-The model is loaded once per process. Questions are sorted by the length of their clips before they
-are padded, and batches have few shapes, so that little is computed on padding and little is traced.
+The model is loaded once per process, whatever threads and bundles that serves. Questions are sorted
+by the length of their clips before they are padded, and batches have few shapes, so that little is
+computed on padding and little is traced.
 Dimension letters: b batch, n frames, d feature width, a answers.
 """
 
@@ -16,9 +17,8 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 from numpy.typing import NDArray
 
-from features.errors import FramebankError
 from features.trained_model import TrainedModel, load_model, pad_clips
-from pipelines.beam_options import mark_for_client
+from pipelines.worker_faults import told_to_client
 
 NAMESPACE = "framebank"
 _BATCH = 128
@@ -92,10 +92,8 @@ class AnswerModelHandler(ModelHandler[Example, AnswerRow, TrainedModel]):  # typ
         self._model_dir, self._top = model_dir, top
 
     def load_model(self) -> TrainedModel:
-        try:
+        with told_to_client():
             return load_model(self._model_dir)
-        except FramebankError as error:
-            raise mark_for_client(error) from error
 
     def run_inference(
         self,

@@ -1,4 +1,4 @@
-"""Beam's own options behind Framebank's: which exist, what the defaults are, how a job is run.
+"""Beam's own options behind Framebank's, and errors of ours on their way from worker to client.
 
 `DirectRunner` switches between engines by what it finds in a pipeline; a local run here is always
 Beam's portable in-process runner, so that what ran yesterday runs the same way today.
@@ -13,20 +13,16 @@ import difflib
 import json
 import logging
 import re
-import tempfile
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from features import errors
 from features.errors import FramebankError, JobError, UsageError
 
 if TYPE_CHECKING:
-    import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-_LOCAL_NAMES = ("DirectRunner", "FnApiRunner", LOCAL_RUNNER)
 _MARK = re.compile(r"<framebank-error>([A-Za-z0-9+/=]+)</framebank-error>")
 
 
@@ -48,7 +44,8 @@ def _worth_saying(record: logging.LogRecord) -> bool:
 
 def check_beam_options(words: Sequence[str], *, own: Sequence[str] = ()) -> None:
     """Raise UsageError for words that are no option of Beam (a typo must not be ignored)."""
-    parser = _beam_parser()
+    runner = (runner_word(words) or "").lower()
+    parser = _beam_parser(takes_flink=runner.startswith(("flink", "portable")))
     try:
         _, unknown = parser.parse_known_args(list(words))
     except _ParserError as error:
@@ -65,73 +62,33 @@ def check_beam_options(words: Sequence[str], *, own: Sequence[str] = ()) -> None
     )
 
 
+def runner_word(words: Sequence[str]) -> str | None:
+    """Return what --runner is given among the words; the last counts, None where it is not there.
+
+    Found without Beam, so that a run that needs no engine need not import one.
+    """
+    found = None
+    for number, word in enumerate(words):
+        if word.startswith("--runner="):
+            found = word.partition("=")[2]
+        elif word == "--runner" and number + 1 < len(words):
+            found = words[number + 1]
+    return found
+
+
 def _advice(word: str) -> str:
     if word.startswith("-"):
         return "see --help, and Beam's pipeline options"
     return "name every INPUT before the first option"
 
 
-def build_options(words: Sequence[str]) -> PipelineOptions:
-    """Return Beam's options; without --runner the job runs in this process."""
+def build_options(words: Sequence[str], *, runner: str) -> PipelineOptions:
+    """Return Beam's options for the runner of that name, LOCAL_RUNNER for one in this process."""
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
     options = PipelineOptions(list(words), pipeline_type_check=True)
-    standard = options.view_as(StandardOptions)
-    if standard.runner in (None, *_LOCAL_NAMES):
-        standard.runner = LOCAL_RUNNER
+    options.view_as(StandardOptions).runner = runner
     return options
-
-
-def runs_here(options: PipelineOptions) -> bool:
-    """Tell whether the job runs on this machine, in this process or its children."""
-    from apache_beam.options.pipeline_options import StandardOptions
-
-    return options.view_as(StandardOptions).runner == LOCAL_RUNNER
-
-
-def run_pipeline(
-    build: Callable[[beam.Pipeline], object], options: PipelineOptions
-) -> beam.runners.runner.PipelineResult:
-    """Build and run a pipeline to its end; raises JobError with what a worker said.
-
-    An exception of ours inside a DoFn reaches the client as text inside a traceback, on every
-    runner; `mark_for_client` marks it so that it can be taken out again. Any other one is told in a
-    few lines, with its traceback in a file.
-    """
-    import apache_beam as beam
-
-    if runs_here(options):  # what Beam logs of an exception here is what is raised below
-        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    try:
-        pipeline = beam.Pipeline(options=options)
-        build(pipeline)
-        result = pipeline.run()
-        state = result.wait_until_finish()
-    except Exception as error:
-        told = _find_marked(str(error))
-        if told is not None:
-            raise told from None
-        raise _unforeseen(error) from error
-    if state not in (None, "DONE"):
-        raise JobError("the job did not end well", got=f"state {state}", expected="DONE")
-    return result
-
-
-def _unforeseen(error: Exception) -> JobError:
-    """Return what to tell of a failure that is none of ours: a runner's, mostly of its options."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if any(line.startswith("Traceback ") for line in lines):  # of a worker: its last line says it
-        lines = lines[-1:]
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="framebank-error-", suffix=".txt", delete=False, errors="backslashreplace"
-    ) as file:
-        file.writelines(traceback.format_exception(error))
-    return JobError(
-        "the runner could not run the job",
-        got=f"{type(error).__name__}: {'; '.join(lines)[:600]}",
-        todo="check the options of Beam (--runner and its own); what was committed is kept. "
-        f"All that is known: {file.name}",
-    )
 
 
 class WorkerError(Exception):
@@ -139,7 +96,7 @@ class WorkerError(Exception):
 
 
 def mark_for_client(error: FramebankError) -> WorkerError:
-    """Wrap an error so that `run_pipeline` can show just its message."""
+    """Wrap an error so that the client can show just its message (`running.Job`)."""
     fields = {
         "kind": type(error).__name__,
         "what": error.what,
@@ -151,7 +108,8 @@ def mark_for_client(error: FramebankError) -> WorkerError:
     return WorkerError(f"<framebank-error>{packed}</framebank-error>")
 
 
-def _find_marked(text: str) -> FramebankError | None:
+def find_marked(text: str) -> FramebankError | None:
+    """Return the error of ours that a text of a worker holds, None where there is none."""
     match = _MARK.search(text)
     if match is None:
         return None
@@ -170,9 +128,11 @@ class _RaisingParser(argparse.ArgumentParser):
         raise _ParserError(message)
 
 
-def _beam_parser() -> argparse.ArgumentParser:
+def _beam_parser(*, takes_flink: bool) -> argparse.ArgumentParser:
     """Return a parser that knows every option of every class of Beam's options."""
     from apache_beam.options import pipeline_options
+
+    from pipelines import flink
 
     class Parser(_RaisingParser, pipeline_options._BeamArgumentParser):
         pass
@@ -180,4 +140,7 @@ def _beam_parser() -> argparse.ArgumentParser:
     parser = Parser(allow_abbrev=False, add_help=False)
     for options in pipeline_options.PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
+    for name in flink.OPTIONS.split() if takes_flink else ():
+        with contextlib.suppress(argparse.ArgumentError):  # Beam has come to know it
+            parser.add_argument(f"--{name}", nargs="?")
     return parser

@@ -1,6 +1,6 @@
 """The extraction job: plan files in, a catalog and the summary of a run out.
 
-    Create ─► ReadPlan ─► SpreadShards ─► ExtractShard ─► GatherRows ─► FinishRun
+    Create ─► CheckWorkers ─► ReadPlan ─► SpreadShards ─► ExtractShard ─► GatherRows ─► FinishRun
 
 Only names, rows and counts travel between steps: frames and features never leave ExtractShard.
 Nothing follows it but the catalog, so no barrier stands between a feature and its file.
@@ -9,24 +9,27 @@ Nothing follows it but the catalog, so no barrier stands between a feature and i
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import json
 import platform
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.utils.shared import Shared
 
 from features import __version__, layout, storage
 from features.catalog import write_catalog
-from features.errors import FramebankError, JobError
+from features.errors import JobError
 from features.record import QuantisationError
-from features.sidecar import CatalogRow, read_sidecar
-from pipelines.beam_options import mark_for_client
-from pipelines.plan import read_plan
-from pipelines.shard import ExtractConfig, ExtractShard, committing
+from features.sidecar import CatalogRow
+from pipelines.plan import ShardPlan, read_plan
+from pipelines.shard import ExtractConfig, ExtractShard, ShardReport, committing
+from pipelines.worker_check import worker_check
+from pipelines.worker_faults import told_to_client
+
+_SLOWEST = 5  # shards that a summary names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,33 +40,70 @@ class RunFacts:
     already_done: int
     already_quarantined: int
     to_extract: int
+    shards_planned: int
     recovered: int  # videos of shards that an interrupted run had committed without a catalog
     skipped_by_suffix: dict[str, int]
     started: str  # UTC, ISO 8601
     weights_path: str | None
     command: str
     runner: str
+    max_bad_ratio: float | None = None  # where nobody waits who would judge it
 
 
 def build_pipeline(
-    pipeline: beam.Pipeline, config: ExtractConfig, facts: RunFacts, *, plan_paths: list[str]
+    pipeline: beam.Pipeline,
+    config: ExtractConfig,
+    facts: RunFacts,
+    *,
+    plan_paths: list[str],
+    hints: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Add the steps of the job to `pipeline`; the same on every runner."""
+    """Add the steps of the job to `pipeline`; the same on every runner.
+
+    `hints` are Beam's resource hints for the step that decodes and infers.
+    """
+    extract = beam.ParDo(ExtractShard(config)).with_resource_hints(**hints)
     _ = (
         pipeline
-        | "CreatePlanPaths" >> beam.Create(plan_paths)  # str
-        | "ReadPlan" >> beam.FlatMap(read_plan)  # ShardPlan
+        | "CreatePlanPaths" >> beam.Create(plan_paths, reshuffle=False)  # str
+        | "CheckWorkers" >> beam.Map(worker_check())  # str
+        # Not a Reshuffle: of two with nothing but ParDos between, Flink leaves out the second.
+        | "KeyPlan" >> beam.WithKeys("plan")  # ("plan", str)
+        | "GatherPlan" >> beam.GroupByKey()  # ("plan", [str])
+        | "ReadPlan" >> beam.ParDo(ReadPlan(config))  # ShardPlan
         | "SpreadShards" >> beam.Reshuffle()
-        | "ExtractShard" >> beam.ParDo(ExtractShard(config, Shared()))  # CatalogRow
-        | "KeyRows" >> beam.Map(_key_row)  # ("run", row as JSON)
-        | "GatherRows" >> beam.GroupByKey()  # ("run", [row as JSON])
+        | "ExtractShard" >> extract  # ShardReport and CatalogRow
+        | "KeyRows" >> beam.Map(_key_row)  # ("run", [kind, fields] as JSON)
+        | "GatherRows" >> beam.GroupByKey()  # ("run", [[kind, fields] as JSON])
         | "FinishRun" >> beam.ParDo(FinishRun(config, facts, plan_paths))
     )
 
 
-def _key_row(row: CatalogRow) -> tuple[str, str]:
+def _key_row(row: ShardReport | CatalogRow) -> tuple[str, str]:
     # As JSON, which escapes what Beam's own coder cannot: file names that are no UTF-8.
-    return "run", json.dumps(row.to_json())
+    kind = "shard" if isinstance(row, ShardReport) else "video"
+    return "run", json.dumps([kind, row.to_json()])
+
+
+class ReadPlan(beam.DoFn):  # type: ignore[misc]
+    """Paths of the plan files → their shards, heaviest first.
+
+    One reader, so that an engine which deals to its workers in turn deals evenly.
+    """
+
+    def __init__(self, config: ExtractConfig) -> None:
+        self._config = config
+
+    def process(self, element: tuple[str, Iterable[str]]) -> Iterator[ShardPlan]:
+        with told_to_client():
+            try:
+                for path in sorted(element[1]):
+                    yield from read_plan(path)
+            except storage.FileMissingError:
+                # An engine may do a whole job again that had just ended, and removed its plan.
+                run = layout.run_path(self._config.cache, self._config.run_id)
+                if not storage.exists(run):
+                    raise
 
 
 class FinishRun(beam.DoFn):  # type: ignore[misc]
@@ -73,50 +113,52 @@ class FinishRun(beam.DoFn):  # type: ignore[misc]
         self._config, self._facts, self._plan_paths = config, facts, plan_paths
 
     def process(self, element: tuple[str, Iterable[str]]) -> Iterator[str]:
-        try:
+        with told_to_client():
             with committing():
                 path = self._finish(element[1])
             yield path
-        except FramebankError as error:
-            raise mark_for_client(error) from error
-        except OSError as error:  # of the temporary folder: storage explains its own
-            fault = storage.storage_error(tempfile.tempdir or "/tmp", error, "use")
-            raise mark_for_client(fault) from error
 
     def _finish(self, lines: Iterable[str]) -> str:
         cache, run_id = self._config.cache, self._config.run_id
-        tally = _Tally()
-        rows = (CatalogRow.from_json(json.loads(line)) for line in lines)
-        written = write_catalog(cache, run_id, map(tally.count, rows))
-        if written != self._facts.to_extract or len(tally.video_ids) != written:
-            raise JobError(
-                "the videos of this run do not add up",
-                got=f"{written} rows for {len(tally.video_ids)} videos in the catalog",
-                expected=f"{self._facts.to_extract} videos, each once",
-                todo="run `framebank verify CACHE`, and report this",
-            )
+        tally = Tally()
+        written = write_catalog(cache, run_id, tally.take(lines))
+        tally.check(self._facts, written=written)
         summary = summarise(self._config, self._facts, tally)
-        for path in self._plan_paths:
-            storage.delete(path)
         path = layout.run_path(cache, run_id)
         storage.write_atomic(path, json.dumps(summary, indent=2).encode() + b"\n")
+        check_quarantined(self._facts, summary, cache=cache)
+        for plan_path in self._plan_paths:  # last: before this, a part done again needs them
+            storage.delete(plan_path)
         return path
 
 
-class _Tally:
-    """Counts rows on their way into the catalog."""
+class Tally:
+    """Counts what the shards of a run report, and their rows on their way into the catalog.
+
+    Its memory grows with the shards, not with the videos.
+    """
 
     def __init__(self) -> None:
         self.states: Counter[str] = Counter()
         self.classes: Counter[str] = Counter()
-        self.shards: set[str] = set()
-        self.video_ids: set[str] = set()
-        self.frames = self.bytes = self.partial = self.capped = 0
+        self.rows: Counter[str] = Counter()  # by shard
+        self.reports: dict[str, ShardReport] = {}
+        self.frames = self.bytes = self.partial = self.capped = self.repeated = 0
 
-    def count(self, row: CatalogRow) -> CatalogRow:
+    def take(self, lines: Iterable[str]) -> Iterator[CatalogRow]:
+        """Count what there is, and yield the rows."""
+        for line in lines:
+            kind, fields = json.loads(line)
+            if kind == "shard":
+                report = ShardReport.from_json(fields)
+                self.repeated += report.shard in self.reports
+                self.reports[report.shard] = report
+            else:
+                yield self._count(CatalogRow.from_json(fields))
+
+    def _count(self, row: CatalogRow) -> CatalogRow:
         self.states[row.state] += 1
-        self.video_ids.add(row.video_id)
-        self.shards.add(row.shard)
+        self.rows[row.shard] += 1
         self.frames += row.rows
         self.bytes += row.length
         self.partial += row.partial
@@ -125,12 +167,49 @@ class _Tally:
             self.classes[row.error_class] += 1
         return row
 
+    def check(self, facts: RunFacts, *, written: int) -> None:
+        """Raise JobError unless every planned shard came once, with all of its rows.
 
-def summarise(config: ExtractConfig, facts: RunFacts, tally: _Tally) -> dict[str, Any]:
+        That a shard's rows are its videos, each once, was checked where it was made.
+        """
+        reported = {shard: report.videos for shard, report in self.reports.items()}
+        whole = reported == dict(self.rows) and not self.repeated
+        if not whole or written != facts.to_extract or len(self.reports) != facts.shards_planned:
+            raise JobError(
+                "the videos of this run do not add up",
+                got=f"{written} rows of {len(self.rows)} shards in the catalog, "
+                f"{len(self.reports)} shards reported and {self.repeated} of them twice",
+                expected=f"{facts.to_extract} videos of {facts.shards_planned} shards, each once",
+                todo="run `framebank verify CACHE`, and report this",
+            )
+
+    def quantisation(self) -> QuantisationError:
+        """Return the error over all shards, added in one order whatever order they came in."""
+        errors = (self.reports[shard].quantisation for shard in sorted(self.reports))
+        return sum(errors, QuantisationError())
+
+    def slowest(self) -> list[dict[str, Any]]:
+        """Return the shards that took longest, for whoever looks for stragglers."""
+        timed = [report for report in self.reports.values() if report.seconds]
+        found = heapq.nlargest(_SLOWEST, timed, key=lambda report: (report.seconds, report.shard))
+        names = ("shard", "seconds", "host", "videos", "frames", "video_bytes")
+        return [{name: getattr(report, name) for name in names} for report in found]
+
+
+def check_quarantined(facts: RunFacts, summary: dict[str, Any], *, cache: str) -> None:
+    """Raise JobError where more is quarantined than the submitter, who does not wait, allowed."""
+    bad = summary["quarantined"] + facts.already_quarantined
+    if facts.max_bad_ratio is not None and bad > facts.max_bad_ratio * facts.inputs:
+        raise JobError(
+            "too many videos are quarantined; the features of the others are kept",
+            got=f"{bad} of {facts.inputs} ({bad / facts.inputs:.0%})",
+            expected=f"at most {facts.max_bad_ratio:.0%} (--max-bad-ratio)",
+            todo=f"see `framebank inspect {cache} --quarantined`",
+        )
+
+
+def summarise(config: ExtractConfig, facts: RunFacts, tally: Tally) -> dict[str, Any]:
     """Return what `runs/<run>.json` holds."""
-    error = QuantisationError()
-    for shard in sorted(tally.shards):
-        error = error + read_sidecar(config.cache, shard).quantisation
     return {
         "run_id": config.run_id,
         "fingerprint": config.spec.fingerprint,
@@ -141,10 +220,11 @@ def summarise(config: ExtractConfig, facts: RunFacts, tally: _Tally) -> dict[str
         "quarantined_by_class": dict(sorted(tally.classes.items())),
         "frames": tally.frames,
         "bytes": tally.bytes,
-        "shards": len(tally.shards),
+        "shards": len(tally.reports),
         "partial": tally.partial,
         "capped": tally.capped,
-        "quantisation": error.to_json(),
+        "quantisation": tally.quantisation().to_json(),
+        "slowest_shards": tally.slowest(),
         **dataclasses.asdict(facts),
         "finished": _now(),
         "versions": versions(),

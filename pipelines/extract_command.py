@@ -5,36 +5,30 @@
 INPUT is any mix of files, folders (walked), globs, gs://bucket/prefixes and manifests (.csv,
 .jsonl, .parquet with a column `uri`). Run the same command again to go on after a crash, to add
 new videos or to redo changed ones: what is done is never decoded again. Options of Apache Beam are
-passed on. Exit status: 0 when every video is done or quarantined, 1 when the job failed, 2 for a
-mistake in the command line.
+passed on (--runner PrismRunner, FlinkRunner, DataflowRunner...). Exit status: 0 when every video
+is done or quarantined, 1 when the job failed, 2 for a mistake in the command line.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import datetime
 import json
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from features import layout, storage
 from features.container import DecodeLimits
 from features.decoder_pool import DecoderPolicy
 from features.errors import JobError, UsageError
 from features.extraction import make_spec
-from features.progress import show_progress
 from features.sampling import parse_rule
-from features.sidecar import CatalogRow
 from features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec
-from features.weights import Weights
-from pipelines import cache_access
+from pipelines import cache_access, places, runners
+from pipelines.extract_job import Extraction
 from pipelines.inputs import InputListing, expand_inputs
-from pipelines.plan import Todo, drop_done, plan_shards, write_plan
+from pipelines.plan import ShardPlan, Todo, drop_done, plan_shards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,14 +57,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              " again for each 10 MiB (default 60)")  # fmt: skip
     add("--max-pixels", type=int, default=defaults.limits.max_pixels, help="of one frame")
     add("--json", action="store_true", help="print the run's summary as JSON")
+    runners.add_engine_arguments(parser)
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Extract, and return the exit status."""
-    _check_numbers(args)
+    check_numbers(args)
     parse_rule(args.sample)  # a slip of the pen is told before anything is listed or fetched
+    submission = runners.prepare(
+        beam_args,
+        places={"INPUT": args.inputs, "--cache": [args.cache]},
+        cache=args.cache,
+        wait=args.wait,
+        accelerator=args.accelerator,
+        shared_disk=args.shared_disk,
+    )
     listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
-    _say_listing(listing)
+    say_listing(listing)
+    if submission.workers_elsewhere and not args.shared_disk:
+        places.check_remote("a video of a manifest", (ref.uri for ref in listing.refs))
     spec, weights = make_spec(
         sample=args.sample,
         backbone=args.backbone,
@@ -104,79 +109,44 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             lost=lost,
         )
         if todo.refs:
-            summary = _Extraction(args, beam_args, spec, weights, cache).run(
-                listing, todo, recovered, catalog
+            job = Extraction(
+                submission, cache, spec, weights, decoder_policy(args), args.batch_size
+            )
+            summary = job.run(
+                _plan(args, spec, todo),
+                _facts(args, listing, todo, recovered),
+                run_id=cache_access.new_run_id(catalog),
             )
         else:
             summary = {"done": 0, "quarantined": 0, "inputs": len(listing.refs)}
+        if summary is None:  # submitted, and nobody waits
+            return 0
         return _report(args, summary, todo)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Extraction:
-    """One submission of the Beam job."""
-
-    args: argparse.Namespace
-    beam_args: list[str]
-    spec: FeatureSpec
-    weights: Weights
-    cache: str
-
-    def run(
-        self, listing: InputListing, todo: Todo, recovered: int, catalog: dict[str, CatalogRow]
-    ) -> dict[str, Any]:
-        """Run the job to its end and return the summary that it wrote."""
-        from pipelines import beam_options, extract, shard
-        from pipelines.stopping import stopping_well
-
-        args = self.args
-        options = beam_options.build_options(self.beam_args)
-        run_id = cache_access.new_run_id(catalog)
-        shards = plan_shards(
-            todo.refs, fingerprint=self.spec.fingerprint, videos_per_shard=args.videos_per_shard
-        )
-        facts = extract.RunFacts(
-            inputs=len(listing.refs),
-            already_done=todo.already_done,
-            already_quarantined=todo.already_quarantined,
-            to_extract=len(todo.refs),
-            recovered=recovered,
-            skipped_by_suffix=dict(listing.skipped_by_suffix),
-            started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            weights_path=self.weights.local_path,
-            command=shlex.join(sys.argv),
-            runner=str(options.get_all_options()["runner"]),
-        )
-        _say(f"{len(todo.refs)} videos in {len(shards)} shards to extract into {self.cache}")
-        with tempfile.TemporaryDirectory(prefix="framebank-") as folder:
-            progress = folder if beam_options.runs_here(options) else None
-            config = shard.ExtractConfig(
-                cache=self.cache,
-                run_id=run_id,
-                spec=self.spec,
-                weights=self.weights,
-                policy=_policy(args),
-                batch_size=args.batch_size,
-                progress_folder=progress,
-            )
-            with stopping_well(self.cache, run_id, progress_folder=folder):
-                plan_paths = write_plan(self.cache, run_id, shards)
-                with _progress(progress, videos=len(todo.refs)):
-                    beam_options.run_pipeline(
-                        lambda pipeline: extract.build_pipeline(
-                            pipeline, config, facts, plan_paths=plan_paths
-                        ),
-                        options,
-                    )
-        return dict(json.loads(storage.read_bytes(layout.run_path(self.cache, run_id))))
+def _plan(args: argparse.Namespace, spec: FeatureSpec, todo: Todo) -> list[ShardPlan]:
+    return plan_shards(
+        todo.refs, fingerprint=spec.fingerprint, videos_per_shard=args.videos_per_shard
+    )
 
 
-def _progress(folder: str | None, *, videos: int) -> contextlib.AbstractContextManager[None]:
-    """Show progress where this machine does the work; elsewhere the runner's own pages do."""
-    return show_progress(folder, videos=videos) if folder else contextlib.nullcontext()
+def _facts(
+    args: argparse.Namespace, listing: InputListing, todo: Todo, recovered: int
+) -> dict[str, Any]:
+    """Return what only the command knows of a run and its summary repeats."""
+    return {
+        "inputs": len(listing.refs),
+        "already_done": todo.already_done,
+        "already_quarantined": todo.already_quarantined,
+        "to_extract": len(todo.refs),
+        "recovered": recovered,
+        "skipped_by_suffix": dict(listing.skipped_by_suffix),
+        "command": shlex.join(sys.argv),
+        "max_bad_ratio": args.max_bad_ratio,
+    }
 
 
-def _policy(args: argparse.Namespace) -> DecoderPolicy:
+def decoder_policy(args: argparse.Namespace) -> DecoderPolicy:
     return DecoderPolicy(
         decoders=args.decoders,
         timeout_s=args.decode_timeout,
@@ -185,7 +155,7 @@ def _policy(args: argparse.Namespace) -> DecoderPolicy:
     )
 
 
-def _check_numbers(args: argparse.Namespace) -> None:
+def check_numbers(args: argparse.Namespace) -> None:
     limits = {
         "max_frames": (1, 10**9),
         "videos_per_shard": (1, 100_000),
@@ -209,7 +179,7 @@ def _check_layer(args: argparse.Namespace) -> None:
         check_layer(args.backbone, args.layer)
 
 
-def _say_listing(listing: InputListing) -> None:
+def say_listing(listing: InputListing) -> None:
     for note in listing.notes:
         _say(note)
     if listing.skipped_by_suffix:

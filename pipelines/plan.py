@@ -21,6 +21,7 @@ from features.sidecar import CatalogRow
 from features.video import VideoRef
 
 _SHARDS_PER_FILE = 1000
+_SHARD_BYTES = 2**30  # of video: about what one worker gets through in some minutes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,11 @@ class ShardPlan:
 
     shard: str
     refs: tuple[VideoRef, ...]
+
+    @property
+    def video_bytes(self) -> int:
+        """The size of all its videos; those of unknown size count nothing."""
+        return sum(max(0, ref.size_bytes) for ref in self.refs)
 
     def to_json(self) -> dict[str, Any]:
         return {"shard": self.shard, "refs": [ref.to_json() for ref in self.refs]}
@@ -92,17 +98,34 @@ def _check_same_origin(ref: VideoRef, row: CatalogRow) -> None:
 def plan_shards(
     refs: Sequence[VideoRef], *, fingerprint: str, videos_per_shard: int
 ) -> list[ShardPlan]:
-    """Deal videos into shards of `videos_per_shard` in the order of their keys.
+    """Deal videos into shards in the order of their keys; heaviest shards first.
 
-    Keys are hashes, so a shard is a random sample of the input (long clips spread), and the same
-    input is dealt in the same way everywhere, in whatever order it was listed.
+    A shard ends with `videos_per_shard` videos, or before 1 GiB of video (unless one alone has
+    more). Keys are hashes, so a shard is a random sample of the input (long clips spread), and the
+    same input is dealt in the same way everywhere, in whatever order it was listed. Engines that
+    deal shards in turn then give every worker the same bytes but for one shard's, and those that
+    deal when a worker is free end with small ones.
     """
     keyed = sorted((ref.key(fingerprint), ref.video_id, ref) for ref in refs)
-    ordered = [ref for _, _, ref in keyed]
-    groups = [
-        tuple(ordered[i : i + videos_per_shard]) for i in range(0, len(ordered), videos_per_shard)
+    shards = [
+        ShardPlan(_shard_name(group, fingerprint), group)
+        for group in _groups([ref for _, _, ref in keyed], videos_per_shard)
     ]
-    return [ShardPlan(_shard_name(group, fingerprint), group) for group in groups]
+    return sorted(shards, key=lambda shard: (-shard.video_bytes, shard.shard))
+
+
+def _groups(refs: Sequence[VideoRef], videos_per_shard: int) -> Iterator[tuple[VideoRef, ...]]:
+    group: list[VideoRef] = []
+    size_bytes = 0
+    for ref in refs:
+        more = max(0, ref.size_bytes)
+        if group and (len(group) == videos_per_shard or size_bytes + more > _SHARD_BYTES):
+            yield tuple(group)
+            group, size_bytes = [], 0
+        group.append(ref)
+        size_bytes += more
+    if group:
+        yield tuple(group)
 
 
 def _shard_name(refs: Sequence[VideoRef], fingerprint: str) -> str:

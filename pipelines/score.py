@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import apache_beam as beam
@@ -24,9 +25,10 @@ from apache_beam.ml.inference.base import RunInference
 
 from features import layout, storage
 from features.cache import Place, check_record
-from features.errors import CacheError, FramebankError
+from features.errors import CacheError
 from pipelines.answering import AnswerModelHandler, AnswerRow, AskedQuestion, Example
-from pipelines.beam_options import mark_for_client
+from pipelines.worker_check import worker_check
+from pipelines.worker_faults import told_to_client
 
 STATUSES = ("answered", "not_in_cache", "quarantined", "failed")
 _RUN_BYTES = 2**25  # of neighbouring records that are read in one go
@@ -71,12 +73,19 @@ def write_plan(
     storage.write_atomic(path, json.dumps(fields).encode())
 
 
-def build_score(pipeline: beam.Pipeline, config: ScoreConfig) -> None:
-    """Put the whole job onto `pipeline`."""
+def build_score(
+    pipeline: beam.Pipeline,
+    config: ScoreConfig,
+    *,
+    hints: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Put the whole job onto `pipeline`; `hints` are Beam's, for the step that runs the model."""
     handler = AnswerModelHandler(config.model_dir, top=config.top)
+    infer = RunInference(handler).with_resource_hints(**hints)
     planned = (
         pipeline
-        | "CreateOutputs" >> beam.Create(range(config.outputs))  # int
+        | "CreateOutputs" >> beam.Create(range(config.outputs), reshuffle=False)  # int
+        | "CheckWorkers" >> beam.Map(worker_check())  # int
         | "SpreadOutputs" >> beam.Reshuffle()  # int
         | "ReadPlan" >> beam.ParDo(ReadPlan(config)).with_outputs("settled", main="records")
         # (int, [RecordPlan] of one shard); AnswerRow
@@ -84,7 +93,7 @@ def build_score(pipeline: beam.Pipeline, config: ScoreConfig) -> None:
     examples, unread = planned.records | "ReadFeatures" >> beam.ParDo(
         ReadFeatures(config)
     ).with_outputs("bad", main="good")  # Example; AnswerRow
-    answered = examples | "AnswerQuestions" >> RunInference(handler)  # AnswerRow
+    answered = examples | "AnswerQuestions" >> infer  # AnswerRow
     tallies = (
         (planned.settled, unread, answered)
         | "JoinRows" >> beam.Flatten()  # AnswerRow
@@ -106,7 +115,8 @@ class ReadPlan(beam.DoFn):  # type: ignore[misc]
         self._config = config
 
     def process(self, output: int) -> Iterator[Any]:
-        fields = json.loads(storage.read_bytes(plan_path(self._config.out, output)))
+        with told_to_client():
+            fields = json.loads(storage.read_bytes(plan_path(self._config.out, output)))
         for number, row in fields["settled"]:
             yield beam.pvalue.TaggedOutput("settled", AnswerRow.of(output, number, row))
         shards: dict[str, list[RecordPlan]] = {}
@@ -127,11 +137,9 @@ class ReadFeatures(beam.DoFn):  # type: ignore[misc]
     def process(self, work: tuple[int, list[RecordPlan]]) -> Iterator[Any]:
         output, plans = work
         path = layout.tfrecord_path(self._config.cache, plans[0].place.shard)
-        try:
+        with told_to_client():  # the whole shard is missing or cannot be read
             for plan, frame in read_frames(path, plans):
                 yield from _examples(output, plan, frame, path)
-        except FramebankError as error:  # the whole shard is missing or cannot be read
-            raise mark_for_client(error) from error
 
 
 def _examples(output: int, plan: RecordPlan, frame: bytes, path: str) -> Iterator[Any]:
@@ -242,10 +250,8 @@ class WriteAnswers(beam.DoFn):  # type: ignore[misc]
         output, rows = group
         ordered = sorted(rows, key=lambda row: row.number)
         path = answers_path(self._config.out, output, self._config.outputs)
-        try:
+        with told_to_client():
             storage.write_atomic(path, (row.line for row in ordered))
-        except FramebankError as error:
-            raise mark_for_client(error) from error
         total = Tally()
         for row in ordered:
             total += Tally.of(row.row)
@@ -279,7 +285,5 @@ class WriteSummary(beam.DoFn):  # type: ignore[misc]
         files = [answers_path("", n, config.outputs).lstrip("/") for n in range(config.outputs)]
         fields = tally.to_json() | config.about | {"files": files}
         path = storage.join(config.out, "summary.json")
-        try:
+        with told_to_client():
             storage.write_atomic(path, json.dumps(fields, indent=2).encode() + b"\n")
-        except FramebankError as error:
-            raise mark_for_client(error) from error

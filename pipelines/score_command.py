@@ -14,25 +14,26 @@ mistake in the command line.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import re
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from features import storage
 from features.cache import Cache, open_cache
-from features.errors import FramebankError, JobError, UsageError
-from features.questions import read_questions
+from features.errors import JobError, UsageError
+from features.question_sets_reading import read_joined
+from features.questions import VOCABULARY_HEADS
+from features.questions_command import add_format_arguments
 from features.spec import check_same_spec
 from features.trained_model import Lineage, read_lineage
+from pipelines import runners
+from pipelines.runners import Submission
 
 if TYPE_CHECKING:
+    from pipelines.running import Job
     from pipelines.score import ScoreConfig
     from pipelines.score_plan import ScorePlan
 
@@ -44,12 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="what `framebank train` wrote")
     add("--cache", required=True, help="features made in the way that the model was trained on")
-    add("--questions", required=True, metavar="FILE", help=".csv, .jsonl or .json")
+    add("--questions", required=True, nargs="+", metavar="FILE", help="files of one set together")
+    add_format_arguments(parser)
     add("--out", required=True, metavar="DIR", help="folder or gs:// prefix for the answers")
     add("--top", type=int, default=5, metavar="K", help="answers kept for each question (5)")
     add("--questions-per-file", type=int, default=10_000, metavar="N", help="about (10000)")
     add("--overwrite", action="store_true", help="replace other answers that are in --out")
     add("--json", action="store_true", help="print the summary as JSON")
+    runners.add_engine_arguments(parser)
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
@@ -58,10 +61,20 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         if getattr(args, name) < 1:
             option = "--" + name.replace("_", "-")
             raise UsageError(f"{option} must be above 0", got=getattr(args, name))
+    submission = runners.prepare(
+        beam_args,
+        places={"--model": [args.model], "--cache": [args.cache], "--out": [args.out]},
+        cache=args.out,
+        wait=args.wait,
+        accelerator=args.accelerator,
+        shared_disk=args.shared_disk,
+    )
     from pipelines.score_plan import plan_scoring
 
     lineage = read_lineage(args.model)
-    questions = read_questions(args.questions)
+    questions = read_joined(
+        args.questions, set_name=args.format, mapping=args.mapping, heads=VOCABULARY_HEADS
+    )
     cache = open_cache(args.cache)
     check_model_fits(lineage, cache, model_dir=args.model)
     if lineage.random_weights:
@@ -72,7 +85,9 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         _say(f"these questions are answered already; nothing was done in {args.out}")
         return _report(args, _read_summary(args.out))
     _say(f"answering {plan.answerable} of {len(questions)} questions from {len(cache)} videos")
-    _run_job(args, beam_args, plan, about)
+    _run_job(args, submission, plan, about)
+    if not submission.waits:
+        return 0
     summary = _read_summary(args.out)
     if summary["questions"] != len(questions):
         raise JobError(
@@ -100,7 +115,7 @@ def _describe_run(args: argparse.Namespace, lineage: Lineage, plan: ScorePlan) -
     return {
         "model": args.model,
         "cache": args.cache,
-        "question_file": args.questions,
+        "question_file": " ".join(args.questions),
         "fingerprint": lineage.spec.fingerprint,
         "random_weights": lineage.random_weights,
         "key": hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32],
@@ -113,6 +128,8 @@ def _prepare_out(out: str, about: dict[str, Any], *, overwrite: bool) -> bool:
     Raises UsageError where OUT holds answers to something else. Other files are left alone.
     """
     names = [file.path.rsplit("/", 1)[-1] for file in storage.list_files(out)]
+    for name in filter(storage.is_leftover, names):  # of a run that was killed
+        storage.delete(storage.join(out, name))
     ours = [name for name in names if _OURS.fullmatch(name)]
     if ours:
         before = _read_run_key(out)
@@ -140,7 +157,7 @@ def _read_run_key(out: str) -> str | None:
 
 
 def _run_job(
-    args: argparse.Namespace, beam_args: list[str], plan: ScorePlan, about: dict[str, Any]
+    args: argparse.Namespace, submission: Submission, plan: ScorePlan, about: dict[str, Any]
 ) -> None:
     from pipelines import score
 
@@ -153,55 +170,54 @@ def _run_job(
         about=about,
     )
     paths = [score.plan_path(args.out, output) for output in range(plan.outputs)]
-    for path, records, settled in zip(paths, plan.records, plan.settled, strict=True):
-        score.write_plan(path, records, settled)
-    run_scoring(config, beam_args)
-    for path in paths:
-        storage.delete(path)
 
+    def remove_plan() -> None:
+        for path in paths:
+            storage.delete(path)
 
-def run_scoring(config: ScoreConfig, beam_args: list[str]) -> None:
-    """Run the Beam job to its end; raises JobError with what a worker said."""
-    from pipelines import beam_options, score
-
-    options = beam_options.build_options(beam_args)
-    with _stopping_well():
-        beam_options.run_pipeline(lambda pipeline: score.build_score(pipeline, config), options)
-
-
-class ScoringStoppedError(FramebankError):
-    """The user asked to stop; `exit_status` is 128 + the signal."""
-
-    def __init__(self, number: int) -> None:
-        self.exit_status = 128 + number
-        super().__init__(
-            f"stopped by {signal.Signals(number).name}",
-            todo="run the same command again: it begins afresh, nothing is half written",
-        )
-
-
-@contextlib.contextmanager
-def _stopping_well() -> Iterator[None]:
-    """Raise ScoringStoppedError on Ctrl-C or SIGTERM, whatever Beam makes of them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    stopped: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopped.append(number)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    goes_on = False
     try:
-        yield
-    except (FramebankError, KeyboardInterrupt) as err:
-        if stopped:
-            raise ScoringStoppedError(stopped[0]) from err
-        raise
+        for path, records, settled in zip(paths, plan.records, plan.settled, strict=True):
+            score.write_plan(path, records, settled)
+        goes_on = run_scoring(config, submission, remove_plan=remove_plan)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not goes_on:  # otherwise the job has yet to read it
+            remove_plan()
+
+
+def run_scoring(
+    config: ScoreConfig, submission: Submission, *, remove_plan: Callable[[], None]
+) -> bool:
+    """Run the Beam job, to its end where the submission waits; return whether it goes on.
+
+    Raises JobError, UsageError.
+    """
+    from pipelines import score
+    from pipelines.running import Job
+    from pipelines.stopping import stopping_well
+
+    for note in submission.notes:
+        _say(note)
+    with (
+        Job(submission, name="framebank-score") as job,
+        stopping_well(lambda: _end(job, remove_plan)),
+    ):
+        hints = submission.hints
+        job.run(lambda pipeline: score.build_score(pipeline, config, hints=hints))
+        if not submission.waits:
+            print(job.submitted_text())
+        return job.goes_on
+
+
+def _end(job: Job, remove_plan: Callable[[], None]) -> Iterator[str]:
+    """End everything on the way out; yields what to say of it."""
+    ended, text = job.cancel()
+    if text:
+        yield text
+    if ended:
+        remove_plan()
+    job.close()
+    yield "stopped. Run the same command again: it begins afresh, nothing is half written."
 
 
 def _read_summary(out: str) -> dict[str, Any]:

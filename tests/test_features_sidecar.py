@@ -56,3 +56,14 @@ def test_a_damaged_sidecar_is_named(tmp_path: Path) -> None:
         sidecar.read_sidecar(cache, "s")
     with pytest.raises(storage.FileMissingError):
         sidecar.read_sidecar(cache, "absent")
+
+
+def test_a_sidecar_from_before_seconds_and_hosts_is_read(tmp_path: Path) -> None:
+    make_shard(str(tmp_path), "s", [make_extracted("a.mp4")], run_id=RUN)
+    path = Path(layout.sidecar_path(str(tmp_path), "s"))
+    fields = json.loads(path.read_text())
+    for name in ("seconds", "host", "sha256"):
+        del fields[name]
+    path.write_text(json.dumps(fields | {"sha256": sidecar.checksum(fields)}))
+    found = sidecar.read_sidecar(str(tmp_path), "s")
+    assert (found.seconds, found.host, len(found.rows)) == (0.0, "", 1)

@@ -15,6 +15,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,18 @@ import h5py
 import numpy as np
 import pytest
 
-from features import weight_fetch
+from features import storage, weight_fetch
 from features.backbones import BACKBONES, Backbone, named_layers
 from features.errors import UsageError
-from features.weights import Weights, layer_arrays, random_array, resolve_weights
+from features.weights import (
+    Weights,
+    layer_arrays,
+    localise_weights,
+    publish_weights,
+    random_array,
+    resolve_weights,
+)
+from tests.fake_bucket import serve_bucket
 
 ROW = BACKBONES["mobilenet_v2"]
 PAYLOAD = b"not really weights, but bytes with a hash" * 1000
@@ -413,11 +422,53 @@ def test_without_a_published_hash_nothing_is_fetched() -> None:
 def test_a_file_in_a_bucket_is_staged(
     row: Backbone, monkeypatch: pytest.MonkeyPatch, saved: tuple[Any, Path]
 ) -> None:
-    from features import storage
-
     data = (saved[1] / "m.weights.h5").read_bytes()
     monkeypatch.setattr(storage, "read_bytes", lambda uri: data)
     weights = resolve_weights("gs://bucket/some/m.weights.h5", backbone=row.name)
     assert weights.source == "gs://bucket/some/m.weights.h5"
     assert weights.sha256 == hashlib.sha256(data).hexdigest()
     assert io.BytesIO(Path(weights.local_path or "").read_bytes()).getvalue() == data
+
+
+def test_weights_travel_through_the_cache(
+    row: Backbone, tmp_path: Path, saved: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = resolve_weights(str(saved[1] / "m.weights.h5"), backbone=row.name)
+    with serve_bucket("b") as bucket:
+        sent = publish_weights(mine, "gs://b/cache")
+        assert sent.source == f"gs://b/cache/weights/{mine.sha256}.h5"
+        (before,) = bucket.objects.items()
+        assert publish_weights(mine, "gs://b/cache") == sent
+        assert list(bucket.objects.items()) == [before]  # written once
+        assert localise_weights(sent) == sent  # this very machine has the file
+        # A worker elsewhere: no such path, an empty cache; four processes' worth of threads.
+        far = dataclasses.replace(sent, local_path="/nowhere/m.weights.h5")
+        reads: list[str] = []
+        read = storage.open_read
+        monkeypatch.setattr(storage, "open_read", lambda path: reads.append(path) or read(path))
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(localise_weights, [far] * 4))
+        assert reads == [sent.source]
+    assert len({weights.local_path for weights in found}) == 1
+    staged = Path(found[0].local_path or "")
+    assert staged.read_bytes() == (saved[1] / "m.weights.h5").read_bytes()
+    assert [path.name for path in staged.parent.iterdir() if path.suffix == ".part"] == []
+    assert localise_weights(far).local_path == str(staged)  # and no bucket to ask any more
+
+
+def test_other_weights_than_the_submitters_are_refused(row: Backbone, tmp_path: Path) -> None:
+    with serve_bucket("b") as bucket:
+        bucket.put("w.h5", b"other bytes")
+        with pytest.raises(UsageError, match="not the one that the job was submitted with"):
+            localise_weights(Weights("file", "0" * 64, "gs://b/w.h5"))
+    assert list((tmp_path / "cache" / "framebank" / "weights" / "staged").glob("*.h5")) == []
+    here = tmp_path / "w.h5"
+    here.write_bytes(b"changed since")
+    with pytest.raises(UsageError, match="not on this worker"):
+        localise_weights(Weights("file", "0" * 64, str(here), local_path=str(here)))
+
+
+def test_random_weights_need_no_way() -> None:
+    weights = resolve_weights("random:3", backbone="mobilenet_v2")
+    assert publish_weights(weights, "gs://nowhere/cache") is weights
+    assert localise_weights(weights) is weights

@@ -147,7 +147,7 @@ def test_a_runner_that_cannot_run_is_told_without_a_traceback(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["extract", str(folder), "--cache", str(tmp_path / "cache"), "--runner", "nonsense"]
-    assert framebank.main([*words, "--weights", "random:0"]) == 1
+    assert framebank.main([*words, "--weights", "random:0"]) == 2
     said = capsys.readouterr().err
     assert "Unexpected pipeline runner: nonsense" in said
     assert "Traceback" not in said

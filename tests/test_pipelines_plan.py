@@ -46,6 +46,22 @@ def test_each_video_is_in_exactly_one_shard_whatever_the_order() -> None:
     assert len({plan.shard for plan in one}) == 4
 
 
+def test_a_shard_ends_before_it_has_too_many_bytes_and_heavy_ones_come_first() -> None:
+    refs = [VideoRef(f"v{i}", f"/v{i}", (i % 9) * 100 * 2**20, "1") for i in range(90)]
+    refs += [VideoRef("huge", "/huge", 5 * 2**30, "1"), VideoRef("odd", "/odd", -1, "")]
+    plans = plan_shards(refs, fingerprint=PRINT, videos_per_shard=20)
+    assert plans == plan_shards(refs[::-1], fingerprint=PRINT, videos_per_shard=20)
+    weights = [plan.video_bytes for plan in plans]
+    assert weights == sorted(weights, reverse=True) and weights[0] >= 5 * 2**30
+    assert all(plan.video_bytes <= 2**30 for plan in plans[1:])
+    assert sorted(ref.video_id for plan in plans for ref in plan.refs) == sorted(
+        ref.video_id for ref in refs
+    )
+    # Dealt in turn, as Flink does: workers differ by one shard at most.
+    loads = [sum(weights[1:][number::4]) for number in range(4)]
+    assert max(loads) - min(loads) <= 2**30
+
+
 def test_a_shards_name_follows_from_videos_spec_and_attempt() -> None:
     refs = make_refs(3)
     (plan,) = plan_shards(refs, fingerprint=PRINT, videos_per_shard=8)

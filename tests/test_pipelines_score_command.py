@@ -6,6 +6,9 @@ import argparse
 import dataclasses
 import json
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 
 from features import layout
 from features.errors import JobError, SpecMismatchError, UsageError
-from pipelines.score_command import ScoringStoppedError, add_arguments, run
+from pipelines.score_command import add_arguments, run
 from tests.made_cache import SPEC, make_cache
 from tests.made_model import ANSWERS, make_model
 
@@ -126,19 +129,27 @@ def test_a_killed_run_is_done_again(model: Path, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_says_so(
-    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+def test_a_stopped_run_says_so_and_leaves_nothing_half(
+    model: Path, cache: Path, number: signal.Signals
 ) -> None:
-    def interrupted(build: object, options: object) -> None:
-        try:
-            signal.raise_signal(number)
-        except KeyboardInterrupt as err:  # as Beam does with what ends a bundle
-            raise JobError("the runner could not run the job") from err
-
-    monkeypatch.setattr("pipelines.beam_options.run_pipeline", interrupted)
-    with pytest.raises(ScoringStoppedError, match=f"stopped by {number.name}") as told:
-        _score(model, cache)
-    assert told.value.exit_status == 128 + number
+    questions, out = cache.parent / "questions.jsonl", cache.parent / "answers"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    words = ["--model", model, "--cache", cache, "--questions", questions, "--out", out]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "framebank", "score", *map(str, words)],
+        cwd=Path(__file__).resolve().parent.parent,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(out.glob("plan-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.5)  # the plan is there, and Beam is on its way
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert b"it begins afresh" in said and b"Traceback" not in said
+    assert [path.name for path in out.iterdir()] == ["run.json"]
 
 
 def test_only_questions_about_unknown_videos(model: Path, cache: Path) -> None:

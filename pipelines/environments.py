@@ -1,0 +1,174 @@
+"""Where a portable runner's workers run: in this process, on this machine, or somewhere else.
+
+A worker that is elsewhere sees neither this machine's files nor its packages, so what a job may
+name, and where its network may be built, depends on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+from typing import TYPE_CHECKING
+
+from features.errors import UsageError
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+_CONNECT_S = 3.0
+_TYPES = ("LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER")
+POOL_COMMAND = "python -m apache_beam.runners.worker.worker_pool_main --service_port=PORT"
+
+
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """`elsewhere`: on other machines or in containers; `in_process`: threads of the submitter."""
+
+    elsewhere: bool
+    in_process: bool = False
+
+
+def environment_type(options: PipelineOptions) -> str | None:
+    """Return --environment_type as one of the known kinds; raises UsageError for another."""
+    from apache_beam.options.pipeline_options import PortableOptions
+
+    kind = options.view_as(PortableOptions).environment_type
+    if kind is None or kind in _TYPES or kind.startswith("beam:env:"):
+        return kind
+    raise UsageError(
+        "no such --environment_type", got=kind, expected=", ".join(_TYPES), todo="see README.md"
+    )
+
+
+def find_workers(options: PipelineOptions, *, runner_here: bool) -> Workers:
+    """Return where the workers of a portable runner run, and check what can be checked of them.
+
+    `runner_here` tells whether the runner's own processes are on this machine.
+    Raises UsageError for a pool that does not answer and for containers without Framebank.
+    """
+    kind = environment_type(options)
+    if kind == "LOOPBACK":  # wherever the runner is, it calls this process
+        return Workers(elsewhere=False, in_process=True)
+    if kind == "EXTERNAL":
+        host, port = split_address(_pool_address(options), what="--environment_config")
+        if not runner_here:
+            return Workers(elsewhere=True)  # each of the runner's machines resolves it itself
+        _check_pool(host, port)
+        return Workers(elsewhere=not is_here(host))
+    if kind == "PROCESS":
+        _check_process(options)
+        return Workers(elsewhere=not runner_here)
+    _check_image(options)
+    return Workers(elsewhere=True)
+
+
+def _pool_address(options: PipelineOptions) -> str:
+    from apache_beam.options.pipeline_options import PortableOptions
+
+    portable = options.view_as(PortableOptions)
+    config = portable.environment_config or ""
+    if config.lstrip().startswith("{"):
+        config = _json_field(config, "url")
+    address = config or portable.lookup_environment_option("external_service_address")
+    if not address:
+        raise UsageError(
+            "--environment_type=EXTERNAL needs the address of a worker pool",
+            todo=f"start `{POOL_COMMAND}` and give --environment_config=HOST:PORT",
+        )
+    return str(address)
+
+
+def _json_field(config: str, name: str) -> str:
+    try:
+        value = json.loads(config).get(name)
+    except (ValueError, AttributeError):
+        value = None
+    if not isinstance(value, str):
+        raise UsageError(
+            "--environment_config is not right", got=config, expected=f'JSON with "{name}"'
+        )
+    return value
+
+
+def _check_pool(host: str, port: int) -> None:
+    if not answers(host, port):
+        raise UsageError(
+            "no worker pool answers at --environment_config",
+            got=f"{host}:{port} cannot be connected to",
+            todo=f"start `{POOL_COMMAND}` first, in an environment that has Framebank",
+        )
+
+
+def _check_process(options: PipelineOptions) -> None:
+    from apache_beam.options.pipeline_options import PortableOptions
+
+    portable = options.view_as(PortableOptions)
+    if portable.environment_config:
+        _json_field(portable.environment_config, "command")
+    elif not portable.lookup_environment_option("process_command"):
+        raise UsageError(
+            "--environment_type=PROCESS needs the command that starts a worker",
+            todo='give --environment_config=\'{"command": "/opt/apache/beam/boot"}\'',
+        )
+
+
+def _check_image(options: PipelineOptions) -> None:
+    """Beam's own image, which DOCKER means without another one, has no Framebank in it."""
+    from apache_beam.options.pipeline_options import PortableOptions, WorkerOptions
+
+    portable = options.view_as(PortableOptions)
+    image = portable.environment_config or portable.lookup_environment_option(
+        "docker_container_image"
+    )
+    if not (image or options.view_as(WorkerOptions).sdk_container_image):
+        raise UsageError(
+            "--environment_type=DOCKER needs an image that has Framebank in it",
+            got="none, and Beam's own has not",
+            todo="build one (infra/docker) and give --environment_config=IMAGE",
+        )
+
+
+def check_endpoint(address: str) -> bool:
+    """Return whether the job server at --job_endpoint is here; raises UsageError for none."""
+    host, port = split_address(address, what="--job_endpoint")
+    if not answers(host, port):
+        raise UsageError(
+            "no job server answers at --job_endpoint",
+            got=f"{host}:{port} cannot be connected to",
+            todo="start it, or correct the address",
+        )
+    return is_here(host)
+
+
+def split_address(text: str, *, what: str) -> tuple[str, int]:
+    """Return (host, port) of HOST:PORT; raises UsageError that names the option `what`."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise UsageError(f"{what} is no address", got=text, expected="HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def answers(host: str, port: int, *, timeout_s: float = _CONNECT_S) -> bool:
+    """Return whether something takes connections there."""
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s):
+            return True
+    except OSError:
+        return False
+
+
+def is_here(host: str) -> bool:
+    """Return whether a host is this machine: only its own addresses can be bound."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(address)
+                return True
+        except OSError:
+            continue
+    return False

@@ -1,0 +1,155 @@
+"""One extraction as a job: its plan files, its progress, its way out when it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from features import layout, storage
+from features.decoder_pool import DecoderPolicy
+from features.progress import CommittedShards, WorkerCounts, show_progress
+from features.spec import FeatureSpec
+from features.weights import Weights
+from pipelines import cache_access
+from pipelines.plan import ShardPlan, write_plan
+from pipelines.runners import Submission
+
+if TYPE_CHECKING:
+    from pipelines.extract import RunFacts
+    from pipelines.running import Job
+    from pipelines.shard import ExtractConfig
+
+_COMMIT_S = 5.0  # how long the way out waits for a commit that is under way
+
+
+@dataclasses.dataclass(frozen=True)
+class Extraction:
+    """What is extracted, into which cache, and how."""
+
+    submission: Submission
+    cache: str
+    spec: FeatureSpec
+    weights: Weights
+    policy: DecoderPolicy
+    batch_size: int
+
+    def run(
+        self, shards: Sequence[ShardPlan], facts: dict[str, Any], *, run_id: str
+    ) -> dict[str, Any] | None:
+        """Run the job to its end and return its summary; None where nobody waits for the end."""
+        from pipelines.running import Job
+
+        _say(f"{facts['to_extract']} videos in {len(shards)} shards to extract into {self.cache}")
+        for note in self.submission.notes:
+            _say(note)
+        with Job(self.submission, name="framebank-extract") as job:
+            counts = os.path.join(job.folder, "counts")
+            os.mkdir(counts)
+            config = self._config(run_id, counts if self.submission.in_process else None)
+            self._submit(job, config, self._facts(facts | {"shards_planned": len(shards)}), shards)
+            if not self.submission.waits:
+                return None
+            if again := job.counters().get("shards_already_committed"):
+                _say(f"parts of the job ran again; {again} of their shards were committed already")
+        return dict(json.loads(storage.read_bytes(layout.run_path(self.cache, run_id))))
+
+    def _config(self, run_id: str, progress_folder: str | None) -> ExtractConfig:
+        from pipelines.shard import ExtractConfig
+
+        return ExtractConfig(
+            cache=self.cache,
+            run_id=run_id,
+            spec=self.spec,
+            weights=self._weights_for_workers(),
+            policy=self.policy,
+            batch_size=self.batch_size,
+            progress_folder=progress_folder,
+        )
+
+    def _weights_for_workers(self) -> Weights:
+        """Put a weight file where workers on other machines find it: into the cache."""
+        if (
+            not self.submission.workers_elsewhere
+            or self.weights.local_path is None
+            or self.submission.dry_run
+        ):
+            return self.weights
+        from features.weights import publish_weights
+
+        return publish_weights(self.weights, self.cache)
+
+    def _facts(self, facts: dict[str, Any]) -> RunFacts:
+        from pipelines.extract import RunFacts
+
+        if self.submission.waits:  # then the client judges it, with the runs before
+            facts = facts | {"max_bad_ratio": None}
+        return RunFacts(
+            **facts,
+            started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            weights_path=self.weights.local_path,
+            runner=self.submission.runner,
+        )
+
+    def _submit(
+        self, job: Job, config: ExtractConfig, facts: RunFacts, shards: Sequence[ShardPlan]
+    ) -> None:
+        from pipelines.extract import build_pipeline
+        from pipelines.stopping import stopping_well
+
+        hints = self.submission.hints
+        with (
+            stopping_well(lambda: self._end(job, config.run_id)),
+            self._planned(job, config.run_id, shards) as paths,
+            self._progress(config, shards),
+        ):
+            job.run(
+                lambda pipeline: build_pipeline(
+                    pipeline, config, facts, plan_paths=paths, hints=hints
+                )
+            )
+            if not self.submission.waits:
+                print(job.submitted_text())
+
+    @contextlib.contextmanager
+    def _planned(self, job: Job, run_id: str, shards: Sequence[ShardPlan]) -> Iterator[list[str]]:
+        """Write the plan, and remove it after the job, however that ended; yields its paths."""
+        try:
+            yield write_plan(self.cache, run_id, shards)
+        finally:
+            if not job.goes_on:  # otherwise the job removes it
+                cache_access.remove_plan(self.cache, run_id)
+
+    def _progress(
+        self, config: ExtractConfig, shards: Sequence[ShardPlan]
+    ) -> contextlib.AbstractContextManager[None]:
+        if not self.submission.waits:
+            return contextlib.nullcontext()
+        videos = {shard.shard: len(shard.refs) for shard in shards}
+        if config.progress_folder is not None:
+            return show_progress(WorkerCounts(config.progress_folder, total=sum(videos.values())))
+        return show_progress(CommittedShards(self.cache, videos=videos))
+
+    def _end(self, job: Job, run_id: str) -> Iterator[str]:
+        """End everything on the way out; yields what to say of it."""
+        from pipelines import shard
+
+        ended, text = job.cancel()
+        if text:
+            yield text
+        shard.stop(wait_s=_COMMIT_S)
+        if ended:
+            cache_access.remove_plan(self.cache, run_id)
+        job.close()
+        yield (
+            "stopped; what was committed is kept. Run the same command again to go on from there."
+        )
+
+
+def _say(text: str) -> None:
+    print(f"framebank: {text}", file=sys.stderr, flush=True)
