@@ -108,6 +108,9 @@ def test_learns_order_and_says_so(made: Path, tmp_path: Path) -> None:
     lineage = json.loads((model / "lineage.json").read_text())
     assert lineage["random_weights"] and lineage["runs"] == ["20261121-0100"]
     assert list(Path(board).rglob("events*"))
+    said = b"".join(path.read_bytes() for path in Path(board, "lstm").rglob("events*"))
+    for name in (b"epoch_loss", b"epoch_learning_rate", b"epoch_input_wait_ms", b"| wanted |"):
+        assert name in said
     loaded = keras.saving.load_model(model / "model.keras")
     answers = json.loads((model / "vocabulary.json").read_text())["answers"]
     for way in (True, False):

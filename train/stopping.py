@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -24,6 +25,25 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def listen(self) -> None:
+        """Take the signals; again after TensorFlow joined a cluster, as it takes SIGTERM then."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # only the main thread may set handlers
+        if not self._before:
+            self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        for number in _SIGNALS:
+            signal.signal(number, self._note)
+
+    def restore(self) -> None:
+        """Let signals do what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal_number = number
+        self.restore()
 
     def check(self) -> None:
         """Raise TrainingStopped when a stop was asked for."""
@@ -35,20 +55,8 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Note the first signal in the StopRequest; a second one acts as it did before."""
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request  # only the main thread may set handlers
-        return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        request.signal_number = number
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in _SIGNALS:
-        signal.signal(number, note)
+    request.listen()
     try:
         yield request
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        request.restore()

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from features.errors import UsageError
+from features.errors import FramebankError, UsageError
 from features.questions_command import add_format_arguments
 from train.config import LR_SCHEDULES, PRECISIONS, ModelConfig, TrainConfig
 
@@ -157,14 +158,26 @@ def _start_workers(strategy: str) -> Workers:
         from train.workers import Workers
 
         return Workers()
-    started = []
+    if strategy == "multi_worker" and "SLURM_PROCID" not in os.environ:
+        from train.cluster import read_cluster
+
+        cluster = read_cluster()
+        name, address = cluster.members[cluster.index]
+        if len(cluster.members) > 1:
+            _say(f"{name} at {address}, one of {len(cluster.members)}, waits for the others")
+    started: list[Workers | FramebankError] = []
 
     def start() -> None:
         from train.workers import start_workers
 
-        started.append(start_workers(strategy))
+        try:
+            started.append(start_workers(strategy))
+        except FramebankError as err:  # what TensorFlow said besides helps nobody
+            started.append(err)
 
     import_tensorflow(wake=start)
+    if isinstance(started[0], FramebankError):
+        raise started[0]
     return started[0]
 
 

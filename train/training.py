@@ -87,9 +87,12 @@ def train_model(
         say(remark)
     making = lineage.run_making(cache, joined, job.config())
     with contextlib.ExitStack() as held:
-        if workers.is_chief:
+
+        def claim() -> bool:
             held.enter_context(folder.locked())
-        if workers.do_on_chief(lambda: folder.claim(making, overwrite=overwrite)):
+            return folder.claim(making, overwrite=overwrite)
+
+        if workers.do_on_chief(claim):
             say(f"{folder.path} is finished already and made from just this; nothing to do")
             return workers.do_on_chief(lambda: folder.read_json("metrics.json"))
         # Without this, sums over threads differ in their last bits from run to run.

@@ -1,0 +1,150 @@
+"""`framebank train --local-workers N`: N real workers on this machine, looked after by one parent.
+
+The parent gives each a port and its TF_CONFIG, puts its name before every line it says, hands on
+Ctrl-C and SIGTERM, and ends all when one dies. A worker whose parent is gone ends too: its standard
+input is a pipe that only the parent holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+from features.errors import JobError, UsageError
+from train.cluster import local_cluster
+
+_MOST = 64
+_LOOK_S = 0.1
+# TensorFlow's C++ side, whose log level does not hold once a cluster is up; what matters we say.
+_CHATTER = re.compile(rb"[IWE]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\]")
+_ROOT = str(Path(__file__).resolve().parent.parent)
+
+
+def run_local_workers(args: argparse.Namespace, count: int) -> int:
+    """Run `count` workers with the options `args`; return the exit status. Raises JobError."""
+    if not 1 <= count <= _MOST:
+        raise UsageError("--local-workers", got=count, expected=f"1 to {_MOST}")
+    fields = json.dumps(vars(args) | {"local_workers": None, "strategy": "multi_worker"})
+    ports = _free_ports(count)
+    workers: list[subprocess.Popen[bytes]] = []
+    joined: list[threading.Thread] = []
+    stopped: list[int] = []
+
+    def hand_on(number: int, frame: object) -> None:
+        for worker in workers:
+            worker.send_signal(signal.SIGKILL if stopped else signal.SIGTERM)
+        stopped.append(number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for index in range(count):
+            worker = _start(fields, local_cluster(ports, index).config, chief=index == 0)
+            workers.append(worker)
+            thread = threading.Thread(target=_join_log, args=(worker.stderr, f"worker {index}"))
+            thread.start()
+            joined.append(thread)
+        return _look_after(workers, stopped)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        for thread in joined:
+            thread.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _start(fields: str, tf_config: str, *, chief: bool) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"TF_CONFIG": tf_config}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [sys.executable, "-m", "train.local_workers", fields],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=None if chief else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C reaches the parent alone, which hands it on
+    )
+
+
+def _join_log(stream: IO[bytes] | None, name: str) -> None:
+    for line in stream or ():
+        if _CHATTER.match(line):
+            continue
+        sys.stderr.write(f"[{name}] {line.decode(errors='replace')}")
+        sys.stderr.flush()
+
+
+def _look_after(workers: list[subprocess.Popen[bytes]], stopped: list[int]) -> int:
+    """Wait for all; raises JobError as soon as one dies while others are at work."""
+    while True:
+        ended = [worker.poll() for worker in workers]
+        failed = [(number, status) for number, status in enumerate(ended) if status]
+        if stopped and None not in ended:
+            return 128 + stopped[0]
+        if failed and not stopped:
+            number, status = failed[0]
+            if status > 128:  # it got a signal of its own, saved, and the others did as well
+                return _wait_for_rest(workers, status)
+            if status < 0:
+                name = signal.Signals(-status).name
+                raise JobError(
+                    f"worker {number} was killed by {name}; all workers were ended",
+                    todo="give the same command again: it goes on from the last checkpoint",
+                )
+            return status  # what was wrong it has said itself
+        if None not in ended:
+            return 0
+        time.sleep(_LOOK_S)
+
+
+def _wait_for_rest(workers: list[subprocess.Popen[bytes]], status: int) -> int:
+    for worker in workers:
+        worker.wait()
+    return status
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent's end of standard input is closed."""
+    while os.read(0, 1):  # not sys.stdin, whose lock would be held when Python ends
+        continue
+    os._exit(1)
+
+
+def main() -> int:
+    """Be one worker: the options are JSON in the first argument."""
+    from features.errors import FramebankError
+    from train import train_command
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    args = argparse.Namespace(**json.loads(sys.argv[1]))
+    try:
+        return train_command.run(args, [])
+    except FramebankError as error:
+        print(f"framebank: {error}", file=sys.stderr, flush=True)
+        return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

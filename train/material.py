@@ -1,0 +1,115 @@
+"""What a run trains on: questions in their splits, vocabularies, features, statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from train.clips import ShardFiles
+from train.config import ModelConfig, TrainConfig
+from train.inputs import Features, QuestionTable, cached_features
+from train.joining import JoinedQuestions
+from train.model import text_layer, word_numbers
+from train.order import plan_epoch
+from train.splits import SPLITS, Splits, assign_splits
+from train.standardise import FrameStatistics, frame_statistics
+from train.stopping import StopRequest
+from train.vocabulary import OUTSIDE, AnswerVocabulary
+from train.workers import Workers
+
+if TYPE_CHECKING:
+    from features.cache import Cache
+
+# Frames of each lane that mean and variance are taken from: 16 lanes have them to half a percent,
+# and training need not wait until the whole of a large cache was read.
+STATISTICS_FRAMES = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """All that the fits share."""
+
+    splits: Splits
+    vocabulary: AnswerVocabulary
+    text: keras.layers.TextVectorization
+    statistics: FrameStatistics
+    features: Features
+    tables: dict[str, QuestionTable]
+    learnt: QuestionTable  # the training rows whose answer is in the vocabulary
+
+
+def gather(
+    model: ModelConfig,
+    config: TrainConfig,
+    cache: Cache,
+    joined: JoinedQuestions,
+    *,
+    files: ShardFiles | None,
+    workers: Workers,
+    stop: StopRequest,
+    say: Callable[[str], None],
+) -> Material:
+    """Put together what is trained on; raises FramebankError, TrainingStopped."""
+    splits = assign_splits(joined.questions, seed=config.seed)
+    for remark in splits.remarks:
+        say(remark)
+    vocabulary = AnswerVocabulary.of(splits.train, size=model.answers)
+    if len(vocabulary) == 1:
+        say(
+            f"NOTE: all training questions have one answer, {vocabulary.answers[0]!r}: "
+            "the model can say nothing else"
+        )
+    text = text_layer([q.question for q in splits.train], max_words=model.words)
+    features = cached_features(
+        cache,
+        joined.frames,
+        files=files,
+        share=workers.share,
+        keep_bytes=config.memory_bytes,
+        shuffle_bytes=config.shuffle_bytes,
+    )
+    parts = {name: splits.of(name) for name in SPLITS}
+    known = [q for q in splits.train if vocabulary.number(q.answer) != OUTSIDE]
+    tables = {
+        name: QuestionTable.of(questions, vocabulary, text=lambda asked: word_numbers(text, asked))
+        for name, questions in (parts | {"learnt": known}).items()
+        if questions
+    }
+    learnt = tables.pop("learnt")
+    statistics = sample_statistics(features, {q.video_id for q in splits.train}, workers, stop)
+    say(
+        f"{len(learnt)} questions to learn from, {len(parts['val'])} to choose the epoch by, "
+        f"{len(parts['test'])} to judge; {len(vocabulary)} answers, {len(joined.frames)} videos"
+    )
+    return Material(splits, vocabulary, text, statistics, features, tables, learnt)
+
+
+def sample_statistics(
+    features: Features, video_ids: set[str], workers: Workers, stop: StopRequest
+) -> FrameStatistics:
+    """Return mean and variance over the first STATISTICS_FRAMES of each lane's `video_ids`.
+
+    Each worker reads its own lanes; merged lane by lane they are the same for any number of them.
+    """
+    stored, share, width = features.stored, features.share, features.width
+    numbers = np.array(sorted(features.number(video_id) for video_id in video_ids), np.int64)
+    replica = stored.replica(np.arange(stored.lanes), replicas=share.replicas)
+    sums = np.zeros((stored.lanes, 1 + 2 * width))
+    for lane, videos in enumerate(plan_epoch(stored, numbers, batch_size=1).reading):
+        if not share.first <= replica[lane] < share.first + share.local or not len(videos):
+            continue
+        before = np.cumsum(stored.frames[videos]) - stored.frames[videos]
+        clips = []
+        for number in videos[before < STATISTICS_FRAMES].tolist():
+            stop.check()
+            clips.append(features.clips.read(number))
+        part = frame_statistics(clips, width)
+        sums[lane] = np.concatenate([[part.count], part.mean, part.squares])
+    total = frame_statistics([], width)
+    for row in workers.sum(sums):
+        total = total.merge(FrameStatistics(int(row[0]), row[1 : 1 + width], row[1 + width :]))
+    return total

@@ -1,0 +1,76 @@
+"""What a network says to a table of questions, asked by all workers in common."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from train.inputs import Batch, Features, QuestionTable
+from train.prefetch import Prefetched
+from train.vocabulary import OUTSIDE
+from train.workers import Workers
+
+_TINY = 1e-7
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """`chosen` int64[q] is the most probable output of each question; `loss` is over answers that
+    are in the vocabulary, `accuracy` over all: an answer outside it is a wrong one."""
+
+    chosen: NDArray[np.int64]
+    loss: float
+    accuracy: float
+
+
+class Judge:
+    """Asks `network` the questions of a table; its graph is traced once."""
+
+    def __init__(
+        self,
+        network: keras.Model,
+        features: Features,
+        *,
+        batch_size: int,
+        workers: Workers | None = None,
+    ) -> None:
+        self._features, self._batch_size = features, batch_size
+        self._workers = workers or Workers()
+
+        @tf.function(reduce_retracing=True)
+        def answer(inputs: Batch) -> tf.Tensor:
+            return network(inputs, training=False)
+
+        self._answer = answer
+
+    def predict(self, table: QuestionTable) -> Predictions:
+        """Return what the network says to every question of `table`, in its order.
+
+        Each worker asks about its own videos; all of them get the whole.
+        """
+        said = np.zeros((2, len(table)))  # per question: chosen output, surprise at the truth
+        with Prefetched(
+            lambda: self._features.batches(table, batch_size=self._batch_size)
+        ) as batches:
+            for batch in batches:
+                real = batch["index"].numpy() >= 0
+                if not real.any():
+                    continue
+                index = batch["index"].numpy()[real]
+                probabilities = self._answer(network_inputs(batch)).numpy()[real]
+                said[0, index] = probabilities.argmax(axis=1)
+                truth = probabilities[np.arange(len(index)), np.maximum(table.answer[index], 0)]
+                said[1, index] = -np.log(np.maximum(truth, _TINY))
+        said = self._workers.sum(said)
+        chosen, known = said[0].astype(np.int64), table.answer != OUTSIDE
+        loss = float(said[1][known].mean()) if known.any() else 0.0
+        accuracy = float((chosen == table.answer)[known].sum() / max(len(table), 1))
+        return Predictions(chosen, loss, accuracy)
+
+
+def network_inputs(batch: Batch) -> Batch:
+    return {"features": tf.cast(batch["features"], tf.float32), "words": batch["words"]}

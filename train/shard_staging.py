@@ -1,0 +1,175 @@
+"""Shards of a cache in a bucket, staged to a local disk while training goes on.
+
+Threads fetch the shards that will be read next, in that order, a few at a time; a reader waits
+only for the one it needs. A shard counts when its SHA-256 is the one in its sidecar, and its file's
+name holds that hash: what an earlier run left in the folder is used again, what belongs to another
+cache is not. When the folder is full, the shard whose last use is longest ago goes first; a file
+that is still open stays readable after that.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from features import layout, storage
+from features.errors import CacheError, JobError, UsageError
+from features.sidecar import read_sidecar
+from features.temporary import live_folder, remove_dead
+from train.clips import LocalShards, ShardFiles
+
+_SUFFIX = ".staged"
+_CHUNK_BYTES = 1 << 20
+_TRIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Staging:
+    """Where shards of a bucket are put: `folder` (kept after the run; None for a temporary one),
+    at most `size_bytes` in it, `parallel` fetched at a time."""
+
+    folder: str | None = None
+    size_bytes: int = 50 * 2**30
+    parallel: int = 4
+
+    def __post_init__(self) -> None:
+        if self.size_bytes <= 0:
+            raise UsageError("--stage-bytes must be above 0", got=self.size_bytes)
+
+
+def shard_files(cache: str, staging: Staging) -> ShardFiles:
+    """Return how the shards of `cache` are opened: where they are, or staged."""
+    return LocalShards(cache) if storage.is_local(cache) else StagedShards(cache, staging)
+
+
+class StagedShards:
+    """Opens shards of a cache that is not on this machine."""
+
+    def __init__(self, cache: str, staging: Staging) -> None:
+        self._cache, self._staging = cache, staging
+        if staging.folder is None:
+            remove_dead()
+        self._temporary = live_folder() if staging.folder is None else None
+        self._folder = Path(staging.folder or self._temporary.path)  # type: ignore[union-attr]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._pool = concurrent.futures.ThreadPoolExecutor(
+            staging.parallel, thread_name_prefix="staging"
+        )
+        self._lock = threading.Lock()
+        self._fetches: dict[str, concurrent.futures.Future[Path]] = {}
+        self._names: dict[str, tuple[str, int]] = {}  # shard → (sha256, bytes)
+        self._fetching_bytes = 0
+        self._coming: list[str] = []  # announced, not yet begun
+
+    def announce(self, shards: Sequence[str]) -> None:
+        """Fetch these next, in this order, then what was announced before; as many ahead as are
+        fetched at a time."""
+        with self._lock:
+            coming = dict.fromkeys([*shards, *self._coming])
+            self._coming = [shard for shard in coming if shard not in self._fetches]
+        self._go_on()
+
+    def open(self, shard: str) -> BinaryIO:
+        """Open a shard, fetched first where it is not there; raises CacheError, JobError."""
+        for _ in range(_TRIES):
+            path = self._fetch(shard).result()
+            with self._lock:
+                self._fetches.pop(shard, None)
+                self._coming = [other for other in self._coming if other != shard]
+            self._go_on()
+            with contextlib.suppress(FileNotFoundError):  # given up for another meanwhile
+                file = path.open("rb")
+                os.utime(path)
+                return file
+        raise JobError(
+            f"the staged shard {shard} was removed again and again",
+            todo="give a larger --stage-bytes, or each run a folder of its own",
+        )
+
+    def close(self) -> None:
+        """Stop fetching; remove a temporary folder."""
+        with self._lock:
+            self._coming = []
+        self._pool.shutdown(cancel_futures=True)
+        if self._temporary is not None:
+            self._temporary.close()
+
+    def _go_on(self) -> None:
+        with self._lock:
+            begin = self._coming[: max(0, self._staging.parallel - len(self._fetches))]
+            self._coming = self._coming[len(begin) :]
+        for shard in begin:
+            self._fetch(shard)
+
+    def _fetch(self, shard: str) -> concurrent.futures.Future[Path]:
+        with self._lock:
+            if shard not in self._fetches:
+                self._fetches[shard] = self._pool.submit(self._stage, shard)
+            return self._fetches[shard]
+
+    def _stage(self, shard: str) -> Path:
+        if shard not in self._names:
+            committed = read_sidecar(self._cache, shard)
+            self._names[shard] = (committed.tfrecord_sha256, committed.tfrecord_bytes)
+        sha256, size_bytes = self._names[shard]
+        path = self._folder / f"{sha256}{_SUFFIX}"
+        if path.exists():  # whole: it got its name after its hash was compared
+            return path
+        with self._lock:
+            self._make_room(size_bytes)
+            self._fetching_bytes += size_bytes
+        try:
+            _download(layout.tfrecord_path(self._cache, shard), path, sha256)
+        finally:
+            with self._lock:
+                self._fetching_bytes -= size_bytes
+        return path
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Remove the least recently used files until `size_bytes` more fit the limit."""
+        files = []
+        for path in self._folder.glob(f"*{_SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                files.append((status.st_mtime_ns, status.st_size, path))
+        room = self._staging.size_bytes - self._fetching_bytes
+        room -= sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if room >= size_bytes:
+                return
+            path.unlink(missing_ok=True)
+            room += size
+
+
+def _download(source: str, target: Path, sha256: str) -> None:
+    found = ""
+    for _ in range(_TRIES):
+        digest = hashlib.sha256()
+        handle, name = tempfile.mkstemp(dir=target.parent, suffix=".part")
+        try:
+            with open(handle, "wb") as file, storage.open_read(source) as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    file.write(chunk)
+            found = digest.hexdigest()
+            if found == sha256:
+                os.replace(name, target)
+                return
+        except OSError as err:
+            raise storage.storage_error(str(target), err, "write") from err
+        finally:
+            Path(name).unlink(missing_ok=True)
+    raise CacheError(
+        f"{source} is not what its sidecar says",
+        got=f"SHA-256 {found}",
+        expected=sha256,
+        todo="run `framebank verify` on the cache to see all that is damaged",
+    )
