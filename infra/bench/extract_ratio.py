@@ -113,9 +113,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clips = Path(args.clips or folder)
         if args.clips is None:
-            from train.demo_clips import write_clips
+            from train.demo_clips import make_clips
 
-            write_clips(clips, count=24)
+            make_clips(clips, count=24)
+            clips = clips / "clips"
         paths = sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")
         warm = measure_warm(paths, args)
         cold = measure_cold(clips, args)
