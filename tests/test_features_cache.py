@@ -133,8 +133,8 @@ def test_what_is_no_cache_gets_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match="got:      a file"):
         open_cache(str(tmp_path / "file"))
-    with pytest.raises(UsageError, match="s3://"):
-        open_cache("s3://bucket/cache")
+    with pytest.raises(UsageError, match="ftp://"):
+        open_cache("ftp://bucket/cache")
 
 
 def test_an_interrupted_extraction_says_to_run_it_again(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_measured_plan_has_time_and_price(
     words = ["--runner", "DataflowRunner", "--max_num_workers=3", "--machine_type", "n2-standard-8"]
     found = plan(capsys, mixed, *QUICK, "--videos-per-shard", 2, *words, measure=True)
     here = found["here"]
-    assert 0 < here["wall_s"]["low"] < here["wall_s"]["value"] < here["wall_s"]["high"] < 600
+    assert 0 < here["wall_s"]["low"] < here["wall_s"]["value"] < here["wall_s"]["high"]
     assert 0 < here["frame_s"] < 5 and 0 < here["busy"] <= here["cores"]
     assert found["dataflow"]["workers"] == 3 and found["dataflow"]["machine"]["vcpus"] == 8
     assert 0 < found["dataflow"]["price"]["low"] < found["dataflow"]["price"]["high"]

@@ -69,7 +69,6 @@ def refused(words: list[str], environment: dict[str, str]) -> str:
         ((*FLINK, "--flink_master={other}", *EXTERNAL), "is no Flink cluster"),
         ((*FLINK, "--flink_master={flink}", *UBER, *EXTERNAL), "INPUT is on this machine"),
         (FLINK, "needs Java"),
-        (("--runner", "PrismRunner"), "go install"),
         (("--runner", "PortableRunner", "--job_endpoint=localhost:1"), "no job server answers"),
     ],
 )
@@ -85,6 +84,22 @@ def test_a_submission_that_cannot_work(
     own = ["extract", str(clips), "--cache", str(cache), "--weights", "random:0"]
     assert told in refused([*own, *(word.format(**servers) for word in words)], bare)
     assert not cache.exists()
+
+
+def test_a_missing_prism_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="go install"):
+        runners.prepare(
+            ("--runner", "PrismRunner"),
+            places={},
+            cache=str(tmp_path / "cache"),
+            wait=False,
+            accelerator=None,
+            shared_disk=False,
+        )
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_missing_job_server_is_told(
