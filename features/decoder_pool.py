@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from features import storage
 from features.container import DecodeLimits
+from features.cores import usable_cores
 from features.decoder_child import HEADER, TOKEN
 from features.errors import JobError, VideoRejected
 from features.spec import FeatureSpec
@@ -44,12 +45,13 @@ _TIMEOUT_BYTES = 10 * 2**20  # a clip's time grows by the base limit for each 10
 class DecoderPolicy:
     """How decoders are run; nothing in here changes a feature.
 
+    `decoders`: processes of one pool; None: as many as the machine that decodes has cores.
     `timeout_s`: a decoder silent for that long hangs; one clip may take that long plus as much
     again for each 10 MiB of file. `memory_bytes` is the address space of one decoder process,
     `queue_bytes` what decoded frames may take while they wait for the network.
     """
 
-    decoders: int = max(1, os.cpu_count() or 1)
+    decoders: int | None = None
     timeout_s: float = 60.0
     memory_bytes: int = 6 * 2**30
     queue_bytes: int = 64 * 2**20
@@ -92,14 +94,15 @@ Event = Frame | ClipDone | ClipRejected
 
 
 class DecoderPool:
-    """Runs `policy.decoders` processes; use `decode` for one set of clips after the other."""
+    """Runs decoder processes; use `decode` for one set of clips after the other."""
 
     def __init__(self, spec: FeatureSpec, policy: DecoderPolicy) -> None:
         self._spec, self._policy = spec, policy
         limit_bytes = policy.limits.max_size_bytes
-        self._staging = Staging(downloads=policy.decoders, max_size_bytes=limit_bytes)
+        count = policy.decoders or usable_cores()
+        self._staging = Staging(downloads=count, max_size_bytes=limit_bytes)
         self._closed = threading.Event()
-        self._slots = [_Slot(spec, policy, self._closed) for _ in range(policy.decoders)]
+        self._slots = [_Slot(spec, policy, self._closed) for _ in range(count)]
 
     def decode(self, refs: Iterable[VideoRef]) -> Iterator[Event]:
         """Yield frames and last words as they come; each clip gets exactly one last word."""

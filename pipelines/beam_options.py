@@ -67,13 +67,16 @@ def runner_word(words: Sequence[str]) -> str | None:
 
     Found without Beam, so that a run that needs no engine need not import one.
     """
-    found = None
-    for number, word in enumerate(words):
-        if word.startswith("--runner="):
-            found = word.partition("=")[2]
-        elif word == "--runner" and number + 1 < len(words):
-            found = words[number + 1]
-    return found
+    return dict(named_words(words)).get("--runner")
+
+
+def named_words(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield (option, value) of `--option value` and `--option=value`; "" where none follows."""
+    for word, after in zip(words, [*words[1:], "--"], strict=False):
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            follows = "" if after.startswith("--") else after
+            yield option, value if equals else follows
 
 
 def _advice(word: str) -> str:

@@ -54,6 +54,19 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def open_for_dry_run(path: str, spec: FeatureSpec) -> Iterator[str]:
+    """Yield what `open_for_extraction` does, and raise what it does, but write nothing."""
+    cache = os.path.abspath(storage.local_path(path)) if storage.is_local(path) else path
+    cache = cache.rstrip("/")
+    cached = layout.read_spec(cache)
+    if cached is None:
+        check_empty(cache)
+    elif cached != spec and _holds_features(cache):
+        check_same_spec(cached, spec, where=cache)
+    yield cache
+
+
+@contextlib.contextmanager
 def _locked(cache: str) -> Iterator[None]:
     try:
         handle = os.open(cache, os.O_RDONLY)

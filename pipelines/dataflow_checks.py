@@ -47,6 +47,14 @@ def is_dry_run(options: PipelineOptions) -> bool:
     return bool(options.view_as(TestOptions).dry_run)
 
 
+def staging_places(options: PipelineOptions) -> tuple[str, ...]:
+    """Return where the submission puts the packages, and the job its temporary files."""
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+
+    cloud = options.view_as(GoogleCloudOptions)
+    return tuple(filter(None, dict.fromkeys((cloud.staging_location, cloud.temp_location))))
+
+
 def services(options: PipelineOptions) -> list[str]:
     """Return the options for the service itself."""
     from apache_beam.options.pipeline_options import GoogleCloudOptions

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 import socket
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
 _CONNECT_S = 3.0
+_DOCKER = "/var/run/docker.sock"
 _TYPES = ("LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER")
 POOL_COMMAND = "python -m apache_beam.runners.worker.worker_pool_main --service_port=PORT"
 
@@ -57,9 +60,11 @@ def find_workers(options: PipelineOptions, *, runner_here: bool) -> Workers:
         _check_pool(host, port)
         return Workers(elsewhere=not is_here(host))
     if kind == "PROCESS":
-        _check_process(options)
+        _check_process(options, runner_here=runner_here)
         return Workers(elsewhere=not runner_here)
     _check_image(options)
+    if runner_here and kind in (None, "DOCKER"):
+        _check_docker()
     return Workers(elsewhere=True)
 
 
@@ -92,24 +97,41 @@ def _json_field(config: str, name: str) -> str:
 
 
 def _check_pool(host: str, port: int) -> None:
-    if not answers(host, port):
+    if problem := _why_no_server(host, port):
         raise UsageError(
             "no worker pool answers at --environment_config",
-            got=f"{host}:{port} cannot be connected to",
+            got=problem,
             todo=f"start `{POOL_COMMAND}` first, in an environment that has Framebank",
         )
 
 
-def _check_process(options: PipelineOptions) -> None:
+def _check_process(options: PipelineOptions, *, runner_here: bool) -> None:
     from apache_beam.options.pipeline_options import PortableOptions
 
     portable = options.view_as(PortableOptions)
     if portable.environment_config:
-        _json_field(portable.environment_config, "command")
-    elif not portable.lookup_environment_option("process_command"):
+        command = _json_field(portable.environment_config, "command")
+    else:
+        command = portable.lookup_environment_option("process_command")
+    if not command:
         raise UsageError(
             "--environment_type=PROCESS needs the command that starts a worker",
             todo='give --environment_config=\'{"command": "/opt/apache/beam/boot"}\'',
+        )
+    if runner_here and shutil.which(command) is None:  # a runner may wait for its worker for ever
+        raise UsageError(
+            "the command of --environment_type=PROCESS is not there",
+            got=f"no program {command} on this machine",
+            todo="install Beam's boot program, or use --environment_type=LOOPBACK",
+        )
+
+
+def _check_docker() -> None:
+    if not (shutil.which("docker") or os.environ.get("DOCKER_HOST") or os.path.exists(_DOCKER)):
+        raise UsageError(
+            "--environment_type=DOCKER needs Docker, which is not on this machine",
+            got=f"no `docker` on PATH, and no {_DOCKER}",
+            todo="install it, or use --environment_type=LOOPBACK",
         )
 
 
@@ -132,10 +154,10 @@ def _check_image(options: PipelineOptions) -> None:
 def check_endpoint(address: str) -> bool:
     """Return whether the job server at --job_endpoint is here; raises UsageError for none."""
     host, port = split_address(address, what="--job_endpoint")
-    if not answers(host, port):
+    if problem := _why_no_server(host, port):
         raise UsageError(
             "no job server answers at --job_endpoint",
-            got=f"{host}:{port} cannot be connected to",
+            got=problem,
             todo="start it, or correct the address",
         )
     return is_here(host)
@@ -156,6 +178,21 @@ def answers(host: str, port: int, *, timeout_s: float = _CONNECT_S) -> bool:
             return True
     except OSError:
         return False
+
+
+def _why_no_server(host: str, port: int) -> str | None:
+    """Return what is wrong with the gRPC server that should be there, None when it answers."""
+    import grpc
+
+    if not answers(host, port):
+        return f"{host}:{port} cannot be connected to"
+    name = f"[{host}]" if ":" in host else host
+    with grpc.insecure_channel(f"{name}:{port}") as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_CONNECT_S)
+        except grpc.FutureTimeoutError:
+            return f"what listens at {host}:{port} does not speak gRPC"
+    return None
 
 
 def is_here(host: str) -> bool:

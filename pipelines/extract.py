@@ -25,7 +25,8 @@ from features.errors import JobError
 from features.record import QuantisationError
 from features.sidecar import CatalogRow
 from pipelines.plan import ShardPlan, read_plan
-from pipelines.shard import ExtractConfig, ExtractShard, ShardReport, committing
+from pipelines.shard import ExtractConfig, ExtractShard, ShardReport
+from pipelines.shard_writer import committing
 from pipelines.worker_check import worker_check
 from pipelines.worker_faults import told_to_client
 

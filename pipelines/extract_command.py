@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--retry-quarantined", action="store_true", help="try quarantined videos again")
     add("--max-bad-ratio", type=float, default=0.2, help="fail when more than this is quarantined")
     add("--batch-size", type=int, default=32, help="frames a batch (default 32)")
-    add("--decoders", type=int, default=defaults.decoders, help="decoder processes a worker")
+    add("--decoders", type=int, metavar="N",
+        help="decoder processes a slot of a worker (default: as many as it has cores)")  # fmt: skip
     add("--decode-timeout", type=float, default=defaults.timeout_s, metavar="SECONDS",
         help="a decoder silent for that long hangs; the whole clip may take that, and as much"
              " again for each 10 MiB (default 60)")  # fmt: skip
@@ -89,12 +90,10 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     _check_layer(args)
     if spec.random_weights:
         _say(f"the network has RANDOM weights ({spec.weights}): good for trying things out only")
-    with cache_access.open_for_extraction(args.cache, spec) as cache:
-        recovered, shards = cache_access.recover_shards(cache, spec)
-        if shards:
-            _say(f"kept {recovered} videos in {shards} shards of an interrupted run")
-        if leftovers := cache_access.remove_leftovers(cache):
-            _say(f"removed {leftovers} files that an interrupted run left unfinished")
+    dry_run = submission.dry_run
+    opening = cache_access.open_for_dry_run if dry_run else cache_access.open_for_extraction
+    with opening(args.cache, spec) as cache:
+        recovered = 0 if dry_run else _tidy(cache, spec)
         catalog = cache_access.rows_by_video(cache)
         if lost := cache_access.lost_videos(cache, catalog):
             _say(
@@ -122,6 +121,16 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         if summary is None:  # submitted, and nobody waits
             return 0
         return _report(args, summary, todo)
+
+
+def _tidy(cache: str, spec: FeatureSpec) -> int:
+    """Clear up after an interrupted run; return how many of its videos are kept."""
+    recovered, shards = cache_access.recover_shards(cache, spec)
+    if shards:
+        _say(f"kept {recovered} videos in {shards} shards of an interrupted run")
+    if leftovers := cache_access.remove_leftovers(cache):
+        _say(f"removed {leftovers} files that an interrupted run left unfinished")
+    return recovered
 
 
 def _plan(args: argparse.Namespace, spec: FeatureSpec, todo: Todo) -> list[ShardPlan]:

@@ -17,7 +17,7 @@ from features.progress import CommittedShards, WorkerCounts, show_progress
 from features.spec import FeatureSpec
 from features.weights import Weights
 from pipelines import cache_access
-from pipelines.plan import ShardPlan, write_plan
+from pipelines.plan import ShardPlan, plan_paths, write_plan
 from pipelines.runners import Submission
 
 if TYPE_CHECKING:
@@ -119,6 +119,9 @@ class Extraction:
     @contextlib.contextmanager
     def _planned(self, job: Job, run_id: str, shards: Sequence[ShardPlan]) -> Iterator[list[str]]:
         """Write the plan, and remove it after the job, however that ended; yields its paths."""
+        if self.submission.dry_run:
+            yield plan_paths(self.cache, run_id, shards)
+            return
         try:
             yield write_plan(self.cache, run_id, shards)
         finally:

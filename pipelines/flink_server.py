@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import urllib.request
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,8 @@ def _check_jar(given: str, source: str, version: str) -> str:
         _check_there(given, source)
     elif not os.path.isfile(os.path.expanduser(given)):
         raise UsageError(f"{source} is not right", got=f"no file {given}", expected="a jar")
+    elif not zipfile.is_zipfile(os.path.expanduser(given)):
+        raise UsageError(f"{source} is not right", got=f"{given} is not a jar", expected="a jar")
     named = re.search(r"flink-(\d+\.\d+)-job-server", os.path.basename(given))
     if named and named[1] != version:
         raise UsageError(

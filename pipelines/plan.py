@@ -135,13 +135,19 @@ def _shard_name(refs: Sequence[VideoRef], fingerprint: str) -> str:
 
 def write_plan(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str]:
     """Write the plan into the cache, some shards a file; return the paths."""
-    paths = []
-    for number, start in enumerate(range(0, len(shards), _SHARDS_PER_FILE)):
-        path = storage.join(cache, "runs", f"{run_id}.plan-{number:05d}.jsonl")
-        some = shards[start : start + _SHARDS_PER_FILE]
+    paths = plan_paths(cache, run_id, shards)
+    for number, path in enumerate(paths):
+        some = shards[number * _SHARDS_PER_FILE :][:_SHARDS_PER_FILE]
         storage.write_atomic(path, (json.dumps(s.to_json()).encode() + b"\n" for s in some))
-        paths.append(path)
     return paths
+
+
+def plan_paths(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str]:
+    """Return the paths that the plan has in the cache."""
+    return [
+        storage.join(cache, "runs", f"{run_id}.plan-{number:05d}.jsonl")
+        for number in range(-(-len(shards) // _SHARDS_PER_FILE))
+    ]
 
 
 def read_plan(path: str) -> Iterator[ShardPlan]:

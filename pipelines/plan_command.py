@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from features import layout, storage
 from features.backbones import check_layer
 from features.catalog import catalog_files, catalog_rows, orphan_shards, read_catalog
+from features.cores import usable_cores
 from features.errors import UsageError
 from features.extraction import make_spec
 from features.sampling import parse_rule
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         spec=spec,
         width=width,
         measured=measured,
-        decoders=args.decoders,
+        decoders=args.decoders or usable_cores(),
         batch_size=args.batch_size,
         table=table,
         machine=machine,

@@ -206,24 +206,19 @@ def quote(
     decides. Raises UsageError for a backbone that the table has no cost of.
     """
     used = max(1, min(workers, shards))
-    uneven = math.ceil(max(1, shards) / used) / (max(1, shards) / used)
+    share = math.ceil(max(1, shards) / used) / max(1, shards)  # of the one with most shards
+    rate_fps = _frames_per_s(table, machine, backbone) if machine.accelerators else None
 
     def busy_s(end: str, core: float, card: float) -> float:
-        per_worker = {
-            name: getattr(work, end) / used * uneven
-            for name, work in (("decode", decode_s), ("net", network_s), ("frames", pictures))
-        }
-        decoding_s = per_worker["decode"] * core / machine.vcpus
-        if not machine.accelerators:
-            return decoding_s + per_worker["net"] * core / machine.vcpus
-        rate_fps = _frames_per_s(table, machine, backbone)
-        return max(decoding_s, per_worker["frames"] / rate_fps * card)
+        decoding_s = getattr(decode_s, end) * share * core / machine.vcpus
+        if rate_fps is None:
+            return decoding_s + getattr(network_s, end) * share * core / machine.vcpus
+        return float(max(decoding_s, getattr(pictures, end) * share / rate_fps * card))
 
-    slow = (CORE_RANGE[1], ACCELERATOR_RANGE[1])
     work_s = Estimate(
         busy_s("value", 1.0, 1.0),
         busy_s("low", CORE_RANGE[0], ACCELERATOR_RANGE[0]),
-        busy_s("high", *slow),
+        busy_s("high", CORE_RANGE[1], ACCELERATOR_RANGE[1]),
     )
     start_s = _sum(START_S, ACCELERATOR_START_S) if machine.accelerators else START_S
     wall_s = _sum(start_s, work_s)

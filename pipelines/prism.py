@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
 _BEAM_CACHE = "~/.apache_beam/cache/prism/bin"
+_HELP_S = 5.0
 
 
 def prepare(options: PipelineOptions) -> Workers:
@@ -35,7 +37,7 @@ def prepare(options: PipelineOptions) -> Workers:
     if portable.job_endpoint:
         here = environments.check_endpoint(portable.job_endpoint)
         return environments.find_workers(options, runner_here=here)
-    find_binary(options)
+    _check_is_prism(find_binary(options))
     return environments.find_workers(options, runner_here=True)
 
 
@@ -68,6 +70,21 @@ def _check_binary(path: str) -> str:
     if not os.access(path, os.X_OK):
         raise UsageError(what, got=f"{path} is not executable", todo=f"chmod +x, or {todo}")
     return path
+
+
+def _check_is_prism(path: str) -> None:
+    try:
+        told = subprocess.run(
+            [path, "-h"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_HELP_S
+        ).stderr
+    except (OSError, subprocess.TimeoutExpired) as error:
+        told, reason = b"", str(error)
+    else:
+        reason = "its -h does not tell of -job_port"
+    if b"job_port" not in told:
+        raise UsageError(
+            f"{path} is not Prism", got=reason, todo="give --prism_location=PATH of Beam's Prism"
+        )
 
 
 def start(options: PipelineOptions, folder: str) -> JobServer:

@@ -45,6 +45,7 @@ class Submission:
     dry_run: bool = False  # nothing is submitted: the job is only shown
     cluster: Cluster | None = None  # Flink's, where there is one by address
     tag: str = ""  # of the place that the job writes to
+    staging: tuple[str, ...] = ()  # where this process puts what the workers need
     prepared: PipelineOptions | None = None
 
     @functools.cached_property
@@ -86,6 +87,7 @@ def prepare(
     them ("INPUT", "--cache"...); `cache` is what it writes. `wait` is --wait, `accelerator`
     TYPE[:COUNT]. `shared_disk` is the user's word that all workers see this machine's paths.
     """
+    _check_words(words)
     submission = _prepare_runner(tuple(words), wait=wait, accelerator=accelerator)
     if accelerator and submission.kind != "dataflow":
         raise UsageError(
@@ -101,8 +103,23 @@ def prepare(
         from pipelines import flink_rest
 
         flink_rest.check_nobody_writes(submission.cluster.url, tag, place=cache)
-    places_of.check_writable(cache)
+    if not submission.dry_run:
+        for place in dict.fromkeys((cache, *submission.staging)):
+            places_of.check_writable(place)
     return dataclasses.replace(submission, tag=tag)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raise UsageError for options of Beam that a job of ours cannot have."""
+    for option, value in beam_options.named_words(words):
+        if option == "--streaming" and value.lower() not in ("false", "0"):
+            raise UsageError(
+                "--streaming is for jobs without an end", todo="leave it out: this one has an end"
+            )
+        if option == "--direct_num_workers" and value.startswith("-"):
+            raise UsageError(
+                f"{option} is out of range", got=value, expected="0 (all cores) or more"
+            )
 
 
 def _tag(place: str) -> str:
@@ -181,6 +198,7 @@ def _prepare_dataflow(
         notes=tuple(notes),
         hints=hints,
         dry_run=dataflow_checks.is_dry_run(options),
+        staging=dataflow_checks.staging_places(options),
     )
 
 

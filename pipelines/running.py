@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NAMESPACE = "framebank"  # of every counter of ours
 _CANCEL_S = 30.0
+# What gRPC, in the runner, says when the process at the other end is gone.
+_DEAD_WORKER = ("CANCELLED: client cancelled", "Socket closed", "Connection reset by peer")
 _WORKER_THREADS = ("run_worker", "read_grpc_client_inputs", "wait_until_finish_read")
 
 
@@ -196,6 +198,7 @@ class Job:
         return self._unforeseen(error, texts)
 
     def _unforeseen(self, error: Exception, texts: list[str]) -> JobError:
+        """Return what is told of a failure that nobody marked, with all that is known in a file."""
         with tempfile.NamedTemporaryFile(
             "w",
             prefix="framebank-error-",
@@ -207,6 +210,13 @@ class Job:
             file.writelines(traceback.format_exception(error))
             file.writelines(f"\n{text}\n" for text in texts[1:])
         told = gist(str(error)) or next(filter(None, map(gist, texts[1:])), "")
+        if any(words in told for words in _DEAD_WORKER):
+            return JobError(
+                "a worker of the job died, and the runner did not try again",
+                got=told[:300],
+                todo="see why (memory?), then run the same command again: what was committed is "
+                f"kept. All that is known: {file.name}",
+            )
         return JobError(
             "the runner could not run the job",
             got=f"{type(error).__name__}: {told[:600]}",

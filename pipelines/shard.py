@@ -9,15 +9,11 @@ and one that was cut off writes the same file again.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import hashlib
 import logging
 import socket
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -25,24 +21,17 @@ from apache_beam.utils.shared import Shared
 
 from features import __version__, layout, storage
 from features.decoder_pool import DecoderPolicy
-from features.engine import Engine, Result, close_all
-from features.errors import JobError, UsageError, VideoRejected
+from features.engine import Engine, close_all
+from features.errors import JobError, UsageError
 from features.extraction import build_network
 from features.progress import CountsWriter
-from features.record import QuantisationError, encode_record
-from features.sidecar import (
-    CatalogRow,
-    Sidecar,
-    done_row,
-    quarantined_row,
-    read_sidecar,
-    write_sidecar,
-)
+from features.record import QuantisationError
+from features.sidecar import CatalogRow, Sidecar, read_sidecar
 from features.spec import FeatureSpec
-from features.tfrecord import frame_record
-from features.video import Extracted, Rejected
 from features.weights import Weights, localise_weights
 from pipelines.plan import ShardPlan
+from pipelines.shard_writer import ShardWriter, committing
+from pipelines.shared_engine import SharedEngine
 from pipelines.worker_faults import check_address_space, told_to_client
 
 if TYPE_CHECKING:
@@ -104,35 +93,28 @@ class ShardReport:
 # The network of this process, whatever bundles, stages, threads and DoFn instances there are. Beam
 # drops it when another shared thing (a model that answers) is taken, or one with another tag.
 _NETWORK = Shared()
+_ENGINE = SharedEngine()
 _log = logging.getLogger(__name__)
-
-
-# One commit at a time can be cut off by the end of this process, and none is: see `stop`.
-_COMMITTING = threading.Lock()
-
-
-def committing() -> threading.Lock:
-    """Return the lock that a commit holds; `stop` waits for it."""
-    return _COMMITTING
 
 
 def stop(*, wait_s: float) -> None:
     """End the decoders of this process, after a commit that is under way (for the way out)."""
-    _COMMITTING.acquire(timeout=wait_s)
+    committing().acquire(timeout=wait_s)
     close_all()
 
 
 class ExtractShard(beam.DoFn):  # type: ignore[misc]
     """ShardPlan → the shard's report and its catalog rows, read back from its sidecar.
 
-    A worker process holds one network however many instances and threads of this it serves; each
-    instance has decoder processes of its own. Resident memory of such a process with inception_v3
-    in float32 and batches of 32, on two cores: 1.1 GiB, and 20 MiB for each further thread.
+    A worker process holds one network and one set of decoder processes, however many instances and
+    threads of this it serves; they take turns, a shard at a time. Resident memory of such a process
+    with inception_v3 in float32 and batches of 32, on two cores: 1.1 GiB, and 20 MiB for each
+    further thread.
     """
 
     def __init__(self, config: ExtractConfig) -> None:
         self._config = config
-        self._engine: Engine | None = None
+        self._joined = False
         self._frames = Metrics.counter(NAMESPACE, "frames")
         self._videos = {
             state: Metrics.counter(NAMESPACE, f"videos_{state}")
@@ -146,8 +128,9 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
         self._counts = CountsWriter(self._config.progress_folder)
 
     def teardown(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
+        if self._joined:
+            _ENGINE.leave()
+            self._joined = False
 
     def process(self, plan: ShardPlan) -> Iterator[ShardReport | CatalogRow]:
         with told_to_client():
@@ -162,9 +145,19 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
             yield from sidecar.rows
 
     def _extract(self, plan: ShardPlan) -> None:
-        start, frames = time.monotonic(), self._counts.counts.frames
-        with ShardWriter(self._config, plan.shard) as writer:
-            for result in self._ready_engine().run(plan.refs, on_frames=self._count_frames):
+        frames = self._counts.counts.frames
+        config = self._config
+        if not self._joined:
+            _ENGINE.join()
+            self._joined = True
+        # Built on first use: a bundle of committed shards needs no network and no decoders.
+        job = (config.run_id, config.spec.fingerprint, config.policy, config.batch_size)
+        with (
+            _ENGINE.turn(job, self._build_engine) as engine,
+            ShardWriter(config.cache, plan.shard, run_id=config.run_id, spec=config.spec) as writer,
+        ):
+            start = time.monotonic()
+            for result in engine.run(plan.refs, on_frames=self._count_frames):
                 state = writer.add(result)
                 self._videos[state].inc()
                 setattr(self._counts.counts, state, getattr(self._counts.counts, state) + 1)
@@ -182,12 +175,8 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
         self._counts.counts.frames += count
         self._counts.write()
 
-    def _ready_engine(self) -> Engine:
-        """Build on first use: a bundle of committed shards needs no network and no decoders."""
-        if self._engine is None:
-            config = self._config
-            self._engine = Engine(shared_network(config), config.spec, config.policy)
-        return self._engine
+    def _build_engine(self) -> Engine:
+        return Engine(shared_network(self._config), self._config.spec, self._config.policy)
 
 
 def check_version(config: ExtractConfig) -> None:
@@ -227,103 +216,3 @@ def _check_rows(plan: ShardPlan, sidecar: Sidecar) -> None:
             expected=f"one row for each of its {len(asked)} videos",
             todo="run `framebank verify CACHE`, and report this",
         )
-
-
-class ShardWriter:
-    """Collects the results of one shard and commits them.
-
-    Records wait in a temporary file, not in memory: every frame of a shard of long clips is
-    gigabytes. In the shard they stand in the order of their video ids, whoever was done first.
-    """
-
-    def __init__(self, config: ExtractConfig, shard: str) -> None:
-        self._config, self._shard = config, shard
-        self._spool: IO[bytes] = tempfile.TemporaryFile(prefix="framebank-")
-        self._done: dict[str, CatalogRow] = {}  # offset and length are those in the spool
-        self._quarantined: dict[str, CatalogRow] = {}
-        self._error = QuantisationError()
-        self._start = time.monotonic()
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._spool.close()
-
-    def add(self, result: Result) -> str:
-        """Take one result; return the state that its video got ("done" or "quarantined")."""
-        origin = {
-            "fingerprint": self._config.spec.fingerprint,
-            "run_id": self._config.run_id,
-            "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "shard": self._shard,
-        }
-        if isinstance(result, Extracted):
-            try:
-                payload, error = encode_record(result, spec=self._config.spec)
-            except VideoRejected as bad:
-                result = Rejected(result.ref, bad.stage, bad.error_class, bad.message)
-            else:
-                offset, length = self._spool_record(frame_record(payload))
-                self._error = self._error + error
-                row = done_row(result, **origin, record=-1, offset=offset, length=length)
-                self._done[row.video_id] = row
-                return row.state
-        row = quarantined_row(result, **origin)
-        self._quarantined[row.video_id] = row
-        return row.state
-
-    def _spool_record(self, framed: bytes) -> tuple[int, int]:
-        try:
-            offset = self._spool.tell()
-            self._spool.write(framed)
-        except OSError as error:
-            raise storage.storage_error(tempfile.gettempdir(), error, "write") from error
-        return offset, len(framed)
-
-    def commit(self) -> None:
-        """Write the shard, then its sidecar; nothing of it counts before the sidecar is there."""
-        rows = self._placed_rows()
-        path = layout.tfrecord_path(self._config.cache, self._shard)
-        digest, size_bytes = hashlib.sha256(), 0
-        with committing():
-            with storage.open_atomic(path) as file:
-                for chunk in self._ordered_records():
-                    file.write(chunk)
-                    digest.update(chunk)
-                    size_bytes += len(chunk)
-            written = storage.find(path)
-            if written is None or written.size_bytes != size_bytes:
-                raise JobError(
-                    f"shard {self._shard} is not as it was written",
-                    got=written and f"{written.size_bytes} bytes",
-                    expected=f"{size_bytes} bytes",
-                    todo="check the disk or bucket, then run the same command again",
-                )
-            sidecar = Sidecar(
-                shard=self._shard,
-                run_id=self._config.run_id,
-                fingerprint=self._config.spec.fingerprint,
-                tfrecord_bytes=size_bytes,
-                tfrecord_sha256=digest.hexdigest(),
-                quantisation=self._error,
-                rows=tuple(rows),
-                seconds=round(time.monotonic() - self._start, 3),
-                host=socket.gethostname(),
-            )
-            write_sidecar(self._config.cache, sidecar)
-
-    def _placed_rows(self) -> list[CatalogRow]:
-        """Return the rows in the order of the shard, with the places their records will have."""
-        rows, offset = [], 0
-        for number, video_id in enumerate(sorted(self._done)):
-            row = dataclasses.replace(self._done[video_id], record=number, offset=offset)
-            rows.append(row)
-            offset += row.length
-        return rows + [self._quarantined[video_id] for video_id in sorted(self._quarantined)]
-
-    def _ordered_records(self) -> Iterator[bytes]:
-        for video_id in sorted(self._done):
-            row = self._done[video_id]
-            self._spool.seek(row.offset)
-            yield self._spool.read(row.length)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+EMPTY_JAR = b"PK\5\6" + bytes(18)  # the least that is a zip
+
 
 @dataclasses.dataclass
 class FakeFlink:

@@ -162,7 +162,7 @@ def submit(bucket: str, cache: str, *words: str) -> subprocess.CompletedProcess[
     return framebank(*extract_words(bucket, cache), *words)
 
 
-def test_a_dry_run_shows_the_job_and_leaves_no_plan(bucket: str) -> None:
+def test_a_dry_run_shows_the_job_and_writes_nothing(bucket: str) -> None:
     done = submit(bucket, "dry", "--dry_run=true", IMAGE, "--accelerator=nvidia-tesla-t4:2",
         "--max_num_workers=7", "--num_workers=2")  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -187,7 +187,15 @@ def test_a_dry_run_shows_the_job_and_leaves_no_plan(bucket: str) -> None:
         "ExtractShard", "KeyRows", "GatherRows", "FinishRun",
     ]  # fmt: skip
     assert not any("hints" in step for step in job["steps"])
-    assert not storage.folder_exists(f"{bucket}/dry/runs")
+    assert not storage.folder_exists(f"{bucket}/dry")
+
+
+def test_a_place_for_packages_that_cannot_be_written_is_told_before_anything(bucket: str) -> None:
+    nowhere = "gs://no-such-bucket-of-framebank/temp"
+    done = submit(bucket, "unstaged", IMAGE, f"--temp_location={nowhere}")
+    assert done.returncode == 2
+    assert nowhere in done.stderr and "Traceback" not in done.stderr
+    assert not storage.folder_exists(f"{bucket}/unstaged")
 
 
 def test_on_prime_only_the_step_that_infers_asks_for_a_gpu(bucket: str) -> None:

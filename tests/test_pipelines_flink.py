@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from features.errors import UsageError
 from pipelines import flink_rest, flink_server, runners
 from pipelines.environments import is_here
-from tests.fake_flink import FakeFlink, fake_flink, serving
+from tests.fake_flink import EMPTY_JAR, FakeFlink, fake_flink, serving
 
 EXTERNAL = ("--environment_type=EXTERNAL", "--environment_config=localhost:50000")
 
@@ -24,7 +25,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     java.write_text("#!/bin/sh\necho 'openjdk version \"17.0.15\" 2025-04-15' >&2\n")
     java.chmod(0o755)
     jar = tmp_path / "beam-runners-flink-1.20-job-server.jar"
-    jar.touch()
+    jar.write_bytes(EMPTY_JAR)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv(flink_server.JAR_VARIABLE, str(jar))
@@ -33,11 +34,12 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def pool() -> Iterator[str]:
-    """Yield the address of something that takes connections."""
-    with socket.socket() as server:
-        server.bind(("localhost", 0))
-        server.listen()
-        yield f"localhost:{server.getsockname()[1]}"
+    """Yield the address of a gRPC server that serves nothing."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    yield f"localhost:{port}"
+    server.stop(None).wait()
 
 
 def prepare(*words: str, shared_disk: bool = False, cache: str = "cache") -> runners.Submission:
@@ -65,10 +67,11 @@ def test_local_runs_in_this_process_with_one_subtask() -> None:
     assert found["execution_mode_for_batch"] == "BATCH_FORCED"
 
 
-def test_a_cluster_sets_parallelism_and_version_and_the_user_wins(pool: str) -> None:
+def test_a_cluster_sets_parallelism_and_version_and_the_user_wins(pool: str, parts: Path) -> None:
     words = ("--environment_type=EXTERNAL", f"--environment_config={pool}")
     with fake_flink(slots=6, free_slots=5, version="1.19.1") as cluster:
-        jar = "--flink_job_server_jar=" + str(Path(__file__))
+        (parts / "server.jar").write_bytes(EMPTY_JAR)
+        jar = f"--flink_job_server_jar={parts / 'server.jar'}"
         found = prepare(f"--flink_master={cluster.address}", *words, jar)
         assert found.notes[0] == "--parallelism=5, for 6 slots on 1 task manager, 1 of them busy"
         assert cluster.address in found.notes[1]
@@ -102,6 +105,8 @@ def test_a_job_server_of_somebody_else_needs_neither_java_nor_jar(pool: str, par
     assert submission.in_process and options(submission)["flink_master"] == "[auto]"
     with pytest.raises(UsageError, match="no job server answers"):
         prepare("--job_endpoint=localhost:1")
+    with serving(lambda method, path: None) as port, pytest.raises(UsageError, match="gRPC"):
+        prepare(f"--job_endpoint=localhost:{port}")
 
 
 @pytest.mark.parametrize(

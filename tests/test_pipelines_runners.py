@@ -13,21 +13,23 @@ from typing import Any
 import pytest
 
 from features.errors import UsageError
-from pipelines import runners
-from tests.fake_flink import fake_flink, serving
+from pipelines import environments, runners
+from tests.fake_flink import EMPTY_JAR, fake_flink, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 10.0
 FLINK = ("--runner", "FlinkRunner")
-UBER = ("--flink_submit_uber_jar", f"--flink_job_server_jar={__file__}")  # needs no Java here
+UBER = ("--flink_submit_uber_jar", "--flink_job_server_jar={jar}")  # needs no Java here
 EXTERNAL = ("--environment_type=EXTERNAL", "--environment_config=localhost:50000")
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, str]]:
-    """Yield addresses: a Flink with its task managers elsewhere, and one of no Flink."""
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Yield addresses: a Flink with its task managers elsewhere, one of no Flink, and a jar."""
+    jar = tmp_path_factory.mktemp("jar") / "server.jar"
+    jar.write_bytes(EMPTY_JAR)
     with fake_flink(hosts=("192.0.2.1",)) as cluster, serving(lambda method, path: None) as port:
-        yield {"flink": cluster.address, "other": f"localhost:{port}"}
+        yield {"flink": cluster.address, "other": f"localhost:{port}", "jar": str(jar)}
 
 
 @pytest.fixture
@@ -130,7 +132,8 @@ def test_score_passes_the_same_gate(
 ) -> None:
     places = {name: str(tmp_path / name) for name in ("model", "cache", "questions", "out")}
     words = ["score", *(word for name, path in places.items() for word in (f"--{name}", path))]
-    words += [*FLINK, f"--flink_master={servers['flink']}", *UBER, *EXTERNAL]
+    engine = (*FLINK, "--flink_master={flink}", *UBER, *EXTERNAL)
+    words += [word.format(**servers) for word in engine]
     assert "--model is on this machine" in refused(words, bare)
     assert list(tmp_path.iterdir()) == []
 
@@ -165,14 +168,26 @@ def test_prism_is_found_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     words = ("--runner=PrismRunner", f"--prism_location={program}")
     with pytest.raises(UsageError, match="not executable"):
         prepare(*words)
+    program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
+    with pytest.raises(UsageError, match="is not Prism"):
+        prepare(*words)
+    program.write_text("#!/bin/sh\necho ' -job_port int' >&2\n")
     submission = prepare(*words)
     assert submission.in_process and not submission.workers_elsewhere
     assert prepare("--runner=prism").in_process  # on PATH
     with pytest.raises(UsageError, match="no worker pool answers"):
         prepare(*words, "--environment_type=EXTERNAL", "--environment_config=localhost:1")
     docker = ("--environment_type=DOCKER", "--environment_config=registry/framebank")
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(environments, "_DOCKER", str(tmp_path / "docker.sock"))
+    with pytest.raises(UsageError, match="not on this machine"):
+        prepare(*words, *docker)
+    monkeypatch.setenv("DOCKER_HOST", "tcp://localhost:1")
     with pytest.raises(UsageError, match=r"--cache is on this machine") as told:
         prepare(*words, *docker, places={"--cache": ["here"]})
     assert "--shared-disk" in str(told.value)
+    with pytest.raises(UsageError, match=r"no program /no/boot"):
+        boot = '--environment_config={"command": "/no/boot"}'
+        prepare(*words, "--environment_type=PROCESS", boot)
     assert prepare(*words, *docker, places={"--cache": ["here"]}, shared_disk=True)
