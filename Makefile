@@ -4,6 +4,8 @@
 #   make check   format, lint, types
 #   make bench   extraction against the plain loop, as a ratio
 #   make prism   Beam's portable runner in Go (needs Go) into .venv/built
+#   make tfio    a trainer that reads s3://, az:// and http:// by tensorflow-io, in .venv-tfio
+#   make tfio-test  the tests of the trainer and the readers in there
 #   make flink   a Flink 1.20 session cluster (needs Java 17 to run) into .venv/built
 
 PYTHON ?= python3
@@ -12,10 +14,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := features pipelines train tests infra framebank.py setup.py
 
+TFIO := .venv-tfio
 BUILT := $(CURDIR)/$(VENV)/built
 PRISM := github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
 
-.PHONY: install demo test check format bench prism flink clean
+.PHONY: install demo test check format bench prism flink tfio tfio-test clean
 
 install: $(STAMP)
 
@@ -49,6 +52,20 @@ prism: install
 
 flink: install
 	$(BIN)/python -m tests.flink_cluster $(BUILT)/flink
+
+tfio: $(TFIO)/.installed
+	@echo "$(TFIO)/bin/framebank train --cache s3://BUCKET/cache ..."
+
+$(TFIO)/.installed: infra/docker/trainer-tfio.txt setup.py
+	$(PYTHON) -m venv $(TFIO)
+	$(TFIO)/bin/pip install --quiet --upgrade pip setuptools
+	$(TFIO)/bin/pip install --quiet --requirement infra/docker/trainer-tfio.txt
+	$(TFIO)/bin/pip install --quiet --no-deps --editable .
+	touch $@
+
+tfio-test: tfio
+	$(TFIO)/bin/pip install --quiet "pytest>=8.0"
+	$(TFIO)/bin/python -m pytest $(or $(TFIO_TESTS),tests/test_train_*.py tests/test_features_*.py) $(PYTEST_ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -331,3 +331,26 @@ def delete(path: str) -> bool:
     except api.NotFound:
         return False
     return True
+
+
+def replace_if(path: str, data: bytes, *, generation: str) -> bool:
+    """Write an object over its `generation` ("": where there is none); False if it has another."""
+    bucket, name = split(path)
+    client = _client()
+    from google.api_core import exceptions as api
+
+    try:
+        with _explained(path, "write"):
+            client.bucket(bucket).blob(name).upload_from_string(
+                data,
+                content_type="application/octet-stream",
+                checksum="crc32c",
+                if_generation_match=int(generation or 0),
+                timeout=_TIMEOUT,
+                retry=_retry(path),
+            )
+    except api.PreconditionFailed:
+        return read(path, 0, None) == data  # our own, whose answer was lost
+    except api.NotFound as err:
+        raise _error(path, err, "write") from err
+    return True

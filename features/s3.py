@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from features.errors import FramebankError, JobError, UsageError, VideoRejected
 from features.patience import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, patience_of
+from features.tf_files import HOW_TO_INSTALL
 
 _SPOOL_BYTES = 32 << 20  # an upload is held in memory up to here, then in a temporary file
 _CHUNK_BYTES = 8 << 20
@@ -39,7 +40,8 @@ def _client_of(pid: int, endpoint: str | None) -> Any:
         from botocore.config import Config
     except ImportError as err:
         raise UsageError(
-            "s3:// needs the package boto3", todo='pip install "framebank[s3]"'
+            "s3:// needs the package boto3",
+            todo=f'pip install "framebank[s3]"; or, to train only: {HOW_TO_INSTALL}',
         ) from err
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -279,4 +281,15 @@ def delete(path: str) -> bool:
         return False
     with contextlib.suppress(_Answer):
         _call(path, "delete", "delete_object", Bucket=bucket, Key=name)
+    return True
+
+
+def replace_if(path: str, data: bytes, *, generation: str) -> bool:
+    """Write an object over its `generation` ("": where there is none); False if it has another."""
+    bucket, name = split(path)
+    condition = {"IfMatch": f'"{generation}"'} if generation else {"IfNoneMatch": "*"}
+    try:
+        _call(path, "write", "put_object", Bucket=bucket, Key=name, Body=data, **condition)
+    except _Answer:  # also 404: deleted since
+        return read(path, 0, None) == data  # our own, whose answer was lost
     return True

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import errno
 import importlib
+import importlib.util
 import io
 import os
 import re
@@ -26,6 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, cast
 
+from features import tf_files
 from features.errors import CacheError, FramebankError, JobError, UsageError
 
 # What write_atomic calls a file that is not complete yet: .<name>.<pid>-<8 hex digits>.tmp
@@ -72,18 +74,31 @@ def is_local(path: str) -> bool:
     if match is None or match[1].lower() == "file":
         return True
     if match[1] not in _STORES:
+        by_tensorflow_io = match[1] in tf_files.SCHEMES
+        if by_tensorflow_io and tf_files.is_installed():
+            return False
+        more = f", or, to train on a cache there: {tf_files.HOW_TO_INSTALL}"
         raise UsageError(
             f"Framebank cannot reach {match[1]}:// addresses",
             got=path,
             expected=ADDRESSES,
-            todo="copy or mount the files first",
+            todo="copy or mount the files first" + (more if by_tensorflow_io else ""),
         )
+    if not path.partition("://")[2].strip("/"):
+        raise UsageError("an address without a bucket", got=path, expected=ADDRESSES)
     return False
 
 
 def store_of(path: str) -> ModuleType:
-    """Return the module for the object store of `path`, which is no local path."""
-    return importlib.import_module(_STORES[path.partition("://")[0]])
+    """Return the module for the object store of `path`, which is no local path.
+
+    boto3 comes first for s3://, since it can write; without it tensorflow-io reads.
+    """
+    scheme = path.partition("://")[0]
+    without_boto3 = scheme == "s3" and importlib.util.find_spec("boto3") is None
+    if scheme not in _STORES or (without_boto3 and tf_files.is_installed()):
+        return tf_files
+    return importlib.import_module(_STORES[scheme])
 
 
 def local_path(path: str) -> str:

@@ -91,14 +91,9 @@ def load_model(model_dir: str) -> TrainedModel:
     answers = _read_json(model_dir, "vocabulary.json").get("answers")
     if not isinstance(answers, list) or not answers:
         raise _damaged(model_dir, "vocabulary.json", "no list of answers in it")
-    try:
-        data = storage.read_bytes(storage.join(model_dir, "model.keras"))
-    except storage.FileMissingError as err:
-        raise _no_model(model_dir, "no model.keras in it") from err
-    import_tensorflow()
+    model = load_network(model_dir)
     import tensorflow as tf
 
-    model = _read_network(model_dir, data)
     if model.output.shape[-1] != len(answers):
         got = f"{len(answers)} answers for a model with {model.output.shape[-1]} outputs"
         raise _damaged(model_dir, "vocabulary.json", got)
@@ -121,6 +116,16 @@ def load_model(model_dir: str) -> TrainedModel:
         return probabilities
 
     return TrainedModel(predict, tuple(str(answer) for answer in answers))
+
+
+def load_network(model_dir: str) -> keras.Model:
+    """Load MODEL/model.keras; raises UsageError where there is none or a damaged one."""
+    try:
+        data = storage.read_bytes(storage.join(model_dir, "model.keras"))
+    except storage.FileMissingError as err:
+        raise _no_model(model_dir, "no model.keras in it") from err
+    import_tensorflow()
+    return _read_network(model_dir, data)
 
 
 def _read_network(model_dir: str, data: bytes) -> keras.Model:

@@ -8,7 +8,8 @@ and travels through OUT. Features are read once per shard, however many question
 carry none. Every question ends in exactly one row: answered, not_in_cache, quarantined, or failed.
 
     OUT/run.json                         what is being scored with what; written first
-    OUT/answers-NNNNN-of-NNNNN.jsonl     rows in the order of the question file within each
+    OUT/answers-NNNNN-of-NNNNN.jsonl     rows in the order of the question file within each;
+                                         .parquet where that was asked for
     OUT/summary.json                     counts and accuracy; written last
 """
 
@@ -26,6 +27,7 @@ from apache_beam.ml.inference.base import RunInference
 from features import layout, storage
 from features.cache import Place, check_record
 from features.errors import CacheError
+from pipelines.answer_files import answers_path, write_answers
 from pipelines.answering import AnswerModelHandler, AnswerRow, AskedQuestion, Example
 from pipelines.worker_check import worker_check
 from pipelines.worker_faults import told_to_client
@@ -36,7 +38,11 @@ _RUN_BYTES = 2**25  # of neighbouring records that are read in one go
 
 @dataclasses.dataclass(frozen=True)
 class ScoreConfig:
-    """What a worker needs to know; travels with the job. `outputs` is the number of files."""
+    """What a worker needs to know; travels with the job.
+
+    `outputs` is the number of files, `kind` what they are; those in `kept` are there from a run
+    that was killed, and hold the rows that `kept_tally` counts.
+    """
 
     cache: str
     model_dir: str
@@ -44,6 +50,9 @@ class ScoreConfig:
     outputs: int
     top: int
     about: dict[str, Any]  # goes into summary.json as it is
+    kind: str = "jsonl"
+    kept: frozenset[int] = frozenset()
+    kept_tally: Tally = dataclasses.field(default_factory=lambda: Tally())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +65,6 @@ class RecordPlan:
 
 def plan_path(out: str, output: int) -> str:
     return storage.join(out, f"plan-{output:05d}.json")
-
-
-def answers_path(out: str, output: int, outputs: int) -> str:
-    return storage.join(out, f"answers-{output:05d}-of-{outputs:05d}.jsonl")
 
 
 def write_plan(
@@ -80,11 +85,12 @@ def build_score(
     hints: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Put the whole job onto `pipeline`; `hints` are Beam's, for the step that runs the model."""
+    todo = [output for output in range(config.outputs) if output not in config.kept]
     handler = AnswerModelHandler(config.model_dir, top=config.top)
     infer = RunInference(handler).with_resource_hints(**hints)
     planned = (
         pipeline
-        | "CreateOutputs" >> beam.Create(range(config.outputs), reshuffle=False)  # int
+        | "CreateOutputs" >> beam.Create(todo, reshuffle=False)  # int
         | "CheckWorkers" >> beam.Map(worker_check())  # int
         | "SpreadOutputs" >> beam.Reshuffle()  # int
         | "ReadPlan" >> beam.ParDo(ReadPlan(config)).with_outputs("settled", main="records")
@@ -249,9 +255,10 @@ class WriteAnswers(beam.DoFn):  # type: ignore[misc]
     def process(self, group: tuple[int, Iterable[AnswerRow]]) -> Iterator[Tally]:
         output, rows = group
         ordered = sorted(rows, key=lambda row: row.number)
-        path = answers_path(self._config.out, output, self._config.outputs)
+        kind = self._config.kind
+        path = answers_path(self._config.out, output, self._config.outputs, kind=kind)
         with told_to_client():
-            storage.write_atomic(path, (row.line for row in ordered))
+            write_answers(path, [row.line for row in ordered], kind=kind)
         total = Tally()
         for row in ordered:
             total += Tally.of(row.row)
@@ -282,8 +289,9 @@ class WriteSummary(beam.DoFn):  # type: ignore[misc]
 
     def process(self, tally: Tally) -> None:
         config = self._config
-        files = [answers_path("", n, config.outputs).lstrip("/") for n in range(config.outputs)]
-        fields = tally.to_json() | config.about | {"files": files}
+        count, kind = config.outputs, config.kind
+        files = [answers_path("", n, count, kind=kind).lstrip("/") for n in range(count)]
+        fields = (tally + config.kept_tally).to_json() | config.about | {"files": files}
         path = storage.join(config.out, "summary.json")
         with told_to_client():
             storage.write_atomic(path, json.dumps(fields, indent=2).encode() + b"\n")

@@ -2,11 +2,12 @@
 
     framebank score --model model --cache cache --questions questions.jsonl --out answers
 
-Writes OUT/answers-NNNNN-of-NNNNN.jsonl, one row for each question: its likeliest answers with
-their probabilities, and whether the first is right where the true answer is known. A question about
-a video that is quarantined or not in the cache gets a row that says so. OUT/summary.json has the
-counts and the accuracy in all, by type, and by split where the file has them. Options of Apache
-Beam are passed on.
+Writes OUT/answers-NNNNN-of-NNNNN.jsonl (or .parquet), one row for each question: its likeliest
+answers with their probabilities, and whether the first is right where the true answer is known. A
+question about a video that is quarantined or not in the cache gets a row that says so.
+OUT/summary.json has the counts and the accuracy in all, by type, and by split where the file has
+them. The same command after a run that was killed keeps the files that are there and makes the
+others. Options of Apache Beam are passed on.
 Exit status: 0 when every question has its row and no record was damaged, 1 otherwise, 2 for a
 mistake in the command line.
 """
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from features import storage
 from features.cache import Cache, open_cache
+from features.catalog import catalog_text
 from features.errors import JobError, UsageError
 from features.question_sets_reading import read_joined
 from features.questions import VOCABULARY_HEADS
@@ -30,14 +32,17 @@ from features.questions_command import add_format_arguments
 from features.spec import check_same_spec
 from features.trained_model import Lineage, read_lineage
 from pipelines import runners
+from pipelines.answer_files import KINDS, answers_path, read_answers
 from pipelines.runners import Submission
 
 if TYPE_CHECKING:
     from pipelines.running import Job
-    from pipelines.score import ScoreConfig
+    from pipelines.score import ScoreConfig, Tally
     from pipelines.score_plan import ScorePlan
 
-_OURS = re.compile(r"(answers-\d+-of-\d+\.jsonl|plan-\d+\.json|summary\.json|run\.json)")
+_OURS = re.compile(
+    r"(answers-\d+-of-\d+\.(?:jsonl|parquet)|plan-\d+\.json|summary\.json|run\.json)"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, metavar="DIR", help="folder or gs:// prefix for the answers")
     add("--top", type=int, default=5, metavar="K", help="answers kept for each question (5)")
     add("--questions-per-file", type=int, default=10_000, metavar="N", help="about (10000)")
+    add("--output-format", choices=KINDS, default="jsonl", help="of the answers (jsonl)")
     add("--overwrite", action="store_true", help="replace other answers that are in --out")
     add("--json", action="store_true", help="print the summary as JSON")
     runners.add_engine_arguments(parser)
@@ -85,7 +91,10 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         _say(f"these questions are answered already; nothing was done in {args.out}")
         return _report(args, _read_summary(args.out))
     _say(f"answering {plan.answerable} of {len(questions)} questions from {len(cache)} videos")
-    _run_job(args, submission, plan, about)
+    kept = _find_kept(args, plan)
+    if kept:
+        _say(f"{len(kept)} of {plan.outputs} files of answers are there already")
+    _run_job(args, submission, plan, about, kept)
     if not submission.waits:
         return 0
     summary = _read_summary(args.out)
@@ -111,7 +120,7 @@ def _describe_run(args: argparse.Namespace, lineage: Lineage, plan: ScorePlan) -
         hashlib.sha256(storage.read_bytes(storage.join(args.model, name))).hexdigest()
         for name in ("model.keras", "vocabulary.json")
     ]
-    parts = [*hashes, plan.digest(), str(plan.outputs), str(args.top)]
+    parts = [*hashes, plan.digest(), str(plan.outputs), str(args.top), args.output_format]
     return {
         "model": args.model,
         "cache": args.cache,
@@ -125,7 +134,8 @@ def _describe_run(args: argparse.Namespace, lineage: Lineage, plan: ScorePlan) -
 def _prepare_out(out: str, about: dict[str, Any], *, overwrite: bool) -> bool:
     """Clear OUT of an earlier run of this command; returns False when all is done already.
 
-    Raises UsageError where OUT holds answers to something else. Other files are left alone.
+    Answers of a run of the same key stay, unless `overwrite`. Raises UsageError where OUT holds
+    answers to something else. Other files are left alone.
     """
     names = [file.path.rsplit("/", 1)[-1] for file in storage.list_files(out)]
     for name in filter(storage.is_leftover, names):  # of a run that was killed
@@ -138,13 +148,18 @@ def _prepare_out(out: str, about: dict[str, Any], *, overwrite: bool) -> bool:
         if before != about["key"] and not overwrite:
             raise UsageError(
                 f"{out} already holds answers of another run",
-                got="another model, cache, question file or --top" if before else "no run.json",
+                got="another model, cache, question file, --top or format"
+                if before
+                else "no run.json",
                 todo="give another --out, or --overwrite to replace them",
             )
-        # The summary first: without it the folder is no finished run.
-        for name in sorted(ours, key=lambda name: (name != "summary.json", name)):
-            storage.delete(storage.join(out, name))
-        _say(f"replacing the answers in {out}")
+        if overwrite:
+            _say(f"replacing the answers in {out}")
+        # The summary first, without it the folder is no finished run; what names the run last.
+        last = {"summary.json": 0, "run.json": 2}
+        for name in sorted(ours, key=lambda name: (last.get(name, 1), name)):
+            if overwrite or not name.startswith(("answers-", "run")):
+                storage.delete(storage.join(out, name))
     storage.write_atomic(storage.join(out, "run.json"), json.dumps(about, indent=2).encode())
     return True
 
@@ -156,8 +171,37 @@ def _read_run_key(out: str) -> str | None:
         return None
 
 
+def _find_kept(args: argparse.Namespace, plan: ScorePlan) -> dict[int, Tally]:
+    """Return the answers files of a run that was killed, each with the tally of its rows.
+
+    A file has its name only when it is whole; still its rows are held against the plan, since they
+    are read for the tally anyway.
+    """
+    from pipelines.score import Tally
+
+    kept = {}
+    there = {file.path.rsplit("/", 1)[-1] for file in storage.iter_files(args.out)}
+    for output in range(plan.outputs):
+        kind = args.output_format
+        path = answers_path(args.out, output, plan.outputs, kind=kind)
+        if path.rsplit("/", 1)[-1] not in there:
+            continue
+        rows = read_answers(path, kind=kind)
+        wanted = [catalog_text(text) for text in plan.question_ids(output)]
+        if (
+            rows is not None
+            and [catalog_text(str(row.get("question_id"))) for row in rows] == wanted
+        ):
+            kept[output] = sum(map(Tally.of, rows), Tally())
+    return kept
+
+
 def _run_job(
-    args: argparse.Namespace, submission: Submission, plan: ScorePlan, about: dict[str, Any]
+    args: argparse.Namespace,
+    submission: Submission,
+    plan: ScorePlan,
+    about: dict[str, Any],
+    kept: dict[int, Tally],
 ) -> None:
     from pipelines import score
 
@@ -168,8 +212,12 @@ def _run_job(
         outputs=plan.outputs,
         top=args.top,
         about=about,
+        kind=args.output_format,
+        kept=frozenset(kept),
+        kept_tally=sum(kept.values(), score.Tally()),
     )
-    paths = [score.plan_path(args.out, output) for output in range(plan.outputs)]
+    todo = [output for output in range(plan.outputs) if output not in kept]
+    paths = [score.plan_path(args.out, output) for output in todo]
 
     def remove_plan() -> None:
         for path in paths:
@@ -177,8 +225,8 @@ def _run_job(
 
     goes_on = False
     try:
-        for path, records, settled in zip(paths, plan.records, plan.settled, strict=True):
-            score.write_plan(path, records, settled)
+        for path, output in zip(paths, todo, strict=True):
+            score.write_plan(path, plan.records[output], plan.settled[output])
         goes_on = run_scoring(config, submission, remove_plan=remove_plan)
     finally:
         if not goes_on:  # otherwise the job has yet to read it
@@ -217,7 +265,7 @@ def _end(job: Job, remove_plan: Callable[[], None]) -> Iterator[str]:
     if ended:
         remove_plan()
     job.close()
-    yield "stopped. Run the same command again: it begins afresh, nothing is half written."
+    yield "stopped. Run the same command again: it goes on with the files that are not there."
 
 
 def _read_summary(out: str) -> dict[str, Any]:

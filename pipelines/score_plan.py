@@ -35,6 +35,16 @@ class ScorePlan:
         """How many questions are about a video whose features are there."""
         return sum(len(record.questions) for file in self.records for record in file)
 
+    def question_ids(self, output: int) -> list[str]:
+        """Return whose rows one file holds, in order."""
+        ids = {
+            asked.number: asked.question_id
+            for record in self.records[output]
+            for asked in record.questions
+        }
+        ids |= {number: row["question_id"] for number, row in self.settled[output]}
+        return [ids[number] for number in sorted(ids)]
+
     def digest(self) -> str:
         """Return a hash of all that the answers follow from, but for the model."""
         parts = [dataclasses.asdict(record) for file in self.records for record in file]

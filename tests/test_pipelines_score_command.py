@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,12 +16,16 @@ from typing import Any
 
 import pytest
 
-from features import layout
+from features import catalog, layout
 from features.errors import JobError, SpecMismatchError, UsageError
+from features.trained_model import TrainedModel, load_model
 from pipelines.score_command import add_arguments, run
-from tests.made_cache import SPEC, make_cache
+from tests import built
+from tests.killing import MarkedJob
+from tests.made_cache import SPEC, make_cache, make_extracted, make_shard
 from tests.made_model import ANSWERS, make_model
 
+KILLS = int(os.environ.get("FRAMEBANK_SCORE_KILLS", "1"))  # of a run; each costs ten seconds
 QUESTIONS: list[dict[str, Any]] = [
     {"video_id": "a.mp4", "question": "what is the man doing?", "answer": "loading"},
     {"video_id": "gone.mp4", "question": "which colour is it?", "answer": "red"},
@@ -128,6 +134,124 @@ def test_a_killed_run_is_done_again(model: Path, cache: Path) -> None:
     assert (out / "summary.json").exists() and len(_rows(out)) == len(QUESTIONS)
 
 
+def test_parquet_holds_the_same_rows(model: Path, cache: Path) -> None:
+    import pyarrow.parquet as pq
+
+    _, out = _score(model, cache, "--questions-per-file", "2")
+    lines = _rows(out)
+    status, out = _score(
+        model, cache, "--questions-per-file", "2", "--output-format", "parquet", "--overwrite"
+    )
+    assert status == 0 and not list(out.glob("*.jsonl"))
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["files"] == [path.name for path in sorted(out.glob("*.parquet"))]
+    rows = [row for name in summary["files"] for row in pq.read_table(out / name).to_pylist()]
+    assert len(rows) == summary["questions"] == len(QUESTIONS)
+    half = next(row for row in lines if "zzz" in row["question"])
+    half["question"] = half["question"].replace("\ud800", "\\ud800")
+    assert rows == lines
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_files_of_answers_that_are_there_are_kept(
+    model: Path, cache: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--questions-per-file", "1", "--output-format", kind]
+    _, out = _score(model, cache, *words)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    stamps = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    files = sorted(name for name in before if name.startswith("answers"))
+    assert len(files) > 3
+    (out / "summary.json").unlink()  # as a kill would leave it
+    (out / files[0]).unlink()
+    (out / files[1]).write_bytes(before[files[2]])  # whole, and not what belongs there
+    (out / files[3]).write_bytes(before[files[3]][:-9])
+    (out / "plan-00000.json").write_text("of the run that was killed")
+    assert _score(model, cache, *words)[0] == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    made = {name for name in files if (out / name).stat().st_mtime_ns != stamps[name]}
+    assert made == {files[0], files[1], files[3]}
+    said = capsys.readouterr().err
+    assert f"{len(files) - 3} of {len(files)} files of answers are there already" in said
+
+    (out / "summary.json").unlink()  # nothing but the summary is missing
+    assert _score(model, cache, *words)[0] == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_the_model_is_loaded_once_in_a_process(
+    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import answering
+
+    loads: list[str] = []
+
+    def load(model_dir: str) -> TrainedModel:
+        loads.append(model_dir)
+        return load_model(model_dir)
+
+    monkeypatch.setattr(answering, "load_model", load)
+    rows = [dict(QUESTIONS[0], question=f"what is {number}?") for number in range(300)]
+    rows += [dict(QUESTIONS[4], question=f"what is {number}?") for number in range(300)]
+    _, out = _score(model, cache, "--questions-per-file", "1", rows=rows)
+    assert len(_rows(out)) == 600 and loads == [str(model)]
+
+
+@pytest.mark.parametrize("runner", ["direct", "prism"])
+def test_a_run_that_was_killed_loses_nothing_and_goes_on(
+    model: Path, tmp_path: Path, runner: str
+) -> None:
+    cache, questions, out = tmp_path / "cache", tmp_path / "questions.jsonl", tmp_path / "answers"
+    ids = write_many_shards(str(cache))
+    asked = [{"video_id": name, "question": "what is it?", "answer": "red"} for name in ids]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    words = ["--model", model, "--cache", cache, "--questions", questions, "--out", out]
+    words += ["--questions-per-file", "1"]
+    if runner == "prism":
+        words += ["--runner", "PrismRunner", f"--prism_location={built.prism()}"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # a pool starts `python`
+    marked = MarkedJob({"PATH": path})
+    kept: dict[str, int] = {}
+    wanted_files = [1 + kill * len(ids) // KILLS for kill in range(KILLS)]
+    dice = random.Random(0)
+    try:
+        for wanted in wanted_files:
+            process = marked.framebank("score", *words, log=tmp_path / "log")
+            deadline = time.monotonic() + 60
+            while process.poll() is None and time.monotonic() < deadline:
+                if len(list(out.glob("answers-*"))) >= wanted:
+                    break
+                time.sleep(0.01 * dice.random())
+            marked.kill_all()  # SIGKILL for each process of the job
+            process.wait()
+            there = {path.name: path.stat().st_mtime_ns for path in out.glob("answers-*")}
+            assert not (out / "summary.json").exists(), "the kill came after the end"
+            assert {name: there[name] for name in kept} == kept
+            kept = there
+        process = marked.framebank("score", *words, log=tmp_path / "log")
+        assert process.wait(120) == 0, (tmp_path / "log").read_text()
+    finally:
+        marked.kill_all()
+    stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("answers-*")}
+    assert kept and {name: stamps[name] for name in kept} == kept
+    assert sorted(row["video_id"] for row in _rows(out)) == ids
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["questions"] == summary["answered"] == summary["judged"] == len(ids)
+    assert summary["correct"] == sum(row["correct"] for row in _rows(out))
+    assert {path.name for path in out.iterdir()} == {*stamps, "run.json", "summary.json"}
+
+
+def write_many_shards(cache: str, *, shards: int = 40) -> list[str]:
+    """Write a cache of one clip to a shard; return the ids of its videos."""
+    layout.write_spec(cache, SPEC)
+    ids = [f"{number:03d}.mp4" for number in range(shards)]
+    rows = []
+    for number, name in enumerate(ids):
+        rows += make_shard(cache, f"r1-{number:03d}", [make_extracted(name)], run_id="r1")
+    catalog.write_catalog(cache, "r1", rows)
+    return ids
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_says_so_and_leaves_nothing_half(
     model: Path, cache: Path, number: signal.Signals
@@ -148,7 +272,7 @@ def test_a_stopped_run_says_so_and_leaves_nothing_half(
     process.send_signal(number)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 128 + number
-    assert b"it begins afresh" in said and b"Traceback" not in said
+    assert b"it goes on with" in said and b"Traceback" not in said
     assert [path.name for path in out.iterdir()] == ["run.json"]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features import layout, storage
+from features import layout, storage, tf_files
 from features.cache import Place, check_record
 from features.errors import CacheError, JobError
 
@@ -54,6 +54,29 @@ class LocalShards:
 
     def announce(self, shards: Sequence[str]) -> None:
         """Nothing has to be fetched."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class RemoteShards:
+    """The shards of a cache that `tf.io.gfile` reads where they are, a few MB at a time."""
+
+    def __init__(self, cache: str) -> None:
+        self._cache = cache
+
+    def open(self, shard: str) -> BinaryIO:
+        path = layout.tfrecord_path(self._cache, shard)
+        try:
+            return tf_files.open_read(path)
+        except FileNotFoundError as err:
+            raise CacheError(
+                f"the shard {path} is missing",
+                todo="restore it; `framebank verify` names all that is missing",
+            ) from err
+
+    def announce(self, shards: Sequence[str]) -> None:
+        """Nothing is fetched ahead."""
 
     def close(self) -> None:
         """Nothing is held."""

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from features import layout, storage
+from features import layout, storage, tf_files
 from features.errors import CacheError, JobError, UsageError
 from features.sidecar import read_sidecar
 from features.temporary import live_folder, remove_dead
-from train.clips import LocalShards, ShardFiles
+from train.clips import LocalShards, RemoteShards, ShardFiles
 
 _SUFFIX = ".staged"
 _CHUNK_BYTES = 1 << 20
@@ -46,8 +46,16 @@ class Staging:
 
 
 def shard_files(cache: str, staging: Staging) -> ShardFiles:
-    """Return how the shards of `cache` are opened: where they are, or staged."""
-    return LocalShards(cache) if storage.is_local(cache) else StagedShards(cache, staging)
+    """Return how the shards of `cache` are opened: where they are, or staged.
+
+    Shards that tensorflow-io reaches are read where they are, unless a folder for staging is given.
+    """
+    if storage.is_local(cache):
+        return LocalShards(cache)
+    by_tensorflow_io = cache.partition("://")[0] in tf_files.SCHEMES and tf_files.is_installed()
+    if by_tensorflow_io and staging.folder is None:
+        return RemoteShards(cache)
+    return StagedShards(cache, staging)
 
 
 class StagedShards:
