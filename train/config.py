@@ -7,7 +7,8 @@ from typing import Any
 
 from features.errors import UsageError
 
-MODEL_KINDS = ("lstm", "order_blind", "question_only")
+TRAINED_KINDS = ("lstm", "attention", "transformer", "bigru", "mean")  # the first by default
+MODEL_KINDS = (*TRAINED_KINDS, "order_blind", "question_only")
 LR_SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("float32", "bfloat16")
 

@@ -1,4 +1,7 @@
-"""The seed's model: LSTM over frames ‖ embedding and LSTM over words → dense → softmax.
+"""The model: a reader of frames ‖ embedding and LSTM over words → dense → softmax.
+
+What reads the frames is the model's kind: an LSTM (the seed's model, and the default), attention, a
+transformer, a bidirectional GRU or their mean, each in a file `model_<kind>.py`.
 
 `build_network` makes what is trained (features and word numbers in); `export` wraps it with the
 text layer into what is saved: one `.keras` file of Keras' own layers, loadable in safe mode, that
@@ -8,10 +11,12 @@ changes an answer, and masks are right-padded with at least one step, as cuDNN's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from train import model_attention, model_bigru, model_lstm, model_mean, model_transformer
 from train.config import ModelConfig
+from train.model_frames import Frames, make_frames
 from train.standardise import FrameStatistics
 
 if TYPE_CHECKING:
@@ -20,6 +25,15 @@ if TYPE_CHECKING:
 # Word numbers: 0 pads, 1 is an unknown word and also opens every question, so that a question
 # without a single known or unknown word still has one step.
 START_WORD = 1
+# (frames, question float[b, q], config) → float[b, v], by kind; question_only has none.
+_READERS: Mapping[str, Callable[[Frames, Any, ModelConfig], Any]] = {
+    "lstm": model_lstm.read_frames,
+    "attention": model_attention.read_frames,
+    "transformer": model_transformer.read_frames,
+    "bigru": model_bigru.read_frames,
+    "mean": model_mean.read_frames,
+    "order_blind": model_mean.read_frames,
+}
 
 
 def build_network(
@@ -33,59 +47,17 @@ def build_network(
 
     features = keras.Input((None, len(statistics.mean)), name="features", dtype="float32")
     word_ids = keras.Input((None,), name="words", dtype="int32")
-    parts = [_question_branch(word_ids, config, words)]
-    if config.kind != "question_only":
-        parts.insert(0, _frame_branch(features, config, statistics))
-    joined = keras.layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
+    joined = question = _question_branch(word_ids, config, words)
+    if config.kind in _READERS:
+        frames = make_frames(features, config, statistics)
+        video = _READERS[config.kind](frames, question, config)
+        joined = keras.layers.Concatenate()([video, question])
     joined = keras.layers.Dropout(config.dropout)(joined)
     hidden = keras.layers.Dense(config.dense_units, activation="relu", name="hidden")(joined)
     hidden = keras.layers.Dropout(config.dropout)(hidden)
     scores = keras.layers.Dense(answers, activation="softmax", name="answers", dtype="float32")
     inputs = {"features": features, "words": word_ids}
     return keras.Model(inputs, scores(hidden), name=config.kind)
-
-
-def _frame_branch(features: Any, config: ModelConfig, statistics: FrameStatistics) -> Any:
-    """Standardise → project → LSTM (or mean of frames), over the rows before the padding."""
-    from keras import layers, ops
-
-    # A frame is there when it or a later one has any value: holes never break right-padding.
-    filled = ops.cast(ops.any(ops.not_equal(features, 0.0), axis=-1), "int32")
-    mask = ops.greater(ops.flip(ops.cumsum(ops.flip(filled, axis=1), axis=1), axis=1), 0)
-    first = ops.less_equal(ops.cumsum(ops.ones_like(filled), axis=1), 1)
-    mask = ops.logical_or(mask, first)
-    scale = layers.Normalization(
-        mean=statistics.mean, variance=statistics.variance, dtype="float32"
-    )
-    frames = ops.clip(scale(features), -config.clip_sigma, config.clip_sigma)
-    # The same columns are dropped in all frames: noise that differs per frame would look like
-    # movement.
-    frames = layers.SpatialDropout1D(config.frame_dropout)(frames)
-    gain = _gain(len(statistics.mean))
-    frames, project = ops.multiply(frames, gain), _projection(config, gain)
-    if config.kind == "order_blind":
-        mean = project(layers.GlobalAveragePooling1D()(frames, mask=mask))
-        return layers.Dense(config.frame_units, activation="tanh", name="frames")(mean)
-    return layers.LSTM(config.frame_units, name="frames")(project(frames), mask=mask)
-
-
-def _gain(width: int) -> float:
-    """Return what standardised features are multiplied with: 1/16 for 2048 of them.
-
-    Adam moves every weight by about the learning rate, so thousands of inputs at full scale would
-    move a unit by several times its range in one step, and training follows noise.
-    """
-    return float(min(1.0, (8 / width) ** 0.5))
-
-
-def _projection(config: ModelConfig, gain: float) -> Any:
-    """Return the dense layer whose units start with a deviation of 1 in spite of `gain`."""
-    import keras
-
-    start = keras.initializers.VarianceScaling(1 / gain**2)
-    return keras.layers.Dense(
-        config.projection, activation="tanh", kernel_initializer=start, name="project"
-    )
 
 
 def _question_branch(word_ids: Any, config: ModelConfig, words: int) -> Any:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.errors import FramebankError, UsageError
 from features.questions_command import add_format_arguments
-from train.config import LR_SCHEDULES, PRECISIONS, ModelConfig, TrainConfig
+from train.config import LR_SCHEDULES, PRECISIONS, TRAINED_KINDS, ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
     from train.workers import Workers
@@ -36,6 +36,7 @@ _MODEL_OPTIONS = {
     "question_units": "width of the LSTM over words",
     "dense_units": "width of the dense layer",
     "dropout": "share of values dropped before the dense layers",
+    "frame_dropout": "share of feature columns dropped, in all frames of a clip alike",
 }
 _TRAIN_OPTIONS = {
     "epochs": "the most epochs",
@@ -68,6 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_format_arguments(parser)
     parser.add_argument("--model", required=True, help="folder for the model")
+    parser.add_argument(
+        "--model-kind", choices=TRAINED_KINDS, default=ModelConfig.kind,
+        help=f"what reads the frames (default {ModelConfig.kind})",
+    )  # fmt: skip
     parser.add_argument("--lr-schedule", choices=LR_SCHEDULES, default=TrainConfig.lr_schedule)
     parser.add_argument("--precision", choices=PRECISIONS, default=TrainConfig.precision)
     parser.add_argument("--strategy", choices=_STRATEGIES, default="none", help="(default none)")
@@ -96,7 +101,9 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Train; return the exit status (130 after Ctrl-C). Raises FramebankError."""
     if beam_args:
         raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank train --help")
-    model = ModelConfig(**{name: getattr(args, name) for name in _MODEL_OPTIONS})
+    model = ModelConfig(
+        kind=args.model_kind, **{name: getattr(args, name) for name in _MODEL_OPTIONS}
+    )
     train = TrainConfig(
         lr_schedule=args.lr_schedule,
         precision=args.precision,

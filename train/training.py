@@ -31,6 +31,7 @@ from train.shard_staging import Staging, shard_files
 from train.splits import SPLITS
 from train.stopping import StopRequest
 from train.vocabulary import OUTSIDE
+from train.warm_start import start_from
 from train.workers import Workers
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class TrainJob:
     set_name: str | None = None
     mapping: str | None = None
     staging: Staging = Staging()  # noqa: RUF009 - frozen
+    warm_start: str | None = None  # a model folder, whose weights the model starts from
 
     def config(self) -> dict[str, Any]:
         """Return the part of the config that the result depends on."""
@@ -56,7 +58,9 @@ class TrainJob:
             "model": dataclasses.asdict(self.model),
             "train": self.train.lasting(),
             "with_baselines": self.with_baselines,
-        } | ({} if self.set_name is None else {"format": self.set_name})
+            **({} if self.set_name is None else {"format": self.set_name}),
+            **({} if self.warm_start is None else {"warm_start": self.warm_start}),
+        }
 
 
 def train_model(
@@ -127,7 +131,7 @@ def _train_all(
     """Train the model, save it, then the baselines; return their figures."""
     splits = material.splits
     asked = splits.of(splits.judged_on)
-    network, result = _fit(job, job.model, material, folder, stop=stop, workers=workers)
+    network, result = _fit(job, job.model, material, folder, stop=stop, workers=workers, say=say)
     say(f"{job.model.kind}: best epoch {result.best_epoch} of {len(result.history)}")
     if workers.is_chief:
         folder.save_model(export(network, material.text))
@@ -147,7 +151,7 @@ def _train_all(
     )
     for kind in baselines.TRAINED if job.with_baselines else ():
         model = dataclasses.replace(job.model, kind=kind)
-        other, fitted = _fit(job, model, material, folder, stop=stop, workers=workers)
+        other, fitted = _fit(job, model, material, folder, stop=stop, workers=workers, say=say)
         say(f"{kind}: best epoch {fitted.best_epoch} of {len(fitted.history)}")
         beside[kind] = _judge(other, job, material, workers)
         history += fitted.history
@@ -174,6 +178,7 @@ def _fit(
     *,
     stop: StopRequest,
     workers: Workers,
+    say: Callable[[str], None],
 ) -> tuple[keras.Model, FitResult]:
     keras.utils.set_random_seed(job.train.seed)  # each network starts alike, resumed or not
     with workers.strategy.scope(), _precision(job.train.precision):
@@ -183,6 +188,10 @@ def _fit(
             words=material.text.vocabulary_size(),
             answers=len(material.vocabulary),
         )
+    if job.warm_start is not None and model is job.model:
+        words = [str(word) for word in material.text.get_vocabulary()]
+        answers = material.vocabulary.answers
+        start_from(network, job.warm_start, words=words, answers=answers, say=say)
     callbacks, sample = [], None
     val = material.tables[material.splits.stopped_on]
     if job.tensorboard and workers.is_chief:

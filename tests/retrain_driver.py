@@ -1,0 +1,44 @@
+"""`framebank retrain` whose training and judging take no time: for tests of all the rest of it.
+
+    python -m tests.retrain_driver CONFIG MODEL WAIT_S [worse]
+
+MODEL is copied where a trained model would lie; it counts as better than the one in use unless
+`worse` is said. Registry, news, work folder, verdict and promotion are the real ones.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from train import retrain_command, retraining
+from train.held_judging import Decision
+
+
+def main(words: list[str]) -> int:
+    """Retrain as the words say; return the exit status."""
+    config, model, wait_s, *worse = words
+
+    def train(*given: Any, **options: Any) -> Path:
+        folder = Path(given[4], "candidate")
+        shutil.copytree(model, folder, dirs_exist_ok=True)
+        time.sleep(float(wait_s))
+        return folder
+
+    def judge(*given: Any, **options: Any) -> Decision:
+        return Decision(not worse, "worse" if worse else "better", {"accuracy": 0.5})
+
+    retraining._train = train
+    retraining._judge = judge
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    retrain_command.add_arguments(parser)
+    return retrain_command.run(parser.parse_args(["--config", config]), [])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,66 @@
+"""train/retrain_config.py: every mistake in retrain.toml is told with what to write instead."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from features.errors import UsageError
+from train import retrain_config
+from train.retrain_config import read_config
+
+WHOLE = 'registry = "r"\ncache = "c"\nquestions = ["q.jsonl"]\n'
+
+
+def read(tmp_path: Path, text: str) -> retrain_config.RetrainConfig:
+    path = tmp_path / "retrain.toml"
+    path.write_text(text)
+    return read_config(str(path))
+
+
+def test_defaults_and_all_tables(tmp_path: Path) -> None:
+    plain = read(tmp_path, WHOLE)
+    assert plain.start == "warm" and plain.held.share == 0.1 and plain.promote.margin == 0.01
+    text = WHOLE + "[held]\nshare = 0.2\n[promote]\nmargin = 0\n[model]\ndense_units = 8\n"
+    other = read(tmp_path, text + "[train]\nepochs = 3\n")
+    assert (other.held.share, other.promote.margin) == (0.2, 0.0)
+    assert (other.model.dense_units, other.train.epochs) == (8, 3)
+    assert plain.digest() != other.digest()
+
+
+def test_the_docstrings_example_is_one(tmp_path: Path) -> None:
+    lines = [line[4:] for line in str(retrain_config.__doc__).splitlines() if line[:4] == "    "]
+    assert read(tmp_path, "\n".join(lines)).questions == ("gs://my-bucket/questions.jsonl",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("registry = ", "is not valid TOML"),
+        ('registry = "r"', "the key cache is missing"),
+        (WHOLE + 'mapings = "m"', r"unknown key[\s\S]*mapings[\s\S]*did you mean mapping"),
+        (WHOLE + "[train]\nepoch = 3", r"train\.epoch\b[\s\S]*did you mean train\.epochs"),
+        (WHOLE + "[train]\nepochs = 1.5", r"train\.epochs[\s\S]*1\.5[\s\S]*a whole number"),
+        (WHOLE + "[train]\nepochs = true", r"train\.epochs[\s\S]*True[\s\S]*a whole number"),
+        (WHOLE + "[train]\nepochs = 0", "above 0"),
+        (WHOLE + "train = 3", r"train[\s\S]*a table: \[train\]"),
+        (WHOLE + 'start = "cold"', r"start[\s\S]*'cold'[\s\S]*warm \| fresh"),
+        (WHOLE + "[held]\nshare = 2", r"held\.share[\s\S]*0\.01 to 0\.5"),
+        (WHOLE + "[promote]\nmargin = nan", r"promote\.margin[\s\S]*nan"),
+        (WHOLE.replace('["q.jsonl"]', '"q.jsonl"'), r"questions[\s\S]*a list of texts"),
+        (WHOLE.replace('["q.jsonl"]', "[]"), r"questions[\s\S]*at least one"),
+        (WHOLE + 'work = "gs://b/work"', r"work[\s\S]*a folder on this machine"),
+        (WHOLE + "baselines = 1", r"baselines[\s\S]*true or false"),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError) as told:
+        read(tmp_path, text)
+    assert re.search(said, str(told.value)) and "retrain.toml" in str(told.value)
+
+
+def test_a_config_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such config"):
+        read_config(str(tmp_path / "none.toml"))

@@ -1,0 +1,151 @@
+"""train/retraining.py with a real trainer: promoted, nothing new, kept aside; warm starts; the held
+split that neither model has seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.questions import Question
+from features.trained_model import load_model
+from tests.made_cache import SPEC
+from tests.made_model import ANSWERS, make_model
+from tests.made_questions import make_direction_cache, write_jsonl
+from train.held_split import is_held, part_questions, question_lines, seen_videos
+from train.registry import Registry
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    rows = make_direction_cache(str(folder / "cache"))
+    rows = [{name: row[name] for name in row if name != "split"} for row in rows]
+    write_jsonl(folder / "q.jsonl", rows)
+    write_jsonl(folder / "few.jsonl", rows[:60])
+    return folder
+
+
+def retrain(made: Path, registry: Path, *, questions: str, start: str, train: str) -> dict:
+    config = registry.parent / "retrain.toml"
+    config.write_text(
+        f'registry = "{registry}"\ncache = "{made}/cache"\nquestions = ["{made}/{questions}"]\n'
+        f'start = "{start}"\n[held]\nshare = 0.2\nleast = 5\n[train]\n{train}\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "framebank", "retrain", "--config", str(config), "--json"],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout) | {"said": done.stderr}
+
+
+def test_a_better_model_is_promoted_and_a_worse_one_kept_aside(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "registry"
+    registry = Registry(str(folder))
+    weak = "epochs = 1\nlearning_rate = 1e-5"
+    first = retrain(made, folder, questions="few.jsonl", start="fresh", train=weak)
+    assert first["event"] == "promoted" and first["figures"]["accuracy"] < 0.8
+
+    strong = "epochs = 25\npatience = 8"
+    second = retrain(made, folder, questions="q.jsonl", start="warm", train=strong)
+    assert second["event"] == "promoted", second
+    assert f"weights start from {registry.folder(first['version'])}" in second["said"]
+    figures = second["figures"]
+    assert figures["accuracy"] > 0.9 and figures["interval"][0] > 0
+    assert figures["accuracy_in_use"] < figures["accuracy"] - 0.1
+    again = retrain(made, folder, questions="q.jsonl", start="warm", train=strong)
+    assert again["event"] == "nothing new"
+
+    worse = retrain(made, folder, questions="few.jsonl", start="fresh", train=weak + "\nseed = 1")
+    assert worse["event"] == "kept aside" and "is asked for" in worse["reason"]
+    assert registry.current().version == second["version"]
+    seen = json.loads(subprocess.run(
+        ["gzip", "-dc", f"{registry.folder(second['version'])}/seen.json.gz"],
+        capture_output=True, check=True,
+    ).stdout)  # fmt: skip
+    assert seen and not any(is_held(video_id, share=0.2) for video_id in seen)
+    assert len(seen) + figures["held_videos"] == 120
+    load_model(registry.folder(second["version"]))
+
+
+def test_a_video_stays_held_whatever_is_added() -> None:
+    ids = [f"clips/{number}.mp4" for number in range(20_000)]
+    held = {video_id for video_id in ids if is_held(video_id, share=0.1)}
+    assert 0.09 < len(held) / len(ids) < 0.11
+    assert held < {video_id for video_id in ids if is_held(video_id, share=0.2)}
+    questions = [Question(str(n), video_id, "what?", "a") for n, video_id in enumerate(ids[:500])]
+    learnt, judged = part_questions(questions, share=0.1)
+    assert {q.video_id for q in judged} == held & set(ids[:500])
+    assert not held & seen_videos(learnt) and len(learnt) + len(judged) == 500
+
+
+def test_questions_to_train_on_are_read_back_as_they_were(tmp_path: Path) -> None:
+    from features.question_sets_reading import read_questions
+
+    questions = [
+        Question("1", "a.mp4", "wh\u2028at?", "ü", split="val", type="t"),
+        Question("2", "a.mp4", "what?", "b"),
+        Question("3", "7", "is it?", "yes", head="yes_no"),
+        Question("4", "b", "which?", "y", head="choice", choices=("x", "y"), right=1),
+        Question("5", "c", "how many?", "3", head="count", split="test"),
+        Question("6", "c", "what?", "b"),
+    ]
+    path = tmp_path / "q.jsonl"
+    path.write_bytes(b"".join(question_lines(questions)))
+    found = read_questions(str(path), set_name="plain")
+    splits = [question.split for question in found]
+    assert splits == ["val", "val", "train", "train", "test", "test"]
+    for question, read in zip(questions, found, strict=True):
+        text = " ".join(question.question.split())
+        assert dataclasses.replace(question, question=text, split=read.split) == read
+    assert seen_videos(questions) == {"a.mp4", "7", "b"}
+
+
+def test_a_warm_start_keeps_words_and_answers_by_name(tmp_path: Path) -> None:
+    import keras
+
+    from train.config import ModelConfig
+    from train.model import build_network
+    from train.standardise import FrameStatistics
+    from train.warm_start import start_from
+
+    folder = make_model(tmp_path / "model", SPEC, width=6)
+    words = json.loads((folder / "vocabulary.json").read_text())["words"]
+    old = keras.saving.load_model(folder / "model.keras").get_layer("lstm")
+    sizes = ModelConfig(projection=8, frame_units=8, word_size=4, question_units=4, dense_units=8)
+    statistics = FrameStatistics(2, np.zeros(6), np.ones(6))
+    new_words = [*words[:2], "zebra", *reversed(words[2:])]
+    answers = ["green", *reversed(ANSWERS)]
+    network = build_network(sizes, statistics, words=len(new_words), answers=len(answers))
+    said: list[str] = []
+    assert start_from(network, str(folder), words=new_words, answers=answers, say=said.append)
+    there, here = (one.get_layer("embedding").get_weights()[0] for one in (old, network))
+    for number, word in enumerate(words):
+        np.testing.assert_array_equal(here[new_words.index(word)], there[number])
+    for there, here in zip(
+        old.get_layer("answers").get_weights(),
+        network.get_layer("answers").get_weights(),
+        strict=True,
+    ):
+        for number, answer in enumerate(ANSWERS):
+            np.testing.assert_array_equal(here[..., answers.index(answer)], there[..., number])
+    np.testing.assert_array_equal(
+        network.get_layer("project").get_weights()[0], old.get_layer("project").get_weights()[0]
+    )
+    assert "weights start from" in said[0]
+    other = build_network(
+        dataclasses.replace(sizes, kind="question_only"), statistics, words=9, answers=2
+    )
+    assert not start_from(other, str(folder), words=words, answers=["a", "b"], say=said.append)
+    assert "built in another way" in said[1]

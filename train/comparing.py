@@ -1,0 +1,94 @@
+"""Is one model better than another? A paired bootstrap over videos says how sure that is.
+
+Questions about one video are not independent, so whole videos are drawn, with replacement; both
+models are judged on the same draw (Koehn, "Statistical Significance Tests for Machine Translation
+Evaluation", EMNLP 2004).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+ROUNDS = 2000
+_DRAWS = 1 << 22  # numbers drawn at once
+_TAIL = 2.5  # percent outside an interval of 95 %, on each side
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Accuracy of the new minus that of the old, in [-1, 1], with its 95 % interval.
+
+    `probability_better` is the share of draws in which the new one is better, draws even counted
+    half.
+    """
+
+    difference: float
+    low: float
+    high: float
+    probability_better: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """The 95 % interval of an accuracy, in [0, 1]."""
+
+    low: float
+    high: float
+
+
+def paired_bootstrap(
+    new_right: ArrayLike,
+    old_right: ArrayLike,
+    groups: Sequence[str],
+    *,
+    seed: int,
+    rounds: int = ROUNDS,
+) -> Comparison:
+    """Compare two models on the same questions.
+
+    `new_right` and `old_right` are bool[q], `groups` names the video of each question. Raises
+    ValueError where there is no question, or where the lengths differ.
+    """
+    new, old = np.asarray(new_right, np.float64), np.asarray(old_right, np.float64)
+    sums, counts = _by_group(new - old, groups)
+    means = np.concatenate(list(_draw_means(sums, counts, seed=seed, rounds=rounds)))
+    low, high = np.percentile(means, (_TAIL, 100 - _TAIL))
+    better = float((means > 0).mean() + (means == 0).mean() / 2)
+    return Comparison(float(sums.sum() / counts.sum()), float(low), float(high), better)
+
+
+def interval(
+    right: ArrayLike, groups: Sequence[str], *, seed: int, rounds: int = ROUNDS
+) -> Interval:
+    """Return the interval of the mean of `right` float[q]; raises ValueError like the above."""
+    sums, counts = _by_group(np.asarray(right, np.float64), groups)
+    means = np.concatenate(list(_draw_means(sums, counts, seed=seed, rounds=rounds)))
+    low, high = np.percentile(means, (_TAIL, 100 - _TAIL))
+    return Interval(float(low), float(high))
+
+
+def _by_group(
+    values: NDArray[np.float64], groups: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return sums and counts of each group, float64[g]."""
+    if not len(values) or len(values) != len(groups):
+        raise ValueError(f"{len(values)} values for {len(groups)} questions")
+    _, number = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
+    sums = np.bincount(number, weights=values).astype(np.float64)
+    return sums, np.bincount(number).astype(np.float64)
+
+
+def _draw_means(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], *, seed: int, rounds: int
+) -> Iterator[NDArray[np.float64]]:
+    if rounds < 1:
+        raise ValueError(f"{rounds} rounds")
+    dice = np.random.default_rng(seed)
+    at_once = max(1, _DRAWS // len(sums))
+    for start in range(0, rounds, at_once):
+        drawn = dice.integers(len(sums), size=(min(at_once, rounds - start), len(sums)))
+        yield sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)

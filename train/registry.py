@@ -1,0 +1,246 @@
+"""A registry of models in a folder or bucket: its versions, which one is in use, what happened.
+
+    REGISTRY/models/<version>/   a model folder with basis.json and seen.json.gz; verdict.json last
+    REGISTRY/current.json        which version is in use, replaced by compare-and-swap
+    REGISTRY/history.jsonl       a line per event, appended by compare-and-swap
+
+`current.json` tells its own event, and a verdict says what shall become of its version. So a
+process that dies between two writes loses nothing: the next one finishes what they say (`settle`).
+A version without verdict.json is not whole; nothing ever points at it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from features import pointer, storage
+from features.errors import CacheError, UsageError
+
+VERDICT = "verdict.json"
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_REMEMBERED = 100  # versions to roll back to
+
+
+@dataclasses.dataclass(frozen=True)
+class Current:
+    """What current.json says. `number` counts its changes; `before` are the versions that were in
+    use before, the last one last; `generation` is of the file and not in it."""
+
+    number: int = 0
+    version: str | None = None
+    before: tuple[str, ...] = ()
+    event: str = ""
+    reason: str = ""
+    time: str = ""
+    token: str = ""
+    generation: str = pointer.ABSENT
+
+    def to_json(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        del fields["generation"]
+        return fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a version: whether it is the one in use now, and why (not)."""
+
+    promoted: bool
+    reason: str
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def new_version() -> str:
+    """Return a name that no other process chooses and that sorts by time."""
+    time = datetime.datetime.now(datetime.timezone.utc)
+    return f"{time:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+class Registry:
+    """The registry at `path`; a folder that does not exist is an empty one."""
+
+    def __init__(self, path: str) -> None:
+        storage.is_local(path)  # refuses an unknown scheme
+        self.path = path
+
+    def folder(self, version: str) -> str:
+        """Return where a version lies; raises UsageError for what cannot be one's name."""
+        if not _VERSION.fullmatch(version):
+            raise UsageError("not the name of a version", got=repr(version))
+        return storage.join(self.path, "models", version)
+
+    # Which one is in use
+
+    def current(self) -> Current:
+        """Return what is in use; `version` is None where nothing is yet. Raises CacheError."""
+        path = storage.join(self.path, "current.json")
+        data, generation = pointer.read_with_generation(path)
+        if data is None:
+            return Current()
+        try:
+            fields = json.loads(data)
+            found = Current(**fields, generation=generation)
+            return dataclasses.replace(found, before=tuple(found.before))
+        except (ValueError, TypeError) as err:
+            raise _damaged(path, err) from err
+
+    def move(self, seen: Current, version: str, *, event: str, reason: str) -> bool:
+        """Make `version` the one in use, if that is still as `seen`; return whether it was done."""
+        before = seen.before
+        if event == "rolled back":
+            before = before[:-1]
+        elif seen.version is not None:
+            before = (*before, seen.version)[-_REMEMBERED:]
+        moved = Current(
+            number=seen.number + 1,
+            version=version,
+            before=before,
+            event=event,
+            reason=reason,
+            time=now(),
+            token=secrets.token_hex(8),
+        )
+        path = storage.join(self.path, "current.json")
+        if not pointer.replace_if(path, _json(moved.to_json()), generation=seen.generation):
+            return False
+        self._record_move(moved)
+        return True
+
+    # Versions
+
+    def files(self) -> dict[str, list[str]]:
+        """Return the files of every version, whole or not, by its name."""
+        found: dict[str, list[str]] = {}
+        top = storage.join(self.path, "models") + "/"
+        for path in _files_under(top):
+            version, slash, name = path[len(top) :].partition("/")
+            if slash and _VERSION.fullmatch(version):
+                found.setdefault(version, []).append(name)
+        return dict(sorted(found.items()))
+
+    def versions(self) -> list[str]:
+        """Return the names of all whole versions, the oldest first."""
+        return [version for version, names in self.files().items() if VERDICT in names]
+
+    def read_json(self, version: str, name: str) -> dict[str, Any]:
+        """Return a JSON file of a version; raises UsageError where there is none, CacheError."""
+        path = storage.join(self.folder(version), name)
+        try:
+            return dict(json.loads(storage.read_bytes(path)))
+        except storage.FileMissingError as err:
+            raise UsageError(
+                f"there is no version {version} in {self.path}",
+                got=f"no {path}",
+                todo="see `framebank models list`",
+            ) from err
+        except (ValueError, TypeError) as err:
+            raise _damaged(path, err) from err
+
+    # History
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return all events, the oldest first; raises CacheError."""
+        return self._read_history()[0]
+
+    def _read_history(self) -> tuple[list[dict[str, Any]], bytes, str]:
+        path = storage.join(self.path, "history.jsonl")
+        data, generation = pointer.read_with_generation(path)
+        try:
+            rows = [dict(json.loads(line)) for line in (data or b"").splitlines()]
+        except (ValueError, TypeError) as err:
+            raise _damaged(path, err) from err
+        return rows, data or b"", generation
+
+    def record(self, event: Mapping[str, Any]) -> None:
+        """Append an event, once: one whose "id" is there already is left out."""
+        line = json.dumps(dict(event), ensure_ascii=False).encode() + b"\n"
+        while True:
+            rows, data, generation = self._read_history()
+            if any(row.get("id") == event["id"] for row in rows):
+                return
+            path = storage.join(self.path, "history.jsonl")
+            if pointer.replace_if(path, data + line, generation=generation):
+                return
+
+    def _record_move(self, moved: Current) -> None:
+        self.record(
+            {
+                "id": f"move {moved.number}",
+                "event": moved.event,
+                "version": moved.version,
+                "reason": moved.reason,
+                "time": moved.time,
+            }
+        )
+
+    # What verdicts say
+
+    def settle(self, version: str) -> Outcome:
+        """Do with a whole version what its verdict says, unless it was done before."""
+        verdict = self.read_json(version, VERDICT)
+        current = self.current()
+        if current.version == version:
+            self._record_move(current)
+            return Outcome(True, str(verdict["reason"]))
+        reason = str(verdict["reason"])
+        if verdict["better"]:
+            unchanged = current.number == verdict["against_number"]
+            if unchanged and self.move(current, version, event="promoted", reason=reason):
+                return Outcome(True, reason)
+            current = self.current()
+            if current.version == version:  # another process has settled it just now
+                return Outcome(True, reason)
+            reason = (
+                f"while it was trained and judged against {verdict['against'] or 'none'}, "
+                f"{current.version} came into use ({current.event} {current.time})"
+            )
+        self.record(
+            {
+                "id": f"aside {version}",
+                "event": "kept aside",
+                "version": version,
+                "reason": reason,
+                "time": now(),
+            }
+        )
+        return Outcome(False, reason)
+
+    def finish_interrupted(self) -> list[str]:
+        """Finish what dead processes began; return the versions that were settled now."""
+        current = self.current()
+        if current.number:
+            self._record_move(current)
+        told = {row.get("version") for row in self.history()}
+        left = [version for version in self.versions() if version not in told]
+        for version in left:
+            self.settle(version)
+        return left
+
+
+def _files_under(folder: str) -> Iterator[str]:
+    if not storage.is_local(folder):
+        for path, _, _ in storage.store_of(folder).list_objects(folder):
+            yield path
+        return
+    for place, _, names in os.walk(storage.local_path(folder)):
+        inner = os.path.relpath(place, storage.local_path(folder)).replace(os.sep, "/")
+        for name in names:
+            yield folder + (name if inner == "." else f"{inner}/{name}")
+
+
+def _json(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _damaged(path: str, err: Exception) -> CacheError:
+    return CacheError(f"{path} is damaged", got=err, todo="restore it from a copy")

@@ -1,0 +1,86 @@
+"""Starting a network from the weights of a trained model instead of from chance.
+
+Layers are paired by place. Words and answers keep their rows by name, whatever their number is now;
+a new word or answer starts as in a fresh network. The scale of the features stays the new one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features import storage
+from features.errors import CacheError
+from features.trained_model import load_network
+
+
+def start_from(
+    network: Any,
+    model_dir: str,
+    *,
+    words: Sequence[str],
+    answers: Sequence[str],
+    say: Callable[[str], None],
+) -> bool:
+    """Give `network` the weights of the model in `model_dir`, as far as they fit.
+
+    `words` and `answers` are the network's vocabularies. Returns False, with a line said, where
+    that model is built in another way. Raises UsageError for a damaged model.
+    """
+    import keras
+
+    trained = load_network(model_dir)
+    inner = [layer for layer in trained.layers if isinstance(layer, keras.Model)]
+    old = inner[0] if inner else trained
+    if [type(layer) for layer in network.layers] != [type(layer) for layer in old.layers]:
+        say(f"{model_dir} is built in another way: the new model starts from chance")
+        return False
+    known = _vocabulary(model_dir)
+    copied = left = 0
+    for new, was in zip(network.layers, old.layers, strict=True):
+        if isinstance(new, keras.layers.Normalization):
+            continue
+        weights = new.get_weights()
+        for place, (mine, other) in enumerate(zip(weights, was.get_weights(), strict=True)):
+            if isinstance(new, keras.layers.Embedding):
+                other = _by_name(mine, other, (words, known["words"]), axis=0)
+            elif new.name == "answers":
+                other = _by_name(mine, other, (answers, known["answers"]), axis=-1)
+            if other.shape == mine.shape:
+                weights[place], copied = other, copied + 1
+            else:
+                left += 1
+        new.set_weights(weights)
+    say(f"{copied} weights start from {model_dir}" + (f", {left} from chance" if left else ""))
+    return True
+
+
+def _by_name(
+    mine: NDArray[Any],
+    other: NDArray[Any],
+    names: tuple[Sequence[str], Sequence[str]],
+    *,
+    axis: int,
+) -> NDArray[Any]:
+    """Return `mine` with the rows (or columns) of `other` whose names both have."""
+    places = {name: place for place, name in enumerate(names[1])}
+    pairs = [(n, places[name]) for n, name in enumerate(names[0]) if name in places]
+    to, of = np.moveaxis(mine.copy(), axis, 0), np.moveaxis(other, axis, 0)
+    if to.shape[1:] != of.shape[1:] or len(of) < len(names[1]) or len(to) < len(names[0]):
+        return mine
+    for place, was in pairs:
+        to[place] = of[was]
+    return np.moveaxis(to, 0, axis)
+
+
+def _vocabulary(model_dir: str) -> dict[str, list[str]]:
+    path = storage.join(model_dir, "vocabulary.json")
+    try:
+        fields = json.loads(storage.read_bytes(path))
+        return {name: [str(text) for text in fields[name]] for name in ("words", "answers")}
+    except (ValueError, KeyError, TypeError) as err:
+        raise CacheError(f"{path} is damaged", got=err, todo='set start = "fresh"') from err
