@@ -116,6 +116,12 @@ def _check_words(words: Sequence[str]) -> None:
             raise UsageError(
                 "--streaming is for jobs without an end", todo="leave it out: this one has an end"
             )
+        if option.startswith("--s3_"):
+            raise UsageError(
+                f"{option} is for Beam's own file system, which Framebank does not use",
+                todo="set AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and so on, here and "
+                "where the workers run",
+            )
         if option == "--direct_num_workers" and value.startswith("-"):
             raise UsageError(
                 f"{option} is out of range", got=value, expected="0 (all cores) or more"

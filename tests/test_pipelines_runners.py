@@ -104,6 +104,28 @@ def test_a_missing_prism_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--streaming",), "without an end"),
+        (("--direct_num_workers=-3",), "out of range"),
+        (("--s3_endpoint_url", "http://localhost"), "AWS_ENDPOINT_URL"),
+    ],
+)
+def test_an_option_of_beam_that_no_job_of_ours_has(
+    tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(UsageError, match=told):
+        runners.prepare(
+            words,
+            places={},
+            cache=str(tmp_path / "cache"),
+            wait=False,
+            accelerator=None,
+            shared_disk=False,
+        )
+
+
 def test_a_missing_job_server_is_told(
     clips: Path, tmp_path: Path, servers: dict[str, str], bare: dict[str, str]
 ) -> None:
