@@ -67,7 +67,7 @@ def runner_word(words: Sequence[str]) -> str | None:
 
     Found without Beam, so that a run that needs no engine need not import one.
     """
-    return dict(named_words(words)).get("--runner")
+    return dict(named_words(words)).get("--runner") or None
 
 
 def named_words(words: Sequence[str]) -> Iterator[tuple[str, str]]:
