@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 
 from features import storage
 from features.errors import CacheError, UsageError
@@ -64,8 +65,11 @@ def run_path(cache: str, run_id: str) -> str:
 
 def committed_shards(cache: str) -> list[str]:
     """Return the names of all shards that have a sidecar, sorted."""
-    files = storage.list_files(shards_folder(cache))
-    names = (file.path.rsplit("/", 1)[-1] for file in files)
+    return _committed(file.path for file in storage.iter_files(shards_folder(cache)))
+
+
+def _committed(paths: Iterable[str]) -> list[str]:
+    names = (path.rsplit("/", 1)[-1] for path in paths)
     return sorted(
         name.removesuffix(SIDECAR_SUFFIX)
         for name in names
@@ -75,15 +79,16 @@ def committed_shards(cache: str) -> list[str]:
 
 def find_leftovers(cache: str) -> list[str]:
     """Return the paths that killed attempts left: temporary files, and shards without sidecar."""
-    found = []
-    for folder in (cache, shards_folder(cache), catalog_folder(cache), storage.join(cache, "runs")):
-        files = [file.path for file in storage.list_files(folder)]
+    shards = [file.path for file in storage.list_files(shards_folder(cache))]
+    found = [path for path in shards if storage.is_leftover(path)]
+    for folder in (cache, catalog_folder(cache), storage.join(cache, "runs")):
+        files = (file.path for file in storage.list_files(folder))
         found += [path for path in files if storage.is_leftover(path)]
-    committed = set(committed_shards(cache))
-    for file in storage.list_files(shards_folder(cache)):
-        name = file.path.rsplit("/", 1)[-1]
+    committed = set(_committed(shards))
+    for path in shards:
+        name = path.rsplit("/", 1)[-1]
         if name.endswith(TFRECORD_SUFFIX) and name.removesuffix(TFRECORD_SUFFIX) not in committed:
-            found.append(file.path)
+            found.append(path)
     return found
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features import layout, storage, tf_files
+from features import layout, storage
 from features.cache import Place, check_record
 from features.errors import CacheError, JobError
 
@@ -36,16 +36,16 @@ class ShardFiles(Protocol):
     def close(self) -> None: ...
 
 
-class LocalShards:
-    """The shards of a cache on this machine's disks."""
+class ShardsInPlace:
+    """The shards of a cache, opened where they are: by `open_local`, or another way of reading."""
 
-    def __init__(self, cache: str) -> None:
-        self._cache = cache
+    def __init__(self, cache: str, open_file: Callable[[str], BinaryIO]) -> None:
+        self._cache, self._open_file = cache, open_file
 
     def open(self, shard: str) -> BinaryIO:
         path = layout.tfrecord_path(self._cache, shard)
         try:
-            return open(storage.local_path(path), "rb", buffering=1 << 18)
+            return self._open_file(path)
         except FileNotFoundError as err:
             raise CacheError(
                 f"the shard {path} is missing",
@@ -59,27 +59,9 @@ class LocalShards:
         """Nothing is held."""
 
 
-class RemoteShards:
-    """The shards of a cache that `tf.io.gfile` reads where they are, a few MB at a time."""
-
-    def __init__(self, cache: str) -> None:
-        self._cache = cache
-
-    def open(self, shard: str) -> BinaryIO:
-        path = layout.tfrecord_path(self._cache, shard)
-        try:
-            return tf_files.open_read(path)
-        except FileNotFoundError as err:
-            raise CacheError(
-                f"the shard {path} is missing",
-                todo="restore it; `framebank verify` names all that is missing",
-            ) from err
-
-    def announce(self, shards: Sequence[str]) -> None:
-        """Nothing is fetched ahead."""
-
-    def close(self) -> None:
-        """Nothing is held."""
+def open_local(path: str) -> BinaryIO:
+    """Open a shard on this machine's disks; raises FileNotFoundError."""
+    return open(storage.local_path(path), "rb", buffering=1 << 18)
 
 
 class Clips(Protocol):

@@ -27,7 +27,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from features.questions import Question
-from train.clips import Clips, HeldClips, LocalShards, ShardClips, ShardFiles, find_places
+from train.clips import (
+    Clips,
+    HeldClips,
+    ShardClips,
+    ShardFiles,
+    ShardsInPlace,
+    find_places,
+    open_local,
+)
 from train.order import NO_ROW, Ints, Plan, Stored, plan_epoch
 from train.vocabulary import AnswerVocabulary
 
@@ -212,7 +220,9 @@ def cached_features(
         replicas=share.replicas,
     )
     width = cache.feature_dim or 0
-    clips = ShardClips(places, files or LocalShards(cache.path), keep_bytes=keep_bytes)
+    clips = ShardClips(
+        places, files or ShardsInPlace(cache.path, open_local), keep_bytes=keep_bytes
+    )
     return Features(
         [place.video_id for place in places],
         stored,

@@ -24,7 +24,7 @@ from features import layout, storage, tf_files
 from features.errors import CacheError, JobError, UsageError
 from features.sidecar import read_sidecar
 from features.temporary import live_folder, remove_dead
-from train.clips import LocalShards, RemoteShards, ShardFiles
+from train.clips import ShardFiles, ShardsInPlace, open_local
 
 _SUFFIX = ".staged"
 _CHUNK_BYTES = 1 << 20
@@ -51,10 +51,10 @@ def shard_files(cache: str, staging: Staging) -> ShardFiles:
     Shards that tensorflow-io reaches are read where they are, unless a folder for staging is given.
     """
     if storage.is_local(cache):
-        return LocalShards(cache)
+        return ShardsInPlace(cache, open_local)
     by_tensorflow_io = cache.partition("://")[0] in tf_files.SCHEMES and tf_files.is_installed()
     if by_tensorflow_io and staging.folder is None:
-        return RemoteShards(cache)
+        return ShardsInPlace(cache, tf_files.open_read)
     return StagedShards(cache, staging)
 
 
