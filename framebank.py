@@ -23,7 +23,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from features.errors import FramebankError
+from features.errors import FramebankError, UsageError
+from features.quiet import quiet_google
 
 
 class Command(NamedTuple):
@@ -68,6 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(words[0], words[1:])
     except FramebankError as error:
         return _failure(error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "apache_beam":
+            raise
+        what = f"{words[0]} needs Apache Beam, which this environment does not have"
+        todo = "use the one that `pip install` made; trainers' environments have no Beam"
+        return _failure(UsageError(what, todo=todo))
     except KeyboardInterrupt:
         print("framebank: stopped", file=sys.stderr)
         return 130
@@ -98,6 +105,7 @@ def _run(name: str, words: list[str]) -> int:
     module.add_arguments(parser)
     args, rest = parser.parse_known_args(words)
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    quiet_google()
     if not command.takes_beam_options:
         if rest:
             parser.error(f"does not take {' '.join(rest)}{_near(rest[0], _options(parser))}")

@@ -33,6 +33,11 @@ class Patience:
         """Note that the service answered."""
         self._reached = True
 
+    @property
+    def was_reached(self) -> bool:
+        """Whether the service ever answered."""
+        return self._reached
+
     def longest_pause_s(self) -> float:
         """Return the longest pause between two tries."""
         return 20.0 if self._reached else 1.0

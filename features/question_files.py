@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import functools
 import io
 import json
 from collections.abc import Iterator
@@ -121,7 +122,12 @@ def _as_fields(path: str, where: str, fields: Any) -> dict[str, Any]:
     if not isinstance(fields, dict):
         got = f"a JSON {type(fields).__name__} in {where}"
         raise UsageError(f"{path} holds something that is no question", got=got, expected=EXPECTED)
-    return {str(name).strip().lower(): value for name, value in fields.items()}
+    return {_column(name): value for name, value in fields.items()}
+
+
+@functools.lru_cache(maxsize=1000)  # a file has few columns and maybe a million rows
+def _column(name: str) -> str:
+    return name.strip().lower()
 
 
 def _read_csv(path: str, text: str) -> Iterator[Row]:
@@ -138,7 +144,7 @@ def _read_csv(path: str, text: str) -> Iterator[Row]:
                     expected=f"{len(reader.fieldnames or [])} cells, separated by {delimiter!r}",
                     todo="put text that holds the separator into double quotes",
                 )
-            named = {str(name).strip().lower(): value for name, value in fields.items() if name}
+            named = {_column(name): value for name, value in fields.items() if name}
             if any(named.values()):
                 yield f"line {reader.line_num}", named
     except csv.Error as err:

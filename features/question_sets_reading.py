@@ -18,7 +18,7 @@ from features.question_files import EXPECTED, Row, read_rows
 from features.question_sets import ANSWER_COLUMNS, PLAIN, SETS, find_set, is_answers
 from features.question_sets_mapping import map_videos
 from features.question_sets_rows import VIDEO_COLUMNS, make_question, text
-from features.questions import Question, require_heads, split_of_name
+from features.questions import Question, split_of_name
 
 _PEEKED = 100
 
@@ -67,12 +67,8 @@ def read_accepted(
     *,
     set_name: str | None = None,
     mapping: str | None = None,
-    heads: Sequence[str] | None = None,
 ) -> list[QuestionFile]:
-    """Read question files as a whole; raises UsageError for a row that cannot be a question.
-
-    With `heads`, also for a question that wants another kind of answer than these of HEADS.
-    """
+    """Read question files as a whole; raises UsageError for a row that cannot be a question."""
     files = read_question_files(paths, set_name=set_name, mapping=mapping)
     for file in files:
         refused = [odd for odd in file.odd if not odd.kept]
@@ -81,8 +77,6 @@ def read_accepted(
             more = f"{len(refused)} rows cannot be used: `framebank questions` lists them"
             todo = more if len(refused) > 1 else None
             raise UsageError(first.what, got=first.got, expected=first.expected, todo=todo)
-        if heads is not None:
-            require_heads(file.questions, file.path, heads=heads)
     return files
 
 
@@ -91,13 +85,12 @@ def read_joined(
     *,
     set_name: str | None = None,
     mapping: str | None = None,
-    heads: Sequence[str] | None = None,
 ) -> list[Question]:
     """Read question files as `read_accepted` does, into one list with ids that are unique in it.
 
     Of several files, those that are named for a split give it to rows that state none.
     """
-    files = read_accepted(paths, set_name=set_name, mapping=mapping, heads=heads)
+    files = read_accepted(paths, set_name=set_name, mapping=mapping)
     if len(files) == 1:
         return files[0].questions
     joined = []
@@ -236,6 +229,8 @@ def _make_ids_unique(questions: list[Question]) -> None:
     without one, or still not alone, gets its number in the file (from 1).
     """
     counts = collections.Counter(question.question_id for question in questions)
+    if len(counts) == len(questions) and "" not in counts:
+        return
     names = [
         f"{question.video_id}:{question.question_id}"
         if question.question_id and counts[question.question_id] > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import sys
@@ -17,23 +18,22 @@ VIDEO_COLUMNS = ("video", "gif_name", "video_name", "video_id")
 ID_COLUMNS = ("question_id", "id", "qid")
 _TEXTS = (*VIDEO_COLUMNS, *ID_COLUMNS, "question", "answer", "split", "type", "head")
 _MOST_CHOICES = 100
+_COMPOUND = frozenset((list, dict)).__contains__
 
 
 def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name: str) -> Question:
     """Return the question of one row; raises UsageError for a row that cannot be one."""
-    for name in _TEXTS:
-        if isinstance(fields.get(name), list | dict):
-            raise UsageError(
-                f"{path} has a row with something else than text",
-                got=f"{name} {fields[name]!r:.60} in {where}",
-                expected="text or a number; several answers are as many rows",
-            )
+    if any(map(_COMPOUND, map(type, fields.values()))):
+        _check_texts(path, where, fields)
     known = SETS.get(set_name)
     video_columns: tuple[str, ...] = VIDEO_COLUMNS
     id_columns: tuple[str, ...] = ID_COLUMNS
     if known is not None:
         video_columns, id_columns = (known.video,), (known.question_id,)
-    video = next((text(fields[name]) for name in video_columns if text(fields.get(name))), "")
+    video = ""
+    for name in video_columns:
+        if video := text(fields.get(name)):
+            break
     question = text(fields.get("question"))
     if not video or not question:
         missing = "video" if not video else "question"
@@ -58,8 +58,20 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
     )
 
 
+def _check_texts(path: str, where: str, fields: Mapping[str, Any]) -> None:
+    for name in _TEXTS:
+        if isinstance(fields.get(name), list | dict):
+            raise UsageError(
+                f"{path} has a row with something else than text",
+                got=f"{name} {fields[name]!r:.60} in {where}",
+                expected="text or a number; several answers are as many rows",
+            )
+
+
 def text(value: Any) -> str:
     """Return a cell as text with single spaces; numbers as they are written, nothing as ""."""
+    if type(value) is str:  # most of a million rows
+        return " ".join(value.split())
     if value is None or value != value:  # NaN, which is how pandas writes an empty cell
         return ""
     if isinstance(value, bool):
@@ -67,10 +79,17 @@ def text(value: Any) -> str:
     return " ".join(str(value).split())
 
 
+@functools.lru_cache(maxsize=1000)
+def _choice_columns(columns: tuple[str, ...]) -> list[str]:
+    return sorted(name for name in columns if re.fullmatch(r"a[0-9]", name))
+
+
 def _choices(fields: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(listed := fields.get("choices"), list):
         return tuple(map(text, listed[:_MOST_CHOICES]))
-    names = sorted(name for name in fields if len(name) == 2 and re.fullmatch(r"a[0-9]", name))
+    names = _choice_columns(tuple(fields))
+    if not names:
+        return ()
     found = [text(fields[name]) for name in names]
     while found and not found[-1]:  # a row with fewer choices than the file has columns
         found.pop()

@@ -6,6 +6,7 @@ Question files are read by features.question_sets.
 from __future__ import annotations
 
 import dataclasses
+import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -31,6 +32,7 @@ HEADS = {
 }
 # What a softmax over an answer vocabulary can learn and answer.
 VOCABULARY_HEADS = ("open", "yes_no")
+YES_NO = ("yes", "no")
 QUESTION_WORDS = ("what", "who", "how", "when", "where", "which", "why", "is", "are", "does", "do")
 
 
@@ -93,20 +95,6 @@ def require_answers(questions: Sequence[Question], path: str) -> list[Question]:
     return answered
 
 
-def require_heads(questions: Iterable[Question], path: str, *, heads: Sequence[str]) -> None:
-    """Raise UsageError when a question wants another kind of answer than `heads`."""
-    for question in questions:
-        if question.head not in heads:
-            named = {"choice": "multiple-choice", "count": "counting"}
-            raise UsageError(
-                f"{path} asks {named.get(question.head, question.head)} questions, "
-                "which the model cannot answer",
-                got=f"question {question.question_id}: {question.question[:80]!r}",
-                expected="questions with open answers, or yes and no",
-                todo="leave this file out (`framebank questions` shows what a file asks)",
-            )
-
-
 def join_questions(
     questions: Iterable[Question], video_ids: Iterable[str]
 ) -> tuple[list[Question], list[Question]]:
@@ -117,22 +105,30 @@ def join_questions(
     of a video that has none also stands for "vid<N>".
     """
     exact = set(video_ids)
-    by_name: dict[str, str | None] = {}
-    for video_id in exact:
-        for name in _names(video_id):
-            by_name[name] = video_id if by_name.get(name, video_id) == video_id else None
+    by_name: dict[str, str | None] | None = None
+    fields = operator.attrgetter(*(field.name for field in dataclasses.fields(Question)))
     found: dict[tuple[str, tuple[str, ...]], str | None] = {}
     matched: list[Question] = []
     unmatched: list[Question] = []
     for question in questions:
         wanted = (question.video_id, question.aliases)
         if wanted not in found:
-            found[wanted] = _match(wishes(*wanted), exact, by_name)
+            names = wishes(*wanted)
+            match = next((name for name in names if name in exact), None)
+            if match is None:
+                by_name = _by_name(exact) if by_name is None else by_name
+                match = _match(names, by_name)
+            found[wanted] = match
         match = found[wanted]
         if match is None:
             unmatched.append(question)
+        elif match == question.video_id:
+            matched.append(question)
         else:
-            matched.append(dataclasses.replace(question, video_id=match))
+            question_id, _, *rest = fields(
+                question
+            )  # dataclasses.replace takes three times as long
+            matched.append(Question(question_id, match, *rest))
     return matched, unmatched
 
 
@@ -143,10 +139,17 @@ def wishes(video_id: str, aliases: Sequence[str]) -> list[str]:
     return [*aliases, video_id]
 
 
-def _match(wishes: Sequence[str], exact: set[str], by_name: Mapping[str, str | None]) -> str | None:
-    for wish in wishes:
-        if wish in exact:
-            return wish
+def _by_name(exact: Iterable[str]) -> dict[str, str | None]:
+    """Return the other names of videos; None stands at a name that several have."""
+    by_name: dict[str, str | None] = {}
+    for video_id in exact:
+        for name in _names(video_id):
+            if by_name.setdefault(name, video_id) != video_id:
+                by_name[name] = None
+    return by_name
+
+
+def _match(wishes: Sequence[str], by_name: Mapping[str, str | None]) -> str | None:
     for wish in wishes:
         for name in _names(wish):
             video_id = by_name.get(name)
@@ -160,5 +163,6 @@ def _names(video_id: str) -> list[str]:
     folder, slash, name = video_id.rstrip("/").rpartition("/")
     dot = name.rfind(".")
     stem = name[:dot] if 0 < dot < len(name) - 1 else name
-    names = [video_id, f"{folder}{slash}{stem}", name, stem]
-    return list(dict.fromkeys(name for name in names if name))
+    names = dict.fromkeys((video_id, f"{folder}{slash}{stem}", name, stem))
+    names.pop("", None)
+    return list(names)

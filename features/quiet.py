@@ -11,6 +11,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 
 
@@ -24,7 +25,8 @@ def import_tensorflow(*, wake: Callable[[], None] | None = None) -> None:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if "tensorflow" in sys.modules or importlib.util.find_spec("tensorflow") is None:
         if wake is not None:
-            wake()
+            with _held_stderr():
+                wake()
         return  # Keras may run on another backend
     with _held_stderr():
         import keras  # noqa: F401
@@ -35,6 +37,11 @@ def import_tensorflow(*, wake: Callable[[], None] | None = None) -> None:
             tf.constant(0)  # wakes the runtime, which greets as well
         else:
             wake()
+
+
+def quiet_google() -> None:
+    """Leave out how long Google's packages will support this Python, said at their import."""
+    warnings.filterwarnings("ignore", "You are using a.* Python version", FutureWarning)
 
 
 @contextlib.contextmanager

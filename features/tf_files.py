@@ -10,7 +10,6 @@ index page name, as nginx, Apache and Python's own server write it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import html.parser
 import importlib.util
@@ -22,8 +21,9 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
-from features.errors import FramebankError, JobError, UsageError, VideoRejected
+from features.errors import UsageError, VideoRejected
 from features.quiet import import_tensorflow
+from features.tf_asking import NoAnswer, ask, s3_endpoint
 
 SCHEMES = ("s3", "az", "http", "https")
 HOW_TO_INSTALL = "make tfio, and train with .venv-tfio/bin/framebank"
@@ -60,8 +60,10 @@ def _gfile() -> Any:
 
 def _tell_endpoint() -> None:
     """Give tensorflow-io's S3 client the variables of the AWS libraries under its own names."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
+    # One call tries for seconds only: `ask` tries again, and says so.
+    os.environ.setdefault("AWS_RETRY_MODE", "standard")
+    os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
+    if endpoint := s3_endpoint():
         os.environ.setdefault("S3_ENDPOINT", endpoint)
         if endpoint.startswith("http://"):
             os.environ.setdefault("S3_USE_HTTPS", "0")
@@ -69,65 +71,28 @@ def _tell_endpoint() -> None:
         os.environ.setdefault("AWS_REGION", region)
 
 
-@functools.cache
-def _end_without_destructors(pid: int) -> None:
-    """Let this process end by _exit once Python has cleaned up.
-
-    The AWS client inside tensorflow-io aborts in its static destructors ("pure virtual method
-    called", status 134), after everything of ours is done. The last handler registered comes first.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "on_exit"):  # glibc, musl has none
-        libc.on_exit(libc._exit, None)
-
-
-@contextlib.contextmanager
-def _explained(path: str, doing: str) -> Iterator[None]:
-    """Raise what tf.io.gfile raises as our own error; FileNotFoundError for what is not there."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.NotFoundError as err:
-        raise FileNotFoundError(path) from err
-    except tf.errors.OpError as err:
-        raise _error(path, err, doing) from err
-    finally:
-        _end_without_destructors(os.getpid())
-
-
-def _error(path: str, err: Any, doing: str) -> FramebankError:
-    import tensorflow as tf
-
-    got = (str(err.message).splitlines() or [type(err).__name__])[0][:300]
-    refused = (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)
-    # The S3 client says "forbidden" under whatever code it finds fit.
-    if isinstance(err, refused) or any(word in got for word in ("403", "401", "denied")):
-        todo = "check the credentials, and that they may list and get the bucket's objects"
-        return UsageError(f"cannot {doing} {path}", got=got, todo=todo)
-    todo = "check the network and the address, then run the command again"
-    return JobError(f"cannot {doing} {path}", got=got, todo=todo)
-
-
 def read(path: str, start: int, length: int | None) -> bytes | None:
     """Return bytes [start, start + length) of a file, None where there is none."""
     gfile = _gfile()
-    try:
-        if length == 0:
-            return None if stat(path) is None else b""
-        with _explained(path, "read"), gfile.GFile(path, "rb") as file:
+    if length == 0:
+        return None if stat(path) is None else b""
+
+    def work() -> bytes:
+        with gfile.GFile(path, "rb") as file:
             size_bytes = file.size()
             if start >= size_bytes:
                 return b""
             file.seek(start)
             end = size_bytes if length is None else min(start + length, size_bytes)
             data: bytes = file.read(end - start)
+        if len(data) != end - start:
+            raise NoAnswer(f"{len(data)} of {end - start} bytes")
+        return data
+
+    try:
+        return ask(path, "read", work)
     except FileNotFoundError:
         return None
-    if len(data) != end - start:
-        got = f"{len(data)} of {end - start} bytes"
-        raise JobError(f"cannot read {path}", got=got, todo="run the command again")
-    return data
 
 
 def open_read(path: str) -> BinaryIO:
@@ -140,9 +105,9 @@ class _RemoteFile(io.RawIOBase):
 
     def __init__(self, path: str) -> None:
         gfile = _gfile()
-        with _explained(path, "read"):
-            self._path, self._file = path, gfile.GFile(path, "rb")
-            self._size_bytes = int(self._file.size())
+        self._path, self._place = path, 0
+        self._file = ask(path, "read", lambda: gfile.GFile(path, "rb"))
+        self._size_bytes = int(ask(path, "read", self._file.size))
 
     def readable(self) -> bool:
         return True
@@ -151,22 +116,25 @@ class _RemoteFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        with _explained(self._path, "read"):
-            return int(self._file.tell())
+        return self._place
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self._size_bytes}
-        with _explained(self._path, "read"):
-            self._file.seek(start[whence] + offset)
-        return self.tell()
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size_bytes}
+        self._place = start[whence] + offset
+        return self._place
 
     def readinto(self, buffer: Any) -> int:
-        room = min(len(buffer), self._size_bytes - self.tell())
+        room = min(len(buffer), self._size_bytes - self._place)
         if room <= 0:
             return 0
-        with _explained(self._path, "read"):
-            data = self._file.read(room)
+
+        def work() -> bytes:
+            self._file.seek(self._place)
+            return bytes(self._file.read(room))
+
+        data = ask(self._path, "read", work)
         buffer[: len(data)] = data
+        self._place += len(data)
         return len(data)
 
     def close(self) -> None:
@@ -193,8 +161,7 @@ def stat(path: str) -> tuple[int, str] | None:
     """Return (size_bytes, a text that another version would likely not have), None for no file."""
     gfile = _gfile()
     try:
-        with _explained(path, "look at"):
-            status = gfile.stat(path)
+        status = ask(path, "look at", lambda: gfile.stat(path))
     except FileNotFoundError:
         return None
     if status.is_directory:
@@ -220,10 +187,10 @@ def list_objects(prefix: str, *, limit: int | None = None) -> Iterator[tuple[str
 def _listed(folder: str) -> list[str]:
     gfile = _gfile()
     try:
-        with _explained(folder, "list"):
-            return [name for name in gfile.listdir(folder) if not name.endswith("/")]
+        names = ask(folder, "list", lambda: gfile.listdir(folder))
     except FileNotFoundError:
         return []
+    return [name for name in names if not name.endswith("/")]
 
 
 class _Links(html.parser.HTMLParser):
@@ -241,18 +208,23 @@ class _Links(html.parser.HTMLParser):
 
 
 def _linked(folder: str) -> set[str]:
+    def work() -> bytes:
+        try:
+            with urllib.request.urlopen(f"{folder}/", timeout=_ANSWER_TIMEOUT_S) as answer:
+                return bytes(answer.read(_PAGE_BYTES))
+        except urllib.error.HTTPError as err:
+            if err.code == 404:
+                raise FileNotFoundError(folder) from err
+            if err.code >= 500 or err.code == 429:
+                raise NoAnswer(f"status {err.code}", err.code) from err
+            todo = "let the server show an index page for the folders of the cache"
+            raise UsageError(f"cannot list {folder}", got=f"status {err.code}", todo=todo) from err
+        except OSError as err:
+            raise NoAnswer(getattr(err, "reason", None) or err) from err
+
     page = _Links()
-    try:
-        with urllib.request.urlopen(f"{folder}/", timeout=_ANSWER_TIMEOUT_S) as answer:
-            page.feed(answer.read(_PAGE_BYTES).decode("utf-8", "replace"))
-    except urllib.error.HTTPError as err:
-        if err.code == 404:
-            return set()
-        todo = "let the server show an index page for the folders of the cache"
-        raise UsageError(f"cannot list {folder}", got=f"status {err.code}", todo=todo) from err
-    except OSError as err:
-        todo = "check the network and the address, then run the command again"
-        raise JobError(f"cannot list {folder}", got=str(err), todo=todo) from err
+    with contextlib.suppress(FileNotFoundError):
+        page.feed(ask(folder, "list", work).decode("utf-8", "replace"))
     return page.names
 
 

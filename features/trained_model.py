@@ -20,13 +20,17 @@ from numpy.typing import NDArray
 
 from features import storage
 from features.errors import JobError, UsageError
+from features.questions import YES_NO
 from features.quiet import import_tensorflow
 from features.spec import FeatureSpec
+from features.words import LANGUAGES, check_language, cut_questions
 
 if TYPE_CHECKING:
     import keras
 
 MODEL_FILES = ("model.keras", "vocabulary.json", "lineage.json")
+# A question's head → the head of a model that can answer it.
+_HEAD_OF = {"open": "open", "yes_no": "open", "choice": "choice", "count": "count"}
 _DIGITS = 6  # of a probability: what is left of it does not depend on the batch
 
 
@@ -42,23 +46,99 @@ class Lineage:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """`predict`: float32[b, n, d] features, padded on the right with rows of zeros, and b questions
-    in UTF-8 → float32[b, a] probabilities, in the order of `answers`.
+    """A model with its `head`: "open" (it has `answers`), "choice", or "count" (within `range`).
+
+    `call` is the network: float32[b, n, d] features, padded on the right with rows of zeros, and b
+    questions in UTF-8, for a choice also b candidates, to float32[b, a] or [b, 1].
     """
 
-    predict: Callable[[NDArray[np.float32], list[bytes]], NDArray[np.float32]]
-    answers: tuple[str, ...]
+    call: Callable[..., NDArray[np.float32]]
+    answers: tuple[str, ...] = ()
+    head: str = "open"
+    range: tuple[int, int] = (0, 0)
+    language: str | None = None
 
-    def best(self, probabilities: NDArray[np.float32], *, top: int) -> list[dict[str, Any]]:
-        """Return the `top` likeliest of float32[a]; of equals the earlier in the vocabulary."""
-        order = np.argsort(-probabilities, kind="stable")[:top]
+    def predict(
+        self,
+        features: NDArray[np.float32],
+        questions: list[bytes],
+        choices: Sequence[Sequence[str]] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return probabilities float32[b, a] in the order of `answers`.
+
+        Of a choice they are of each row's own candidates, 0 beyond them; of a count the output is
+        float32[b, 1], the number before it is rounded. Raises ValueError without candidates.
+        """
+        if self.head != "choice":
+            return self.call(features, questions)
+        if choices is None or not all(choices):
+            raise ValueError("a question comes without the candidates to choose from")
+        counts = [len(row) for row in choices]
+        texts = [text.encode("utf-8", "replace") for row in choices for text in row]
+        asked = [text for text, count in zip(questions, counts, strict=True) for _ in range(count)]
+        scores = self.call(np.repeat(features, counts, axis=0), asked, texts)[:, 0]
+        table = np.full((len(counts), max(counts)), -np.inf, np.float32)
+        table[np.arange(max(counts)) < np.array(counts)[:, None]] = scores
+        shares = np.exp(table - table.max(axis=1, keepdims=True))
+        return shares / shares.sum(axis=1, keepdims=True)
+
+    def restrict(
+        self, probabilities: NDArray[np.float32], question_head: str
+    ) -> NDArray[np.float32]:
+        """Return float32[a] with yes and no alone for a question of the head yes_no.
+
+        A vocabulary without one of them stays as it is.
+        """
+        if self.head != "open" or question_head != "yes_no" or not set(YES_NO) <= set(self.answers):
+            return probabilities
+        kept = np.where([answer in YES_NO for answer in self.answers], probabilities, 0)
+        return np.asarray(kept / max(float(kept.sum()), 1e-30), np.float32)
+
+    def best(
+        self, scores: NDArray[np.float32], *, top: int, choices: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return the `top` likeliest answers of one row of scores, the best first.
+
+        Of equals the earlier in the vocabulary or among `choices` comes first. A count is one
+        answer, with the number it was rounded from.
+        """
+        if self.head == "count":
+            return [{"answer": str(self.count(scores)), "number": round(float(scores[0]), _DIGITS)}]
+        texts = choices if self.head == "choice" else self.answers
+        order = np.argsort(-scores[: len(texts)], kind="stable")[:top]
         return [
-            {
-                "answer": self.answers[place],
-                "probability": round(float(probabilities[place]), _DIGITS),
-            }
+            {"answer": texts[place], "probability": round(float(scores[place]), _DIGITS)}
             for place in order
         ]
+
+    def count(self, scores: NDArray[np.float32]) -> int:
+        """Return the number of a counting model, rounded and within its range."""
+        return int(np.clip(np.rint(scores[0]), *self.range))
+
+    def fits(self, question_head: str) -> bool:
+        """Return whether a question of this head is one that the model can answer."""
+        return _HEAD_OF.get(question_head, question_head) == self.head
+
+
+def read_head(model_dir: str) -> str:
+    """Return "open", "choice" or "count" without loading the model; raises UsageError."""
+    return _head(model_dir, _read_json(model_dir, "vocabulary.json"))
+
+
+def _head(model_dir: str, fields: dict[str, Any]) -> str:
+    head = fields.get("head", "open")
+    if head not in _HEAD_OF.values():
+        raise _damaged(model_dir, "vocabulary.json", f"the head {head!r}")
+    return str(head)
+
+
+def _language(model_dir: str, fields: dict[str, Any]) -> str | None:
+    """Return what questions are cut into words as; raises UsageError where that cannot be done."""
+    language = fields.get("language")
+    if language is not None and language not in LANGUAGES:
+        raise _damaged(model_dir, "vocabulary.json", f"the language {language!r}")
+    check_language(language)
+    return language
 
 
 def read_lineage(model_dir: str) -> Lineage:
@@ -69,6 +149,7 @@ def read_lineage(model_dir: str) -> Lineage:
     for name in MODEL_FILES:
         if not storage.exists(storage.join(model_dir, name)):
             raise _no_model(model_dir, f"no {name} in it")
+    _language(model_dir, _read_json(model_dir, "vocabulary.json"))
     fields = _read_json(model_dir, "lineage.json")
     try:
         spec = FeatureSpec.from_json(fields["spec"])
@@ -88,34 +169,45 @@ def load_model(model_dir: str) -> TrainedModel:
 
     Raises UsageError where the folder holds no model or a damaged one.
     """
-    answers = _read_json(model_dir, "vocabulary.json").get("answers")
-    if not isinstance(answers, list) or not answers:
+    fields = _read_json(model_dir, "vocabulary.json")
+    head, answers, within = _head(model_dir, fields), fields.get("answers"), fields.get("range")
+    if head == "open" and (not isinstance(answers, list) or not answers):
         raise _damaged(model_dir, "vocabulary.json", "no list of answers in it")
+    if head == "count" and not (isinstance(within, list) and len(within) == 2):
+        raise _damaged(model_dir, "vocabulary.json", "no range of counts in it")
+    language = _language(model_dir, fields)
     model = load_network(model_dir)
     import tensorflow as tf
 
-    if model.output.shape[-1] != len(answers):
-        got = f"{len(answers)} answers for a model with {model.output.shape[-1]} outputs"
+    answers = [str(answer) for answer in answers or []] if head == "open" else []
+    if model.output.shape[-1] != (len(answers) or 1) or ("choice" in model.input) != (
+        head == "choice"
+    ):
+        got = f"{len(answers)} answers, {head}, for a model of {model.output.shape[-1]} outputs"
         raise _damaged(model_dir, "vocabulary.json", got)
+    texts = ("question", "choice") if head == "choice" else ("question",)
     # One signature for all shapes: a batch of another length is no new graph.
     graph = tf.function(
-        lambda features, question: model(
-            {"features": features, "question": question}, training=False
+        lambda features, *asked: model(
+            {"features": features, **dict(zip(texts, asked, strict=True))}, training=False
         ),
         input_signature=[
             tf.TensorSpec((None, None, model.input["features"].shape[-1]), tf.float32),
-            tf.TensorSpec((None,), tf.string),
+            *(tf.TensorSpec((None,), tf.string) for _ in texts),
         ],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Keras wonders at a model of one answer
         graph.get_concrete_function()
 
-    def predict(features: NDArray[np.float32], questions: list[bytes]) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = graph(features, tf.constant(questions)).numpy()
-        return probabilities
+    def call(features: NDArray[np.float32], *asked: list[bytes]) -> NDArray[np.float32]:
+        outputs: NDArray[np.float32] = graph(
+            features, *(tf.constant(cut_questions(texts, language)) for texts in asked)
+        ).numpy()
+        return outputs
 
-    return TrainedModel(predict, tuple(str(answer) for answer in answers))
+    low, high = within or (0, 0)
+    return TrainedModel(call, tuple(answers), head, (int(low), int(high)), language)
 
 
 def load_network(model_dir: str) -> keras.Model:

@@ -53,7 +53,9 @@ def _schema() -> pa.Schema:
     import pyarrow as pa
 
     texts = ("video_id", "question_id", "question", "type", "split", "status", "reason")
-    answer = pa.struct([("answer", pa.string()), ("probability", pa.float64())])
+    answer = pa.struct(
+        [("answer", pa.string()), ("probability", pa.float64()), ("number", pa.float64())]
+    )
     more = [("answers", pa.list_(answer)), ("truth", pa.string()), ("correct", pa.bool_())]
     return pa.schema([*((name, pa.string()) for name in texts), *more])
 

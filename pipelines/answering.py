@@ -36,6 +36,9 @@ class AskedQuestion:
     kind: str
     truth: str | None
     split: str | None = None
+    head: str = "open"
+    choices: tuple[str, ...] = ()
+    right: int | None = None
 
     def row(self, status: str, *, reason: str | None = None) -> dict[str, Any]:
         """Return the answer row of this question, without answers."""
@@ -131,11 +134,17 @@ class AnswerModelHandler(ModelHandler[Example, AnswerRow, TrainedModel]):  # typ
     def _row(
         self, example: Example, scores: NDArray[np.float32], model: TrainedModel
     ) -> dict[str, Any]:
-        answers = model.best(scores, top=self._top)
-        row = example.asked.row("answered") | {"answers": answers}
-        if example.asked.truth is not None:
+        asked = example.asked
+        scores = model.restrict(scores, asked.head)
+        answers = model.best(scores, top=self._top, choices=asked.choices)
+        row = asked.row("answered") | {"answers": answers}
+        if asked.truth is not None:
             # An answer outside the vocabulary is none of these, so it counts as wrong.
-            row["correct"] = answers[0]["answer"] == example.asked.truth
+            row["correct"] = answers[0]["answer"] == asked.truth
+        if asked.truth is not None and asked.head == "count":
+            row["correct"] = float(answers[0]["answer"]) == float(asked.truth)
+        elif asked.right is not None:
+            row["correct"] = int(scores[: len(asked.choices)].argmax()) == asked.right
         return row
 
 
@@ -164,10 +173,12 @@ def length_groups(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
 
 
 def _probabilities(examples: Sequence[Example], model: TrainedModel) -> NDArray[np.float32]:
-    """Return float32[b, a]; features are padded on the right with rows of zeros."""
+    """Return float32[b, a] as `predict` does; features are padded on the right with zeros."""
     questions = [example.asked.question.encode("utf-8", "replace") for example in examples]
-    probabilities = model.predict(pad_clips([example.features for example in examples]), questions)
-    if probabilities.shape != (len(examples), len(model.answers)):
+    choices = [example.asked.choices for example in examples]
+    features = pad_clips([example.features for example in examples])
+    probabilities = model.predict(features, questions, choices)
+    if len(probabilities) != len(examples):
         raise ValueError(f"the model gives {probabilities.shape}, not one row for each question")
     if not np.isfinite(probabilities).all():
         raise ValueError("the model gives probabilities that are not finite")

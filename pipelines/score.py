@@ -5,7 +5,8 @@
 
 The plan (which questions, about which records of which shards) is made where the job is submitted
 and travels through OUT. Features are read once per shard, however many questions are asked; rows
-carry none. Every question ends in exactly one row: answered, not_in_cache, quarantined, or failed.
+carry none. Every question ends in exactly one row: answered, not_in_cache, quarantined, other_kind
+(it wants another kind of answer than the model gives), or failed.
 
     OUT/run.json                         what is being scored with what; written first
     OUT/answers-NNNNN-of-NNNNN.jsonl     rows in the order of the question file within each;
@@ -32,7 +33,7 @@ from pipelines.answering import AnswerModelHandler, AnswerRow, AskedQuestion, Ex
 from pipelines.worker_check import worker_check
 from pipelines.worker_faults import told_to_client
 
-STATUSES = ("answered", "not_in_cache", "quarantined", "failed")
+STATUSES = ("answered", "not_in_cache", "quarantined", "other_kind", "failed")
 _RUN_BYTES = 2**25  # of neighbouring records that are read in one go
 
 
@@ -127,7 +128,10 @@ class ReadPlan(beam.DoFn):  # type: ignore[misc]
             yield beam.pvalue.TaggedOutput("settled", AnswerRow.of(output, number, row))
         shards: dict[str, list[RecordPlan]] = {}
         for record in fields["records"]:
-            questions = tuple(AskedQuestion(**asked) for asked in record["questions"])
+            questions = tuple(
+                AskedQuestion(**asked | {"choices": tuple(asked["choices"])})
+                for asked in record["questions"]
+            )
             plan = RecordPlan(Place(*record["place"]), questions)
             shards.setdefault(plan.place.shard, []).append(plan)
         for shard in shards.values():
@@ -188,13 +192,15 @@ class Tally:
     """Counts over answer rows. Laws: Tally() is that of none; a + b is that of both together.
 
     `by_type` maps a question's type to (judged, correct), `by_split` its split where the file gives
-    one; judged are those answered whose true answer is known.
+    one; judged are those answered whose true answer is known. `squares` is (counts judged, sum of
+    their squared errors).
     """
 
     statuses: dict[str, int] = dataclasses.field(default_factory=dict)
     without_truth: int = 0
     by_type: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     by_split: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    squares: tuple[int, float] = (0, 0.0)
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Tally:
@@ -203,7 +209,10 @@ class Tally:
             return cls(statuses, without_truth)
         score = (1, int(row["correct"]))
         splits = {row["split"]: score} if row["split"] else {}
-        return cls(statuses, without_truth, {row["type"]: score}, splits)
+        squares = (0, 0.0)
+        if row["answers"][0].get("number") is not None:
+            squares = (1, (float(row["answers"][0]["answer"]) - float(row["truth"])) ** 2)
+        return cls(statuses, without_truth, {row["type"]: score}, splits, squares)
 
     def __add__(self, other: Tally) -> Tally:
         statuses = dict(self.statuses)
@@ -211,12 +220,15 @@ class Tally:
             statuses[status] = statuses.get(status, 0) + count
         kinds = _add_parts(self.by_type, other.by_type)
         splits = _add_parts(self.by_split, other.by_split)
-        return Tally(statuses, self.without_truth + other.without_truth, kinds, splits)
+        squares = (self.squares[0] + other.squares[0], self.squares[1] + other.squares[1])
+        return Tally(statuses, self.without_truth + other.without_truth, kinds, splits, squares)
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts, and the accuracy (None where nothing could be judged)."""
         judged = sum(judged for judged, _ in self.by_type.values())
         correct = sum(correct for _, correct in self.by_type.values())
+        counted, squares = self.squares
+        error = {"mean_square_error": squares / counted} if counted else {}
         return {
             "questions": sum(self.statuses.values()),
             **{status: self.statuses.get(status, 0) for status in STATUSES},
@@ -224,6 +236,8 @@ class Tally:
             "judged": judged,
             "correct": correct,
             "accuracy": correct / judged if judged else None,
+            "measure": "mean square error" if counted else "accuracy",
+            **error,
             "by_type": _describe_parts(self.by_type),
             "by_split": _describe_parts(self.by_split),
         }

@@ -27,10 +27,9 @@ from features.cache import Cache, open_cache
 from features.catalog import catalog_text
 from features.errors import JobError, UsageError
 from features.question_sets_reading import read_joined
-from features.questions import VOCABULARY_HEADS
 from features.questions_command import add_format_arguments
 from features.spec import check_same_spec
-from features.trained_model import Lineage, read_lineage
+from features.trained_model import Lineage, read_head, read_lineage
 from pipelines import runners
 from pipelines.answer_files import KINDS, answers_path, read_answers
 from pipelines.runners import Submission
@@ -78,14 +77,19 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     from pipelines.score_plan import plan_scoring
 
     lineage = read_lineage(args.model)
-    questions = read_joined(
-        args.questions, set_name=args.format, mapping=args.mapping, heads=VOCABULARY_HEADS
-    )
+    questions = read_joined(args.questions, set_name=args.format, mapping=args.mapping)
     cache = open_cache(args.cache)
     check_model_fits(lineage, cache, model_dir=args.model)
     if lineage.random_weights:
         _say("the model was trained on features of RANDOM network weights")
-    plan = plan_scoring(questions, cache, per_file=args.questions_per_file)
+    head = read_head(args.model)
+    plan = plan_scoring(questions, cache, per_file=args.questions_per_file, head=head)
+    if questions and plan.other_kinds == len(questions):
+        raise UsageError(
+            f"not one question is of the kind that the model {args.model} answers ({head})",
+            got=f"{questions[0].head} questions",
+            todo="give the question files that the model is for, or a model that is for these",
+        )
     about = _describe_run(args, lineage, plan)
     if not _prepare_out(args.out, about, overwrite=args.overwrite):
         _say(f"these questions are answered already; nothing was done in {args.out}")
@@ -299,12 +303,15 @@ def summary_lines(summary: dict[str, Any], *, out: str) -> Iterator[str]:
         for name, text in (
             ("not_in_cache", "about videos not in the cache"),
             ("quarantined", "about quarantined videos"),
+            ("other_kind", "of another kind than the model answers"),
             ("failed", "failed"),
         )
     )
     if summary["accuracy"] is None:
         yield "no true answers are known, so nothing was judged"
     else:
+        if "mean_square_error" in summary:
+            yield f"mean square error of the counts: {summary['mean_square_error']:.3f}"
         yield f"right: {summary['correct']} of {summary['judged']} ({summary['accuracy']:.1%})"
         # Splits too: a file that holds what the model learnt from flatters it.
         splits = {f"split {name}": part for name, part in summary.get("by_split", {}).items()}

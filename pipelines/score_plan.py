@@ -16,6 +16,13 @@ from features.questions import Question, join_questions
 from pipelines.answering import AskedQuestion
 from pipelines.score import RecordPlan
 
+_HEADS = {"yes_no": "open"}
+_WANTS = {
+    "open": "an open answer",
+    "yes_no": "yes or no",
+    "choice": "one of its candidates",
+    "count": "a number",
+}
 _COLUMNS = (*Place._fields, "state", "stage", "error_class", "message")
 
 
@@ -35,6 +42,11 @@ class ScorePlan:
         """How many questions are about a video whose features are there."""
         return sum(len(record.questions) for file in self.records for record in file)
 
+    @property
+    def other_kinds(self) -> int:
+        """How many questions want another kind of answer than the model gives."""
+        return sum(row["status"] == "other_kind" for file in self.settled for _, row in file)
+
     def question_ids(self, output: int) -> list[str]:
         """Return whose rows one file holds, in order."""
         ids = {
@@ -52,8 +64,14 @@ class ScorePlan:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def plan_scoring(questions: Sequence[Question], cache: Cache, *, per_file: int) -> ScorePlan:
-    """Join the questions with the cache and deal them into files, a shard's all into one."""
+def plan_scoring(
+    questions: Sequence[Question], cache: Cache, *, per_file: int, head: str = "open"
+) -> ScorePlan:
+    """Join the questions with the cache and deal them into files, a shard's all into one.
+
+    A question that wants another kind of answer than a model of `head` gives is settled without
+    one.
+    """
     rows = {row["video_id"]: row for row in cache.table(list(_COLUMNS)).to_pylist()}
     matched, _ = join_questions(questions, rows)
     known = {question.question_id: question.video_id for question in matched}
@@ -62,7 +80,10 @@ def plan_scoring(questions: Sequence[Question], cache: Cache, *, per_file: int) 
     for number, question in enumerate(questions):
         one = _asked(number, question, known.get(question.question_id))
         row = rows.get(known.get(question.question_id, ""))
-        if row is None:
+        if _HEADS.get(question.head, question.head) != head:
+            reason = f"it wants {_WANTS[question.head]}, the model gives {_WANTS[head]}"
+            settled.append((number, one.row("other_kind", reason=reason)))
+        elif row is None:
             settled.append((number, one.row("not_in_cache", reason="no such video in the cache")))
         elif row["state"] != "done":
             reason = f"{row['error_class']} at {row['stage']}: {row['message']}"
@@ -86,6 +107,9 @@ def _asked(number: int, question: Question, video_id: str | None) -> AskedQuesti
         kind=question.kind,
         truth=question.answer,
         split=question.split,
+        head=question.head,
+        choices=question.choices,
+        right=question.right,
     )
 
 

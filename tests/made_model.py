@@ -12,25 +12,35 @@ from features.spec import FeatureSpec
 ANSWERS = ("loading", "unloading", "red")
 
 
-def make_model(folder: Path, spec: FeatureSpec, *, width: int, seed: int = 0) -> Path:
-    """Write a model of float[b, n, width] features and three answers; returns its folder."""
+def make_model(
+    folder: Path, spec: FeatureSpec, *, width: int, seed: int = 0, kind: str = "open"
+) -> Path:
+    """Write a model of float[b, n, width] features; returns its folder.
+
+    One that is open has three answers; a counting one answers 2 to 5.
+    """
     import keras
 
     from train.config import ModelConfig
-    from train.model import build_network, export, text_layer
+    from train.heads import Head
+    from train.model import build_network, export
+    from train.model_text import text_layer
     from train.standardise import FrameStatistics
+    from train.vocabulary import AnswerVocabulary
 
     keras.utils.set_random_seed(seed)
     text = text_layer(["what is the man doing?", "which colour is it?"], max_words=50)
     config = ModelConfig(projection=8, frame_units=8, word_size=4, question_units=4, dense_units=8)
     statistics = FrameStatistics(2, np.full(width, 0.5), np.full(width, 0.1))
-    network = build_network(config, statistics, words=text.vocabulary_size(), answers=len(ANSWERS))
+    answers = AnswerVocabulary(ANSWERS if kind == "open" else ())
+    head = Head(kind, answers, mean=3.0, spread=2.0, low=2, high=5)
+    network = build_network(config, statistics, words=text.vocabulary_size(), head=head)
     # Answers of an untrained network hardly differ: make them lean.
     network.set_weights([weights * 3 for weights in network.get_weights()])
     folder.mkdir(parents=True)
     export(network, text).save(folder / "model.keras")
     words = [str(word) for word in text.get_vocabulary()]
-    fields = {"answers": list(ANSWERS), "words": words}
+    fields = {**head.to_json(), "words": words}
     (folder / "vocabulary.json").write_text(json.dumps(fields))
     lineage = {
         "fingerprint": spec.fingerprint,

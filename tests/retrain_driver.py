@@ -31,7 +31,7 @@ def main(words: list[str]) -> int:
     def judge(*given: Any, **options: Any) -> Decision:
         return Decision(not worse, "worse" if worse else "better", {"accuracy": 0.5})
 
-    retraining._train = train
+    retraining.train_candidate = train
     retraining._judge = judge
     import argparse
 

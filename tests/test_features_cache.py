@@ -54,6 +54,18 @@ def test_one_video_can_be_read_alone(path: str) -> None:
     assert pickle.loads(pickle.dumps(cache))["a.mp4"].video_id == "a.mp4"
 
 
+def test_some_videos_are_read_in_the_order_of_the_shards(path: str) -> None:
+    cache = open_cache(path)
+    wanted = [video_id for video_id in reversed(cache.video_ids) if video_id != "a.mp4"]
+    found = list(cache.read([*wanted, wanted[0]]))
+    assert [record.video_id for record in found] == wanted[::-1]
+    for record in found:
+        np.testing.assert_array_equal(record.features, cache[record.video_id].features)
+    assert list(cache.read([])) == []
+    with pytest.raises(KeyError):
+        list(cache.read(["bad.mp4"]))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_other_dtypes_come_out_as_float32(tmp_path: Path, dtype: str) -> None:
     make_cache(str(tmp_path), spec=dataclasses.replace(SPEC, dtype=dtype))

@@ -11,11 +11,9 @@ from features.errors import UsageError
 from features.question_sets_reading import read_questions
 from features.questions import (
     HEADS,
-    VOCABULARY_HEADS,
     Question,
     join_questions,
     require_answers,
-    require_heads,
 )
 
 ROW = {"video_id": "a.mp4", "question": "what is it?", "answer": "a cat"}
@@ -148,14 +146,3 @@ def test_a_question_knows_its_measure() -> None:
     assert (count.measure, count.number) == ("mean square error", 3.0)
     assert Question("1", "a", "what?", "3").number is None
     assert {Question("1", "a", "q", head=head).measure for head in HEADS} == set(HEADS.values())
-
-
-@pytest.mark.parametrize(
-    ("head", "said"), [("choice", "asks multiple-choice"), ("count", "asks counting")]
-)
-def test_a_vocabulary_model_refuses_other_questions(head: str, said: str) -> None:
-    fine = [Question("1", "a", "q", "yes", head="yes_no"), Question("2", "a", "q", "cat")]
-    require_heads(fine, "q.csv", heads=VOCABULARY_HEADS)
-    with pytest.raises(UsageError, match=said + r"[\s\S]*question 7"):
-        bad = Question("7", "a", "q", "1", head=head)
-        require_heads([*fine, bad], "q.csv", heads=VOCABULARY_HEADS)

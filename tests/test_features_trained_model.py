@@ -76,7 +76,7 @@ def test_half_a_model_and_a_vocabulary_of_another_are_told(model: Path) -> None:
         load_model(str(model))
     (model / "model.keras").write_bytes(whole)
     (model / "vocabulary.json").write_text('{"answers": ["a", "b"]}')
-    with pytest.raises(UsageError, match=r"2 answers for a model with 3 outputs"):
+    with pytest.raises(UsageError, match=r"2 answers, open, for a model of 3 outputs"):
         load_model(str(model))
 
 

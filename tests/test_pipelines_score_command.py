@@ -149,6 +149,8 @@ def test_parquet_holds_the_same_rows(model: Path, cache: Path) -> None:
     assert len(rows) == summary["questions"] == len(QUESTIONS)
     half = next(row for row in lines if "zzz" in row["question"])
     half["question"] = half["question"].replace("\ud800", "\\ud800")
+    for answer in (answer for line in lines for answer in line["answers"]):
+        answer["number"] = None  # of counts alone
     assert rows == lines
 
 

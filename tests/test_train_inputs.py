@@ -10,6 +10,7 @@ import pytest
 from features.cache import open_cache
 from features.questions import Question
 from tests.made_cache import make_cache
+from train.heads import Head
 from train.inputs import QuestionTable, cached_features, held_features, steps_per_epoch
 from train.vocabulary import OUTSIDE, AnswerVocabulary
 
@@ -27,7 +28,7 @@ def make_table() -> QuestionTable:
         counts = [len(q.split()) for q in asked.numpy()]
         return np.array([[1] * count + [0] * (3 - count) for count in counts])
 
-    return QuestionTable.of(questions, vocabulary, text=text)
+    return QuestionTable.of(questions, Head(vocabulary=vocabulary), text=text)
 
 
 @pytest.fixture(params=["held", "streamed"])

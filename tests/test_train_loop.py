@@ -146,7 +146,8 @@ def test_the_sum_is_clipped() -> None:
 def test_mixed_precision_keeps_small_spreads_and_loads_as_before(tmp_path: Path) -> None:
     import keras
 
-    from train.model import build_network, export, text_layer
+    from train.model import build_network, export
+    from train.model_text import text_layer
     from train.standardise import FrameStatistics
     from train.training import _precision
 

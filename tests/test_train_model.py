@@ -17,7 +17,8 @@ WIDTH = 6
 def build(kind: str = "lstm"):  # type: ignore[no-untyped-def]
     import keras
 
-    from train.model import build_network, export, text_layer
+    from train.model import build_network, export
+    from train.model_text import text_layer
 
     keras.utils.set_random_seed(1)
     clips = [np.random.default_rng(0).normal(3, 1e-3, (9, WIDTH))]
@@ -57,7 +58,7 @@ def test_saved_model_loads_safely_and_padding_changes_nothing(kind: str, tmp_pat
         np.testing.assert_allclose(alone[0], together[row], atol=1e-6)
 
 
-def test_order_blind_sees_no_order_and_lstm_does() -> None:
+def test_who_sees_the_order_of_frames() -> None:
     import tensorflow as tf
 
     frames = np.random.default_rng(1).normal(3, 1e-3, (1, 5, WIDTH)).astype(np.float32)
@@ -69,8 +70,9 @@ def test_order_blind_sees_no_order_and_lstm_does() -> None:
             for f in (frames, frames[:, ::-1])
         ]
         changed[kind] = float(np.abs(both[0] - both[1]).max())
-    assert changed["lstm"] > 1e-3
-    assert changed["order_blind"] < 1e-5 and changed["question_only"] == 0
+    assert all(changed[kind] > 1e-3 for kind in ("lstm", "bigru", "transformer")), changed
+    assert all(changed[kind] < 1e-5 for kind in ("order_blind", "mean", "attention")), changed
+    assert changed["question_only"] == 0
 
 
 def test_constant_columns_cannot_blow_up() -> None:
@@ -91,7 +93,7 @@ def test_constant_columns_cannot_blow_up() -> None:
 def test_words_of_every_script_are_known_and_cjk_is_cut() -> None:
     import tensorflow as tf
 
-    from train.model import START_WORD, text_layer, word_numbers
+    from train.model_text import START_WORD, text_layer, word_numbers
 
     _, _, text = build()
     assert {"что", "это", "what"} <= {str(word).lower() for word in text.get_vocabulary()}

@@ -114,6 +114,10 @@ def test_promoted_kept_aside_nothing_new(
     first = check_usable(registry)
     assert f"nothing new: {first}, in use" in retrains.run()
     retrains.change()
+    before = registry.history()
+    assert framebank.main(["retrain", "--config", str(tmp_path / "retrain.toml"), "--dry-run"]) == 0
+    assert capsys.readouterr().out == "something new: 1 question files of 1\n"
+    assert registry.history() == before
     said = retrains.run("worse")
     assert "new: 1 question files of 1" in said and "kept aside" in said
     assert registry.current().version == first
@@ -135,6 +139,9 @@ def test_promoted_kept_aside_nothing_new(
     shown = capsys.readouterr().out.splitlines()[-1]
     events = [event["event"] for event in json.loads(shown)["events"]]
     assert events == ["kept aside", "promoted"]
+    assert models(registry, "show", "current") == 0
+    shown = capsys.readouterr().out
+    assert "rolled back to: by hand" in shown and "made from" in shown
     numbers = [row["id"] for row in registry.history() if row["id"].startswith("move")]
     assert numbers == [f"move {number}" for number in range(1, 6)]
 
@@ -247,3 +254,27 @@ def test_damage_is_named(tmp_path: Path) -> None:
         (tmp_path / name).write_text('{"half')
         with pytest.raises(CacheError, match=name):
             whole()
+        assert models(registry, "list") == 1
+
+
+@pytest.mark.parametrize(("name", "text"), [("verdict.json", "{}"), ("basis.json", '{"a": 1}')])
+def test_a_damaged_version_is_named(made: Path, tmp_path: Path, name: str, text: str) -> None:
+    retrains = Retrains(str(tmp_path / "registry"), made, tmp_path)
+    retrains.run()
+    registry = retrains.registry
+    version = str(registry.current().version)
+    Path(registry.folder(version), name).write_text(text)
+    if name == "verdict.json":
+        assert models(registry, "show", version) == 1
+        return
+    process = retrains.start()
+    assert "basis.json is damaged" in process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+
+
+def test_a_registry_that_cannot_be_written_is_told_before_the_training(
+    made: Path, tmp_path: Path
+) -> None:
+    process = Retrains("/proc/registry", made, tmp_path).start(wait_s=50)
+    assert "cannot write /proc/registry" in process.communicate(timeout=40)[1]
+    assert process.returncode == 1

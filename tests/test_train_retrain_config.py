@@ -30,6 +30,13 @@ def test_defaults_and_all_tables(tmp_path: Path) -> None:
     assert plain.digest() != other.digest()
 
 
+def test_paths_are_taken_from_the_configs_folder(tmp_path: Path) -> None:
+    found = read(tmp_path, WHOLE.replace('"c"', '"gs://b/c"') + 'work = "/w"\nmapping = "m"')
+    assert (found.registry, found.mapping) == (f"{tmp_path}/r", f"{tmp_path}/m")
+    assert found.questions == (f"{tmp_path}/q.jsonl",)
+    assert (found.cache, found.work) == ("gs://b/c", "/w")
+
+
 def test_the_docstrings_example_is_one(tmp_path: Path) -> None:
     lines = [line[4:] for line in str(retrain_config.__doc__).splitlines() if line[:4] == "    "]
     assert read(tmp_path, "\n".join(lines)).questions == ("gs://my-bucket/questions.jsonl",)

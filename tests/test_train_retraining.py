@@ -4,22 +4,35 @@ split that neither model has seen.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import random
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import framebank
 from features.questions import Question
 from features.trained_model import load_model
+from tests.killing import MarkedJob
 from tests.made_cache import SPEC
 from tests.made_model import ANSWERS, make_model
 from tests.made_questions import make_direction_cache, write_jsonl
-from train.held_split import is_held, part_questions, question_lines, seen_videos
+from train.held_split import (
+    Seen,
+    is_held,
+    part_questions,
+    question_lines,
+    seen_by,
+    seen_videos,
+)
 from train.registry import Registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,9 +87,69 @@ def test_a_better_model_is_promoted_and_a_worse_one_kept_aside(made: Path, tmp_p
         ["gzip", "-dc", f"{registry.folder(second['version'])}/seen.json.gz"],
         capture_output=True, check=True,
     ).stdout)  # fmt: skip
-    assert seen and not any(is_held(video_id, share=0.2) for video_id in seen)
-    assert len(seen) + figures["held_videos"] == 120
+    assert not any(is_held(video_id, share=0.2) for video_id in seen["videos"])
+    assert len(seen["videos"]) == len(seen["contents"])
+    assert len(seen["videos"]) + figures["held_videos"] == 120
     load_model(registry.folder(second["version"]))
+
+
+def test_kills_of_a_real_retraining_leave_the_model_in_use(made: Path, tmp_path: Path) -> None:
+    """SIGKILL at moments of its whole life; FRAMEBANK_KILLS says how many (20 take ten minutes)."""
+    registry = Registry(str(tmp_path / "registry"))
+    config = tmp_path / "retrain.toml"
+    config.write_text(
+        'registry = "registry"\nwork = "work"\nquestions = ["q.jsonl"]\n'
+        f'cache = "{made}/cache"\n[held]\nshare = 0.2\nleast = 5\n[train]\nepochs = 1\n'
+        "[promote]\nmargin = 0\nconfidence = 0.5\n"
+    )
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    job = MarkedJob({"TMPDIR": str(temporary), "CUDA_VISIBLE_DEVICES": ""})
+    log, dice = tmp_path / "log", random.Random(7)
+
+    def start() -> subprocess.Popen[bytes]:
+        return job.framebank("retrain", "--config", config, log=log)
+
+    rows = (made / "few.jsonl").read_text()
+    (tmp_path / "q.jsonl").write_text(rows)
+    started = time.monotonic()
+    assert start().wait(200) == 0, log.read_text()
+    takes_s = time.monotonic() - started
+    (tmp_path / "q.jsonl").write_text((made / "q.jsonl").read_text())
+    try:
+        for _ in range(int(os.environ.get("FRAMEBANK_KILLS", "2"))):
+            process = start()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(takes_s * dice.uniform(0.02, 1.0))
+            process.kill()
+            process.wait()
+            assert not job.wait_until_gone(10)
+            version = registry.current().version
+            assert (
+                version is not None
+                and framebank.main(["models", "list", "--registry", registry.path]) == 0
+            )
+            model = load_model(registry.folder(version))
+            said = model.predict(np.zeros((1, 5, 24), np.float32), [b"Is the box loaded?"])
+            assert np.isfinite(said).all() and said.shape == (1, len(model.answers))
+        assert start().wait(200) == 0, log.read_text()
+    finally:
+        job.kill_all()
+    last = log.read_text().splitlines()[-1]
+    assert re.match("promoted|kept aside|nothing new", last)
+    assert set(registry.files()) == set(registry.versions()) and len(registry.versions()) == 2
+    assert len(registry.history()) == 2 and not list(temporary.iterdir())
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == [
+        ".lock", "making.json", "questions.jsonl"
+    ]  # fmt: skip
+
+
+def test_a_copy_of_a_held_video_that_was_trained_on_judges_nobody() -> None:
+    contents = {"a": "1", "held": "2", "copy": "2", "other": "3"}
+    seen = seen_by([Question("1", "a", "?", "x"), Question("2", "copy", "?", "x")], contents)
+    assert seen.has("held", contents) and not seen.has("other", contents)
+    assert not seen.has("of-no-hash", contents) and (seen | Seen()) == seen
+    assert seen.has("a", contents | {"a": "9"})  # the same id with other bytes
 
 
 def test_a_video_stays_held_whatever_is_added() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,22 @@ def test_the_least_recently_used_goes_when_the_folder_is_full(cache: str, tmp_pa
     for file in opened:
         file.close()
     files.close()
+
+
+def test_what_others_fetch_counts_and_what_a_killed_one_left_is_removed(
+    cache: str, tmp_path: Path
+) -> None:
+    size = len(content(cache, "r1-00"))
+    (tmp_path / "killed.part").write_bytes(b"half")
+    with (tmp_path / "other.part").open("wb") as other:  # another process is at it
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.truncate(2 * size)
+        files = StagedShards(cache, Staging(str(tmp_path), size_bytes=3 * size + 9, parallel=1))
+        for name in ("r1-00", "r1-01"):
+            files.open(name).close()
+        files.close()
+    digest = hashlib.sha256(content(cache, "r1-01")).hexdigest()
+    assert staged(tmp_path) == {"other.part", f"{digest}.staged"}
 
 
 def test_a_shard_that_is_not_what_its_sidecar_says_is_named(cache: str, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from tests.test_infra_files import requirements, setup_words
 ROOT = Path(__file__).resolve().parent.parent
 _BUILD_LIMIT_S = 600
 # A part of what `make tfio-test` runs, for that takes minutes.
-_TESTS = ("inputs", "model", "order", "splits", "standardise")
+_TESTS = ("checkpoint", "cluster", "inputs", "model", "order", "splits", "standardise")
 _READERS = ("record", "tfrecord", "cache", "trained_model")
 
 
@@ -100,6 +100,13 @@ def test_the_environment_has_what_it_says(environment: Path) -> None:
     assert beam == boto3 == "None"
 
 
+def test_what_needs_beam_says_so_in_one_message(environment: Path) -> None:
+    words = ["extract", "--input", "clips", "--cache", "cache"]
+    done = subprocess.run([environment / "framebank", *words], capture_output=True, text=True)
+    assert done.returncode == 2 and "extract needs Apache Beam" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_its_list_is_the_trainers() -> None:
     given = setup_words()
     extra = {one.name: one for one in map(Requirement, given["extras_require"]["tfio"])}
@@ -124,7 +131,11 @@ def test_training_and_readers_pass_their_tests_in_it(environment: Path) -> None:
     assert "[100%]" in done.stdout
 
 
-@pytest.mark.parametrize("more", [(), ("--stage-dir", "staged")], ids=["direct", "staged"])
+@pytest.mark.parametrize(
+    "more",
+    [(), ("--stage-dir", "staged", "--local-workers", "2")],
+    ids=["direct", "staged by two workers"],
+)
 def test_a_training_run_off_s3(environment: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
     with (
         bucket_servers.serve("moto", tmp_path / "server") as server,
@@ -246,6 +257,8 @@ def test_a_training_run_off_azure(environment: Path, tmp_path: Path) -> None:
     ("address", "says"),
     [
         ("s3://clips/none", "there is no cache at s3://clips/none"),
+        ("s3://other/none", "no such bucket"),
+        ("s3://silent/none", "Connection refused"),
         ("http://127.0.0.1:9/cache", "cannot"),
     ],
 )
@@ -255,7 +268,9 @@ def test_mistakes_are_told_in_one_message(
     (tmp_path / "q.jsonl").write_text('{"video_id": "a", "question": "what?", "answer": "a"}\n')
     variables: Mapping[str, str] = {}
     with contextlib.ExitStack() as stack:
-        if address.startswith("s3:"):
+        if address.startswith("s3://silent"):
+            variables = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+        elif address.startswith("s3://"):
             server = stack.enter_context(bucket_servers.serve("moto", tmp_path / "server"))
             variables = server.environment
         done = run_train(environment, address, tmp_path, **variables)

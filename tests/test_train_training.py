@@ -104,6 +104,7 @@ def test_learns_order_and_says_so(made: Path, tmp_path: Path) -> None:
     assert metrics["by_type"]["direction"]["judged"] == 24
     assert "RANDOM" in done.stderr and "oneDNN" not in done.stderr
     names = {"model.keras", "vocabulary.json", "metrics.json", "history.jsonl", "lineage.json"}
+    names.add("judged.jsonl")
     assert {path.name for path in model.iterdir()} == names
     lineage = json.loads((model / "lineage.json").read_text())
     assert lineage["random_weights"] and lineage["runs"] == ["20261121-0100"]

@@ -53,7 +53,8 @@ def calm(made: Path) -> dict[int, Path]:
     for count in (1, 2, 4):
         models[count] = made / f"calm-{count}"
         job, log = family(), made / f"calm-{count}.log"
-        run = job.framebank(*words(made, models[count], "--local-workers", str(count)), log=log)
+        more = ["--local-workers", str(count), "--tensorboard", str(made / f"board-{count}")]
+        run = job.framebank(*words(made, models[count], *more), log=log)
         assert run.wait(300) == 0, log.read_text()
         assert not job.wait_until_gone(5)
         assert "[worker 0] train: " in log.read_text()
@@ -70,6 +71,34 @@ def test_1_2_and_4_workers_reach_the_same_losses(calm: dict[int, Path]) -> None:
     assert alone[-1]["loss"] < 0.5 * alone[0]["loss"]
     left, right = (json.loads((calm[count] / "metrics.json").read_text()) for count in (1, 4))
     assert left["steps"] == right["steps"] == 24 * 9 and left["accuracy"] == right["accuracy"]
+
+
+def test_the_chief_alone_writes_all_of_tensorboard(made: Path, calm: dict[int, Path]) -> None:
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+    from tensorboard.util.tensor_util import make_ndarray
+
+    board = EventMultiplexer(size_guidance={"tensors": 0})  # all of them
+    board.AddRunsFromDirectory(str(made / "board-2")).Reload()
+    tags = {run: set(found["tensors"]) for run, found in board.Runs().items()}
+    assert set(tags) == {"lstm/train", "lstm/validation", "lstm/answers"}
+    assert {"epoch_loss", "epoch_learning_rate", "epoch_input_wait_ms"} <= tags["lstm/train"]
+    read = [make_ndarray(one.tensor_proto) for one in board.Tensors("lstm/train", "epoch_loss")]
+    assert read == pytest.approx([row["loss"] for row in history(calm[2])], rel=1e-5)
+    texts = board.Tensors("lstm/answers", "answers")
+    assert len(texts) == 24 and b"Is the box loaded" in make_ndarray(texts[-1].tensor_proto).item()
+
+
+def test_another_kind_of_model_does_so_as_well(made: Path) -> None:
+    rows = {}
+    for count in (1, 2):
+        model, log = made / f"bigru-{count}", made / f"bigru-{count}.log"
+        more = ["--model-kind", "bigru", "--epochs", "4"]
+        more += ["--local-workers", "2"] if count == 2 else []
+        assert family().framebank(*words(made, model, *more), log=log).wait(300) == 0
+        rows[count] = history(model)
+    for row, other in zip(rows[1], rows[2], strict=True):
+        assert row == pytest.approx(other, abs=1e-3)
+    assert json.loads((model / "metrics.json").read_text())["accuracy"] >= 0.75  # guessing is 0.5
 
 
 def workers_of(job: MarkedJob) -> dict[int, int]:

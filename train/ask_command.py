@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from features import layout, storage
 from features.errors import FramebankError, JobError, SpecMismatchError, UsageError, VideoRejected
 from features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, check_same_spec
-from features.trained_model import Lineage, load_model, read_lineage
+from features.trained_model import Lineage, load_model, read_head, read_lineage
 from features.weights import Weights, resolve_weights
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("video", metavar="VIDEO", help="a clip on this machine or gs://BUCKET/NAME")
     add("question", metavar="QUESTION", help='in quotes, such as "what is the man doing?"')
     add("--model", required=True, metavar="DIR", help="what `framebank train` wrote")
+    add("--choice", action="append", default=[], metavar="TEXT", dest="choices",
+        help="a candidate, for a model that chooses; give it once for each")  # fmt: skip
     add("--top", type=int, default=5, metavar="K", help="answers to show (5)")
     add("--weights", metavar="PATH", help="where the network's weight file lies now, if it moved")
     add("--json", action="store_true", help="print the answers as JSON")
@@ -60,12 +62,15 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     if not args.question.strip():
         raise UsageError("the question is empty", expected='words, such as "what is he doing?"')
     lineage = read_lineage(args.model)
+    _check_choices(args.choices, read_head(args.model), model_dir=args.model)
     check_asked_spec(args, lineage.spec)
     source = find_weights(lineage, given=args.weights)
     if lineage.random_weights:
         _say(f"the network has RANDOM weights ({lineage.spec.weights}): answers mean little")
     extracted = extract_clip(args.video, lineage.spec, source)
-    answers = answer_question(args.model, extracted, args.question, top=args.top)
+    answers = answer_question(
+        args.model, extracted, args.question, top=args.top, choices=args.choices
+    )
     if args.json:
         fields = {
             "video": args.video,
@@ -80,6 +85,23 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         for line in answer_lines(answers):
             print(line)
     return 0
+
+
+def _check_choices(choices: list[str], head: str, *, model_dir: str) -> None:
+    """Raise UsageError where a model that chooses has no candidates, or another one has some."""
+    if head == "choice" and len(choices) < 2:
+        raise UsageError(
+            f"the model {model_dir} chooses among candidates",
+            got=f"{len(choices)} of them",
+            expected="two at least",
+            todo='give each as --choice "TEXT"',
+        )
+    if head != "choice" and choices:
+        raise UsageError(
+            f"the model {model_dir} does not choose among candidates",
+            got=f"--choice {choices[0]!r}",
+            todo="leave --choice out",
+        )
 
 
 def check_asked_spec(args: argparse.Namespace, spec: FeatureSpec) -> None:
@@ -185,7 +207,7 @@ def extract_clip(video: str, spec: FeatureSpec, weights: str) -> Extracted:
 
 
 def answer_question(
-    model_dir: str, extracted: Extracted, question: str, *, top: int
+    model_dir: str, extracted: Extracted, question: str, *, top: int, choices: list[str]
 ) -> list[dict[str, Any]]:
     """Return the `top` likeliest answers with their probabilities; raises UsageError, JobError."""
     import numpy as np
@@ -193,21 +215,25 @@ def answer_question(
     model = load_model(model_dir)
     features = np.asarray(extracted.features, np.float32)[None]
     try:
-        probabilities = model.predict(features, [question.encode("utf-8", "replace")])[0]
+        asked = [question.encode("utf-8", "replace")]
+        scores = model.predict(features, asked, [choices] if choices else None)[0]
     except Exception as err:
         raise JobError(
             "the model did not answer",
             got=str(err).split("\n", 1)[0][:300],
             todo=f"train the model in {model_dir} again",
         ) from err
-    if probabilities.shape != (len(model.answers),) or not np.isfinite(probabilities).all():
+    if not np.isfinite(scores).all():
         raise JobError("the model's answer makes no sense", todo="train the model again")
-    return model.best(probabilities, top=top)
+    return model.best(scores, top=top, choices=choices)
 
 
 def answer_lines(answers: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield a line for each answer: percentage, bar, answer."""
+    """Yield a line for each answer: percentage, bar, answer; of a count the number."""
     for row in answers:
+        if "number" in row:
+            yield f"{row['answer']}  (rounded from {row['number']:.2f})"
+            continue
         share = row["probability"]
         filled = round(share * _BAR_WIDTH)
         yield f"{share:7.1%}  {'█' * filled}{'·' * (_BAR_WIDTH - filled)}  {row['answer']}"

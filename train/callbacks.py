@@ -20,6 +20,7 @@ from features.questions import Question
 from train.config import TrainConfig
 
 if TYPE_CHECKING:
+    from train.heads import Head
     from train.predicting import Predictions
 
 _BAR_EVERY_S = 0.2
@@ -34,19 +35,21 @@ class BestEpoch(keras.callbacks.Callback):
     """Keep the weights of the best epoch; stop after `patience` epochs without a better one.
 
     Better is a higher validation accuracy, and of equals a lower loss: a small split has few
-    steps of accuracy. Unlike Keras' EarlyStopping its state survives a kill, in the checkpoint.
+    steps of accuracy. Counts are judged `by_loss` alone. Unlike Keras' EarlyStopping its state
+    survives a kill, in the checkpoint.
     """
 
-    def __init__(self, *, patience: int) -> None:
+    def __init__(self, *, patience: int, by_loss: bool = False) -> None:
         super().__init__()
-        self.patience = patience
+        self.patience, self.by_loss = patience, by_loss
         self.epoch, self.waited = -1, 0
         self.accuracy, self.loss = -1.0, float("inf")
         self.weights: list[np.ndarray] | None = None
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         logs = logs or {}
-        accuracy, loss = float(logs["val_accuracy"]), float(logs["val_loss"])
+        loss = float(logs["val_loss"])
+        accuracy = 0.0 if self.by_loss else float(logs["val_accuracy"])
         if (accuracy, -loss) > (self.accuracy, -self.loss):
             self.epoch, self.waited = epoch, 0
             self.accuracy, self.loss = accuracy, loss
@@ -104,11 +107,11 @@ class PlateauRate(keras.callbacks.Callback):
 class AnswerSample:
     """Write a few questions with the answers given and wanted as text to TensorBoard."""
 
-    def __init__(self, folder: str, questions: Sequence[Question], answers: Sequence[str]) -> None:
+    def __init__(self, folder: str, questions: Sequence[Question], head: Head) -> None:
         import tensorflow as tf
 
         self._writer = tf.summary.create_file_writer(folder)
-        self._answers = answers
+        self._head = head
         step = max(1, len(questions) // _SAMPLE)
         self._asked = list(enumerate(questions))[::step][:_SAMPLE]
 
@@ -117,7 +120,7 @@ class AnswerSample:
 
         lines = ["| video | question | answered | wanted |", "|---|---|---|---|"]
         for number, question in self._asked:
-            said = self._answers[int(predictions.chosen[number])]
+            said = self._head.answer(question, int(predictions.chosen[number]))
             cells = (question.video_id, question.question, said, str(question.answer))
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         with self._writer.as_default():

@@ -8,6 +8,7 @@ epoch. A run restored from one does the same steps as a run that was never stopp
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from features.errors import JobError
 from train.workers import Workers
 
 _KEEP = 2
+# What TensorFlow raises for a bad file; a file cut short is an IndexError.
+_DAMAGED = (tf.errors.OpError, AssertionError, ValueError, LookupError, RuntimeError)
 
 
 class JsonState(tf.train.experimental.PythonState):
@@ -105,10 +108,16 @@ class RunCheckpoints:
         return state, best if state.get("has_best") else None
 
     def _read_newest(self) -> dict[str, Any] | None:
+        fresh = [variable.numpy() for variable in self._variables]
         for path in reversed(self._manager.checkpoints):
             try:
                 self._checkpoint.restore(path).assert_consumed()
-            except (tf.errors.OpError, AssertionError, ValueError):
-                continue  # damaged: the one before it repeats a few steps more
+            except _DAMAGED as err:  # the one before it repeats a few steps more
+                reason = (str(err).splitlines() or [type(err).__name__])[0][:200]
+                text = f"train: NOTE: leaving out the damaged checkpoint {path}: {reason}"
+                print(text, file=sys.stderr, flush=True)
+                for variable, value in zip(self._variables, fresh, strict=True):
+                    variable.assign(value)  # a part may have been restored
+                continue
             return self._json.fields
         return None

@@ -6,8 +6,10 @@ import dataclasses
 from typing import Any
 
 from features.errors import UsageError
+from train.splits import VAL_SHARE
 
-TRAINED_KINDS = ("lstm", "attention", "transformer", "bigru", "mean")  # the first by default
+# The first by default.
+TRAINED_KINDS = ("lstm", "attention", "transformer", "bigru", "wide", "mean")
 MODEL_KINDS = (*TRAINED_KINDS, "order_blind", "question_only")
 LR_SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("float32", "bfloat16")
@@ -47,9 +49,10 @@ class TrainConfig:
 
     `warmup_epochs` belongs to the cosine. `precision` bfloat16 computes in that and keeps weights
     in float32; unlike float16 it needs no scaling of the loss. `patience` counts epochs without a
-    better validation score. `checkpoint_every_s` bounds what a kill can cost; `memory_bytes` is how
-    many bytes of features may be held, beyond which they are read from the shards in every epoch;
-    `shuffle_bytes` is what a shuffle may hold of them.
+    better validation score. `val_share` of the training videos choose the epoch where no val split
+    is given; at 0 all of them train, and what they say chooses it. `checkpoint_every_s` bounds what a kill
+    can cost; `memory_bytes` is how many bytes of features may be held, beyond which they are read
+    from the shards in every epoch; `shuffle_bytes` is what a shuffle may hold of them.
     """
 
     epochs: int = 60
@@ -62,6 +65,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     label_smoothing: float = 0.05
     patience: int = 15
+    val_share: float = VAL_SHARE
     seed: int = 0
     max_unmatched_ratio: float = 0.2
     checkpoint_every_s: float = 20.0
@@ -71,7 +75,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         names = ("epochs", "batch_size", "learning_rate", "clip_norm", "patience", "memory_bytes")
         _check_positive(self, (*names, "shuffle_bytes"))
-        _check_share(self, ("label_smoothing", "max_unmatched_ratio"))
+        _check_share(self, ("label_smoothing", "max_unmatched_ratio", "val_share"))
         if self.weight_decay < 0:
             raise UsageError("--weight-decay is negative", got=self.weight_decay)
         if self.seed < 0:

@@ -1,8 +1,11 @@
-"""Style and script of the demo's page, which holds them itself (it opens without a network)."""
+"""Style and script of the demo's page, which holds them itself (it opens without a network).
+
+The palette, light and dark, is that of the report too.
+"""
 
 from __future__ import annotations
 
-STYLE = """
+PALETTE = """
 :root { --paper:#fbfaf7; --card:#fff; --ink:#1d2227; --soft:#5c656e; --line:#dfe0dc; --mark:#0b6e69;
   --rest:#98a2aa; --track:#eceeea; --right:#17723d; --wrong:#b3261e; --note:#fff4d6;
   --noteline:#d9a400;
@@ -10,6 +13,11 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --paper:#14171a; --card:#1d2226; --ink:#e8eaec;
   --soft:#a3adb5; --line:#343b41; --mark:#4cc4bb; --rest:#7d8891; --track:#2b3237; --right:#6cd394;
   --wrong:#ff9a91; --note:#352c12; --noteline:#b98f1d; --c0:#4cc4bb; --c1:#f0a06a; --c2:#b7a6ff; } }
+"""
+
+STYLE = (
+    PALETTE
+    + """
 * { box-sizing:border-box; }
 body { margin:0; background:var(--paper); color:var(--ink); line-height:1.5;
   font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif; }
@@ -95,6 +103,7 @@ details { border-top:1px solid var(--line); padding-top:.8rem; } summary { curso
   .pair { grid-template-columns:1fr; gap:2rem; padding:.8rem; } }
 @media print { .tools, video { display:none; } .pair { break-inside:avoid; } }
 """
+)
 
 SCRIPT = """
 const films = [...document.querySelectorAll('.pairs video')];

@@ -2,10 +2,10 @@
 
     framebank evaluate --model DIR --cache CACHE --questions FILE... [--out DIR]
 
-A thousand questions take some seconds; baselines that the model's folder has no figures of for this
-data are trained under the model's own budget first. OUT gets report.html, one file that opens
-without a network, and evaluation.json with every number. Judges open answers and yes/no; questions
-of other kinds are refused by name.
+Ten thousand questions take some seconds; trained baselines whose answers to these questions are not
+in the model's folder (judged.jsonl) are trained under the model's own budget first. OUT gets
+report.html, one file that opens without a network, and evaluation.json with every number. A model
+that answers or chooses is judged by its accuracy, one that counts by its mean square error.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from features import storage
-from features.errors import UsageError
+from features.errors import JobError, UsageError
 from features.questions_command import add_format_arguments
 
 _SPLITS = ("train", "val", "test")
@@ -49,9 +52,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         raise UsageError("--max-unmatched-ratio must be between 0 and 1")
     from features.cache import open_cache
     from features.quiet import import_tensorflow
+    from features.trained_model import read_lineage
 
+    out = _out_folder(args.out or args.model.rstrip("/") + "-evaluation")
     cache = open_cache(args.cache)
-    out = Path(args.out or args.model.rstrip("/") + "-evaluation")
+    read_lineage(args.model)
     import_tensorflow()
     from train.evaluating import EvaluateJob, evaluate
     from train.report_page import write_report
@@ -75,20 +80,52 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             _say(f"{stopped}; give the same command again to go on")
             return stopped.exit_status
     text = json.dumps(judged.figures, indent=2, ensure_ascii=False) + "\n"
-    out.mkdir(parents=True, exist_ok=True)
     data = text.encode("utf-8", "backslashreplace")
     storage.write_atomic(str(out / "evaluation.json"), data)
-    page = write_report(out, judged, cache, model_dir=args.model, examples=args.examples)
-    figures = judged.figures
-    low, high = figures["interval"]
-    print(
-        text
-        if args.json
-        else f"accuracy {figures['accuracy']:.1%} ({low:.1%} to {high:.1%}) on "
-        f"{figures['judged']} questions about {figures['videos']} videos of {figures['split']}"
-    )
+    page = write_report(out, judged, cache, model_dir=args.model, examples=args.examples, say=_say)
+    print(text if args.json else "\n".join(summary(judged.figures)))
     _say(f"the report is {page}")
     return 0
+
+
+def summary(figures: Mapping[str, Any]) -> list[str]:
+    """Return the lines that are printed: the model, what stands beside it, and leaks."""
+    measure, value = _measured(figures)
+    lines = [
+        f"{measure} {value} on {figures['judged']} questions about {figures['videos']} videos of "
+        f"{figures['split']}"
+    ]
+    for name, score in figures["baselines"].items():
+        lines.append(f"  {name.replace('_', ' '):<24}{_measured(score)[1]}")
+    leaks = len(figures["leaks"]["pairs"])
+    if leaks:
+        lines.append(f"WARNING: {leaks} pairs of videos on two sides of a split are the same")
+    return lines
+
+
+def _measured(score: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the measure of a score and its value with the interval."""
+    if "mean_square_error" in score:
+        low, high = score["mean_square_error_interval"]
+        return "mean square error", f"{score['mean_square_error']:.3f} ({low:.3f} to {high:.3f})"
+    low, high = score["interval"]
+    return "accuracy", f"{score['accuracy']:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _out_folder(path: str) -> Path:
+    """Return the folder that is there now; raises UsageError, JobError."""
+    todo = "give another --out"
+    if not storage.is_local(path):
+        raise UsageError("a report is written to a local folder", got=path, todo=todo)
+    out = Path(storage.local_path(path))
+    if out.exists() and not out.is_dir():
+        raise UsageError("--out is a file", got=path, expected="a folder", todo=todo)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            return out
+    except OSError as err:
+        raise JobError(f"cannot write to {out}", got=err.strerror or err, todo=todo) from err
 
 
 def _say(text: str) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from features import storage
 from features.errors import UsageError
 from features.questions import Question
 from features.trained_model import load_model, read_lineage
-from train import baselines, evaluation
+from train import baselines, evaluation, evaluation_baselines
 from train.config import ModelConfig, TrainConfig
 from train.evaluation_answers import Answers, ask_all
 from train.evaluation_leaks import find_leaks
 from train.joining import JoinedQuestions, join_cache, remarks
-from train.model_folder import ModelFolder
+from train.judged_answers import Said, read_judged
 from train.splits import SPLITS, Splits, assign_splits
 from train.stopping import StopRequest
 
@@ -50,17 +52,8 @@ def evaluate(
     job: EvaluateJob, cache: Cache, *, stop: StopRequest, say: Callable[[str], None]
 ) -> Judged:
     """Judge the model; raises FramebankError, TrainingStopped (trained baselines go on later)."""
-    if read_lineage(job.model).spec.fingerprint != cache.fingerprint:
-        raise UsageError(
-            "the model learnt from features of another making than those of the cache",
-            got=cache.fingerprint,
-            expected=read_lineage(job.model).spec.fingerprint,
-            todo="give the cache that the model was trained on, or one with its spec",
-        )
-    folder = ModelFolder(job.model)
-    making = folder.read_json("lineage.json").get("making") or {}
-    config = making.get("config") or {}
-    train = TrainConfig(**_known(TrainConfig, config.get("train") or {}))
+    _check_spec(job.model, cache)
+    made = _Making.read(job.model)
     joined = join_cache(
         job.questions,
         cache,
@@ -68,28 +61,22 @@ def evaluate(
         set_name=job.set_name,
         mapping=job.mapping,
     )
-    notes = remarks(joined)
-    splits, name = _splits(joined, job, train.seed)
+    splits, name = _splits(joined, job, made.train)
     asked = splits.of(name)
-    notes += splits.remarks
+    notes = [*remarks(joined), *splits.remarks]
     for note in notes:
         say(note)
     say(f"asking {len(asked)} questions of the split {name}")
-    answers = ask_all(load_model(job.model), cache, asked, seed=train.seed)
-    durations_s = _durations(cache)
-    figures = evaluation.judge(asked, answers, durations_s=durations_s, seed=train.seed)
-    beside: dict[str, Any] = {}
-    if splits.train:
-        beside = evaluation.count_baselines(splits.train, asked, seed=train.seed)
-    if splits.train and job.with_baselines:
-        model = ModelConfig(**_known(ModelConfig, config.get("model") or {}))
-        same = _stored(folder, making, joined, name)
-        for kind in baselines.TRAINED:
-            beside[kind] = same.get(kind) or _trained(
-                job, dataclasses.replace(model, kind=kind), train, cache, asked, stop=stop, say=say
-            )
+    seed = made.train.seed
+    answers = ask_all(load_model(job.model), cache, asked, seed=seed, stop=stop, say=say)
+    said = _baselines(job, made, cache, joined, splits, name, stop=stop, say=say)
     say("looking for videos on both sides of the split")
-    sides = {q.video_id: split for split in SPLITS for q in splits.of(split)}
+    sides: dict[str, dict[str, None]] = {}
+    for split in SPLITS:
+        for question in splits.of(split):
+            sides.setdefault(question.video_id, {})[split] = None
+    counts = answers.head == "count"
+    errors = evaluation.square_errors(asked, answers.chosen()) if counts else None
     whole = {
         "model": job.model,
         "split": name,
@@ -99,11 +86,98 @@ def evaluate(
         "random_weights": cache.spec.random_weights,
         "weights": str(cache.spec.weights),
         "notes": notes,
-        **figures,
-        "baselines": beside,
-        "leaks": find_leaks(cache, sides),
+        **evaluation.judge(asked, answers, durations_s=_durations(cache), seed=seed),
+        "baselines": evaluation_baselines.figures(
+            said, asked, answers.right, seed=seed, errors=errors
+        ),
+        "leaks": find_leaks(
+            cache, {video_id: tuple(its) for video_id, its in sides.items()}, seed=seed, say=say
+        ),
     }
     return Judged(whole, asked, answers)
+
+
+def _check_spec(model_dir: str, cache: Cache) -> None:
+    fingerprint = read_lineage(model_dir).spec.fingerprint
+    if fingerprint != cache.fingerprint:
+        raise UsageError(
+            "the model learnt from features of another making than those of the cache",
+            got=cache.fingerprint,
+            expected=fingerprint,
+            todo="give the cache that the model was trained on, or one with its spec",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Making:
+    """What the model was made from (`fields`), and under which budget."""
+
+    fields: Mapping[str, Any]
+    model: ModelConfig
+    train: TrainConfig
+    language: str | None
+    embeddings: str | None  # where the file of word vectors was
+
+    @classmethod
+    def read(cls, model_dir: str) -> _Making:
+        lineage = json.loads(storage.read_bytes(storage.join(model_dir, "lineage.json")))
+        fields = lineage.get("making") or {}
+        config = fields.get("config") or {}
+        return cls(
+            fields,
+            ModelConfig(**_known(ModelConfig, config.get("model") or {})),
+            TrainConfig(**_known(TrainConfig, config.get("train") or {})),
+            config.get("language"),
+            lineage.get("embeddings_file"),
+        )
+
+    def is_of(self, joined: JoinedQuestions) -> bool:
+        return (
+            self.fields.get("questions_sha256") == list(joined.file_hashes)
+            and self.fields.get("cache_digest") == joined.cache_digest
+        )
+
+
+def _baselines(
+    job: EvaluateJob,
+    made: _Making,
+    cache: Cache,
+    joined: JoinedQuestions,
+    splits: Splits,
+    name: str,
+    *,
+    stop: StopRequest,
+    say: Callable[[str], None],
+) -> dict[str, Said]:
+    """Return what each baseline says to the questions of the split `name`."""
+    asked = splits.of(name)
+    if not splits.train:
+        return {}
+    said = evaluation_baselines.count_answers(splits.train, asked)
+    if not job.with_baselines:
+        return said
+    stored = read_judged(job.model, asked) if made.is_of(joined) else {}
+    from train.training import TrainJob
+
+    vectors = made.embeddings
+    if vectors is not None and not storage.exists(vectors):
+        say(f"NOTE: {vectors} is gone: the trained baselines start without word vectors")
+        vectors = None
+
+    work = TrainJob(
+        questions=job.questions,
+        model=made.model,
+        train=dataclasses.replace(made.train, max_unmatched_ratio=job.max_unmatched_ratio),
+        set_name=job.set_name,
+        mapping=job.mapping,
+        language=made.language,
+        embeddings=vectors,
+    )
+    for kind in baselines.TRAINED:
+        said[kind] = stored.get(kind) or evaluation_baselines.train_answers(
+            kind, work, cache, asked, out=job.out, stop=stop, say=say
+        )
+    return said
 
 
 def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +185,7 @@ def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name in names}
 
 
-def _splits(joined: JoinedQuestions, job: EvaluateJob, seed: int) -> tuple[Splits, str]:
+def _splits(joined: JoinedQuestions, job: EvaluateJob, made: TrainConfig) -> tuple[Splits, str]:
     """Return the splits as training makes them, and the one to judge on."""
     questions = joined.questions
     if all(question.split not in (None, "train") for question in questions):
@@ -119,53 +193,12 @@ def _splits(joined: JoinedQuestions, job: EvaluateJob, seed: int) -> tuple[Split
         note = "the files hold no training questions: nothing stands beside the model"
         splits = Splits(parts["train"], parts["val"], parts["test"], (note,))
     else:
-        splits = assign_splits(questions, seed=seed)
+        splits = assign_splits(questions, seed=made.seed, val_share=made.val_share)
     name = job.split or splits.judged_on
     if not splits.of(name):
         counts = ", ".join(f"{len(splits.of(name))} of {name}" for name in SPLITS)
         raise UsageError(f"there is no question of the split {name}", got=counts)
     return splits, name
-
-
-def _stored(
-    folder: ModelFolder, making: Mapping[str, Any], joined: JoinedQuestions, split: str
-) -> dict[str, Any]:
-    """Return the trained baselines of metrics.json, if they were judged on just these questions."""
-    same = (
-        making.get("questions_sha256") == list(joined.file_hashes)
-        and making.get("cache_digest") == joined.cache_digest
-    )
-    metrics = folder.read_json("metrics.json") if same else {}
-    return dict(metrics.get("baselines") or {}) if metrics.get("split") == split else {}
-
-
-def _trained(
-    job: EvaluateJob,
-    model: ModelConfig,
-    train: TrainConfig,
-    cache: Cache,
-    asked: Sequence[Question],
-    *,
-    stop: StopRequest,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """Train a baseline under the model's own budget, in a folder of its own, and judge it."""
-    from train.training import TrainJob, train_model
-
-    path = job.out / "baselines" / model.kind
-    say(f"training {model.kind} under the model's budget in {path}")
-    work = TrainJob(
-        questions=job.questions,
-        model=model,
-        train=dataclasses.replace(train, max_unmatched_ratio=job.max_unmatched_ratio),
-        with_baselines=False,
-        set_name=job.set_name,
-        mapping=job.mapping,
-    )
-    train_model(work, cache, ModelFolder(str(path)), stop=stop, say=say)
-    answers = ask_all(load_model(str(path)), cache, asked, seed=train.seed)
-    groups = [question.video_id for question in asked]
-    return evaluation.share(answers.rank == 0, groups, seed=train.seed)
 
 
 def _durations(cache: Cache) -> dict[str, float]:

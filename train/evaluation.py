@@ -7,17 +7,15 @@ JSON, from which the page is written (`train.report_page`).
 from __future__ import annotations
 
 import collections
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.questions import QUESTION_WORDS, Question
-from train import baselines
+from features.questions import Question
 from train.comparing import interval
-from train.evaluation_answers import Answers
+from train.evaluation_answers import DISTRACTORS, NO_RANK, Answers
 
 _BINS = 10
 _COMMONEST = 8
@@ -45,22 +43,61 @@ def judge(
     seed: int,
 ) -> dict[str, Any]:
     """Return all figures of the model on `questions`, which are not empty."""
-    right = answers.rank == 0
+    right = answers.right
     groups = [question.video_id for question in questions]
 
     def parts(name: Callable[[Question], str]) -> dict[str, Any]:
         return _parts(questions, right, name, seed)
 
-    return {
+    figures = {
         **share(right, groups, seed=seed),
-        "top5": share(answers.rank < 5, groups, seed=seed),
-        "outside_vocabulary": int((answers.rank > len(answers.vocabulary)).sum()),
+        "head": answers.head,
+        "measure": "mean square error" if answers.head == "count" else "accuracy",
         "by_type": parts(lambda question: question.kind),
         "by_question_length": parts(lambda q: _band(len(q.question.split()), _WORD_BANDS)),
         "by_video_length": parts(lambda q: _seconds(durations_s.get(q.video_id, 0.0))),
-        "recall_among_distractors": _recall(answers),
-        "calibration": calibrate(answers.probability[:, 0], right),
         "confusion": confuse(questions, answers.chosen()),
+    }
+    if answers.head == "count":
+        return figures | square_error(questions, answers.chosen(), seed=seed)
+    return {
+        **figures,
+        "top5": share(answers.rank < 5, groups, seed=seed),
+        "outside_vocabulary": int((answers.rank == NO_RANK).sum()),
+        "recall_among_distractors": _recall(answers),
+        "distractors": min(DISTRACTORS, _most_answers(answers) - 1),
+        "calibration": calibrate(answers.probability[:, 0], right),
+    }
+
+
+def _most_answers(answers: Answers) -> int:
+    if answers.head == "choice":
+        return max(len(question.choices) for question in answers.questions)
+    return len(answers.vocabulary)
+
+
+def square_errors(
+    questions: Sequence[Question], said: Sequence[str | None]
+) -> NDArray[np.float64] | None:
+    """Return the square error of each count, float64[q]; None where not all are counts."""
+    numbers = [question.number for question in questions]
+    if not questions or None in numbers or None in said:
+        return None
+    pairs = zip(said, numbers, strict=True)
+    return np.array([(float(one or 0) - float(number or 0)) ** 2 for one, number in pairs])
+
+
+def square_error(
+    questions: Sequence[Question], said: Sequence[str | None], *, seed: int
+) -> dict[str, Any]:
+    """Return the mean square error of counts, with its interval over videos; none for others."""
+    errors = square_errors(questions, said)
+    if errors is None:
+        return {}
+    around = interval(errors, [question.video_id for question in questions], seed=seed)
+    return {
+        "mean_square_error": float(errors.mean()),
+        "mean_square_error_interval": [around.low, around.high],
     }
 
 
@@ -122,35 +159,3 @@ def confuse(questions: Sequence[Question], chosen: Sequence[str]) -> dict[str, A
     )
     rows = [[pairs[(truth, answer)] for answer in (*names, None)] for truth in names]
     return {"answers": names, "rows": rows}  # the last column counts all other answers
-
-
-def count_baselines(
-    train: Sequence[Question], asked: Sequence[Question], *, seed: int
-) -> dict[str, Any]:
-    """Return the figures of what only counts the training answers."""
-    said = {
-        "majority": baselines.majority(train, asked),
-        "majority_per_word": majority_per_word(train, asked),
-        "majority_per_question": baselines.majority_per_question(train, asked),
-    }
-    groups = [question.video_id for question in asked]
-    truths = [question.answer for question in asked]
-    return {
-        name: share(np.array([a == b for a, b in zip(its, truths, strict=True)]), groups, seed=seed)
-        for name, its in said.items()
-    }
-
-
-def majority_per_word(train: Sequence[Question], asked: Sequence[Question]) -> list[str]:
-    """Answer with the commonest answer to questions that open with the same question word."""
-    by_word: dict[str, list[Question]] = collections.defaultdict(list)
-    for question in train:
-        by_word[_word(question)].append(question)
-    words = {_word(question) for question in asked}
-    said = {word: baselines.majority(by_word.get(word) or train, asked[:1])[0] for word in words}
-    return [said[_word(question)] for question in asked]
-
-
-def _word(question: Question) -> str:
-    plain = dataclasses.replace(question, type=None)
-    return plain.kind if plain.kind in QUESTION_WORDS else "other"

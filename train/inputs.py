@@ -5,6 +5,8 @@ A batch is
     {"features": float[b, n, d], "words": int32[b, l], "answer": int32[b],
      "weight": float32[b], "index": int64[b], "place": int32[b]}
 
+and "choices": int32[b, c, l] for questions with candidates,
+
 with features in the cache's own float16 or float32: they become float32 on the device.
 
 The order of an epoch and what is in each global batch follow from seed and epoch alone
@@ -36,8 +38,8 @@ from train.clips import (
     find_places,
     open_local,
 )
+from train.heads import Head
 from train.order import NO_ROW, Ints, Plan, Stored, plan_epoch
-from train.vocabulary import AnswerVocabulary
 
 if TYPE_CHECKING:
     from features.cache import Cache
@@ -49,20 +51,23 @@ Batch = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class QuestionTable:
-    """Questions as numbers: `words` is padded int32[q, l], `answer` int32[q] with OUTSIDE = -1."""
+    """Questions as numbers: `words` is padded int32[q, l], `answer` int32[q] with OUTSIDE = -1.
+
+    What `answer` counts is the head's to say; `choices` int32[q, c, l] are the words of the
+    candidates where there are any.
+    """
 
     questions: Sequence[Question]
     words: NDArray[np.int32]
     answer: NDArray[np.int32]
+    choices: NDArray[np.int32] | None = None
 
     @classmethod
-    def of(
-        cls, questions: Sequence[Question], vocabulary: AnswerVocabulary, *, text: Any
-    ) -> QuestionTable:
-        """`text` turns string[q] into int[q, l], as `train.model.word_numbers` does."""
+    def of(cls, questions: Sequence[Question], head: Head, *, text: Any) -> QuestionTable:
+        """`text` turns string[q] into int[q, l], as `train.model_text.word_numbers` does."""
         words = np.asarray(text(tf.constant([q.question for q in questions], tf.string)))
-        answer = np.array([vocabulary.number(q.answer) for q in questions], np.int32)
-        return cls(questions, words.astype(np.int32), answer)
+        choices = head.choices(questions, text)
+        return cls(questions, words.astype(np.int32), head.truth(questions), choices)
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -165,7 +170,8 @@ def _assemble(
     for row, clip in enumerate(clips):
         features[row, : len(clip)] = clip
     asked = np.maximum(index, 0)
-    return {
+    choices = {} if table.choices is None else {"choices": table.choices[asked]}
+    return choices | {
         "features": features,
         "words": table.words[asked],
         "answer": table.answer[asked],

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from features import storage
 from features.errors import UsageError
 from features.question_sets_reading import read_accepted
-from features.questions import VOCABULARY_HEADS, Question, join_questions, require_answers
+from features.questions import Question, join_questions, require_answers
 from train.splits import with_file_splits
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def read_files(
     paths: Sequence[str], *, set_name: str | None = None, mapping: str | None = None
 ) -> tuple[list[Question], int, tuple[str, ...]]:
     """Return (questions with answers, how many had none, the SHA-256 of each file)."""
-    accepted = read_accepted(paths, set_name=set_name, mapping=mapping, heads=VOCABULARY_HEADS)
+    accepted = read_accepted(paths, set_name=set_name, mapping=mapping)
     files = [(file.path, file.questions) for file in accepted]
     count = sum(len(questions) for _, questions in files)
     answered = [(path, require_answers(questions, path)) for path, questions in files]
@@ -52,6 +54,19 @@ def read_files(
     return questions, count - len(questions), hashes
 
 
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep Python's garbage collector from walking a million living rows again and again."""
+    ran = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if ran:
+            gc.enable()
+
+
+@_collector_paused()
 def join_cache(
     paths: Sequence[str],
     cache: Cache,

@@ -15,19 +15,27 @@ from features.questions import Question
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """`by_type` maps a question's kind to (judged, correct)."""
+    """`by_type` maps a question's kind to (judged, correct).
+
+    `squares` maps the kinds of counting questions to the sum of the squared errors.
+    """
 
     by_type: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    squares: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, questions: Sequence[Question], answers: Iterable[str | None]) -> Score:
         """Judge `answers`, one for each question; an answer of None is wrong."""
         counts: dict[str, tuple[int, int]] = {}
+        squares: dict[str, float] = {}
         for question, answer in zip(questions, answers, strict=True):
             judged, correct = counts.get(question.kind, (0, 0))
-            right = answer is not None and answer == question.answer
+            right = answer is not None and is_right(question, answer)
             counts[question.kind] = (judged + 1, correct + right)
-        return cls(counts)
+            if question.number is not None and answer is not None:
+                error = (float(answer) - question.number) ** 2
+                squares[question.kind] = squares.get(question.kind, 0.0) + error
+        return cls(counts, squares)
 
     def merge(self, other: Score) -> Score:
         total = collections.Counter({kind: judged for kind, (judged, _) in self.by_type.items()})
@@ -35,7 +43,9 @@ class Score:
         for kind, (judged, correct) in other.by_type.items():
             total[kind] += judged
             right[kind] += correct
-        return Score({kind: (total[kind], right[kind]) for kind in total})
+        kinds = [*self.squares, *(kind for kind in other.squares if kind not in self.squares)]
+        squares = {k: self.squares.get(k, 0.0) + other.squares.get(k, 0.0) for k in kinds}
+        return Score({kind: (total[kind], right[kind]) for kind in total}, squares)
 
     @property
     def judged(self) -> int:
@@ -50,10 +60,20 @@ class Score:
         return self.correct / self.judged if self.judged else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "accuracy": self.accuracy,
-            "by_type": {
-                kind: {"judged": judged, "correct": correct, "accuracy": correct / judged}
-                for kind, (judged, correct) in sorted(self.by_type.items())
-            },
-        }
+        """Return the figures; those of counts have the mean square error too."""
+        whole: dict[str, Any] = {"accuracy": self.accuracy}
+        if self.squares:
+            whole["mean_square_error"] = sum(self.squares.values()) / self.judged
+        kinds = {}
+        for kind, (judged, correct) in sorted(self.by_type.items()):
+            kinds[kind] = {"judged": judged, "correct": correct, "accuracy": correct / judged}
+            if kind in self.squares:
+                kinds[kind]["mean_square_error"] = self.squares[kind] / judged
+        return whole | {"by_type": kinds}
+
+
+def is_right(question: Question, answer: str) -> bool:
+    """Return whether `answer` is the true one; counts are compared as numbers."""
+    if question.number is not None:
+        return float(answer) == question.number
+    return answer == question.answer

@@ -8,6 +8,8 @@ input is a pipe that only the parent holds.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import os
 import re
@@ -22,11 +24,19 @@ from typing import IO
 
 from features.errors import JobError, UsageError
 from train.cluster import local_cluster
+from train.stopping import signals_held
 
 _MOST = 64
 _LOOK_S = 0.1
+_LEAVE_S = 30.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # TensorFlow's C++ side, whose log level does not hold once a cluster is up; what matters we say.
-_CHATTER = re.compile(rb"[IWE]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\]")
+_CHATTER = re.compile(
+    rb"[IWE]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\]"
+    # The further lines of such a message.
+    rb"|\s*$|/job:worker|RPC: /tensorflow|The tasks have crashed|The error could be from"
+    rb"|Additional GRPC error|:UNKNOWN:"
+)
 _ROOT = str(Path(__file__).resolve().parent.parent)
 
 
@@ -48,7 +58,9 @@ def run_local_workers(args: argparse.Namespace, count: int) -> int:
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for index in range(count):
-            worker = _start(fields, local_cluster(ports, index).config, chief=index == 0)
+            config = local_cluster(ports, index).config
+            with signals_held():  # in the worker too, until it listens for them
+                worker = _start(fields, config, chief=index == 0)
             workers.append(worker)
             thread = threading.Thread(target=_join_log, args=(worker.stderr, f"worker {index}"))
             thread.start()
@@ -97,12 +109,21 @@ def _join_log(stream: IO[bytes] | None, name: str) -> None:
 
 
 def _look_after(workers: list[subprocess.Popen[bytes]], stopped: list[int]) -> int:
-    """Wait for all; raises JobError as soon as one dies while others are at work."""
+    """Wait for all; raises JobError as soon as one dies while others are at work.
+
+    Once they were asked to stop all leave at the same step, so the first is waited for, and the
+    others only for a while.
+    """
+    first_ended = None
     while True:
         ended = [worker.poll() for worker in workers]
         failed = [(number, status) for number, status in enumerate(ended) if status]
         if stopped and None not in ended:
             return 128 + stopped[0]
+        if stopped and any(status is not None for status in ended):
+            first_ended = first_ended or time.monotonic()
+            if time.monotonic() - first_ended > _LEAVE_S:
+                return 128 + stopped[0]
         if failed and not stopped:
             number, status = failed[0]
             if status > 128:  # it got a signal of its own, saved, and the others did as well
@@ -120,13 +141,20 @@ def _look_after(workers: list[subprocess.Popen[bytes]], stopped: list[int]) -> i
 
 
 def _wait_for_rest(workers: list[subprocess.Popen[bytes]], status: int) -> int:
+    end = time.monotonic() + _LEAVE_S
     for worker in workers:
-        worker.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # then the caller kills it
+            worker.wait(max(end - time.monotonic(), 0))
     return status
 
 
 def _end_with_parent() -> None:
-    """End this process when the parent's end of standard input is closed."""
+    """End this process when the parent's end of standard input is closed.
+
+    Linux is asked to do so as well: this thread waits where TensorFlow holds Python's lock.
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     while os.read(0, 1):  # not sys.stdin, whose lock would be held when Python ends
         continue
     os._exit(1)
@@ -135,8 +163,10 @@ def _end_with_parent() -> None:
 def main() -> int:
     """Be one worker: the options are JSON in the first argument."""
     from features.errors import FramebankError
+    from features.quiet import quiet_google
     from train import train_command
 
+    quiet_google()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     args = argparse.Namespace(**json.loads(sys.argv[1]))
     try:

@@ -26,6 +26,7 @@ from features.errors import JobError
 from train.callbacks import BestEpoch, HistoryRows, PlateauRate, ProgressLine
 from train.checkpoint import RunCheckpoints
 from train.config import TrainConfig
+from train.heads import COUNT, OPEN_HEAD, Head
 from train.inputs import Batch, Features, QuestionTable, steps_per_epoch
 from train.optimizer import make_optimizer
 from train.predicting import Judge, Predictions, network_inputs
@@ -42,6 +43,7 @@ class FitData:
     features: Features
     train: QuestionTable
     val: QuestionTable
+    head: Head = OPEN_HEAD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,7 @@ class _Run:
             network.compile(optimizer=self.optimizer)  # callbacks look for it there
         # Of the epoch so far, over all replicas: loss, right answers, rows.
         self.sums = tf.Variable(tf.zeros(3, tf.float64), trainable=False)
-        self.best = BestEpoch(patience=config.patience)
+        self.best = BestEpoch(patience=config.patience, by_loss=data.head.kind == COUNT)
         self.plateau = PlateauRate(config)
         self.history = HistoryRows(label)
         self.on_judged: Callable[[int, Predictions], None] | None = None
@@ -112,7 +114,9 @@ class _Run:
         self._saved = time.monotonic()
         self._ahead: Prefetched[list[Batch]] | None = None  # the next epoch's batches
         self._train_step = self._make_train_step()
-        self._judge = Judge(network, data.features, batch_size=config.batch_size, workers=workers)
+        self._judge = Judge(
+            network, data.features, batch_size=config.batch_size, head=data.head, workers=workers
+        )
 
     def restore(self) -> None:
         restored = self.checkpoints.restore()
@@ -245,18 +249,19 @@ class _Run:
         }
 
     def _make_train_step(self) -> Any:
-        size, seed = self.config.batch_size, self.config.seed
+        size, seed, head = self.config.batch_size, self.config.seed, self.data.head
+        smoothing = self.config.label_smoothing
 
         def replica_step(batch: Batch, step: tf.Tensor, asked: tf.Tensor) -> tf.Tensor:
-            with noise_of(Rows(seed, step, batch["place"], size)), tf.GradientTape() as tape:
-                answers = self.network(network_inputs(batch), training=True)
-                losses = self._losses(batch["answer"], answers)
+            rows = head.rows(Rows(seed, step, batch["place"], size), batch)
+            with noise_of(rows), tf.GradientTape() as tape:
+                answers = head.outputs(self.network, network_inputs(batch), training=True)
+                losses = head.losses(batch["answer"], answers, smoothing=smoothing)
                 loss = tf.reduce_sum(losses * batch["weight"])
             gradients = tape.gradient(loss, self.network.trainable_variables)
             self.optimizer.apply(gradients, self.network.trainable_variables)
             real = tf.cast(batch["index"] >= 0, tf.float32)
-            chosen = tf.argmax(answers, axis=1, output_type=tf.int32)
-            hits = tf.cast(chosen == batch["answer"], tf.float32)
+            hits = tf.cast(head.hits(batch["answer"], answers), tf.float32)
             sums = [tf.reduce_sum(value * real) for value in (losses, hits, tf.ones_like(real))]
             return tf.stack([*sums, loss, asked])
 
@@ -270,9 +275,3 @@ class _Run:
             return total[3], total[4]
 
         return train_step
-
-    def _losses(self, truth: tf.Tensor, answers: tf.Tensor) -> tf.Tensor:
-        wanted = tf.one_hot(truth, answers.shape[1])
-        return keras.losses.categorical_crossentropy(
-            wanted, answers, label_smoothing=self.config.label_smoothing
-        )

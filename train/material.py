@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
+from features.words import cut_questions
 from train.clips import ShardFiles
 from train.config import ModelConfig, TrainConfig
+from train.embeddings import WordVectors, find_vectors
+from train.heads import COUNT, OPEN, Head
 from train.inputs import Features, QuestionTable, cached_features
 from train.joining import JoinedQuestions
-from train.model import text_layer, word_numbers
+from train.model_text import text_layer, without_spaces, word_numbers
 from train.order import plan_epoch
 from train.splits import SPLITS, Splits, assign_splits
 from train.standardise import FrameStatistics, frame_statistics
 from train.stopping import StopRequest
-from train.vocabulary import OUTSIDE, AnswerVocabulary
+from train.vocabulary import OUTSIDE
 from train.workers import Workers
 
 if TYPE_CHECKING:
@@ -34,12 +37,13 @@ class Material:
     """All that the fits share."""
 
     splits: Splits
-    vocabulary: AnswerVocabulary
+    head: Head
     text: keras.layers.TextVectorization
     statistics: FrameStatistics
     features: Features
     tables: dict[str, QuestionTable]
     learnt: QuestionTable  # the training rows whose answer is in the vocabulary
+    vectors: WordVectors | None = None
 
 
 def gather(
@@ -52,18 +56,34 @@ def gather(
     workers: Workers,
     stop: StopRequest,
     say: Callable[[str], None],
+    language: str | None = None,
+    embeddings: str | None = None,
 ) -> Material:
-    """Put together what is trained on; raises FramebankError, TrainingStopped."""
-    splits = assign_splits(joined.questions, seed=config.seed)
+    """Put together what is trained on; raises FramebankError, TrainingStopped.
+
+    `embeddings` is a file of word vectors, `language` one of features.words.
+    """
+    splits = assign_splits(joined.questions, seed=config.seed, val_share=config.val_share)
     for remark in splits.remarks:
         say(remark)
-    vocabulary = AnswerVocabulary.of(splits.train, size=model.answers)
+    head = Head.of(splits.train, size=model.answers)
+    vocabulary = head.vocabulary
     if len(vocabulary) == 1:
         say(
             f"NOTE: all training questions have one answer, {vocabulary.answers[0]!r}: "
             "the model can say nothing else"
         )
-    text = text_layer([q.question for q in splits.train], max_words=model.words)
+    read = [text for q in splits.train for text in (q.question, *q.choices)]
+    if language is None and without_spaces([q.question for q in splits.train]):
+        say(
+            "NOTE: the questions are written without spaces and are read letter by letter; "
+            "--language zh, ja or ko would cut them into words"
+        )
+    text = text_layer(read, max_words=model.words, language=language)
+
+    def numbers(asked: Any) -> Any:
+        return word_numbers(text, cut_questions(asked.numpy().tolist(), language))
+
     features = cached_features(
         cache,
         joined.frames,
@@ -73,19 +93,34 @@ def gather(
         shuffle_bytes=config.shuffle_bytes,
     )
     parts = {name: splits.of(name) for name in SPLITS}
-    known = [q for q in splits.train if vocabulary.number(q.answer) != OUTSIDE]
+    known = [
+        question
+        for question, number in zip(splits.train, head.truth(splits.train).tolist(), strict=True)
+        if number != OUTSIDE
+    ]
     tables = {
-        name: QuestionTable.of(questions, vocabulary, text=lambda asked: word_numbers(text, asked))
+        name: QuestionTable.of(questions, head, text=numbers)
         for name, questions in (parts | {"learnt": known}).items()
         if questions
     }
     learnt = tables.pop("learnt")
+    vectors = None
+    if embeddings is not None:
+        words = [str(word) for word in text.get_vocabulary()]
+        counted = np.bincount(tables["train"].words.ravel(), minlength=len(words))
+        vectors = find_vectors(embeddings, words, asked=counted, say=say)
     statistics = sample_statistics(features, {q.video_id for q in splits.train}, workers, stop)
     say(
         f"{len(learnt)} questions to learn from, {len(parts['val'])} to choose the epoch by, "
-        f"{len(parts['test'])} to judge; {len(vocabulary)} answers, {len(joined.frames)} videos"
+        f"{len(parts['test'])} to judge; {_describe(head)}, {len(joined.frames)} videos"
     )
-    return Material(splits, vocabulary, text, statistics, features, tables, learnt)
+    return Material(splits, head, text, statistics, features, tables, learnt, vectors)
+
+
+def _describe(head: Head) -> str:
+    if head.kind == COUNT:
+        return f"counts from {head.low} to {head.high}"
+    return f"{len(head.vocabulary)} answers" if head.kind == OPEN else "answers to choose from"
 
 
 def sample_statistics(

@@ -1,7 +1,8 @@
 """The model: a reader of frames ‖ embedding and LSTM over words → dense → softmax.
 
 What reads the frames is the model's kind: an LSTM (the seed's model, and the default), attention, a
-transformer, a bidirectional GRU or their mean, each in a file `model_<kind>.py`.
+transformer, a bidirectional GRU, an LSTM beside a direct path, or their mean, each in a file
+`model_<kind>.py`; what reads the question is `model_text.py`, what answers `model_heads.py`.
 
 `build_network` makes what is trained (features and word numbers in); `export` wraps it with the
 text layer into what is saved: one `.keras` file of Keras' own layers, loadable in safe mode, that
@@ -11,43 +12,65 @@ changes an answer, and masks are right-padded with at least one step, as cuDNN's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from train import model_attention, model_bigru, model_lstm, model_mean, model_transformer
+from train import (
+    model_attention,
+    model_bigru,
+    model_heads,
+    model_lstm,
+    model_mean,
+    model_transformer,
+    model_wide,
+)
 from train.config import ModelConfig
+from train.heads import CHOICE, COUNT, OPEN_HEAD, Head
 from train.model_frames import Frames, make_frames
+from train.model_text import read_question, word_numbers
 from train.standardise import FrameStatistics
 
 if TYPE_CHECKING:
     import keras
 
-# Word numbers: 0 pads, 1 is an unknown word and also opens every question, so that a question
-# without a single known or unknown word still has one step.
-START_WORD = 1
 # (frames, question float[b, q], config) → float[b, v], by kind; question_only has none.
 _READERS: Mapping[str, Callable[[Frames, Any, ModelConfig], Any]] = {
     "lstm": model_lstm.read_frames,
     "attention": model_attention.read_frames,
     "transformer": model_transformer.read_frames,
     "bigru": model_bigru.read_frames,
+    "wide": model_wide.read_frames,
     "mean": model_mean.read_frames,
     "order_blind": model_mean.read_frames,
 }
 
 
 def build_network(
-    config: ModelConfig, statistics: FrameStatistics, *, words: int, answers: int
+    config: ModelConfig,
+    statistics: FrameStatistics,
+    *,
+    words: int,
+    answers: int = 0,
+    head: Head = OPEN_HEAD,
 ) -> keras.Model:
     """Return {"features": float32[b, n, d], "words": int32[b, l]} → probabilities float32[b, a].
 
-    `words` is the size of the text layer's vocabulary with its two special entries.
+    `words` is the size of the text layer's vocabulary with its two special entries. With another
+    head than open the output is float32[b, 1]: a number, or the score of the candidate whose words
+    are the further input "choice" int32[b, l].
     """
     import keras
 
     features = keras.Input((None, len(statistics.mean)), name="features", dtype="float32")
-    word_ids = keras.Input((None,), name="words", dtype="int32")
-    joined = question = _question_branch(word_ids, config, words)
+    texts = ("words", "choice") if head.kind == CHOICE else ("words",)
+    inputs = {name: keras.Input((None,), name=name, dtype="int32") for name in texts}
+    inputs["features"] = features
+    if head.kind == CHOICE:  # one reader for both texts
+        ids = keras.Input((None,), dtype="int32")
+        reader = keras.Model(ids, read_question(ids, config, words), name="reader")
+        joined = question = reader(inputs["words"])
+    else:
+        joined = question = read_question(inputs["words"], config, words)
     if config.kind in _READERS:
         frames = make_frames(features, config, statistics)
         video = _READERS[config.kind](frames, question, config)
@@ -55,50 +78,28 @@ def build_network(
     joined = keras.layers.Dropout(config.dropout)(joined)
     hidden = keras.layers.Dense(config.dense_units, activation="relu", name="hidden")(joined)
     hidden = keras.layers.Dropout(config.dropout)(hidden)
-    scores = keras.layers.Dense(answers, activation="softmax", name="answers", dtype="float32")
-    inputs = {"features": features, "words": word_ids}
-    return keras.Model(inputs, scores(hidden), name=config.kind)
-
-
-def _question_branch(word_ids: Any, config: ModelConfig, words: int) -> Any:
-    from keras import layers, ops
-
-    mask = ops.not_equal(word_ids, 0)
-    embedded = layers.Embedding(words, config.word_size, name="embedding")(word_ids)
-    embedded = layers.SpatialDropout1D(config.dropout / 2)(embedded)
-    return layers.LSTM(config.question_units, name="question")(embedded, mask=mask)
-
-
-def text_layer(questions: Sequence[str], *, max_words: int) -> keras.layers.TextVectorization:
-    """Return the layer string[b] → int64[b, l] with the commonest words of `questions`.
-
-    Lower case and punctuation are Keras' own, every script is kept. Questions written without
-    spaces (Chinese, Japanese, Thai) are cut into characters.
-    """
-    import keras
-
-    single = sum(len(question.split()) == 1 for question in questions)
-    split = "character" if 2 * single > len(questions) else "whitespace"
-    layer = keras.layers.TextVectorization(
-        max_tokens=max_words + 2, standardize="lower_and_strip_punctuation", split=split
-    )
-    layer.adapt(sorted(questions))
-    return layer
-
-
-def word_numbers(text: keras.layers.TextVectorization, questions: Any) -> Any:
-    """Return int[b, l + 1]: START_WORD, then the questions' word numbers, padded with 0."""
-    from keras import ops
-
-    return ops.pad(text(questions), [[0, 0], [1, 0]], constant_values=START_WORD)
+    if config.kind == "wide":
+        hidden = keras.layers.Concatenate()([hidden, model_wide.direct_path(frames, question)])
+    if head.kind == CHOICE:
+        output = model_heads.score_choice(hidden, reader(inputs["choice"]), config)
+    elif head.kind == COUNT:
+        output = model_heads.say_number(hidden, head)
+    else:
+        output = model_heads.answer_open(hidden, answers or len(head.vocabulary))
+    return keras.Model(inputs, output, name=config.kind)
 
 
 def export(network: keras.Model, text: keras.layers.TextVectorization) -> keras.Model:
-    """Return {"features": float32[b, n, d], "question": string[b]} → float32[b, a], to be saved."""
+    """Return the network with {"features", "question": string[b]} for inputs, to be saved.
+
+    One that scores candidates has the input "choice": string[b] too.
+    """
     import keras
 
     features = keras.Input(network.input["features"].shape[1:], name="features", dtype="float32")
-    question = keras.Input((), name="question", dtype="string")
-    words = keras.ops.cast(word_numbers(text, question), "int32")
-    inputs = {"features": features, "question": question}
-    return keras.Model(inputs, network({"features": features, "words": words}), name="framebank")
+    asked = {"question": "words"} | ({"choice": "choice"} if "choice" in network.input else {})
+    inputs, numbers = {"features": features}, {}
+    for name, number in asked.items():
+        inputs[name] = keras.Input((), name=name, dtype="string")
+        numbers[number] = keras.ops.cast(word_numbers(text, inputs[name]), "int32")
+    return keras.Model(inputs, network({"features": features} | numbers), name="framebank")

@@ -1,6 +1,6 @@
 """The folder of a model: what is in it, when it counts as finished, and who may write there.
 
-    model.keras  vocabulary.json  metrics.json  history.jsonl  lineage.json (written last)
+    model.keras  vocabulary.json  metrics.json  history.jsonl  judged.jsonl  lineage.json (last)
 
 While a run is under way `run.json` says what it is made from, and `checkpoints/` where it is. Only
 a run of the same making goes on from those.
@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from features import storage
 from features.errors import JobError, UsageError
+from train.judged_answers import JUDGED_FILE
 
 if TYPE_CHECKING:
     import keras
 
-MODEL_FILES = ("model.keras", "vocabulary.json", "metrics.json", "history.jsonl")
+MODEL_FILES = ("model.keras", "vocabulary.json", "metrics.json", "history.jsonl", JUDGED_FILE)
 MARK = "lineage.json"
 _RUN = "run.json"
 _CHECKPOINTS = "checkpoints"

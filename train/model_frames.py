@@ -38,7 +38,8 @@ def make_frames(features: Any, config: ModelConfig, statistics: FrameStatistics)
     # movement.
     frames = layers.SpatialDropout1D(config.frame_dropout)(frames)
     gain = _gain(len(statistics.mean))
-    frames, project = ops.multiply(frames, gain), _projection(config, gain)
+    frames = ops.multiply(frames, gain)
+    project = projection(config.projection, len(statistics.mean), name="project")
     return Frames(frames, project(frames), mask, project)
 
 
@@ -51,11 +52,10 @@ def _gain(width: int) -> float:
     return float(min(1.0, (8 / width) ** 0.5))
 
 
-def _projection(config: ModelConfig, gain: float) -> Any:
-    """Return the dense layer whose units start with a deviation of 1 in spite of `gain`."""
+def projection(units: int, width: int, *, name: str) -> Any:
+    """Return the dense layer over `width` features whose units start with a deviation of 1 though
+    the features were multiplied with a gain."""
     import keras
 
-    start = keras.initializers.VarianceScaling(1 / gain**2)
-    return keras.layers.Dense(
-        config.projection, activation="tanh", kernel_initializer=start, name="project"
-    )
+    start = keras.initializers.VarianceScaling(1 / _gain(width) ** 2)
+    return keras.layers.Dense(units, activation="tanh", kernel_initializer=start, name=name)

@@ -14,7 +14,7 @@ import argparse
 import json
 from typing import Any
 
-from features.errors import JobError, UsageError
+from features.errors import CacheError, JobError, UsageError
 
 CURRENT = "current"
 _ACTIONS = {
@@ -58,6 +58,8 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
 def _move(registry: Any, version: str | None) -> None:
     """Make `version` the one in use, or without one the version that was in use before."""
+    from train.registry import ROLLED_BACK
+
     registry.finish_interrupted()
     current = registry.current()
     event, reason = "promoted", "by hand"
@@ -65,7 +67,7 @@ def _move(registry: Any, version: str | None) -> None:
         if not current.before:
             got = f"{current.version or 'no version'} in use"
             raise UsageError("no version was in use before", got=got)
-        event, reason = "rolled back", f"by hand, from {current.version}"
+        event, reason = ROLLED_BACK, f"by hand, from {current.version}"
         version = current.before[-1]
     _check_loadable(registry, version)
     if current.version == version:
@@ -81,29 +83,43 @@ def _move(registry: Any, version: str | None) -> None:
 def _check_loadable(registry: Any, version: str) -> None:
     """Raise UsageError where the version is not there whole."""
     from features.trained_model import read_lineage
-    from train.registry import VERDICT
 
-    registry.read_json(version, VERDICT)
+    registry.verdict(version)
     read_lineage(registry.folder(version))
 
 
 def _row(registry: Any, version: str) -> dict[str, Any]:
-    from train.registry import VERDICT
-
     current = registry.current()
     found = current.version if version == CURRENT else version
     if found is None:
         todo = "run `framebank retrain`, or name a VERSION"
         raise UsageError(f"no model is in use in {registry.path}", todo=todo)
     events = [row for row in registry.history() if row.get("version") == found]
-    verdict = registry.read_json(found, VERDICT)
+    verdict = registry.verdict(found)
     return {
         "version": found,
         "in_use": found == current.version,
         "path": registry.folder(found),
+        "made_from": _lineage(registry, found),
         "figures": verdict["figures"],
         "reason": verdict["reason"],
         "events": [{name: row[name] for name in ("time", "event", "reason")} for row in events],
+    }
+
+
+def _lineage(registry: Any, version: str) -> dict[str, Any]:
+    """Return what a version was made from, as far as its lineage tells."""
+    fields = registry.read_json(version, "lineage.json")
+    making = fields.get("making", {})
+    return {
+        "cache": fields.get("cache"),
+        "fingerprint": fields.get("fingerprint"),
+        "runs": fields.get("runs"),
+        "questions": fields.get("questions"),
+        "questions_sha256": fields.get("questions_sha256"),
+        "warm_start": making.get("warm_start"),
+        "seed": fields.get("seed"),
+        "framebank": fields.get("versions", {}).get("framebank"),
     }
 
 
@@ -111,7 +127,14 @@ def _rows(registry: Any) -> list[dict[str, Any]]:
     current = registry.current()
     last = {row.get("version"): row for row in registry.history()}
     rows = []
-    for version in registry.versions():
+    versions = registry.versions()
+    if current.version is not None and current.version not in versions:
+        raise CacheError(
+            f"{current.version}, which is in use in {registry.path}, is not there whole",
+            got=f"{len(versions)} other versions: {', '.join(versions[-5:]) or 'none'}",
+            todo="restore its folder, or `framebank models promote` another one",
+        )
+    for version in versions:
         event = last.get(version, {})
         if version == current.version:
             event = {"event": current.event, "time": current.time, "reason": current.reason}
@@ -130,10 +153,10 @@ def _rows(registry: Any) -> list[dict[str, Any]]:
 def _table(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "no version yet"
-    lines = [f"  {'version':24}{'':13}{'since':27}why"]
+    lines = [f"  {'version':24}{'':16}{'since':27}why"]
     for row in rows:
         mark = "*" if row["in_use"] else " "
-        lines.append(f"{mark} {row['version']:24}{row['event']:13}{row['time']:27}{row['reason']}")
+        lines.append(f"{mark} {row['version']:24}{row['event']:16}{row['time']:27}{row['reason']}")
     lines.append("* is in use" if any(row["in_use"] for row in rows) else "none is in use")
     return "\n".join(lines)
 
@@ -141,6 +164,22 @@ def _table(rows: list[dict[str, Any]]) -> str:
 def _sheet(row: dict[str, Any]) -> str:
     lines = [f"{row['version']} {'(in use)' if row['in_use'] else ''}".rstrip()]
     lines += [f"  path:      {row['path']}", f"  judged:    {row['reason']}"]
-    lines += [f"  {name}: {value}" for name, value in row["figures"].items()]
+    lines += [f"  {name}: {_figure(value)}" for name, value in row["figures"].items()]
+    lines += ["  made from"]
+    lines += [f"    {name}: {_listed(value)}" for name, value in row["made_from"].items()]
     lines += [f"  {one['time']}  {one['event']}: {one['reason']}" for one in row["events"]]
     return "\n".join(lines)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(map(_figure, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _listed(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value[-3:])) + (f" and {len(value) - 3} more" * (len(value) > 3))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items())
+    return "none" if value is None else str(value)

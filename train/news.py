@@ -1,5 +1,11 @@
 """Is there anything to retrain on? What a model was made from, and what is there now.
 
+News is: a video that the questions are about came, went, or has other features; other bytes of a
+question file or the mapping; another value of start, format, or a key of held, promote, model or
+train. Measured against every version of the registry, also one that was kept aside or rolled back
+from: what was judged once is not trained again every night. Another version of Framebank or of its
+libraries is no news.
+
 Looked at in two steps. The names of the cache's catalogs and the hashes of the question files are
 known at once; equal ones mean that nothing is new. Else the questions are joined with the cache,
 and the same features of the same videos are nothing new either: an extraction that ran every night
@@ -14,7 +20,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from features import catalog, layout, storage
-from features.errors import UsageError
+from features.errors import CacheError, UsageError
 from train.retrain_config import RetrainConfig
 
 if TYPE_CHECKING:
@@ -39,8 +45,14 @@ class Basis:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Basis:
-        return cls(**fields | {"questions": tuple(fields["questions"])})
+    def from_json(cls, fields: dict[str, Any], *, path: str = BASIS) -> Basis:
+        """Raises CacheError naming `path`."""
+        try:
+            found = cls(**fields | {"questions": tuple(fields["questions"])})
+            dict(found.catalogs)
+        except (KeyError, TypeError, ValueError) as err:
+            raise CacheError(f"{path} is damaged", got=err, todo="restore it from a copy") from err
+        return found
 
     def looks_like(self, other: Basis) -> bool:
         """Return whether both are of the same files."""

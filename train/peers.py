@@ -1,7 +1,8 @@
 """Watches the other workers of a run, so that none waits for one that is dead.
 
-Each worker's TensorFlow listens at the address that the cluster names. A thread connects to the
-others' every second; one that was there and refuses, or does not answer, again and again is gone.
+Each worker's TensorFlow listens at the address that the cluster names. A thread greets the others'
+every second; one that was there and refuses, or does not answer, again and again is gone. It must
+answer, as of a process that hangs or was stopped the kernel still takes connections.
 Then this process says so in one line and ends: collectives that wait for a dead worker cannot be
 called back, and a checkpoint is never older than --checkpoint-every-s. It stays for a few seconds
 first, so that the other survivors find the same one gone and not this one.
@@ -9,6 +10,7 @@ first, so that the other survivors find the same one gone and not this one.
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import socket
 import sys
@@ -20,10 +22,14 @@ from train.cluster import Cluster
 
 EXIT_STATUS = 1
 _EVERY_S = 1.0
-_CONNECT_S = 5.0
+_ANSWER_S = 10.0
 _MISSES = 3
 _LINGER_S = 6.0
-_BLAME_S = 20.0
+_BLAME_S = 45.0  # longer than a worker that does not answer takes to be found
+_AT_ONCE = 32
+# HTTP/2 as gRPC speaks it: the client's preface and empty settings (RFC 9113, 3.4). A server that
+# lives answers with its own.
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
 
 class PeerWatch:
@@ -31,7 +37,7 @@ class PeerWatch:
 
     def __init__(self, cluster: Cluster) -> None:
         self._peers = {
-            name: _address(host)
+            name: address_of(host)
             for number, (name, host) in enumerate(cluster.members)
             if number != cluster.index
         }
@@ -57,12 +63,15 @@ class PeerWatch:
             time.sleep(_EVERY_S)  # the watching thread ends the process
 
     def _work(self) -> None:
-        while not self._stopped.wait(_EVERY_S):
-            for name, address in self._peers.items():
-                self._misses[name] = 0 if reachable(address) else self._misses[name] + 1
-            gone = [name for name, misses in self._misses.items() if misses >= _MISSES]
-            if gone and not self._stopped.is_set():
-                self._end(gone)
+        # Several at once, or a machine with many that hang would take many times as long.
+        with concurrent.futures.ThreadPoolExecutor(min(len(self._peers), _AT_ONCE)) as pool:
+            while not self._stopped.wait(_EVERY_S):
+                there = pool.map(answers, self._peers.values())
+                for name, alive in zip(self._peers, there, strict=True):
+                    self._misses[name] = 0 if alive else self._misses[name] + 1
+                gone = [name for name, misses in self._misses.items() if misses >= _MISSES]
+                if gone and not self._stopped.is_set():
+                    self._end(gone)
 
     def _end(self, gone: list[str]) -> NoReturn:
         names = " and ".join(f"{name} ({':'.join(map(str, self._peers[name]))})" for name in gone)
@@ -74,13 +83,14 @@ class PeerWatch:
         os._exit(EXIT_STATUS)  # threads of TensorFlow hang in the collective
 
 
-def reachable(address: tuple[str, int]) -> bool:
-    """Return whether something listens there."""
+def answers(address: tuple[str, int]) -> bool:
+    """Return whether a gRPC server lives there."""
     try:
-        socket.create_connection(address, timeout=_CONNECT_S).close()
+        with socket.create_connection(address, timeout=_ANSWER_S) as connection:
+            connection.sendall(_GREETING)
+            return bool(connection.recv(1))
     except OSError:
         return False
-    return True
 
 
 def say_and_flush(line: str) -> None:
@@ -88,6 +98,7 @@ def say_and_flush(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _address(host: str) -> tuple[str, int]:
+def address_of(host: str) -> tuple[str, int]:
+    """Return (name, port) of "name:port"."""
     name, _, port = host.rpartition(":")
     return name.strip("[]"), int(port)

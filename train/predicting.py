@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from train.heads import COUNT, OPEN_HEAD, Head
 from train.inputs import Batch, Features, QuestionTable
 from train.prefetch import Prefetched
 from train.vocabulary import OUTSIDE
@@ -19,8 +20,11 @@ _TINY = 1e-7
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """`chosen` int64[q] is the most probable output of each question; `loss` is over answers that
-    are in the vocabulary, `accuracy` over all: an answer outside it is a wrong one."""
+    """`chosen` int64[q] is the answer to each question, as the head numbers them.
+
+    `loss` is over answers that the head can give, `accuracy` over all: another answer is a wrong
+    one. For counts `loss` is the mean square error of what is answered.
+    """
 
     chosen: NDArray[np.int64]
     loss: float
@@ -36,14 +40,15 @@ class Judge:
         features: Features,
         *,
         batch_size: int,
+        head: Head = OPEN_HEAD,
         workers: Workers | None = None,
     ) -> None:
         self._features, self._batch_size = features, batch_size
-        self._workers = workers or Workers()
+        self._workers, self._head = workers or Workers(), head
 
         @tf.function(reduce_retracing=True)
-        def answer(inputs: Batch) -> tf.Tensor:
-            return network(inputs, training=False)
+        def answer(batch: Batch) -> tf.Tensor:
+            return head.outputs(network, batch, training=False)
 
         self._answer = answer
 
@@ -61,9 +66,13 @@ class Judge:
                 if not real.any():
                     continue
                 index = batch["index"].numpy()[real]
-                probabilities = self._answer(network_inputs(batch)).numpy()[real]
-                said[0, index] = probabilities.argmax(axis=1)
-                truth = probabilities[np.arange(len(index)), np.maximum(table.answer[index], 0)]
+                outputs = self._answer(network_inputs(batch)).numpy()[real]
+                asked = [table.questions[place] for place in index.tolist()]
+                said[0, index] = self._head.chosen(outputs, asked)
+                if self._head.kind == COUNT:
+                    said[1, index] = np.square(said[0, index] - table.answer[index])
+                    continue
+                truth = outputs[np.arange(len(index)), np.maximum(table.answer[index], 0)]
                 said[1, index] = -np.log(np.maximum(truth, _TINY))
         said = self._workers.sum(said)
         chosen, known = said[0].astype(np.int64), table.answer != OUTSIDE
@@ -73,4 +82,5 @@ class Judge:
 
 
 def network_inputs(batch: Batch) -> Batch:
-    return {"features": tf.cast(batch["features"], tf.float32), "words": batch["words"]}
+    """Return of a batch what a network, or a head, looks at."""
+    return {name: batch[name] for name in ("features", "words", "choices") if name in batch}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from features import storage
-from train.registry import VERDICT, Registry
+from train.registry import VERDICT, Registry, new_version
 
 _MAKER = "maker.json"
 _GONE_AFTER_S = 24 * 3600.0
@@ -31,6 +31,14 @@ def publish(registry: Registry, version: str, folder: Path, verdict: Mapping[str
         if path.is_file() and not path.name.startswith("."):
             storage.write_atomic(storage.join(target, path.name), _chunks(path))
     write_json(storage.join(target, VERDICT), verdict)
+
+
+def check_writable(registry: Registry) -> None:
+    """Raise FramebankError if nothing can be written: better before a training than after it."""
+    path = storage.join(registry.folder(new_version()), _MAKER)
+    write_json(path, this_process())
+    storage.delete(path)
+    _remove_folder(path.rpartition("/")[0])
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -24,6 +24,7 @@ from features import pointer, storage
 from features.errors import CacheError, UsageError
 
 VERDICT = "verdict.json"
+ROLLED_BACK = "rolled back to"  # the event by which a version came into use again
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _REMEMBERED = 100  # versions to roll back to
 
@@ -90,14 +91,18 @@ class Registry:
         try:
             fields = json.loads(data)
             found = Current(**fields, generation=generation)
-            return dataclasses.replace(found, before=tuple(found.before))
+            found = dataclasses.replace(found, before=tuple(found.before))
+            for version in (found.version, *found.before):
+                if not _VERSION.fullmatch(version or "x"):
+                    raise ValueError(f"{version!r} is not the name of a version")
+            return dataclasses.replace(found, number=int(found.number))
         except (ValueError, TypeError) as err:
             raise _damaged(path, err) from err
 
     def move(self, seen: Current, version: str, *, event: str, reason: str) -> bool:
         """Make `version` the one in use, if that is still as `seen`; return whether it was done."""
         before = seen.before
-        if event == "rolled back":
+        if event == ROLLED_BACK:
             before = before[:-1]
         elif seen.version is not None:
             before = (*before, seen.version)[-_REMEMBERED:]
@@ -146,6 +151,16 @@ class Registry:
         except (ValueError, TypeError) as err:
             raise _damaged(path, err) from err
 
+    def verdict(self, version: str) -> dict[str, Any]:
+        """Return what was judged of a whole version; raises UsageError, CacheError."""
+        fields = self.read_json(version, VERDICT)
+        kinds = {"better": bool, "reason": str, "against_number": int, "figures": dict}
+        wrong = [name for name, kind in kinds.items() if not isinstance(fields.get(name), kind)]
+        if wrong:
+            path = storage.join(self.folder(version), VERDICT)
+            raise _damaged(path, f"no fitting {', '.join(wrong)}")
+        return fields
+
     # History
 
     def history(self) -> list[dict[str, Any]]:
@@ -155,39 +170,36 @@ class Registry:
     def _read_history(self) -> tuple[list[dict[str, Any]], bytes, str]:
         path = storage.join(self.path, "history.jsonl")
         data, generation = pointer.read_with_generation(path)
-        try:
-            rows = [dict(json.loads(line)) for line in (data or b"").splitlines()]
-        except (ValueError, TypeError) as err:
-            raise _damaged(path, err) from err
+        rows = []
+        for number, line in enumerate((data or b"").splitlines(), start=1):
+            try:
+                rows.append(dict(json.loads(line)))
+            except (ValueError, TypeError) as err:
+                todo = "take that line out, or restore the file: it only tells what happened"
+                raise CacheError(f"line {number} of {path} is damaged", got=err, todo=todo) from err
         return rows, data or b"", generation
 
-    def record(self, event: Mapping[str, Any]) -> None:
+    def _record(self, event_id: str, event: str, version: str, reason: str, time: str) -> None:
         """Append an event, once: one whose "id" is there already is left out."""
-        line = json.dumps(dict(event), ensure_ascii=False).encode() + b"\n"
+        fields = {"id": event_id, "event": event, "version": version, "reason": reason}
+        line = json.dumps(fields | {"time": time}, ensure_ascii=False).encode() + b"\n"
         while True:
             rows, data, generation = self._read_history()
-            if any(row.get("id") == event["id"] for row in rows):
+            if any(row.get("id") == event_id for row in rows):
                 return
             path = storage.join(self.path, "history.jsonl")
             if pointer.replace_if(path, data + line, generation=generation):
                 return
 
     def _record_move(self, moved: Current) -> None:
-        self.record(
-            {
-                "id": f"move {moved.number}",
-                "event": moved.event,
-                "version": moved.version,
-                "reason": moved.reason,
-                "time": moved.time,
-            }
-        )
+        version = moved.version or ""
+        self._record(f"move {moved.number}", moved.event, version, moved.reason, moved.time)
 
     # What verdicts say
 
     def settle(self, version: str) -> Outcome:
         """Do with a whole version what its verdict says, unless it was done before."""
-        verdict = self.read_json(version, VERDICT)
+        verdict = self.verdict(version)
         current = self.current()
         if current.version == version:
             self._record_move(current)
@@ -201,18 +213,10 @@ class Registry:
             if current.version == version:  # another process has settled it just now
                 return Outcome(True, reason)
             reason = (
-                f"while it was trained and judged against {verdict['against'] or 'none'}, "
+                f"while it was trained and judged against {verdict.get('against') or 'none'}, "
                 f"{current.version} came into use ({current.event} {current.time})"
             )
-        self.record(
-            {
-                "id": f"aside {version}",
-                "event": "kept aside",
-                "version": version,
-                "reason": reason,
-                "time": now(),
-            }
-        )
+        self._record(f"aside {version}", "kept aside", version, reason, now())
         return Outcome(False, reason)
 
     def finish_interrupted(self) -> list[str]:
@@ -242,5 +246,5 @@ def _json(fields: Mapping[str, Any]) -> bytes:
     return json.dumps(fields, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _damaged(path: str, err: Exception) -> CacheError:
+def _damaged(path: str, err: object) -> CacheError:
     return CacheError(f"{path} is damaged", got=err, todo="restore it from a copy")

@@ -6,8 +6,15 @@ Ends within seconds with "nothing new" where cache and question files are as the
 asks the new model and the one in use the same held questions, which neither has seen, and replaces
 the one in use only when the new one is better by the config's margin; otherwise the new one is kept
 aside in the registry with the reason. Made for a scheduler: it may be killed at any time, and two
-may run at once. `framebank models list` shows what came of it. The exit status is 0 in all three
-cases.
+may run at once. `framebank models list` shows what came of it; `--dry-run` only says what is new.
+
+New is: a video that the questions are about came, went, or has other features; other bytes of a
+question file or the mapping; another value in the config that shapes the model or the judgement.
+Another version of Framebank is not.
+
+The exit status is 0 when it ended as it should: promoted, kept aside and nothing new alike, so that
+a scheduler neither tries again nor alarms. 1 when the job failed (trying again goes on), 2 for a
+mistake in the config (trying again is of no use), 130 or 143 when it was stopped.
 """
 
 from __future__ import annotations
@@ -21,6 +28,9 @@ from features.errors import UsageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="TOML", help="what to train, and when")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what is new; write nothing"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -35,7 +45,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     config = read_config(args.config)
     with stop_on_signals() as stop:
         try:
-            result = retrain(config, stop=stop, say=_say)
+            result = retrain(config, stop=stop, say=_say, dry_run=args.dry_run)
         except TrainingStopped as stopped:
             saved = "what was done is saved" if config.work else "nothing was kept (see: work)"
             _say(f"{stopped}; {saved}, and the model in use is as it was")
@@ -43,8 +53,8 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     if args.json:
         print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
-        name = "" if result.event == "nothing new" or result.version is None else result.version
-        print(f"{result.event}{f' {name}' if name else ''}: {result.reason}")
+        named = result.event in ("promoted", "kept aside")
+        print(f"{result.event}{f' {result.version}' if named else ''}: {result.reason}")
     return 0
 
 

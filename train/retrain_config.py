@@ -16,8 +16,9 @@
     [model]                                    # as the options of `framebank train`
     [train]
 
-Further keys at the top: format and mapping (as the options of `framebank train`), baselines (false)
-and work (a folder in which training goes on where a killed one was).
+Further keys at the top: format, mapping, language and embeddings (as the options of `framebank
+train`), baselines (false) and work (a folder in which training goes on where a killed one was).
+Paths that are not absolute are taken from the folder of the config file.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -33,6 +35,7 @@ from typing import Any
 
 from features import storage
 from features.errors import UsageError
+from features.words import check_language
 from train.config import ModelConfig, TrainConfig
 
 STARTS = ("warm", "fresh")
@@ -76,6 +79,8 @@ class RetrainConfig:
     start: str = "warm"
     format: str | None = None
     mapping: str | None = None
+    language: str | None = None
+    embeddings: str | None = None
     baselines: bool = False
     work: str | None = None
     held: HeldConfig = dataclasses.field(default_factory=HeldConfig)
@@ -86,6 +91,7 @@ class RetrainConfig:
     def __post_init__(self) -> None:
         if self.start not in STARTS:
             raise _mistake("start", repr(self.start), " | ".join(STARTS))
+        check_language(self.language)
         if not self.questions:
             raise _mistake("questions", "no file", "at least one question file")
         if self.work is not None and not storage.is_local(self.work):
@@ -93,7 +99,7 @@ class RetrainConfig:
 
     def digest(self) -> str:
         """Return a hash of what the result depends on beside data."""
-        fields = {
+        fields: dict[str, Any] = {
             "start": self.start,
             "format": self.format,
             "held": dataclasses.asdict(self.held),
@@ -101,6 +107,11 @@ class RetrainConfig:
             "model": dataclasses.asdict(self.model),
             "train": self.train.lasting(),
         }
+        if self.language is not None:
+            fields["language"] = self.language
+        if self.embeddings is not None:
+            found = storage.find(self.embeddings)
+            fields["embeddings"] = None if found is None else dataclasses.astuple(found)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -117,10 +128,31 @@ def read_config(path: str) -> RetrainConfig:
     except ValueError as err:  # also text that is not UTF-8
         raise UsageError(f"{path} is not valid TOML", got=err) from err
     try:
-        return typing.cast(RetrainConfig, _read_table(RetrainConfig, fields, ""))
+        return _placed(typing.cast(RetrainConfig, _read_table(RetrainConfig, fields, "")), path)
     except UsageError as err:
         what = f"{path}: {err.what}"
         raise UsageError(what, got=err.got, expected=err.expected, todo=err.todo) from err
+
+
+def _placed(config: RetrainConfig, path: str) -> RetrainConfig:
+    """Return the config with its paths taken from the folder of the file that it came from."""
+
+    def place(name: str) -> str:
+        if "://" in name or os.path.isabs(name):
+            return name
+        if not storage.is_local(path):
+            return storage.join(path.rpartition("/")[0], name)
+        return os.path.join(os.path.dirname(os.path.abspath(storage.local_path(path))), name)
+
+    return dataclasses.replace(
+        config,
+        registry=place(config.registry),
+        cache=place(config.cache),
+        questions=tuple(map(place, config.questions)),
+        mapping=None if config.mapping is None else place(config.mapping),
+        embeddings=None if config.embeddings is None else place(config.embeddings),
+        work=None if config.work is None else place(config.work),
+    )
 
 
 def _read_table(kind: type, fields: Mapping[str, Any], where: str) -> Any:

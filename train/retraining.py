@@ -6,32 +6,23 @@ half-written versions, work folders, a verdict that nobody acted on, the next ru
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
-import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from features import storage
 from features.cache import Cache, open_cache, open_spec
-from features.errors import JobError, UsageError
+from features.errors import UsageError
 from features.questions import Question
-from features.temporary import live_folder
-from train.held_judging import Decision, decide, right_answers
-from train.held_split import (
-    SEEN,
-    part_questions,
-    question_lines,
-    read_seen,
-    seen_bytes,
-    seen_videos,
-)
-from train.joining import join_cache, remarks
+from train.candidate import train_candidate, work_folder
+from train.evaluation_answers import ask_all
+from train.held_judging import Decision, decide
+from train.held_split import SEEN, Seen, content_hashes, part_questions, read_seen, seen_by
+from train.joining import JoinedQuestions, join_cache, remarks
 from train.news import BASIS, Basis, look, videos_digest
-from train.publishing import publish, remove_leftovers, write_json
+from train.publishing import check_writable, publish, remove_leftovers, write_json
 from train.registry import Current, Registry, new_version
 from train.retrain_config import RetrainConfig
 from train.stopping import StopRequest
@@ -41,7 +32,10 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a retraining ended: `event` is "nothing new", "promoted" or "kept aside"."""
+    """How a retraining ended.
+
+    `event` is "nothing new", "promoted", "kept aside", or after a dry run "something new".
+    """
 
     event: str
     version: str | None
@@ -52,14 +46,61 @@ class Result:
         return dataclasses.asdict(self)
 
 
-def retrain(config: RetrainConfig, *, stop: StopRequest, say: Say) -> Result:
-    """Retrain if there is anything new; raises FramebankError, TrainingStopped."""
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What all steps of one retraining share; `current` is as it was at the start."""
+
+    config: RetrainConfig
+    registry: Registry
+    current: Current
+    stop: StopRequest
+    say: Say
+
+    @property
+    def in_use(self) -> str | None:
+        """The folder of the model in use."""
+        return None if self.current.version is None else self.registry.folder(self.current.version)
+
+
+@dataclasses.dataclass(frozen=True)
+class _News:
+    """What there is to train on that no version was made from; `said` tells what is new."""
+
+    basis: Basis
+    cache: Cache
+    joined: JoinedQuestions
+    said: str
+
+
+def retrain(config: RetrainConfig, *, stop: StopRequest, say: Say, dry_run: bool = False) -> Result:
+    """Retrain if there is anything new; raises FramebankError, TrainingStopped.
+
+    With `dry_run` nothing is written anywhere, and what is new ends in the event "something new".
+    """
     registry = Registry(config.registry)
-    _put_in_order(registry, say)
-    current = registry.current()
+    if not dry_run:
+        _put_in_order(registry, say)
+    run = _Run(config, registry, registry.current(), stop, say)
+    news = _look_for_news(run)
+    if isinstance(news, Result):
+        return news
+    for remark in remarks(news.joined):
+        say(remark)
+    if dry_run:
+        return Result("something new", run.current.version, news.said)
+    say(f"new: {news.said}")
+    check_writable(registry)
+    with work_folder(config) as work:
+        return _train_and_judge(run, news.basis, news.cache, news.joined.questions, work)
+
+
+def _look_for_news(run: _Run) -> _News | Result:
+    config, registry, current = run.config, run.registry, run.current
     fingerprint = open_spec(config.cache).fingerprint
     bases = {
-        version: Basis.from_json(registry.read_json(version, BASIS))
+        version: Basis.from_json(
+            registry.read_json(version, BASIS), path=storage.join(registry.folder(version), BASIS)
+        )
         for version in registry.versions()
     }
     _check_features(registry, current, bases, fingerprint)
@@ -79,13 +120,8 @@ def retrain(config: RetrainConfig, *, stop: StopRequest, say: Say) -> Result:
     for version, other in bases.items():
         if basis.is_made_of(other):
             return _nothing_new(current, version)
-    for remark in remarks(joined):
-        say(remark)
-    say("new: " + ", ".join(basis.news(bases.get(current.version or ""))))
-    with _work_folder(config) as work:
-        return _train_and_judge(
-            config, registry, current, basis, cache, joined.questions, work, stop=stop, say=say
-        )
+    said = ", ".join(basis.news(bases.get(current.version or "")))
+    return _News(basis, cache, joined, said)
 
 
 def _put_in_order(registry: Registry, say: Say) -> None:
@@ -115,115 +151,50 @@ def _nothing_new(current: Current, version: str) -> Result:
     return Result("nothing new", current.version, f"{version}, {state}, was made from just this")
 
 
-@contextlib.contextmanager
-def _work_folder(config: RetrainConfig) -> Iterator[Path]:
-    """Give a folder to train in: `work`, held against other runs, or a temporary one."""
-    if config.work is None:
-        with live_folder("framebank-retrain-") as temporary:
-            yield Path(temporary.path)
-        return
-    folder = Path(storage.local_path(config.work))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as err:
-        raise storage.storage_error(str(folder), err, "write") from err
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
-            todo = "wait for it, or give each its own key work"
-            raise JobError(f"another retraining is at work in {folder}", todo=todo) from err
-        yield folder
-
-
 def _train_and_judge(
-    config: RetrainConfig,
-    registry: Registry,
-    current: Current,
-    basis: Basis,
-    cache: Cache,
-    questions: list[Question],
-    work: Path,
-    *,
-    stop: StopRequest,
-    say: Say,
+    run: _Run, basis: Basis, cache: Cache, questions: list[Question], work: Path
 ) -> Result:
+    config, in_use = run.config, run.in_use
     learnt, held = part_questions(questions, share=config.held.share)
     if not learnt:
         raise UsageError("there is nothing to train on", got="all videos are held")
-    in_use = None if current.version is None else registry.folder(current.version)
     warm = in_use if config.start == "warm" else None
-    candidate = _train(config, cache, learnt, basis, work, warm=warm, stop=stop, say=say)
-    seen = seen_videos(learnt) | (read_seen(warm) if warm else set())
-    excluded = seen | (read_seen(in_use) if in_use else set())
-    judged = [question for question in held if question.video_id not in excluded]
+    candidate = train_candidate(
+        config, cache, learnt, basis, work, warm=warm, stop=run.stop, say=run.say
+    )
+    contents = content_hashes(cache, {question.video_id for question in questions})
+    seen = seen_by(learnt, contents) | (read_seen(warm) if warm else Seen())
+    known = seen | (read_seen(in_use) if in_use else Seen())
+    judged = [q for q in held if not known.has(q.video_id, contents)]
     figures = {
         "held_questions": len(judged),
         "held_videos": len({q.video_id for q in judged}),
-        "excluded_videos": len({q.video_id for q in held} & excluded),
+        "excluded_videos": len({q.video_id for q in held} - {q.video_id for q in judged}),
     }
     if figures["excluded_videos"]:
-        say(f"{figures['excluded_videos']} held videos are left out: a model has seen them")
-    decision = _judge(config, str(candidate), in_use, cache, judged, stop=stop)
+        run.say(f"{figures['excluded_videos']} held videos are left out: a model has seen them")
+    decision = _judge(config, str(candidate), in_use, cache, judged, stop=run.stop)
+    decision = dataclasses.replace(decision, figures=decision.figures | figures)
+    write_json(str(candidate / BASIS), basis.to_json())
+    storage.write_atomic(str(candidate / SEEN), seen.to_bytes())
+    return _hand_in(run, candidate, decision)
+
+
+def _hand_in(run: _Run, candidate: Path, decision: Decision) -> Result:
+    """Bring the candidate into the registry with its verdict, and do what that says."""
     version = new_version()
     verdict = {
         "better": decision.better,
         "reason": decision.reason,
-        "against": current.version,
-        "against_number": current.number,
-        "figures": decision.figures | figures,
+        "against": run.current.version,
+        "against_number": run.current.number,
+        "figures": decision.figures,
     }
-    storage.write_atomic(str(candidate / SEEN), seen_bytes(seen))
-    write_json(str(candidate / BASIS), basis.to_json())
-    publish(registry, version, candidate, verdict)
-    outcome = registry.settle(version)
+    publish(run.registry, version, candidate, verdict)
+    outcome = run.registry.settle(version)
     shutil.rmtree(candidate, ignore_errors=True)
     event = "promoted" if outcome.promoted else "kept aside"
-    return Result(event, version, outcome.reason, decision.figures | figures)
-
-
-def _train(
-    config: RetrainConfig,
-    cache: Cache,
-    learnt: list[Question],
-    basis: Basis,
-    work: Path,
-    *,
-    warm: str | None,
-    stop: StopRequest,
-    say: Say,
-) -> Path:
-    """Train in `work`, from where a killed run of the same making was; return the model's folder.
-
-    The held questions are in no file that the trainer reads.
-    """
-    from features.quiet import import_tensorflow
-
-    import_tensorflow()
-    stop.listen()
-    from train.model_folder import ModelFolder
-    from train.training import TrainJob, train_model
-
-    making = json.dumps([basis.to_json(), warm])
-    made_before = work / "making.json"
-    resumes = made_before.exists() and made_before.read_text() == making
-    questions = str(work / "questions.jsonl")
-    storage.write_atomic(questions, question_lines(learnt))
-    folder = ModelFolder(str(work / "candidate"))
-    if not resumes:
-        shutil.rmtree(folder.path, ignore_errors=True)
-        storage.write_atomic(str(made_before), making.encode())
-    job = TrainJob(
-        questions=(questions,),
-        set_name="plain",
-        model=config.model,
-        train=config.train,
-        with_baselines=config.baselines,
-        warm_start=warm,
-    )
-    train_model(job, cache, folder, stop=stop, say=say)
-    return folder.path
+    return Result(event, version, outcome.reason, decision.figures)
 
 
 def _judge(
@@ -237,7 +208,7 @@ def _judge(
 ) -> Decision:
     from features.trained_model import load_model
 
-    new = right_answers(load_model(candidate), cache, judged, stop=stop)
+    new = ask_all(load_model(candidate), cache, judged, stop=stop).right
     if in_use is None:
         figures = {"accuracy": float(new.mean())} if judged else {}
         return Decision(True, "no model was in use", figures)
@@ -247,5 +218,5 @@ def _judge(
             f"them: {config.held.least} are asked for"
         )
         return Decision(False, reason, {})
-    old = right_answers(load_model(in_use), cache, judged, stop=stop)
+    old = ask_all(load_model(in_use), cache, judged, stop=stop).right
     return decide(new, old, [question.video_id for question in judged], config.promote)

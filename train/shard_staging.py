@@ -4,7 +4,8 @@ Threads fetch the shards that will be read next, in that order, a few at a time;
 only for the one it needs. A shard counts when its SHA-256 is the one in its sidecar, and its file's
 name holds that hash: what an earlier run left in the folder is used again, what belongs to another
 cache is not. When the folder is full, the shard whose last use is longest ago goes first; a file
-that is still open stays readable after that.
+that is still open stays readable after that. Several processes may share a folder: room is made by
+one at a time, and what a killed one left half done is removed.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from features import layout, storage, tf_files
 from features.errors import CacheError, JobError, UsageError
@@ -26,7 +28,7 @@ from features.sidecar import read_sidecar
 from features.temporary import live_folder, remove_dead
 from train.clips import ShardFiles, ShardsInPlace, open_local
 
-_SUFFIX = ".staged"
+_SUFFIX, _PART = ".staged", ".part"
 _CHUNK_BYTES = 1 << 20
 _TRIES = 3
 
@@ -74,7 +76,6 @@ class StagedShards:
         self._lock = threading.Lock()
         self._fetches: dict[str, concurrent.futures.Future[Path]] = {}
         self._names: dict[str, tuple[str, int]] = {}  # shard → (sha256, bytes)
-        self._fetching_bytes = 0
         self._coming: list[str] = []  # announced, not yet begun
 
     def announce(self, shards: Sequence[str]) -> None:
@@ -131,25 +132,35 @@ class StagedShards:
         path = self._folder / f"{sha256}{_SUFFIX}"
         if path.exists():  # whole: it got its name after its hash was compared
             return path
-        with self._lock:
+        with self._lock, self._alone():
             self._make_room(size_bytes)
-            self._fetching_bytes += size_bytes
-        try:
-            _download(layout.tfrecord_path(self._cache, shard), path, sha256)
-        finally:
-            with self._lock:
-                self._fetching_bytes -= size_bytes
+            part = _reserve(self._folder, size_bytes)
+        with part:
+            _download(layout.tfrecord_path(self._cache, shard), part, path, sha256)
         return path
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes that stage into this folder from making room meanwhile."""
+        lock = os.open(self._folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     def _make_room(self, size_bytes: int) -> None:
         """Remove the least recently used files until `size_bytes` more fit the limit."""
-        files = []
-        for path in self._folder.glob(f"*{_SUFFIX}"):
+        room, files = self._staging.size_bytes, []
+        for path in self._folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                files.append((status.st_mtime_ns, status.st_size, path))
-        room = self._staging.size_bytes - self._fetching_bytes
-        room -= sum(size for _, size, _ in files)
+                if path.suffix == _PART and _is_dead(path):
+                    path.unlink()
+                elif path.suffix in (_PART, _SUFFIX):
+                    room -= status.st_size
+                    if path.suffix == _SUFFIX:
+                        files.append((status.st_mtime_ns, status.st_size, path))
         for _, size, path in sorted(files):
             if room >= size_bytes:
                 return
@@ -157,24 +168,48 @@ class StagedShards:
             room += size
 
 
-def _download(source: str, target: Path, sha256: str) -> None:
-    found = ""
-    for _ in range(_TRIES):
-        digest = hashlib.sha256()
-        handle, name = tempfile.mkstemp(dir=target.parent, suffix=".part")
+def _reserve(folder: Path, size_bytes: int) -> IO[bytes]:
+    """Return a new file of that size, locked as long as its process lives."""
+    try:
+        file = tempfile.NamedTemporaryFile(dir=folder, suffix=_PART, delete=False)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(size_bytes)
+    except OSError as err:
+        raise storage.storage_error(str(folder), err, "write") from err
+    return file
+
+
+def _is_dead(part: Path) -> bool:
+    """Return whether the process that wrote `part` is gone."""
+    with part.open("rb") as file:
         try:
-            with open(handle, "wb") as file, storage.open_read(source) as stream:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+def _download(source: str, part: IO[bytes], target: Path, sha256: str) -> None:
+    """Write the object `source` to `part` and, when its hash is right, name that `target`."""
+    found = ""
+    try:
+        for _ in range(_TRIES):
+            digest = hashlib.sha256()
+            part.seek(0)
+            with storage.open_read(source) as stream:
                 while chunk := stream.read(_CHUNK_BYTES):
                     digest.update(chunk)
-                    file.write(chunk)
+                    part.write(chunk)
+            part.truncate()
+            part.flush()
             found = digest.hexdigest()
             if found == sha256:
-                os.replace(name, target)
+                os.replace(part.name, target)
                 return
-        except OSError as err:
-            raise storage.storage_error(str(target), err, "write") from err
-        finally:
-            Path(name).unlink(missing_ok=True)
+    except OSError as err:
+        raise storage.storage_error(str(target), err, "write") from err
+    finally:
+        Path(part.name).unlink(missing_ok=True)
     raise CacheError(
         f"{source} is not what its sidecar says",
         got=f"SHA-256 {found}",

@@ -14,7 +14,7 @@ from features.errors import UsageError
 from features.questions import Question, split_of_name
 
 SPLITS = ("train", "val", "test")
-_VAL_SHARE = 0.1
+VAL_SHARE = 0.1
 _TEST_SHARE = 0.1
 
 
@@ -57,18 +57,23 @@ def with_file_splits(files: Sequence[tuple[str, list[Question]]]) -> list[Questi
     return joined
 
 
-def assign_splits(questions: Sequence[Question], *, seed: int) -> Splits:
-    """Give every question a split; raises UsageError when there is nothing to train on."""
+def assign_splits(
+    questions: Sequence[Question], *, seed: int, val_share: float = VAL_SHARE
+) -> Splits:
+    """Give every question a split; raises UsageError when there is nothing to train on.
+
+    Where the file has no val split `val_share` of the training videos become it, at 0 none.
+    """
     remarks: list[str] = []
-    questions = _fill_in(questions, seed, remarks)
+    questions = _fill_in(questions, seed, val_share, remarks)
     if not any(question.split == "train" for question in questions):
         raise UsageError(
             "there is nothing to train on",
             got=f"{len(questions)} questions, none in the split train",
             todo="give a file with training questions, or leave the split column out",
         )
-    if not any(question.split == "val" for question in questions):
-        questions = _carve_val(questions, seed, remarks)
+    if val_share and not any(question.split == "val" for question in questions):
+        questions = _carve_val(questions, seed, val_share, remarks)
     _warn_of_leaks(questions, remarks)
     parts = {name: [q for q in questions if q.split == name] for name in SPLITS}
     if not parts["test"]:
@@ -83,7 +88,9 @@ def video_place(video_id: str, *, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _fill_in(questions: Sequence[Question], seed: int, remarks: list[str]) -> list[Question]:
+def _fill_in(
+    questions: Sequence[Question], seed: int, val_share: float, remarks: list[str]
+) -> list[Question]:
     """Split questions without a split by video; one whose video has a split follows it."""
     given = {q.video_id: q.split for q in questions if q.split is not None}
     loose = {q.video_id for q in questions if q.split is None} - set(given)
@@ -92,9 +99,11 @@ def _fill_in(questions: Sequence[Question], seed: int, remarks: list[str]) -> li
     have = {split for split in given.values() if split}
     test_share = 0.0 if have and "test" not in have else _TEST_SHARE
     places = {video_id: video_place(video_id, seed=seed) for video_id in loose}
-    chosen = {video_id: _split_at(place, test_share) for video_id, place in places.items()}
+    chosen = {
+        video_id: _split_at(place, test_share, val_share) for video_id, place in places.items()
+    }
     if not given:
-        _fill_empty(chosen, places)
+        _fill_empty(chosen, places, val_share)
     remarks.append(f"{len(loose)} videos without a split were split by video")
     return [
         q
@@ -104,31 +113,34 @@ def _fill_in(questions: Sequence[Question], seed: int, remarks: list[str]) -> li
     ]
 
 
-def _split_at(place: float, test_share: float) -> str:
+def _split_at(place: float, test_share: float, val_share: float) -> str:
     if place >= 1 - test_share:
         return "test"
-    return "val" if place >= 1 - test_share - _VAL_SHARE else "train"
+    return "val" if place >= 1 - test_share - val_share else "train"
 
 
-def _fill_empty(chosen: dict[str, str], places: dict[str, float]) -> None:
+def _fill_empty(chosen: dict[str, str], places: dict[str, float], val_share: float) -> None:
     """Where chance left a split without a video (there are few), split by rank instead."""
-    if set(chosen.values()) == set(SPLITS):
+    wanted = {name for name in SPLITS if val_share or name != "val"}
+    if set(chosen.values()) == wanted:
         return
     order = sorted(chosen, key=lambda video_id: (places[video_id], video_id), reverse=True)
     tests = max(1, round(_TEST_SHARE * len(order))) if len(order) >= 3 else 0
-    vals = max(1, round(_VAL_SHARE * len(order))) if len(order) >= 2 else 0
+    vals = max(1, round(val_share * len(order))) if val_share and len(order) >= 2 else 0
     for rank, video_id in enumerate(order):
         chosen[video_id] = "test" if rank < tests else "val" if rank < tests + vals else "train"
 
 
-def _carve_val(questions: list[Question], seed: int, remarks: list[str]) -> list[Question]:
-    """Move a tenth of the training videos (at least one, if two are left) to val."""
+def _carve_val(
+    questions: list[Question], seed: int, val_share: float, remarks: list[str]
+) -> list[Question]:
+    """Move `val_share` of the training videos (at least one, if two are left) to val."""
     video_ids = {q.video_id for q in questions if q.split == "train"}
     if len(video_ids) < 2:
         remarks.append("one video alone trains: the best epoch is chosen on the training split")
         return questions
     order = sorted(video_ids, key=lambda v: (video_place(v, seed=seed), v), reverse=True)
-    carved = set(order[: max(1, round(_VAL_SHARE * len(order)))])
+    carved = set(order[: max(1, round(val_share * len(order)))])
     remarks.append(f"no val split was given: {len(carved)} training videos became val")
     return [
         dataclasses.replace(q, split="val") if q.split == "train" and q.video_id in carved else q

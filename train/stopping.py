@@ -35,6 +35,7 @@ class StopRequest:
             self._before = {number: signal.getsignal(number) for number in _SIGNALS}
         for number in _SIGNALS:
             signal.signal(number, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def restore(self) -> None:
         """Let signals do what they did before."""
@@ -60,3 +61,17 @@ def stop_on_signals() -> Iterator[StopRequest]:
         yield request
     finally:
         request.restore()
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Let signals wait meanwhile, in this thread and for good in those that are started.
+
+    While TensorFlow joins a cluster it takes SIGTERM for itself, and one that came then would be
+    lost. Only a process with no thread from before, as a local worker's, is sure of it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from features.errors import FramebankError, UsageError
 from features.questions_command import add_format_arguments
+from features.words import LANGUAGES, check_language
 from train.config import LR_SCHEDULES, PRECISIONS, TRAINED_KINDS, ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
+    from train.stopping import StopRequest
     from train.workers import Workers
 
 _MODEL_OPTIONS = {
@@ -46,6 +47,7 @@ _TRAIN_OPTIONS = {
     "weight_decay": "decoupled from the gradient",
     "clip_norm": "the most that the norm of all gradients together may be",
     "patience": "epochs without a better validation before training stops",
+    "val_share": "of the training videos choose the epoch where no val split is given; 0: none",
     "seed": "of weights, order and split",
     "max_unmatched_ratio": "the share of questions that may lack a video in the cache",
     "checkpoint_every_s": "seconds between checkpoints",
@@ -73,6 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model-kind", choices=TRAINED_KINDS, default=ModelConfig.kind,
         help=f"what reads the frames (default {ModelConfig.kind})",
     )  # fmt: skip
+    parser.add_argument(
+        "--embeddings", metavar="FILE",
+        help="pretrained word vectors: GloVe, word2vec or fastText, text or binary, also .gz",
+    )  # fmt: skip
+    parser.add_argument(
+        "--language", choices=LANGUAGES, help="cut questions of this language into words"
+    )
     parser.add_argument("--lr-schedule", choices=LR_SCHEDULES, default=TrainConfig.lr_schedule)
     parser.add_argument("--precision", choices=PRECISIONS, default=TrainConfig.precision)
     parser.add_argument("--strategy", choices=_STRATEGIES, default="none", help="(default none)")
@@ -109,6 +118,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         precision=args.precision,
         **{name: getattr(args, name) for name in _TRAIN_OPTIONS},
     )
+    check_language(args.language)
     if args.local_workers is not None:
         if args.strategy not in ("none", "multi_worker"):
             raise UsageError("--local-workers is a strategy of its own", got=args.strategy)
@@ -124,8 +134,10 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     if not len(cache):
         raise UsageError(f"the cache {args.cache} holds no features", todo="extract videos first")
     with stop_on_signals() as stop:
-        workers = _start_workers(args.strategy)
-        stop.listen()
+        try:
+            workers = _start_workers(args.strategy, stop)
+        except TrainingStopped as stopped:
+            return stopped.exit_status
         from train.shard_staging import Staging
         from train.training import TrainJob, train_model
 
@@ -141,6 +153,8 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             with_baselines=not args.no_baselines,
             tensorboard=args.tensorboard,
             staging=Staging(args.stage_dir, args.stage_bytes),
+            language=args.language,
+            embeddings=args.embeddings,
         )
         try:
             with workers.together():
@@ -157,21 +171,25 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     return 0
 
 
-def _start_workers(strategy: str) -> Workers:
+def _start_workers(strategy: str, stop: StopRequest) -> Workers:
     from features.quiet import import_tensorflow
+    from train.stopping import signals_held
 
     if strategy == "none":
         import_tensorflow()
         from train.workers import Workers
 
         return Workers()
-    if strategy == "multi_worker" and "SLURM_PROCID" not in os.environ:
+    import_tensorflow(wake=lambda: None)
+    if strategy == "multi_worker":
         from train.cluster import read_cluster
+        from train.meeting import meet
 
         cluster = read_cluster()
         name, address = cluster.members[cluster.index]
         if len(cluster.members) > 1:
             _say(f"{name} at {address}, one of {len(cluster.members)}, waits for the others")
+        meet(cluster, check=stop.check, say=_say)
     started: list[Workers | FramebankError] = []
 
     def start() -> None:
@@ -182,7 +200,9 @@ def _start_workers(strategy: str) -> Workers:
         except FramebankError as err:  # what TensorFlow said besides helps nobody
             started.append(err)
 
-    import_tensorflow(wake=start)
+    with signals_held():
+        import_tensorflow(wake=start)
+        stop.listen()
     if isinstance(started[0], FramebankError):
         raise started[0]
     return started[0]

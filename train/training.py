@@ -17,10 +17,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from features.words import cutter_version
 from train import baselines, lineage
 from train.callbacks import AnswerSample
 from train.config import ModelConfig, TrainConfig
 from train.joining import JoinedQuestions, join_cache, remarks
+from train.judged_answers import JUDGED_FILE, judged_text
 from train.judging import Score
 from train.loop import FitData, FitResult, fit
 from train.material import Material, gather
@@ -30,6 +32,7 @@ from train.predicting import Judge
 from train.shard_staging import Staging, shard_files
 from train.splits import SPLITS
 from train.stopping import StopRequest
+from train.vector_files import file_sha256
 from train.vocabulary import OUTSIDE
 from train.warm_start import start_from
 from train.workers import Workers
@@ -51,6 +54,8 @@ class TrainJob:
     mapping: str | None = None
     staging: Staging = Staging()  # noqa: RUF009 - frozen
     warm_start: str | None = None  # a model folder, whose weights the model starts from
+    language: str | None = None  # one of features.words, whose questions are cut into words
+    embeddings: str | None = None  # a file of word vectors, which the embedding starts from
 
     def config(self) -> dict[str, Any]:
         """Return the part of the config that the result depends on."""
@@ -60,6 +65,9 @@ class TrainJob:
             "with_baselines": self.with_baselines,
             **({} if self.set_name is None else {"format": self.set_name}),
             **({} if self.warm_start is None else {"warm_start": self.warm_start}),
+            **({} if self.language is None else {"language": self.language}),
+            **({} if self.language is None else {"cut_by": cutter_version(self.language)}),
+            **({} if self.embeddings is None else {"embeddings": file_sha256(self.embeddings)}),
         }
 
 
@@ -104,17 +112,24 @@ def train_model(
         keras.utils.set_random_seed(config.seed)
         files = held.enter_context(contextlib.closing(shard_files(cache.path, job.staging)))
         material = gather(
-            job.model, config, cache, joined, files=files, workers=workers, stop=stop, say=say
-        )
+            job.model, config, cache, joined, files=files, workers=workers, stop=stop, say=say,
+            language=job.language, embeddings=job.embeddings,
+        )  # fmt: skip
         with warnings.catch_warnings():
-            if len(material.vocabulary) == 1:  # said in gather; Keras wonders at it in each graph
+            if (
+                len(material.head.vocabulary) == 1
+            ):  # said in gather; Keras wonders at it in each graph
                 warnings.simplefilter("ignore")
             metrics = _train_all(job, material, folder, stop=stop, say=say, workers=workers)
         metrics |= _accounting(cache, joined, material)
+        if material.vectors is not None:
+            metrics["embeddings"] = {"file": job.embeddings} | material.vectors.coverage
         if workers.is_chief:
             folder.write_json("metrics.json", metrics)
             counts = {name: len(material.splits.of(name)) for name in SPLITS}
             made = lineage.make_lineage(cache, making, questions=counts, files=list(job.questions))
+            if job.embeddings is not None:
+                made["embeddings_file"] = job.embeddings
             folder.finish(made)
     return metrics
 
@@ -136,10 +151,11 @@ def _train_all(
     if workers.is_chief:
         folder.save_model(export(network, material.text))
         words = [str(word) for word in material.text.get_vocabulary()]
-        folder.write_json(
-            "vocabulary.json", {"answers": list(material.vocabulary.answers), "words": words}
-        )
-    score = _judge(network, job, material, workers)
+        spoken = {} if job.language is None else {"language": job.language}
+        known = {**material.head.to_json(), **spoken, "words": words}
+        folder.write_json("vocabulary.json", known)
+    said = {"model": _judge(network, job, material, workers)}
+    score = Score.of(asked, said["model"])
     history, beside = (
         list(result.history),
         {
@@ -153,11 +169,13 @@ def _train_all(
         model = dataclasses.replace(job.model, kind=kind)
         other, fitted = _fit(job, model, material, folder, stop=stop, workers=workers, say=say)
         say(f"{kind}: best epoch {fitted.best_epoch} of {len(fitted.history)}")
-        beside[kind] = _judge(other, job, material, workers)
+        said[kind] = _judge(other, job, material, workers)
+        beside[kind] = Score.of(asked, said[kind])
         history += fitted.history
     if workers.is_chief:
         rows = "".join(json.dumps(row) + "\n" for row in history)
         folder.write_text("history.jsonl", rows)
+        folder.write_text(JUDGED_FILE, judged_text(asked, said))
     return {
         "split": splits.judged_on,
         "questions": score.judged,
@@ -180,27 +198,32 @@ def _fit(
     workers: Workers,
     say: Callable[[str], None],
 ) -> tuple[keras.Model, FitResult]:
+    warm_start = job.warm_start if model is job.model else None
+    if material.vectors is not None:
+        model = dataclasses.replace(model, word_size=material.vectors.size)
     keras.utils.set_random_seed(job.train.seed)  # each network starts alike, resumed or not
     with workers.strategy.scope(), _precision(job.train.precision):
         network = build_network(
             model,
             material.statistics,
             words=material.text.vocabulary_size(),
-            answers=len(material.vocabulary),
+            head=material.head,
         )
-    if job.warm_start is not None and model is job.model:
+    if material.vectors is not None:
+        material.vectors.start(network)
+    if warm_start is not None:
         words = [str(word) for word in material.text.get_vocabulary()]
-        answers = material.vocabulary.answers
-        start_from(network, job.warm_start, words=words, answers=answers, say=say)
+        answers = material.head.vocabulary.answers
+        start_from(network, warm_start, words=words, answers=answers, say=say)
     callbacks, sample = [], None
     val = material.tables[material.splits.stopped_on]
     if job.tensorboard and workers.is_chief:
         board = f"{job.tensorboard}/{model.kind}"
         callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
-        sample = AnswerSample(board + "/answers", val.questions, material.vocabulary.answers)
+        sample = AnswerSample(board + "/answers", val.questions, material.head)
     result = fit(
         network,
-        FitData(material.features, material.learnt, val),
+        FitData(material.features, material.learnt, val, material.head),
         config=job.train,
         folder=folder.checkpoints / model.kind,
         stop=stop,
@@ -222,19 +245,30 @@ def _precision(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _judge(network: keras.Model, job: TrainJob, material: Material, workers: Workers) -> Score:
-    judge = Judge(network, material.features, batch_size=job.train.batch_size, workers=workers)
+def _judge(
+    network: keras.Model, job: TrainJob, material: Material, workers: Workers
+) -> list[str | None]:
+    """Return the network's answer to each question of the judged split, in its order."""
+    judge = Judge(
+        network,
+        material.features,
+        batch_size=job.train.batch_size,
+        head=material.head,
+        workers=workers,
+    )
     table = material.tables[material.splits.judged_on]
     chosen = judge.predict(table).chosen
-    answers = [material.vocabulary.answers[number] if number >= 0 else None for number in chosen]
-    return Score.of(table.questions, answers)
+    pairs = zip(table.questions, chosen.tolist(), strict=True)
+    return [material.head.answer(question, number) for question, number in pairs]
 
 
 def _accounting(cache: Cache, joined: JoinedQuestions, material: Material) -> dict[str, Any]:
     """Return what was left out and what cannot be answered."""
     table = material.tables[material.splits.judged_on]
     return {
-        "answers": len(material.vocabulary),
+        "answers": len(material.head.vocabulary),
+        "head": material.head.kind,
+        "measure": material.head.measure,
         "oov_answers": int(np.sum(table.answer == OUTSIDE)),
         "oov_train": len(material.splits.train) - len(material.learnt),
         "unmatched": joined.unmatched,

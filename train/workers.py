@@ -122,7 +122,7 @@ class Workers:
 def start_workers(name: str) -> Workers:
     """Return the workers of the strategy `name`; call it before anything else of TensorFlow.
 
-    `multi_worker` waits here until all workers are up. Raises UsageError.
+    `multi_worker` waits here until all workers are up. Raises UsageError, JobError.
     """
     if name == "none":
         return Workers()

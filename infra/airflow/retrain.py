@@ -6,6 +6,7 @@
 #
 # The worker that runs it needs `framebank` on its PATH and reads access to the bucket from its own
 # environment. Trying again is safe: a retraining that was killed leaves the model in use as it was.
+# Promoted, kept aside and nothing new are all a success; `framebank models list` tells which.
 import datetime
 
 from airflow.providers.standard.operators.bash import BashOperator

@@ -89,19 +89,19 @@ def epoch_seconds(features: Any, tables: tuple[Any, Any], *, epochs: int) -> lis
 def tables_of(rows: list[dict[str, str]]) -> tuple[Any, Any]:
     """Return all questions as the table to learn from, and one of them to judge."""
     from features.questions import Question
+    from train.heads import Head
     from train.inputs import QuestionTable
-    from train.model import text_layer, word_numbers
-    from train.vocabulary import AnswerVocabulary
+    from train.model_text import text_layer, word_numbers
 
     questions = [
         Question(str(n), row["video_id"], row["question"], row["answer"])
         for n, row in enumerate(rows)
     ]
-    vocabulary = AnswerVocabulary.of(questions, size=100)
+    head = Head.of(questions, size=100)
     text = text_layer([q.question for q in questions], max_words=100)
 
     def table(part: list[Question]) -> QuestionTable:
-        return QuestionTable.of(part, vocabulary, text=lambda asked: word_numbers(text, asked))
+        return QuestionTable.of(part, head, text=lambda asked: word_numbers(text, asked))
 
     return table(questions), table(questions[:1])
 

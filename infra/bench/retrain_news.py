@@ -1,0 +1,207 @@
+"""How long and how large is `framebank retrain`'s look for news on a catalog of a million videos?
+
+    python infra/bench/retrain_news.py [--videos 1000000] [--questions 1000000] [--folder DIR]
+
+Makes a cache of catalogs alone (eight runs, Parquet as `extract` writes it), a question file, and a
+registry whose model in use was made from both. Then measures three processes, each from its start:
+
+    same      nothing has changed: catalog names and file hashes tell
+    no clip   a catalog came that holds no new video: questions are joined, videos compared
+    join      question file and cache become the questions to train on, and nothing else
+
+Takes two minutes, most of them for making. The last line is JSON: seconds, seconds of a core, and
+MiB (the kernel's ru_maxrss) of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+RUNS = 8
+CONFIG, QUESTIONS, CACHE = "retrain.toml", "q.jsonl", "cache"
+_WORDS = ("man", "woman", "dog", "guitar", "onion", "car", "ball", "road", "cat", "horse")
+_JOIN = """
+import sys
+from features.cache import open_cache
+from train.joining import join_cache
+joined = join_cache([sys.argv[1]], open_cache(sys.argv[2]), max_unmatched_ratio=0.1)
+print(len(joined.questions), "questions joined")
+"""
+
+
+def video_name(number: int) -> str:
+    return f"part-{number % 97:02d}/clip-{number:07d}.mp4"
+
+
+def make_catalogs(cache: str, *, videos: int) -> None:
+    """Write a spec and RUNS catalogs; shards are named and do not exist."""
+    from features import layout
+    from features.catalog import fixed_schema
+    from features.spec import FeatureSpec
+
+    spec = FeatureSpec(
+        "inception_v3", "avg_pool", "random:0", "0" * 64, 299, "stretch", "x/127.5-1",
+        "uniform=8", None, "float32", "float16",
+    )  # fmt: skip
+    layout.write_spec(cache, spec)
+    schema = fixed_schema()
+    for run, numbers in enumerate(np.array_split(np.arange(videos), RUNS)):
+        run_id = f"2026010{run + 1}-0000"
+        path = Path(layout.catalog_path(cache, run_id))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for part in np.array_split(numbers, max(1, len(numbers) // 10_000)):
+                writer.write_table(catalog_part(part.tolist(), schema, spec.fingerprint, run_id))
+
+
+def catalog_part(numbers: list[int], schema: pa.Schema, fingerprint: str, run_id: str) -> pa.Table:
+    """Return the rows of these videos; a hundredth of them is quarantined."""
+    dice = np.random.default_rng(numbers[0])
+    known = {
+        "video_id": [video_name(number) for number in numbers],
+        "uri": [f"gs://clips/{video_name(number)}" for number in numbers],
+        "key": [dice.bytes(32).hex() for _ in numbers],
+        "content_sha256": [dice.bytes(32).hex() for _ in numbers],
+        "state": ["quarantined" if number % 100 == 7 else "done" for number in numbers],
+        "shard": [f"{run_id}-{number // 500:05d}" for number in numbers],
+        "offset": [number % 500 * 33_000 for number in numbers],
+    }
+    same = {"fingerprint": fingerprint, "run_id": run_id, "time": "2026-01-01T00:00:00Z"}
+    columns = []
+    for field in schema:
+        values = known.get(field.name, [same.get(field.name)] * len(numbers))
+        if field.name not in known and field.name not in same and field.type == pa.int64():
+            values = [8] * len(numbers)
+        columns.append(pa.array(values, field.type))
+    return pa.table(columns, schema=schema)
+
+
+def make_questions(path: Path, *, count: int, videos: int) -> None:
+    """Write questions about done videos, named without folder and suffix as published sets do."""
+    dice = np.random.default_rng(1)
+    asked, words = dice.integers(0, videos, count), dice.integers(0, len(_WORDS), (count, 3))
+    with path.open("w") as file:
+        for number, (video, (one, other, answer)) in enumerate(
+            zip(asked.tolist(), words.tolist(), strict=True)
+        ):
+            row = {
+                "question_id": f"q{number}",
+                "video_id": f"clip-{video + (video % 100 == 7):07d}",
+                "question": f"what does the {_WORDS[one]} do with the {_WORDS[other]} {number}?",
+                "answer": _WORDS[answer],
+            }
+            file.write(json.dumps(row) + "\n")
+
+
+def make_registry(config_path: str) -> None:
+    """Make a registry whose model in use was made from what the config names."""
+    from features import storage
+    from features.cache import open_cache, open_spec
+    from train.joining import join_cache
+    from train.news import BASIS, look, videos_digest
+    from train.publishing import write_json
+    from train.registry import VERDICT, Registry, new_version
+    from train.retrain_config import read_config
+
+    config = read_config(config_path)
+    cache = open_cache(config.cache)
+    joined = join_cache(config.questions, cache, max_unmatched_ratio=0.1)
+    basis = look(config, fingerprint=open_spec(config.cache).fingerprint)
+    registry, version = Registry(config.registry), new_version()
+    fields = basis.to_json() | {"videos": videos_digest(cache, joined.frames)}
+    write_json(storage.join(registry.folder(version), BASIS), fields)
+    verdict = {"better": True, "reason": "made", "against": None, "against_number": 0}
+    write_json(storage.join(registry.folder(version), VERDICT), verdict | {"figures": {}})
+    registry.settle(version)
+
+
+def make_all(made: Path, videos: int, count: int) -> None:
+    """Make cache, questions, registry and config in the folder `made`; the config comes last."""
+    make_catalogs(str(made / CACHE), videos=videos)
+    make_questions(made / QUESTIONS, count=count, videos=videos)
+    part = made / f"part-{CONFIG}"
+    part.write_text(
+        f'registry = "{made}/registry"\ncache = "{made / CACHE}"\n'
+        f'questions = ["{made / QUESTIONS}"]\n'
+    )
+    make_registry(str(part))
+    part.rename(made / CONFIG)
+
+
+def measure(words: list[str]) -> tuple[str, dict[str, float]]:
+    """Run a process; return what it printed, its seconds and its peak of memory in MiB."""
+    with tempfile.TemporaryFile() as said:
+        started = time.monotonic()
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, *words],
+            os.environ | {"PYTHONPATH": str(ROOT)},
+            file_actions=[(os.POSIX_SPAWN_DUP2, said.fileno(), 1)],
+        )
+        _, status, usage = os.wait4(pid, 0)
+        seconds = time.monotonic() - started
+        said.seek(0)
+        text = said.read().decode()
+    if status != 0:
+        raise SystemExit(f"{words} ended with {os.waitstatus_to_exitcode(status)}: {text}")
+    spent = round(usage.ru_utime + usage.ru_stime, 1)
+    figures = {"seconds": round(seconds, 1), "cpu_seconds": spent}
+    return text, figures | {"mib": round(usage.ru_maxrss / 1024)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--videos", type=int, default=1_000_000, metavar="N")
+    parser.add_argument("--questions", type=int, default=1_000_000, metavar="N")
+    parser.add_argument("--folder", metavar="DIR", help="keep what is made here, and use it again")
+    args = parser.parse_args()
+    made = Path(args.folder or tempfile.mkdtemp(prefix="framebank-bench-")).resolve()
+    config, questions, cache = made / CONFIG, made / QUESTIONS, made / CACHE
+    try:
+        if not config.exists():
+            # In a process of its own: a child's peak of memory starts at what its parent had.
+            making = multiprocessing.get_context("spawn").Process(
+                target=make_all, args=(made, args.videos, args.questions)
+            )
+            making.start()
+            making.join()
+            if making.exitcode != 0:
+                raise SystemExit("nothing was made")
+        figures = {}
+        command = ["-m", "framebank", "retrain", "--config", str(config)]
+        empty = cache / "catalog" / "20260201-0000.parquet"
+        empty.unlink(missing_ok=True)
+        for name, words in (
+            ("same", command),
+            ("no clip", command),
+            ("join", ["-c", _JOIN, str(questions), str(cache)]),
+        ):
+            if name == "no clip":
+                first = min(empty.parent.glob("*.parquet"))
+                pq.write_table(pq.read_table(first).slice(0, 0), empty)
+            said, figures[name] = measure(words)
+            print(
+                f"{name}: {figures[name]['seconds']} s, {figures[name]['mib']} MiB: {said.strip()}"
+            )
+    finally:
+        if args.folder is None:
+            shutil.rmtree(made, ignore_errors=True)
+    print(json.dumps({"videos": args.videos, "questions": args.questions} | figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Asking a model all questions: in the order of the shards, in bounded batches, each once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from features.cache import Cache, open_cache
+from features.questions import Question
+from features.trained_model import TrainedModel
+from tests.made_cache import make_cache, make_extracted
+from train.asking import question_batches
+from train.evaluation_answers import NO_RANK, ask_all
+from train.stopping import StopRequest, TrainingStopped
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    make_cache(str(tmp_path / "cache"))
+    return open_cache(str(tmp_path / "cache"))
+
+
+def _questions() -> list[Question]:
+    videos = ("d.mp4", "a.mp4", "c/ü.mp4", "a.mp4", "b.mp4")
+    return [Question(str(n), video, f"{n}?", "red") for n, video in enumerate(videos)]
+
+
+def test_batches_follow_the_shards_and_hold_each_question_once(cache: Cache) -> None:
+    questions = _questions()
+    batches = list(question_batches(cache, questions, most=2))
+    places = [place for batch, _ in batches for place in batch]
+    assert places == [1, 3, 2, 0, 4]  # a, a, c, d of the first run's shards, then b
+    assert [len(batch) for batch, _ in batches] == [2, 2, 1]
+    for batch, features in batches:
+        for place, row in zip(batch, features, strict=True):
+            clip = cache[questions[place].video_id].features
+            np.testing.assert_array_equal(row[: len(clip)], clip)
+            assert not row[len(clip) :].any()
+
+
+def test_batches_are_bounded_in_bytes(cache: Cache) -> None:
+    sizes = [len(batch) for batch, _ in question_batches(cache, _questions(), most_bytes=1)]
+    assert sizes == [1] * 5
+    clip = make_extracted("a.mp4").features
+    two = list(question_batches(cache, _questions(), most_bytes=2 * clip.size * 4))
+    assert two[0][0] == [1, 3] and max(padded.nbytes for _, padded in two) <= 5 * 8 * 4 * 2
+
+
+def _model() -> TrainedModel:
+    def predict(features: NDArray[np.float32], questions: list[bytes]) -> NDArray[np.float32]:
+        rows = {b"0?": [0.1, 0.9, 0], b"1?": [0.5, 0.5, 0]}
+        found = [rows.get(question, [0.2, 0.3, 0.5]) for question in questions]
+        return np.array(found, np.float32)
+
+    return TrainedModel(predict, ("blue", "red", "cat"))
+
+
+def test_ranks_and_right_answers(cache: Cache) -> None:
+    questions = [*_questions(), Question("5", "a.mp4", "5?", "never heard of")]
+    answers = ask_all(_model(), cache, questions)
+    assert answers.rank.tolist() == [0, 1, 1, 1, 1, NO_RANK]  # of equals the earlier comes first
+    assert answers.right.tolist() == [True] + [False] * 5
+    assert answers.chosen() == ["red", "blue", "cat", "cat", "cat", "cat"]
+    assert answers.texts(0)[0] == ("red", pytest.approx(0.9))
+    assert ask_all(_model(), cache, []).right.tolist() == []
+
+
+def test_a_stop_is_heard_between_batches(cache: Cache) -> None:
+    stop = StopRequest()
+    stop.signal_number = 15
+    with pytest.raises(TrainingStopped):
+        ask_all(_model(), cache, _questions(), stop=stop)

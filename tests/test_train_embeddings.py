@@ -1,0 +1,42 @@
+"""Words with a vector start from it, rare ones from the mean; the coverage is told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from features.errors import UsageError
+from tests.word_vectors import glove
+from train.embeddings import COMMON, find_vectors
+
+WORDS = ["", "[UNK]", "what", "man", "often", "rare"]
+ASKED = np.array([9, 9, 10, 5, COMMON, 1])
+
+
+def test_found_rare_and_common_words(tmp_path):
+    glove(tmp_path / "v", {"what": [1, 3], "man": [3, 1], "other": [7, 7]})
+    said: list[str] = []
+    vectors = find_vectors(str(tmp_path / "v"), WORDS, asked=ASKED, say=said.append)
+    assert vectors.given.tolist() == [False, True, True, True, False, True]
+    assert vectors.rows[[1, 2, 3, 5]].tolist() == [[2, 2], [1, 3], [3, 1], [2, 2]]
+    assert "2 of 4 words (50.0%), 71.4% of the words asked; missing: often, rare" in said[0]
+    assert vectors.coverage["missing"] == ["often", "rare"] and vectors.size == 2
+
+
+def test_the_layer_gets_them_and_keeps_the_others(tmp_path):
+    import keras
+
+    glove(tmp_path / "v", {"what": [1, 3], "man": [3, 1]})
+    vectors = find_vectors(str(tmp_path / "v"), WORDS, asked=ASKED, say=print)
+    layer = keras.layers.Embedding(len(WORDS), 2, name="embedding")
+    network = keras.Sequential([keras.Input((None,)), layer])
+    before = layer.get_weights()[0]
+    vectors.start(network)
+    after = layer.get_weights()[0]
+    assert (after[[0, 4]] == before[[0, 4]]).all() and after[2].tolist() == [1, 3]
+
+
+def test_vectors_of_another_language_are_refused(tmp_path):
+    glove(tmp_path / "v", {"что": [1, 3]})
+    with pytest.raises(UsageError, match="none of the words"):
+        find_vectors(str(tmp_path / "v"), WORDS, asked=ASKED, say=print)

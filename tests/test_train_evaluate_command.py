@@ -1,0 +1,134 @@
+"""`framebank evaluate` from end to end: figures that can be counted by hand, and each mistake."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.errors import FramebankError, JobError, UsageError
+from tests.made_cache import make_cache
+from tests.made_questions import make_direction_cache, write_jsonl
+from train import evaluate_command, train_command
+from train.judged_answers import JUDGED_FILE
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with its questions, and a model that was trained on them, without baselines."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    rows = make_direction_cache(str(folder / "cache"), pairs=20)
+    write_jsonl(folder / "q.jsonl", rows)
+    write_jsonl(folder / "test.jsonl", [row for row in rows if row["split"] == "test"])
+    write_jsonl(
+        folder / "other.jsonl", [row | {"video_id": f"no{n}"} for n, row in enumerate(rows)]
+    )
+    parser = argparse.ArgumentParser()
+    train_command.add_arguments(parser)
+    words = [
+        "--cache", str(folder / "cache"), "--questions", str(folder / "q.jsonl"),
+        "--model", str(folder / "model"), "--epochs", "2", "--batch-size", "16",
+        "--frame-units", "8", "--question-units", "4", "--dense-units", "8", "--no-baselines",
+    ]  # fmt: skip
+    assert train_command.run(parser.parse_args(words), []) == 0
+    return folder
+
+
+def _evaluate(made: Path, *words: str, model: str = "model", questions: str = "q.jsonl") -> int:
+    parser = argparse.ArgumentParser()
+    evaluate_command.add_arguments(parser)
+    given = [
+        "--cache", str(made / "cache"), "--questions", str(made / questions),
+        "--model", str(made / model), *words,
+    ]  # fmt: skip
+    return evaluate_command.run(parser.parse_args(given), [])
+
+
+def test_figures_are_those_that_training_noted(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made / "model", tmp_path / "model")
+    noted = tmp_path / "model" / JUDGED_FILE
+    rows = [json.loads(line) for line in noted.read_text().splitlines()]
+    for number, row in enumerate(rows):  # as if the baselines had been trained beside it
+        row["answers"] |= {"order_blind": "loading", "question_only": row["truth"][number % 2 :]}
+    noted.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert _evaluate(made, "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")) == 0
+    printed = capsys.readouterr()
+    figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    metrics = json.loads((made / "model" / "metrics.json").read_text())
+    assert figures["judged"] == len(rows) == 8 and figures["split"] == "test"
+    assert figures["accuracy"] == metrics["accuracy"]
+    for name, score in {"model": figures, **figures["baselines"]}.items():
+        if name in rows[0]["answers"]:
+            assert score["accuracy"] == np.mean([r["answers"][name] == r["truth"] for r in rows])
+            assert score["interval"][0] <= score["accuracy"] <= score["interval"][1]
+    assert set(figures["baselines"]) > {"order_blind", "question_only", "majority"}
+    assert "training" not in printed.err and "order blind" in printed.out
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_baselines_that_are_not_there_are_trained(
+    made: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("train.baselines.TRAINED", ("question_only",))
+    assert _evaluate(made, "--json", "--out", str(tmp_path)) == 0
+    printed = capsys.readouterr()
+    assert "training question_only under the model's budget" in printed.err
+    figures = json.loads(printed.out)
+    assert figures["baselines"]["question_only"]["judged"] == 8
+    assert _evaluate(made, "--json", "--out", str(tmp_path)) == 0
+    assert json.loads(capsys.readouterr().out) == figures
+
+
+def test_test_questions_alone_have_no_baselines(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _evaluate(made, "--out", str(tmp_path), questions="test.jsonl") == 0
+    assert "nothing stands beside the model" in capsys.readouterr().err
+    assert json.loads((tmp_path / "evaluation.json").read_text())["baselines"] == {}
+
+
+def test_mistakes_are_told_in_a_line(made: Path, tmp_path: Path) -> None:
+    half = made / "half"
+    shutil.copytree(made / "model", half, dirs_exist_ok=True)
+    (half / "vocabulary.json").unlink()
+    file = tmp_path / "file"
+    file.write_text("")
+    out = ("--out", str(tmp_path / "out"))
+    for kind, words, given, told in (
+        (UsageError, out, {"model": "nowhere"}, "is not a trained model"),
+        (UsageError, out, {"model": "half"}, "no vocabulary.json"),
+        (UsageError, out, {"questions": "other.jsonl"}, "not one question is about a video"),
+        (UsageError, out, {"questions": "missing.jsonl"}, "missing.jsonl"),
+        (UsageError, (*out, "--split", "val"), {"questions": "test.jsonl"}, "the split val"),
+        (UsageError, ("--out", str(file)), {}, "--out is a file"),
+        (JobError, ("--out", str(file / "below")), {}, "cannot write to"),
+        (UsageError, ("--out", "gs://bucket/report"), {}, "local folder"),
+        (UsageError, (*out, "--examples", "-1"), {}, "--examples"),
+        (UsageError, (*out, "--max-unmatched-ratio", "2"), {}, "--max-unmatched-ratio"),
+    ):
+        with pytest.raises(FramebankError, match=told) as caught:
+            _evaluate(made, *words, **given)
+        assert type(caught.value) is kind
+
+
+def test_a_cache_of_another_making_is_refused(made: Path, tmp_path: Path) -> None:
+    make_cache(str(tmp_path / "cache"))
+    with pytest.raises(UsageError, match="features of another making"):
+        _evaluate(made, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out"))
+
+
+def test_summary_warns_of_leaks() -> None:
+    figures = {
+        "accuracy": 0.5, "interval": [0.4, 0.6], "judged": 9, "videos": 3, "split": "test",
+        "baselines": {}, "leaks": {"pairs": [{}, {}]},
+    }  # fmt: skip
+    assert evaluate_command.summary(figures)[-1].startswith("WARNING: 2 pairs of videos")

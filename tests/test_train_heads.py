@@ -1,0 +1,158 @@
+"""Heads: open answers, yes and no, a choice among candidates, a count; each trained for real."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features import catalog, layout
+from features.cache import open_cache
+from features.errors import UsageError
+from features.question_sets_reading import read_joined
+from features.questions import Question
+from features.trained_model import load_model, read_head
+from tests.made_cache import SPEC, make_extracted, make_shard
+from train.config import ModelConfig, TrainConfig
+from train.evaluating import EvaluateJob, evaluate
+from train.heads import Head, head_kind
+from train.model_folder import ModelFolder
+from train.stopping import StopRequest
+from train.training import TrainJob, train_model
+
+WIDTH = 16
+THINGS = ("a cat", "a dog", "a bird", "a horse", "a fish")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A cache of 200 clips: feature 0 to 4 tells the thing, feature 5 how often it jumps."""
+    path = str(tmp_path_factory.mktemp("heads") / "cache")
+    spec = dataclasses.replace(SPEC, dtype="float32")
+    layout.write_spec(path, spec)
+    videos = []
+    for number in range(200):
+        video = make_extracted(f"{number:03d}.mp4", width=WIDTH)
+        features = video.features * 0.1
+        features[:, number % 5] += 1
+        features[:, 5] = jumps(number) / 10
+        videos.append(dataclasses.replace(video, features=features.astype(np.float32)))
+    rows = make_shard(path, "r1-0", videos, run_id="20261121-0100", spec=spec)
+    catalog.write_catalog(path, "20261121-0100", rows)
+    return path
+
+
+def jumps(number: int) -> int:
+    return 1 + number * 7 % 9
+
+
+def row(number: int, **more: object) -> dict[str, object]:
+    split = "test" if number % 4 == 0 else "val" if number % 4 == 1 else "train"
+    return {"video_id": f"{number:03d}.mp4", "split": split, **more}
+
+
+def choice_row(number: int) -> dict[str, object]:
+    order = [THINGS[(number * 3 + k) % 5] for k in range(3 + number % 3)]
+    thing = THINGS[number % 5]
+    if thing not in order:
+        order[number % len(order)] = thing
+    return row(number, question="What is seen?", answer=order.index(thing), choices=order)
+
+
+def train(cache: str, folder: Path, rows: list[dict[str, object]]) -> dict:
+    questions = folder.with_suffix(".jsonl")
+    questions.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    job = TrainJob(
+        questions=(str(questions),),
+        model=ModelConfig(projection=16, frame_units=16, dense_units=32),
+        train=TrainConfig(epochs=20, learning_rate=1e-2, weight_decay=0.0),
+    )
+    return train_model(
+        job, open_cache(cache), ModelFolder(str(folder)), stop=StopRequest(), say=lambda text: None
+    )
+
+
+def judge(cache: str, folder: Path) -> dict:
+    job = EvaluateJob(
+        model=str(folder), questions=(str(folder.with_suffix(".jsonl")),), out=folder / "evaluation"
+    )
+    return evaluate(job, open_cache(cache), stop=StopRequest(), say=lambda text: None).figures
+
+
+def test_a_choice_is_learnt_and_judged_over_each_rows_own_candidates(cache, tmp_path):
+    folder = tmp_path / "choice"
+    metrics = train(cache, folder, [choice_row(number) for number in range(200)])
+    assert metrics["head"] == read_head(str(folder)) == "choice"
+    assert metrics["accuracy"] > 0.75
+    assert metrics["baselines"]["question_only"]["accuracy"] < 0.6
+    figures = judge(cache, folder)
+    assert figures["accuracy"] == pytest.approx(metrics["accuracy"])
+    assert figures["baselines"]["question_only"]["accuracy"] < 0.6
+    model = load_model(str(folder))
+    clip = open_cache(cache)["002.mp4"].features[None]
+    shares = model.predict(clip.repeat(2, 0), [b"What is seen?"] * 2, [THINGS[2:], THINGS])
+    assert shares.shape == (2, 5)
+    assert shares.sum(axis=1) == pytest.approx([1, 1])
+    assert (shares[0, 3:] == 0).all()
+    assert model.best(shares[1], top=2, choices=THINGS)[0]["answer"] == "a bird"
+    with pytest.raises(ValueError, match="candidates"):
+        model.predict(clip, [b"What is seen?"])
+
+
+def test_a_count_is_a_rounded_number_within_the_range_of_training(cache, tmp_path):
+    rows = [
+        row(n, question="How often does it jump?", answer=str(jumps(n)), head="count")
+        for n in range(200)
+    ]
+    metrics = train(cache, tmp_path / "count", rows)
+    assert metrics["measure"] == "mean square error"
+    assert metrics["mean_square_error"] < 1
+    assert metrics["baselines"]["majority"]["mean_square_error"] > 5
+    figures = judge(cache, tmp_path / "count")
+    assert figures["mean_square_error"] == pytest.approx(metrics["mean_square_error"])
+    low, high = figures["mean_square_error_interval"]
+    assert low <= figures["mean_square_error"] <= high
+    model = load_model(str(tmp_path / "count"))
+    assert model.range == (1, 9)
+    assert model.best(np.float32([40.2]), top=3) == [{"answer": "9", "number": 40.200001}]
+    assert model.count(np.float32([-3])) == 1
+
+
+def test_yes_and_no_alone_answer_a_question_for_them(cache, tmp_path):
+    rows = [row(n, question="What is seen?", answer=THINGS[n % 5]) for n in range(200)]
+    rows += [
+        row(n, question="Is it a cat?", answer="yes" if n % 5 == 0 else "no", head="yes_no")
+        for n in range(200)
+    ]
+    metrics = train(cache, tmp_path / "both", rows)
+    assert metrics["accuracy"] > 0.9
+    model = load_model(str(tmp_path / "both"))
+    likely = np.full(len(model.answers), 0.1, np.float32)
+    likely[model.answers.index("yes")] = 0.05
+    kept = model.restrict(likely, "yes_no")
+    assert model.best(kept, top=9)[0]["answer"] == "no"
+    assert kept.sum() == pytest.approx(1)
+    assert model.restrict(likely, "open") is likely
+
+
+def test_what_one_model_cannot_learn_together_is_refused(cache, tmp_path):
+    rows = [row(n, question="What?", answer="a cat") for n in range(8)]
+    rows += [row(n, question="How many?", answer="3", head="count") for n in range(8)]
+    with pytest.raises(UsageError, match="several ways"):
+        train(cache, tmp_path / "mixed", rows)
+
+
+def test_a_head_without_questions_is_open():
+    assert head_kind([]) == "open"
+    counted = Head.of([Question("1", "v", "?", "4", head="count")], size=9)
+    assert (counted.low, counted.high, counted.spread) == (4, 4, 1.0)
+
+
+def test_questions_of_a_file_keep_their_candidates(tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps(choice_row(2)) + "\n")
+    (question,) = read_joined([str(path)])
+    assert question.choices[question.right] == "a bird"

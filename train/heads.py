@@ -1,0 +1,167 @@
+"""How a model answers: by its vocabulary (open), by choosing a candidate, or with a number (count).
+
+A model has one head, found from its training questions. What differs between heads is here: the
+truth as a number, the loss, the answer that an output stands for. Questions for yes or no ride on
+the vocabulary and are answered with nothing else.
+
+Dimension letters: b batch, q questions, a answers, c candidates, l words.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from features.errors import UsageError
+from features.questions import VOCABULARY_HEADS, YES_NO, Question
+from train.row_noise import Rows
+from train.vocabulary import OUTSIDE, AnswerVocabulary
+
+OPEN, CHOICE, COUNT = "open", "choice", "count"
+_NONE = -1e9  # the score of a candidate that only fills up
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """`vocabulary` is empty but for open answers. Counts are learnt with `mean` and `spread` taken
+    off, and answered within `low` and `high`, the range of the training answers.
+    """
+
+    kind: str = OPEN
+    vocabulary: AnswerVocabulary = AnswerVocabulary(())  # noqa: RUF009 - frozen
+    mean: float = 0.0
+    spread: float = 1.0
+    low: int = 0
+    high: int = 0
+
+    @classmethod
+    def of(cls, train: Sequence[Question], *, size: int) -> Head:
+        """Return the head that `train` asks for, with at most `size` answers.
+
+        Raises UsageError where it asks for several: their answers have no measure in common.
+        """
+        kind = head_kind(train)
+        if kind == OPEN:
+            return cls(vocabulary=AnswerVocabulary.of(train, size=size))
+        if kind == CHOICE:
+            return cls(CHOICE)
+        numbers = np.array([question.number for question in train])
+        spread = float(numbers.std()) or 1.0
+        low, high = round(float(numbers.min())), round(float(numbers.max()))
+        return cls(COUNT, mean=float(numbers.mean()), spread=spread, low=low, high=high)
+
+    @property
+    def measure(self) -> str:
+        """Return the name of the measure that this head is judged by."""
+        return "mean square error" if self.kind == COUNT else "accuracy"
+
+    def truth(self, questions: Sequence[Question]) -> NDArray[np.int32]:
+        """Return int32[q]: answer, candidate or count; OUTSIDE where the head cannot give it."""
+        return np.array([self._truth(question) for question in questions], np.int32)
+
+    def _truth(self, question: Question) -> int:
+        if self.kind == OPEN:
+            return self.vocabulary.number(question.answer)
+        known = question.right if self.kind == CHOICE else question.number
+        return OUTSIDE if known is None else round(known)
+
+    def choices(self, questions: Sequence[Question], text: Any) -> NDArray[np.int32] | None:
+        """Return the words of the candidates int32[q, c, l], padded with 0; None but for choice.
+
+        `text` turns string[n] into int[n, l].
+        """
+        if self.kind != CHOICE:
+            return None
+        flat = [choice for question in questions for choice in question.choices]
+        words = np.asarray(text(tf.constant(flat, tf.string)))
+        most = max(len(question.choices) for question in questions)
+        table = np.zeros((len(questions), most, words.shape[1]), np.int32)
+        start = 0
+        for row, question in zip(table, questions, strict=True):
+            row[: len(question.choices)] = words[start : start + len(question.choices)]
+            start += len(question.choices)
+        return table
+
+    def outputs(self, network: Callable[..., Any], batch: Any, *, training: bool) -> tf.Tensor:
+        """Return float[b, a] or [b, c] probabilities, or the numbers float[b, 1]."""
+        inputs = {"features": tf.cast(batch["features"], tf.float32), "words": batch["words"]}
+        if self.kind != CHOICE:
+            return network(inputs, training=training)
+        choices = batch["choices"]
+        size, most = tf.shape(choices)[0], tf.shape(choices)[1]
+        each = {name: tf.repeat(value, most, axis=0) for name, value in inputs.items()}
+        flat = tf.reshape(choices, (size * most, tf.shape(choices)[2]))
+        scores = network(each | {"choice": flat}, training=training)
+        scores = tf.reshape(scores, (size, most))
+        return tf.nn.softmax(tf.where(tf.reduce_any(choices != 0, axis=2), scores, _NONE))
+
+    def rows(self, rows: Rows, batch: Any) -> Rows:
+        """Return the rows of noise that the network sees: the same for all candidates of a row."""
+        if self.kind != CHOICE:
+            return rows
+        places = tf.repeat(rows.places, tf.shape(batch["choices"])[1])
+        return rows._replace(places=places)
+
+    def losses(self, truth: tf.Tensor, outputs: tf.Tensor, *, smoothing: float) -> tf.Tensor:
+        """Return float[b]; `smoothing` of the labels is for open answers."""
+        import keras
+
+        if self.kind == COUNT:
+            return tf.square((outputs[:, 0] - tf.cast(truth, outputs.dtype)) / self.spread)
+        wanted = tf.one_hot(truth, tf.shape(outputs)[1])
+        smoothing = smoothing if self.kind == OPEN else 0.0
+        return keras.losses.categorical_crossentropy(wanted, outputs, label_smoothing=smoothing)
+
+    def hits(self, truth: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """Return bool[b]: whether the answer is right."""
+        if self.kind == COUNT:
+            number = tf.clip_by_value(tf.round(outputs[:, 0]), self.low, self.high)
+            return tf.cast(number, tf.int32) == truth
+        return tf.argmax(outputs, axis=1, output_type=tf.int32) == truth
+
+    def chosen(self, outputs: NDArray[Any], questions: Sequence[Question]) -> NDArray[np.int64]:
+        """Return int64[b]: the number of the answer, of the candidate, or the count itself."""
+        if self.kind == COUNT:
+            return np.clip(np.rint(outputs[:, 0]), self.low, self.high).astype(np.int64)
+        yes_no = [self.vocabulary.number(answer) for answer in YES_NO]
+        if self.kind == OPEN and OUTSIDE not in yes_no:
+            asked = np.array([question.head == "yes_no" for question in questions])
+            fits = np.isin(np.arange(outputs.shape[1]), yes_no)
+            outputs = np.where(asked[:, None] & ~fits, -1.0, outputs)
+        return outputs.argmax(axis=1).astype(np.int64)
+
+    def answer(self, question: Question, chosen: int) -> str:
+        """Return the text of what `chosen` says to `question`."""
+        if self.kind == COUNT:
+            return str(chosen)
+        texts = question.choices if self.kind == CHOICE else self.vocabulary.answers
+        return texts[chosen] if 0 <= chosen < len(texts) else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `features.trained_model` needs to know, for vocabulary.json."""
+        fields: dict[str, Any] = {"answers": list(self.vocabulary.answers), "head": self.kind}
+        return fields | ({"range": [self.low, self.high]} if self.kind == COUNT else {})
+
+
+OPEN_HEAD = Head()
+
+
+def head_kind(questions: Sequence[Question]) -> str:
+    """Return the one kind of head that `questions` ask for; raises UsageError for several."""
+    counts = collections.Counter(
+        OPEN if question.head in VOCABULARY_HEADS else question.head for question in questions
+    )
+    if len(counts) > 1:
+        raise UsageError(
+            "one model cannot learn to answer in several ways",
+            got=", ".join(f"{count} questions for {kind}" for kind, count in counts.most_common()),
+            expected="files that ask for one of " + ", ".join((OPEN, CHOICE, COUNT)),
+            todo="train a model for each (`framebank questions` shows what a file asks)",
+        )
+    return next(iter(counts), OPEN)

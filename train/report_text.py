@@ -1,0 +1,52 @@
+"""How the evaluation's page writes numbers and names."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def span(interval: Sequence[float]) -> str:
+    """Return "41.0% to 53.2%"."""
+    low, high = interval
+    return f"{low:.1%} to {high:.1%}"
+
+
+def square_error(score: Mapping[str, Any]) -> str:
+    low, high = score["mean_square_error_interval"]
+    return f"{score['mean_square_error']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def points(ahead: Mapping[str, Any]) -> str:
+    """Return a difference with its interval: "12.1 points (5.0 to 19.3) ahead"."""
+    difference, (low, high) = ahead["difference"], ahead["interval"]
+    where = "behind" if difference < 0 else "ahead"
+    if difference < 0:
+        low, high = -high, -low
+    if ahead["measure"] == "mean square error":
+        span_text = f"({low:.2f} to {high:.2f})".replace("-", "−")
+        return f"{abs(difference):.2f} {span_text} of mean square error {where}"
+    span_text = f"({100 * low:.1f} to {100 * high:.1f})".replace("-", "−")
+    return f"{100 * abs(difference):.1f} points {span_text} {where}"
+
+
+def many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def safe(text: object) -> str:
+    return html.escape(str(text))
+
+
+def bar(share: float, interval: Sequence[float] | None = None) -> str:
+    """Return a bar of `share` in [0, 1], with a whisker over its interval."""
+    whisker = ""
+    if interval is not None:
+        low, high = interval
+        whisker = f'<b style="left:{low:.2%};width:{high - low:.2%}"></b>'
+    return f'<span class=bar aria-hidden=true><i style="width:{share:.2%}"></i>{whisker}</span>'
