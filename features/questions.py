@@ -5,6 +5,7 @@ Question files are read by features.question_sets.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import operator
 import re
@@ -93,6 +94,24 @@ def require_answers(questions: Sequence[Question], path: str) -> list[Question]:
             todo="join the answers into the file first; files without them can only be scored",
         )
     return answered
+
+
+def head_kind(questions: Iterable[Question]) -> str:
+    """Return the one way to answer that `questions` ask for: "open", "choice" or "count".
+
+    Raises UsageError for several: no model learns them together.
+    """
+    counts = collections.Counter(
+        "open" if question.head in VOCABULARY_HEADS else question.head for question in questions
+    )
+    if len(counts) > 1:
+        raise UsageError(
+            "one model cannot learn to answer in several ways",
+            got=", ".join(f"{count} questions for {kind}" for kind, count in counts.most_common()),
+            expected="files that ask for one of open, choice, count",
+            todo="train a model for each (`framebank questions` shows what a file asks)",
+        )
+    return next(iter(counts), "open")
 
 
 def join_questions(

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import framebank
-from features.errors import UsageError
 from tests.made_questions import make_direction_cache, write_jsonl
 from train.joining import read_files
 
@@ -41,7 +40,7 @@ def test_refused_rows_end_in_status_1(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "not a file of NExT-QA" in capsys.readouterr().err
 
 
-def test_training_refuses_what_the_model_has_no_head_for(tmp_path: Path) -> None:
+def test_training_reads_questions_with_candidates(tmp_path: Path) -> None:
     row = {"video_id": "a", "question": "which?", "answer": "x", "a0": "x", "a1": "y"}
-    with pytest.raises(UsageError, match="asks multiple-choice questions, which the model cannot"):
-        read_files([write_jsonl(tmp_path / "q.jsonl", [row])])
+    (question,), _, _ = read_files([write_jsonl(tmp_path / "q.jsonl", [row])])
+    assert (question.head, question.choices, question.right) == ("choice", ("x", "y"), 0)

@@ -13,13 +13,15 @@ from features import catalog, layout
 from features.cache import open_cache
 from features.errors import UsageError
 from features.question_sets_reading import read_joined
-from features.questions import Question
+from features.questions import Question, head_kind
 from features.trained_model import load_model, read_head
 from tests.made_cache import SPEC, make_extracted, make_shard
 from train.config import ModelConfig, TrainConfig
-from train.evaluating import EvaluateJob, evaluate
-from train.heads import Head, head_kind
+from train.evaluating import EvaluateJob, Judged, evaluate
+from train.heads import Head
+from train.held_judging import decide, gains
 from train.model_folder import ModelFolder
+from train.retrain_config import PromoteConfig
 from train.stopping import StopRequest
 from train.training import TrainJob, train_model
 
@@ -76,10 +78,14 @@ def train(cache: str, folder: Path, rows: list[dict[str, object]]) -> dict:
 
 
 def judge(cache: str, folder: Path) -> dict:
+    return judged(cache, folder).figures
+
+
+def judged(cache: str, folder: Path) -> Judged:
     job = EvaluateJob(
         model=str(folder), questions=(str(folder.with_suffix(".jsonl")),), out=folder / "evaluation"
     )
-    return evaluate(job, open_cache(cache), stop=StopRequest(), say=lambda text: None).figures
+    return evaluate(job, open_cache(cache), stop=StopRequest(), say=lambda text: None)
 
 
 def test_a_choice_is_learnt_and_judged_over_each_rows_own_candidates(cache, tmp_path):
@@ -113,6 +119,13 @@ def test_a_count_is_a_rounded_number_within_the_range_of_training(cache, tmp_pat
     assert metrics["baselines"]["majority"]["mean_square_error"] > 5
     figures = judge(cache, tmp_path / "count")
     assert figures["mean_square_error"] == pytest.approx(metrics["mean_square_error"])
+    answers = judged(cache, tmp_path / "count").answers
+    errors = gains(answers, answers.questions)
+    assert -errors.mean() == pytest.approx(figures["mean_square_error"])
+    groups = [question.video_id for question in answers.questions]
+    worse = decide(errors - 2, errors, groups, PromoteConfig(), counts=True)
+    assert not worse.better and "mean square error" in worse.reason
+    assert decide(errors, errors - 2, groups, PromoteConfig(), counts=True).better
     low, high = figures["mean_square_error_interval"]
     assert low <= figures["mean_square_error"] <= high
     model = load_model(str(tmp_path / "count"))

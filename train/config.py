@@ -50,9 +50,9 @@ class TrainConfig:
     `warmup_epochs` belongs to the cosine. `precision` bfloat16 computes in that and keeps weights
     in float32; unlike float16 it needs no scaling of the loss. `patience` counts epochs without a
     better validation score. `val_share` of the training videos choose the epoch where no val split
-    is given; at 0 all of them train, and what they say chooses it. `checkpoint_every_s` bounds what a kill
-    can cost; `memory_bytes` is how many bytes of features may be held, beyond which they are read
-    from the shards in every epoch; `shuffle_bytes` is what a shuffle may hold of them.
+    is given; at 0 all of them train, and what they say chooses it. `checkpoint_every_s` bounds
+    what a kill can cost; `memory_bytes` is how many bytes of features may be held, beyond which
+    they are read from the shards in every epoch; `shuffle_bytes` is what a shuffle may hold.
     """
 
     epochs: int = 60

@@ -9,7 +9,6 @@ Dimension letters: b batch, q questions, a answers, c candidates, l words.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,8 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from features.errors import UsageError
-from features.questions import VOCABULARY_HEADS, YES_NO, Question
+from features.questions import YES_NO, Question, head_kind
 from train.row_noise import Rows
 from train.vocabulary import OUTSIDE, AnswerVocabulary
 
@@ -150,18 +148,3 @@ class Head:
 
 
 OPEN_HEAD = Head()
-
-
-def head_kind(questions: Sequence[Question]) -> str:
-    """Return the one kind of head that `questions` ask for; raises UsageError for several."""
-    counts = collections.Counter(
-        OPEN if question.head in VOCABULARY_HEADS else question.head for question in questions
-    )
-    if len(counts) > 1:
-        raise UsageError(
-            "one model cannot learn to answer in several ways",
-            got=", ".join(f"{count} questions for {kind}" for kind, count in counts.most_common()),
-            expected="files that ask for one of " + ", ".join((OPEN, CHOICE, COUNT)),
-            todo="train a model for each (`framebank questions` shows what a file asks)",
-        )
-    return next(iter(counts), OPEN)

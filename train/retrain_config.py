@@ -10,7 +10,7 @@
     least = 50                                 # questions, below which nothing is compared
 
     [promote]                                  # when the new model replaces the one in use
-    margin = 0.01                              # accuracy that it must gain
+    margin = 0.01                              # accuracy (of counts: mean square error) to gain
     confidence = 0.95                          # share of bootstrap rounds in which it is better
 
     [model]                                    # as the options of `framebank train`
@@ -55,7 +55,8 @@ class HeldConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PromoteConfig:
-    """When a model is better: by `margin` in accuracy, and in `confidence` of bootstrap rounds."""
+    """When a model is better: by `margin` in accuracy (of counts in mean square error), and in
+    `confidence` of bootstrap rounds."""
 
     margin: float = 0.01
     confidence: float = 0.95

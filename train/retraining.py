@@ -15,10 +15,10 @@ from typing import Any
 from features import storage
 from features.cache import Cache, open_cache, open_spec
 from features.errors import UsageError
-from features.questions import Question
+from features.questions import Question, head_kind
 from train.candidate import train_candidate, work_folder
 from train.evaluation_answers import ask_all
-from train.held_judging import Decision, decide
+from train.held_judging import Decision, decide, gains
 from train.held_split import SEEN, Seen, content_hashes, part_questions, read_seen, seen_by
 from train.joining import JoinedQuestions, join_cache, remarks
 from train.news import BASIS, Basis, look, videos_digest
@@ -158,6 +158,8 @@ def _train_and_judge(
     learnt, held = part_questions(questions, share=config.held.share)
     if not learnt:
         raise UsageError("there is nothing to train on", got="all videos are held")
+    if in_use is not None:
+        _check_head(questions, in_use)
     warm = in_use if config.start == "warm" else None
     candidate = train_candidate(
         config, cache, learnt, basis, work, warm=warm, stop=run.stop, say=run.say
@@ -208,9 +210,11 @@ def _judge(
 ) -> Decision:
     from features.trained_model import load_model
 
-    new = ask_all(load_model(candidate), cache, judged, stop=stop).right
+    said = ask_all(load_model(candidate), cache, judged, stop=stop)
+    new, counts = gains(said, judged), said.head == "count"
     if in_use is None:
-        figures = {"accuracy": float(new.mean())} if judged else {}
+        figure = {"mean_square_error": -new.mean()} if counts else {"accuracy": new.mean()}
+        figures = {name: float(value) for name, value in figure.items()} if judged else {}
         return Decision(True, "no model was in use", figures)
     if len(judged) < config.held.least:
         reason = (
@@ -218,5 +222,20 @@ def _judge(
             f"them: {config.held.least} are asked for"
         )
         return Decision(False, reason, {})
-    old = ask_all(load_model(in_use), cache, judged, stop=stop).right
-    return decide(new, old, [question.video_id for question in judged], config.promote)
+    old = gains(ask_all(load_model(in_use), cache, judged, stop=stop), judged)
+    groups = [question.video_id for question in judged]
+    return decide(new, old, groups, config.promote, counts=counts)
+
+
+def _check_head(questions: list[Question], in_use: str) -> None:
+    """Raise UsageError where the questions want another kind of answer than the model in use."""
+    from features.trained_model import read_head
+
+    asked, given = head_kind(questions), read_head(in_use)
+    if asked != given:
+        raise UsageError(
+            "the questions want another kind of answer than the model in use gives",
+            got=f"questions of the kind {asked}",
+            expected=f"{given}, as {in_use} answers",
+            todo="give another registry: the two have no measure in common",
+        )
