@@ -23,6 +23,7 @@ from train.held_judging import decide, gains
 from train.model_folder import ModelFolder
 from train.retrain_config import PromoteConfig
 from train.stopping import StopRequest
+from train.train_command import table
 from train.training import TrainJob, train_model
 
 WIDTH = 16
@@ -116,6 +117,9 @@ def test_a_count_is_a_rounded_number_within_the_range_of_training(cache, tmp_pat
     metrics = train(cache, tmp_path / "count", rows)
     assert metrics["measure"] == "mean square error"
     assert metrics["mean_square_error"] < 1
+    shown = table(metrics).splitlines()
+    assert shown[0].startswith("mean square error, split test")
+    assert shown[1].split()[2] == f"{metrics['mean_square_error']:.3f}"
     assert metrics["baselines"]["majority"]["mean_square_error"] > 5
     figures = judge(cache, tmp_path / "count")
     assert figures["mean_square_error"] == pytest.approx(metrics["mean_square_error"])

@@ -155,6 +155,8 @@ class ProgressLine(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         logs = logs or {}
         self._validated = f"val acc {logs['val_accuracy']:.3f}" if "val_accuracy" in logs else ""
+        if "val_mean_square_error" in logs:
+            self._validated = f"val mean square error {logs['val_mean_square_error']:.3f}"
         if "step_ms" in logs:
             waited = logs["input_wait_ms"] / max(logs["step_ms"], 1e-9)
             self._times = f"{logs['step_ms']:.1f} ms a step, {waited:.1%} of it waiting for input"

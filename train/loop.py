@@ -240,7 +240,8 @@ class _Run:
         judged = self._judge.predict(self.data.val)
         if self.on_judged is not None and self.workers.is_chief:
             self.on_judged(self.epoch, judged)
-        return {
+        error = {"val_mean_square_error": judged.loss} if self.data.head.kind == COUNT else {}
+        return error | {
             "loss": loss / max(rows, 1),
             "accuracy": right / max(rows, 1),
             "val_loss": judged.loss,

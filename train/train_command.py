@@ -225,17 +225,19 @@ def table(metrics: Mapping[str, Any]) -> str:
         for name, label in _LABELS.items()
         if name in metrics["baselines"]
     ]
+    counts = "mean_square_error" in metrics
+    field, form = ("mean_square_error", ".3f") if counts else ("accuracy", ".1%")
     widths = [max(len(kind), 6) + 2 for kind in kinds]
-    head = f"{'accuracy, split ' + metrics['split']:30}{'all':>8}"
+    head = f"{metrics['measure'] + ', split ' + metrics['split']:30}{'all':>8}"
     lines = [head + "".join(f"{kind:>{w}}" for kind, w in zip(kinds, widths, strict=True))]
     for label, scores in rows:
-        cells = [scores["by_type"].get(kind, {}).get("accuracy", 0.0) for kind in kinds]
-        line = f"{label:30}{scores['accuracy']:8.1%}"
-        lines.append(line + "".join(f"{c:>{w}.1%}" for c, w in zip(cells, widths, strict=True)))
-    counts = f"{metrics['questions']} questions judged"
+        cells = [scores["by_type"].get(kind, {}).get(field, 0.0) for kind in kinds]
+        line = f"{label:30}{scores[field]:8{form}}"
+        lines.append(line + "".join(f"{c:>{w}{form}}" for c, w in zip(cells, widths, strict=True)))
+    said = f"{metrics['questions']} questions judged" + ("; the lower the better" if counts else "")
     if metrics["oov_answers"]:
-        counts += f"; {metrics['oov_answers']} have an answer the model cannot give: counted wrong"
-    lines.append(counts)
+        said += f"; {metrics['oov_answers']} have an answer the model cannot give: counted wrong"
+    lines.append(said)
     if metrics["random_weights"]:
         lines.append(
             "The features come from RANDOM weights; a real network would give other figures"
