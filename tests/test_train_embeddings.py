@@ -7,7 +7,7 @@ import pytest
 
 from features.errors import UsageError
 from tests.word_vectors import glove
-from train.embeddings import COMMON, find_vectors
+from train.embeddings import COMMON, WordVectors, find_vectors
 
 WORDS = ["", "[UNK]", "what", "man", "often", "rare"]
 ASKED = np.array([9, 9, 10, 5, COMMON, 1])
@@ -40,3 +40,21 @@ def test_vectors_of_another_language_are_refused(tmp_path):
     glove(tmp_path / "v", {"что": [1, 3]})
     with pytest.raises(UsageError, match="none of the words"):
         find_vectors(str(tmp_path / "v"), WORDS, asked=ASKED, say=print)
+
+
+def test_a_network_that_chooses_starts_from_them_too() -> None:
+    import keras
+
+    from train.config import ModelConfig
+    from train.heads import CHOICE, Head
+    from train.model import build_network
+    from train.standardise import FrameStatistics
+
+    statistics = FrameStatistics(2, np.zeros(4), np.ones(4))
+    config = ModelConfig(projection=4, frame_units=4, word_size=3, question_units=4)
+    network = build_network(config, statistics, words=4, head=Head(CHOICE))
+    rows, given = np.ones((4, 3), np.float32), np.array([False, True, True, False])
+    WordVectors(rows, given, {}).start(network)
+    (reader,) = (layer for layer in network.layers if isinstance(layer, keras.Model))
+    start = reader.get_layer("embedding").get_weights()[0]
+    assert (start[given] == 1).all() and (start[~given] != 1).all()

@@ -98,6 +98,8 @@ def test_a_choice_is_learnt_and_judged_over_each_rows_own_candidates(cache, tmp_
     figures = judge(cache, folder)
     assert figures["accuracy"] == pytest.approx(metrics["accuracy"])
     assert figures["baselines"]["question_only"]["accuracy"] < 0.6
+    words = json.loads((folder / "vocabulary.json").read_text())["words"]
+    assert {"what", "cat"} <= set(words)  # not letters, though most candidates are short
     model = load_model(str(folder))
     clip = open_cache(cache)["002.mp4"].features[None]
     shares = model.predict(clip.repeat(2, 0), [b"What is seen?"] * 2, [THINGS[2:], THINGS])

@@ -235,7 +235,12 @@ def test_folders_that_are_no_models_are_refused(tmp_path: Path) -> None:
     with folder.locked(), pytest.raises(UsageError, match="another"), folder.locked():
         pass
     with folder.locked():
+        assert not folder.claim({"a": 0}, overwrite=False)  # and comes to nothing
         assert not folder.claim({"a": 1}, overwrite=False)
+        (folder.checkpoints / "lstm").mkdir(parents=True)
+        (folder.checkpoints / "lstm" / "checkpoint").touch()
+        with pytest.raises(UsageError, match="an unfinished run"):
+            folder.claim({"a": 0}, overwrite=False)
         folder.finish({"making": {"a": 1}})
         assert folder.claim({"a": 1}, overwrite=False)
         with pytest.raises(UsageError, match=r"a finished model[\s\S]*a: there 1, asked for 2"):

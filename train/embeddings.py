@@ -38,7 +38,9 @@ class WordVectors:
 
     def start(self, network: Any) -> None:
         """Give them to the layer "embedding" of `network`."""
-        layer = network.get_layer("embedding")
+        # A network that chooses has it in the reader of both its texts.
+        layers = network._flatten_layers(include_self=False)
+        layer = next(layer for layer in layers if layer.name == "embedding")
         weights = layer.get_weights()
         weights[0][self.given] = self.rows[self.given]
         layer.set_weights(weights)

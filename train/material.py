@@ -73,13 +73,14 @@ def gather(
             f"NOTE: all training questions have one answer, {vocabulary.answers[0]!r}: "
             "the model can say nothing else"
         )
-    read = [text for q in splits.train for text in (q.question, *q.choices)]
-    if language is None and without_spaces([q.question for q in splits.train]):
+    asked = [question.question for question in splits.train]
+    choices = [choice for question in splits.train for choice in question.choices]
+    if language is None and without_spaces(asked):
         say(
             "NOTE: the questions are written without spaces and are read letter by letter; "
             "--language zh, ja or ko would cut them into words"
         )
-    text = text_layer(read, max_words=model.words, language=language)
+    text = text_layer(asked, choices=choices, max_words=model.words, language=language)
 
     def numbers(asked: Any) -> Any:
         return word_numbers(text, cut_questions(asked.numpy().tolist(), language))

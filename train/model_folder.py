@@ -81,11 +81,14 @@ class ModelFolder:
     def claim(self, making: Mapping[str, Any], *, overwrite: bool) -> bool:
         """Make the folder ready for a run made from `making`; return whether it is finished.
 
-        Raises UsageError when the folder holds (a start of) a model of another making.
+        Raises UsageError when the folder holds (a start of) a model of another making. A start that
+        came to no checkpoint, as when a file was found wanting, is none.
         """
         if overwrite:
             self._clear()
         found = self._making()
+        if not self.finished and not any(self.checkpoints.glob("*/*")):
+            found = None
         if found is not None and found != json.loads(json.dumps(making)):
             state = "a finished model" if self.finished else "an unfinished run"
             raise UsageError(

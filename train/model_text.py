@@ -31,22 +31,28 @@ def read_question(word_ids: Any, config: ModelConfig, words: int) -> Any:
 
 
 def text_layer(
-    questions: Sequence[str], *, max_words: int, language: str | None = None
+    questions: Sequence[str],
+    *,
+    max_words: int,
+    language: str | None = None,
+    choices: Sequence[str] = (),
 ) -> keras.layers.TextVectorization:
     """Return the layer string[b] → int64[b, l] with the commonest words of `questions`.
 
-    Lower case and punctuation are Keras' own, every script is kept. Questions written without
-    spaces (Chinese, Japanese, Thai) are cut into characters, unless their `language` is known.
+    Those of their `choices` count too. Lower case and punctuation are Keras' own, every script is
+    kept. Questions written without spaces (Chinese, Japanese, Thai) are cut into characters, unless
+    their `language` is known.
     """
     import keras
 
     if language is not None:
         questions = [cut_words(question, language) for question in questions]
+        choices = [cut_words(choice, language) for choice in choices]
     split = "character" if language is None and without_spaces(questions) else "whitespace"
     layer = keras.layers.TextVectorization(
         max_tokens=max_words + 2, standardize="lower_and_strip_punctuation", split=split
     )
-    layer.adapt(sorted(questions))
+    layer.adapt(sorted([*questions, *choices]))
     return layer
 
 
