@@ -309,3 +309,8 @@ class WriteSummary(beam.DoFn):  # type: ignore[misc]
         path = storage.join(config.out, "summary.json")
         with told_to_client():
             storage.write_atomic(path, json.dumps(fields, indent=2).encode() + b"\n")
+            # Last, and here: where nobody waits for the job nobody else would. Before this, a part
+            # done again needs them.
+            for output in range(count):
+                if output not in config.kept:
+                    storage.delete(plan_path(config.out, output))

@@ -91,6 +91,9 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             todo="give the question files that the model is for, or a model that is for these",
         )
     about = _describe_run(args, lineage, plan)
+    if submission.dry_run:  # shows the job and writes nothing
+        run_scoring(_config(args, plan, about, {}), submission, remove_plan=lambda: None)
+        return 0
     if not _prepare_out(args.out, about, overwrite=args.overwrite):
         _say(f"these questions are answered already; nothing was done in {args.out}")
         return _report(args, _read_summary(args.out))
@@ -209,17 +212,7 @@ def _run_job(
 ) -> None:
     from pipelines import score
 
-    config = score.ScoreConfig(
-        cache=args.cache,
-        model_dir=args.model,
-        out=args.out,
-        outputs=plan.outputs,
-        top=args.top,
-        about=about,
-        kind=args.output_format,
-        kept=frozenset(kept),
-        kept_tally=sum(kept.values(), score.Tally()),
-    )
+    config = _config(args, plan, about, kept)
     todo = [output for output in range(plan.outputs) if output not in kept]
     paths = [score.plan_path(args.out, output) for output in todo]
 
@@ -235,6 +228,24 @@ def _run_job(
     finally:
         if not goes_on:  # otherwise the job has yet to read it
             remove_plan()
+
+
+def _config(
+    args: argparse.Namespace, plan: ScorePlan, about: dict[str, Any], kept: dict[int, Tally]
+) -> ScoreConfig:
+    from pipelines import score
+
+    return score.ScoreConfig(
+        cache=args.cache,
+        model_dir=args.model,
+        out=args.out,
+        outputs=plan.outputs,
+        top=args.top,
+        about=about,
+        kind=args.output_format,
+        kept=frozenset(kept),
+        kept_tally=sum(kept.values(), score.Tally()),
+    )
 
 
 def run_scoring(

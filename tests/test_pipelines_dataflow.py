@@ -18,6 +18,8 @@ from features.errors import UsageError
 from pipelines import dataflow
 from tests import bare_environment, bucket_servers
 from tests.dataflow_service import DataflowService, serve_dataflow
+from tests.made_cache import SPEC, make_cache
+from tests.made_model import make_model
 from tests.plain_clips import write_clip
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -286,3 +288,39 @@ def shards(cache: str) -> dict[str, bytes]:
     }
     assert found
     return found
+
+
+def test_score_shows_its_job_and_one_submitted_runs_to_its_summary(
+    bucket: str, service: DataflowService, tmp_path: Path
+) -> None:
+    make_cache(f"{bucket}/made")
+    model = make_model(tmp_path / "model", SPEC, width=8)
+    for path in model.iterdir():
+        storage.write_atomic(f"{bucket}/model/{path.name}", path.read_bytes())
+    questions = tmp_path / "q.jsonl"
+    questions.write_text('{"video_id": "a.mp4", "question": "what?"}\n')
+    words = [
+        "score", f"--model={bucket}/model", f"--cache={bucket}/made", f"--out={bucket}/out",
+        f"--questions={questions}", "--runner=DataflowRunner", "--no_auth", *CLOUD, IMAGE,
+    ]  # fmt: skip
+    before = sorted(file.path for file in storage.list_files(bucket))
+    done = framebank(*words, "--dry_run=true")
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)
+    assert job["labels"]["framebank-command"] == "score"
+    assert "AnswerQuestions" in {step["name"].split("/")[0] for step in job["steps"]}
+    assert sorted(file.path for file in storage.list_files(bucket)) == before
+    done = framebank(*words, f"--dataflow_endpoint={service.url}")
+    assert done.returncode == 0 and "submitted framebank-score-" in done.stdout, done.stderr
+    (sent,) = service.jobs
+    graph = tmp_path / "pipeline.pb"
+    url = sent["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"]
+    graph.write_bytes(storage.read_bytes(url))
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN_STAGED, graph], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    summary = json.loads(storage.read_bytes(f"{bucket}/out/summary.json"))
+    assert (summary["questions"], summary["answered"]) == (1, 1)
+    names = {file.path.rsplit("/", 1)[1] for file in storage.list_files(f"{bucket}/out")}
+    assert not any(name.startswith("plan-") for name in names), names
