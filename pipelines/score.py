@@ -209,9 +209,9 @@ class Tally:
             return cls(statuses, without_truth)
         score = (1, int(row["correct"]))
         splits = {row["split"]: score} if row["split"] else {}
-        squares = (0, 0.0)
-        if row["answers"][0].get("number") is not None:
-            squares = (1, (float(row["answers"][0]["answer"]) - float(row["truth"])) ** 2)
+        squares, answers = (0, 0.0), row.get("answers")
+        if answers and answers[0].get("number") is not None:
+            squares = (1, (float(answers[0]["answer"]) - float(row["truth"])) ** 2)
         return cls(statuses, without_truth, {row["type"]: score}, splits, squares)
 
     def __add__(self, other: Tally) -> Tally:
