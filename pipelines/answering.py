@@ -119,7 +119,11 @@ class AnswerModelHandler(ModelHandler[Example, AnswerRow, TrainedModel]):  # typ
 
     def _answer(self, examples: Sequence[Example], model: TrainedModel) -> list[AnswerRow]:
         try:
-            probabilities = _probabilities(examples, model)
+            scores = _probabilities(examples, model)
+            rows = [
+                self._row(example, row, model)
+                for example, row in zip(examples, scores, strict=True)
+            ]
         except Exception as error:  # noqa: BLE001 - one bad question must not fail its batch
             if len(examples) > 1:
                 return [row for example in examples for row in self._answer([example], model)]
@@ -127,8 +131,8 @@ class AnswerModelHandler(ModelHandler[Example, AnswerRow, TrainedModel]):  # typ
             failed = examples[0].asked.row("failed", reason=reason)
             return [AnswerRow.of(examples[0].output, examples[0].asked.number, failed)]
         return [
-            AnswerRow.of(example.output, example.asked.number, self._row(example, scores, model))
-            for example, scores in zip(examples, probabilities, strict=True)
+            AnswerRow.of(example.output, example.asked.number, row)
+            for example, row in zip(examples, rows, strict=True)
         ]
 
     def _row(
