@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -234,11 +235,13 @@ def test_ctrl_c_ends_it_without_a_trace(tmp_path: Path) -> None:
         os.link(clip, tmp_path / "clips" / f"{number}.mp4")
     command = [sys.executable, str(ROOT / "framebank.py"), "plan", str(tmp_path / "clips"), *QUICK]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)}
-    )
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)},
+        # A shell that runs the tests in the background has them ignore it, and so their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=3)
     process.send_signal(2)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=20)
     assert process.returncode == 130 and "Traceback" not in error
     assert not list(tmp_path.glob("framebank-*"))
