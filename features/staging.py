@@ -35,26 +35,24 @@ class StagedClip(NamedTuple):
 
 
 class Staging:
-    """A temporary folder for clips, with as many downloads at a time as there are decoders."""
+    """Brings clips to a temporary folder, as many at a time as there are decoders."""
 
     def __init__(self, *, downloads: int, max_size_bytes: int) -> None:
         self._downloads, self._max_size_bytes = downloads, max_size_bytes
-        self._folder: LiveFolder | None = None
-        self._lock = threading.Lock()
+        self._folder = _ClipFolder()
 
     def source(self, refs: Iterable[VideoRef], closed: threading.Event) -> ClipSource:
-        """Return the clips of one run, in the order of `refs`."""
-        return ClipSource(self, refs, self._downloads, closed)
+        """Return the clips of one run, in the order of `refs`; the run before must have ended."""
+        self._folder.close()
+        self._folder = _ClipFolder()
+        return ClipSource(self, refs, self._downloads, closed, self._folder)
 
     def close(self) -> None:
-        """Remove the folder with all that is in it; the next clip makes a new one."""
-        with self._lock:
-            if self._folder is not None:
-                self._folder.close()
-                self._folder = None
+        """Remove the folder with all that is in it, and make no other."""
+        self._folder.close()
 
-    def fetch(self, number: int, ref: VideoRef) -> StagedClip:
-        """Bring one clip; a local one is taken where it is. Raises JobError."""
+    def fetch(self, number: int, ref: VideoRef, folder: _ClipFolder) -> StagedClip:
+        """Bring one clip to `folder`; a local one is taken where it is. Raises JobError."""
         if storage.is_local(ref.uri):
             return StagedClip(number, ref, storage.local_path(ref.uri))
         if ref.size_bytes < 0:
@@ -63,7 +61,7 @@ class Staging:
         if ref.size_bytes > self._max_size_bytes:
             text = f"{ref.size_bytes} bytes; the limit is {self._max_size_bytes}"
             return StagedClip(number, ref, "", VideoRejected("open", "too_large", text))
-        path = os.path.join(self._path(), f"clip-{number}-{threading.get_ident()}")
+        path = os.path.join(folder.path(), f"clip-{number}-{threading.get_ident()}")
         try:
             self._copy(ref, path)
         except VideoRejected as bad:
@@ -71,15 +69,6 @@ class Staging:
                 os.unlink(path)
             return StagedClip(number, ref, "", bad)
         return StagedClip(number, ref, path)
-
-    def _path(self) -> str:
-        with self._lock:
-            if self._folder is None:
-                try:
-                    self._folder = live_folder()
-                except OSError as error:
-                    raise _no_room(error) from error
-            return self._folder.path
 
     def _copy(self, ref: VideoRef, path: str) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -106,6 +95,34 @@ def _no_room(got: object) -> JobError:
     )
 
 
+class _ClipFolder:
+    """The temporary folder of one run, made for its first clip; once closed it stays so."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: LiveFolder | None = None
+        self._closed = False
+
+    def path(self) -> str:
+        """Return the folder's path; raises JobError where none can be made, RuntimeError late."""
+        with self._lock:
+            if self._closed:  # a download that nobody waits for any more
+                raise RuntimeError("the run that this clip is for has ended")
+            if self._live is None:
+                try:
+                    self._live = live_folder()
+                except OSError as error:
+                    raise _no_room(error) from error
+            return self._live.path
+
+    def close(self) -> None:
+        """Remove the folder with all that is in it; a second call does nothing."""
+        with self._lock:
+            self._closed = True
+            if self._live is not None:
+                self._live.close()
+
+
 class ClipSource:
     """The clips of one run: `take` gives the next one to a decoder, `done` takes it away again."""
 
@@ -115,8 +132,9 @@ class ClipSource:
         refs: Iterable[VideoRef],
         downloads: int,
         closed: threading.Event,
+        folder: _ClipFolder,
     ) -> None:
-        self._staging, self._closed = staging, closed
+        self._staging, self._closed, self._folder = staging, closed, folder
         self._refs = enumerate(refs)
         self._pulling = threading.Lock()
         self._changed = threading.Condition()
@@ -154,10 +172,15 @@ class ClipSource:
         with self._changed:
             self._held -= 1
             self._ahead_bytes -= _copied_bytes(clip.ref)
-            through = self._ended and not self._held
             self._changed.notify_all()
-        if through:  # an engine may end this process without a word once the shard is committed
-            self._staging.close()
+        self._close_when_through()
+
+    def _close_when_through(self) -> None:
+        """Remove the folder after the last clip: a runner may end this process without a word."""
+        with self._changed:
+            through = self._ended and not self._held
+        if through:
+            self._folder.close()
 
     def _start(self) -> None:
         self._started = True
@@ -167,7 +190,7 @@ class ClipSource:
     def _work(self) -> None:
         for number, ref in self._admitted():
             try:
-                item: StagedClip | BaseException = self._staging.fetch(number, ref)
+                item: StagedClip | BaseException = self._staging.fetch(number, ref, self._folder)
             except BaseException as error:  # noqa: BLE001 - raised again where it is taken
                 item = error
             with self._changed:
@@ -187,11 +210,12 @@ class ClipSource:
                     if taken is None:
                         self._ended = True
                         self._changed.notify_all()
-                        return
+                        break
                     self._fetching += 1
                     self._held += 1
                     self._ahead_bytes += _copied_bytes(taken[1])
             yield taken
+        self._close_when_through()  # the last clip may have been done before its end was known
 
     def _is_full(self) -> bool:
         if not self._held:

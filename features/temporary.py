@@ -29,7 +29,7 @@ class LiveFolder:
         if self._lock is None:
             return
         lock, self._lock = self._lock, None
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
         os.close(lock)  # last: until here nobody else takes the folder for a dead one
 
     def __enter__(self) -> LiveFolder:
@@ -80,9 +80,29 @@ def _remove_if_dead(path: str) -> bool:
         if os.path.islink(path) or os.fstat(lock).st_uid != os.geteuid():
             return False
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
         return not os.path.lexists(path)
     except OSError:  # locked: its maker lives
         return False
     finally:
         os.close(lock)
+
+
+def _remove(path: str) -> None:
+    """Remove a folder, its lock's file last: killed half-way, what is left is still known as ours.
+
+    Again when somebody, a worker that tells its counts, wrote to it meanwhile.
+    """
+    for _ in range(10):
+        with contextlib.suppress(OSError):
+            for entry in list(os.scandir(path)):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                elif entry.name != _LOCK:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(entry.path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(path, _LOCK))
+            os.rmdir(path)
+        if not os.path.lexists(path):
+            return

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from features import temporary
 from features.container import DecodeLimits
 from features.decoder_pool import DecoderPolicy
 from features.errors import JobError, UsageError
@@ -125,6 +126,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
 def _tidy(cache: str, spec: FeatureSpec) -> int:
     """Clear up after an interrupted run; return how many of its videos are kept."""
+    temporary.remove_dead()  # here too: a run with nothing to do makes no folder of its own
     recovered, shards = cache_access.recover_shards(cache, spec)
     if shards:
         _say(f"kept {recovered} videos in {shards} shards of an interrupted run")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 
 from features import storage
 from features.decoder_pool import DecoderPolicy
+from features.staging import Staging
 from features.video import Extracted, VideoRef
 from tests import bucket_servers
 from tests.bucket_servers import environment, serve
@@ -54,3 +58,35 @@ def test_clips_over_a_bad_line_give_the_rows_of_the_local_ones(
             np.testing.assert_array_equal(result.features, expected.features)
             assert result.content_sha256 == expected.content_sha256
     assert not [path for path in scratch.iterdir() if path.name.startswith("framebank-")]
+
+
+def test_the_folder_goes_with_the_last_clip_also_when_the_end_is_known_later(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    last_done, staging = threading.Event(), Staging(downloads=1, max_size_bytes=1 << 30)
+    with (
+        serve("gcp-storage-emulator", tmp_path / "server") as server,
+        environment(**server.environment),
+    ):
+        storage.write_atomic(f"{server.bucket}/a.mp4", b"of a clip")
+        found = storage.list_files(f"{server.bucket}/")[0]
+        ref = VideoRef("a.mp4", found.path, found.size_bytes, found.generation)
+
+        def refs() -> Iterator[VideoRef]:
+            yield ref
+            last_done.wait(timeout=30)
+
+        source = staging.source(refs(), threading.Event())
+        clip = source.take()
+    assert clip is not None and Path(clip.path).read_bytes() == b"of a clip"
+    source.done(clip)
+    assert list(scratch.iterdir())
+    last_done.set()
+    assert source.take() is None
+    deadline = time.monotonic() + 10
+    while list(scratch.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not list(scratch.iterdir())

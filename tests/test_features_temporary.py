@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,30 @@ def test_the_next_run_removes_what_a_killed_one_left(root: Path) -> None:
     with temporary.live_folder() as mine:
         assert [str(path) for path in root.iterdir()] == [mine.path]
         assert temporary.remove_dead() == 0
+
+
+def test_it_goes_while_somebody_writes_to_it(root: Path) -> None:
+    for _ in range(20):
+        folder, over = temporary.live_folder(), threading.Event()
+        for number in range(50):
+            Path(folder.path, f"{number}.json").touch()
+
+        def write(path: str = folder.path, over: threading.Event = over) -> None:
+            number = 0
+            while not over.is_set():  # as features/progress.py does
+                number = (number + 1) % 50
+                with contextlib.suppress(OSError):
+                    part = Path(path, f"{number}.tmp")
+                    part.touch()
+                    part.replace(Path(path, f"{number}.json"))
+                time.sleep(0.0002)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        folder.close()
+        over.set()
+        writer.join()
+        assert temporary.remove_dead() == 0 and list(root.iterdir()) == []
 
 
 def test_nothing_of_anybody_else_is_removed(root: Path) -> None:
