@@ -25,16 +25,15 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.ml.inference.base import RunInference
 
-from features import layout, storage
-from features.cache import Place, check_record
-from features.errors import CacheError
+from features import storage
+from features.cache import Place
 from pipelines.answer_files import answers_path, write_answers
-from pipelines.answering import AnswerModelHandler, AnswerRow, AskedQuestion, Example
+from pipelines.answering import AnswerModelHandler, AnswerRow, AskedQuestion
+from pipelines.feature_reading import ReadFeatures, RecordPlan
 from pipelines.worker_check import worker_check
 from pipelines.worker_faults import told_to_client
 
 STATUSES = ("answered", "not_in_cache", "quarantined", "other_kind", "failed")
-_RUN_BYTES = 2**25  # of neighbouring records that are read in one go
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +53,6 @@ class ScoreConfig:
     kind: str = "jsonl"
     kept: frozenset[int] = frozenset()
     kept_tally: Tally = dataclasses.field(default_factory=lambda: Tally())
-
-
-@dataclasses.dataclass(frozen=True)
-class RecordPlan:
-    """Where one video's record lies, and what is asked about it."""
-
-    place: Place
-    questions: tuple[AskedQuestion, ...]
 
 
 def plan_path(out: str, output: int) -> str:
@@ -98,7 +89,7 @@ def build_score(
         # (int, [RecordPlan] of one shard); AnswerRow
     )
     examples, unread = planned.records | "ReadFeatures" >> beam.ParDo(
-        ReadFeatures(config)
+        ReadFeatures(config.cache)
     ).with_outputs("bad", main="good")  # Example; AnswerRow
     answered = examples | "AnswerQuestions" >> infer  # AnswerRow
     tallies = (
@@ -136,55 +127,6 @@ class ReadPlan(beam.DoFn):  # type: ignore[misc]
             shards.setdefault(plan.place.shard, []).append(plan)
         for shard in shards.values():
             yield output, shard
-
-
-class ReadFeatures(beam.DoFn):  # type: ignore[misc]
-    """Records of one shard → an Example per question; "bad": rows of records that are damaged."""
-
-    def __init__(self, config: ScoreConfig) -> None:
-        self._config = config
-
-    def process(self, work: tuple[int, list[RecordPlan]]) -> Iterator[Any]:
-        output, plans = work
-        path = layout.tfrecord_path(self._config.cache, plans[0].place.shard)
-        with told_to_client():  # the whole shard is missing or cannot be read
-            for plan, frame in read_frames(path, plans):
-                yield from _examples(output, plan, frame, path)
-
-
-def _examples(output: int, plan: RecordPlan, frame: bytes, path: str) -> Iterator[Any]:
-    try:
-        record = check_record(plan.place, frame, path)
-    except CacheError as error:
-        for asked in plan.questions:
-            row = asked.row("failed", reason=f"{error.what}: {error.got}")
-            yield beam.pvalue.TaggedOutput("bad", AnswerRow.of(output, asked.number, row))
-        return
-    for asked in plan.questions:
-        yield Example(output, asked, record.features)
-
-
-def read_frames(path: str, plans: Iterable[RecordPlan]) -> Iterator[tuple[RecordPlan, bytes]]:
-    """Yield each record's framed bytes, reading neighbours together and nothing twice."""
-    run: list[RecordPlan] = []
-    for plan in sorted(plans, key=lambda plan: plan.place.offset):
-        start, end = plan.place.offset, plan.place.offset + plan.place.length
-        if run:
-            before = run[-1].place
-            apart = start != before.offset + before.length
-            if apart or end - run[0].place.offset > _RUN_BYTES:
-                yield from _read_run(path, run)
-                run = []
-        run.append(plan)
-    if run:
-        yield from _read_run(path, run)
-
-
-def _read_run(path: str, run: list[RecordPlan]) -> Iterator[tuple[RecordPlan, bytes]]:
-    first, last = run[0].place, run[-1].place
-    data = storage.read_range(path, first.offset, last.offset + last.length - first.offset)
-    for plan in run:
-        yield plan, data[plan.place.offset - first.offset :][: plan.place.length]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from features.cache import Cache, Place
 from features.questions import Question, join_questions
 from pipelines.answering import AskedQuestion
-from pipelines.score import RecordPlan
+from pipelines.feature_reading import RecordPlan
 
 _HEADS = {"yes_no": "open"}
 _WANTS = {

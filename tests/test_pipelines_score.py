@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.cache import open_cache
-from features.questions import Question
 from features.trained_model import TrainedModel
 from pipelines.answering import AnswerModelHandler, AnswerRow, AskedQuestion, Example, length_groups
-from pipelines.score import RecordPlan, SumTallies, Tally, read_frames
-from tests.made_cache import make_cache
+from pipelines.score import SumTallies, Tally
 
 
 def _asked(number: int, question: str = "what?", truth: str | None = "b") -> AskedQuestion:
@@ -116,30 +112,3 @@ def test_rows_of_any_text_become_lines_of_json() -> None:
     line = AnswerRow.of(0, 0, row).line
     assert line.endswith(b"\n") and line.count(b"\n") == 1
     assert json.loads(line) == row and "这".encode() in line
-
-
-def test_neighbouring_records_are_read_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from features import layout, storage
-    from pipelines.score_plan import plan_scoring
-
-    cache_path = str(tmp_path / "cache")
-    make_cache(cache_path)
-    ids = ("a.mp4", "c/ü.mp4", "d.mp4", "d.mp4")
-    questions = [Question(str(number), name, "what?") for number, name in enumerate(ids)]
-    plan = plan_scoring(questions, open_cache(cache_path), per_file=100)
-    (records,) = plan.records
-    reads: list[int] = []
-    read_range = storage.read_range
-
-    def counted(path: str, start: int, length: int) -> bytes:
-        reads.append(length)
-        return read_range(path, start, length)
-
-    monkeypatch.setattr(storage, "read_range", counted)
-    of_shard: list[RecordPlan] = [one for one in records if one.place.shard == "r1-1"]
-    path = layout.tfrecord_path(cache_path, "r1-1")
-    frames = dict(read_frames(path, of_shard))
-    assert len(of_shard) == 2 and len(reads) == 1
-    assert all(len(frame) == one.place.length for one, frame in frames.items())

@@ -304,11 +304,23 @@ def test_a_damaged_record_costs_only_its_own_questions(model: Path, cache: Path)
     assert rows[5]["status"] == "answered"  # its neighbour in the shard
 
 
-def test_a_missing_shard_fails_the_job_with_its_name(model: Path, cache: Path) -> None:
-    Path(layout.tfrecord_path(str(cache), "r1-1")).unlink()
-    with pytest.raises(Exception, match=r"r1-1\.tfrecord") as caught:
+@pytest.mark.parametrize("left", [None, 0, 100])
+def test_a_shard_that_is_missing_or_cut_short_costs_only_its_own_questions(
+    model: Path, cache: Path, left: int | None
+) -> None:
+    path = Path(layout.tfrecord_path(str(cache), "r1-1"))
+    data = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(data[:left])
+    with pytest.raises(JobError, match="2 questions have no answer") as caught:
         _score(model, cache)
-    assert getattr(caught.value, "exit_status", None) == 1
+    assert caught.value.exit_status == 1
+    rows = _rows(cache.parent / "answers")
+    assert [row["question"] for row in rows] == [row["question"] for row in QUESTIONS]
+    states = ["answered", "not_in_cache", "quarantined", "failed", "answered", "failed", "answered"]
+    assert [row["status"] for row in rows] == states
+    assert all(str(path) in rows[place]["reason"] for place in (3, 5))
 
 
 def test_mistakes_are_told(model: Path, cache: Path, tmp_path: Path) -> None:

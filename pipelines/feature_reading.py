@@ -1,0 +1,116 @@
+"""Reading the features that questions are about: once per shard, whatever is broken in it.
+
+A fault costs the questions that it concerns and no others: a damaged record those about its video,
+a shard that is missing or cut short those about the videos that are not there. Each of these gets
+its row, "failed" with the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+from features import layout, storage
+from features.cache import Place, check_record
+from features.errors import CacheError, FramebankError
+from pipelines.answering import AnswerRow, AskedQuestion, Example
+from pipelines.worker_faults import told_to_client
+
+_RUN_BYTES = 2**25  # of neighbouring records that are read in one go
+# A file's own fault. Of a bucket such an answer is about all of it, and the job fails.
+_FILE_FAULTS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.EIO, errno.ESTALE)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordPlan:
+    """Where one video's record lies, and what is asked about it."""
+
+    place: Place
+    questions: tuple[AskedQuestion, ...]
+
+
+class ReadFeatures(beam.DoFn):  # type: ignore[misc]
+    """Records of one shard → an Example per question; "bad": rows of what cannot be read."""
+
+    def __init__(self, cache: str) -> None:
+        self._cache = cache
+
+    def process(self, work: tuple[int, list[RecordPlan]]) -> Iterator[Any]:
+        output, plans = work
+        path = layout.tfrecord_path(self._cache, plans[0].place.shard)
+        for run in neighbours(plans):
+            with told_to_client():
+                frames = self._read(path, run)
+            if isinstance(frames, str):
+                for plan in run:
+                    yield from _failed(output, plan, frames)
+                continue
+            for plan, frame in zip(run, frames, strict=True):
+                yield from _examples(output, plan, frame, path)
+
+    def _read(self, path: str, run: Sequence[RecordPlan]) -> list[bytes] | str:
+        """Return the records' frames, or what is wrong with their shard.
+
+        Raises FramebankError where the fault lies elsewhere: then the runner may try again.
+        """
+        try:
+            return read_run(path, run)
+        except storage.FileMissingError:
+            if not storage.exists(layout.spec_path(self._cache)):
+                raise  # nothing of the cache is on this worker
+            return f"the shard {path} is missing"
+        except FramebankError as error:
+            if getattr(error.__cause__, "errno", None) in _FILE_FAULTS and storage.is_local(path):
+                return f"{error.what}: {error.got}"
+            raise
+
+
+def _failed(output: int, plan: RecordPlan, reason: str) -> Iterator[Any]:
+    for asked in plan.questions:
+        row = asked.row("failed", reason=reason)
+        yield beam.pvalue.TaggedOutput("bad", AnswerRow.of(output, asked.number, row))
+
+
+def _examples(output: int, plan: RecordPlan, frame: bytes, path: str) -> Iterator[Any]:
+    try:
+        features = check_record(plan.place, frame, path).features
+    except CacheError as error:
+        yield from _failed(output, plan, f"{error.what}: {error.got}")
+        return
+    if not np.isfinite(features).all():  # a network may make answers of them all the same
+        place = f"record {plan.place.record} of {path}"
+        yield from _failed(output, plan, f"{place}: features that are not finite")
+        return
+    for asked in plan.questions:
+        yield Example(output, asked, features)
+
+
+def neighbours(plans: Iterable[RecordPlan]) -> Iterator[list[RecordPlan]]:
+    """Yield records that lie side by side in their shard, up to 32 MiB of them at a time."""
+    run: list[RecordPlan] = []
+    for plan in sorted(plans, key=lambda plan: plan.place.offset):
+        start, end = plan.place.offset, plan.place.offset + plan.place.length
+        if run:
+            before = run[-1].place
+            apart = start != before.offset + before.length
+            if apart or end - run[0].place.offset > _RUN_BYTES:
+                yield run
+                run = []
+        run.append(plan)
+    if run:
+        yield run
+
+
+def read_run(path: str, run: Sequence[RecordPlan]) -> list[bytes]:
+    """Return the frames of neighbouring records, read at once; shorter where the file ends."""
+    first, last = run[0].place, run[-1].place
+    data = storage.read_range(path, first.offset, last.offset + last.length - first.offset)
+    starts = [plan.place.offset - first.offset for plan in run]
+    return [
+        data[start : start + plan.place.length] for start, plan in zip(starts, run, strict=True)
+    ]
