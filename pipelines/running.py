@@ -26,7 +26,12 @@ NAMESPACE = "framebank"  # of every counter of ours
 _CANCEL_S = 30.0
 # What gRPC, in the runner, says when the process at the other end is gone.
 _DEAD_WORKER = ("CANCELLED: client cancelled", "Socket closed", "Connection reset by peer")
-_WORKER_THREADS = ("run_worker", "read_grpc_client_inputs", "wait_until_finish_read")
+_WORKER_THREADS = (
+    "run_worker",
+    "read_grpc_client_inputs",
+    "wait_until_finish_read",
+    "read_state",
+)
 
 
 class Job:
