@@ -23,6 +23,8 @@ from pipelines.worker_faults import told_to_client
 NAMESPACE = "framebank"
 _BATCH = 128
 _PADDED_BYTES = 2**26  # of one padded batch of features
+_LONG_TEXT = 1000  # characters; the longest question of the published sets has 135
+_MOST_TEXT = 20_000  # characters; a step for each, in some languages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,11 @@ class AskedQuestion:
     head: str = "open"
     choices: tuple[str, ...] = ()
     right: int | None = None
+
+    @property
+    def characters(self) -> int:
+        """Return how long the longest of its texts is."""
+        return max(map(len, (self.question, *self.choices)))
 
     def row(self, status: str, *, reason: str | None = None) -> dict[str, Any]:
         """Return the answer row of this question, without answers."""
@@ -106,7 +113,7 @@ class AnswerModelHandler(ModelHandler[Example, AnswerRow, TrainedModel]):  # typ
     ) -> list[AnswerRow]:
         """Return a row for each example, in their order; a bad one costs only its own row."""
         rows: dict[int, AnswerRow] = {}
-        for group in length_groups([len(example.features) for example in batch], _room(batch)):
+        for group in _groups(batch):
             examples = [batch[place] for place in group]
             rows |= zip(group, self._answer(examples, model), strict=True)
         return [rows[place] for place in range(len(batch))]
@@ -126,7 +133,8 @@ class AnswerModelHandler(ModelHandler[Example, AnswerRow, TrainedModel]):  # typ
             ]
         except Exception as error:  # noqa: BLE001 - one bad question must not fail its batch
             if len(examples) > 1:
-                return [row for example in examples for row in self._answer([example], model)]
+                half = len(examples) // 2
+                return self._answer(examples[:half], model) + self._answer(examples[half:], model)
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             failed = examples[0].asked.row("failed", reason=reason)
             return [AnswerRow.of(examples[0].output, examples[0].asked.number, failed)]
@@ -150,6 +158,18 @@ class AnswerModelHandler(ModelHandler[Example, AnswerRow, TrainedModel]):  # typ
         elif asked.right is not None:
             row["correct"] = int(scores[: len(asked.choices)].argmax()) == asked.right
         return row
+
+
+def _groups(batch: Sequence[Example]) -> Iterator[list[int]]:
+    """Yield places of examples that are answered together; one of long texts stays alone.
+
+    A batch takes memory and time for its longest text as often as it has rows.
+    """
+    texts = [example.asked.characters for example in batch]
+    short = [place for place, length in enumerate(texts) if length <= _LONG_TEXT]
+    for group in length_groups([len(batch[place].features) for place in short], _room(batch)):
+        yield [short[place] for place in group]
+    yield from ([place] for place, length in enumerate(texts) if length > _LONG_TEXT)
 
 
 def _room(batch: Sequence[Example]) -> int:
@@ -177,7 +197,13 @@ def length_groups(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
 
 
 def _probabilities(examples: Sequence[Example], model: TrainedModel) -> NDArray[np.float32]:
-    """Return float32[b, a] as `predict` does; features are padded on the right with zeros."""
+    """Return float32[b, a] as `predict` does; features are padded on the right with zeros.
+
+    Raises ValueError for a text that is too long, and for what is no answer.
+    """
+    longest = max(example.asked.characters for example in examples)
+    if longest > _MOST_TEXT:
+        raise ValueError(f"a text of {longest} characters, where {_MOST_TEXT} are read at most")
     questions = [example.asked.question.encode("utf-8", "replace") for example in examples]
     choices = [example.asked.choices for example in examples]
     features = pad_clips([example.features for example in examples])

@@ -62,6 +62,41 @@ def test_one_bad_question_costs_only_its_own_row() -> None:
     assert "cannot be answered" in rows[1]["reason"] and rows[1]["correct"] is None
 
 
+def test_bad_questions_among_many_are_found_by_halves() -> None:
+    examples = _examples([2] * 100)
+    for place in (0, 57, 99):
+        examples[place] = Example(0, _asked(place, "bad"), examples[place].features)
+    calls: list[int] = []
+    good = _mean_model()
+
+    def predict(features: NDArray[np.float32], questions: list[bytes]) -> NDArray[np.float32]:
+        calls.append(len(questions))
+        return good.call(features, questions)
+
+    rows = AnswerModelHandler("", top=3).run_inference(
+        examples, TrainedModel(predict, good.answers)
+    )
+    assert [row.number for row in rows] == list(range(100)) and len(calls) < 50
+    failed = [row.number for row in rows if row.row["status"] == "failed"]
+    assert failed == [0, 57, 99]
+
+
+def test_a_question_of_a_megabyte_weighs_on_no_other() -> None:
+    examples = _examples([2] * 8)
+    for place, length in ((3, 5000), (5, 10**6)):
+        examples[place] = Example(0, _asked(place, "x" * length), examples[place].features)
+    shapes: list[tuple[int, int]] = []
+
+    def predict(features: NDArray[np.float32], questions: list[bytes]) -> NDArray[np.float32]:
+        shapes.append((len(questions), max(map(len, questions))))
+        return _mean_model().call(features, questions)
+
+    model = TrainedModel(predict, ("a", "b", "c"))
+    rows = [row.row for row in AnswerModelHandler("", top=3).run_inference(examples, model)]
+    assert [row["status"] == "failed" for row in rows] == [place == 5 for place in range(8)]
+    assert "1000000 characters" in rows[5]["reason"] and sorted(shapes) == [(1, 5000), (6, 5)]
+
+
 def test_answers_that_are_not_finite_fail_their_row() -> None:
     example = Example(0, _asked(0), np.array([[1, np.inf, 0]], np.float32))
     (row,) = AnswerModelHandler("", top=3).run_inference([example], _mean_model())
