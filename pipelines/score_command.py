@@ -6,8 +6,8 @@ Writes OUT/answers-NNNNN-of-NNNNN.jsonl (or .parquet), one row for each question
 answers with their probabilities, and whether the first is right where the true answer is known. A
 question about a video that is quarantined or not in the cache gets a row that says so.
 OUT/summary.json has the counts and the accuracy in all, by type, and by split where the file has
-them. The same command after a run that was killed keeps the files that are there and makes the
-others. Options of Apache Beam are passed on.
+them. The same command after a run that was killed, or had questions that failed, keeps the files of
+answers that are whole and makes the others. Options of Apache Beam are passed on.
 Exit status: 0 when every question has its row and no record was damaged, 1 otherwise, 2 for a
 mistake in the command line.
 """
@@ -17,31 +17,26 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from features import storage
 from features.cache import Cache, open_cache
-from features.catalog import catalog_text
 from features.errors import JobError, UsageError
 from features.question_sets_reading import read_joined
 from features.questions_command import add_format_arguments
 from features.spec import check_same_spec
 from features.trained_model import Lineage, read_head, read_lineage
 from pipelines import runners
-from pipelines.answer_files import KINDS, answers_path, read_answers
+from pipelines.answer_files import KINDS
 from pipelines.runners import Submission
+from pipelines.score_folder import find_kept, prepare_out, read_summary
 
 if TYPE_CHECKING:
     from pipelines.running import Job
     from pipelines.score import ScoreConfig, Tally
     from pipelines.score_plan import ScorePlan
-
-_OURS = re.compile(
-    r"(answers-\d+-of-\d+\.(?:jsonl|parquet)|plan-\d+\.json|summary\.json|run\.json)"
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,17 +89,22 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     if submission.dry_run:  # shows the job and writes nothing
         run_scoring(_config(args, plan, about, {}), submission, remove_plan=lambda: None)
         return 0
-    if not _prepare_out(args.out, about, overwrite=args.overwrite):
+    if not prepare_out(args.out, about, overwrite=args.overwrite, say=_say):
         _say(f"these questions are answered already; nothing was done in {args.out}")
-        return _report(args, _read_summary(args.out))
+        return _report(args, read_summary(args.out))
     _say(f"answering {plan.answerable} of {len(questions)} questions from {len(cache)} videos")
-    kept = _find_kept(args, plan)
+    kept, failed = find_kept(args.out, plan, kind=args.output_format)
+    if failed:
+        _say(
+            f"{failed} of {plan.outputs} files of answers hold rows that failed: "
+            "they are made again"
+        )
     if kept:
         _say(f"{len(kept)} of {plan.outputs} files of answers are there already")
     _run_job(args, submission, plan, about, kept)
     if not submission.waits:
         return 0
-    summary = _read_summary(args.out)
+    summary = read_summary(args.out)
     if summary["questions"] != len(questions):
         raise JobError(
             "not every question got its row",
@@ -136,71 +136,6 @@ def _describe_run(args: argparse.Namespace, lineage: Lineage, plan: ScorePlan) -
         "random_weights": lineage.random_weights,
         "key": hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32],
     }
-
-
-def _prepare_out(out: str, about: dict[str, Any], *, overwrite: bool) -> bool:
-    """Clear OUT of an earlier run of this command; returns False when all is done already.
-
-    Answers of a run of the same key stay, unless `overwrite`. Raises UsageError where OUT holds
-    answers to something else. Other files are left alone.
-    """
-    names = [file.path.rsplit("/", 1)[-1] for file in storage.list_files(out)]
-    for name in filter(storage.is_leftover, names):  # of a run that was killed
-        storage.delete(storage.join(out, name))
-    ours = [name for name in names if _OURS.fullmatch(name)]
-    if ours:
-        before = _read_run_key(out)
-        if before == about["key"] and "summary.json" in ours and not overwrite:
-            return False
-        if before != about["key"] and not overwrite:
-            raise UsageError(
-                f"{out} already holds answers of another run",
-                got="another model, cache, question file, --top or format"
-                if before
-                else "no run.json",
-                todo="give another --out, or --overwrite to replace them",
-            )
-        if overwrite:
-            _say(f"replacing the answers in {out}")
-        # The summary first, without it the folder is no finished run; what names the run last.
-        last = {"summary.json": 0, "run.json": 2}
-        for name in sorted(ours, key=lambda name: (last.get(name, 1), name)):
-            if overwrite or not name.startswith(("answers-", "run")):
-                storage.delete(storage.join(out, name))
-    storage.write_atomic(storage.join(out, "run.json"), json.dumps(about, indent=2).encode())
-    return True
-
-
-def _read_run_key(out: str) -> str | None:
-    try:
-        return str(json.loads(storage.read_bytes(storage.join(out, "run.json")))["key"])
-    except (storage.FileMissingError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _find_kept(args: argparse.Namespace, plan: ScorePlan) -> dict[int, Tally]:
-    """Return the answers files of a run that was killed, each with the tally of its rows.
-
-    A file has its name only when it is whole; still its rows are held against the plan, since they
-    are read for the tally anyway.
-    """
-    from pipelines.score import Tally
-
-    kept = {}
-    there = {file.path.rsplit("/", 1)[-1] for file in storage.iter_files(args.out)}
-    for output in range(plan.outputs):
-        kind = args.output_format
-        path = answers_path(args.out, output, plan.outputs, kind=kind)
-        if path.rsplit("/", 1)[-1] not in there:
-            continue
-        rows = read_answers(path, kind=kind)
-        wanted = [catalog_text(text) for text in plan.question_ids(output)]
-        if (
-            rows is not None
-            and [catalog_text(str(row.get("question_id"))) for row in rows] == wanted
-        ):
-            kept[output] = sum(map(Tally.of, rows), Tally())
-    return kept
 
 
 def _run_job(
@@ -283,15 +218,6 @@ def _end(job: Job, remove_plan: Callable[[], None]) -> Iterator[str]:
     yield "stopped. Run the same command again: it goes on with the files that are not there."
 
 
-def _read_summary(out: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(storage.read_bytes(storage.join(out, "summary.json"))))
-    except storage.FileMissingError as err:
-        raise JobError(
-            "the job ended without a summary", got=f"no summary.json in {out}", todo="run it again"
-        ) from err
-
-
 def _report(args: argparse.Namespace, summary: dict[str, Any]) -> int:
     if args.json:
         print(json.dumps(summary))
@@ -300,9 +226,10 @@ def _report(args: argparse.Namespace, summary: dict[str, Any]) -> int:
             print(line)
     if summary["failed"]:
         raise JobError(
-            f"{summary['failed']} questions have no answer: their record or the model failed",
+            f"{summary['failed']} questions have no answer",
             got=f'rows with "status": "failed" in {args.out}, each with its reason',
-            todo=f"run `framebank verify {args.cache}`; the other answers are good",
+            todo=f"mend what they name (`framebank verify {args.cache}` helps), then run the same "
+            "command again: it makes the files with such rows again and keeps the others",
         )
     return 0
 

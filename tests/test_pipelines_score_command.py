@@ -323,6 +323,29 @@ def test_a_shard_that_is_missing_or_cut_short_costs_only_its_own_questions(
     assert all(str(path) in rows[place]["reason"] for place in (3, 5))
 
 
+def test_files_with_rows_that_failed_are_tried_again_and_no_others(
+    model: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--questions-per-file", "1", "--output-format", "parquet"]
+    shard, out = Path(layout.tfrecord_path(str(cache), "r1-1")), cache.parent / "answers"
+    data = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(JobError, match="2 questions have no answer"):
+        _score(model, cache, *words)
+    stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("answers-*")}
+    assert json.loads((out / "summary.json").read_text())["failed"] == 2
+    shard.write_bytes(data)
+    assert _score(model, cache, *words)[0] == 0
+    said = capsys.readouterr().err
+    assert f"1 of {len(stamps)} files of answers hold rows that failed" in said
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["questions"], summary["answered"], summary["failed"]) == (7, 5, 0)
+    again = {name for name in stamps if (out / name).stat().st_mtime_ns != stamps[name]}
+    assert len(again) == 1
+    assert _score(model, cache, *words)[0] == 0
+    assert "nothing was done" in capsys.readouterr().err
+
+
 def test_mistakes_are_told(model: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a trained model"):
         _score(tmp_path, cache)
