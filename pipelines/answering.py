@@ -27,7 +27,7 @@ _LONG_TEXT = 1000  # characters; the longest question of the published sets has 
 _MOST_TEXT = 20_000  # characters; a step for each, in some languages
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class AskedQuestion:
     """One line of the question file; `number` is its place there, `video_id` the cache's."""
 
@@ -41,6 +41,14 @@ class AskedQuestion:
     head: str = "open"
     choices: tuple[str, ...] = ()
     right: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        # dataclasses.asdict takes six times as long, and there may be millions.
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> AskedQuestion:
+        return cls(**fields | {"choices": tuple(fields["choices"])})
 
     @property
     def characters(self) -> int:

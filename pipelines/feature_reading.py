@@ -33,6 +33,14 @@ class RecordPlan:
     place: Place
     questions: tuple[AskedQuestion, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        return {"place": self.place, "questions": [asked.to_json() for asked in self.questions]}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> RecordPlan:
+        questions = tuple(map(AskedQuestion.from_json, fields["questions"]))
+        return cls(Place(*fields["place"]), questions)
+
 
 class ReadFeatures(beam.DoFn):  # type: ignore[misc]
     """Records of one shard → an Example per question; "bad": rows of what cannot be read."""

@@ -26,9 +26,8 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import RunInference
 
 from features import storage
-from features.cache import Place
 from pipelines.answer_files import answers_path, write_answers
-from pipelines.answering import AnswerModelHandler, AnswerRow, AskedQuestion
+from pipelines.answering import AnswerModelHandler, AnswerRow
 from pipelines.feature_reading import ReadFeatures, RecordPlan
 from pipelines.worker_check import worker_check
 from pipelines.worker_faults import told_to_client
@@ -57,17 +56,6 @@ class ScoreConfig:
 
 def plan_path(out: str, output: int) -> str:
     return storage.join(out, f"plan-{output:05d}.json")
-
-
-def write_plan(
-    path: str, records: Iterable[RecordPlan], settled: Iterable[tuple[int, dict[str, Any]]]
-) -> None:
-    """Write what one answers file is made from; `settled` are rows that need no features."""
-    fields = {
-        "records": [dataclasses.asdict(record) for record in records],
-        "settled": [list(row) for row in settled],
-    }
-    storage.write_atomic(path, json.dumps(fields).encode())
 
 
 def build_score(
@@ -119,11 +107,7 @@ class ReadPlan(beam.DoFn):  # type: ignore[misc]
             yield beam.pvalue.TaggedOutput("settled", AnswerRow.of(output, number, row))
         shards: dict[str, list[RecordPlan]] = {}
         for record in fields["records"]:
-            questions = tuple(
-                AskedQuestion(**asked | {"choices": tuple(asked["choices"])})
-                for asked in record["questions"]
-            )
-            plan = RecordPlan(Place(*record["place"]), questions)
+            plan = RecordPlan.from_json(record)
             shards.setdefault(plan.place.shard, []).append(plan)
         for shard in shards.values():
             yield output, shard

@@ -158,7 +158,7 @@ def _run_job(
     goes_on = False
     try:
         for path, output in zip(paths, todo, strict=True):
-            score.write_plan(path, plan.records[output], plan.settled[output])
+            storage.write_atomic(path, plan.text(output))
         goes_on = run_scoring(config, submission, remove_plan=remove_plan)
     finally:
         if not goes_on:  # otherwise the job has yet to read it

@@ -57,24 +57,33 @@ class ScorePlan:
         ids |= {number: row["question_id"] for number, row in self.settled[output]}
         return [ids[number] for number in sorted(ids)]
 
+    def text(self, output: int) -> bytes:
+        """Return as JSON what one answers file is made from."""
+        records = [record.to_json() for record in self.records[output]]
+        return json.dumps({"records": records, "settled": self.settled[output]}).encode()
+
     def digest(self) -> str:
         """Return a hash of all that the answers follow from, but for the model."""
-        parts = [dataclasses.asdict(record) for file in self.records for record in file]
-        text = json.dumps([parts, self.settled], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        whole = hashlib.sha256()
+        for output in range(self.outputs):
+            whole.update(self.text(output) + b"\n")
+        return whole.hexdigest()
 
 
 def plan_scoring(
     questions: Sequence[Question], cache: Cache, *, per_file: int, head: str = "open"
 ) -> ScorePlan:
-    """Join the questions with the cache and deal them into files, a shard's all into one.
+    """Join the questions with the cache and deal them into files, a video's all into one.
 
     A question that wants another kind of answer than a model of `head` gives is settled without
     one.
     """
-    rows = {row["video_id"]: row for row in cache.table(list(_COLUMNS)).to_pylist()}
-    matched, _ = join_questions(questions, rows)
+    table = cache.table(list(_COLUMNS))
+    places = {name: row for row, name in enumerate(table.column("video_id").to_pylist())}
+    matched, _ = join_questions(questions, places)
     known = {question.question_id: question.video_id for question in matched}
+    asked_about = [places[name] for name in dict.fromkeys(known.values())]
+    rows = {row["video_id"]: row for row in table.take(asked_about).to_pylist()}
     asked: dict[str, list[AskedQuestion]] = {}
     settled: list[tuple[int, dict[str, Any]]] = []
     for number, question in enumerate(questions):
@@ -118,9 +127,8 @@ def _deal(
 ) -> ScorePlan:
     files: list[list[RecordPlan]] = [[]]
     count = 0
-    for before, record in zip([None, *records], records, strict=False):
-        new_shard = before is not None and before.place.shard != record.place.shard
-        if new_shard and count >= per_file:
+    for record in records:
+        if count >= per_file:
             files.append([])
             count = 0
         files[-1].append(record)
