@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 import sys
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ VIDEO_COLUMNS = ("video", "gif_name", "video_name", "video_id")
 ID_COLUMNS = ("question_id", "id", "qid")
 _TEXTS = (*VIDEO_COLUMNS, *ID_COLUMNS, "question", "answer", "split", "type", "head")
 _MOST_CHOICES = 100
+_MOST_COUNT = 2**24  # to which float32, in which counts are learnt, holds whole numbers
 _COMPOUND = frozenset((list, dict)).__contains__
 
 
@@ -38,9 +38,13 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
     if not video or not question:
         missing = "video" if not video else "question"
         raise UsageError(f"{path} has a row without a {missing}", got=where, expected=EXPECTED)
-    choices = _choices(fields)
+    choices = _choices(path, where, fields)
     answer = text(fields.get("answer")) or None
-    right = None if answer is None or not choices else _right(path, where, answer, choices)
+    right = None
+    if answer is not None and choices:
+        if set_name == PLAIN:
+            _check_clear(path, where, fields, choices)
+        right = _right(path, where, answer, choices)
     head = _head(path, where, fields, set_name=set_name, answer=answer, choices=choices)
     if head == "count" and answer is not None:
         _check_number(path, where, answer)
@@ -84,9 +88,17 @@ def _choice_columns(columns: tuple[str, ...]) -> list[str]:
     return sorted(name for name in columns if re.fullmatch(r"a[0-9]", name))
 
 
-def _choices(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    if isinstance(listed := fields.get("choices"), list):
-        return tuple(map(text, listed[:_MOST_CHOICES]))
+def _choices(path: str, where: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    listed = fields.get("choices")
+    if isinstance(listed, list) and len(listed) <= _MOST_CHOICES:
+        return tuple(map(text, listed))
+    if isinstance(listed, list | dict) or text(listed):
+        many = f"{len(listed)} of them" if isinstance(listed, list) else f"{text(listed):.60}"
+        raise UsageError(
+            f"{path} has choices that cannot be read",
+            got=f"{many} in {where}",
+            expected=f"a JSON list of at most {_MOST_CHOICES}, or columns a0, a1, ...",
+        )
     names = _choice_columns(tuple(fields))
     if not names:
         return ()
@@ -97,17 +109,41 @@ def _choices(fields: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _right(path: str, where: str, answer: str, choices: tuple[str, ...]) -> int:
-    """Return the index of the true choice: the answer is that index (from 0), or its text."""
-    # NExT-QA names its choices a0…a4, TGIF-QA a1…a5; both count the answer from 0.
-    if answer.isdecimal() and int(answer) < len(choices) and choices[int(answer)]:
-        return int(answer)
-    if answer in choices:
-        return choices.index(answer)
+    """Return the index of the true choice: the answer is that index (from 0), or its text.
+
+    Of equal choices it is the first, as it is of equal scores.
+    """
+    named = _named(answer, choices) or answer
+    if named in choices:
+        return choices.index(named)
     raise UsageError(
         f"{path} has an answer that is none of its choices",
         got=f"{answer!r} in {where}",
         expected=f"0 to {len(choices) - 1}, or one of " + ", ".join(choices)[:200],
     )
+
+
+def _named(answer: str, choices: tuple[str, ...]) -> str:
+    """Return the choice that `answer` is the index of, "" where it is none."""
+    # NExT-QA names its choices a0…a4, TGIF-QA a1…a5; both count the answer from 0.
+    is_index = answer.isdecimal() and len(answer) < 4 and int(answer) < len(choices)
+    return choices[int(answer)] if is_index else ""
+
+
+def _check_clear(
+    path: str, where: str, fields: Mapping[str, Any], choices: tuple[str, ...]
+) -> None:
+    """Raise UsageError for an answer that is one choice by its index and another by its text."""
+    answer = text(fields["answer"])
+    meant = isinstance(fields["answer"], int) and set(map(type, fields.get("choices") or ())) == {
+        str
+    }
+    if answer in choices and _named(answer, choices) not in ("", answer) and not meant:
+        raise UsageError(
+            f"{path} has an answer that may be a place or a choice",
+            got=f"{answer!r} of {' | '.join(choices):.100} in {where}",
+            expected='the place as a number, choices as text: "answer": 2, "choices": ["1", ...]',
+        )
 
 
 def _head(
@@ -137,13 +173,13 @@ def _head(
 
 def _check_number(path: str, where: str, answer: str) -> None:
     try:
-        if math.isfinite(float(answer)):
+        if abs(float(answer)) <= _MOST_COUNT:
             return
+        expected = f"a number from {-_MOST_COUNT} to {_MOST_COUNT}"
     except ValueError:
-        pass
-    raise UsageError(
-        f"{path} has a count that is no number", got=f"{answer!r} in {where}", expected="a number"
-    )
+        expected = "a number"
+    got = f"{answer!r:.60} in {where}"
+    raise UsageError(f"{path} has a count that is no number", got=got, expected=expected)
 
 
 def _type(fields: Mapping[str, Any], set_name: str) -> str | None:

@@ -66,7 +66,8 @@ class TrainedModel:
     ) -> NDArray[np.float32]:
         """Return probabilities float32[b, a] in the order of `answers`.
 
-        Of a choice they are of each row's own candidates, 0 beyond them; of a count the output is
+        Of a choice they are of each row's own candidates, 0 beyond them and for one that stands
+        again; of a count the output is
         float32[b, 1], the number before it is rounded. Raises ValueError without candidates.
         """
         if self.head != "choice":
@@ -79,6 +80,10 @@ class TrainedModel:
         scores = self.call(np.repeat(features, counts, axis=0), asked, texts)[:, 0]
         table = np.full((len(counts), max(counts)), -np.inf, np.float32)
         table[np.arange(max(counts)) < np.array(counts)[:, None]] = scores
+        for row, texts_of_row in zip(table, choices, strict=True):
+            if len(set(texts_of_row)) < len(texts_of_row):
+                again = [texts_of_row.index(one) < n for n, one in enumerate(texts_of_row)]
+                row[: len(again)][again] = -np.inf
         shares = np.exp(table - table.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from features import catalog, layout
 from features.cache import open_cache
 from features.errors import UsageError
 from features.question_sets_reading import read_joined
 from features.questions import Question, head_kind
-from features.trained_model import load_model, read_head
+from features.trained_model import TrainedModel, load_model, read_head
 from tests.made_cache import SPEC, make_extracted, make_shard
 from train.config import ModelConfig, TrainConfig
 from train.evaluating import EvaluateJob, Judged, evaluate
@@ -175,3 +176,49 @@ def test_questions_of_a_file_keep_their_candidates(tmp_path):
     path.write_text(json.dumps(choice_row(2)) + "\n")
     (question,) = read_joined([str(path)])
     assert question.choices[question.right] == "a bird"
+
+
+def test_a_candidate_that_stands_again_counts_once(tmp_path):
+    path = tmp_path / "q.jsonl"
+    rows = [
+        {"choices": ["mug", "", "mug", "cup"], "answer": 2},
+        {"choices": ["cup", "mug"], "answer": "mug"},
+        {"choices": ["1", "2", "3"], "answer": 2},
+    ]
+    path.write_text(
+        "".join(json.dumps(row(n, question="?", **r)) + "\n" for n, r in enumerate(rows))
+    )
+    questions = read_joined([str(path)])
+    assert [(q.right, q.answer) for q in questions] == [(0, "mug"), (1, "mug"), (2, "3")]
+    head = Head.of(questions, size=9)
+    words = head.choices(questions, lambda texts: np.ones((len(texts), 2)))
+    assert (words[:, :, 0] > 0).tolist() == [
+        [True, True, False, True], [True, True, False, False], [True, True, True, False]
+    ]  # fmt: skip
+    model = TrainedModel(lambda *asked: np.zeros((len(asked[2]), 1), np.float32), head="choice")
+    shares = model.predict(np.zeros((3, 1, 1)), [b"?"] * 3, [q.choices for q in questions])
+    assert shares == pytest.approx(np.float32([[1, 1, 0, 1], [1.5, 1.5, 0, 0], [1, 1, 1, 0]]) / 3)
+
+
+def test_counts_below_zero_and_fractions_are_numbers_like_others():
+    questions = [Question("", "v", "?", answer, head="count") for answer in ("-1", "0.5", "3")]
+    head = Head.of(questions, size=9)
+    truth = head.truth(questions)
+    assert (truth.tolist(), head.knows(truth).all()) == ([-1, 0.5, 3], True)
+    assert head.hits(tf.constant(truth), tf.constant([[-1.2], [0.5], [9]])).numpy().tolist() == [
+        True, False, True
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("row_of", [
+    {"answer": "2", "choices": ["1", "2", "3"]},
+    {"answer": 2, "choices": [1, 2, 3]},
+    {"answer": 1, "choices": "a|b"},
+    {"answer": 1, "choices": ["a"] * 101},
+    {"answer": "1e99", "head": "count"},
+])  # fmt: skip
+def test_what_is_not_clear_is_refused_with_its_row(tmp_path, row_of):
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps(row(1, question="?") | row_of) + "\n")
+    with pytest.raises(UsageError, match="line 1"):
+        read_joined([str(path)])

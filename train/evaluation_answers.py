@@ -119,7 +119,7 @@ def _truths(model: TrainedModel, questions: Sequence[Question]) -> list[int | No
         return [question.right for question in questions]
     if model.head == "count":
         numbers = (question.number for question in questions)
-        return [None if number is None else round(number) for number in numbers]
+        return [None if n is None or not n.is_integer() else int(n) for n in numbers]
     number = {answer: place for place, answer in enumerate(model.answers)}
     return [number.get(question.answer or "") for question in questions]
 

@@ -59,20 +59,29 @@ class Head:
         """Return the name of the measure that this head is judged by."""
         return "mean square error" if self.kind == COUNT else "accuracy"
 
-    def truth(self, questions: Sequence[Question]) -> NDArray[np.int32]:
-        """Return int32[q]: answer, candidate or count; OUTSIDE where the head cannot give it."""
-        return np.array([self._truth(question) for question in questions], np.int32)
+    def truth(self, questions: Sequence[Question]) -> NDArray[Any]:
+        """Return int32[q]: answer or candidate, OUTSIDE where the head cannot give it.
 
-    def _truth(self, question: Question) -> int:
+        Of counts it is float32[q], the number as it stands: fractions count, and -1 is a number.
+        """
+        if self.kind == COUNT:
+            return np.array([question.number for question in questions], np.float32)
+        return np.array([self._place(question) for question in questions], np.int32)
+
+    def _place(self, question: Question) -> int:
         if self.kind == OPEN:
             return self.vocabulary.number(question.answer)
-        known = question.right if self.kind == CHOICE else question.number
-        return OUTSIDE if known is None else round(known)
+        return OUTSIDE if question.right is None else question.right
+
+    def knows(self, truth: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return bool[q]: whether the head can give each `truth`; any count can be learnt from."""
+        return np.ones(len(truth), np.bool_) if self.kind == COUNT else truth != OUTSIDE
 
     def choices(self, questions: Sequence[Question], text: Any) -> NDArray[np.int32] | None:
         """Return the words of the candidates int32[q, c, l], padded with 0; None but for choice.
 
-        `text` turns string[n] into int[n, l].
+        One that stands again has no words: it counts once, where it stands first. `text` turns
+        string[n] into int[n, l].
         """
         if self.kind != CHOICE:
             return None
@@ -82,7 +91,9 @@ class Head:
         table = np.zeros((len(questions), most, words.shape[1]), np.int32)
         start = 0
         for row, question in zip(table, questions, strict=True):
-            row[: len(question.choices)] = words[start : start + len(question.choices)]
+            for place, choice in enumerate(question.choices):
+                if question.choices.index(choice) == place:
+                    row[place] = words[start + place]
             start += len(question.choices)
         return table
 
@@ -120,7 +131,7 @@ class Head:
         """Return bool[b]: whether the answer is right."""
         if self.kind == COUNT:
             number = tf.clip_by_value(tf.round(outputs[:, 0]), self.low, self.high)
-            return tf.cast(number, tf.int32) == truth
+            return number == tf.cast(truth, number.dtype)
         return tf.argmax(outputs, axis=1, output_type=tf.int32) == truth
 
     def chosen(self, outputs: NDArray[Any], questions: Sequence[Question]) -> NDArray[np.int64]:

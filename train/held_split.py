@@ -55,7 +55,7 @@ def question_lines(questions: Iterable[Question]) -> Iterator[bytes]:
             "question_id": question.question_id,
             "video_id": question.video_id,
             "question": question.question,
-            "answer": question.answer if question.right is None else str(question.right),
+            "answer": question.answer if question.right is None else question.right,
             "split": question.split or splits.get(question.video_id, "train"),
             "type": question.type,
         }

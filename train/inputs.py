@@ -2,7 +2,7 @@
 
 A batch is
 
-    {"features": float[b, n, d], "words": int32[b, l], "answer": int32[b],
+    {"features": float[b, n, d], "words": int32[b, l], "answer": int32[b] (a count: float32),
      "weight": float32[b], "index": int64[b], "place": int32[b]}
 
 and "choices": int32[b, c, l] for questions with candidates,
@@ -51,15 +51,14 @@ Batch = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class QuestionTable:
-    """Questions as numbers: `words` is padded int32[q, l], `answer` int32[q] with OUTSIDE = -1.
+    """Questions as numbers: `words` is padded int32[q, l], `answer` is the head's `truth`.
 
-    What `answer` counts is the head's to say; `choices` int32[q, c, l] are the words of the
-    candidates where there are any.
+    `choices` int32[q, c, l] are the words of the candidates where there are any.
     """
 
     questions: Sequence[Question]
     words: NDArray[np.int32]
-    answer: NDArray[np.int32]
+    answer: NDArray[Any]
     choices: NDArray[np.int32] | None = None
 
     @classmethod

@@ -21,7 +21,6 @@ from train.order import plan_epoch
 from train.splits import SPLITS, Splits, assign_splits
 from train.standardise import FrameStatistics, frame_statistics
 from train.stopping import StopRequest
-from train.vocabulary import OUTSIDE
 from train.workers import Workers
 
 if TYPE_CHECKING:
@@ -94,11 +93,8 @@ def gather(
         shuffle_bytes=config.shuffle_bytes,
     )
     parts = {name: splits.of(name) for name in SPLITS}
-    known = [
-        question
-        for question, number in zip(splits.train, head.truth(splits.train).tolist(), strict=True)
-        if number != OUTSIDE
-    ]
+    knows = head.knows(head.truth(splits.train))
+    known = [question for question, known in zip(splits.train, knows, strict=True) if known]
     tables = {
         name: QuestionTable.of(questions, head, text=numbers)
         for name, questions in (parts | {"learnt": known}).items()

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from train.heads import COUNT, OPEN_HEAD, Head
 from train.inputs import Batch, Features, QuestionTable
 from train.prefetch import Prefetched
-from train.vocabulary import OUTSIDE
 from train.workers import Workers
 
 _TINY = 1e-7
@@ -75,7 +74,7 @@ class Judge:
                 truth = outputs[np.arange(len(index)), np.maximum(table.answer[index], 0)]
                 said[1, index] = -np.log(np.maximum(truth, _TINY))
         said = self._workers.sum(said)
-        chosen, known = said[0].astype(np.int64), table.answer != OUTSIDE
+        chosen, known = said[0].astype(np.int64), self._head.knows(table.answer)
         loss = float(said[1][known].mean()) if known.any() else 0.0
         accuracy = float((chosen == table.answer)[known].sum() / max(len(table), 1))
         return Predictions(chosen, loss, accuracy)

@@ -33,7 +33,6 @@ from train.shard_staging import Staging, shard_files
 from train.splits import SPLITS
 from train.stopping import StopRequest
 from train.vector_files import file_sha256
-from train.vocabulary import OUTSIDE
 from train.warm_start import start_from
 from train.workers import Workers
 
@@ -269,7 +268,7 @@ def _accounting(cache: Cache, joined: JoinedQuestions, material: Material) -> di
         "answers": len(material.head.vocabulary),
         "head": material.head.kind,
         "measure": material.head.measure,
-        "oov_answers": int(np.sum(table.answer == OUTSIDE)),
+        "oov_answers": int(np.sum(~material.head.knows(table.answer))),
         "oov_train": len(material.splits.train) - len(material.learnt),
         "unmatched": joined.unmatched,
         "unmatched_videos": list(joined.unmatched_videos[:100]),
