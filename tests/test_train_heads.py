@@ -15,19 +15,23 @@ from features.cache import open_cache
 from features.errors import UsageError
 from features.question_sets_reading import read_joined
 from features.questions import Question, head_kind
-from features.trained_model import TrainedModel, load_model, read_head
+from features.trained_model import TrainedModel, load_model, load_network, read_head
 from tests.made_cache import SPEC, make_extracted, make_shard
 from train.config import ModelConfig, TrainConfig
 from train.evaluating import EvaluateJob, Judged, evaluate
 from train.heads import Head
 from train.held_judging import decide, gains
+from train.model import build_network
 from train.model_folder import ModelFolder
 from train.retrain_config import PromoteConfig
+from train.standardise import FrameStatistics
 from train.stopping import StopRequest
 from train.train_command import table
 from train.training import TrainJob, train_model
+from train.warm_start import start_from
 
 WIDTH = 16
+SIZES = ModelConfig(projection=16, frame_units=16, dense_units=32)
 THINGS = ("a cat", "a dog", "a bird", "a horse", "a fish")
 
 
@@ -71,7 +75,7 @@ def train(cache: str, folder: Path, rows: list[dict[str, object]]) -> dict:
     questions.write_text("".join(json.dumps(one) + "\n" for one in rows))
     job = TrainJob(
         questions=(str(questions),),
-        model=ModelConfig(projection=16, frame_units=16, dense_units=32),
+        model=SIZES,
         train=TrainConfig(epochs=20, learning_rate=1e-2, weight_decay=0.0),
     )
     return train_model(
@@ -110,6 +114,22 @@ def test_a_choice_is_learnt_and_judged_over_each_rows_own_candidates(cache, tmp_
     assert model.best(shares[1], top=2, choices=THINGS)[0]["answer"] == "a bird"
     with pytest.raises(ValueError, match="candidates"):
         model.predict(clip, [b"What is seen?"])
+    check_warm_start(folder, words)
+
+
+def check_warm_start(folder: Path, words: list[str]) -> None:
+    """Words keep their vectors by name in the reader that question and candidates share."""
+    turned = [*words[:2], *reversed(words[2:])]
+    head = Head.of([Question("1", "v", "?", choices=("x", "y"), head="choice")], size=9)
+    statistics = FrameStatistics(2, np.zeros(WIDTH), np.ones(WIDTH))
+    network = build_network(SIZES, statistics, words=len(words), head=head)
+    assert start_from(network, str(folder), words=turned, answers=(), say=lambda text: None)
+    trained = load_network(str(folder)).get_layer("lstm").get_layer("reader")
+    vectors = [
+        one.get_layer("embedding").get_weights()[0]
+        for one in (network.get_layer("reader"), trained)
+    ]
+    assert np.array_equal(vectors[0][2:], vectors[1][:1:-1])
 
 
 def test_a_count_is_a_rounded_number_within_the_range_of_training(cache, tmp_path):

@@ -1,13 +1,14 @@
 """Starting a network from the weights of a trained model instead of from chance.
 
-Layers are paired by place. Words and answers keep their rows by name, whatever their number is now;
-a new word or answer starts as in a fresh network. The scale of the features stays the new one.
+Layers are paired by place, those of a network within the network too. Words and answers keep their
+rows by name, whatever their number is now; a new word or answer starts as in a fresh network. The
+scale of the features stays the new one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,27 +37,37 @@ def start_from(
     trained = load_network(model_dir)
     inner = [layer for layer in trained.layers if isinstance(layer, keras.Model)]
     old = inner[0] if inner else trained
-    if [type(layer) for layer in network.layers] != [type(layer) for layer in old.layers]:
+    mine, others = list(_inner_layers(network)), list(_inner_layers(old))
+    if [type(layer) for layer in mine] != [type(layer) for layer in others]:
         say(f"{model_dir} is built in another way: the new model starts from chance")
         return False
     known = _vocabulary(model_dir)
     copied = left = 0
-    for new, was in zip(network.layers, old.layers, strict=True):
+    for new, was in zip(mine, others, strict=True):
         if isinstance(new, keras.layers.Normalization):
             continue
         weights = new.get_weights()
-        for place, (mine, other) in enumerate(zip(weights, was.get_weights(), strict=True)):
+        for place, (fresh, other) in enumerate(zip(weights, was.get_weights(), strict=True)):
             if isinstance(new, keras.layers.Embedding):
-                other = _by_name(mine, other, (words, known["words"]), axis=0)
+                other = _by_name(fresh, other, (words, known["words"]), axis=0)
             elif new.name == "answers":
-                other = _by_name(mine, other, (answers, known["answers"]), axis=-1)
-            if other.shape == mine.shape:
+                other = _by_name(fresh, other, (answers, known["answers"]), axis=-1)
+            if other.shape == fresh.shape:
                 weights[place], copied = other, copied + 1
             else:
                 left += 1
         new.set_weights(weights)
     say(f"{copied} weights start from {model_dir}" + (f", {left} from chance" if left else ""))
     return True
+
+
+def _inner_layers(network: Any) -> Iterator[Any]:
+    """Yield the layers of `network`, in place of a model among them its own."""
+    for layer in network.layers:
+        if hasattr(layer, "layers"):  # the reader of questions and of candidates
+            yield from _inner_layers(layer)
+        else:
+            yield layer
 
 
 def _by_name(
