@@ -134,7 +134,7 @@ def _read_csv(path: str, text: str) -> Iterator[Row]:
     header = text.lstrip().split("\n", 1)[0]
     # TGIF-QA's files are called .csv and separated by tabs: the header tells.
     delimiter = max("\t,;", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for fields in reader:
             if any(fields.get(None) or []):  # type: ignore[call-overload]
@@ -148,4 +148,8 @@ def _read_csv(path: str, text: str) -> Iterator[Row]:
             if any(named.values()):
                 yield f"line {reader.line_num}", named
     except csv.Error as err:
-        raise UsageError(f"{path} is not valid CSV", got=f"{err}, line {reader.line_num}") from err
+        raise UsageError(
+            f"{path} is not valid CSV",
+            got=f"{err}, in the row that starts in line {reader.line_num + 1}",
+            todo="close its quotes, and write a quote within a quoted cell twice",
+        ) from err

@@ -11,7 +11,7 @@ from typing import Any
 from features.errors import UsageError
 from features.question_files import EXPECTED
 from features.question_sets import PLAIN, SETS, type_name
-from features.questions import HEADS, SPLIT_NAMES, Question
+from features.questions import HEADS, SPLIT_NAMES, YES_NO, Question
 
 VIDEO_COLUMNS = ("video", "gif_name", "video_name", "video_id")
 ID_COLUMNS = ("question_id", "id", "qid")
@@ -90,14 +90,14 @@ def _choice_columns(columns: tuple[str, ...]) -> list[str]:
 
 def _choices(path: str, where: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
     listed = fields.get("choices")
-    if isinstance(listed, list) and len(listed) <= _MOST_CHOICES:
+    plain = isinstance(listed, list) and not any(map(_COMPOUND, map(type, listed)))
+    if isinstance(listed, list) and plain and len(listed) <= _MOST_CHOICES:
         return tuple(map(text, listed))
     if isinstance(listed, list | dict) or text(listed):
-        many = f"{len(listed)} of them" if isinstance(listed, list) else f"{text(listed):.60}"
         raise UsageError(
             f"{path} has choices that cannot be read",
-            got=f"{many} in {where}",
-            expected=f"a JSON list of at most {_MOST_CHOICES}, or columns a0, a1, ...",
+            got=f"{listed!r:.60} in {where}",
+            expected=f"a JSON list of at most {_MOST_CHOICES} texts, or columns a0, a1, ...",
         )
     names = _choice_columns(tuple(fields))
     if not names:
@@ -167,6 +167,12 @@ def _head(
             f"{path} has a question whose kind of answer is not clear",
             got=f"{head!r} with {len(choices)} choices in {where}",
             expected="head: " + " | ".join(HEADS) + "; choices for the kind choice alone",
+        )
+    if head == "yes_no" and answer not in (*YES_NO, None):
+        raise UsageError(
+            f"{path} has a question for yes or no with another answer",
+            got=f"{answer!r:.60} in {where}",
+            expected="yes or no; questions with other answers are open",
         )
     return head
 

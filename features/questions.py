@@ -101,13 +101,19 @@ def head_kind(questions: Iterable[Question]) -> str:
 
     Raises UsageError for several: no model learns them together.
     """
-    counts = collections.Counter(
-        "open" if question.head in VOCABULARY_HEADS else question.head for question in questions
-    )
+    counts: collections.Counter[str] = collections.Counter()
+    first: dict[str, Question] = {}
+    for question in questions:
+        kind = "open" if question.head in VOCABULARY_HEADS else question.head
+        counts[kind] += 1
+        first.setdefault(kind, question)
     if len(counts) > 1:
+        rare = min(counts, key=lambda kind: counts[kind])
+        one = f"{first[rare].question!r:.60} of {first[rare].video_id}"
         raise UsageError(
             "one model cannot learn to answer in several ways",
-            got=", ".join(f"{count} questions for {kind}" for kind, count in counts.most_common()),
+            got=", ".join(f"{count} questions for {kind}" for kind, count in counts.most_common())
+            + f" ({one} is for {rare})",
             expected="files that ask for one of open, choice, count",
             todo="train a model for each (`framebank questions` shows what a file asks)",
         )

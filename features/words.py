@@ -57,6 +57,11 @@ def cut_words(text: str, language: str) -> str:
     return " ".join(word for word in words if any(letter.isalnum() for letter in word))
 
 
+def encode_texts(texts: Iterable[str]) -> list[bytes]:
+    """Return texts in UTF-8; half of a surrogate pair, which a JSON file may hold, becomes "?"."""
+    return [text.encode("utf-8", "replace") for text in texts]
+
+
 def cut_questions(questions: Iterable[bytes], language: str | None) -> list[bytes]:
     """Return questions in UTF-8 with their words cut; as they are for a language of None."""
     if language is None:

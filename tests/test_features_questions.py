@@ -146,3 +146,10 @@ def test_a_question_knows_its_measure() -> None:
     assert (count.measure, count.number) == ("mean square error", 3.0)
     assert Question("1", "a", "what?", "3").number is None
     assert {Question("1", "a", "q", head=head).measure for head in HEADS} == set(HEADS.values())
+
+
+def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text('video_id,question,answer\na.mp4,"what,x\nb.mp4,who,"y"\nc.mp4,who,z\n')
+    with pytest.raises(UsageError, match="starts in line 2"):
+        read_questions(str(path))

@@ -21,8 +21,10 @@ from train.config import ModelConfig, TrainConfig
 from train.evaluating import EvaluateJob, Judged, evaluate
 from train.heads import Head
 from train.held_judging import decide, gains
+from train.inputs import QuestionTable
 from train.model import build_network
 from train.model_folder import ModelFolder
+from train.model_text import text_layer
 from train.retrain_config import PromoteConfig
 from train.standardise import FrameStatistics
 from train.stopping import StopRequest
@@ -235,10 +237,28 @@ def test_counts_below_zero_and_fractions_are_numbers_like_others():
     {"answer": 2, "choices": [1, 2, 3]},
     {"answer": 1, "choices": "a|b"},
     {"answer": 1, "choices": ["a"] * 101},
+    {"answer": 1, "choices": ["a", ["b"]]},
     {"answer": "1e99", "head": "count"},
+    {"answer": "maybe", "head": "yes_no"},
 ])  # fmt: skip
 def test_what_is_not_clear_is_refused_with_its_row(tmp_path, row_of):
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps(row(1, question="?") | row_of) + "\n")
     with pytest.raises(UsageError, match="line 1"):
         read_joined([str(path)])
+
+
+def test_what_leaves_nothing_to_learn_is_refused(cache, tmp_path):
+    alone = [row(n, question="?", choices=["a cat"], answer=0) for n in range(8)]
+    with pytest.raises(UsageError, match="two candidates"):
+        train(cache, tmp_path / "alone", alone)
+    silent = [row(n, question="?!", answer=THINGS[n % 2]) for n in range(8)]
+    with pytest.raises(UsageError, match="word"):
+        train(cache, tmp_path / "silent", silent)
+
+
+def test_half_of_a_surrogate_pair_is_no_obstacle():
+    questions = [Question("1", "v", "what is \ud83d", "x")]
+    table = QuestionTable.of(questions, Head.of(questions, size=9), text=lambda texts: [[1]])
+    assert len(table) == 1
+    assert text_layer(["what is \ud83d"], max_words=9).get_vocabulary()[2:] == ["what", "is"]

@@ -17,7 +17,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from features.errors import UsageError
 from features.questions import YES_NO, Question, head_kind
+from features.words import encode_texts
 from train.row_noise import Rows
 from train.vocabulary import OUTSIDE, AnswerVocabulary
 
@@ -42,12 +44,20 @@ class Head:
     def of(cls, train: Sequence[Question], *, size: int) -> Head:
         """Return the head that `train` asks for, with at most `size` answers.
 
-        Raises UsageError where it asks for several: their answers have no measure in common.
+        Raises UsageError where it asks for several, whose answers have no measure in common, and
+        for choices that leave nothing to choose.
         """
         kind = head_kind(train)
         if kind == OPEN:
             return cls(vocabulary=AnswerVocabulary.of(train, size=size))
         if kind == CHOICE:
+            if max(len(set(question.choices)) for question in train) < 2:
+                first = train[0]
+                raise UsageError(
+                    "no training question has two candidates to choose from",
+                    got=f"{' | '.join(first.choices)} for {first.question!r} of {first.video_id}",
+                    expected="two different ones at least",
+                )
             return cls(CHOICE)
         numbers = np.array([question.number for question in train])
         spread = float(numbers.std()) or 1.0
@@ -85,7 +95,7 @@ class Head:
         """
         if self.kind != CHOICE:
             return None
-        flat = [choice for question in questions for choice in question.choices]
+        flat = encode_texts(choice for question in questions for choice in question.choices)
         words = np.asarray(text(tf.constant(flat, tf.string)))
         most = max(len(question.choices) for question in questions)
         table = np.zeros((len(questions), most, words.shape[1]), np.int32)

@@ -29,6 +29,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from features.questions import Question
+from features.words import encode_texts
 from train.clips import (
     Clips,
     HeldClips,
@@ -64,7 +65,8 @@ class QuestionTable:
     @classmethod
     def of(cls, questions: Sequence[Question], head: Head, *, text: Any) -> QuestionTable:
         """`text` turns string[q] into int[q, l], as `train.model_text.word_numbers` does."""
-        words = np.asarray(text(tf.constant([q.question for q in questions], tf.string)))
+        asked = encode_texts(question.question for question in questions)
+        words = np.asarray(text(tf.constant(asked, tf.string)))
         choices = head.choices(questions, text)
         return cls(questions, words.astype(np.int32), head.truth(questions), choices)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from features.words import cut_words
+from features.errors import UsageError
+from features.words import cut_words, encode_texts
 from train.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 # Word numbers: 0 pads, 1 is an unknown word and also opens every question, so that a question
 # without a single known or unknown word still has one step.
 START_WORD = 1
+_SPECIAL = 2
 
 
 def read_question(word_ids: Any, config: ModelConfig, words: int) -> Any:
@@ -41,7 +43,7 @@ def text_layer(
 
     Those of their `choices` count too. Lower case and punctuation are Keras' own, every script is
     kept. Questions written without spaces (Chinese, Japanese, Thai) are cut into characters, unless
-    their `language` is known.
+    their `language` is known. Raises UsageError where there is not one word.
     """
     import keras
 
@@ -50,9 +52,15 @@ def text_layer(
         choices = [cut_words(choice, language) for choice in choices]
     split = "character" if language is None and without_spaces(questions) else "whitespace"
     layer = keras.layers.TextVectorization(
-        max_tokens=max_words + 2, standardize="lower_and_strip_punctuation", split=split
+        max_tokens=max_words + _SPECIAL, standardize="lower_and_strip_punctuation", split=split
     )
-    layer.adapt(sorted([*questions, *choices]))
+    layer.adapt(sorted(encode_texts([*questions, *choices])))
+    if layer.vocabulary_size() <= _SPECIAL:
+        raise UsageError(
+            "no training question has a word in it",
+            got=f"{questions[0]!r:.60} and others of punctuation alone",
+            expected="questions in words" + (f" of the language {language}" if language else ""),
+        )
     return layer
 
 

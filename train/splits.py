@@ -104,7 +104,8 @@ def _fill_in(
     }
     if not given:
         _fill_empty(chosen, places, val_share)
-    remarks.append(f"{len(loose)} videos without a split were split by video")
+    if loose:
+        remarks.append(f"{len(loose)} videos without a split were split by video")
     return [
         q
         if q.split is not None

@@ -227,13 +227,16 @@ def table(metrics: Mapping[str, Any]) -> str:
     ]
     counts = "mean_square_error" in metrics
     field, form = ("mean_square_error", ".3f") if counts else ("accuracy", ".1%")
-    widths = [max(len(kind), 6) + 2 for kind in kinds]
-    head = f"{metrics['measure'] + ', split ' + metrics['split']:30}{'all':>8}"
-    lines = [head + "".join(f"{kind:>{w}}" for kind, w in zip(kinds, widths, strict=True))]
-    for label, scores in rows:
-        cells = [scores["by_type"].get(kind, {}).get(field, 0.0) for kind in kinds]
-        line = f"{label:30}{scores[field]:8{form}}"
-        lines.append(line + "".join(f"{c:>{w}{form}}" for c, w in zip(cells, widths, strict=True)))
+    cells = [["all", *kinds]]
+    for _, scores in rows:
+        own = [scores, *(scores["by_type"].get(kind, {}) for kind in kinds)]
+        cells.append([f"{one.get(field, 0.0):{form}}" for one in own])
+    widths = [max(map(len, (*column, " " * 6))) + 2 for column in zip(*cells, strict=True)]
+    labels = [f"{metrics['measure']}, split {metrics['split']}", *(label for label, _ in rows)]
+    lines = [
+        f"{label:30}" + "".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True))
+        for label, line in zip(labels, cells, strict=True)
+    ]
     said = f"{metrics['questions']} questions judged" + ("; the lower the better" if counts else "")
     if metrics["oov_answers"]:
         said += f"; {metrics['oov_answers']} have an answer the model cannot give: counted wrong"
