@@ -43,7 +43,10 @@ def cutter_version(language: str) -> str:
     """Return the name and version of what cuts `language`; raises UsageError without it."""
     check_language(language)
     distribution = _LIBRARIES[language][2]
-    return f"{distribution} {importlib.metadata.version(distribution)}"
+    try:
+        return f"{distribution} {importlib.metadata.version(distribution)}"
+    except importlib.metadata.PackageNotFoundError:  # a module that pip did not install
+        return f"{distribution} of a version that is not known"
 
 
 def cut_words(text: str, language: str) -> str:
@@ -76,8 +79,14 @@ def _cutter(language: str) -> Callable[[str], Iterable[str]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # jieba's, about its own source
             return _MAKERS[language]()
-    except ImportError as err:
-        raise _missing(name, module) from err
+    except Exception as err:  # a broken installation can raise anything
+        if isinstance(err, ModuleNotFoundError) and err.name == module:
+            raise _missing(name, module) from err
+        raise UsageError(
+            f"{module}, which cuts questions in {name} into words, cannot be used",
+            got=f"{type(err).__name__}: {err}"[:300],
+            todo=f"pip install --force-reinstall {_LIBRARIES[language][2]}",
+        ) from err
 
 
 def _make_chinese() -> Callable[[str], Iterable[str]]:

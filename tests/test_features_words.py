@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import sys
 
 import pytest
 
+from features import words
 from features.errors import UsageError
 from features.words import LANGUAGES, check_language, cut_questions, cut_words, cutter_version
 
@@ -53,3 +56,15 @@ def test_an_unknown_language_and_a_missing_library_are_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"jieba, which is not installed[^$]*framebank\[languages"):
         check_language("zh")
+
+
+def test_a_library_that_is_broken_is_told_from_a_missing_one(monkeypatch, tmp_path):
+    (tmp_path / "jieba.py").write_text("raise OSError('libfoo.so: cannot open shared object file')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "jieba", raising=False)
+    monkeypatch.setattr(words, "_cutter", functools.cache(words._cutter.__wrapped__))
+    with pytest.raises(UsageError, match=r"cannot be used[\s\S]*libfoo[\s\S]*reinstall jieba"):
+        cut_words("他在做什么", "zh")
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    with pytest.raises(UsageError, match="not installed"):
+        cut_words("他在做什么", "zh")

@@ -80,7 +80,8 @@ def _read(
         )
         own = [] if place is None else [place]
         needed[word] = own + [count + _hash(ngram) % bucket for ngram in spelt if bucket]
-    found = _read_rows(path, file, {row for its in needed.values() for row in its}, size)
+    every = {row for its in needed.values() for row in its}
+    found = _read_rows(path, file, every, size, tell)
     return size, {
         word: np.mean([found[row] for row in its], axis=0, dtype=np.float32)
         for word, its in needed.items()
@@ -121,7 +122,7 @@ def _read_words(
 
 
 def _read_rows(
-    path: str, file: BinaryIO, needed: set[int], size: int
+    path: str, file: BinaryIO, needed: set[int], size: int, tell: Callable[[int], None]
 ) -> dict[int, NDArray[np.float32]]:
     found, at = {}, 0
     for row in sorted(needed):
@@ -131,6 +132,7 @@ def _read_rows(
             if not part:
                 raise EOFError
             skip -= part
+            tell(row - skip // (4 * size))
         data = file.read(4 * size)
         if len(data) < 4 * size:
             raise EOFError
