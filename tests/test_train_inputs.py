@@ -88,3 +88,16 @@ def test_vocabulary_ranks_by_count_then_alphabet() -> None:
     assert vocabulary.answers == ("a", "b", "c") and len(vocabulary) == 3
     assert vocabulary.number("c") == 2
     assert vocabulary.number("d") == vocabulary.number(None) == OUTSIDE
+
+
+def test_candidates_are_as_long_as_the_longest_of_the_batch() -> None:
+    asked = [Question(str(n), "a", "w", choices=("w", "w " * n), right=0) for n in (1, 2, 9)]
+    clips = held_features({"a": np.zeros((1, 2), np.float16)})
+
+    def text(texts):  # type: ignore[no-untyped-def]
+        counts = [len(q.split()) for q in texts.numpy()]
+        return np.array([[1] * count + [0] * (9 - count) for count in counts])
+
+    table = QuestionTable.of(asked, Head("choice"), text=text)
+    shapes = [tuple(batch["choices"].shape) for batch in clips.batches(table, batch_size=1)]
+    assert sorted(shapes) == [(1, 2, 1), (1, 2, 2), (1, 2, 9)]

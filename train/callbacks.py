@@ -124,7 +124,8 @@ class AnswerSample:
             cells = (question.video_id, question.question, said, str(question.answer))
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         with self._writer.as_default():
-            tf.summary.text("answers", "\n".join(lines), step=epoch)
+            text = "\n".join(lines).encode("utf-8", "replace")  # names may not be UTF-8
+            tf.summary.text("answers", text, step=epoch)
         self._writer.flush()
 
 

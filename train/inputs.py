@@ -137,7 +137,7 @@ class Features:
             seed=seed,
         )
         share = self.share
-        used = (table.words != 0).sum(axis=1)
+        longest = _longest_texts(table)
         replica = self.stored.replica(self.stored.lane[video], replicas=share.replicas)
         ours = (replica >= share.first) & (replica < share.first + share.local)
         coming = _Coming(plan, skip, video, ours, self.clips)
@@ -150,11 +150,20 @@ class Features:
                 clips = [coming.take(int(video[row])) for row in rows[places]]
                 shape = (size, max(int(plan.frames[step]), 1), self.width)
                 batch = _assemble(table, rows[places], clips, shape, self._dtype)
-                batch["words"] = batch["words"][:, : max(int(used[rows].max()), 1)]
+                for name, used in longest.items():
+                    batch[name] = batch[name][..., : max(int(used[rows].max()), 1)]
                 batch["weight"] = (batch["index"] >= 0) * np.float32(weight)
                 batch["place"][: len(places)] = places
                 with tf.device("cpu:0"):
                     yield {name: tf.convert_to_tensor(column) for name, column in batch.items()}
+
+
+def _longest_texts(table: QuestionTable) -> dict[str, Ints]:
+    """Return by column how many words each question has, int64[q]; of candidates the longest."""
+    used = {"words": (table.words != 0).sum(axis=1)}
+    if table.choices is not None:
+        used["choices"] = (table.choices != 0).sum(axis=2).max(axis=1)
+    return used
 
 
 def _assemble(
