@@ -278,3 +278,28 @@ def test_a_registry_that_cannot_be_written_is_told_before_the_training(
     process = Retrains("/proc/registry", made, tmp_path).start(wait_s=50)
     assert "cannot write /proc/registry" in process.communicate(timeout=40)[1]
     assert process.returncode == 1
+
+
+def test_a_model_in_use_that_is_not_whole_stops_a_retraining_before_it_trains(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    retrains = Retrains(str(tmp_path / "registry"), made, tmp_path)
+    retrains.run()
+    first = check_usable(retrains.registry)
+    config = ["retrain", "--config", str(tmp_path / "retrain.toml")]
+    seen = tmp_path / "registry/models" / first / "seen.json.gz"
+    data = seen.read_bytes()
+    seen.unlink()
+    for words in (config, ["models", "list", "--registry", str(tmp_path / "registry")]):
+        assert framebank.main(words) == 1  # though nothing is new
+        said = capsys.readouterr().err
+        assert f"{first}, which is in use" in said and "no seen.json.gz" in said
+    seen.write_bytes(data)
+
+    (tmp_path / "registry/current.json").unlink()
+    assert framebank.main(config) == 1
+    said = capsys.readouterr().err
+    assert "its history tells of one" in said and f"promoted {first}" in said
+    assert models(retrains.registry, "promote", first) == 0
+    assert framebank.main(config) == 0
+    assert [row["id"] for row in retrains.registry.history()] == ["move 1", "move 2"]

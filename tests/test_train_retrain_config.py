@@ -51,7 +51,11 @@ def test_the_docstrings_example_is_one(tmp_path: Path) -> None:
         (WHOLE + "[train]\nepoch = 3", r"train\.epoch\b[\s\S]*did you mean train\.epochs"),
         (WHOLE + "[train]\nepochs = 1.5", r"train\.epochs[\s\S]*1\.5[\s\S]*a whole number"),
         (WHOLE + "[train]\nepochs = true", r"train\.epochs[\s\S]*True[\s\S]*a whole number"),
-        (WHOLE + "[train]\nepochs = 0", "above 0"),
+        (WHOLE + "[train]\nepochs = 0", r"train\.epochs must be above 0"),
+        (WHOLE + "[train]\nlearning_rate = -1", r"train\.learning_rate must be above 0"),
+        (WHOLE + 'format = "msvd"', r"format[\s\S]*'msvd'[\s\S]*msvd-qa"),
+        (WHOLE + 'work = ""', r"work[\s\S]*not empty"),
+        (WHOLE.replace('"q.jsonl"', '"q\\u0000"'), r"questions[\s\S]*q\\x00[\s\S]*not empty"),
         (WHOLE + "train = 3", r"train[\s\S]*a table: \[train\]"),
         (WHOLE + 'start = "cold"', r"start[\s\S]*'cold'[\s\S]*warm \| fresh"),
         (WHOLE + "[held]\nshare = 2", r"held\.share[\s\S]*0\.01 to 0\.5"),
@@ -71,3 +75,8 @@ def test_mistakes(tmp_path: Path, text: str, said: str) -> None:
 def test_a_config_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such config"):
         read_config(str(tmp_path / "none.toml"))
+
+
+def test_word_vectors_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no such file[\s\S]*none\.txt[\s\S]*embeddings"):
+        read(tmp_path, WHOLE + 'embeddings = "none.txt"').digest()

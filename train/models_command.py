@@ -14,7 +14,7 @@ import argparse
 import json
 from typing import Any
 
-from features.errors import CacheError, JobError, UsageError
+from features.errors import JobError, UsageError
 
 CURRENT = "current"
 _ACTIONS = {
@@ -124,17 +124,13 @@ def _lineage(registry: Any, version: str) -> dict[str, Any]:
 
 
 def _rows(registry: Any) -> list[dict[str, Any]]:
+    from train.in_use import check_whole
+
     current = registry.current()
     last = {row.get("version"): row for row in registry.history()}
     rows = []
-    versions = registry.versions()
-    if current.version is not None and current.version not in versions:
-        raise CacheError(
-            f"{current.version}, which is in use in {registry.path}, is not there whole",
-            got=f"{len(versions)} other versions: {', '.join(versions[-5:]) or 'none'}",
-            todo="restore its folder, or `framebank models promote` another one",
-        )
-    for version in versions:
+    check_whole(registry, current)
+    for version in registry.versions():
         event = last.get(version, {})
         if version == current.version:
             event = {"event": current.event, "time": current.time, "reason": current.reason}

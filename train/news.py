@@ -84,23 +84,25 @@ def look(config: RetrainConfig, *, fingerprint: str) -> Basis:
     folder = layout.catalog_folder(config.cache)
     sizes = {file.path.rsplit("/", 1)[-1]: file.size_bytes for file in storage.iter_files(folder)}
     known = {path.rsplit("/", 1)[-1] for path in catalog.catalog_files(config.cache)}
-    read = [*config.questions, *([config.mapping] if config.mapping else [])]
+    read = [_hash(path, "questions") for path in config.questions]
+    if config.mapping is not None:
+        read.append(_hash(config.mapping, "mapping"))
     return Basis(
         fingerprint=fingerprint,
         catalogs={name: sizes[name] for name in sorted(known)},
-        questions=tuple(_hash(path) for path in read),
+        questions=tuple(read),
         config=config.digest(),
     )
 
 
-def _hash(path: str) -> str:
+def _hash(path: str, key: str) -> str:
     digest = hashlib.sha256()
     try:
         with storage.open_read(path) as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except storage.FileMissingError as err:
-        raise UsageError("no such question file", got=path, todo="check questions") from err
+        raise UsageError("no such file", got=path, todo=f"check the key {key}") from err
     return digest.hexdigest()
 
 

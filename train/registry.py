@@ -26,6 +26,7 @@ from features.errors import CacheError, UsageError
 VERDICT = "verdict.json"
 ROLLED_BACK = "rolled back to"  # the event by which a version came into use again
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MOVE = re.compile(r"move (\d+)")  # the id of an event by which a version came into use
 _REMEMBERED = 100  # versions to roll back to
 
 
@@ -83,11 +84,15 @@ class Registry:
     # Which one is in use
 
     def current(self) -> Current:
-        """Return what is in use; `version` is None where nothing is yet. Raises CacheError."""
+        """Return what is in use; `version` is None where nothing is yet. Raises CacheError.
+
+        Where the file is gone `number` goes on from the last one that history tells of.
+        """
         path = storage.join(self.path, "current.json")
         data, generation = pointer.read_with_generation(path)
         if data is None:
-            return Current()
+            moves = [_MOVE.fullmatch(str(row.get("id"))) for row in self.history()]
+            return Current(number=max((int(one[1]) for one in moves if one), default=0))
         try:
             fields = json.loads(data)
             found = Current(**fields, generation=generation)
@@ -222,7 +227,7 @@ class Registry:
     def finish_interrupted(self) -> list[str]:
         """Finish what dead processes began; return the versions that were settled now."""
         current = self.current()
-        if current.number:
+        if current.version is not None:
             self._record_move(current)
         told = {row.get("version") for row in self.history()}
         left = [version for version in self.versions() if version not in told]

@@ -28,6 +28,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -35,6 +36,7 @@ from typing import Any
 
 from features import storage
 from features.errors import UsageError
+from features.question_sets import FORMATS
 from features.words import check_language
 from train.config import ModelConfig, TrainConfig
 
@@ -92,6 +94,8 @@ class RetrainConfig:
     def __post_init__(self) -> None:
         if self.start not in STARTS:
             raise _mistake("start", repr(self.start), " | ".join(STARTS))
+        if self.format is not None and self.format not in FORMATS:
+            raise _mistake("format", repr(self.format), " | ".join(FORMATS))
         check_language(self.language)
         if not self.questions:
             raise _mistake("questions", "no file", "at least one question file")
@@ -99,7 +103,7 @@ class RetrainConfig:
             raise _mistake("work", self.work, "a folder on this machine")
 
     def digest(self) -> str:
-        """Return a hash of what the result depends on beside data."""
+        """Return a hash of what the result depends on beside data; raises UsageError."""
         fields: dict[str, Any] = {
             "start": self.start,
             "format": self.format,
@@ -112,7 +116,11 @@ class RetrainConfig:
             fields["language"] = self.language
         if self.embeddings is not None:
             found = storage.find(self.embeddings)
-            fields["embeddings"] = None if found is None else dataclasses.astuple(found)
+            if found is None:
+                raise UsageError(
+                    "no such file", got=self.embeddings, todo="check the key embeddings"
+                )
+            fields["embeddings"] = dataclasses.astuple(found)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -170,7 +178,11 @@ def _read_table(kind: type, fields: Mapping[str, Any], where: str) -> Any:
         elif field.default is field.default_factory is dataclasses.MISSING:
             expected = f'{name} = "..."' if name != "questions" else 'questions = ["..."]'
             raise UsageError(f"the key {where}{name} is missing", expected=expected)
-    return kind(**given)
+    try:
+        return kind(**given)
+    except UsageError as err:  # of a key that the command line calls by its option
+        what = re.sub(r"^--([a-z-]+)", lambda word: where + word[1].replace("-", "_"), err.what)
+        raise UsageError(what, got=err.got, expected=err.expected, todo=err.todo) from err
 
 
 def _read_value(hint: Any, value: Any, name: str) -> Any:
@@ -182,10 +194,12 @@ def _read_value(hint: Any, value: Any, name: str) -> Any:
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     if typing.get_origin(hint) is tuple:
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
-            return tuple(value)
+            return tuple(_read_value(str, one, name) for one in value)
         raise _mistake(name, repr(value), 'a list of texts: ["...", "..."]')
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, str) and (not value or "\0" in value):
+        raise _mistake(name, repr(value), "a text that is not empty")
     if type(value) is not hint:
         names = {str: 'a text in "quotes"', int: "a whole number", float: "a number"}
         raise _mistake(name, repr(value), names.get(hint, "true or false"))

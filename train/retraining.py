@@ -15,15 +15,16 @@ from typing import Any
 from features import storage
 from features.cache import Cache, open_cache, open_spec
 from features.errors import UsageError
-from features.questions import Question, head_kind
+from features.questions import Question
 from train.candidate import train_candidate, work_folder
 from train.evaluation_answers import ask_all
 from train.held_judging import Decision, decide, gains
 from train.held_split import SEEN, Seen, content_hashes, part_questions, read_seen, seen_by
+from train.in_use import check_features, check_head, check_pointer, check_whole
 from train.joining import JoinedQuestions, join_cache, remarks
 from train.news import BASIS, Basis, look, videos_digest
 from train.publishing import check_writable, publish, remove_leftovers, write_json
-from train.registry import Current, Registry, new_version
+from train.registry import VERDICT, Current, Registry, new_version
 from train.retrain_config import RetrainConfig
 from train.stopping import StopRequest
 
@@ -97,13 +98,17 @@ def retrain(config: RetrainConfig, *, stop: StopRequest, say: Say, dry_run: bool
 def _look_for_news(run: _Run) -> _News | Result:
     config, registry, current = run.config, run.registry, run.current
     fingerprint = open_spec(config.cache).fingerprint
+    files = registry.files()
+    check_pointer(registry, current)
+    check_whole(registry, current, files)
     bases = {
         version: Basis.from_json(
             registry.read_json(version, BASIS), path=storage.join(registry.folder(version), BASIS)
         )
-        for version in registry.versions()
+        for version, names in files.items()
+        if VERDICT in names
     }
-    _check_features(registry, current, bases, fingerprint)
+    check_features(current, bases, fingerprint)
     basis = look(config, fingerprint=fingerprint)
     for version, other in bases.items():
         if basis.looks_like(other):
@@ -131,21 +136,6 @@ def _put_in_order(registry: Registry, say: Say) -> None:
         say(f"removed {version}, which a run that was ended had half written")
 
 
-def _check_features(
-    registry: Registry, current: Current, bases: dict[str, Basis], fingerprint: str
-) -> None:
-    if current.version is None or current.version not in bases:
-        return
-    made = bases[current.version].fingerprint
-    if made != fingerprint:
-        raise UsageError(
-            "the features of the cache are made in another way than those of the model in use",
-            got=f"fingerprint {fingerprint}",
-            expected=f"{made}, as version {current.version} of {registry.path} was trained on",
-            todo="give another registry: the two cannot be compared on the same features",
-        )
-
-
 def _nothing_new(current: Current, version: str) -> Result:
     state = "in use" if current.version == version else "not in use"
     return Result("nothing new", current.version, f"{version}, {state}, was made from just this")
@@ -154,12 +144,16 @@ def _nothing_new(current: Current, version: str) -> Result:
 def _train_and_judge(
     run: _Run, basis: Basis, cache: Cache, questions: list[Question], work: Path
 ) -> Result:
+    from features.trained_model import load_model
+
     config, in_use = run.config, run.in_use
     learnt, held = part_questions(questions, share=config.held.share)
     if not learnt:
         raise UsageError("there is nothing to train on", got="all videos are held")
     if in_use is not None:
-        _check_head(questions, in_use)
+        check_head(questions, in_use)
+        if config.start == "fresh":  # a warm start loads it at once anyway
+            load_model(in_use)
     warm = in_use if config.start == "warm" else None
     candidate = train_candidate(
         config, cache, learnt, basis, work, warm=warm, stop=run.stop, say=run.say
@@ -225,17 +219,3 @@ def _judge(
     old = gains(ask_all(load_model(in_use), cache, judged, stop=stop), judged)
     groups = [question.video_id for question in judged]
     return decide(new, old, groups, config.promote, counts=counts)
-
-
-def _check_head(questions: list[Question], in_use: str) -> None:
-    """Raise UsageError where the questions want another kind of answer than the model in use."""
-    from features.trained_model import read_head
-
-    asked, given = head_kind(questions), read_head(in_use)
-    if asked != given:
-        raise UsageError(
-            "the questions want another kind of answer than the model in use gives",
-            got=f"questions of the kind {asked}",
-            expected=f"{given}, as {in_use} answers",
-            todo="give another registry: the two have no measure in common",
-        )
