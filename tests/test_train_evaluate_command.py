@@ -14,6 +14,7 @@ from features.errors import FramebankError, JobError, UsageError
 from tests.made_cache import make_cache
 from tests.made_questions import make_direction_cache, write_jsonl
 from train import evaluate_command, train_command
+from train.held_split import SEEN, Seen
 from train.judged_answers import JUDGED_FILE
 
 
@@ -129,6 +130,34 @@ def test_a_cache_of_another_making_is_refused(made: Path, tmp_path: Path) -> Non
 def test_summary_warns_of_leaks() -> None:
     figures = {
         "accuracy": 0.5, "interval": [0.4, 0.6], "judged": 9, "videos": 3, "split": "test",
-        "baselines": {}, "leaks": {"pairs": [{}, {}]},
+        "baselines": {}, "leaks": {"pairs": [{}, {}]}, "flatters": "",
     }  # fmt: skip
     assert evaluate_command.summary(figures)[-1].startswith("WARNING: 2 pairs of videos")
+
+
+def test_a_model_of_a_registry_is_judged_on_what_it_has_not_seen(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the files call test; and a model that knew the questions says so."""
+    shutil.copytree(made / "model", tmp_path / "model")
+    rows = [json.loads(line) for line in (made / "q.jsonl").read_text().splitlines()]
+    videos = sorted({row["video_id"] for row in rows})
+    seen = tmp_path / "model" / SEEN
+    words = ("--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--no-baselines")
+    seen.write_bytes(Seen(frozenset(videos[:-3])).to_bytes())
+    assert _evaluate(made, *words) == 0
+    assert "judged on 3 of 40 videos" in capsys.readouterr().err
+    figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert (figures["videos"], figures["split"], figures["flatters"]) == (3, "test", "")
+    assert {pair["why"] for pair in figures["leaks"]["pairs"]} <= {"nearly equal features"}
+
+    assert _evaluate(made, *words, "--split", "test") == 0
+    assert "WARNING: 8 of these 8 questions are about videos" in capsys.readouterr().out
+    assert "Not a fair test." in (tmp_path / "out" / "report.html").read_text()
+    seen.write_bytes(Seen(frozenset(videos)).to_bytes())
+    with pytest.raises(UsageError, match="has seen every video"):
+        _evaluate(made, *words)
+    seen.unlink()
+    for split, told in (("train", "learnt from these"), ("val", "was chosen by these")):
+        assert _evaluate(made, *words, "--split", split) == 0
+        assert told in capsys.readouterr().out

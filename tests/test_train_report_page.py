@@ -89,7 +89,8 @@ def _judged(*, leaks: bool = True) -> Judged:
     pairs = [_LEAK] * 25 if leaks else []
     more = {
         "model": "models/<m>/", "split": "test", "videos": 6, "notes": ["a <note>"],
-        "random_weights": True, "weights": "random:0", "questions_files": ["q.jsonl"],
+        "random_weights": True, "flatters": "", "epoch_chosen_on": "val",
+        "weights": "random:0", "questions_files": ["q.jsonl"],
         "questions_sha256": ["ab" * 32],
         "baselines": evaluation_baselines.figures(said, questions, answers.right, seed=0),
         "leaks": {"videos": 9, "compared": 7, "capped": False, "pairs": pairs},
@@ -129,6 +130,15 @@ def test_page_without_history_leaks_or_baselines(cache: Cache, tmp_path: Path) -
     text = page.read_text("utf-8")
     assert "None found" in text and "holds no history" in text and "<img" not in text
     assert "Nothing stands beside it" in text
+
+
+def test_a_curve_of_training_questions_is_called_so(cache: Cache, tmp_path: Path) -> None:
+    judged = _judged()
+    assert "Right answers in validation" in _write(tmp_path, cache, judged).read_text("utf-8")
+    judged.figures["epoch_chosen_on"] = "train"
+    text = _write(tmp_path, cache, judged).read_text("utf-8")
+    assert "Right answers to training questions (none was kept back)" in text
+    assert "validation" not in text
 
 
 def test_verdict_names_the_hardest_baseline() -> None:

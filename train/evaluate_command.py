@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--questions", required=True, nargs="+", action="extend", metavar="FILE",
         help="question files, the training questions among them for the baselines")  # fmt: skip
     add_format_arguments(parser)
-    add("--split", choices=_SPLITS, help="(default test, where there is none val)")
+    add("--split", choices=_SPLITS,
+        help="(default test, where there is none val; for a model of a registry all questions "
+        "about videos that it has not seen)")  # fmt: skip
     add("--out", metavar="DIR", help="(default: the model's folder with -evaluation at its end)")
     add("--examples", type=int, default=12, metavar="N",
         help="clips to show of the best and as many of the worst (12)")  # fmt: skip
@@ -97,6 +99,8 @@ def summary(figures: Mapping[str, Any]) -> list[str]:
     ]
     for name, score in figures["baselines"].items():
         lines.append(f"  {name.replace('_', ' '):<24}{_measured(score)[1]}")
+    if figures["flatters"]:
+        lines.append(f"WARNING: {figures['flatters']}")
     leaks = len(figures["leaks"]["pairs"])
     if leaks:
         lines.append(f"WARNING: {leaks} pairs of videos on two sides of a split are the same")

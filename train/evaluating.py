@@ -12,13 +12,15 @@ from features import storage
 from features.errors import UsageError
 from features.questions import Question
 from features.trained_model import load_model, read_lineage
-from train import baselines, evaluation, evaluation_baselines
+from train import baselines, evaluation, evaluation_baselines, evaluation_splits
 from train.config import ModelConfig, TrainConfig
 from train.evaluation_answers import Answers, ask_all
 from train.evaluation_leaks import find_leaks
+from train.evaluation_splits import Asked
+from train.held_split import question_lines
 from train.joining import JoinedQuestions, join_cache, remarks
 from train.judged_answers import Said, read_judged
-from train.splits import SPLITS, Splits, assign_splits
+from train.splits import SPLITS
 from train.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateJob:
-    """What to judge; `split` None is the test split, or the one that stands in for it."""
+    """What to judge; `split` None is what `evaluation_splits.choose` takes."""
 
     model: str
     questions: tuple[str, ...]
@@ -61,25 +63,37 @@ def evaluate(
         set_name=job.set_name,
         mapping=job.mapping,
     )
-    splits, name = _splits(joined, job, made.train)
-    asked = splits.of(name)
-    notes = [*remarks(joined), *splits.remarks]
-    for note in notes:
-        say(note)
-    say(f"asking {len(asked)} questions of the split {name}")
+    chosen = evaluation_splits.choose(
+        joined.questions,
+        cache,
+        job.model,
+        split=job.split,
+        seed=made.train.seed,
+        val_share=made.train.val_share,
+        same_files=made.is_of(joined),
+        chosen_on=made.chosen_on,
+    )
+    asked = chosen.questions
+    notes = [*remarks(joined), *chosen.splits.remarks]
+    for note in (*notes, chosen.flatters):
+        if note:
+            say(note)
+    say(f"asking {len(asked)} questions of the split {chosen.name}")
     seed = made.train.seed
     answers = ask_all(load_model(job.model), cache, asked, seed=seed, stop=stop, say=say)
-    said = _baselines(job, made, cache, joined, splits, name, stop=stop, say=say)
+    said = _baselines(job, made, cache, joined, chosen, stop=stop, say=say)
     say("looking for videos on both sides of the split")
     sides: dict[str, dict[str, None]] = {}
     for split in SPLITS:
-        for question in splits.of(split):
+        for question in chosen.splits.of(split):
             sides.setdefault(question.video_id, {})[split] = None
     counts = answers.head == "count"
     errors = evaluation.square_errors(asked, answers.chosen()) if counts else None
     whole = {
         "model": job.model,
-        "split": name,
+        "split": chosen.name,
+        "flatters": chosen.flatters,
+        "epoch_chosen_on": made.chosen_on,
         "questions_files": list(job.questions),
         "questions_sha256": list(joined.file_hashes),
         "videos": len({question.video_id for question in asked}),
@@ -117,6 +131,7 @@ class _Making:
     train: TrainConfig
     language: str | None
     embeddings: str | None  # where the file of word vectors was
+    chosen_on: str  # the split that chose the best epoch
 
     @classmethod
     def read(cls, model_dir: str) -> _Making:
@@ -129,6 +144,7 @@ class _Making:
             TrainConfig(**_known(TrainConfig, config.get("train") or {})),
             config.get("language"),
             lineage.get("embeddings_file"),
+            "val" if (lineage.get("questions") or {"val": 1}).get("val") else "train",
         )
 
     def is_of(self, joined: JoinedQuestions) -> bool:
@@ -143,14 +159,13 @@ def _baselines(
     made: _Making,
     cache: Cache,
     joined: JoinedQuestions,
-    splits: Splits,
-    name: str,
+    chosen: Asked,
     *,
     stop: StopRequest,
     say: Callable[[str], None],
 ) -> dict[str, Said]:
-    """Return what each baseline says to the questions of the split `name`."""
-    asked = splits.of(name)
+    """Return what each baseline says to the questions that are asked."""
+    asked, splits = chosen.questions, chosen.splits
     if not splits.train:
         return {}
     said = evaluation_baselines.count_answers(splits.train, asked)
@@ -164,12 +179,17 @@ def _baselines(
         say(f"NOTE: {vectors} is gone: the trained baselines start without word vectors")
         vectors = None
 
+    files, set_name, mapping = job.questions, job.set_name, job.mapping
+    if chosen.unseen:  # the files' own splits are not those of this evaluation
+        learnt = str(job.out / "baselines" / "questions.jsonl")
+        storage.write_atomic(learnt, question_lines([*splits.train, *splits.val]))
+        files, set_name, mapping = (learnt,), "plain", None
     work = TrainJob(
-        questions=job.questions,
+        questions=files,
         model=made.model,
         train=dataclasses.replace(made.train, max_unmatched_ratio=job.max_unmatched_ratio),
-        set_name=job.set_name,
-        mapping=job.mapping,
+        set_name=set_name,
+        mapping=mapping,
         language=made.language,
         embeddings=vectors,
     )
@@ -183,22 +203,6 @@ def _baselines(
 def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
     names = {field.name for field in dataclasses.fields(kind)}
     return {name: value for name, value in fields.items() if name in names}
-
-
-def _splits(joined: JoinedQuestions, job: EvaluateJob, made: TrainConfig) -> tuple[Splits, str]:
-    """Return the splits as training makes them, and the one to judge on."""
-    questions = joined.questions
-    if all(question.split not in (None, "train") for question in questions):
-        parts = {name: [q for q in questions if q.split == name] for name in SPLITS}
-        note = "the files hold no training questions: nothing stands beside the model"
-        splits = Splits(parts["train"], parts["val"], parts["test"], (note,))
-    else:
-        splits = assign_splits(questions, seed=made.seed, val_share=made.val_share)
-    name = job.split or splits.judged_on
-    if not splits.of(name):
-        counts = ", ".join(f"{len(splits.of(name))} of {name}" for name in SPLITS)
-        raise UsageError(f"there is no question of the split {name}", got=counts)
-    return splits, name
 
 
 def _durations(cache: Cache) -> dict[str, float]:

@@ -87,6 +87,11 @@ def _head(figures: Mapping[str, Any]) -> Iterator[str]:
             '<p class="note" role="note"><strong>Random weights.</strong> The image network was '
             "never trained: the figures show that the path works, not what can be reached.</p>"
         )
+    if figures["flatters"]:
+        yield (
+            '<p class="note" role="note"><strong>Not a fair test.</strong> '
+            f"{safe(figures['flatters'][0].upper() + figures['flatters'][1:])}.</p>"
+        )
 
 
 def verdict(figures: Mapping[str, Any]) -> str:

@@ -24,6 +24,8 @@ def plots(figures: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> s
     """Return the reliability diagram and, where `history` has epochs, the learning curves."""
     shown = [_calibration(figures["calibration"])] if "calibration" in figures else []
     for field, title, is_share in _CURVES:
+        if field == "val_accuracy" and figures["epoch_chosen_on"] == "train":
+            title = "Right answers to training questions (none was kept back), by epoch"
         curves = learning_curves(history, field)
         if curves:
             shown.append(
