@@ -93,7 +93,7 @@ def find_kept(out: str, plan: ScorePlan, *, kind: str) -> tuple[dict[int, Tally]
             rows is not None
             and [catalog_text(str(row.get("question_id"))) for row in rows] == wanted
         ):
-            tally = sum(map(Tally.of, rows), Tally())
+            tally = Tally.of(rows)
             if tally.statuses.get("failed"):
                 failed += 1
             else:

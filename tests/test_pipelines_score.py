@@ -122,12 +122,11 @@ def _row(status: str = "answered", correct: bool | None = None, kind: str = "x")
 def test_tally_of_parts_adds_up_to_the_whole() -> None:
     rows = [_row(correct=True), _row(correct=False), _row(), _row("failed"), _row(correct=True)]
     rows += [_row("not_in_cache"), _row(correct=False, kind="y")]
-    whole = sum(map(Tally.of, rows), Tally())
-    split = sum(map(Tally.of, rows[:3]), Tally()) + sum(map(Tally.of, rows[3:]), Tally())
-    assert whole == split == Tally() + whole
+    whole = Tally.of(rows)
+    assert whole == Tally.of(rows[:3]) + Tally.of(rows[3:]) == Tally() + whole
     combine = SumTallies()
     merged = combine.merge_accumulators(
-        [combine.add_input(combine.create_accumulator(), Tally.of(row)) for row in rows]
+        [combine.add_input(combine.create_accumulator(), Tally.of([row])) for row in rows]
     )
     assert combine.extract_output(merged) == whole
     fields = whole.to_json()
