@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -80,22 +81,27 @@ class Example:
     features: NDArray[Any]  # [n, d]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class AnswerRow:
     """A finished row: the answers file it belongs to and its place in the question file.
 
-    It travels as the bytes that end up in the file: Beam's coders refuse some text that JSON takes.
+    It travels as the bytes that end up in the file, since Beam's coders refuse some text that JSON
+    takes, and packed: a local runner holds all rows of a job in memory, each more than once.
     """
 
     output: int
     number: int
-    line: bytes
+    packed: bytes
 
     @classmethod
     def of(cls, output: int, number: int, row: dict[str, Any]) -> AnswerRow:
         """Make one of a row: UTF-8 JSON, where half a surrogate pair becomes its JSON escape."""
         line = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        return cls(output, number, line + b"\n")
+        return cls(output, number, zlib.compress(line + b"\n", 1))
+
+    @property
+    def line(self) -> bytes:
+        return zlib.decompress(self.packed)
 
     @property
     def row(self) -> dict[str, Any]:

@@ -208,12 +208,12 @@ class WriteAnswers(beam.DoFn):  # type: ignore[misc]
 
     def process(self, group: tuple[int, Iterable[AnswerRow]]) -> Iterator[Tally]:
         output, rows = group
-        ordered = sorted(rows, key=lambda row: row.number)
+        lines = [row.line for row in sorted(rows, key=lambda row: row.number)]
         kind = self._config.kind
         path = answers_path(self._config.out, output, self._config.outputs, kind=kind)
         with told_to_client():
-            write_answers(path, [row.line for row in ordered], kind=kind)
-        yield Tally.of(row.row for row in ordered)
+            write_answers(path, lines, kind=kind)
+        yield Tally.of(map(json.loads, lines))
 
 
 class SumTallies(beam.CombineFn):  # type: ignore[misc]

@@ -79,12 +79,14 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         _say("the model was trained on features of RANDOM network weights")
     head = read_head(args.model)
     plan = plan_scoring(questions, cache, per_file=args.questions_per_file, head=head)
-    if questions and plan.other_kinds == len(questions):
+    count = len(questions)
+    if count and plan.other_kinds == count:
         raise UsageError(
             f"not one question is of the kind that the model {args.model} answers ({head})",
             got=f"{questions[0].head} questions",
             todo="give the question files that the model is for, or a model that is for these",
         )
+    del questions  # the plan has them
     about = _describe_run(args, lineage, plan)
     if submission.dry_run:  # shows the job and writes nothing
         run_scoring(_config(args, plan, about, {}), submission, remove_plan=lambda: None)
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     if not prepare_out(args.out, about, overwrite=args.overwrite, say=_say):
         _say(f"these questions are answered already; nothing was done in {args.out}")
         return _report(args, read_summary(args.out))
-    _say(f"answering {plan.answerable} of {len(questions)} questions from {len(cache)} videos")
+    _say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
     kept, failed = find_kept(args.out, plan, kind=args.output_format)
     if failed:
         _say(
@@ -105,11 +107,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     if not submission.waits:
         return 0
     summary = read_summary(args.out)
-    if summary["questions"] != len(questions):
+    if summary["questions"] != count:
         raise JobError(
             "not every question got its row",
             got=f"{summary['questions']} rows",
-            expected=f"{len(questions)} questions",
+            expected=f"{count} questions",
             todo="run it again with --overwrite, and report this",
         )
     return _report(args, summary)
@@ -159,6 +161,7 @@ def _run_job(
     try:
         for path, output in zip(paths, todo, strict=True):
             storage.write_atomic(path, plan.text(output))
+            plan.forget(output)
         goes_on = run_scoring(config, submission, remove_plan=remove_plan)
     finally:
         if not goes_on:  # otherwise the job has yet to read it
