@@ -1,7 +1,7 @@
 """Files of answer rows, as JSON lines or Parquet: written whole or not at all, and read back.
 
-A Parquet file has the same fields. Half of a surrogate pair, which JSON keeps as an escape, becomes
-the text of that escape there, since Parquet takes Unicode only.
+A Parquet file has the same fields. All texts are Unicode: for half a surrogate pair, which a
+question file may hold, stands the text of its JSON escape.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from features import storage
-from features.catalog import catalog_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,17 +68,8 @@ def _write_parquet(path: str, lines: Sequence[bytes]) -> None:
         pq.ParquetWriter(file, _schema(), compression="zstd", write_page_checksum=True) as writer,
     ):
         for start in range(0, len(lines), _ROWS):
-            rows = [_unicode(json.loads(line)) for line in lines[start : start + _ROWS]]
+            rows = [json.loads(line) for line in lines[start : start + _ROWS]]
             writer.write_table(pa.Table.from_pylist(rows, schema=_schema()))
-
-
-def _unicode(value: Any) -> Any:
-    """Return a JSON value with all its texts as Arrow takes them."""
-    if isinstance(value, str):
-        return catalog_text(value)
-    if isinstance(value, dict):
-        return {name: _unicode(item) for name, item in value.items()}
-    return [_unicode(item) for item in value] if isinstance(value, list) else value
 
 
 def _read_parquet(path: str) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 from numpy.typing import NDArray
 
+from features.catalog import catalog_text
 from features.trained_model import TrainedModel, load_model, pad_clips
 from pipelines.worker_faults import told_to_client
 
@@ -95,8 +96,11 @@ class AnswerRow:
 
     @classmethod
     def of(cls, output: int, number: int, row: dict[str, Any]) -> AnswerRow:
-        """Make one of a row: UTF-8 JSON, where half a surrogate pair becomes its JSON escape."""
-        line = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        """Make one of a row: UTF-8 JSON of Unicode texts."""
+        try:
+            line = json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # half a surrogate pair, which strict readers take for damage
+            line = json.dumps(_unicode(row), ensure_ascii=False).encode()
         return cls(output, number, zlib.compress(line + b"\n", 1))
 
     @property
@@ -106,6 +110,15 @@ class AnswerRow:
     @property
     def row(self) -> dict[str, Any]:
         return dict(json.loads(self.line))
+
+
+def _unicode(value: Any) -> Any:
+    """Return a JSON value with half of a surrogate pair replaced by the text of its escape."""
+    if isinstance(value, str):
+        return catalog_text(value)
+    if isinstance(value, dict):
+        return {name: _unicode(item) for name, item in value.items()}
+    return [_unicode(item) for item in value] if isinstance(value, list) else value
 
 
 class AnswerModelHandler(ModelHandler[Example, AnswerRow, TrainedModel]):  # type: ignore[misc]
