@@ -8,10 +8,12 @@ and travels through OUT. Features are read once per shard, however many question
 carry none. Every question ends in exactly one row: answered, not_in_cache, quarantined, other_kind
 (it wants another kind of answer than the model gives), or failed.
 
-    OUT/run.json                         what is being scored with what; written first
+    OUT/_run.json                        what is being scored with what; written first
     OUT/answers-NNNNN-of-NNNNN.jsonl     rows in the order of the question file within each;
                                          .parquet where that was asked for
-    OUT/summary.json                     counts and accuracy; written last
+    OUT/_summary.json                    counts and accuracy; written last
+
+OUT is a dataset as it stands: readers of a folder (Arrow, Spark) pass over names that begin with _.
 """
 
 from __future__ import annotations
@@ -48,14 +50,14 @@ class ScoreConfig:
     out: str
     outputs: int
     top: int
-    about: dict[str, Any]  # goes into summary.json as it is
+    about: dict[str, Any]  # goes into _summary.json as it is
     kind: str = "jsonl"
     kept: frozenset[int] = frozenset()
     kept_tally: Tally = dataclasses.field(default_factory=lambda: Tally())
 
 
 def plan_path(out: str, output: int) -> str:
-    return storage.join(out, f"plan-{output:05d}.json")
+    return storage.join(out, f"_plan-{output:05d}.json")
 
 
 def build_score(
@@ -233,7 +235,7 @@ class SumTallies(beam.CombineFn):  # type: ignore[misc]
 
 
 class WriteSummary(beam.DoFn):  # type: ignore[misc]
-    """The job's Tally → OUT/summary.json."""
+    """The job's Tally → OUT/_summary.json."""
 
     def __init__(self, config: ScoreConfig) -> None:
         self._config = config
@@ -243,7 +245,7 @@ class WriteSummary(beam.DoFn):  # type: ignore[misc]
         count, kind = config.outputs, config.kind
         files = [answers_path("", n, count, kind=kind).lstrip("/") for n in range(count)]
         fields = (tally + config.kept_tally).to_json() | config.about | {"files": files}
-        path = storage.join(config.out, "summary.json")
+        path = storage.join(config.out, "_summary.json")
         with told_to_client():
             storage.write_atomic(path, json.dumps(fields, indent=2).encode() + b"\n")
             # Last, and here: where nobody waits for the job nobody else would. Before this, a part

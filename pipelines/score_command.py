@@ -5,7 +5,7 @@
 Writes OUT/answers-NNNNN-of-NNNNN.jsonl (or .parquet), one row for each question: its likeliest
 answers with their probabilities, and whether the first is right where the true answer is known. A
 question about a video that is quarantined or not in the cache gets a row that says so.
-OUT/summary.json has the counts and the accuracy in all, by type, and by split where the file has
+OUT/_summary.json has the counts and the accuracy in all, by type, and by split where the file has
 them. The same command after a run that was killed, or had questions that failed, keeps the files of
 answers that are whole and makes the others. Options of Apache Beam are passed on.
 Exit status: 0 when every question has its row and no record was damaged, 1 otherwise, 2 for a

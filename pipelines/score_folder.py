@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.score_plan import ScorePlan
 
 _OURS = re.compile(
-    r"(answers-\d+-of-\d+\.(?:jsonl|parquet)|plan-\d+\.json|summary\.json|run\.json)"
+    r"(answers-\d+-of-\d+\.(?:jsonl|parquet)|_plan-\d+\.json|_summary\.json|_run\.json)"
 )
 
 
@@ -36,30 +36,30 @@ def prepare_out(
     ours = [name for name in names if _OURS.fullmatch(name)]
     if ours:
         before = _read_run_key(out)
-        if before == about["key"] and "summary.json" in ours and not overwrite and _all_well(out):
+        if before == about["key"] and "_summary.json" in ours and not overwrite and _all_well(out):
             return False
         if before != about["key"] and not overwrite:
             raise UsageError(
                 f"{out} already holds answers of another run",
                 got="another model, cache, question file, --top or format"
                 if before
-                else "no run.json",
+                else "no _run.json",
                 todo="give another --out, or --overwrite to replace them",
             )
         if overwrite:
             say(f"replacing the answers in {out}")
         # The summary first, without it the folder is no finished run; what names the run last.
-        last = {"summary.json": 0, "run.json": 2}
+        last = {"_summary.json": 0, "_run.json": 2}
         for name in sorted(ours, key=lambda name: (last.get(name, 1), name)):
-            if overwrite or not name.startswith(("answers-", "run")):
+            if overwrite or not name.startswith(("answers-", "_run")):
                 storage.delete(storage.join(out, name))
-    storage.write_atomic(storage.join(out, "run.json"), json.dumps(about, indent=2).encode())
+    storage.write_atomic(storage.join(out, "_run.json"), json.dumps(about, indent=2).encode())
     return True
 
 
 def _read_run_key(out: str) -> str | None:
     try:
-        return str(json.loads(storage.read_bytes(storage.join(out, "run.json")))["key"])
+        return str(json.loads(storage.read_bytes(storage.join(out, "_run.json")))["key"])
     except (storage.FileMissingError, ValueError, KeyError, TypeError):
         return None
 
@@ -102,10 +102,10 @@ def find_kept(out: str, plan: ScorePlan, *, kind: str) -> tuple[dict[int, Tally]
 
 
 def read_summary(out: str) -> dict[str, Any]:
-    """Return OUT/summary.json; raises JobError where there is none."""
+    """Return OUT/_summary.json; raises JobError where there is none."""
     try:
-        return dict(json.loads(storage.read_bytes(storage.join(out, "summary.json"))))
+        return dict(json.loads(storage.read_bytes(storage.join(out, "_summary.json"))))
     except storage.FileMissingError as err:
         raise JobError(
-            "the job ended without a summary", got=f"no summary.json in {out}", todo="run it again"
+            "the job ended without a summary", got=f"no _summary.json in {out}", todo="run it again"
         ) from err

@@ -320,7 +320,7 @@ def test_score_shows_its_job_and_one_submitted_runs_to_its_summary(
         [sys.executable, "-c", RUN_STAGED, graph], cwd=ROOT, capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
-    summary = json.loads(storage.read_bytes(f"{bucket}/out/summary.json"))
+    summary = json.loads(storage.read_bytes(f"{bucket}/out/_summary.json"))
     assert (summary["questions"], summary["answered"]) == (1, 1)
     names = {file.path.rsplit("/", 1)[1] for file in storage.list_files(f"{bucket}/out")}
-    assert not any(name.startswith("plan-") for name in names), names
+    assert not any(name.startswith("_plan-") for name in names), names

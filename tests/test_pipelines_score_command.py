@@ -92,14 +92,14 @@ def test_every_question_gets_its_row(
     assert rows[3]["correct"] is False  # outside the vocabulary
     assert rows[5]["correct"] is None and rows[5]["truth"] is None
     assert rows[0]["correct"] is (rows[0]["answers"][0]["answer"] == "loading")
-    summary = json.loads((out / "summary.json").read_text())
+    summary = json.loads((out / "_summary.json").read_text())
     assert json.loads(capsys.readouterr().out) == summary
     counts = {name: summary[name] for name in ("questions", "answered", "without_truth", "judged")}
     assert counts == {"questions": 7, "answered": 5, "without_truth": 1, "judged": 4}
     assert summary["by_split"]["val"]["judged"] == 1 and rows[4]["split"] == "val"
     assert summary["random_weights"] is True and summary["by_type"]["colour"]["judged"] == 1
     assert sorted(path.name for path in out.iterdir()) == [
-        "answers-00000-of-00001.jsonl", "run.json", "summary.json",
+        "_run.json", "_summary.json", "answers-00000-of-00001.jsonl",
     ]  # fmt: skip
 
 
@@ -130,13 +130,13 @@ def test_a_second_run_does_nothing_and_another_is_refused(
 
 def test_a_killed_run_is_done_again(model: Path, cache: Path) -> None:
     _, out = _score(model, cache)
-    (out / "summary.json").unlink()
+    (out / "_summary.json").unlink()
     assert _score(model, cache)[0] == 0
-    assert (out / "summary.json").exists() and len(_rows(out)) == len(QUESTIONS)
+    assert (out / "_summary.json").exists() and len(_rows(out)) == len(QUESTIONS)
 
 
 def test_parquet_holds_the_same_rows(model: Path, cache: Path) -> None:
-    import pyarrow.parquet as pq
+    import pyarrow.dataset as ds
 
     _, out = _score(model, cache, "--questions-per-file", "2")
     lines = _rows(out)
@@ -144,9 +144,9 @@ def test_parquet_holds_the_same_rows(model: Path, cache: Path) -> None:
         model, cache, "--questions-per-file", "2", "--output-format", "parquet", "--overwrite"
     )
     assert status == 0 and not list(out.glob("*.jsonl"))
-    summary = json.loads((out / "summary.json").read_text())
+    summary = json.loads((out / "_summary.json").read_text())
     assert summary["files"] == [path.name for path in sorted(out.glob("*.parquet"))]
-    rows = [row for name in summary["files"] for row in pq.read_table(out / name).to_pylist()]
+    rows = ds.dataset(out, format="parquet").to_table().to_pylist()  # the folder as it stands
     assert len(rows) == summary["questions"] == len(QUESTIONS)
     for answer in (answer for line in lines for answer in line["answers"]):
         answer["number"] = None  # of counts alone
@@ -163,11 +163,11 @@ def test_files_of_answers_that_are_there_are_kept(
     stamps = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     files = sorted(name for name in before if name.startswith("answers"))
     assert len(files) > 3
-    (out / "summary.json").unlink()  # as a kill would leave it
+    (out / "_summary.json").unlink()  # as a kill would leave it
     (out / files[0]).unlink()
     (out / files[1]).write_bytes(before[files[2]])  # whole, and not what belongs there
     (out / files[3]).write_bytes(before[files[3]][:-9])
-    (out / "plan-00000.json").write_text("of the run that was killed")
+    (out / "_plan-00000.json").write_text("of the run that was killed")
     assert _score(model, cache, *words)[0] == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     made = {name for name in files if (out / name).stat().st_mtime_ns != stamps[name]}
@@ -175,7 +175,7 @@ def test_files_of_answers_that_are_there_are_kept(
     said = capsys.readouterr().err
     assert f"{len(files) - 3} of {len(files)} files of answers are there already" in said
 
-    (out / "summary.json").unlink()  # nothing but the summary is missing
+    (out / "_summary.json").unlink()  # nothing but the summary is missing
     assert _score(model, cache, *words)[0] == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
@@ -226,7 +226,7 @@ def test_a_run_that_was_killed_loses_nothing_and_goes_on(
             marked.kill_all()  # SIGKILL for each process of the job
             process.wait()
             there = {path.name: path.stat().st_mtime_ns for path in out.glob("answers-*")}
-            assert not (out / "summary.json").exists(), "the kill came after the end"
+            assert not (out / "_summary.json").exists(), "the kill came after the end"
             assert {name: there[name] for name in kept} == kept
             kept = there
         process = marked.framebank("score", *words, log=tmp_path / "log")
@@ -236,10 +236,10 @@ def test_a_run_that_was_killed_loses_nothing_and_goes_on(
     stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("answers-*")}
     assert kept and {name: stamps[name] for name in kept} == kept
     assert sorted(row["video_id"] for row in _rows(out)) == ids
-    summary = json.loads((out / "summary.json").read_text())
+    summary = json.loads((out / "_summary.json").read_text())
     assert summary["questions"] == summary["answered"] == summary["judged"] == len(ids)
     assert summary["correct"] == sum(row["correct"] for row in _rows(out))
-    assert {path.name for path in out.iterdir()} == {*stamps, "run.json", "summary.json"}
+    assert {path.name for path in out.iterdir()} == {*stamps, "_run.json", "_summary.json"}
 
 
 def write_many_shards(cache: str, *, shards: int = 40) -> list[str]:
@@ -267,14 +267,14 @@ def test_a_stopped_run_says_so_and_leaves_nothing_half(
         start_new_session=True,
     )
     deadline = time.monotonic() + 60
-    while not list(out.glob("plan-*")) and time.monotonic() < deadline:
+    while not list(out.glob("_plan-*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.5)  # the plan is there, and Beam is on its way
     process.send_signal(number)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 128 + number
     assert b"it goes on with" in said and b"Traceback" not in said
-    assert [path.name for path in out.iterdir()] == ["run.json"]
+    assert [path.name for path in out.iterdir()] == ["_run.json"]
 
 
 def test_only_questions_about_unknown_videos(model: Path, cache: Path) -> None:
@@ -332,12 +332,12 @@ def test_files_with_rows_that_failed_are_tried_again_and_no_others(
     with pytest.raises(JobError, match="2 questions have no answer"):
         _score(model, cache, *words)
     stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("answers-*")}
-    assert json.loads((out / "summary.json").read_text())["failed"] == 2
+    assert json.loads((out / "_summary.json").read_text())["failed"] == 2
     shard.write_bytes(data)
     assert _score(model, cache, *words)[0] == 0
     said = capsys.readouterr().err
     assert f"2 of {len(stamps)} files of answers hold rows that failed" in said
-    summary = json.loads((out / "summary.json").read_text())
+    summary = json.loads((out / "_summary.json").read_text())
     assert (summary["questions"], summary["answered"], summary["failed"]) == (7, 5, 0)
     again = {name for name in stamps if (out / name).stat().st_mtime_ns != stamps[name]}
     assert len(again) == 2

@@ -27,7 +27,7 @@ def test_a_question_gets_the_answer_of_its_kind_or_the_reason(tmp_path: Path, ki
     make_cache(str(tmp_path / "cache"))
     model = make_model(tmp_path / "model", SPEC, width=8, kind=kind)
     status, out = _score(model, tmp_path / "cache", "--output-format", "jsonl", rows=ASKED)
-    rows, summary = _rows(out), json.loads((out / "summary.json").read_text())
+    rows, summary = _rows(out), json.loads((out / "_summary.json").read_text())
     assert status == 0 and len(rows) == len(ASKED) == summary["questions"]
     by_text = {(row["question"], len(row["answers"])): row for row in rows}
     if kind == "choice":

@@ -152,7 +152,7 @@ def main() -> None:
         ):
             if name == "rest":
                 min(out.glob("answers-*")).unlink()
-                (out / "summary.json").unlink()
+                (out / "_summary.json").unlink()
             said, figures[name] = measure(words)
             print(f"{name}: {figures[name]['seconds']} s, {figures[name]['mib']} MiB")
             if name != "plan" and json.loads(said)["answered"] != args.questions:
