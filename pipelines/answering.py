@@ -1,8 +1,7 @@
-"""The trained model as a Beam `ModelHandler`: questions with their features in, answer rows out.
+"""Questions with their features in, answer rows out.
 
-The model is loaded once per process, whatever threads and bundles that serves. Questions are sorted
-by the length of their clips before they are padded, and batches have few shapes, so that little is
-computed on padding and little is traced.
+Questions are sorted by the length of their clips before they are padded, so that little is computed
+on padding.
 Dimension letters: b batch, n frames, d feature width, a answers.
 """
 
@@ -10,20 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from apache_beam.ml.inference.base import ModelHandler
 from numpy.typing import NDArray
 
 from features.catalog import catalog_text
-from features.trained_model import TrainedModel, load_model, pad_clips
-from pipelines.worker_faults import told_to_client
+from features.trained_model import TrainedModel, pad_clips
 
-NAMESPACE = "framebank"
-_BATCH = 128
 _PADDED_BYTES = 2**26  # of one padded batch of features
 _LONG_TEXT = 1000  # characters; the longest question of the published sets has 135
 _MOST_TEXT = 20_000  # characters; a step for each, in some languages
@@ -86,13 +80,12 @@ class Example:
 class AnswerRow:
     """A finished row: the answers file it belongs to and its place in the question file.
 
-    It travels as the bytes that end up in the file, since Beam's coders refuse some text that JSON
-    takes, and packed: a local runner holds all rows of a job in memory, each more than once.
+    It travels as the bytes that end up in the file: Beam's coders refuse some text that JSON takes.
     """
 
     output: int
     number: int
-    packed: bytes
+    line: bytes
 
     @classmethod
     def of(cls, output: int, number: int, row: dict[str, Any]) -> AnswerRow:
@@ -101,11 +94,7 @@ class AnswerRow:
             line = json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError:  # half a surrogate pair, which strict readers take for damage
             line = json.dumps(_unicode(row), ensure_ascii=False).encode()
-        return cls(output, number, zlib.compress(line + b"\n", 1))
-
-    @property
-    def line(self) -> bytes:
-        return zlib.decompress(self.packed)
+        return cls(output, number, line + b"\n")
 
     @property
     def row(self) -> dict[str, Any]:
@@ -121,70 +110,51 @@ def _unicode(value: Any) -> Any:
     return [_unicode(item) for item in value] if isinstance(value, list) else value
 
 
-class AnswerModelHandler(ModelHandler[Example, AnswerRow, TrainedModel]):  # type: ignore[misc]
-    """Answers questions with the model in `model_dir`, keeping the `top` likeliest answers each."""
+def answer_examples(
+    examples: Sequence[Example], model: TrainedModel, *, top: int
+) -> list[AnswerRow]:
+    """Return a row for each example, in their order; a bad one costs only its own row."""
+    rows: dict[int, AnswerRow] = {}
+    for group in _groups(examples):
+        chosen = [examples[place] for place in group]
+        rows |= zip(group, _answer(chosen, model, top), strict=True)
+    return [rows[place] for place in range(len(examples))]
 
-    def __init__(self, model_dir: str, *, top: int, batch_size: int = _BATCH) -> None:
-        super().__init__(min_batch_size=batch_size, max_batch_size=batch_size)
-        self._model_dir, self._top = model_dir, top
 
-    def load_model(self) -> TrainedModel:
-        with told_to_client():
-            return load_model(self._model_dir)
-
-    def run_inference(
-        self,
-        batch: Sequence[Example],
-        model: TrainedModel,
-        inference_args: dict[str, Any] | None = None,
-    ) -> list[AnswerRow]:
-        """Return a row for each example, in their order; a bad one costs only its own row."""
-        rows: dict[int, AnswerRow] = {}
-        for group in _groups(batch):
-            examples = [batch[place] for place in group]
-            rows |= zip(group, self._answer(examples, model), strict=True)
-        return [rows[place] for place in range(len(batch))]
-
-    def get_num_bytes(self, batch: Sequence[Example]) -> int:
-        return sum(example.features.nbytes for example in batch)
-
-    def get_metrics_namespace(self) -> str:
-        return NAMESPACE
-
-    def _answer(self, examples: Sequence[Example], model: TrainedModel) -> list[AnswerRow]:
-        try:
-            scores = _probabilities(examples, model)
-            rows = [
-                self._row(example, row, model)
-                for example, row in zip(examples, scores, strict=True)
-            ]
-        except Exception as error:  # noqa: BLE001 - one bad question must not fail its batch
-            if len(examples) > 1:
-                half = len(examples) // 2
-                return self._answer(examples[:half], model) + self._answer(examples[half:], model)
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-            failed = examples[0].asked.row("failed", reason=reason)
-            return [AnswerRow.of(examples[0].output, examples[0].asked.number, failed)]
-        return [
-            AnswerRow.of(example.output, example.asked.number, row)
-            for example, row in zip(examples, rows, strict=True)
+def _answer(examples: Sequence[Example], model: TrainedModel, top: int) -> list[AnswerRow]:
+    try:
+        scores = _probabilities(examples, model)
+        rows = [
+            _row(example, row, model, top) for example, row in zip(examples, scores, strict=True)
         ]
+    except Exception as error:  # noqa: BLE001 - one bad question must not fail its batch
+        if len(examples) > 1:
+            half = len(examples) // 2
+            return _answer(examples[:half], model, top) + _answer(examples[half:], model, top)
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        failed = examples[0].asked.row("failed", reason=reason)
+        return [AnswerRow.of(examples[0].output, examples[0].asked.number, failed)]
+    return [
+        AnswerRow.of(example.output, example.asked.number, row)
+        for example, row in zip(examples, rows, strict=True)
+    ]
 
-    def _row(
-        self, example: Example, scores: NDArray[np.float32], model: TrainedModel
-    ) -> dict[str, Any]:
-        asked = example.asked
-        scores = model.restrict(scores, asked.head)
-        answers = model.best(scores, top=self._top, choices=asked.choices)
-        row = asked.row("answered") | {"answers": answers}
-        if asked.truth is not None:
-            # An answer outside the vocabulary is none of these, so it counts as wrong.
-            row["correct"] = answers[0]["answer"] == asked.truth
-        if asked.truth is not None and asked.head == "count":
-            row["correct"] = float(answers[0]["answer"]) == float(asked.truth)
-        elif asked.right is not None:
-            row["correct"] = int(scores[: len(asked.choices)].argmax()) == asked.right
-        return row
+
+def _row(
+    example: Example, scores: NDArray[np.float32], model: TrainedModel, top: int
+) -> dict[str, Any]:
+    asked = example.asked
+    scores = model.restrict(scores, asked.head)
+    answers = model.best(scores, top=top, choices=asked.choices)
+    row = asked.row("answered") | {"answers": answers}
+    if asked.truth is not None:
+        # An answer outside the vocabulary is none of these, so it counts as wrong.
+        row["correct"] = answers[0]["answer"] == asked.truth
+    if asked.truth is not None and asked.head == "count":
+        row["correct"] = float(answers[0]["answer"]) == float(asked.truth)
+    elif asked.right is not None:
+        row["correct"] = int(scores[: len(asked.choices)].argmax()) == asked.right
+    return row
 
 
 def _groups(batch: Sequence[Example]) -> Iterator[list[int]]:

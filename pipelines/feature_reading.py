@@ -12,14 +12,12 @@ import errno
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 
 from features import layout, storage
 from features.cache import Place, check_record
 from features.errors import CacheError, FramebankError
 from pipelines.answering import AnswerRow, AskedQuestion, Example
-from pipelines.worker_faults import told_to_client
 
 _RUN_BYTES = 2**25  # of neighbouring records that are read in one go
 # A file's own fault. Of a bucket such an answer is about all of it, and the job fails.
@@ -42,49 +40,46 @@ class RecordPlan:
         return cls(Place(*fields["place"]), questions)
 
 
-class ReadFeatures(beam.DoFn):  # type: ignore[misc]
-    """Records of one shard → an Example per question; "bad": rows of what cannot be read."""
+def read_examples(
+    cache: str, output: int, plans: Sequence[RecordPlan]
+) -> Iterator[Example | AnswerRow]:
+    """Yield for each question about records of one shard its example, or its row if it failed.
 
-    def __init__(self, cache: str) -> None:
-        self._cache = cache
-
-    def process(self, work: tuple[int, list[RecordPlan]]) -> Iterator[Any]:
-        output, plans = work
-        path = layout.tfrecord_path(self._cache, plans[0].place.shard)
-        for run in neighbours(plans):
-            with told_to_client():
-                frames = self._read(path, run)
-            if isinstance(frames, str):
-                for plan in run:
-                    yield from _failed(output, plan, frames)
-                continue
-            for plan, frame in zip(run, frames, strict=True):
-                yield from _examples(output, plan, frame, path)
-
-    def _read(self, path: str, run: Sequence[RecordPlan]) -> list[bytes] | str:
-        """Return the records' frames, or what is wrong with their shard.
-
-        Raises FramebankError where the fault lies elsewhere: then the runner may try again.
-        """
-        try:
-            return read_run(path, run)
-        except storage.FileMissingError:
-            if not storage.exists(layout.spec_path(self._cache)):
-                raise  # nothing of the cache is on this worker
-            return f"the shard {path} is missing"
-        except FramebankError as error:
-            if getattr(error.__cause__, "errno", None) in _FILE_FAULTS and storage.is_local(path):
-                return f"{error.what}: {error.got}"
-            raise
+    Raises FramebankError where the fault is not the shard's: then the runner may try again.
+    """
+    path = layout.tfrecord_path(cache, plans[0].place.shard)
+    for run in neighbours(plans):
+        frames = _read(cache, path, run)
+        if isinstance(frames, str):
+            for plan in run:
+                yield from _failed(output, plan, frames)
+            continue
+        for plan, frame in zip(run, frames, strict=True):
+            yield from _examples(output, plan, frame, path)
 
 
-def _failed(output: int, plan: RecordPlan, reason: str) -> Iterator[Any]:
+def _read(cache: str, path: str, run: Sequence[RecordPlan]) -> list[bytes] | str:
+    """Return the records' frames, or what is wrong with their shard."""
+    try:
+        return read_run(path, run)
+    except storage.FileMissingError:
+        if not storage.exists(layout.spec_path(cache)):
+            raise  # nothing of the cache is on this worker
+        return f"the shard {path} is missing"
+    except FramebankError as error:
+        if getattr(error.__cause__, "errno", None) in _FILE_FAULTS and storage.is_local(path):
+            return f"{error.what}: {error.got}"
+        raise
+
+
+def _failed(output: int, plan: RecordPlan, reason: str) -> Iterator[AnswerRow]:
     for asked in plan.questions:
-        row = asked.row("failed", reason=reason)
-        yield beam.pvalue.TaggedOutput("bad", AnswerRow.of(output, asked.number, row))
+        yield AnswerRow.of(output, asked.number, asked.row("failed", reason=reason))
 
 
-def _examples(output: int, plan: RecordPlan, frame: bytes, path: str) -> Iterator[Any]:
+def _examples(
+    output: int, plan: RecordPlan, frame: bytes, path: str
+) -> Iterator[Example | AnswerRow]:
     try:
         features = check_record(plan.place, frame, path).features
     except CacheError as error:

@@ -1,12 +1,12 @@
 """Scoring: a Beam job that answers a whole file of questions from cached features.
 
-    ReadPlan ─► ReadFeatures ─► RunInference ─► GroupByKey (rows, no features) ─► WriteAnswers
-                                                                          └─► Tally ─► WriteSummary
+    ReadPlan ─► RunInference (reads features) ─► WriteAnswers ─► Tally ─► WriteSummary
 
 The plan (which questions, about which records of which shards) is made where the job is submitted
-and travels through OUT. Features are read once per shard, however many questions are asked; rows
-carry none. Every question ends in exactly one row: answered, not_in_cache, quarantined, other_kind
-(it wants another kind of answer than the model gives), or failed.
+and travels through OUT. One file of answers is one unit of work: what is written stays, whatever
+ends the job. A record is read once, however many questions are asked about it. Every question ends
+in exactly one row: answered, not_in_cache, quarantined, other_kind (it wants another kind of answer
+than the model gives), or failed.
 
     OUT/_run.json                        what is being scored with what; written first
     OUT/answers-NNNNN-of-NNNNN.jsonl     rows in the order of the question file within each;
@@ -29,8 +29,9 @@ from apache_beam.ml.inference.base import RunInference
 
 from features import storage
 from pipelines.answer_files import answers_path, write_answers
-from pipelines.answering import AnswerModelHandler, AnswerRow
-from pipelines.feature_reading import ReadFeatures, RecordPlan
+from pipelines.answer_handler import AnswerFile, AnswerModelHandler, FilePlan
+from pipelines.answering import AnswerRow
+from pipelines.feature_reading import RecordPlan
 from pipelines.worker_check import worker_check
 from pipelines.worker_faults import told_to_client
 
@@ -68,25 +69,14 @@ def build_score(
 ) -> None:
     """Put the whole job onto `pipeline`; `hints` are Beam's, for the step that runs the model."""
     todo = [output for output in range(config.outputs) if output not in config.kept]
-    handler = AnswerModelHandler(config.model_dir, top=config.top)
-    infer = RunInference(handler).with_resource_hints(**hints)
-    planned = (
+    handler = AnswerModelHandler(config.model_dir, cache=config.cache, top=config.top)
+    tallies = (
         pipeline
         | "CreateOutputs" >> beam.Create(todo, reshuffle=False)  # int
         | "CheckWorkers" >> beam.Map(worker_check())  # int
         | "SpreadOutputs" >> beam.Reshuffle()  # int
-        | "ReadPlan" >> beam.ParDo(ReadPlan(config)).with_outputs("settled", main="records")
-        # (int, [RecordPlan] of one shard); AnswerRow
-    )
-    examples, unread = planned.records | "ReadFeatures" >> beam.ParDo(
-        ReadFeatures(config.cache)
-    ).with_outputs("bad", main="good")  # Example; AnswerRow
-    answered = examples | "AnswerQuestions" >> infer  # AnswerRow
-    tallies = (
-        (planned.settled, unread, answered)
-        | "JoinRows" >> beam.Flatten()  # AnswerRow
-        | "KeyByOutput" >> beam.Map(lambda row: (row.output, row))
-        | "GroupByOutput" >> beam.GroupByKey()  # (int, [AnswerRow])
+        | "ReadPlan" >> beam.ParDo(ReadPlan(config))  # FilePlan
+        | "AnswerQuestions" >> RunInference(handler).with_resource_hints(**hints)  # AnswerFile
         | "WriteAnswers" >> beam.ParDo(WriteAnswers(config))  # Tally
     )
     (
@@ -97,22 +87,19 @@ def build_score(
 
 
 class ReadPlan(beam.DoFn):  # type: ignore[misc]
-    """Number of an answers file → its records, a list per shard; "settled": rows without one."""
+    """Number of an answers file → what it is made from."""
 
     def __init__(self, config: ScoreConfig) -> None:
         self._config = config
 
-    def process(self, output: int) -> Iterator[Any]:
+    def process(self, output: int) -> Iterator[FilePlan]:
         with told_to_client():
             fields = json.loads(storage.read_bytes(plan_path(self._config.out, output)))
-        for number, row in fields["settled"]:
-            yield beam.pvalue.TaggedOutput("settled", AnswerRow.of(output, number, row))
+        settled = [AnswerRow.of(output, number, row) for number, row in fields["settled"]]
         shards: dict[str, list[RecordPlan]] = {}
-        for record in fields["records"]:
-            plan = RecordPlan.from_json(record)
-            shards.setdefault(plan.place.shard, []).append(plan)
-        for shard in shards.values():
-            yield output, shard
+        for record in map(RecordPlan.from_json, fields["records"]):
+            shards.setdefault(record.place.shard, []).append(record)
+        yield FilePlan(output, settled, list(shards.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,19 +190,17 @@ def _describe_parts(parts: dict[str, tuple[int, int]]) -> dict[str, dict[str, An
 
 
 class WriteAnswers(beam.DoFn):  # type: ignore[misc]
-    """(number of the file, rows) → their Tally, once the file is there."""
+    """Lines of an answers file → their Tally, once the file is there."""
 
     def __init__(self, config: ScoreConfig) -> None:
         self._config = config
 
-    def process(self, group: tuple[int, Iterable[AnswerRow]]) -> Iterator[Tally]:
-        output, rows = group
-        lines = [row.line for row in sorted(rows, key=lambda row: row.number)]
-        kind = self._config.kind
-        path = answers_path(self._config.out, output, self._config.outputs, kind=kind)
+    def process(self, file: AnswerFile) -> Iterator[Tally]:
+        config = self._config
+        path = answers_path(config.out, file.output, config.outputs, kind=config.kind)
         with told_to_client():
-            write_answers(path, lines, kind=kind)
-        yield Tally.of(map(json.loads, lines))
+            write_answers(path, file.lines, kind=config.kind)
+        yield Tally.of(map(json.loads, file.lines))
 
 
 class SumTallies(beam.CombineFn):  # type: ignore[misc]

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from features.trained_model import TrainedModel
-from pipelines.answering import AnswerModelHandler, AnswerRow, AskedQuestion, Example, length_groups
+from pipelines.answering import AnswerRow, AskedQuestion, Example, answer_examples, length_groups
 from pipelines.score import SumTallies, Tally
 
 
@@ -43,9 +43,8 @@ def _examples(lengths: list[int]) -> list[Example]:
 
 def test_rows_come_in_order_and_padding_changes_nothing() -> None:
     examples = _examples([5, 1, 300, 2, 7, 1, 64])
-    handler = AnswerModelHandler("unused", top=2)
-    together = handler.run_inference(examples, _mean_model())
-    alone = [handler.run_inference([example], _mean_model())[0] for example in examples]
+    together = answer_examples(examples, _mean_model(), top=2)
+    alone = [answer_examples([example], _mean_model(), top=2)[0] for example in examples]
     assert together == alone
     assert [row.number for row in together] == list(range(7))
     first = together[0].row["answers"]
@@ -57,7 +56,7 @@ def test_rows_come_in_order_and_padding_changes_nothing() -> None:
 def test_one_bad_question_costs_only_its_own_row() -> None:
     examples = _examples([2, 2, 2])
     examples[1] = Example(0, _asked(1, "bad"), examples[1].features)
-    rows = [row.row for row in AnswerModelHandler("", top=3).run_inference(examples, _mean_model())]
+    rows = [row.row for row in answer_examples(examples, _mean_model(), top=3)]
     assert [row["status"] for row in rows] == ["answered", "failed", "answered"]
     assert "cannot be answered" in rows[1]["reason"] and rows[1]["correct"] is None
 
@@ -73,9 +72,7 @@ def test_bad_questions_among_many_are_found_by_halves() -> None:
         calls.append(len(questions))
         return good.call(features, questions)
 
-    rows = AnswerModelHandler("", top=3).run_inference(
-        examples, TrainedModel(predict, good.answers)
-    )
+    rows = answer_examples(examples, TrainedModel(predict, good.answers), top=3)
     assert [row.number for row in rows] == list(range(100)) and len(calls) < 50
     failed = [row.number for row in rows if row.row["status"] == "failed"]
     assert failed == [0, 57, 99]
@@ -92,14 +89,14 @@ def test_a_question_of_a_megabyte_weighs_on_no_other() -> None:
         return _mean_model().call(features, questions)
 
     model = TrainedModel(predict, ("a", "b", "c"))
-    rows = [row.row for row in AnswerModelHandler("", top=3).run_inference(examples, model)]
+    rows = [row.row for row in answer_examples(examples, model, top=3)]
     assert [row["status"] == "failed" for row in rows] == [place == 5 for place in range(8)]
     assert "1000000 characters" in rows[5]["reason"] and sorted(shapes) == [(1, 5000), (6, 5)]
 
 
 def test_answers_that_are_not_finite_fail_their_row() -> None:
     example = Example(0, _asked(0), np.array([[1, np.inf, 0]], np.float32))
-    (row,) = AnswerModelHandler("", top=3).run_inference([example], _mean_model())
+    (row,) = answer_examples([example], _mean_model(), top=3)
     assert row.row["status"] == "failed" and "finite" in row.row["reason"]
 
 

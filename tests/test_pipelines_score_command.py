@@ -183,7 +183,7 @@ def test_files_of_answers_that_are_there_are_kept(
 def test_the_model_is_loaded_once_in_a_process(
     model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines import answering
+    from pipelines import answer_handler
 
     loads: list[str] = []
 
@@ -191,7 +191,7 @@ def test_the_model_is_loaded_once_in_a_process(
         loads.append(model_dir)
         return load_model(model_dir)
 
-    monkeypatch.setattr(answering, "load_model", load)
+    monkeypatch.setattr(answer_handler, "load_model", load)
     rows = [dict(QUESTIONS[0], question=f"what is {number}?") for number in range(300)]
     rows += [dict(QUESTIONS[4], question=f"what is {number}?") for number in range(300)]
     _, out = _score(model, cache, "--questions-per-file", "1", rows=rows)
