@@ -26,7 +26,9 @@ LANGUAGES = tuple(_LIBRARIES)
 
 
 def check_language(language: str | None) -> None:
-    """Raise UsageError where `language` is none of LANGUAGES or its library is not installed."""
+    """Load what cuts `language`; raises UsageError for none of LANGUAGES and a library that is
+    missing or broken.
+    """
     if language is None:
         return
     if language not in _LIBRARIES:
@@ -37,6 +39,7 @@ def check_language(language: str | None) -> None:
     name, module, _ = _LIBRARIES[language]
     if importlib.util.find_spec(module) is None:
         raise _missing(name, module)
+    _cutter(language)
 
 
 def cutter_version(language: str) -> str:

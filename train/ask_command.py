@@ -217,6 +217,8 @@ def answer_question(
     try:
         asked = [question.encode("utf-8", "replace")]
         scores = model.predict(features, asked, [choices] if choices else None)[0]
+    except FramebankError:
+        raise
     except Exception as err:
         raise JobError(
             "the model did not answer",
