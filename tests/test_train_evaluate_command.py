@@ -131,6 +131,7 @@ def test_summary_warns_of_leaks() -> None:
     figures = {
         "accuracy": 0.5, "interval": [0.4, 0.6], "judged": 9, "videos": 3, "split": "test",
         "baselines": {}, "leaks": {"pairs": [{}, {}]}, "flatters": "",
+        "correct": 4, "head": "open",
     }  # fmt: skip
     assert evaluate_command.summary(figures)[-1].startswith("WARNING: 2 pairs of videos")
 

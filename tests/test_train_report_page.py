@@ -22,6 +22,7 @@ from train.evaluating import Judged
 from train.evaluation_answers import NO_RANK, Answers
 from train.report_cases import choose_cases
 from train.report_page import verdict, write_report
+from train.report_text import short
 
 _SPEC = dataclasses.replace(SPEC, sample="uniform=8", input_size=75)
 _LONG = "a-very-long-answer-without-any-place-to-break-it-at-all-for-sure"
@@ -160,6 +161,18 @@ def test_verdict_names_the_hardest_baseline() -> None:
     )
     assert verdict(figures | {"videos": 1}).endswith("no interval says how sure that is.")
     assert said(one, worse).endswith("Worse than order-blind: 20.0 points (10.0 to 30.0) behind.")
+
+
+def test_long_texts_are_cut_and_equal_draws_are_no_certainty(cache: Cache, tmp_path: Path) -> None:
+    judged = _judged()
+    score = judged.figures["by_type"].popitem()[1]
+    judged.figures["by_type"]["<w>" * 9000] = score
+    text = _write(tmp_path, cache, judged).read_text("utf-8")
+    assert "<w>" not in text and 300 < text.count("&lt;w&gt;") < 400
+    assert short("<b>" * 9, 5).endswith("&lt;b&gt;&lt;…</abbr>") and short("<b>", 3) == "&lt;b&gt;"
+    figures = judged.figures | {"correct": 60, "accuracy": 1.0, "interval": [1.0, 1.0]}
+    assert "with 6 videos the true figure may be 39.3 points away" in verdict(figures)
+    assert "All are about one video" in verdict(figures | {"videos": 1})
 
 
 def test_cases_are_of_different_videos_while_there_are_any() -> None:

@@ -54,6 +54,7 @@ def test_the_docstrings_example_is_one(tmp_path: Path) -> None:
         (WHOLE + "[train]\nepochs = 0", r"train\.epochs must be above 0"),
         (WHOLE + "[train]\nlearning_rate = -1", r"train\.learning_rate must be above 0"),
         (WHOLE + 'format = "msvd"', r"format[\s\S]*'msvd'[\s\S]*msvd-qa"),
+        (WHOLE + '[model]\nkind = "question_only"', r"model\.kind[\s\S]*lstm \| attention"),
         (WHOLE + 'work = ""', r"work[\s\S]*not empty"),
         (WHOLE.replace('"q.jsonl"', '"q\\u0000"'), r"questions[\s\S]*q\\x00[\s\S]*not empty"),
         (WHOLE + "train = 3", r"train[\s\S]*a table: \[train\]"),

@@ -21,6 +21,7 @@ from typing import Any
 from features import storage
 from features.errors import JobError, UsageError
 from features.questions_command import add_format_arguments
+from train.report_text import caution, many
 
 _SPLITS = ("train", "val", "test")
 
@@ -94,11 +95,13 @@ def summary(figures: Mapping[str, Any]) -> list[str]:
     """Return the lines that are printed: the model, what stands beside it, and leaks."""
     measure, value = _measured(figures)
     lines = [
-        f"{measure} {value} on {figures['judged']} questions about {figures['videos']} videos of "
-        f"{figures['split']}"
+        f"{measure} {value} on {many(figures['judged'], 'question')} about "
+        f"{many(figures['videos'], 'video')} of {figures['split']}"
     ]
     for name, score in figures["baselines"].items():
         lines.append(f"  {name.replace('_', ' '):<24}{_measured(score)[1]}")
+    if careful := caution(figures):
+        lines.append(f"NOTE: {careful}")
     if figures["flatters"]:
         lines.append(f"WARNING: {figures['flatters']}")
     leaks = len(figures["leaks"]["pairs"])

@@ -74,8 +74,13 @@ def choose(
                 f"{known} of these {len(asked.questions)} questions are about videos that the "
                 f"model has seen, {_FLATTERS}"
             )
-    elif same_files and asked.name == "train":
-        flatters = f"the model learnt from these questions, {_FLATTERS}"
+    elif asked.name == "train":
+        knew = (
+            "the model learnt"
+            if same_files
+            else "what stands beside the model learnt, and maybe it,"
+        )
+        flatters = f"{knew} from these questions, {_FLATTERS}"
     elif same_files and asked.name == chosen_on:
         flatters = f"the model's best epoch was chosen by these questions, {_FLATTERS}"
     return dataclasses.replace(asked, flatters=flatters)

@@ -40,7 +40,8 @@ def read_judged(model_dir: str, asked: Sequence[Question]) -> dict[str, Said]:
     """Return what was answered to `asked`; nothing where other questions, or none, were judged."""
     try:
         text = storage.read_bytes(storage.join(model_dir, JUDGED_FILE)).decode()
-        rows: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+        rows: list[dict[str, Any]] = [json.loads(line) for line in text.split("\n") if line]
+        # Not splitlines(): that also cuts at characters that are legal inside a JSON string.
         said = [dict(row["answers"]) for row in rows]
     except (storage.FileMissingError, ValueError, KeyError, TypeError):
         return {}  # of an older or a damaged folder: the baselines are trained again

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from train.evaluating import Judged
 from train.evaluation_answers import NO_RANK
 from train.report_frames import Thumbnails
-from train.report_text import bar, safe
+from train.report_text import bar, safe, short
+
+_QUESTION, _ANSWER = 300, 60  # characters that are shown
 
 _TITLES = (
     ("Best cases: right and sure", "The answers that it was surest of, of those that are right."),
@@ -78,22 +80,25 @@ def _case(judged: Judged, place: int, frames: Mapping[str, Thumbnails]) -> str:
     if counted:
         unknown = f"; it counted <b>{safe(judged.answers.texts(place)[0][0])}</b>"
     answers = "".join(
-        f"<li{' class=truth' if answer == question.answer else ''}><span>{safe(answer)}</span>"
+        f"<li{' class=truth' if answer == question.answer else ''}>"
+        f"<span>{short(answer, _ANSWER)}</span>"
         f"{bar(probability)}<span class=number>{probability:.0%}</span></li>"
         for answer, probability in ([] if counted else judged.answers.texts(place))
     )
     verdict, mark = ("right", "✓ right") if right else ("wrong", "✗ wrong")
     return (
         f"<article class='card case'>{_frames(question.video_id, frames.get(question.video_id))}"
-        f"<h3>{safe(question.question)}</h3><p class={verdict}><strong>{mark}</strong>: the truth "
-        f"is <b>{safe(question.answer)}</b>{unknown}</p><ul class=answers>{answers}</ul></article>"
+        f"<h3>{short(question.question, _QUESTION)}</h3><p class={verdict}>"
+        f"<strong>{mark}</strong>: the truth is <b>{short(question.answer, _QUESTION)}</b>{unknown}"
+        f"</p><ul class=answers>{answers}</ul></article>"
     )
 
 
 def _frames(video_id: str, clip: Thumbnails | None) -> str:
+    name = f"<p class=soft>{short(video_id, _QUESTION)}"
     if clip is None or not clip.pictures:
         reason = clip.reason if clip else "The source video is not there any more."
-        return f"<p class=gone>{safe(reason)}</p><p class=soft>{safe(video_id)}</p>"
+        return f"<p class=gone>{short(reason, _QUESTION)}</p>{name}</p>"
     width, height = clip.size
     pictures = "".join(
         f'<img src="{picture}" width={width} height={height} '
@@ -102,4 +107,4 @@ def _frames(video_id: str, clip: Thumbnails | None) -> str:
     )
     first, last = clip.pts_ms[0] / 1000, clip.pts_ms[-1] / 1000
     when = f"frames from {first:.1f} s to {last:.1f} s" if last > first else f"at {first:.1f} s"
-    return f"<div class=frames>{pictures}</div><p class=soft>{safe(video_id)}, {when}</p>"
+    return f"<div class=frames>{pictures}</div>{name}, {when}</p>"

@@ -18,7 +18,7 @@ from train.report_frames import make_thumbnails
 from train.report_plot import plots
 from train.report_style import STYLE
 from train.report_tables import LABELS, confusion, parts, scores
-from train.report_text import many, percent, points, safe, span, square_error
+from train.report_text import caution, many, percent, points, safe, span, square_error
 
 if TYPE_CHECKING:
     from features.cache import Cache
@@ -104,6 +104,8 @@ def verdict(figures: Mapping[str, Any]) -> str:
     if figures["head"] == "count":
         text = f"Mean square error {square_error(figures)}, the lower the better. {text}"
     beside = figures["baselines"]
+    if careful := caution(figures):
+        text = f"{text} {careful}"
     if not beside:
         return f"{text} Nothing stands beside it that would say whether this is much."
     hardest = min(beside, key=lambda name: beside[name]["ahead"]["interval"][0])
@@ -111,7 +113,7 @@ def verdict(figures: Mapping[str, Any]) -> str:
     label = LABELS[hardest][0]
     low, high = ahead["interval"]
     if figures["videos"] < 2:
-        return f"{text} All are about one video, so no interval says how sure that is."
+        return text
     if low > 0:
         return f"{text} Better than every baseline: {points(ahead)} of {label}."
     if high < 0:

@@ -83,6 +83,7 @@ circle.c0 { fill:var(--c0); } circle.c1 { fill:var(--c1); } circle.c2 { fill:var
 .frames img { display:block; width:100%; height:auto; border-radius:4px; background:var(--track); }
 .gone { background:var(--track); border-radius:6px; padding:1.4rem 1rem; margin:0;
   text-align:center; max-width:none; }
+.cases h3, .cases b, .cases span, th { unicode-bidi:isolate; } abbr { text-decoration:none; }
 .case .soft { margin:.5rem 0; } .case p { margin-bottom:.5rem; }
 .right strong { color:var(--right); } .wrong strong { color:var(--wrong); }
 .answers { list-style:none; margin:0; padding:0; }

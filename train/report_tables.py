@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from train.report_text import bar, percent, points, safe, span
+from train.report_text import bar, percent, points, safe, short, span
 
 LABELS = {
     "order_blind": ("order-blind", "trained alike, but sees only the mean of the frames"),
@@ -20,6 +20,7 @@ _PARTS = {
     "by_video_length": ("By length of video", "seconds"),
 }
 _MOST_PARTS = 20
+_NAME = 40  # characters that are shown of an answer or a type
 
 
 def scores(figures: Mapping[str, Any]) -> str:
@@ -103,7 +104,7 @@ def parts(figures: Mapping[str, Any]) -> str:
 
 def _part_table(title: str, unit: str, scores: Mapping[str, Any]) -> str:
     rows = "".join(
-        f"<tr><th scope=row>{safe(part)}</th><td class=number>{score['judged']}</td>"
+        f"<tr><th scope=row>{short(part, _NAME)}</th><td class=number>{score['judged']}</td>"
         f"<td class=number>{percent(score['accuracy'])}"
         f"<small>{span(score['interval'])}</small></td></tr>"
         for part, score in list(scores.items())[:_MOST_PARTS]
@@ -121,7 +122,7 @@ def _part_table(title: str, unit: str, scores: Mapping[str, Any]) -> str:
 def confusion(table: Mapping[str, Any]) -> str:
     """Return what was answered where the truth is one of the commonest answers."""
     names = table["answers"]
-    head = "".join(f"<th scope=col>{safe(name)}</th>" for name in (*names, "any other"))
+    head = "".join(f"<th scope=col>{short(name, _NAME)}</th>" for name in (*names, "any other"))
     rows = []
     for place, (name, counts) in enumerate(zip(names, table["rows"], strict=True)):
         total = max(sum(counts), 1)
@@ -131,7 +132,7 @@ def confusion(table: Mapping[str, Any]) -> str:
             f'transparent)">{count}</td>'
             for column, count in enumerate(counts)
         )
-        rows.append(f"<tr><th scope=row>{safe(name)}</th>{cells}</tr>")
+        rows.append(f"<tr><th scope=row>{short(name, _NAME)}</th>{cells}</tr>")
     return (
         "<section><h2>What is taken for what</h2><p>A line for each of the commonest true answers: "
         "how often which answer was given to it. Framed is what is right.</p>"

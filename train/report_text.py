@@ -6,6 +6,8 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_TITLE = 1000  # characters that pointing at a cut text shows
+
 
 def percent(share: float) -> str:
     return f"{share:.1%}"
@@ -41,6 +43,28 @@ def many(count: int, noun: str) -> str:
 
 def safe(text: object) -> str:
     return html.escape(str(text))
+
+
+def short(text: object, most: int) -> str:
+    """Return `text` for HTML in at most `most` characters; pointing at it shows what was cut."""
+    whole = str(text)
+    if len(whole) <= most:
+        return safe(whole)
+    return f'<abbr title="{safe(whole[:_TITLE])}">{safe(whole[: most - 1].rstrip())}…</abbr>'
+
+
+def caution(figures: Mapping[str, Any]) -> str:
+    """Return what an interval over videos cannot tell here; "" where it can."""
+    videos = figures["videos"]
+    if videos < 2:
+        return "All are about one video, so no interval says how sure that is."
+    if figures["correct"] in (0, figures["judged"]) and figures["head"] != "count":
+        chance = 1 - 0.05 ** (1 / videos)
+        return (
+            f"All draws of videos are alike, so the interval says nothing; with {videos} videos "
+            f"the true figure may be {100 * chance:.1f} points away."
+        )
+    return ""
 
 
 def bar(share: float, interval: Sequence[float] | None = None) -> str:

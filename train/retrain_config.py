@@ -38,7 +38,7 @@ from features import storage
 from features.errors import UsageError
 from features.question_sets import FORMATS
 from features.words import check_language
-from train.config import ModelConfig, TrainConfig
+from train.config import TRAINED_KINDS, ModelConfig, TrainConfig
 
 STARTS = ("warm", "fresh")
 
@@ -96,6 +96,8 @@ class RetrainConfig:
             raise _mistake("start", repr(self.start), " | ".join(STARTS))
         if self.format is not None and self.format not in FORMATS:
             raise _mistake("format", repr(self.format), " | ".join(FORMATS))
+        if self.model.kind not in TRAINED_KINDS:
+            raise _mistake("model.kind", repr(self.model.kind), " | ".join(TRAINED_KINDS))
         check_language(self.language)
         if not self.questions:
             raise _mistake("questions", "no file", "at least one question file")
