@@ -22,7 +22,7 @@ from train.evaluating import Judged
 from train.evaluation_answers import NO_RANK, Answers
 from train.report_cases import choose_cases
 from train.report_page import verdict, write_report
-from train.report_text import short
+from train.report_text import short, square_error
 
 _SPEC = dataclasses.replace(SPEC, sample="uniform=8", input_size=75)
 _LONG = "a-very-long-answer-without-any-place-to-break-it-at-all-for-sure"
@@ -173,6 +173,11 @@ def test_long_texts_are_cut_and_equal_draws_are_no_certainty(cache: Cache, tmp_p
     figures = judged.figures | {"correct": 60, "accuracy": 1.0, "interval": [1.0, 1.0]}
     assert "with 6 videos the true figure may be 39.3 points away" in verdict(figures)
     assert "All are about one video" in verdict(figures | {"videos": 1})
+
+
+def test_errors_of_many_places_are_written_short() -> None:
+    score = {"mean_square_error": 2.5e22, "mean_square_error_interval": [0.125, 999999.0]}
+    assert square_error(score) == "2.50e+22 (0.12 to 999999.00)"
 
 
 def test_cases_are_of_different_videos_while_there_are_any() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from features import storage
 from features.errors import JobError, UsageError
 from features.questions_command import add_format_arguments
-from train.report_text import caution, many
+from train.report_text import caution, many, square_error
 
 _SPLITS = ("train", "val", "test")
 
@@ -113,8 +113,7 @@ def summary(figures: Mapping[str, Any]) -> list[str]:
 def _measured(score: Mapping[str, Any]) -> tuple[str, str]:
     """Return the measure of a score and its value with the interval."""
     if "mean_square_error" in score:
-        low, high = score["mean_square_error_interval"]
-        return "mean square error", f"{score['mean_square_error']:.3f} ({low:.3f} to {high:.3f})"
+        return "mean square error", square_error(score)
     low, high = score["interval"]
     return "accuracy", f"{score['accuracy']:.1%} ({low:.1%} to {high:.1%})"
 

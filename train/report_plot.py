@@ -152,7 +152,7 @@ def _across(share: float, text: str) -> str:
 def _below(share: float, text: str) -> str:
     x, y = _place(share, 0)
     anchor = "end" if share == 1 else "middle"
-    return f'<text x="{x}" y="{y + 18}" text-anchor="{anchor}">{text}</text>'
+    return f'<text x="{x}" y="{y + 24}" text-anchor="{anchor}">{text}</text>'
 
 
 def _title(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from train.report_text import bar, percent, points, safe, short, span
+from train.report_text import bar, error, percent, points, safe, short, span
 
 LABELS = {
     "order_blind": ("order-blind", "trained alike, but sees only the mean of the frames"),
@@ -46,7 +46,7 @@ def _score_row(label: str, about: str, score: Mapping[str, Any], *, end: float) 
     shown, small = percent(value), span(interval)
     if "mean_square_error" in score:
         value, interval = score["mean_square_error"], score["mean_square_error_interval"]
-        shown, small = f"{value:.2f}", f"{interval[0]:.2f} to {interval[1]:.2f}"
+        shown, small = error(value), f"{error(interval[0])} to {error(interval[1])}"
         about = f"{about}; exactly right on {percent(score['accuracy'])}"
     ahead = f"<small>the model is {points(score['ahead'])}</small>" if "ahead" in score else ""
     return (

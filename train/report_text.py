@@ -19,9 +19,14 @@ def span(interval: Sequence[float]) -> str:
     return f"{low:.1%} to {high:.1%}"
 
 
+def error(value: float) -> str:
+    """Return a square error; one of seven places or more in powers of ten, lest the page widens."""
+    return f"{value:.2f}" if abs(value) < 1e6 else f"{value:.2e}"
+
+
 def square_error(score: Mapping[str, Any]) -> str:
     low, high = score["mean_square_error_interval"]
-    return f"{score['mean_square_error']:.2f} ({low:.2f} to {high:.2f})"
+    return f"{error(score['mean_square_error'])} ({error(low)} to {error(high)})"
 
 
 def points(ahead: Mapping[str, Any]) -> str:
@@ -31,8 +36,8 @@ def points(ahead: Mapping[str, Any]) -> str:
     if difference < 0:
         low, high = -high, -low
     if ahead["measure"] == "mean square error":
-        span_text = f"({low:.2f} to {high:.2f})".replace("-", "−")
-        return f"{abs(difference):.2f} {span_text} of mean square error {where}"
+        span_text = f"({error(low)} to {error(high)})".replace("-", "−")
+        return f"{error(abs(difference))} {span_text} of mean square error {where}"
     span_text = f"({100 * low:.1f} to {100 * high:.1f})".replace("-", "−")
     return f"{100 * abs(difference):.1f} points {span_text} {where}"
 
