@@ -45,6 +45,7 @@ def test_leaks_are_named_with_their_reason(cache: Cache) -> None:
     assert found["pairs"][1]["splits"] == ["train", "test"]
     assert found["pairs"][1]["cosine"] == pytest.approx(1, abs=1e-3)
     assert (found["videos"], found["compared"], found["capped"]) == (5, 5, False)
+    assert [leak["videos"] for leak in found["alike"]] == [["a", "d"]]  # the same mean
 
 
 def test_one_side_has_no_leaks(cache: Cache) -> None:

@@ -94,7 +94,7 @@ def _judged(*, leaks: bool = True) -> Judged:
         "weights": "random:0", "questions_files": ["q.jsonl"],
         "questions_sha256": ["ab" * 32],
         "baselines": evaluation_baselines.figures(said, questions, answers.right, seed=0),
-        "leaks": {"videos": 9, "compared": 7, "capped": False, "pairs": pairs},
+        "leaks": {"videos": 9, "compared": 7, "capped": False, "pairs": pairs, "alike": []},
     }  # fmt: skip
     return Judged(figures | more, questions, answers)
 
@@ -129,7 +129,12 @@ def test_page_without_history_leaks_or_baselines(cache: Cache, tmp_path: Path) -
     judged.figures["baselines"] = {}
     page = write_report(tmp_path, judged, cache, model_dir=str(tmp_path), examples=0)
     text = page.read_text("utf-8")
-    assert "None found" in text and "holds no history" in text and "<img" not in text
+    assert (
+        "Found no file" in text
+        and "may differ as much" in text
+        and "holds no history" in text
+        and "<img" not in text
+    )
     assert "Nothing stands beside it" in text
 
 

@@ -18,7 +18,7 @@ from train.report_frames import make_thumbnails
 from train.report_plot import plots
 from train.report_style import STYLE
 from train.report_tables import LABELS, confusion, parts, scores
-from train.report_text import caution, many, percent, points, safe, span, square_error
+from train.report_text import caution, many, percent, points, safe, short, span, square_error
 
 if TYPE_CHECKING:
     from features.cache import Cache
@@ -28,6 +28,7 @@ _POLICY = (
     "form-action 'none'"
 )
 _MOST_LEAKS = 20
+_PAIR = 400  # characters that are shown of two ids
 
 
 def write_report(
@@ -128,10 +129,13 @@ def _leaks(leaks: Mapping[str, Any]) -> str:
         what += f" by content hash, and {leaks['compared']} of them, drawn by chance, by features"
     else:
         what += " by content hash and by features"
+    alike = _alike(leaks["alike"])
     if not pairs:
-        text = f"<p>None found: no video, nor one nearly equal to it, is on both sides. {what}.</p>"
-        return f"<section><h2>Leaks between splits</h2>{text}</section>"
-    rows = "".join(f"<li>{safe(_pair(pair))}</li>" for pair in pairs[:_MOST_LEAKS])
+        text = "no file, nor features that are nearly equal (a cosine of 0.98), on both sides"
+        return (
+            f"<section><h2>Leaks between splits</h2><p>Found {text}. {what}.</p>{alike}</section>"
+        )
+    rows = "".join(f"<li>{short(_pair(pair), _PAIR)}</li>" for pair in pairs[:_MOST_LEAKS])
     found = ("at least " if leaks["capped"] else "") + many(len(pairs), "pair")
     left = len(pairs) - _MOST_LEAKS
     more = f"<p class=soft>{left} more are in evaluation.json.</p>" if left > 0 else ""
@@ -139,8 +143,20 @@ def _leaks(leaks: Mapping[str, Any]) -> str:
         "<section><h2>Leaks between splits</h2>"
         f'<p class="note"><strong>{found} of videos found on two sides of a split:</strong> what '
         f"was learnt from one is judged on the other, so the figures flatter.</p><p>{what}.</p>"
-        f"<ul class=plain>{rows}</ul>{more}</section>"
+        f"<ul class=plain>{rows}</ul>{more}{alike}</section>"
     )
+
+
+def _alike(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the search for leaks cannot tell by itself, and whom to look at."""
+    text = (
+        "A copy that was coded anew, trimmed or mirrored may differ as much as two clips of one "
+        "scene do, and is not told from them."
+    )
+    if not pairs:
+        return f"<p class=soft>{text} No other two are alike (a cosine of 0.9 of their means).</p>"
+    rows = "".join(f"<li>{short(_pair(pair), _PAIR)}</li>" for pair in pairs)
+    return f"<p class=soft>{text} Look at the most alike:</p><ul class=plain>{rows}</ul>"
 
 
 def _pair(pair: Mapping[str, Any]) -> str:
