@@ -130,7 +130,7 @@ def test_page_without_history_leaks_or_baselines(cache: Cache, tmp_path: Path) -
     page = write_report(tmp_path, judged, cache, model_dir=str(tmp_path), examples=0)
     text = page.read_text("utf-8")
     assert (
-        "Found no file" in text
+        "No file is on both sides" in text
         and "may differ as much" in text
         and "holds no history" in text
         and "<img" not in text

@@ -106,7 +106,9 @@ def summary(figures: Mapping[str, Any]) -> list[str]:
         lines.append(f"WARNING: {figures['flatters']}")
     leaks = len(figures["leaks"]["pairs"])
     if leaks:
-        lines.append(f"WARNING: {leaks} pairs of videos on two sides of a split are the same")
+        lines.append(
+            f"WARNING: {leaks} pairs of videos on two sides of a split are the same or nearly"
+        )
     return lines
 
 

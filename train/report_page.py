@@ -131,10 +131,8 @@ def _leaks(leaks: Mapping[str, Any]) -> str:
         what += " by content hash and by features"
     alike = _alike(leaks["alike"])
     if not pairs:
-        text = "no file, nor features that are nearly equal (a cosine of 0.98), on both sides"
-        return (
-            f"<section><h2>Leaks between splits</h2><p>Found {text}. {what}.</p>{alike}</section>"
-        )
+        text = "No file is on both sides, nor features that are nearly equal (a cosine of 0.98)"
+        return f"<section><h2>Leaks between splits</h2><p>{text}. {what}.</p>{alike}</section>"
     rows = "".join(f"<li>{short(_pair(pair), _PAIR)}</li>" for pair in pairs[:_MOST_LEAKS])
     found = ("at least " if leaks["capped"] else "") + many(len(pairs), "pair")
     left = len(pairs) - _MOST_LEAKS
