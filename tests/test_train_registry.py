@@ -194,6 +194,10 @@ def test_kills_leave_the_model_in_use_and_the_next_run_tidies_up(
         process.communicate()
         check_usable(retrains.registry)
     assert ended < KILLS
+    for version, names in retrains.registry.files().items():
+        if "maker.json" not in names:  # such a one is left alone for a minute: it is over now
+            older = f"20260101-000000{version[15:]}"
+            os.rename(tmp_path / "registry/models" / version, tmp_path / "registry/models" / older)
     retrains.change()
     assert "promoted" in retrains.run()
     registry = retrains.registry
