@@ -198,6 +198,23 @@ def test_the_model_is_loaded_once_in_a_process(
     assert len(_rows(out)) == 600 and loads == [str(model)]
 
 
+def test_a_file_is_written_before_the_next_is_answered(
+    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import answer_handler
+
+    there: list[int] = []
+    answer = answer_handler.answer_examples
+
+    def counted(*words: Any, **options: Any) -> Any:
+        there.append(len(list((cache.parent / "answers").glob("answers-*"))))
+        return answer(*words, **options)
+
+    monkeypatch.setattr(answer_handler, "answer_examples", counted)
+    _score(model, cache, "--questions-per-file", "1")
+    assert len(there) == 4 and there == sorted(set(there))
+
+
 @pytest.mark.parametrize("runner", ["direct", "prism"])
 def test_a_run_that_was_killed_loses_nothing_and_goes_on(
     model: Path, tmp_path: Path, runner: str
