@@ -84,23 +84,20 @@ class Registry:
     # Which one is in use
 
     def current(self) -> Current:
-        """Return what is in use; `version` is None where nothing is yet. Raises CacheError.
-
-        Where the file is gone `number` goes on from the last one that history tells of.
-        """
+        """Return what is in use; `version` is None where nothing is, and `number` is then the last
+        one that history tells of. Raises CacheError."""
         path = storage.join(self.path, "current.json")
         data, generation = pointer.read_with_generation(path)
         if data is None:
             moves = [_MOVE.fullmatch(str(row.get("id"))) for row in self.history()]
             return Current(number=max((int(one[1]) for one in moves if one), default=0))
         try:
-            fields = json.loads(data)
-            found = Current(**fields, generation=generation)
-            found = dataclasses.replace(found, before=tuple(found.before))
+            found = Current(**json.loads(data), generation=generation)
+            found = dataclasses.replace(found, before=tuple(found.before), number=int(found.number))
             for version in (found.version, *found.before):
                 if not _VERSION.fullmatch(version or "x"):
                     raise ValueError(f"{version!r} is not the name of a version")
-            return dataclasses.replace(found, number=int(found.number))
+            return found
         except (ValueError, TypeError) as err:
             raise _damaged(path, err) from err
 
@@ -205,11 +202,10 @@ class Registry:
     def settle(self, version: str) -> Outcome:
         """Do with a whole version what its verdict says, unless it was done before."""
         verdict = self.verdict(version)
-        current = self.current()
+        current, reason = self.current(), str(verdict["reason"])
         if current.version == version:
             self._record_move(current)
-            return Outcome(True, str(verdict["reason"]))
-        reason = str(verdict["reason"])
+            return Outcome(True, reason)
         if verdict["better"]:
             unchanged = current.number == verdict["against_number"]
             if unchanged and self.move(current, version, event="promoted", reason=reason):
