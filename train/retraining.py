@@ -207,8 +207,10 @@ def _judge(
     said = ask_all(load_model(candidate), cache, judged, stop=stop)
     new, counts = gains(said, judged), said.head == "count"
     if in_use is None:
-        figure = {"mean_square_error": -new.mean()} if counts else {"accuracy": new.mean()}
-        figures = {name: float(value) for name, value in figure.items()} if judged else {}
+        if not judged:
+            return Decision(True, "no model was in use, and there was no held question", {})
+        name = "mean_square_error" if counts else "accuracy"
+        figures = {name: float(abs(new.mean()))}  # a gain in counts is an error below zero
         return Decision(True, "no model was in use", figures)
     if len(judged) < config.held.least:
         reason = (
