@@ -10,8 +10,9 @@ from its start:
     score   the whole command, on Beam's local runner
     rest    the same command with one file of answers and the summary gone
 
-On two cores 100000 questions take two minutes. The last line is JSON: seconds, seconds of a core
-and MiB (the kernel's ru_maxrss) of each, and the questions a second of `score`.
+Takes two minutes on two cores, most of them for making the cache and for `score`. The last line is
+JSON: seconds, seconds of a core and MiB (the kernel's ru_maxrss) of each, and the questions a
+second of `score`.
 """
 
 from __future__ import annotations
