@@ -111,6 +111,8 @@ def make_registry(config_path: str) -> None:
     """Make a registry whose model in use was made from what the config names."""
     from features import storage
     from features.cache import open_cache, open_spec
+    from features.trained_model import MODEL_FILES
+    from train.held_split import SEEN, content_hashes, seen_by
     from train.joining import join_cache
     from train.news import BASIS, look, videos_digest
     from train.publishing import write_json
@@ -122,10 +124,15 @@ def make_registry(config_path: str) -> None:
     joined = join_cache(config.questions, cache, max_unmatched_ratio=0.1)
     basis = look(config, fingerprint=open_spec(config.cache).fingerprint)
     registry, version = Registry(config.registry), new_version()
+    folder = registry.folder(version)
+    for name in MODEL_FILES:  # a look for news asks only whether they are there
+        storage.write_atomic(storage.join(folder, name), b"")
+    seen = seen_by(joined.questions, content_hashes(cache, set(joined.frames)))
+    storage.write_atomic(storage.join(folder, SEEN), seen.to_bytes())
     fields = basis.to_json() | {"videos": videos_digest(cache, joined.frames)}
-    write_json(storage.join(registry.folder(version), BASIS), fields)
+    write_json(storage.join(folder, BASIS), fields)
     verdict = {"better": True, "reason": "made", "against": None, "against_number": 0}
-    write_json(storage.join(registry.folder(version), VERDICT), verdict | {"figures": {}})
+    write_json(storage.join(folder, VERDICT), verdict | {"figures": {}})
     registry.settle(version)
 
 
