@@ -2,7 +2,8 @@
 
 CSV (comma, semicolon or tab, seen from the header), JSON lines, and JSON with a list of objects;
 UTF-8, with or without a byte order mark. The content tells which it is, not the file's name.
-Column names lose their case.
+Column names lose their case. A row that alone cannot be read costs no other one; where a file stops
+being one (quotes that do not close, a last line cut short), all of it is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from features.errors import UsageError
 
 EXPECTED = "columns video_id (or video), question, answer, and optionally split, type, question_id"
 
-Row = tuple[str, dict[str, Any]]  # where it stands ("line 7"), column → value
+# Where it stands ("line 7"), and column → value, or what is wrong with it.
+Row = tuple[str, dict[str, Any] | UsageError]
 
 
 def read_rows(path: str) -> Iterator[Row]:
@@ -93,18 +95,26 @@ def _read_json(path: str, text: str) -> Iterator[Row]:
 def _read_jsonl(path: str, text: str) -> Iterator[Row]:
     # Not splitlines(): that also cuts at characters that are legal inside a JSON string.
     for number, line in enumerate(_lines(text), start=1):
-        if line.strip():
+        if not line.strip():
+            continue
+        where = f"line {number}"
+        try:
             fields = _parse_json(line, path, first_line=number)
-            yield f"line {number}", _as_fields(path, f"line {number}", fields)
+        except UsageError as err:
+            if not line.endswith("\n"):  # cut short: nobody knows what else is missing
+                raise
+            yield where, err
+        else:
+            yield where, _as_fields(path, where, fields)
 
 
 def _lines(text: str) -> Iterator[str]:
+    """Yield the lines of `text` with their ends."""
     start = 0
     while start < len(text):
-        end = text.find("\n", start)
-        end = len(text) if end < 0 else end
+        end = text.find("\n", start) + 1 or len(text)
         yield text[start:end]
-        start = end + 1
+        start = end
 
 
 def _parse_json(text: str, path: str, *, first_line: int) -> Any:
@@ -118,10 +128,10 @@ def _parse_json(text: str, path: str, *, first_line: int) -> Any:
         raise UsageError(f"{path} is not valid JSON", got=got) from err
 
 
-def _as_fields(path: str, where: str, fields: Any) -> dict[str, Any]:
+def _as_fields(path: str, where: str, fields: Any) -> dict[str, Any] | UsageError:
     if not isinstance(fields, dict):
         got = f"a JSON {type(fields).__name__} in {where}"
-        raise UsageError(f"{path} holds something that is no question", got=got, expected=EXPECTED)
+        return UsageError(f"{path} holds something that is no question", got=got, expected=EXPECTED)
     return {_column(name): value for name, value in fields.items()}
 
 
@@ -137,16 +147,20 @@ def _read_csv(path: str, text: str) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for fields in reader:
+            where = f"line {reader.line_num}"
             if any(fields.get(None) or []):  # type: ignore[call-overload]
-                raise UsageError(
+                cells = len(reader.fieldnames or [])
+                error = UsageError(
                     f"{path} has a row with more cells than the header has columns",
-                    got=f"line {reader.line_num}",
-                    expected=f"{len(reader.fieldnames or [])} cells, separated by {delimiter!r}",
+                    got=where,
+                    expected=f"{cells} cells, separated by {delimiter!r}",
                     todo="put text that holds the separator into double quotes",
                 )
+                yield where, error
+                continue
             named = {_column(name): value for name, value in fields.items() if name}
             if any(named.values()):
-                yield f"line {reader.line_num}", named
+                yield where, named
     except csv.Error as err:
         raise UsageError(
             f"{path} is not valid CSV",

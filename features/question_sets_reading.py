@@ -2,7 +2,8 @@
 
 What a set publishes in two files (ActivityNet-QA's questions and answers) is joined by question id.
 A row that cannot be a question is not dropped in silence: it is listed, and `read_questions` and
-`read_accepted` refuse its file.
+`read_accepted` refuse its file, or keep it as a question with a fault where the caller gives every
+row one of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from features.errors import UsageError
 from features.question_files import EXPECTED, Row, read_rows
 from features.question_sets import ANSWER_COLUMNS, PLAIN, SETS, find_set, is_answers
 from features.question_sets_mapping import map_videos
-from features.question_sets_rows import VIDEO_COLUMNS, make_question, text
+from features.question_sets_rows import VIDEO_COLUMNS, faulty_question, make_question, text
 from features.questions import Question, split_of_name
 
 _PEEKED = 100
@@ -33,6 +34,7 @@ class OddRow:
     got: str
     expected: str
     kept: bool
+    todo: str = ""
 
     @property
     def decision(self) -> str:
@@ -67,16 +69,28 @@ def read_accepted(
     *,
     set_name: str | None = None,
     mapping: str | None = None,
+    keep_faulty: bool = False,
 ) -> list[QuestionFile]:
-    """Read question files as a whole; raises UsageError for a row that cannot be a question."""
-    files = read_question_files(paths, set_name=set_name, mapping=mapping)
+    """Read question files as a whole; raises UsageError for a row that cannot be a question.
+
+    With `keep_faulty` such rows stay in their places, unless a file has no others; an answer that
+    belongs to no question is refused all the same.
+    """
+    files = read_question_files(paths, set_name=set_name, mapping=mapping, keep_faulty=keep_faulty)
     for file in files:
-        refused = [odd for odd in file.odd if not odd.kept]
+        usable = keep_faulty and not all(question.fault for question in file.questions)
+        refused = [odd for odd in file.odd if not (odd.kept or (usable and odd.path == file.path))]
         if refused:
             first = refused[0]
-            more = f"{len(refused)} rows cannot be used: `framebank questions` lists them"
-            todo = more if len(refused) > 1 else None
-            raise UsageError(first.what, got=first.got, expected=first.expected, todo=todo)
+            todo = [first.todo] if first.todo else []
+            if len(refused) > 1:
+                todo.append(f"{len(refused)} rows cannot be used: `framebank questions` lists them")
+            raise UsageError(
+                first.what,
+                got=first.got,
+                expected=first.expected or None,
+                todo="; ".join(todo) or None,
+            )
     return files
 
 
@@ -85,12 +99,13 @@ def read_joined(
     *,
     set_name: str | None = None,
     mapping: str | None = None,
+    keep_faulty: bool = False,
 ) -> list[Question]:
     """Read question files as `read_accepted` does, into one list with ids that are unique in it.
 
     Of several files, those that are named for a split give it to rows that state none.
     """
-    files = read_accepted(paths, set_name=set_name, mapping=mapping)
+    files = read_accepted(paths, set_name=set_name, mapping=mapping, keep_faulty=keep_faulty)
     if len(files) == 1:
         return files[0].questions
     joined = []
@@ -105,11 +120,16 @@ def read_joined(
 
 
 def read_question_files(
-    paths: Sequence[str], *, set_name: str | None = None, mapping: str | None = None
+    paths: Sequence[str],
+    *,
+    set_name: str | None = None,
+    mapping: str | None = None,
+    keep_faulty: bool = False,
 ) -> list[QuestionFile]:
     """Read question files with the odd rows of each, in the order given.
 
-    Files of answers are joined to the questions they belong to and give no item of their own.
+    Rows that cannot be questions are among them with `keep_faulty` alone. Files of answers are
+    joined to the questions they belong to and give no item of their own.
     """
     opened = [_open(path, set_name) for path in paths]
     answers = _Answers()
@@ -119,7 +139,7 @@ def read_question_files(
     files = []
     for path, name, rows, only_answers in opened:
         if not only_answers:
-            files.append(_read_file(path, name, rows, answers))
+            files.append(_read_file(path, name, rows, answers, keep_faulty=keep_faulty))
     if not files:
         raise UsageError(
             f"{paths[0]} holds answers without their questions",
@@ -140,9 +160,12 @@ def _open(path: str, set_name: str | None) -> tuple[str, str, Iterator[Row], boo
     first = list(itertools.islice(rows, _PEEKED))
     if not first:
         raise UsageError(f"{path} holds no questions", expected=EXPECTED)
-    fields = first[0][1]
+    read = [fields for _, fields in first if not isinstance(fields, UsageError)]
+    if not read and isinstance(first[0][1], UsageError):
+        raise first[0][1]
+    fields = read[0]
     name = set_name or find_set(fields)
-    columns = list(dict.fromkeys(column for _, row in first for column in row))
+    columns = list(dict.fromkeys(column for row in read for column in row))
     only_answers = name == "activitynet-qa" and is_answers(fields)
     _check_columns(path, name, columns, only_answers=only_answers)
     return path, name, itertools.chain(first, rows), only_answers
@@ -178,6 +201,9 @@ class _Answers:
 
     def add(self, path: str, rows: Iterable[Row]) -> None:
         for where, fields in rows:
+            if isinstance(fields, UsageError):
+                self._odd.append(_odd_row(path, where, fields))
+                continue
             question_id = text(fields.get("question_id"))
             if not question_id or question_id in self._rows:
                 self._refuse(path, where, "has an answer whose question_id is not its own", fields)
@@ -205,21 +231,32 @@ class _Answers:
         self._odd.append(OddRow(path, where, f"{path} {what}", got, expected, kept=False))
 
 
-def _read_file(path: str, name: str, rows: Iterable[Row], answers: _Answers) -> QuestionFile:
+def _read_file(
+    path: str, name: str, rows: Iterable[Row], answers: _Answers, *, keep_faulty: bool
+) -> QuestionFile:
     file = QuestionFile(path, name, [], [], [])
     for where, fields in rows:
-        if answers and name == "activitynet-qa":
-            fields = {**fields, **answers.of(fields)}
         try:
+            if isinstance(fields, UsageError):
+                raise fields
+            if answers and name == "activitynet-qa":
+                fields = {**fields, **answers.of(fields)}
             question = make_question(path, where, fields, set_name=name)
         except UsageError as error:
-            got, expected = str(error.got or ""), str(error.expected or "")
-            file.odd.append(OddRow(path, where, error.what, got, expected, kept=False))
-            continue
+            file.odd.append(_odd_row(path, where, error))
+            if not keep_faulty:
+                continue
+            read = {} if isinstance(fields, UsageError) else fields
+            question = faulty_question(read, f"{error.what}: {error.got}")
         file.questions.append(question)
         file.places.append(where)
     _make_ids_unique(file.questions)
     return file
+
+
+def _odd_row(path: str, where: str, error: UsageError) -> OddRow:
+    got, expected = str(error.got or ""), str(error.expected or "")
+    return OddRow(path, where, error.what, got, expected, kept=False, todo=error.todo or "")
 
 
 def _make_ids_unique(questions: list[Question]) -> None:

@@ -62,6 +62,16 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
     )
 
 
+def faulty_question(fields: Mapping[str, Any], fault: str) -> Question:
+    """Return what can be read of a row that `make_question` refused; `fields` may be empty."""
+
+    def first(names: tuple[str, ...]) -> str:
+        cells = (fields.get(name) for name in names)
+        return next((text(cell) for cell in cells if not _COMPOUND(type(cell)) and text(cell)), "")
+
+    return Question(first(ID_COLUMNS), first(VIDEO_COLUMNS), first(("question",)), fault=fault)
+
+
 def _check_texts(path: str, where: str, fields: Mapping[str, Any]) -> None:
     for name in _TEXTS:
         if isinstance(fields.get(name), list | dict):

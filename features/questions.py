@@ -43,7 +43,9 @@ class Question:
 
     `split` is "train", "val", "test" or None; `type` is the file's own, as text; `head` is one of
     HEADS. A multiple choice has its `choices`, `right` is the index of the true one (from 0) and
-    `answer` its text. `aliases` are other names of the video, tried before `video_id`.
+    `answer` its text. `aliases` are other names of the video, tried before `video_id`. `fault` says
+    why a row cannot be asked; its texts are then what could be read of it. Such rows are kept for
+    scoring alone.
     """
 
     question_id: str
@@ -56,6 +58,7 @@ class Question:
     choices: tuple[str, ...] = ()
     right: int | None = None
     aliases: tuple[str, ...] = ()
+    fault: str | None = None
 
     @property
     def measure(self) -> str:

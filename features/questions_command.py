@@ -4,8 +4,9 @@
 
 Says the set that was found, rows by split beside the published counts, types, the share of the
 commonest answer (that of the training split where it is given), and with --cache how many
-questions are about its videos. A row that cannot be a question is refused, and `train` and `score`
-refuse its file; odd rows that can be used are kept and listed. 50,000 questions take two seconds.
+questions are about its videos. A row that cannot be a question is refused: `train` then refuses its
+file, `score` says so in a row of its own. Odd rows that can be used are kept and listed. 50,000
+questions take two seconds.
 Exit status: 0, or 1 when rows were refused.
 """
 

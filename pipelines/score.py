@@ -6,7 +6,7 @@ The plan (which questions, about which records of which shards) is made where th
 and travels through OUT. One file of answers is one unit of work: what is written stays, whatever
 ends the job. A record is read once, however many questions are asked about it. Every question ends
 in exactly one row: answered, not_in_cache, quarantined, other_kind (it wants another kind of answer
-than the model gives), or failed.
+than the model gives), not_a_question (the file's row is broken), or failed.
 
     OUT/_run.json                        what is being scored with what; written first
     OUT/answers-NNNNN-of-NNNNN.jsonl     rows in the order of the question file within each;
@@ -35,7 +35,7 @@ from pipelines.feature_reading import RecordPlan
 from pipelines.worker_check import worker_check
 from pipelines.worker_faults import told_to_client
 
-STATUSES = ("answered", "not_in_cache", "quarantined", "other_kind", "failed")
+STATUSES = ("answered", "not_in_cache", "quarantined", "other_kind", "not_a_question", "failed")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@
 
 Writes OUT/answers-NNNNN-of-NNNNN.jsonl (or .parquet), one row for each question: its likeliest
 answers with their probabilities, and whether the first is right where the true answer is known. A
-question about a video that is quarantined or not in the cache gets a row that says so.
+question about a video that is quarantined or not in the cache gets a row that says so, and so does
+a row of the file that is no question.
 OUT/_summary.json has the counts and the accuracy in all, by type, and by split where the file has
 them. The same command after a run that was killed, or had questions that failed, keeps the files of
 answers that are whole and makes the others. Options of Apache Beam are passed on.
@@ -72,7 +73,9 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     from pipelines.score_plan import plan_scoring
 
     lineage = read_lineage(args.model)
-    questions = read_joined(args.questions, set_name=args.format, mapping=args.mapping)
+    questions = read_joined(
+        args.questions, set_name=args.format, mapping=args.mapping, keep_faulty=True
+    )
     cache = open_cache(args.cache)
     check_model_fits(lineage, cache, model_dir=args.model)
     if lineage.random_weights:
@@ -80,13 +83,17 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     head = read_head(args.model)
     plan = plan_scoring(questions, cache, per_file=args.questions_per_file, head=head)
     count = len(questions)
-    if count and plan.other_kinds == count:
+    faults = [question.fault for question in questions if question.fault is not None]
+    if count and plan.settled_as("other_kind") == count - len(faults):
+        heads = sorted({question.head for question in questions if question.fault is None})
         raise UsageError(
             f"not one question is of the kind that the model {args.model} answers ({head})",
-            got=f"{questions[0].head} questions",
+            got=f"{', '.join(heads)} questions",
             todo="give the question files that the model is for, or a model that is for these",
         )
     del questions  # the plan has them
+    if faults:
+        _say(f"{len(faults)} of {count} rows are no questions; the first: {faults[0]}")
     about = _describe_run(args, lineage, plan)
     if submission.dry_run:  # shows the job and writes nothing
         run_scoring(_config(args, plan, about, {}), submission, remove_plan=lambda: None)
@@ -240,11 +247,12 @@ def _report(args: argparse.Namespace, summary: dict[str, Any]) -> int:
 def summary_lines(summary: dict[str, Any], *, out: str) -> Iterator[str]:
     """Yield the summary as lines for a person."""
     yield f"{summary['questions']} questions: {summary['answered']} answered, " + ", ".join(
-        f"{summary[name]} {text}"
+        f"{summary.get(name, 0)} {text}"  # an older summary has fewer
         for name, text in (
             ("not_in_cache", "about videos not in the cache"),
             ("quarantined", "about quarantined videos"),
             ("other_kind", "of another kind than the model answers"),
+            ("not_a_question", "in rows that are no questions"),
             ("failed", "failed"),
         )
     )

@@ -42,10 +42,9 @@ class ScorePlan:
         """How many questions are about a video whose features are there."""
         return sum(len(record.questions) for file in self.records for record in file)
 
-    @property
-    def other_kinds(self) -> int:
-        """How many questions want another kind of answer than the model gives."""
-        return sum(row["status"] == "other_kind" for file in self.settled for _, row in file)
+    def settled_as(self, status: str) -> int:
+        """Return how many questions have this status without being asked."""
+        return sum(row["status"] == status for file in self.settled for _, row in file)
 
     def question_ids(self, output: int) -> list[str]:
         """Return whose rows one file holds, in order."""
@@ -80,7 +79,7 @@ def plan_scoring(
     """Join the questions with the cache and deal them into files, a video's all into one.
 
     A question that wants another kind of answer than a model of `head` gives is settled without
-    one.
+    one, and so is a row with a fault.
     """
     table = cache.table(list(_COLUMNS))
     places = {name: row for row, name in enumerate(table.column("video_id").to_pylist())}
@@ -93,7 +92,9 @@ def plan_scoring(
     for number, question in enumerate(questions):
         one = _asked(number, question, known.get(question.question_id))
         row = rows.get(known.get(question.question_id, ""))
-        if _HEADS.get(question.head, question.head) != head:
+        if question.fault is not None:
+            settled.append((number, one.row("not_a_question", reason=question.fault)))
+        elif _HEADS.get(question.head, question.head) != head:
             reason = f"it wants {_WANTS[question.head]}, the model gives {_WANTS[head]}"
             settled.append((number, one.row("other_kind", reason=reason)))
         elif row is None:

@@ -40,6 +40,22 @@ def test_refused_rows_end_in_status_1(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "not a file of NExT-QA" in capsys.readouterr().err
 
 
+def test_rows_that_cannot_be_read_are_listed_beside_those_that_can(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = '{"video": "a", "question": "what?", "answer": "x"}'
+    path = tmp_path / "q.jsonl"
+    path.write_text("\n".join([good, '{"video": ', "3", good, ""]))
+    assert framebank.main(["questions", str(path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["questions"], found["refused"]) == (2, 2)
+    assert [row["where"] for row in found["odd"]][:2] == ["line 2", "line 3"]
+    table = tmp_path / "q.csv"
+    table.write_text("video,question\na,red, or blue?\na,what?\n")
+    assert framebank.main(["questions", str(table)]) == 1
+    assert "more cells than the header" in capsys.readouterr().out
+
+
 def test_training_reads_questions_with_candidates(tmp_path: Path) -> None:
     row = {"video_id": "a", "question": "which?", "answer": "x", "a0": "x", "a1": "y"}
     (question,), _, _ = read_files([write_jsonl(tmp_path / "q.jsonl", [row])])

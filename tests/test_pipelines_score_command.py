@@ -56,10 +56,11 @@ def cache(tmp_path: Path) -> Path:
 
 
 def _score(
-    model: Path, cache: Path, *more: str, rows: list[dict[str, Any]] = QUESTIONS
+    model: Path, cache: Path, *more: str, rows: list[dict[str, Any]] | str = QUESTIONS
 ) -> tuple[int, Path]:
     questions, out = cache.parent / "questions.jsonl", cache.parent / "answers"
-    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows)
+    questions.write_text(text)
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     words = [
@@ -101,6 +102,34 @@ def test_every_question_gets_its_row(
     assert sorted(path.name for path in out.iterdir()) == [
         "_run.json", "_summary.json", "answers-00000-of-00001.jsonl",
     ]  # fmt: skip
+
+
+def test_a_row_that_is_no_question_costs_only_itself(
+    model: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = json.dumps(QUESTIONS[0])
+    bad = [
+        '{"video_id": "a.mp4", "question": }',
+        "[1]",
+        '{"video_id": "a.mp4", "question_id": "q7"}',
+        '{"video_id": {}, "question": "who?"}',
+        '{"video_id": "a.mp4", "question": "?", "split": "x"}',
+    ]
+    status, out = _score(model, cache, rows="\n".join([good, *bad, good, ""]))
+    rows, said = _rows(out), capsys.readouterr()
+    assert status == 0 and "5 of 7 rows are no questions; the first: " in said.err
+    assert "2 answered" in said.out and "5 in rows that are no questions" in said.out
+    assert [row["question_id"] for row in rows if row["answers"]] == ["1", "7"]
+    faulty = {row["question_id"]: row for row in rows if row["status"] == "not_a_question"}
+    assert list(faulty) == ["2", "3", "q7", "5", "6"]
+    assert all(f"{place}" in faulty[str(place)]["reason"] for place in (2, 3, 5, 6))
+    assert "a row without a question: line 4" in faulty["q7"]["reason"]
+    assert (faulty["5"]["video_id"], faulty["5"]["question"]) == ("", "who?")
+
+    with pytest.raises(UsageError, match=r"without a question[\s\S]*2 rows cannot be used"):
+        _score(model, cache, rows=[{"video_id": "a.mp4", "question": ""}] * 2)
+    with pytest.raises(UsageError, match=r"not valid JSON[\s\S]*line 2"):  # it was cut short
+        _score(model, cache, rows=f'{good}\n{{"video_id": "a.mp4", "que')
 
 
 def test_many_files_hold_the_same_rows(model: Path, cache: Path) -> None:
