@@ -21,6 +21,7 @@ setup(
         "tensorflow>=2.16",
         "keras>=3.3",
         "numpy>=1.26",
+        "protobuf>=4.25",
         "h5py>=3.11",
         "av>=18.0",
         "pyarrow>=16.0",

@@ -61,7 +61,7 @@ class ShardsInPlace:
 
 def open_local(path: str) -> BinaryIO:
     """Open a shard on this machine's disks; raises FileNotFoundError."""
-    return open(storage.local_path(path), "rb", buffering=1 << 18)
+    return open(storage.local_path(path), "rb")
 
 
 class Clips(Protocol):
