@@ -12,6 +12,7 @@ import codecs
 import csv
 import functools
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Any
 from features.errors import UsageError
 
 EXPECTED = "columns video_id (or video), question, answer, and optionally split, type, question_id"
+
+_PEEKED = 20
 
 # Where it stands ("line 7"), and column → value, or what is wrong with it.
 Row = tuple[str, dict[str, Any] | UsageError]
@@ -37,9 +40,14 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 def _is_lines(text: str) -> bool:
-    """Return whether the first line that is not empty is an object of its own."""
+    """Return whether half of the first lines that are not empty are objects of their own."""
+    first = list(itertools.islice(filter(str.strip, _lines(text)), _PEEKED))
+    return 2 * sum(map(_is_object, first)) >= len(first)
+
+
+def _is_object(line: str) -> bool:
     try:
-        return isinstance(json.loads(text.lstrip().split("\n", 1)[0]), dict)
+        return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
 

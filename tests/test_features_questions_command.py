@@ -45,11 +45,11 @@ def test_rows_that_cannot_be_read_are_listed_beside_those_that_can(
 ) -> None:
     good = '{"video": "a", "question": "what?", "answer": "x"}'
     path = tmp_path / "q.jsonl"
-    path.write_text("\n".join([good, '{"video": ', "3", good, ""]))
+    path.write_text("\n".join(['{"video": ', good, "3", good, ""]))
     assert framebank.main(["questions", str(path), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["questions"], found["refused"]) == (2, 2)
-    assert [row["where"] for row in found["odd"]][:2] == ["line 2", "line 3"]
+    assert [row["where"] for row in found["odd"]][:2] == ["line 1", "line 3"]
     table = tmp_path / "q.csv"
     table.write_text("video,question\na,red, or blue?\na,what?\n")
     assert framebank.main(["questions", str(table)]) == 1
