@@ -84,7 +84,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     plan = plan_scoring(questions, cache, per_file=args.questions_per_file, head=head)
     count = len(questions)
     faults = [question.fault for question in questions if question.fault is not None]
-    if count and plan.settled_as("other_kind") == count - len(faults):
+    if count and plan.other_kinds == count - len(faults):
         heads = sorted({question.head for question in questions if question.fault is None})
         raise UsageError(
             f"not one question is of the kind that the model {args.model} answers ({head})",

@@ -42,9 +42,10 @@ class ScorePlan:
         """How many questions are about a video whose features are there."""
         return sum(len(record.questions) for file in self.records for record in file)
 
-    def settled_as(self, status: str) -> int:
-        """Return how many questions have this status without being asked."""
-        return sum(row["status"] == status for file in self.settled for _, row in file)
+    @property
+    def other_kinds(self) -> int:
+        """How many questions want another kind of answer than the model gives."""
+        return sum(row["status"] == "other_kind" for file in self.settled for _, row in file)
 
     def question_ids(self, output: int) -> list[str]:
         """Return whose rows one file holds, in order."""

@@ -19,11 +19,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import numpy as np
+from common import ROOT, made_spec
 
-ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 2048
 SHARDS = 32
 _LINE = re.compile(r"([0-9.]+) ms a step, ([0-9.]+)% of it waiting")
@@ -34,14 +32,10 @@ def make_cache(folder: Path, *, clips: int, frames: int) -> None:
     from features import catalog, layout
     from features.record import QuantisationError, encode_record
     from features.sidecar import Sidecar, done_row, write_sidecar
-    from features.spec import FeatureSpec
     from features.tfrecord import frame_record
     from features.video import Extracted, SourceInfo, VideoRef
 
-    spec = FeatureSpec(
-        "inception_v3", "avg_pool", "random:0", "0" * 64, 299, "stretch", "x/127.5-1",
-        f"uniform={frames}", None, "float32", "float16",
-    )  # fmt: skip
+    spec = made_spec(frames=frames)
     cache, dice = str(folder / "cache"), np.random.default_rng(0)
     layout.write_spec(cache, spec)
     about = {"fingerprint": spec.fingerprint, "run_id": "bench", "time": "2026-01-01T00:00:00Z"}

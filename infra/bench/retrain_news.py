@@ -17,20 +17,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
 import shutil
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from common import made_spec, make_apart, measure
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 RUNS = 8
 CONFIG, QUESTIONS, CACHE = "retrain.toml", "q.jsonl", "cache"
 _WORDS = ("man", "woman", "dog", "guitar", "onion", "car", "ball", "road", "cat", "horse")
@@ -51,12 +46,8 @@ def make_catalogs(cache: str, *, videos: int) -> None:
     """Write a spec and RUNS catalogs; shards are named and do not exist."""
     from features import layout
     from features.catalog import fixed_schema
-    from features.spec import FeatureSpec
 
-    spec = FeatureSpec(
-        "inception_v3", "avg_pool", "random:0", "0" * 64, 299, "stretch", "x/127.5-1",
-        "uniform=8", None, "float32", "float16",
-    )  # fmt: skip
+    spec = made_spec(frames=8)
     layout.write_spec(cache, spec)
     schema = fixed_schema()
     for run, numbers in enumerate(np.array_split(np.arange(videos), RUNS)):
@@ -149,27 +140,6 @@ def make_all(made: Path, videos: int, count: int) -> None:
     part.rename(made / CONFIG)
 
 
-def measure(words: list[str]) -> tuple[str, dict[str, float]]:
-    """Run a process; return what it printed, its seconds and its peak of memory in MiB."""
-    with tempfile.TemporaryFile() as said:
-        started = time.monotonic()
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, *words],
-            os.environ | {"PYTHONPATH": str(ROOT)},
-            file_actions=[(os.POSIX_SPAWN_DUP2, said.fileno(), 1)],
-        )
-        _, status, usage = os.wait4(pid, 0)
-        seconds = time.monotonic() - started
-        said.seek(0)
-        text = said.read().decode()
-    if status != 0:
-        raise SystemExit(f"{words} ended with {os.waitstatus_to_exitcode(status)}: {text}")
-    spent = round(usage.ru_utime + usage.ru_stime, 1)
-    figures = {"seconds": round(seconds, 1), "cpu_seconds": spent}
-    return text, figures | {"mib": round(usage.ru_maxrss / 1024)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--videos", type=int, default=1_000_000, metavar="N")
@@ -180,14 +150,7 @@ def main() -> None:
     config, questions, cache = made / CONFIG, made / QUESTIONS, made / CACHE
     try:
         if not config.exists():
-            # In a process of its own: a child's peak of memory starts at what its parent had.
-            making = multiprocessing.get_context("spawn").Process(
-                target=make_all, args=(made, args.videos, args.questions)
-            )
-            making.start()
-            making.join()
-            if making.exitcode != 0:
-                raise SystemExit("nothing was made")
+            make_apart(make_all, made, args.videos, args.questions)
         figures = {}
         command = ["-m", "framebank", "retrain", "--config", str(config)]
         empty = cache / "catalog" / "20260201-0000.parquet"

@@ -19,16 +19,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from retrain_news import measure
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from common import made_spec, make_apart, measure
 
 FRAMES, WIDTH, PER_SHARD = 8, 2048, 500
 ANSWERS = tuple(f"answer {number}" for number in range(1000))
@@ -44,15 +40,6 @@ print(plan.answerable, "questions in", plan.outputs, "files")
 """
 
 
-def made_spec() -> object:
-    from features.spec import FeatureSpec
-
-    return FeatureSpec(
-        "inception_v3", "avg_pool", "random:0", "0" * 64, 299, "stretch", "x/127.5-1",
-        f"uniform={FRAMES}", None, "float32", "float16",
-    )  # fmt: skip
-
-
 def make_cache(cache: str, *, videos: int) -> None:
     """Write shards and their catalog; all videos have one of a few contents."""
     from features import catalog, layout, storage
@@ -61,7 +48,7 @@ def make_cache(cache: str, *, videos: int) -> None:
     from features.tfrecord import frame_record
     from features.video import Extracted, SourceInfo, VideoRef
 
-    spec, dice = made_spec(), np.random.default_rng(0)
+    spec, dice = made_spec(frames=FRAMES), np.random.default_rng(0)
     layout.write_spec(cache, spec)
     about = {"fingerprint": spec.fingerprint, "run_id": "bench", "time": "2026-01-01T00:00:00Z"}
     times, rows = np.arange(FRAMES, dtype=np.int64), []
@@ -101,7 +88,7 @@ def make_model(folder: Path) -> None:
     export(network, text).save(folder / "model.keras")
     words = [str(word) for word in text.get_vocabulary()]
     (folder / "vocabulary.json").write_text(json.dumps({**head.to_json(), "words": words}))
-    spec = made_spec()
+    spec = made_spec(frames=FRAMES)
     lineage = {"fingerprint": spec.fingerprint, "spec": spec.to_json(), "random_weights": True}
     (folder / "lineage.json").write_text(json.dumps(lineage))
 
@@ -132,14 +119,7 @@ def main() -> None:
     questions, cache, out = made / "q.jsonl", made / "cache", made / "answers"
     try:
         if not (cache / "catalog").exists():
-            # In a process of its own: a child's peak of memory starts at what its parent had.
-            making = multiprocessing.get_context("spawn").Process(
-                target=make_all, args=(made, args.videos)
-            )
-            making.start()
-            making.join()
-            if making.exitcode != 0:
-                raise SystemExit("nothing was made")
+            make_apart(make_all, made, args.videos)
         make_questions(questions, count=args.questions, videos=args.videos)
         shutil.rmtree(out, ignore_errors=True)
         command = ["-m", "framebank", "score", "--json", "--out", str(out)]
