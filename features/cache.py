@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import tensorflow as tf
 
-_PLACES = ("video_id", "key", "state", "shard", "record", "offset", "length", "rows")
+_PLACES = ("video_id", "key", "state", "shard", "record", "offset", "length", "rows", "fingerprint")
 _PARALLEL_SHARDS = 4  # how many shards a shuffled dataset mixes
 
 
@@ -77,6 +77,7 @@ class Cache:
         """Made by `open_cache`; `table` holds the newest row of each video."""
         self.path = path
         self.spec = spec
+        _check_fingerprints(path, spec, table)
         self._places = _sorted_places(table)
 
     @property
@@ -221,6 +222,28 @@ def _read_frame(stream: BinaryIO, place: Place) -> bytes:
     if stream.tell() != place.offset:
         stream.seek(place.offset)
     return stream.read(place.length)
+
+
+def _check_fingerprints(path: str, spec: FeatureSpec, table: pa.Table) -> None:
+    """Raise CacheError where features of another spec were written into this cache."""
+    import pyarrow.compute as pc
+
+    made = table.column("fingerprint")
+    strange = table.filter(pc.invert(pc.is_in(made, value_set=_known(spec))))
+    if len(strange):
+        shards = strange.column("shard").unique().to_pylist()
+        raise CacheError(
+            f"{len(strange)} videos of {path} were made with another spec than its own",
+            got=f"fingerprint {strange.column('fingerprint')[0]} in {', '.join(shards[:3])}",
+            expected=f"fingerprint {spec.fingerprint}",
+            todo="run the same `framebank extract` command again: it makes their features anew",
+        )
+
+
+def _known(spec: FeatureSpec) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(["", spec.fingerprint])  # "": a row of a version that did not keep it
 
 
 def _sorted_places(table: pa.Table) -> pa.Table:

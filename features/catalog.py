@@ -35,6 +35,7 @@ _INTEGERS = frozenset(
 )
 _FLOATS = frozenset(("source_rate_fps", "source_duration_s"))
 _FLAGS = frozenset(("partial", "capped"))
+_LATER = frozenset(("fingerprint",))  # columns that catalogs of earlier versions lack: read as ""
 _ORDER = ("video_id", "run_id", "time")  # what decides which row of a video is the newest
 
 
@@ -207,7 +208,7 @@ def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
         # memory_map off: a file that is cut while it is mapped kills the process.
         file = pq.ParquetFile(source, memory_map=False, page_checksum_verification=True)
         names = set(file.schema_arrow.names)
-        absent = [name for name in COLUMN_NAMES if name not in names]
+        absent = [name for name in COLUMN_NAMES if name not in names and name not in _LATER]
         if absent:
             raise CacheError(
                 f"the catalog {path} was written by another version of Framebank",
@@ -215,13 +216,25 @@ def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
                 todo="use the version that made it",
             )
         wanted = None if columns is None else [name for name in columns if name in names]
-        return file.read(columns=wanted)
+        return _with_later(file.read(columns=wanted), columns)
     except (pa.ArrowException, OSError) as err:
         raise CacheError(
             f"the catalog {path} cannot be read",
             got=str(err).splitlines()[0][:300],
             todo="restore it, or delete it and run extract again: its shards are kept",
         ) from err
+
+
+def _with_later(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    """Return `table` with the columns of `columns` (None: all) that its version did not know."""
+    import pyarrow as pa
+
+    for name in _LATER - set(table.column_names):
+        if columns is None or name in columns:
+            table = table.append_column(name, pa.array([""] * len(table), pa.string()))
+    if columns is None:
+        return table
+    return table.select([name for name in columns if name in table.column_names])
 
 
 def read_all_rows(cache: str, *, columns: Sequence[str] | None = None) -> pa.Table:
@@ -283,7 +296,7 @@ def catalog_rows(table: pa.Table) -> Iterator[CatalogRow]:
 
 
 def catalogued_shards(cache: str) -> set[str]:
-    """Return the names of all shards that some catalog has a row of."""
+    """Return what rows of some catalog call their shard (`layout.shard_of` has its own name)."""
     shards: set[str] = set()
     for path in catalog_files(cache):
         column = read_file(path, ["shard"]).column("shard")
@@ -293,5 +306,5 @@ def catalogued_shards(cache: str) -> set[str]:
 
 def orphan_shards(cache: str) -> list[str]:
     """Return the committed shards that are in no catalog, for their run died before it."""
-    known = catalogued_shards(cache)
+    known = {layout.shard_of(name) for name in catalogued_shards(cache)}
     return [shard for shard in layout.committed_shards(cache) if shard not in known]

@@ -1,10 +1,15 @@
 """Where things lie in a cache, and its spec.json.
 
     CACHE/spec.json                   what every feature was made with, and the fingerprint of that
-    CACHE/shards/<shard>.tfrecord     one record per video
+    CACHE/shards/<shard>-<hash>.tfrecord   one record per video
     CACHE/shards/<shard>.index.json   sidecar: a row per video; its existence commits the shard
     CACHE/catalog/<run>.parquet       rows of all shards of a run
     CACHE/runs/<run>.json             summary of a run, written last
+
+A file of records has the hash of its bytes in its name, and the sidecar, which is only ever created,
+names it. So two attempts at one shard never write over each other: the first sidecar holds, and
+bytes that differ lie in another file, which nobody reads. `<shard>.part<videos>-<hex>` is a shard
+too: what was finished of <shard> when its worker was stopped, or some seconds ago.
 
 Names come from files that anybody may have changed, so they are checked before they become a path:
 nothing lands, or is read, outside CACHE.
@@ -15,7 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Mapping
 
 from features import storage
 from features.errors import CacheError, UsageError
@@ -24,6 +30,9 @@ from features.spec import FeatureSpec
 TFRECORD_SUFFIX = ".tfrecord"
 SIDECAR_SUFFIX = ".index.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_HASH_DIGITS = 12
+_HASH = re.compile(rf"-[0-9a-f]{{{_HASH_DIGITS}}}\Z")
+_PART = re.compile(r"(.+)\.part(\d+)-[0-9a-f]{8}\Z")
 
 
 def check_name(name: object) -> str:
@@ -43,12 +52,45 @@ def shards_folder(cache: str) -> str:
     return storage.join(cache, "shards")
 
 
-def tfrecord_path(cache: str, shard: str) -> str:
-    return storage.join(cache, "shards", check_name(shard) + TFRECORD_SUFFIX)
+def file_name(shard: str, sha256: str) -> str:
+    """Return what rows call the file of records of a shard, by the SHA-256 of its bytes."""
+    return f"{shard}-{sha256[:_HASH_DIGITS]}"
 
 
-def sidecar_path(cache: str, shard: str) -> str:
-    return storage.join(cache, "shards", check_name(shard) + SIDECAR_SUFFIX)
+def shard_of(name: str) -> str:
+    """Return the shard of what `file_name` gave; a shard's own name is its own."""
+    return _HASH.sub("", name)
+
+
+def part_name(shard: str, videos: int) -> str:
+    """Return a new name for a part of `shard` that holds `videos` of its videos."""
+    return f"{shard}.part{videos}-{secrets.token_hex(4)}"
+
+
+def whole_of(shard: str) -> str | None:
+    """Return the shard of which `shard` is a part, None where it is none."""
+    match = _PART.fullmatch(shard)
+    return match[1] if match else None
+
+
+def count_kept(committed: Iterable[str], videos: Mapping[str, int]) -> int:
+    """Return how many videos of the shards in `videos` (name: count) are committed, with parts."""
+    names = set(committed)
+    kept = sum(videos.get(name, 0) for name in names)
+    for match in filter(None, map(_PART.fullmatch, names)):
+        if match[1] in videos and match[1] not in names:
+            kept += int(match[2])
+    return kept
+
+
+def tfrecord_path(cache: str, name: str) -> str:
+    """Return where the records lie that rows say lie in `name`."""
+    return storage.join(cache, "shards", check_name(name) + TFRECORD_SUFFIX)
+
+
+def sidecar_path(cache: str, name: str) -> str:
+    """Return where the sidecar of a shard lies, or that of the file `name` of one."""
+    return storage.join(cache, "shards", shard_of(check_name(name)) + SIDECAR_SUFFIX)
 
 
 def catalog_folder(cache: str) -> str:
@@ -87,8 +129,10 @@ def find_leftovers(cache: str) -> list[str]:
     committed = set(_committed(shards))
     for path in shards:
         name = path.rsplit("/", 1)[-1]
-        if name.endswith(TFRECORD_SUFFIX) and name.removesuffix(TFRECORD_SUFFIX) not in committed:
-            found.append(path)
+        if name.endswith(TFRECORD_SUFFIX):
+            shard = shard_of(name.removesuffix(TFRECORD_SUFFIX))
+            if shard not in committed:
+                found.append(path)
     return found
 
 

@@ -51,6 +51,9 @@ def replace_if(path: str, data: bytes, *, generation: str) -> bool:
     Raises JobError, UsageError as `storage.write_atomic` does.
     """
     if not storage.is_local(path):
+        found = storage.find(path)  # first, since not every server heeds the condition
+        if (ABSENT if found is None else found.generation) != generation:
+            return read_with_generation(path)[0] == data  # our own, whose answer was lost
         return bool(storage.store_of(path).replace_if(path, data, generation=generation))
     with _locked(path):
         if read_with_generation(path)[1] != generation:

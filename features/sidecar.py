@@ -1,9 +1,10 @@
 """The row that a video leaves behind, and the sidecar that commits a shard.
 
-A sidecar is `shards/<shard>.index.json`, written after `shards/<shard>.tfrecord` is whole and
+A sidecar is `shards/<shard>.index.json`, created after the shard's file of records is whole and
 durable: its existence commits the shard. It holds one row per video of the shard, done or
-quarantined, the size and SHA-256 of the shard, and a checksum of all this (`sha256`). The catalog
-is made from these rows.
+quarantined, the name, size and SHA-256 of that file, and a checksum of all this (`sha256`). It is
+never written over: of two attempts at a shard the first one counts. The catalog is made from these
+rows.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ STATES = ("done", "quarantined")
 class CatalogRow:
     """What became of one video in one run.
 
-    A done row says where its record lies: the `record`-th of shard `shard`, `length` bytes from
-    `offset` with its frame. A quarantined row has record -1 and a stage, class and message.
+    A done row says where its record lies: the `record`-th of the file `shard` (`layout.file_name`),
+    `length` bytes from `offset` with its frame. A quarantined row has record -1 and a stage, class
+    and message. `fingerprint` is that of the spec it was made with, "" where that was not kept.
     `run_id` sorts by time: of two rows of one video that of the larger run_id holds.
     `time` is UTC, ISO 8601. `columns` are the manifest's further columns.
     """
@@ -60,6 +62,7 @@ class CatalogRow:
     stage: str = ""
     error_class: str = ""
     message: str = ""
+    fingerprint: str = ""
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +89,7 @@ COLUMN_NAMES = tuple(
 class Sidecar:
     """What commits one shard. `quantisation` is over all features of the shard.
 
-    `seconds` is how long the worker `host` took for it; 0 and "" where that was not kept.
+    `file` is what rows call its file of records (`layout.tfrecord_path` has its path). `seconds` is how long the worker `host` took for it; 0 and "" where that was not kept.
     """
 
     shard: str
@@ -98,6 +101,11 @@ class Sidecar:
     rows: tuple[CatalogRow, ...]
     seconds: float = 0.0
     host: str = ""
+    file: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.file:  # one file a shard, under the shard's own name
+            object.__setattr__(self, "file", self.shard)
 
 
 def done_row(
@@ -157,18 +165,20 @@ def _identity(ref: VideoRef, fingerprint: str) -> dict[str, Any]:
         "generation": ref.generation,
         "key": ref.key(fingerprint),
         "attempt": ref.attempt,
+        "fingerprint": fingerprint,
         "columns": dict(ref.columns),
     }
 
 
-def write_sidecar(cache: str, sidecar: Sidecar) -> None:
-    """Commit a shard: write its sidecar, atomically."""
+def write_sidecar(cache: str, sidecar: Sidecar) -> bool:
+    """Commit a shard: create its sidecar; False where another attempt at it was first."""
     fields = {field.name: getattr(sidecar, field.name) for field in dataclasses.fields(Sidecar)} | {
         "quantisation": sidecar.quantisation.to_json(),
         "rows": [row.to_json() for row in sidecar.rows],
     }
     data = json.dumps(fields | {"sha256": checksum(fields)}, indent=1).encode() + b"\n"
-    storage.write_atomic(layout.sidecar_path(cache, sidecar.shard), data)
+    path = layout.sidecar_path(cache, sidecar.shard)
+    return storage.write_atomic(path, data, create_only=True)
 
 
 def checksum(fields: Mapping[str, Any]) -> str:
@@ -177,9 +187,13 @@ def checksum(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_sidecar(cache: str, shard: str) -> Sidecar:
-    """Read the sidecar of a shard; raises FileMissingError, CacheError for a damaged one."""
-    path = layout.sidecar_path(cache, shard)
+def read_sidecar(cache: str, name: str) -> Sidecar:
+    """Read the sidecar of a shard, or of the file `name` of one.
+
+    Raises FileMissingError, CacheError for a damaged one and for one that names another file.
+    """
+    path = layout.sidecar_path(cache, name)
+    shard = layout.shard_of(name)
     try:
         fields = json.loads(storage.read_bytes(path))
         if fields.pop("sha256") != checksum(fields):
@@ -194,9 +208,14 @@ def read_sidecar(cache: str, shard: str) -> Sidecar:
             rows=tuple(CatalogRow.from_json(row) for row in fields["rows"]),
             seconds=float(fields.get("seconds", 0.0)),
             host=str(fields.get("host", "")),
+            file=layout.check_name(fields.get("file", shard)),
         )
-        if sidecar.shard != shard or any(row.shard != shard for row in sidecar.rows):
+        if sidecar.shard != shard or layout.shard_of(sidecar.file) != shard:
             raise ValueError(f"it speaks of another shard than {shard}")
+        if any(row.shard != sidecar.file for row in sidecar.rows):
+            raise ValueError(f"a row of it lies in another file than {sidecar.file}")
+        if name not in (shard, sidecar.file):
+            raise ValueError(f"it names the file {sidecar.file}, not {name}")
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise CacheError(
             f"the sidecar {path} is damaged",
