@@ -114,6 +114,11 @@ def local_path(path: str) -> str:
     )
 
 
+def expand_user(path: str) -> str:
+    """Return `path` with a leading `~` or `~NAME` as that home folder, as a shell has it."""
+    return os.path.expanduser(path) if path.startswith("~") else path
+
+
 def join(base: str, *parts: str) -> str:
     """Join with one slash between each, for both kinds of path."""
     start = base.rstrip("/")

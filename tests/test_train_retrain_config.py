@@ -37,6 +37,15 @@ def test_paths_are_taken_from_the_configs_folder(tmp_path: Path) -> None:
     assert (found.cache, found.work) == ("gs://b/c", "/w")
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/of/mine")
+    text = WHOLE.replace('"r"', '"~/r"').replace('"q.jsonl"', '"~/q.jsonl", "./~q"')
+    found = read(tmp_path, text + 'work = "~"\nembeddings = "~/w.vec"\nmapping = "gs://b/~/m"')
+    assert (found.registry, found.work) == ("/home/of/mine/r", "/home/of/mine")
+    assert found.questions == ("/home/of/mine/q.jsonl", f"{tmp_path}/./~q")
+    assert (found.embeddings, found.mapping) == ("/home/of/mine/w.vec", "gs://b/~/m")
+
+
 def test_the_docstrings_example_is_one(tmp_path: Path) -> None:
     lines = [line[4:] for line in str(retrain_config.__doc__).splitlines() if line[:4] == "    "]
     assert read(tmp_path, "\n".join(lines)).questions == ("gs://my-bucket/questions.jsonl",)
@@ -65,6 +74,19 @@ def test_the_docstrings_example_is_one(tmp_path: Path) -> None:
         (WHOLE.replace('["q.jsonl"]', "[]"), r"questions[\s\S]*at least one"),
         (WHOLE + 'work = "gs://b/work"', r"work[\s\S]*a folder on this machine"),
         (WHOLE + "baselines = 1", r"baselines[\s\S]*true or false"),
+        (WHOLE + "[train]\nseed = 4294967296", r"train\.seed must be[\s\S]*4294967296"),
+        (WHOLE + "[train]\nweight_decay = nan", r"train\.weight_decay must be[\s\S]*nan"),
+        (WHOLE + "[train]\nclip_norm = inf", r"train\.clip_norm must be[\s\S]*inf"),
+        (WHOLE + "[train]\ncheckpoint_every_s = nan", r"train\.checkpoint_every_s must"),
+        (WHOLE + "[train]\nval_share = 1", r"train\.val_share must be between 0 and 1, 1 itself"),
+        (WHOLE + "[model]\ndropout = 1", r"model\.dropout must be between 0 and 1, 1 itself"),
+        (WHOLE + "[model]\nframe_dropout = -0.1", r"model\.frame_dropout must be"),
+        (WHOLE + "[model]\nclip_sigma = inf", r"model\.clip_sigma must be[\s\S]*inf"),
+        (WHOLE + f"[promote]\nmargin = 1{'0' * 400}", r"margin[\s\S]*a number of 401 digits"),
+        (WHOLE + "[held]\nshare = nan", r"held\.share[\s\S]*nan[\s\S]*0\.01 to 0\.5"),
+        (WHOLE + 'cache = "d"', r'gives a key[\s\S]*cache = "d" in line 4[\s\S]*keep one'),
+        (WHOLE + "[train]\nseed = 1\n[train]\nseed = 1", r"twice[\s\S]*\[train\] in line 6"),
+        (WHOLE + '[train]\nseed = 1\n"seed" = 2\n\n', r'twice[\s\S]*"seed" = 2 in line 6'),
     ],
 )
 def test_mistakes(tmp_path: Path, text: str, said: str) -> None:

@@ -42,6 +42,12 @@ def test_given_splits_stay_and_val_is_carved_from_train() -> None:
     assert splits.judged_on == "test"
 
 
+def test_however_large_the_share_one_video_is_left_to_train_on() -> None:
+    for rows in (ask(["a", "b", "c"], "train"), ask(["a", "b", "c", "d"]), ask(["a", "b"])):
+        splits = assign_splits(rows, seed=0, val_share=0.99)
+        assert splits.train and splits.val
+
+
 def test_rows_without_split_follow_their_video() -> None:
     splits = assign_splits(
         [*ask(["a", "b", "c"], "train"), *ask(["a"]), *ask(["z"], "val")], seed=0

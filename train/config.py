@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from features.bounds import MOST_BYTES, MOST_FLOAT, MOST_INT, MOST_SEED, check_number
 from features.errors import UsageError
 from train.splits import VAL_SHARE
 
@@ -39,8 +40,9 @@ class ModelConfig:
         if self.kind not in MODEL_KINDS:
             raise UsageError("no such model", got=self.kind, expected=" | ".join(MODEL_KINDS))
         sizes = ("projection", "frame_units", "word_size", "question_units", "dense_units")
-        _check_positive(self, (*sizes, "answers", "words", "clip_sigma"))
-        _check_share(self, ("dropout", "frame_dropout"))
+        _check(self, (*sizes, "answers", "words"), 0, MOST_INT, above=True)
+        _check(self, ("clip_sigma",), 0, MOST_FLOAT, above=True)
+        _check(self, ("dropout", "frame_dropout"), 0, 1, below=True)  # of 1 nothing would be left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +52,10 @@ class TrainConfig:
     `warmup_epochs` belongs to the cosine. `precision` bfloat16 computes in that and keeps weights
     in float32; unlike float16 it needs no scaling of the loss. `patience` counts epochs without a
     better validation score. `val_share` of the training videos choose the epoch where no val split
-    is given; at 0 all of them train, and what they say chooses it. `checkpoint_every_s` bounds
-    what a kill can cost; `memory_bytes` is how many bytes of features may be held, beyond which
-    they are read from the shards in every epoch; `shuffle_bytes` is what a shuffle may hold.
+    is given; at 0 all of them train, and what they say chooses it; at 1 none would be left to
+    train on. `checkpoint_every_s` bounds what a kill can cost; `memory_bytes` is how many bytes of
+    features may be held, beyond which they are read from the shards in every epoch;
+    `shuffle_bytes` is what a shuffle may hold.
     """
 
     epochs: int = 60
@@ -73,16 +76,17 @@ class TrainConfig:
     shuffle_bytes: int = 2**28
 
     def __post_init__(self) -> None:
-        names = ("epochs", "batch_size", "learning_rate", "clip_norm", "patience", "memory_bytes")
-        _check_positive(self, (*names, "shuffle_bytes"))
-        _check_share(self, ("label_smoothing", "max_unmatched_ratio", "val_share"))
-        if self.weight_decay < 0:
-            raise UsageError("--weight-decay is negative", got=self.weight_decay)
-        if self.seed < 0:
-            raise UsageError("--seed is negative", got=self.seed)
-        if self.warmup_epochs < 0 or (self.warmup_epochs and self.lr_schedule != "cosine"):
+        counts = ("epochs", "batch_size", "patience")
+        _check(self, counts, 0, MOST_INT, above=True)
+        _check(self, ("memory_bytes", "shuffle_bytes"), 0, MOST_BYTES, above=True)
+        _check(self, ("learning_rate", "clip_norm"), 0, MOST_FLOAT, above=True)
+        _check(self, ("weight_decay", "warmup_epochs", "checkpoint_every_s"), 0, MOST_FLOAT)
+        _check(self, ("val_share", "label_smoothing"), 0, 1, below=True)
+        _check(self, ("max_unmatched_ratio",), 0, 1)
+        _check(self, ("seed",), 0, MOST_SEED)
+        if self.warmup_epochs and self.lr_schedule != "cosine":
             raise UsageError(
-                "--warmup-epochs belongs to --lr-schedule cosine and is not negative",
+                "--warmup-epochs belongs to --lr-schedule cosine",
                 got=f"{self.warmup_epochs} with {self.lr_schedule}",
             )
         if self.precision not in PRECISIONS:
@@ -98,15 +102,15 @@ class TrainConfig:
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in free}
 
 
-def _check_positive(config: object, names: tuple[str, ...]) -> None:
+def _check(
+    config: object,
+    names: tuple[str, ...],
+    low: float,
+    high: float,
+    *,
+    above: bool = False,
+    below: bool = False,
+) -> None:
     for name in names:
-        if not getattr(config, name) > 0:
-            option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} must be above 0", got=getattr(config, name))
-
-
-def _check_share(config: object, names: tuple[str, ...]) -> None:
-    for name in names:
-        if not 0 <= getattr(config, name) <= 1:
-            option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} must be between 0 and 1", got=getattr(config, name))
+        option = "--" + name.replace("_", "-")
+        check_number(option, getattr(config, name), low, high, above=above, below=below)

@@ -18,7 +18,7 @@
 
 Further keys at the top: format, mapping, language and embeddings (as the options of `framebank
 train`), baselines (false) and work (a folder in which training goes on where a killed one was).
-Paths that are not absolute are taken from the folder of the config file.
+Paths that are not absolute are taken from the folder of the config file; ~ is the home folder.
 """
 
 from __future__ import annotations
@@ -35,12 +35,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from features import storage
+from features.bounds import MOST_INT, MOST_SEED, within
 from features.errors import UsageError
 from features.question_sets import FORMATS
 from features.words import check_language
 from train.config import TRAINED_KINDS, ModelConfig, TrainConfig
 
 STARTS = ("warm", "fresh")
+# What Python's TOML reader says of a key that is there already.
+_TWICE = re.compile(r"overwrite|twice|Duplicate|redefine", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,7 @@ class HeldConfig:
 
     def __post_init__(self) -> None:
         _check_range("held.share", self.share, 0.01, 0.5)
-        _check_range("held.least", self.least, 1, 10**9)
+        _check_range("held.least", self.least, 1, MOST_INT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,7 @@ class PromoteConfig:
         _check_range("promote.margin", self.margin, 0, 1)
         _check_range("promote.confidence", self.confidence, 0.5, 1)
         _check_range("promote.rounds", self.rounds, 100, 100_000)
-        _check_range("promote.seed", self.seed, 0, 2**32 - 1)
+        _check_range("promote.seed", self.seed, 0, MOST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,12 +135,14 @@ def read_config(path: str) -> RetrainConfig:
         import tomllib
     except ImportError as err:
         raise UsageError("`framebank retrain` needs Python 3.11", todo="use a newer one") from err
+    text = ""
     try:
-        fields = tomllib.loads(storage.read_bytes(path).decode("utf-8"))
+        text = storage.read_bytes(path).decode("utf-8")
+        fields = tomllib.loads(text)
     except storage.FileMissingError as err:
         raise UsageError("no such config", got=path, todo="check --config") from err
     except ValueError as err:  # also text that is not UTF-8
-        raise UsageError(f"{path} is not valid TOML", got=err) from err
+        raise _no_toml(path, text, str(err)) from err
     try:
         return _placed(typing.cast(RetrainConfig, _read_table(RetrainConfig, fields, "")), path)
     except UsageError as err:
@@ -145,10 +150,25 @@ def read_config(path: str) -> RetrainConfig:
         raise UsageError(what, got=err.got, expected=err.expected, todo=err.todo) from err
 
 
+def _no_toml(path: str, text: str, said: str) -> UsageError:
+    """Return the error for a text that the TOML reader refuses as it `said`."""
+    if not _TWICE.search(said):
+        return UsageError(f"{path} is not valid TOML", got=said)
+    lines = text.rstrip().split("\n")
+    at = re.search(r"at line (\d+)", said)
+    number = int(at[1]) if at else len(lines)
+    return UsageError(
+        f"{path} gives a key or a table twice",
+        got=f"{lines[number - 1].strip()} in line {number}, and before",
+        todo="keep one of them",
+    )
+
+
 def _placed(config: RetrainConfig, path: str) -> RetrainConfig:
     """Return the config with its paths taken from the folder of the file that it came from."""
 
     def place(name: str) -> str:
+        name = storage.expand_user(name)
         if "://" in name or os.path.isabs(name):
             return name
         if not storage.is_local(path):
@@ -199,6 +219,8 @@ def _read_value(hint: Any, value: Any, name: str) -> Any:
             return tuple(_read_value(str, one, name) for one in value)
         raise _mistake(name, repr(value), 'a list of texts: ["...", "..."]')
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > MOST_INT:  # of 400 digits there is no float
+            raise _mistake(name, f"a number of {len(str(abs(value)))} digits", "a number")
         return float(value)
     if isinstance(value, str) and (not value or "\0" in value):
         raise _mistake(name, repr(value), "a text that is not empty")
@@ -215,7 +237,7 @@ def _unknown(name: str, known: Iterable[str]) -> UsageError:
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
+    if not within(value, low, high):
         raise _mistake(name, value, f"{low} to {high}")
 
 

@@ -128,6 +128,7 @@ def _fill_empty(chosen: dict[str, str], places: dict[str, float], val_share: flo
     order = sorted(chosen, key=lambda video_id: (places[video_id], video_id), reverse=True)
     tests = max(1, round(_TEST_SHARE * len(order))) if len(order) >= 3 else 0
     vals = max(1, round(val_share * len(order))) if val_share and len(order) >= 2 else 0
+    vals = min(vals, max(len(order) - tests - 1, 0))  # one is left to train on
     for rank, video_id in enumerate(order):
         chosen[video_id] = "test" if rank < tests else "val" if rank < tests + vals else "train"
 
@@ -141,7 +142,8 @@ def _carve_val(
         remarks.append("one video alone trains: the best epoch is chosen on the training split")
         return questions
     order = sorted(video_ids, key=lambda v: (video_place(v, seed=seed), v), reverse=True)
-    carved = set(order[: max(1, round(val_share * len(order)))])
+    # At least one of them, and one is left to train on.
+    carved = set(order[: min(max(1, round(val_share * len(order))), len(order) - 1)])
     remarks.append(f"no val split was given: {len(carved)} training videos became val")
     return [
         dataclasses.replace(q, split="val") if q.split == "train" and q.video_id in carved else q
