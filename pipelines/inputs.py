@@ -22,11 +22,10 @@ from typing import Any
 from features import storage
 from features.catalog import catalog_text
 from features.errors import UsageError
+from features.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from features.video import VideoRef
 from pipelines import manifests
 from pipelines.matching import (
-    PICTURE_SUFFIXES,
-    VIDEO_SUFFIXES,
     compile_glob,
     fixed_part,
     names_suffix,

@@ -9,17 +9,6 @@ from collections.abc import Iterator
 
 from features import storage
 
-_VIDEO = """
-    3g2 3gp 264 265 amv asf av1 avi divx dv f4v flv gif h261 h263 h264 h265 hevc ivf m1v m2t m2ts
-    m2v m4v mjpeg mjpg mk3d mkv mod mov mp4 mpe mpeg mpg mpv mts mxf nut obu ogm ogv qt rm rmvb ts
-    vob webm wmv wtv y4m
-"""
-_PICTURE = """
-    apng avif bmp heic heif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp
-"""
-VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEO.split())
-PICTURE_SUFFIXES = frozenset(f".{name}" for name in _PICTURE.split())
-
 
 def suffix_of(path: str) -> str:
     """Return the suffix in lower case with its dot, or "" where there is none."""

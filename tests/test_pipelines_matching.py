@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from features.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES, without_suffix
 from pipelines.matching import (
-    PICTURE_SUFFIXES,
-    VIDEO_SUFFIXES,
     compile_glob,
     fixed_part,
     names_suffix,
@@ -22,6 +21,9 @@ def test_suffixes() -> None:
     assert {".mp4", ".mkv", ".gif", ".ts", ".webm", ".avi", ".mov"} <= VIDEO_SUFFIXES
     assert {".jpg", ".png"} <= PICTURE_SUFFIXES and not VIDEO_SUFFIXES & PICTURE_SUFFIXES
     assert (suffix_of("a/b.MP4"), suffix_of("a.b/c"), suffix_of(".mp4")) == (".mp4", "", "")
+    assert (without_suffix("a/b.MP4"), without_suffix("b.1.png")) == ("a/b", "b.1")
+    for path in ("a/.mp4", "S01E02.Pilot", "walk_1.5", "a.mp4/b"):
+        assert without_suffix(path) == path
 
 
 @pytest.mark.parametrize(
