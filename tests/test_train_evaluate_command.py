@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from features.errors import FramebankError, JobError, UsageError
+from features.seen_videos import SEEN, Seen
 from tests.made_cache import make_cache
 from tests.made_questions import make_direction_cache, write_jsonl
 from train import evaluate_command, train_command
-from train.held_split import SEEN, Seen
 from train.judged_answers import JUDGED_FILE
 
 

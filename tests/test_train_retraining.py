@@ -20,13 +20,13 @@ import pytest
 
 import framebank
 from features.questions import Question
+from features.seen_videos import Seen
 from features.trained_model import load_model
 from tests.killing import MarkedJob
 from tests.made_cache import SPEC
 from tests.made_model import ANSWERS, make_model
 from tests.made_questions import make_direction_cache, write_jsonl
 from train.held_split import (
-    Seen,
     is_held,
     part_questions,
     question_lines,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from features import storage
 from features.errors import UsageError
 from features.questions import Question
-from train.held_split import SEEN, Seen, content_hashes, read_seen
+from features.seen_videos import SEEN, Seen, content_hashes, read_seen
 from train.splits import SPLITS, Splits, assign_splits
 
 if TYPE_CHECKING:

@@ -1,28 +1,19 @@
 """The held split of retraining: videos that judge models and that none of them has seen.
 
 A video is held by a hash of its id alone, so it stays held whatever is added later, and whatever
-its bytes become. What a model has seen (trained on, or chose its best epoch by) is kept beside it,
-by id and by the hash of the file. A held video that a model has seen all the same, since another
-share was held then, or since a copy of it goes by another id, judges nobody.
+its bytes become. A held video that a model has seen all the same (`features.seen_videos`), since
+another share was held then, or since a copy of it goes by another id, judges nobody.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from features import storage
-from features.errors import CacheError
 from features.questions import Question
-
-if TYPE_CHECKING:
-    from features.cache import Cache
-
-SEEN = "seen.json.gz"
+from features.seen_videos import Seen
 
 
 def is_held(video_id: str, *, share: float) -> bool:
@@ -73,49 +64,7 @@ def seen_videos(questions: Iterable[Question]) -> set[str]:
     return {q.video_id for q in questions if (q.split or splits.get(q.video_id, "train")) != "test"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Seen:
-    """What a model has seen: ids of videos, and the SHA-256 of their files."""
-
-    videos: frozenset[str] = frozenset()
-    contents: frozenset[str] = frozenset()
-
-    def __or__(self, other: Seen) -> Seen:
-        return Seen(self.videos | other.videos, self.contents | other.contents)
-
-    def has(self, video_id: str, contents: Mapping[str, str]) -> bool:
-        """Return whether a video, or a copy of it, was seen; `contents` maps ids to hashes."""
-        return video_id in self.videos or contents.get(video_id) in self.contents
-
-    def to_bytes(self) -> bytes:
-        """Return the content of seen.json.gz."""
-        fields = {"videos": sorted(self.videos), "contents": sorted(self.contents)}
-        return gzip.compress(json.dumps(fields).encode(), mtime=0)
-
-
 def seen_by(questions: Iterable[Question], contents: Mapping[str, str]) -> Seen:
     """Return what a model trained on `questions` has seen."""
     videos = seen_videos(questions)
     return Seen(frozenset(videos), frozenset(contents[name] for name in videos if name in contents))
-
-
-def content_hashes(cache: Cache, video_ids: set[str]) -> dict[str, str]:
-    """Return the SHA-256 of the file of each of these videos, where it is known."""
-    table = cache.table(columns=["video_id", "state", "content_sha256"])
-    names = ("video_id", "state", "content_sha256")
-    columns = (table.column(name).to_pylist() for name in names)
-    return {
-        video_id: content
-        for video_id, state, content in zip(*columns, strict=True)
-        if state == "done" and content and video_id in video_ids
-    }
-
-
-def read_seen(model_dir: str) -> Seen:
-    """Return what a version of a registry has seen; raises CacheError."""
-    path = storage.join(model_dir, SEEN)
-    try:
-        fields = json.loads(gzip.decompress(storage.read_bytes(path)))
-        return Seen(frozenset(fields["videos"]), frozenset(fields["contents"]))
-    except (OSError, EOFError, ValueError, TypeError, KeyError) as err:
-        raise CacheError(f"{path} is damaged", got=err, todo="restore it from a copy") from err

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from features.errors import CacheError, UsageError
 from features.questions import Question, head_kind
+from features.seen_videos import SEEN
 from features.trained_model import MODEL_FILES, read_head
-from train.held_split import SEEN
 from train.news import BASIS, Basis
 from train.registry import VERDICT, Current, Registry
 

@@ -16,10 +16,11 @@ from features import storage
 from features.cache import Cache, open_cache, open_spec
 from features.errors import UsageError
 from features.questions import Question
+from features.seen_videos import SEEN, Seen, content_hashes, read_seen
 from train.candidate import train_candidate, work_folder
 from train.evaluation_answers import ask_all
 from train.held_judging import Decision, decide, gains
-from train.held_split import SEEN, Seen, content_hashes, part_questions, read_seen, seen_by
+from train.held_split import part_questions, seen_by
 from train.in_use import check_features, check_head, check_pointer, check_whole
 from train.joining import JoinedQuestions, join_cache, remarks
 from train.news import BASIS, Basis, look, videos_digest

@@ -102,8 +102,9 @@ def make_registry(config_path: str) -> None:
     """Make a registry whose model in use was made from what the config names."""
     from features import storage
     from features.cache import open_cache, open_spec
+    from features.seen_videos import SEEN, content_hashes
     from features.trained_model import MODEL_FILES
-    from train.held_split import SEEN, content_hashes, seen_by
+    from train.held_split import seen_by
     from train.joining import join_cache
     from train.news import BASIS, look, videos_digest
     from train.publishing import write_json

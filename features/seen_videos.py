@@ -1,0 +1,68 @@
+"""What a model has seen: the videos that it was trained on, or chose its best epoch by.
+
+Kept in the model's folder, by id and by the hash of the file, so that a copy that goes by another
+id is known too. What a model has not seen is what it may be judged on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from features import storage
+from features.errors import CacheError
+
+if TYPE_CHECKING:
+    from features.cache import Cache
+
+SEEN = "seen.json.gz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What a model has seen: ids of videos, and the SHA-256 of their files."""
+
+    videos: frozenset[str] = frozenset()
+    contents: frozenset[str] = frozenset()
+
+    def __or__(self, other: Seen) -> Seen:
+        return Seen(self.videos | other.videos, self.contents | other.contents)
+
+    def has(self, video_id: str, contents: Mapping[str, str]) -> bool:
+        """Return whether a video, or a copy of it, was seen; `contents` maps ids to hashes."""
+        return video_id in self.videos or contents.get(video_id) in self.contents
+
+    def to_bytes(self) -> bytes:
+        """Return the content of seen.json.gz."""
+        fields = {"videos": sorted(self.videos), "contents": sorted(self.contents)}
+        return gzip.compress(json.dumps(fields).encode(), mtime=0)
+
+
+def content_hashes(cache: Cache, video_ids: set[str]) -> dict[str, str]:
+    """Return the SHA-256 of the file of each of these videos, where it is known."""
+    names = ("video_id", "state", "content_sha256")
+    table = cache.table(columns=list(names))
+    columns = (table.column(name).to_pylist() for name in names)
+    return {
+        video_id: content
+        for video_id, state, content in zip(*columns, strict=True)
+        if state == "done" and content and video_id in video_ids
+    }
+
+
+def read_seen(model_dir: str) -> Seen:
+    """Return what the model in `model_dir` has seen; raises CacheError."""
+    path = storage.join(model_dir, SEEN)
+    try:
+        fields = json.loads(gzip.decompress(storage.read_bytes(path)))
+        return Seen(frozenset(fields["videos"]), frozenset(fields["contents"]))
+    except (OSError, EOFError, ValueError, TypeError, KeyError) as err:
+        raise CacheError(f"{path} is damaged", got=err, todo="restore it from a copy") from err
+
+
+def find_seen(model_dir: str) -> Seen | None:
+    """Return what the model has seen, None where its folder does not say; raises CacheError."""
+    return read_seen(model_dir) if storage.exists(storage.join(model_dir, SEEN)) else None
