@@ -67,6 +67,17 @@ def check_record(place: Place, data: bytes, path: str) -> record.FeatureRecord:
     return found
 
 
+def check_finite(video_id: str, features: NDArray[Any]) -> None:
+    """Raise CacheError where features float[n, d] hold NaN or infinity, as no writer of ours lets
+    them: a network may make answers of them all the same."""
+    if not np.isfinite(features).all():
+        raise CacheError(
+            f"the features of {video_id!r} are not finite",
+            got=f"{int((~np.isfinite(features)).any(axis=1).sum())} of {len(features)} rows",
+            todo="`framebank verify` names all such videos; extract them again",
+        )
+
+
 class Cache:
     """An open cache. Iterating gives one FeatureRecord per done video, shard by shard.
 

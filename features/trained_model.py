@@ -1,13 +1,17 @@
 """A trained model as those who ask it see it: its folder, its lineage, and its answers.
 
-`framebank score` and `framebank ask` both read MODEL through this. Loading runs no code from the
-file. Dimension letters: b batch, n frames, d feature width, a answers.
+`framebank score`, `ask`, `evaluate` and `retrain` all read MODEL through this. Loading runs no code
+from the file, and no number that is not finite gets past here: any comparison with NaN is false, so
+a judge would take it for what it likes. Dimension letters: b batch, n frames, d feature width, a
+answers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import string
 import tempfile
 import warnings
 import zipfile
@@ -32,6 +36,12 @@ MODEL_FILES = ("model.keras", "vocabulary.json", "lineage.json")
 # A question's head → the head of a model that can answer it.
 _HEAD_OF = {"open": "open", "yes_no": "open", "choice": "choice", "count": "count"}
 _DIGITS = 6  # of a probability: what is left of it does not depend on the batch
+_WEIGHTS = "model.weights.h5"  # in a .keras file
+_PAD_OR_UNKNOWN = 1  # the numbers up to this are of no word of the model's
+
+
+class NotFiniteError(JobError):
+    """A model with weights or answers that are NaN or infinite, which nothing may judge or use."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +59,8 @@ class TrainedModel:
     """A model with its `head`: "open" (it has `answers`), "choice", or "count" (within `range`).
 
     `call` is the network: float32[b, n, d] features, padded on the right with rows of zeros, and b
-    questions in UTF-8, for a choice also b candidates, to float32[b, a] or [b, 1].
+    questions in UTF-8, for a choice also b candidates, to float32[b, a] or [b, 1]. `number` gives
+    the numbers of their words, int64[b, l].
     """
 
     call: Callable[..., NDArray[np.float32]]
@@ -57,6 +68,7 @@ class TrainedModel:
     head: str = "open"
     range: tuple[int, int] = (0, 0)
     language: str | None = None
+    number: Callable[[list[bytes]], NDArray[np.int64]] | None = None
 
     def predict(
         self,
@@ -67,17 +79,17 @@ class TrainedModel:
         """Return probabilities float32[b, a] in the order of `answers`.
 
         Of a choice they are of each row's own candidates, 0 beyond them and for one that stands
-        again; of a count the output is
-        float32[b, 1], the number before it is rounded. Raises ValueError without candidates.
+        again; of a count the output is float32[b, 1], the number before it is rounded. Raises
+        ValueError without candidates, NotFiniteError.
         """
         if self.head != "choice":
-            return self.call(features, questions)
+            return _finite(self.call(features, questions))
         if choices is None or not all(choices):
             raise ValueError("a question comes without the candidates to choose from")
         counts = [len(row) for row in choices]
         texts = [text.encode("utf-8", "replace") for row in choices for text in row]
         asked = [text for text, count in zip(questions, counts, strict=True) for _ in range(count)]
-        scores = self.call(np.repeat(features, counts, axis=0), asked, texts)[:, 0]
+        scores = _finite(self.call(np.repeat(features, counts, axis=0), asked, texts))[:, 0]
         table = np.full((len(counts), max(counts)), -np.inf, np.float32)
         table[np.arange(max(counts)) < np.array(counts)[:, None]] = scores
         for row, texts_of_row in zip(table, choices, strict=True):
@@ -120,9 +132,33 @@ class TrainedModel:
         """Return the number of a counting model, rounded and within its range."""
         return int(np.clip(np.rint(scores[0]), *self.range))
 
+    def knows(self, questions: Sequence[str]) -> list[bool]:
+        """Return whether the model knows one word or more of each text."""
+        if self.number is None or not questions:
+            return [True] * len(questions)
+        numbers = self.number([text.encode("utf-8", "replace") for text in questions])
+        return [bool(known) for known in (numbers > _PAD_OR_UNKNOWN).any(axis=1)]
+
+    def unknown_words(self, question: str) -> list[str]:
+        """Return the words of `question`, as spaces part them, of which the model knows nothing."""
+        words = [word.strip(string.punctuation) for word in question.split()]
+        words = [word for word in words if word]
+        return [word for word, known in zip(words, self.knows(words), strict=True) if not known]
+
     def fits(self, question_head: str) -> bool:
         """Return whether a question of this head is one that the model can answer."""
         return _HEAD_OF.get(question_head, question_head) == self.head
+
+
+def _finite(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    bad = ~np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim)))
+    if bad.any():
+        raise NotFiniteError(
+            "the model gives answers that are not finite",
+            got=f"{int(bad.sum())} of {len(bad)} questions are answered with NaN or infinity",
+            todo="train the model again, with a lower --learning-rate",
+        )
+    return outputs
 
 
 def read_head(model_dir: str) -> str:
@@ -172,7 +208,7 @@ def read_lineage(model_dir: str) -> Lineage:
 def load_model(model_dir: str) -> TrainedModel:
     """Load MODEL/model.keras and its vocabulary, from disk or bucket; takes seconds.
 
-    Raises UsageError where the folder holds no model or a damaged one.
+    Raises UsageError where the folder holds no model or a damaged one, NotFiniteError.
     """
     fields = _read_json(model_dir, "vocabulary.json")
     head, answers, within = _head(model_dir, fields), fields.get("answers"), fields.get("range")
@@ -190,6 +226,7 @@ def load_model(model_dir: str) -> TrainedModel:
     ):
         got = f"{len(answers)} answers, {head}, for a model of {model.output.shape[-1]} outputs"
         raise _damaged(model_dir, "vocabulary.json", got)
+    text = _text_layer(model_dir, model)
     texts = ("question", "choice") if head == "choice" else ("question",)
     # One signature for all shapes: a batch of another length is no new graph.
     graph = tf.function(
@@ -211,18 +248,72 @@ def load_model(model_dir: str) -> TrainedModel:
         ).numpy()
         return outputs
 
+    def number(asked: list[bytes]) -> NDArray[np.int64]:
+        return np.asarray(text(tf.constant(cut_questions(asked, language), tf.string)), np.int64)
+
     low, high = within or (0, 0)
-    return TrainedModel(call, tuple(answers), head, (int(low), int(high)), language)
+    return TrainedModel(call, tuple(answers), head, (int(low), int(high)), language, number)
 
 
 def load_network(model_dir: str) -> keras.Model:
-    """Load MODEL/model.keras; raises UsageError where there is none or a damaged one."""
+    """Load MODEL/model.keras; raises UsageError where there is none or a damaged one, and
+    NotFiniteError."""
+    data = _read_file(model_dir)
+    import_tensorflow()
+    model = _read_network(model_dir, data)
+    _check_finite(model_dir, data)
+    return model
+
+
+def check_weights(model_dir: str) -> None:
+    """Raise NotFiniteError where a weight of MODEL/model.keras is NaN or infinite, UsageError where
+    there is none or a damaged one. Needs no TensorFlow."""
+    _check_finite(model_dir, _read_file(model_dir))
+
+
+def _text_layer(model_dir: str, model: keras.Model) -> keras.layers.TextVectorization:
+    """Return the layer that makes numbers of texts."""
+    import keras
+
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.TextVectorization):
+            return layer
+    raise _damaged(model_dir, "model.keras", "a network that does not read text")
+
+
+def _read_file(model_dir: str) -> bytes:
     try:
-        data = storage.read_bytes(storage.join(model_dir, "model.keras"))
+        return storage.read_bytes(storage.join(model_dir, "model.keras"))
     except storage.FileMissingError as err:
         raise _no_model(model_dir, "no model.keras in it") from err
-    import_tensorflow()
-    return _read_network(model_dir, data)
+
+
+def _check_finite(model_dir: str, data: bytes) -> None:
+    import h5py
+
+    bad: list[str] = []
+
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+            if item.is_virtual or item.external:  # of another file, which is not looked into
+                raise ValueError(f"{name} lies in another file")
+            if not np.isfinite(item[()]).all():
+                bad.append(name)
+
+    try:
+        with (
+            zipfile.ZipFile(io.BytesIO(data)) as archive,
+            h5py.File(io.BytesIO(archive.read(_WEIGHTS)), "r") as file,
+        ):
+            file.visititems(look)
+    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as err:
+        raise _damaged(model_dir, "model.keras", err) from err
+    if bad:
+        raise NotFiniteError(
+            f"the model {model_dir} has weights that are not finite",
+            got=f"NaN or infinity in {len(bad)} of its arrays, such as {bad[0]}",
+            todo="it answers nothing: train it again, with a lower --learning-rate",
+        )
 
 
 def _read_network(model_dir: str, data: bytes) -> keras.Model:

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from features.errors import JobError, UsageError
-from features.trained_model import TrainedModel, load_model, pad_clips, read_lineage
+from features.trained_model import (
+    NotFiniteError,
+    TrainedModel,
+    check_weights,
+    load_model,
+    load_network,
+    pad_clips,
+    read_lineage,
+)
 from tests.made_cache import SPEC
 from tests.made_model import ANSWERS, make_model
 
@@ -67,6 +75,36 @@ def test_a_damaged_model_is_told(model: Path, data: bytes) -> None:
     (model / "model.keras").write_bytes(data)
     with pytest.raises(UsageError, match=r"model\.keras cannot be used"):
         load_model(str(model))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(model: Path, value: float) -> None:
+    import keras
+
+    check_weights(str(model))
+    network = keras.saving.load_model(model / "model.keras")
+    weights = network.get_weights()
+    weights[-1][1] = value
+    network.set_weights(weights)
+    network.save(model / "model.keras")
+    for look in (load_model, load_network, check_weights):
+        with pytest.raises(NotFiniteError, match=r"weights that are not finite[\s\S]*1 of its"):
+            look(str(model))
+
+
+@pytest.mark.parametrize("data", [b"", b"no zip", b"PK\x03\x04 no zip either"])
+def test_a_damaged_model_is_told_without_tensorflow(model: Path, data: bytes) -> None:
+    (model / "model.keras").write_bytes(data)
+    with pytest.raises(UsageError, match=r"model\.keras cannot be used"):
+        check_weights(str(model))
+
+
+def test_a_model_tells_the_words_that_it_knows(model: Path) -> None:
+    loaded = load_model(str(model))
+    asked = ["zzz qqq", "what is qqq?", "WHAT!", "???", "", "\ud800"]
+    assert loaded.knows(asked) == [False, True, True, False, False, False]
+    assert loaded.knows([]) == []
+    assert loaded.unknown_words("what is the qqq, Zzz (colour)?") == ["qqq", "Zzz"]
 
 
 def test_half_a_model_and_a_vocabulary_of_another_are_told(model: Path) -> None:

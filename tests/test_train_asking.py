@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.cache import Cache, open_cache
+from features.cache import Cache, check_finite, open_cache
+from features.errors import CacheError
 from features.questions import Question
-from features.trained_model import TrainedModel
+from features.trained_model import NotFiniteError, TrainedModel
 from tests.made_cache import make_cache, make_extracted
 from train.asking import question_batches
 from train.evaluation_answers import NO_RANK, ask_all
@@ -66,6 +68,34 @@ def test_ranks_and_right_answers(cache: Cache) -> None:
     assert answers.chosen() == ["red", "blue", "cat", "cat", "cat", "cat"]
     assert answers.texts(0)[0] == ("red", pytest.approx(0.9))
     assert ask_all(_model(), cache, []).right.tolist() == []
+
+
+@pytest.mark.parametrize("head", ["open", "choice", "count"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_answers_that_are_not_finite_are_never_judged(
+    cache: Cache, head: str, value: float
+) -> None:
+    """Nothing is likelier than NaN: a model of NaN would have every answer right."""
+    width = {"open": 3}.get(head, 1)
+
+    def predict(features: NDArray[np.float32], *asked: list[bytes]) -> NDArray[np.float32]:
+        said = np.full((len(features), width), 0.1, np.float32)
+        said[-1, -1] = value
+        return said
+
+    about = {"choice": {"choices": ("x", "red"), "right": 1}, "count": {"answer": "2"}}
+    questions = [
+        dataclasses.replace(question, head=head, **about.get(head, {})) for question in _questions()
+    ]
+    model = TrainedModel(predict, ("blue", "red", "cat"), head, (0, 9))
+    with pytest.raises(NotFiniteError, match=r"not finite[\s\S]*1 of \d+ questions"):
+        ask_all(model, cache, questions)
+
+
+def test_features_that_are_not_finite_are_named(cache: Cache) -> None:
+    with pytest.raises(CacheError, match=r"'a\.mp4' are not finite\n  got:      1 of 2 rows"):
+        check_finite("a.mp4", np.array([[1, 2], [3, np.nan]], np.float16))
+    check_finite("a.mp4", cache["a.mp4"].features)
 
 
 def test_a_stop_is_heard_between_batches(cache: Cache) -> None:

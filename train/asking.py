@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.cache import check_finite
 from features.catalog import catalog_text
 from features.questions import Question
 from features.trained_model import pad_clips
@@ -44,6 +45,7 @@ def question_batches(
     longest = 0
     for record in cache.read(by_video):
         clip = record.features
+        check_finite(record.video_id, clip)
         for place in by_video[catalog_text(record.video_id)]:
             longer = max(longest, len(clip))
             size_bytes = (len(clips) + 1) * longer * clip.shape[1] * 4

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import layout, storage
-from features.cache import Place, check_record
+from features.cache import Place, check_finite, check_record
 from features.errors import CacheError, JobError
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class ShardClips:
             frame = file.read(place.length)
         where = f"{layout.check_name(place.shard)}{layout.TFRECORD_SUFFIX}"
         features = check_record(place, frame, where).features
+        check_finite(place.video_id, features)
         if features.nbytes <= self._room:
             self._room -= features.nbytes
             self._kept[number] = features

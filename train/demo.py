@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from features.bounds import MOST_INT, MOST_SEED, check_number
 from features.errors import FramebankError, JobError, UsageError
 from train.demo_folder import BACKBONE, claim_folder, settle_weights
 
@@ -40,19 +41,19 @@ _LABELS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `framebank demo` takes."""
     add = parser.add_argument
-    add("--out", default="framebank-demo", metavar="DIR", help="(default framebank-demo)")
-    add("--clips", type=int, default=200, metavar="N", help="how many clips to make (200)")
-    add("--seed", type=int, default=0, help="of the clips (0)")
+    add("--out", default="framebank-demo", metavar="DIR", help="a folder")
+    add("--clips", type=int, default=200, metavar="N", help="how many clips to make")
+    add("--seed", type=int, default=0, help="of the clips")
     add("--weights", help="imagenet | PATH | random:SEED (default: imagenet if it can be had)")
-    add("--epochs", type=int, default=40, help="the most epochs of training (40)")
+    add("--epochs", type=int, default=40, help="the most epochs of training")
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Run the demo and return the exit status."""
     if beam_args:
         raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank demo --help")
-    if args.seed < 0 or args.epochs < 1:
-        raise UsageError("--seed must not be negative and --epochs must be above 0")
+    check_number("--seed", args.seed, 0, MOST_SEED)
+    check_number("--epochs", args.epochs, 0, MOST_INT, above=True)
     from train.demo_clips import make_clips, plan_clips
 
     started = time.monotonic()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from features import storage
+from features.bounds import MOST_INT, check_number
 from features.errors import JobError, UsageError
 from features.questions_command import add_format_arguments
 from train.report_text import caution, many, square_error
@@ -49,10 +50,8 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Evaluate; return the exit status (130 after Ctrl-C). Raises FramebankError."""
     if beam_args:
         raise UsageError("unknown option", got=" ".join(beam_args))
-    if args.examples < 0:
-        raise UsageError("--examples is negative", got=args.examples)
-    if not 0 <= args.max_unmatched_ratio <= 1:
-        raise UsageError("--max-unmatched-ratio must be between 0 and 1")
+    check_number("--examples", args.examples, 0, MOST_INT)
+    check_number("--max-unmatched-ratio", args.max_unmatched_ratio, 0, 1)
     from features.cache import open_cache
     from features.quiet import import_tensorflow
     from features.trained_model import read_lineage

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from features import layout, storage, tf_files
-from features.errors import CacheError, JobError, UsageError
+from features.bounds import MOST_BYTES, check_number
+from features.errors import CacheError, JobError
 from features.sidecar import read_sidecar
 from features.temporary import live_folder, remove_dead
 from train.clips import ShardFiles, ShardsInPlace, open_local
@@ -43,8 +44,7 @@ class Staging:
     parallel: int = 4
 
     def __post_init__(self) -> None:
-        if self.size_bytes <= 0:
-            raise UsageError("--stage-bytes must be above 0", got=self.size_bytes)
+        check_number("--stage-bytes", self.size_bytes, 0, MOST_BYTES, above=True)
 
 
 def shard_files(cache: str, staging: Staging) -> ShardFiles:
