@@ -137,7 +137,7 @@ class TrainedModel:
         if self.number is None or not questions:
             return [True] * len(questions)
         numbers = self.number([text.encode("utf-8", "replace") for text in questions])
-        return [bool(known) for known in (numbers > _PAD_OR_UNKNOWN).any(axis=1)]
+        return [bool(row.any()) for row in numbers > _PAD_OR_UNKNOWN]
 
     def unknown_words(self, question: str) -> list[str]:
         """Return the words of `question`, as spaces part them, of which the model knows nothing."""
@@ -151,11 +151,11 @@ class TrainedModel:
 
 
 def _finite(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    bad = ~np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim)))
-    if bad.any():
+    bad = [not np.isfinite(row).all() for row in outputs]
+    if any(bad):
         raise NotFiniteError(
             "the model gives answers that are not finite",
-            got=f"{int(bad.sum())} of {len(bad)} questions are answered with NaN or infinity",
+            got=f"{sum(bad)} of {len(bad)} questions are answered with NaN or infinity",
             todo="train the model again, with a lower --learning-rate",
         )
     return outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +84,10 @@ def test_answers_that_are_not_finite_are_never_judged(
         said[-1, -1] = value
         return said
 
-    about = {"choice": {"choices": ("x", "red"), "right": 1}, "count": {"answer": "2"}}
+    about: dict[str, Any] = {
+        "choice": {"choices": ("x", "red"), "right": 1},
+        "count": {"answer": "2"},
+    }
     questions = [
         dataclasses.replace(question, head=head, **about.get(head, {})) for question in _questions()
     ]
