@@ -11,7 +11,8 @@
     framebank demo                            all of it, on clips it makes itself
 
 Exit status: 0 when every input is accounted for, 1 when the job failed, 2 for a mistake in the
-command line, 130 when it was stopped.
+command line, 129, 130 or 143 when a signal stopped it, and 141 when the reader of its output left
+(`| head`), as git and the coreutils end.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from features.errors import FramebankError, UsageError
+from features import terminal
+from features.command_line import CommandParser
+from features.errors import FramebankError, JobError, UsageError
 from features.quiet import quiet_google
+
+_READER_LEFT = 141  # 128 + SIGPIPE, which Python ignores
 
 
 class Command(NamedTuple):
@@ -55,6 +60,23 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's) and return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with terminal.guarded():
+        try:
+            try:
+                return _answer(words)
+            finally:
+                terminal.flush()  # or Python finds out while it ends, and has words of its own
+        except OSError as error:
+            left = terminal.reader_left()
+            terminal.drop_output()
+            if left:
+                return _READER_LEFT
+            todo = "give the output another place, then run the same command again"
+            got = error.strerror or error
+            return _failure(JobError("the output cannot be written", got=got, todo=todo))
+
+
+def _answer(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0 if words else 2
@@ -78,12 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("framebank: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output left (`framebank inspect … | head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:  # not of a file of the user's: storage explains those
         from features.storage import storage_error
 
+        if terminal.reader_left():
+            raise
+        terminal.flush()  # raises again where it is the output that cannot be written
         path = error.filename if isinstance(error.filename, str) else "a file"
         return _failure(storage_error(path, error, "use"))
 
@@ -96,7 +118,7 @@ def _failure(error: FramebankError) -> int:
 def _run(name: str, words: list[str]) -> int:
     command = COMMANDS[name]
     module = importlib.import_module(command.module)
-    parser = _Parser(
+    parser = CommandParser(
         prog=f"framebank {name}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -116,13 +138,6 @@ def _run(name: str, words: list[str]) -> int:
         if rest:
             check_beam_options(rest, own=_options(parser))
         return int(module.run(args, rest))
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, with a mistake told in one message and a pointer to --help."""
-
-    def error(self, message: str):  # type: ignore[no-untyped-def]
-        self.exit(2, f"{self.prog}: {message}\n  to do:    see {self.prog} --help\n")
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from features import catalog, layout, storage
 from features.cache import Cache, open_cache
 from features.errors import ERROR_CLASSES, FramebankError, UsageError
+from features.terminal import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,15 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--quarantined", action="store_true", help="list the videos that could not be used, and why"
     )
-    what.add_argument("--video", metavar="ID", help="show one video: its row and its frames")
+    what.add_argument(
+        "--video", dest="video_id", metavar="ID", help="show one video: its row and its frames"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Print what was asked for; returns 0. Raises UsageError, CacheError."""
     cache = open_cache(args.cache)
-    if args.video is not None:
-        _print(video := describe_video(cache, args.video), _video_lines(video), args.json)
+    if args.video_id is not None:
+        _print(video := describe_video(cache, args.video_id), _video_lines(video), args.json)
     elif args.quarantined:
         _print(rows := quarantined_rows(cache), _quarantine_lines(rows), args.json)
     else:
@@ -59,13 +62,6 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
 def _print(found: object, lines: Sequence[str], as_json: bool) -> None:
     print(json.dumps(_finite(found), indent=2) if as_json else "\n".join(lines))
-
-
-def printable(text: object) -> str:
-    """Return `text` fit for a terminal: control characters as escapes."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
-    )
 
 
 def _finite(value: Any) -> Any:

@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from features import layout
+from features import layout, terminal
 from features.errors import FramebankError
 
 _WRITE_EVERY_S = 0.5
@@ -142,7 +142,7 @@ def _draw_bar(source: WorkerCounts | CommittedShards, stop: threading.Event) -> 
         TimeElapsedColumn(),
     )
     start = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(file=terminal.bare(sys.stderr)), transient=True) as bar:
         task = bar.add_task("extract", total=source.total, said="")
         while not stop.wait(_BAR_EVERY_S):
             videos, said = source.look(time.monotonic() - start)

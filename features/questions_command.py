@@ -21,6 +21,7 @@ from typing import Any
 from features.question_sets import FORMATS
 from features.question_sets_reading import read_question_files
 from features.question_sets_report import describe_files
+from features.terminal import printable
 
 _SHOWN = 5
 
@@ -124,11 +125,7 @@ def _odd_lines(found: Mapping[str, Any], shown: int | None) -> Iterator[str]:
     for kind, rows in by_kind.items():
         yield f"  {len(rows):,} × {kind}"
         for row in rows[:shown]:
-            yield f"      {row['file']} {row['where']}: {_printable(row['got'])}"
-            yield f"          expected: {_printable(row['expected'])}"
+            yield f"      {row['file']} {row['where']}: {printable(row['got'])}"
+            yield f"          expected: {printable(row['expected'])}"
         if shown is not None and len(rows) > shown:
             yield f"      … and {len(rows) - shown:,} more (--all or --json lists them)"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

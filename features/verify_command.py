@@ -12,7 +12,7 @@ import json
 import sys
 import time
 
-from features.inspect_command import printable
+from features.terminal import printable
 from features.verify import Report, verify_cache
 
 _PROGRESS_S = 5.0

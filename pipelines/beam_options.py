@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from features import errors
+from features.command_line import take_options_once
 from features.errors import FramebankError, JobError, UsageError
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def _beam_parser(*, takes_flink: bool) -> argparse.ArgumentParser:
         pass
 
     parser = Parser(allow_abbrev=False, add_help=False)
+    take_options_once(parser)
     for options in pipeline_options.PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
     for name in flink.OPTIONS.split() if takes_flink else ():

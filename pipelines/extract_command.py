@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("inputs", nargs="+", metavar="INPUT", help="file, folder, glob, gs:// prefix or manifest")
     add("--cache", required=True, help="folder or gs:// prefix that holds the features")
     add("--sample", default="fps=1", help="fps=R | uniform=N | every=K | all | keyframes")
-    add("--max-frames", type=int, metavar="M", help="at most M rows a video")
+    add("--max-frames", type=int, metavar="M", help="at most M rows a video (default: all)")
     add("--backbone", default="inception_v3", help="see README.md for the table")
     add("--layer", help="any named layer (default: the backbone's own)")
     add("--weights", default="imagenet", help="imagenet | PATH | random:SEED")
@@ -47,16 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resize", default="stretch", choices=RESIZES, help="how frames get the network's size")
     add("--precision", default="float32", choices=PRECISIONS, help="what the network computes in")
     add("--images", action="store_true", help="take still pictures from folders too")
-    add("--videos-per-shard", type=int, default=64, metavar="N")
+    add("--videos-per-shard", type=int, default=64, metavar="N", help="at most")
     add("--allow-partial", action="store_true", help="keep what a damaged clip still gives, marked")
     add("--retry-quarantined", action="store_true", help="try quarantined videos again")
     add("--max-bad-ratio", type=float, default=0.2, help="fail when more than this is quarantined")
-    add("--batch-size", type=int, default=32, help="frames a batch (default 32)")
+    add("--batch-size", type=int, default=32, help="frames a batch")
     add("--decoders", type=int, metavar="N",
         help="decoder processes a slot of a worker (default: as many as it has cores)")  # fmt: skip
     add("--decode-timeout", type=float, default=defaults.timeout_s, metavar="SECONDS",
         help="a decoder silent for that long hangs; the whole clip may take that, and as much"
-             " again for each 10 MiB (default 60)")  # fmt: skip
+             " again for each 10 MiB")  # fmt: skip
     add("--max-pixels", type=int, default=defaults.limits.max_pixels, help="of one frame")
     add("--json", action="store_true", help="print the run's summary as JSON")
     runners.add_engine_arguments(parser)

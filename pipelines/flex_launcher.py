@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from features import terminal
 from features.errors import FramebankError, UsageError
 
 COMMANDS = {"extract": "pipelines.extract_command", "score": "pipelines.score_command"}
@@ -115,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = build_command_line(sys.argv[1:] if argv is None else argv)
     except FramebankError as error:
-        print(f"framebank: {error}", file=sys.stderr)
+        with terminal.guarded():
+            print(f"framebank: {error}", file=sys.stderr)
         return error.exit_status
     return framebank.main(words)
 

@@ -20,12 +20,10 @@ from collections.abc import Iterator, Sequence
 
 from features import layout, storage
 from features.backbones import check_layer
-from features.catalog import catalog_files, catalog_rows, orphan_shards, read_catalog
 from features.cores import usable_cores
 from features.errors import UsageError
 from features.extraction import make_spec
 from features.sampling import parse_rule
-from features.sidecar import CatalogRow, read_sidecar
 from features.spec import FeatureSpec, check_same_spec
 from features.video import VideoRef
 from features.weights import Weights
@@ -57,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action.help = "print the plan as one JSON document"
     add = parser.add_argument
     add("--probes", type=int, default=estimate.MOST_PROBES, metavar="N",
-        help=f"clips to look into, of more a sample (default {estimate.MOST_PROBES})")  # fmt: skip
+        help="clips to look into, of more a sample")  # fmt: skip
     add("--no-measure", action="store_true", help="do not measure this machine: no time, no price")
     add("--prices", default=prices.OWN_TABLE, metavar="FILE", help="a price table of your own")
 
@@ -223,24 +221,16 @@ def _left_to_do(args: argparse.Namespace, refs: Sequence[VideoRef], spec: Featur
     if cached is None:
         cache_access.check_empty(cache)
         return Todo(tuple(refs), 0, 0)
-    rows = _rows(cache)
-    if rows:
+    if cached != spec and cache_access.is_in_use(cache):
         check_same_spec(cached, spec, where=cache)
+    stock = cache_access.take_stock(cache, spec)
     return drop_done(
         refs,
-        rows,
+        stock.rows,
         fingerprint=spec.fingerprint,
         retry_quarantined=args.retry_quarantined,
-        lost=cache_access.lost_videos(cache, rows),
+        lost=stock.lost,
     )
-
-
-def _rows(cache: str) -> dict[str, CatalogRow]:
-    """Return the newest row of each video, those of shards that are in no catalog yet included."""
-    extra = [row for shard in orphan_shards(cache) for row in read_sidecar(cache, shard).rows]
-    if not extra and not catalog_files(cache):
-        return {}
-    return {row.video_id: row for row in catalog_rows(read_catalog(cache, extra=extra))}
 
 
 def _say(text: str) -> None:

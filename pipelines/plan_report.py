@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from features import terminal
 from features.spec import FeatureSpec
 from pipelines import measuring, prices
 from pipelines.estimate import Estimate
@@ -86,12 +87,13 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     lines = list(rows(plan))
     if sys.stdout.isatty():
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
         grid = Table.grid(padding=(0, 2))
         for name, text in lines:
-            grid.add_row(f"[bold]{name}[/bold]", text.replace("[", r"\["))
-        Console().print(grid)
+            grid.add_row(f"[bold]{name}[/bold]", escape(terminal.printable(text)))
+        Console(file=terminal.bare(sys.stdout)).print(grid)
     else:
         for name, text in lines:
             print(f"{name:14}{text}".rstrip())

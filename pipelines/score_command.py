@@ -45,12 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="what `framebank train` wrote")
     add("--cache", required=True, help="features made in the way that the model was trained on")
-    add("--questions", required=True, nargs="+", metavar="FILE", help="files of one set together")
+    add("--questions", required=True, nargs="+", action="extend", metavar="FILE",
+        help="files of one set together")  # fmt: skip
     add_format_arguments(parser)
     add("--out", required=True, metavar="DIR", help="folder or gs:// prefix for the answers")
-    add("--top", type=int, default=5, metavar="K", help="answers kept for each question (5)")
-    add("--questions-per-file", type=int, default=10_000, metavar="N", help="about (10000)")
-    add("--output-format", choices=KINDS, default="jsonl", help="of the answers (jsonl)")
+    add("--top", type=int, default=5, metavar="K", help="answers kept for each question")
+    add("--questions-per-file", type=int, default=10_000, metavar="N", help="about")
+    add("--output-format", choices=KINDS, default="jsonl", help="of the answers")
     add("--overwrite", action="store_true", help="replace other answers that are in --out")
     add("--json", action="store_true", help="print the summary as JSON")
     runners.add_engine_arguments(parser)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from features import storage
+from features import storage, terminal
 from features.decoder_pool import DecoderPolicy
 from features.spec import FeatureSpec
 from features.video import VideoRef
@@ -128,7 +128,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         from rich.console import Console
         from rich.progress import Progress
 
-        with Progress(console=Console(stderr=True), transient=True) as bar:
+        with Progress(console=Console(file=terminal.bare(sys.stderr)), transient=True) as bar:
             task = bar.add_task("looking into clips", total=total)
             yield lambda: bar.advance(task)
         return

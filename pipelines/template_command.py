@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `framebank template` takes."""
     add = parser.add_argument
     add("action", choices=["build"])
-    add("--command", choices=list(COMMANDS), default="extract", help="what its jobs do (extract)")
+    add("--command", choices=list(COMMANDS), default="extract", help="what its jobs do")
     add("--image", required=True, help="the launcher's image, with its tag or digest")
     add("--worker-image", metavar="IMAGE", help="the workers' image unless a job names another")
     add("--out", required=True, metavar="DIR", help="folder or gs:// prefix for the two files")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import keras
 import numpy as np
 
+from features import terminal
 from features.questions import Question
 from train.config import TrainConfig
 
@@ -139,7 +140,7 @@ class ProgressLine(keras.callbacks.Callback):
         super().__init__()
         self._label, self._epochs, self._steps, self._done = label, epochs, steps, done
         self._made, self._epoch = 0, done // max(steps, 1)
-        self._stream = stream or sys.stderr
+        self._stream = stream or terminal.bare(sys.stderr)
         self._bar = self._stream.isatty()
         self._start = self._said = time.monotonic()
         self._validated = self._times = ""

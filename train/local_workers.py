@@ -162,6 +162,7 @@ def _end_with_parent() -> None:
 
 def main() -> int:
     """Be one worker: the options are JSON in the first argument."""
+    from features import terminal
     from features.errors import FramebankError
     from features.quiet import quiet_google
     from train import train_command
@@ -169,11 +170,12 @@ def main() -> int:
     quiet_google()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     args = argparse.Namespace(**json.loads(sys.argv[1]))
-    try:
-        return train_command.run(args, [])
-    except FramebankError as error:
-        print(f"framebank: {error}", file=sys.stderr, flush=True)
-        return error.exit_status
+    with terminal.guarded():
+        try:
+            return train_command.run(args, [])
+        except FramebankError as error:
+            print(f"framebank: {error}", file=sys.stderr, flush=True)
+            return error.exit_status
 
 
 if __name__ == "__main__":

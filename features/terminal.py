@@ -1,0 +1,101 @@
+"""What a command prints, kept from doing anything but being read.
+
+Names of files, tags of clips, rows of question files and answers of servers are written by others,
+and a terminal obeys what some characters say. So the command's standard streams are guarded: what
+is no text goes out as an escape, whatever message it is part of. What draws (a bar) writes to the
+bare stream. Here is also what becomes of output that nobody takes: a reader that left, a full disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO, cast
+
+# Control characters but newline and tab; what reorders a line or breaks it (Unicode TR 36, 3.1);
+# halves of surrogate pairs, which are bytes of a name that is no UTF-8.
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: object) -> str:
+    """Return `text` fit for one line of a terminal: what cannot be seen as escapes."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in str(text))
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
+class _Guarded:
+    """A text stream whose reader obeys nothing of what is written to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.bare = stream
+
+    def write(self, text: str) -> int:
+        self.bare.write(_OBEYED.sub(lambda match: _escaped(match[0]), text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.bare, name)
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """While inside, what is printed holds no control characters but newline and tab."""
+    with contextlib.ExitStack() as stack:
+        for redirect, stream in (
+            (contextlib.redirect_stdout, sys.stdout),
+            (contextlib.redirect_stderr, sys.stderr),
+        ):
+            if stream is not None and not isinstance(stream, _Guarded):  # None: closed by the shell
+                stack.enter_context(redirect(cast(TextIO, _Guarded(stream))))
+        yield
+
+
+def bare(stream: TextIO) -> TextIO:
+    """Return the stream under a guarded one, for what draws on a terminal."""
+    return stream.bare if isinstance(stream, _Guarded) else stream
+
+
+def flush() -> None:
+    """Write out what is still held back; raises OSError where it cannot be."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
+
+
+def reader_left() -> bool:
+    """Return whether standard output or error is a pipe that nobody reads any more."""
+    return any(_is_broken(number) for number in (1, 2))
+
+
+def _is_broken(number: int) -> bool:
+    poll = select.poll()
+    poll.register(number, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def drop_output() -> None:
+    """Let what can be written nowhere go, so that Python does not try again while it ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            if stream is not None:
+                stream.flush()
+            broken = _is_broken(number)
+        except OSError:
+            broken = True
+        if broken:
+            os.dup2(null, number)
+    os.close(null)
