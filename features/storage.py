@@ -372,6 +372,12 @@ def iter_files(folder: str) -> Iterator[StoredFile]:
         raise storage_error(folder, err, "list") from err
 
 
+def iter_objects(prefix: str) -> Iterator[StoredFile]:
+    """Yield all objects of a bucket below `prefix`, however deep, by name."""
+    for row in store_of(prefix).list_objects(prefix.rstrip("/") + "/"):
+        yield StoredFile(*row)
+
+
 def list_files(folder: str) -> list[StoredFile]:
     """Return the files directly in `folder`, by name (`iter_files` streams a large one)."""
     return sorted(iter_files(folder), key=lambda file: file.path)
