@@ -39,6 +39,10 @@ _LATER = frozenset(("fingerprint",))  # columns that catalogs of earlier version
 _ORDER = ("video_id", "run_id", "time")  # what decides which row of a video is the newest
 
 
+class DamagedCatalogError(CacheError):
+    """A catalog that is no catalog any more; what it held lies in the sidecars of its shards."""
+
+
 def catalog_text(text: str) -> str:
     """Return `text` as the catalog stores it: bytes of a file name that are no UTF-8 as \\xNN.
 
@@ -218,10 +222,10 @@ def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
         wanted = None if columns is None else [name for name in columns if name in names]
         return _with_later(file.read(columns=wanted), columns)
     except (pa.ArrowException, OSError) as err:
-        raise CacheError(
+        raise DamagedCatalogError(
             f"the catalog {path} cannot be read",
             got=str(err).splitlines()[0][:300],
-            todo="restore it, or delete it and run extract again: its shards are kept",
+            todo="run extract again: it makes the catalog anew from the shards",
         ) from err
 
 

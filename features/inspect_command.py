@@ -79,12 +79,9 @@ def summarise(cache: Cache) -> dict[str, Any]:
     table = cache.table(columns)
     states = Counter(table.column("state").to_pylist())
     done = _where(table, "state", "done")
-    files = {file.path: file for file in storage.list_files(layout.shards_folder(cache.path))}
-    shards = [
-        files[path]
-        for shard in layout.committed_shards(cache.path)
-        if (path := layout.tfrecord_path(cache.path, shard)) in files
-    ]
+    files = storage.list_files(layout.shards_folder(cache.path))
+    committed = set(layout.committed_shards(cache.path))
+    shards = [file for file in files if layout.shard_of_file(file.path) in committed]
     classes = Counter(_where(table, "state", "quarantined").column("error_class").to_pylist())
     return {
         "videos": {"done": states["done"], "quarantined": states["quarantined"]},

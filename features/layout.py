@@ -1,15 +1,15 @@
 """Where things lie in a cache, and its spec.json.
 
     CACHE/spec.json                   what every feature was made with, and the fingerprint of that
-    CACHE/shards/<shard>-<hash>.tfrecord   one record per video
+    CACHE/shards/<shard>-<hash>.tfrecord    one record per video
     CACHE/shards/<shard>.index.json   sidecar: a row per video; its existence commits the shard
     CACHE/catalog/<run>.parquet       rows of all shards of a run
     CACHE/runs/<run>.json             summary of a run, written last
 
-A file of records has the hash of its bytes in its name, and the sidecar, which is only ever created,
-names it. So two attempts at one shard never write over each other: the first sidecar holds, and
-bytes that differ lie in another file, which nobody reads. `<shard>.part<videos>-<hex>` is a shard
-too: what was finished of <shard> when its worker was stopped, or some seconds ago.
+A file of records has the hash of its bytes in its name, and the sidecar, which is only ever
+created, names it. So two attempts at one shard never write over each other: the first sidecar
+holds, and bytes that differ lie in another file, which nobody reads. `<shard>.part<number>` is a
+shard too: what was finished of <shard> when its worker was stopped, or some seconds ago.
 
 Names come from files that anybody may have changed, so they are checked before they become a path:
 nothing lands, or is read, outside CACHE.
@@ -20,11 +20,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from features import storage
-from features.errors import CacheError, UsageError
+from features import pointer, storage
+from features.errors import CacheError, JobError, UsageError
 from features.spec import FeatureSpec
 
 TFRECORD_SUFFIX = ".tfrecord"
@@ -32,7 +31,7 @@ SIDECAR_SUFFIX = ".index.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _HASH_DIGITS = 12
 _HASH = re.compile(rf"-[0-9a-f]{{{_HASH_DIGITS}}}\Z")
-_PART = re.compile(r"(.+)\.part(\d+)-[0-9a-f]{8}\Z")
+_PART = re.compile(r"(.+)\.part\d+")
 
 
 def check_name(name: object) -> str:
@@ -42,6 +41,14 @@ def check_name(name: object) -> str:
             "not the name of a shard or run", got=repr(name), expected="letters, digits and ._-"
         )
     return name
+
+
+def lease_path(cache: str) -> str:
+    return storage.join(cache, "lease.json")
+
+
+def note_path(cache: str) -> str:
+    return storage.join(cache, "faults.json")
 
 
 def spec_path(cache: str) -> str:
@@ -62,25 +69,23 @@ def shard_of(name: str) -> str:
     return _HASH.sub("", name)
 
 
-def part_name(shard: str, videos: int) -> str:
-    """Return a new name for a part of `shard` that holds `videos` of its videos."""
-    return f"{shard}.part{videos}-{secrets.token_hex(4)}"
+def shard_of_file(path: str) -> str | None:
+    """Return the shard whose records lie in the file at `path`, None where it is no such file."""
+    name = path.rsplit("/", 1)[-1]
+    if not name.endswith(TFRECORD_SUFFIX) or name.startswith("."):
+        return None
+    return shard_of(name.removesuffix(TFRECORD_SUFFIX))
+
+
+def part_name(shard: str, number: int) -> str:
+    """Return the name of the `number`-th part of `shard`, from 0."""
+    return f"{shard}.part{number}"
 
 
 def whole_of(shard: str) -> str | None:
     """Return the shard of which `shard` is a part, None where it is none."""
     match = _PART.fullmatch(shard)
     return match[1] if match else None
-
-
-def count_kept(committed: Iterable[str], videos: Mapping[str, int]) -> int:
-    """Return how many videos of the shards in `videos` (name: count) are committed, with parts."""
-    names = set(committed)
-    kept = sum(videos.get(name, 0) for name in names)
-    for match in filter(None, map(_PART.fullmatch, names)):
-        if match[1] in videos and match[1] not in names:
-            kept += int(match[2])
-    return kept
 
 
 def tfrecord_path(cache: str, name: str) -> str:
@@ -128,19 +133,33 @@ def find_leftovers(cache: str) -> list[str]:
         found += [path for path in files if storage.is_leftover(path)]
     committed = set(_committed(shards))
     for path in shards:
-        name = path.rsplit("/", 1)[-1]
-        if name.endswith(TFRECORD_SUFFIX):
-            shard = shard_of(name.removesuffix(TFRECORD_SUFFIX))
-            if shard not in committed:
-                found.append(path)
+        shard = shard_of_file(path)
+        if shard is not None and shard not in committed:
+            found.append(path)
     return found
 
 
 def write_spec(cache: str, spec: FeatureSpec) -> bool:
     """Write spec.json; returns False, and leaves it alone, when there is one already."""
+    return storage.write_atomic(spec_path(cache), _spec_bytes(spec), create_only=True)
+
+
+def replace_spec(cache: str, spec: FeatureSpec) -> None:
+    """Write another spec over one that nothing was made with; raises JobError if it changes."""
+    before, generation = pointer.read_with_generation(spec_path(cache))
+    if before is None or not pointer.replace_if(
+        spec_path(cache), _spec_bytes(spec), generation=generation
+    ):
+        raise JobError(
+            f"{spec_path(cache)} changed while it was looked at",
+            got="another run, at work in the same place",
+            todo="let one run at a time write to a cache, then run the same command again",
+        )
+
+
+def _spec_bytes(spec: FeatureSpec) -> bytes:
     fields = spec.to_json() | {"fingerprint": spec.fingerprint}
-    data = json.dumps(fields, indent=2).encode() + b"\n"
-    return storage.write_atomic(spec_path(cache), data, create_only=True)
+    return json.dumps(fields, indent=2).encode() + b"\n"
 
 
 def read_spec(cache: str) -> FeatureSpec | None:

@@ -33,9 +33,10 @@ _LISTING_SHARE = 20
 class Counts:
     """What one worker has done so far, or the sum over workers."""
 
-    done: int = 0
-    quarantined: int = 0
+    done: int = 0  # and safe: in a committed shard
+    quarantined: int = 0  # the same
     frames: int = 0
+    unsafe: int = 0  # videos that are through, in a shard that is not committed yet
 
     @property
     def videos(self) -> int:

@@ -10,9 +10,10 @@ rows.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from features import layout, storage
@@ -89,7 +90,8 @@ COLUMN_NAMES = tuple(
 class Sidecar:
     """What commits one shard. `quantisation` is over all features of the shard.
 
-    `file` is what rows call its file of records (`layout.tfrecord_path` has its path). `seconds` is how long the worker `host` took for it; 0 and "" where that was not kept.
+    `file` is what rows call its file of records (`layout.tfrecord_path` has its path).
+    `seconds` is how long the worker `host` took for it; 0 and "" where that was not kept.
     """
 
     shard: str
@@ -102,6 +104,7 @@ class Sidecar:
     seconds: float = 0.0
     host: str = ""
     file: str = ""
+    parts: int = 0  # that were kept of this shard, as far as who committed it knows
 
     def __post_init__(self) -> None:
         if not self.file:  # one file a shard, under the shard's own name
@@ -181,6 +184,39 @@ def write_sidecar(cache: str, sidecar: Sidecar) -> bool:
     return storage.write_atomic(path, data, create_only=True)
 
 
+def remove_shard(cache: str, shard: str) -> None:
+    """Remove a shard that nobody reads any more: its sidecar first, which took it out of sight."""
+    path = layout.sidecar_path(cache, shard)
+    try:
+        file = read_sidecar(cache, shard).file
+    except CacheError:  # gone already, or damaged: then what lies there by its name is found
+        file = None
+    storage.delete(path)
+    if file is not None:
+        storage.delete(layout.tfrecord_path(cache, file))
+
+
+def count_kept(cache: str, committed: Collection[str], videos: Mapping[str, int]) -> int:
+    """Return how many videos of the shards in `videos` (name: count) are safe.
+
+    `committed` are the names of shards that are; a part counts as long as its whole is none.
+    """
+    kept = sum(videos.get(name, 0) for name in committed)
+    for name in committed:
+        whole = layout.whole_of(name)
+        if whole in videos and whole not in committed:
+            kept += _videos_of(cache, name)
+    return kept
+
+
+@functools.lru_cache(maxsize=10_000)
+def _videos_of(cache: str, shard: str) -> int:
+    try:
+        return len(read_sidecar(cache, shard).rows)
+    except CacheError:  # removed meanwhile, or damaged
+        return 0
+
+
 def checksum(fields: Mapping[str, Any]) -> str:
     """Return the SHA-256 of the canonical JSON of a sidecar's fields (without `sha256` itself)."""
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
@@ -209,6 +245,7 @@ def read_sidecar(cache: str, name: str) -> Sidecar:
             seconds=float(fields.get("seconds", 0.0)),
             host=str(fields.get("host", "")),
             file=layout.check_name(fields.get("file", shard)),
+            parts=int(fields.get("parts", 0)),
         )
         if sidecar.shard != shard or layout.shard_of(sidecar.file) != shard:
             raise ValueError(f"it speaks of another shard than {shard}")

@@ -8,10 +8,11 @@ record and the catalog's columns.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -40,9 +41,19 @@ class Report:
     frames: int = 0
     size_bytes: int = 0
     feature_dim: int | None = None
+    damaged_shards: list[str] = dataclasses.field(default_factory=list)
+    damaged_files: list[str] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    @contextlib.contextmanager
+    def about(self, shard: str) -> Iterator[None]:
+        """What is found inside is found in `shard`: where that is a fault, the shard is damaged."""
+        before = len(self.faults)
+        yield
+        if len(self.faults) > before and shard not in self.damaged_shards:
+            self.damaged_shards.append(shard)
 
 
 def verify_cache(path: str, *, progress: Callable[[int, int], None] | None = None) -> Report:
@@ -59,7 +70,8 @@ def verify_cache(path: str, *, progress: Callable[[int, int], None] | None = Non
     rows = _catalog_rows(path, report)
     committed = layout.committed_shards(path)
     for number, shard in enumerate(committed):
-        _check_shard(path, shard, spec, rows.pop(shard), report)
+        with report.about(shard):
+            _check_shard(path, shard, spec, rows, report)
         if progress is not None:
             progress(number + 1, len(committed))
     _check_lost(rows, report)
@@ -79,34 +91,58 @@ def _one_line(err: FramebankError) -> str:
 
 
 class _Rows:
-    """All rows of all catalogs, by shard."""
+    """All rows of all catalogs, by the file of records that they lie in."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table.sort_by("shard")
-        shards = self._table.column("shard").to_pylist()
-        starts = [at for at, shard in enumerate(shards) if at == 0 or shard != shards[at - 1]]
-        ends = [*starts[1:], len(shards)]
-        self.spans = {shards[s]: (s, e) for s, e in zip(starts, ends, strict=False)}
+        files = self._table.column("shard").to_pylist()
+        starts = [at for at, file in enumerate(files) if at == 0 or file != files[at - 1]]
+        ends = [*starts[1:], len(files)]
+        self.spans = {files[s]: (s, e) for s, e in zip(starts, ends, strict=False)}
+        newest = self._table.group_by("video_id").aggregate([("run_id", "max")])
+        columns = (newest.column(name).to_pylist() for name in ("video_id", "run_id_max"))
+        self.newest_runs: dict[str, str] = dict(zip(*columns, strict=True))
 
-    def pop(self, shard: str) -> list[dict[str, Any]] | None:
-        """Return the rows of a shard, once; None where the catalogs have none."""
-        if shard not in self.spans:
+    def pop(self, file: str) -> list[dict[str, Any]] | None:
+        """Return the rows of a file, once; None where the catalogs have none."""
+        if file not in self.spans:
             return None
-        start, end = self.spans.pop(shard)
+        start, end = self.spans.pop(file)
         rows: list[dict[str, Any]] = self._table.slice(start, end - start).to_pylist()
         return rows
 
-    def newest_runs(self) -> dict[str, str]:
-        """Return the run of the newest row of each video."""
-        newest = self._table.group_by("video_id").aggregate([("run_id", "max")])
-        columns = (newest.column(name).to_pylist() for name in ("video_id", "run_id_max"))
-        return dict(zip(*columns, strict=True))
+    def live(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Return the videos of those of `rows` that hold: no later run has another one."""
+        return [
+            row["video_id"] for row in rows if row["run_id"] == self.newest_runs[row["video_id"]]
+        ]
+
+    def twice(self) -> Iterator[tuple[str, str, list[str]]]:
+        """Yield (video, run, shards) where two rows hold: no reader can say which counts.
+
+        Two runs that met at one shard have both its rows, which are the same.
+        """
+        names = ["video_id", "run_id", "shard"]
+        table = self._table.select(names).group_by(names).aggregate([])
+        for row in _repeated(table, ["video_id", "run_id"]):
+            if self.newest_runs[row["video_id"]] == row["run_id"]:
+                yield row["video_id"], row["run_id"], row["shard_list"]
+
+
+def _repeated(table: pa.Table, names: list[str]) -> list[dict[str, Any]]:
+    """Return what stands in several rows of `table` by the columns `names`, with their shards."""
+    import pyarrow.compute as pc
+
+    found = table.group_by(names).aggregate([("shard", "count"), ("shard", "list")])
+    rows: list[dict[str, Any]] = found.filter(
+        pc.greater(found.column("shard_count"), 1)
+    ).to_pylist()
+    return rows
 
 
 def _catalog_rows(path: str, report: Report) -> _Rows:
     """Return all rows of all readable catalogs; unreadable ones are faults."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     columns = ["shard", *_COMPARED]
     tables = [catalog.fixed_schema().empty_table().select(columns)]
@@ -115,54 +151,67 @@ def _catalog_rows(path: str, report: Report) -> _Rows:
         report.remarks.append("there is no catalog yet: run the same extract command again")
     for file in files:
         try:
-            tables.append(catalog.read_file(file, columns))
+            table = catalog.read_file(file, columns)
         except FramebankError as err:
             report.faults.append(_one_line(err))
-    table = pa.concat_tables(tables)
-    counts = table.group_by(["video_id", "run_id"]).aggregate([([], "count_all")])
-    for row in counts.filter(pc.greater(counts.column("count_all"), 1)).to_pylist():
-        report.faults.append(
-            f"video {row['video_id']!r} has {row['count_all']} rows of run {row['run_id']}"
-        )
-    return _Rows(table)
+            report.damaged_files.append(file)
+            continue
+        tables.append(table)
+        for row in _repeated(table, ["video_id", "run_id"]):
+            _say_twice(row["video_id"], row["run_id"], row["shard_list"], report)
+    rows = _Rows(pa.concat_tables(tables))
+    for video_id, run_id, shards in rows.twice():
+        _say_twice(video_id, run_id, shards, report)
+    return rows
+
+
+def _say_twice(video_id: str, run_id: str, files: list[str], report: Report) -> None:
+    for shard in sorted(set(map(layout.shard_of, files))):
+        with report.about(shard):
+            report.faults.append(
+                f"video {video_id!r} has {len(files)} rows of run {run_id}, of them in {shard}"
+            )
 
 
 def _check_lost(rows: _Rows, report: Report) -> None:
-    """Name the shards that are in a catalog and have no sidecar."""
-    newest = rows.newest_runs() if rows.spans else {}
-    for shard in list(rows.spans):
-        lost = rows.pop(shard) or []
-        live = [row["video_id"] for row in lost if row["run_id"] == newest[row["video_id"]]]
+    """Name what is in a catalog and not committed: no sidecar names its file of records."""
+    for file in list(rows.spans):
+        lost = rows.pop(file) or []
+        shard = layout.shard_of(file)
+        live = rows.live(lost)
         if live:
-            report.faults.append(
-                f"shard {shard}: the catalog has {len(live)} videos of it "
-                f"({', '.join(map(repr, live[:3]))}), it has no sidecar"
-            )
+            with report.about(shard):
+                report.faults.append(
+                    f"shard {shard}: the catalog has {len(live)} videos of it "
+                    f"({', '.join(map(repr, live[:3]))}), it has no sidecar that names {file}"
+                )
         else:
             report.remarks.append(f"shard {shard} was lost; its videos were extracted again since")
 
 
-def _check_shard(
-    path: str,
-    shard: str,
-    spec: FeatureSpec,
-    known: list[dict[str, Any]] | None,
-    report: Report,
-) -> None:
+def _check_shard(path: str, shard: str, spec: FeatureSpec, rows: _Rows, report: Report) -> None:
     """Check one committed shard: sidecar, bytes, records, and the catalog's rows of it."""
     report.shards += 1
     try:
         found = sidecar.read_sidecar(path, shard)
     except FramebankError as err:
         report.faults.append(_one_line(err))
+        for file in [file for file in rows.spans if layout.shard_of(file) == shard]:
+            rows.pop(file)  # told already
         return
     if found.fingerprint != spec.fingerprint:
         report.faults.append(
             f"shard {shard}: made with another spec: got fingerprint {found.fingerprint}, "
             f"expected {spec.fingerprint}"
         )
-    _compare_rows(shard, found, known, report)
-    tfrecord = layout.tfrecord_path(path, shard)
+    known = rows.pop(found.file)
+    if known is None:
+        report.remarks.append(
+            f"shard {shard} is committed but in no catalog: the next extract run sees to it"
+        )
+    else:
+        _compare_rows(shard, found, known, rows, report)
+    tfrecord = layout.tfrecord_path(path, found.file)
     try:
         with storage.open_read(tfrecord) as stream:
             _check_bytes(stream, tfrecord, found, spec, report)
@@ -176,14 +225,10 @@ def _check_shard(
 def _compare_rows(
     shard: str,
     found: sidecar.Sidecar,
-    known: list[dict[str, Any]] | None,
+    known: list[dict[str, Any]],
+    rows: _Rows,
     report: Report,
 ) -> None:
-    if known is None:
-        report.remarks.append(
-            f"shard {shard} is committed but in no catalog: the next extract run adds it"
-        )
-        return
     expected = {catalog.catalog_text(row.video_id): row for row in found.rows}
     if len(expected) != len(found.rows):
         report.faults.append(f"shard {shard}: its sidecar has two rows of one video")
@@ -207,7 +252,8 @@ def _compare_rows(
     report.faults += [
         f"shard {shard}: video {video_id!r} is in its sidecar, not in the catalog"
         for video_id in expected
-        if video_id not in seen
+        # A row that no catalog took up, for there was one of another shard already, is no loss.
+        if video_id not in seen and video_id not in rows.newest_runs
     ]
 
 
@@ -309,3 +355,4 @@ def _check_summaries(path: str, report: Report) -> None:
             json.loads(storage.read_bytes(file.path))
         except ValueError as err:
             report.faults.append(f"{file.path} is no JSON: {err}")
+            report.damaged_files.append(file.path)

@@ -2,7 +2,8 @@
 
 Checks checksums, shapes and values of every record, and the catalogs against the shards against
 their sidecars. About as fast as the disk reads. Ends with 0 when the cache is sound, with 1 when
-there is a fault; each fault is one line on stdout. With --json one JSON document on stdout.
+there is a fault; each fault is one line on stdout. What is damaged is noted in the cache, and the
+next `framebank extract` makes it anew. With --json one JSON document on stdout.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import sys
 import time
 
+from features import faults
+from features.errors import FramebankError
 from features.terminal import printable
 from features.verify import Report, verify_cache
 
@@ -34,11 +37,21 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             print(f"framebank: verified {done:,} of {total:,} shards", file=sys.stderr, flush=True)
 
     report = verify_cache(args.cache, progress=progress)
+    _note(args.cache, report)
     if args.json:
         print(json.dumps({"sound": not report.faults} | report.to_json(), indent=2))
     else:
         _print(args.cache, report)
     return 1 if report.faults else 0
+
+
+def _note(cache: str, report: Report) -> None:
+    """Leave word for the next extract of what is damaged, where the cache may be written."""
+    try:
+        faults.write_note(cache, report.damaged_shards)
+    except FramebankError as error:
+        if report.damaged_shards:
+            print(f"framebank: the faults are not noted for extract: {error}", file=sys.stderr)
 
 
 def _print(cache: str, report: Report) -> None:
@@ -53,5 +66,6 @@ def _print(cache: str, report: Report) -> None:
     if report.faults:
         count = len(report.faults)
         print(f"{cache}: {count:,} fault{'s' * (count != 1)} ({checked} read back)")
+        print("the same `framebank extract` command again makes anew what it can")
     else:
         print(f"{cache}: sound ({checked} read back)")

@@ -1,30 +1,36 @@
 """The submitter's hold on a cache: open it for one run, recover what an interrupted run left.
 
 On a file system a lock on the folder keeps two runs apart; the kernel drops it with the process,
-so a killed run blocks nobody.
+so a killed run blocks nobody. In a bucket a lease does (`features/lease.py`), as far as it can.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import fcntl
+import itertools
+import json
 import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
 
-from features import layout, storage
+from features import faults, layout, lease, storage
 from features.catalog import (
+    DamagedCatalogError,
     catalog_files,
     catalog_rows,
+    catalog_text,
     catalogued_shards,
     orphan_shards,
     read_catalog,
+    read_file,
     write_catalog,
 )
 from features.errors import CacheError, UsageError
-from features.sidecar import CatalogRow, read_sidecar
+from features.sidecar import CatalogRow, read_sidecar, remove_shard
 from features.spec import FeatureSpec, check_same_spec
 from pipelines.plan import is_plan
 
@@ -42,15 +48,24 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
         raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
     if layout.read_spec(cache) is None:
         check_empty(cache)
-        layout.write_spec(cache, spec)
-    with _locked(cache) if local else contextlib.nullcontext():
-        cached = layout.read_spec(cache)
-        if cached != spec and not _holds_features(cache):
-            storage.delete(layout.spec_path(cache))  # of a run that ended before its first shard
+        if local:  # which makes the folder, too
             layout.write_spec(cache, spec)
-        elif cached is not None:
-            check_same_spec(cached, spec, where=cache)
+    with _held(cache):
+        if not layout.write_spec(cache, spec):
+            cached = layout.read_spec(cache)
+            if cached != spec and not is_in_use(
+                cache
+            ):  # of a run that ended before its first shard
+                layout.replace_spec(cache, spec)
+            elif cached is not None:
+                check_same_spec(cached, spec, where=cache)
         yield cache
+
+
+def _held(cache: str) -> contextlib.AbstractContextManager[None]:
+    if storage.is_local(cache):
+        return _locked(cache)
+    return lease.held(layout.lease_path(cache), what=f"writing to {cache}")
 
 
 @contextlib.contextmanager
@@ -61,7 +76,7 @@ def open_for_dry_run(path: str, spec: FeatureSpec) -> Iterator[str]:
     cached = layout.read_spec(cache)
     if cached is None:
         check_empty(cache)
-    elif cached != spec and _holds_features(cache):
+    elif cached != spec and is_in_use(cache):
         check_same_spec(cached, spec, where=cache)
     yield cache
 
@@ -85,14 +100,24 @@ def _locked(cache: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _holds_features(cache: str) -> bool:
-    return bool(layout.committed_shards(cache) or catalog_files(cache))
+def is_in_use(cache: str) -> bool:
+    """Tell whether somebody made features by its spec, or may be about to.
+
+    Of a run whose plan lies there nobody knows in a bucket whether it lives. On a disk the lock
+    tells, and Flink itself is asked for jobs that outlived their client.
+    """
+    if layout.committed_shards(cache) or catalog_files(cache):
+        return True
+    runs = storage.list_files(storage.join(cache, "runs"))
+    return not storage.is_local(cache) and any(is_plan(file.path) for file in runs)
 
 
 def check_empty(cache: str) -> None:
     """A new cache begins in an empty place; files of other things are left alone."""
     if not storage.is_local(cache):
-        taken = storage.folder_exists(cache)
+        mine = layout.lease_path(cache)  # of a run that begins at this moment
+        files = itertools.islice(storage.iter_objects(cache), 2)
+        taken = any(file.path != mine for file in files)
     else:
         try:
             names = os.listdir(cache) if os.path.isdir(cache) else []
@@ -114,23 +139,111 @@ def check_empty(cache: str) -> None:
         )
 
 
-def recover_shards(cache: str, spec: FeatureSpec) -> tuple[int, int]:
-    """Put committed shards that are in no catalog into one; return how many videos and shards."""
-    orphans = orphan_shards(cache)
-    rows: list[CatalogRow] = []
-    for name in orphans:
-        sidecar = read_sidecar(cache, name)
-        if sidecar.fingerprint != spec.fingerprint:
-            raise CacheError(
-                f"shard {name} of {cache} was made in another way than the rest",
-                got=f"fingerprint {sidecar.fingerprint}",
-                expected=spec.fingerprint,
-                todo=f"move shards/{name}.* out of the cache",
-            )
-        rows += sidecar.rows
-    if rows:
-        write_catalog(cache, f"{_stamp()}-recovered", rows)
-    return len(rows), len(orphans)
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """What was found of interrupted runs and of damage, and what became of it.
+
+    `shards` committed shards with `videos` videos had no catalog, and have one now; the `removed`
+    can be of no use to anybody. `lost` are the ids of videos whose features cannot be read.
+    """
+
+    videos: int = 0
+    shards: int = 0
+    removed: tuple[str, ...] = ()  # what, and why
+    rows: Mapping[str, CatalogRow] = dataclasses.field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
+
+
+def recover(cache: str, spec: FeatureSpec) -> Recovery:
+    """Take stock of a cache before a run: mend what can be mended from what is there.
+
+    A catalog that cannot be read is removed, and its shards are put into a new one; committed
+    shards that are in no catalog get one, unless other shards have all of their videos. What is
+    removed in a bucket is what nobody can read.
+    """
+    removed = [*_remove_damaged_tables(cache)]
+    rows = rows_by_video(cache)
+    found: list[CatalogRow] = []
+    shards = 0
+    for name, why, some in _orphans(cache, spec, rows):
+        if why:
+            remove_shard(cache, name)
+            removed.append(f"shard {name}: {why}")
+        else:
+            shards += 1
+            found += some
+    if found:
+        write_catalog(cache, f"{_stamp()}-recovered", found)
+        rows = rows_by_video(cache)
+    lost = frozenset(lost_videos(cache, rows, fingerprint=spec.fingerprint))
+    return Recovery(len(found), shards, tuple(removed), rows, lost)
+
+
+def take_stock(cache: str, spec: FeatureSpec) -> Recovery:
+    """Return what `recover` would find, and change nothing."""
+    rows = rows_by_video(cache)
+    videos, shards = 0, 0
+    for _, why, some in _orphans(cache, spec, rows):
+        if not why:
+            rows |= {catalog_text(row.video_id): row for row in some}
+            videos, shards = videos + len(some), shards + 1
+    lost = frozenset(lost_videos(cache, rows, fingerprint=spec.fingerprint))
+    return Recovery(videos, shards, (), rows, lost)
+
+
+def _remove_damaged_tables(cache: str) -> Iterator[str]:
+    for path in catalog_files(cache):
+        try:
+            read_file(path, ["video_id"])
+        except DamagedCatalogError as error:
+            storage.delete(path)
+            yield f"{path}, which cannot be read ({error.got}); its shards are kept"
+    for file in storage.list_files(storage.join(cache, "runs")):
+        if file.path.endswith(".json") and not storage.is_leftover(file.path):
+            try:
+                json.loads(storage.read_bytes(file.path))
+            except (ValueError, RecursionError) as error:
+                storage.delete(file.path)
+                yield f"{file.path}, which is no JSON ({error})"
+
+
+def _orphans(
+    cache: str, spec: FeatureSpec, known: Mapping[str, CatalogRow]
+) -> Iterator[tuple[str, str, list[CatalogRow]]]:
+    """Yield (shard, why it is of no use or "", its rows that count) of shards in no catalog."""
+    names = orphan_shards(cache)
+    if not names:
+        return
+    committed = set(layout.committed_shards(cache))
+    sizes = _file_sizes(cache)
+    noted = faults.read_note(cache).shards
+    names.sort(key=lambda name: layout.whole_of(name) is not None)  # wholes before their parts
+    taken = dict(known)
+    for name in names:
+        if layout.whole_of(name) in committed:
+            yield name, "it is part of one that is whole by now", []
+            continue
+        try:
+            found = read_sidecar(cache, name)
+        except CacheError as error:
+            yield name, f"{error.got}", []
+            continue
+        path = layout.tfrecord_path(cache, found.file)
+        if found.fingerprint != spec.fingerprint:
+            yield name, f"it was made with another spec, {found.fingerprint}", []
+        elif sizes.get(path) != found.tfrecord_bytes or name in noted:
+            yield name, f"{path} is missing or damaged", []
+        else:
+            new = [
+                row for row in found.rows if not _holds(taken.get(catalog_text(row.video_id)), row)
+            ]
+            taken |= {catalog_text(row.video_id): row for row in new}
+            yield name, "" if new else "other shards have its videos", new
+
+
+def _holds(known: CatalogRow | None, row: CatalogRow) -> bool:
+    """Tell whether the catalog's row of a video stays the one that counts beside `row`."""
+    return known is not None and (known.run_id, known.time) >= (row.run_id, row.time)
 
 
 def remove_leftovers(cache: str) -> int:
@@ -183,17 +296,42 @@ def rows_by_video(cache: str) -> dict[str, CatalogRow]:
     return {row.video_id: row for row in catalog_rows(read_catalog(cache))}
 
 
-def lost_videos(cache: str, rows: Mapping[str, CatalogRow]) -> set[str]:
-    """Return the ids of catalog rows whose shard is missing, cut short, or without its sidecar."""
-    files = storage.list_files(layout.shards_folder(cache)) if rows else []
-    sizes = {file.path: file.size_bytes for file in files}
+def lost_videos(cache: str, rows: Mapping[str, CatalogRow], *, fingerprint: str) -> set[str]:
+    """Return the ids of catalog rows whose features cannot be read, or are of another spec.
+
+    Their shard is missing, cut short or without its sidecar, or `framebank verify` has noted it.
+    """
+    sizes = _file_sizes(cache) if rows else {}
+    noted = faults.read_note(cache).shards
 
     def is_whole(row: CatalogRow) -> bool:
         size_bytes = sizes.get(layout.tfrecord_path(cache, row.shard), -1)
         committed = layout.sidecar_path(cache, row.shard) in sizes
-        return committed and size_bytes >= row.offset + row.length
+        return (
+            committed
+            and size_bytes >= row.offset + row.length
+            and row.fingerprint in ("", fingerprint)
+            and layout.shard_of(row.shard) not in noted
+        )
 
     return {video_id for video_id, row in rows.items() if not is_whole(row)}
+
+
+def remove_lost_shards(cache: str, before: Recovery) -> list[str]:
+    """Remove the damaged shards all of whose videos were made anew; return the others."""
+    shards = {layout.shard_of(before.rows[video_id].shard) for video_id in before.lost}
+    if not shards:
+        return []
+    live = {layout.shard_of(row.shard) for row in rows_by_video(cache).values()}
+    for name in sorted(shards - live):
+        remove_shard(cache, name)
+    faults.write_note(cache, shards & live)
+    return sorted(shards & live)
+
+
+def _file_sizes(cache: str) -> dict[str, int]:
+    files = storage.iter_files(layout.shards_folder(cache))
+    return {file.path: file.size_bytes for file in files}
 
 
 def new_run_id(rows: Mapping[str, CatalogRow]) -> str:

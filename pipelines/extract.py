@@ -20,10 +20,10 @@ from typing import Any
 import apache_beam as beam
 
 from features import __version__, layout, storage
-from features.catalog import write_catalog
+from features.catalog import catalogued_shards, write_catalog
 from features.errors import JobError
 from features.record import QuantisationError
-from features.sidecar import CatalogRow
+from features.sidecar import CatalogRow, remove_shard
 from pipelines.plan import ShardPlan, read_plan
 from pipelines.shard import ExtractConfig, ExtractShard, ShardReport
 from pipelines.shard_writer import committing
@@ -128,6 +128,7 @@ class FinishRun(beam.DoFn):  # type: ignore[misc]
         path = layout.run_path(cache, run_id)
         storage.write_atomic(path, json.dumps(summary, indent=2).encode() + b"\n")
         check_quarantined(self._facts, summary, cache=cache)
+        remove_parts(cache, tally)
         for plan_path in self._plan_paths:  # last: before this, a part done again needs them
             storage.delete(plan_path)
         return path
@@ -159,7 +160,7 @@ class Tally:
 
     def _count(self, row: CatalogRow) -> CatalogRow:
         self.states[row.state] += 1
-        self.rows[row.shard] += 1
+        self.rows[layout.shard_of(row.shard)] += 1
         self.frames += row.rows
         self.bytes += row.length
         self.partial += row.partial
@@ -195,6 +196,24 @@ class Tally:
         found = heapq.nlargest(_SLOWEST, timed, key=lambda report: (report.seconds, report.shard))
         names = ("shard", "seconds", "host", "videos", "frames", "video_bytes")
         return [{name: getattr(report, name) for name in names} for report in found]
+
+
+def remove_parts(cache: str, tally: Tally) -> None:
+    """Remove what was kept of shards before they were whole.
+
+    A part that a catalog has is of a run that went on where another one seemed dead: it stays.
+    """
+    kept = [
+        layout.part_name(report.shard, number)
+        for report in tally.reports.values()
+        for number in range(report.parts)
+    ]
+    if not kept:
+        return
+    catalogued = {layout.shard_of(name) for name in catalogued_shards(cache)}
+    for name in kept:
+        if name not in catalogued:
+            remove_shard(cache, name)
 
 
 def check_quarantined(facts: RunFacts, summary: dict[str, Any], *, cache: str) -> None:

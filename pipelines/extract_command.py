@@ -27,6 +27,7 @@ from features.extraction import make_spec
 from features.sampling import parse_rule
 from features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec
 from pipelines import cache_access, places, runners
+from pipelines.cache_access import Recovery
 from pipelines.extract_job import Extraction
 from pipelines.inputs import InputListing, expand_inputs
 from pipelines.plan import ShardPlan, Todo, drop_done, plan_shards
@@ -47,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resize", default="stretch", choices=RESIZES, help="how frames get the network's size")
     add("--precision", default="float32", choices=PRECISIONS, help="what the network computes in")
     add("--images", action="store_true", help="take still pictures from folders too")
-    add("--videos-per-shard", type=int, default=64, metavar="N", help="at most")
+    add("--videos-per-shard", type=int, metavar="N",
+        help="N, whatever they take (default: up to 64, about half a minute of work)")  # fmt: skip
     add("--allow-partial", action="store_true", help="keep what a damaged clip still gives, marked")
     add("--retry-quarantined", action="store_true", help="try quarantined videos again")
     add("--max-bad-ratio", type=float, default=0.2, help="fail when more than this is quarantined")
@@ -94,19 +96,13 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     dry_run = submission.dry_run
     opening = cache_access.open_for_dry_run if dry_run else cache_access.open_for_extraction
     with opening(args.cache, spec) as cache:
-        recovered = 0 if dry_run else _tidy(cache, spec)
-        catalog = cache_access.rows_by_video(cache)
-        if lost := cache_access.lost_videos(cache, catalog):
-            _say(
-                f"the shards of {len(lost)} videos are missing or cut short; those of them that "
-                "are in the input are extracted again (`framebank verify` names the shards)"
-            )
+        before = cache_access.take_stock(cache, spec) if dry_run else _tidy(cache, spec)
         todo = drop_done(
             listing.refs,
-            catalog,
+            before.rows,
             fingerprint=spec.fingerprint,
             retry_quarantined=args.retry_quarantined,
-            lost=lost,
+            lost=before.lost,
         )
         if todo.refs:
             job = Extraction(
@@ -114,25 +110,47 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             )
             summary = job.run(
                 _plan(args, spec, todo),
-                _facts(args, listing, todo, recovered),
-                run_id=cache_access.new_run_id(catalog),
+                _facts(args, listing, todo, before.videos),
+                run_id=cache_access.new_run_id(before.rows),
             )
         else:
             summary = {"done": 0, "quarantined": 0, "inputs": len(listing.refs)}
         if summary is None:  # submitted, and nobody waits
             return 0
+        _say_repaired(cache, before)
         return _report(args, summary, todo)
 
 
-def _tidy(cache: str, spec: FeatureSpec) -> int:
-    """Clear up after an interrupted run; return how many of its videos are kept."""
+def _tidy(cache: str, spec: FeatureSpec) -> Recovery:
+    """Clear up after an interrupted run, mend what can be; return what there is."""
     temporary.remove_dead()  # here too: a run with nothing to do makes no folder of its own
-    recovered, shards = cache_access.recover_shards(cache, spec)
-    if shards:
-        _say(f"kept {recovered} videos in {shards} shards of an interrupted run")
+    found = cache_access.recover(cache, spec)
+    for what in found.removed:
+        _say(f"removed {what}")
+    if found.shards:
+        _say(f"kept {found.videos} videos in {found.shards} shards of an interrupted run")
     if leftovers := cache_access.remove_leftovers(cache):
         _say(f"removed {leftovers} files that an interrupted run left unfinished")
-    return recovered
+    if found.lost:
+        _say(
+            f"the features of {len(found.lost)} videos are missing or damaged; those of them that "
+            "are in the input are extracted again (`framebank verify` names the shards)"
+        )
+    return found
+
+
+def _say_repaired(cache: str, before: Recovery) -> None:
+    """Take damaged shards away whose videos were made anew, and say how far that went."""
+    if not before.lost:
+        return
+    left = cache_access.remove_lost_shards(cache, before)
+    if left:
+        _say(
+            f"{len(left)} damaged shards stay, for some of their videos are not in this input: "
+            f"{', '.join(left[:3])}"
+        )
+    else:
+        _say(f"repaired: the {len(before.lost)} videos were extracted again")
 
 
 def _plan(args: argparse.Namespace, spec: FeatureSpec, todo: Todo) -> list[ShardPlan]:

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from features import layout, storage
+from features import layout, lease, storage
 from features.decoder_pool import DecoderPolicy
+from features.errors import FramebankError
 from features.progress import CommittedShards, WorkerCounts, show_progress
+from features.sidecar import count_kept
 from features.spec import FeatureSpec
 from features.weights import Weights
 from pipelines import cache_access
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from pipelines.running import Job
     from pipelines.shard import ExtractConfig
 
-_COMMIT_S = 5.0  # how long the way out waits for a commit that is under way
+_COMMIT_S = 20.0  # how long the way out waits for a commit that is under way
+_COUNTED_SHARDS = 100_000  # of a run with more, how many are safe is not counted on the way out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Extraction:
 
         hints = self.submission.hints
         with (
-            stopping_well(lambda: self._end(job, config.run_id)),
+            stopping_well(lambda: self._end(job, config.run_id, shards)),
             self._planned(job, config.run_id, shards) as paths,
             self._progress(config, shards),
         ):
@@ -133,25 +136,38 @@ class Extraction:
     ) -> contextlib.AbstractContextManager[None]:
         if not self.submission.waits:
             return contextlib.nullcontext()
-        videos = {shard.shard: len(shard.refs) for shard in shards}
+        videos = _videos(shards)
         if config.progress_folder is not None:
             return show_progress(WorkerCounts(config.progress_folder, total=sum(videos.values())))
         return show_progress(CommittedShards(self.cache, videos=videos))
 
-    def _end(self, job: Job, run_id: str) -> Iterator[str]:
-        """End everything on the way out; yields what to say of it."""
+    def _end(self, job: Job, run_id: str, shards: Sequence[ShardPlan]) -> Iterator[str]:
+        """Keep what is finished and end everything on the way out; yields what to say of it."""
         from pipelines import shard
 
+        shard.stop(wait_s=_COMMIT_S)
         ended, text = job.cancel()
         if text:
             yield text
-        shard.stop(wait_s=_COMMIT_S)
         if ended:
             cache_access.remove_plan(self.cache, run_id)
+        lease.release_all()
         job.close()
-        yield (
-            "stopped; what was committed is kept. Run the same command again to go on from there."
-        )
+        yield f"stopped; {self._kept(shards)}. Run the same command again to go on from there."
+
+    def _kept(self, shards: Sequence[ShardPlan]) -> str:
+        """Return how many videos of the run are safe, in words."""
+        if self.submission.dry_run or len(shards) > _COUNTED_SHARDS:
+            return "what was committed is kept"
+        try:
+            kept = count_kept(self.cache, layout.committed_shards(self.cache), _videos(shards))
+        except FramebankError:  # the store does not answer any more
+            return "what was committed is kept"
+        return f"{kept} of {sum(_videos(shards).values())} videos are done and kept"
+
+
+def _videos(shards: Sequence[ShardPlan]) -> dict[str, int]:
+    return {shard.shard: len(shard.refs) for shard in shards}
 
 
 def _say(text: str) -> None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from features import storage
 from features.catalog import catalog_text
@@ -22,6 +23,13 @@ from features.video import VideoRef
 
 _SHARDS_PER_FILE = 1000
 _SHARD_BYTES = 2**30  # of video: about what one worker gets through in some minutes
+_MOST_VIDEOS = 64
+# What is known of a clip before it is opened is its size. A second of two cores' work for each
+# clip and for each MiB is what ordinary clips take at one frame a second; a GPU is far quicker.
+_WORK_OF_A_CLIP_S = 1.0
+_WORK_OF_A_MIB_S = 1.0
+_SHARD_WORK_S = 30.0  # of a small input; of a large one a share, so that shards stay countable
+_SHARDS_ENOUGH = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Todo:
 
 def drop_done(
     refs: Sequence[VideoRef],
-    catalog: dict[str, CatalogRow],
+    catalog: Mapping[str, CatalogRow],
     *,
     fingerprint: str,
     retry_quarantined: bool,
@@ -96,34 +104,60 @@ def _check_same_origin(ref: VideoRef, row: CatalogRow) -> None:
 
 
 def plan_shards(
-    refs: Sequence[VideoRef], *, fingerprint: str, videos_per_shard: int
+    refs: Sequence[VideoRef], *, fingerprint: str, videos_per_shard: int | None = None
 ) -> list[ShardPlan]:
     """Deal videos into shards in the order of their keys; heaviest shards first.
 
     A shard ends with `videos_per_shard` videos, or before 1 GiB of video (unless one alone has
-    more). Keys are hashes, so a shard is a random sample of the input (long clips spread), and the
-    same input is dealt in the same way everywhere, in whatever order it was listed. Engines that
-    deal shards in turn then give every worker the same bytes but for one shard's, and those that
-    deal when a worker is free end with small ones.
+    more). Without `videos_per_shard` it also ends at about half a minute of work, or a thousandth
+    of all work where that is more, and with 64 videos at most. Keys are hashes, so a shard is a
+    random sample of the input (long clips spread), and the same input is dealt in the same way
+    everywhere, in whatever order it was listed. Engines that deal shards in turn then give every
+    worker the same bytes but for one shard's, and those that deal when a worker is free end with
+    small ones.
     """
     keyed = sorted((ref.key(fingerprint), ref.video_id, ref) for ref in refs)
+    limits = _Limits.of(refs, videos_per_shard)
     shards = [
         ShardPlan(_shard_name(group, fingerprint), group)
-        for group in _groups([ref for _, _, ref in keyed], videos_per_shard)
+        for group in _groups([ref for _, _, ref in keyed], limits)
     ]
     return sorted(shards, key=lambda shard: (-shard.video_bytes, shard.shard))
 
 
-def _groups(refs: Sequence[VideoRef], videos_per_shard: int) -> Iterator[tuple[VideoRef, ...]]:
+class _Limits(NamedTuple):
+    """What one shard may hold."""
+
+    videos: int
+    work_s: float
+
+    @classmethod
+    def of(cls, refs: Sequence[VideoRef], videos_per_shard: int | None) -> _Limits:
+        if videos_per_shard is not None:
+            return cls(videos_per_shard, math.inf)
+        work_s = sum(_work_s(ref) for ref in refs)
+        return cls(_MOST_VIDEOS, max(_SHARD_WORK_S, work_s / _SHARDS_ENOUGH))
+
+
+def _work_s(ref: VideoRef) -> float:
+    return _WORK_OF_A_CLIP_S + _WORK_OF_A_MIB_S * max(0, ref.size_bytes) / 2**20
+
+
+def _groups(refs: Sequence[VideoRef], limits: _Limits) -> Iterator[tuple[VideoRef, ...]]:
     group: list[VideoRef] = []
-    size_bytes = 0
+    size_bytes, work_s = 0, 0.0
     for ref in refs:
-        more = max(0, ref.size_bytes)
-        if group and (len(group) == videos_per_shard or size_bytes + more > _SHARD_BYTES):
+        more, longer_s = max(0, ref.size_bytes), _work_s(ref)
+        if group and (
+            len(group) == limits.videos
+            or size_bytes + more > _SHARD_BYTES
+            or work_s + longer_s > limits.work_s
+        ):
             yield tuple(group)
-            group, size_bytes = [], 0
+            group, size_bytes, work_s = [], 0, 0.0
         group.append(ref)
         size_bytes += more
+        work_s += longer_s
     if group:
         yield tuple(group)
 

@@ -1,13 +1,15 @@
 """ExtractShard: the one ParDo that decodes, infers, writes and commits a shard.
 
 A shard is durable when its sidecar is there: records first, under a temporary name and renamed (in
-a bucket one upload to the final name), the sidecar last. Its name and bytes follow from its videos
-and the spec, so a bundle that an engine runs again finds the sidecar and only passes the rows on,
-and one that was cut off writes the same file again.
+a bucket one upload to the final name), the sidecar last, created and never written over. Its name
+and bytes follow from its videos and the spec, so a bundle that an engine runs again finds the
+sidecar and only passes the rows on. What is finished of a shard is kept in parts while the rest is
+at work, so one that was cut off begins where it was some seconds before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import socket
@@ -30,7 +32,7 @@ from features.sidecar import CatalogRow, Sidecar, read_sidecar
 from features.spec import FeatureSpec
 from features.weights import Weights, localise_weights
 from pipelines.plan import ShardPlan
-from pipelines.shard_writer import ShardWriter, committing
+from pipelines.shard_writer import ShardWriter, committing, keep_finished
 from pipelines.shared_engine import SharedEngine
 from pipelines.worker_faults import check_address_space, told_to_client
 
@@ -68,6 +70,7 @@ class ShardReport:
     seconds: float
     host: str
     quantisation: QuantisationError
+    parts: int = 0
 
     @classmethod
     def of(cls, sidecar: Sidecar) -> ShardReport:
@@ -79,6 +82,7 @@ class ShardReport:
             seconds=sidecar.seconds,
             host=sidecar.host,
             quantisation=sidecar.quantisation,
+            parts=sidecar.parts,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -98,8 +102,12 @@ _log = logging.getLogger(__name__)
 
 
 def stop(*, wait_s: float) -> None:
-    """End the decoders of this process, after a commit that is under way (for the way out)."""
-    committing().acquire(timeout=wait_s)
+    """Keep what is finished and end the decoders of this process (for the way out).
+
+    A commit that is under way is waited for; none begins after it.
+    """
+    if committing().acquire(timeout=wait_s):
+        keep_finished()
     close_all()
 
 
@@ -140,7 +148,7 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
             else:
                 self._extract(plan)
             sidecar = read_sidecar(self._config.cache, plan.shard)
-            _check_rows(plan, sidecar)
+            _check_rows(self._config, plan, sidecar)
             yield ShardReport.of(sidecar)
             yield from sidecar.rows
 
@@ -155,25 +163,42 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
         with (
             _ENGINE.turn(job, self._build_engine) as engine,
             ShardWriter(config.cache, plan.shard, run_id=config.run_id, spec=config.spec) as writer,
+            self._none_unsafe_after(),
         ):
             start = time.monotonic()
-            for result in engine.run(plan.refs, on_frames=self._count_frames):
-                state = writer.add(result)
-                self._videos[state].inc()
-                setattr(self._counts.counts, state, getattr(self._counts.counts, state) + 1)
-                self._counts.write()
-            writer.commit()
-        self._counts.write(now=True)
+            kept = writer.adopt_parts()
+            refs = [ref for ref in plan.refs if ref.video_id not in kept]
+
+            def on_frames(count: int) -> None:
+                self._frames.inc(count)
+                self._counts.counts.frames += count
+                self._count_safe(writer.keep_if_due())
+
+            for result in engine.run(refs, on_frames=on_frames):
+                self._videos[writer.add(result)].inc()
+                self._counts.counts.unsafe += 1
+                self._count_safe(writer.keep_if_due())
+            self._count_safe(writer.commit(), now=True)
         _log.info(
             "shard %s: %d videos, %d frames, %.1f MiB of video in %.1f s",
             *(plan.shard, len(plan.refs), self._counts.counts.frames - frames),
             *(plan.video_bytes / 2**20, time.monotonic() - start),
         )
 
-    def _count_frames(self, count: int) -> None:
-        self._frames.inc(count)
-        self._counts.counts.frames += count
-        self._counts.write()
+    @contextlib.contextmanager
+    def _none_unsafe_after(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._counts.counts.unsafe = 0
+
+    def _count_safe(self, states: list[str], *, now: bool = False) -> None:
+        """Tell the client that videos with these states are safe from now on."""
+        counts = self._counts.counts
+        for state in states:
+            setattr(counts, state, getattr(counts, state) + 1)
+        counts.unsafe -= len(states)
+        self._counts.write(now=now or bool(states))
 
     def _build_engine(self) -> Engine:
         return Engine(shared_network(self._config), self._config.spec, self._config.policy)
@@ -205,10 +230,17 @@ def shared_network(config: ExtractConfig) -> Network:
     return network
 
 
-def _check_rows(plan: ShardPlan, sidecar: Sidecar) -> None:
+def _check_rows(config: ExtractConfig, plan: ShardPlan, sidecar: Sidecar) -> None:
     """Hold what was written against what was asked for: each video once, and no other."""
     written = sorted(row.video_id for row in sidecar.rows)
     asked = sorted(ref.video_id for ref in plan.refs)
+    if sidecar.fingerprint != config.spec.fingerprint:
+        raise JobError(
+            f"shard {plan.shard} was made in another way than this job makes it",
+            got=f"fingerprint {sidecar.fingerprint}",
+            expected=config.spec.fingerprint,
+            todo="run `framebank verify CACHE`, and let one job at a time write to a cache",
+        )
     if written != asked:
         raise JobError(
             f"shard {plan.shard} does not account for its videos",

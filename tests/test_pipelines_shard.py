@@ -32,6 +32,7 @@ SPEC, WEIGHTS = make_spec(backbone="mobilenet_v2", weights="random:0", sample="u
 
 
 def config_of(cache: Path, **changes: Any) -> ExtractConfig:
+    layout.write_spec(str(cache), SPEC)
     policy = DecoderPolicy(decoders=1)
     config = ExtractConfig(str(cache), "20260101T00-ab", SPEC, WEIGHTS, policy, batch_size=4)
     return dataclasses.replace(config, **changes)
@@ -45,6 +46,10 @@ def plan_of(folder: Path, name: str, count: int = 2) -> ShardPlan:
             VideoRef(path.name, str(path), path.stat().st_size, str(path.stat().st_mtime_ns))
         )
     return ShardPlan(name, tuple(refs))
+
+
+def file_of(cache: str, shard: str) -> str:
+    return layout.tfrecord_path(cache, read_sidecar(cache, shard).file)
 
 
 class _Built:
@@ -90,7 +95,7 @@ def test_four_threads_share_one_network(tmp_path: Path, built: _Built) -> None:
     assert built.count == 1
     for plan in plans:  # a later stage of the same job, too
         run_one(alone, plan)
-        files = [Path(layout.tfrecord_path(c.cache, plan.shard)) for c in (alone, together)]
+        files = [Path(file_of(c.cache, plan.shard)) for c in (alone, together)]
         assert files[0].read_bytes() == files[1].read_bytes() != b""
     assert built.count == 1
 

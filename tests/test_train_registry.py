@@ -20,11 +20,12 @@ import pytest
 import framebank
 from features import storage
 from features.errors import CacheError, UsageError
+from features.processes import this_process
 from tests.bucket_servers import environment, serve
 from tests.made_cache import SPEC
 from tests.made_model import make_model
 from tests.made_questions import make_direction_cache, write_jsonl
-from train.publishing import remove_leftovers, this_process
+from train.publishing import remove_leftovers
 from train.registry import Registry, new_version
 
 ROOT = Path(__file__).resolve().parent.parent

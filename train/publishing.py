@@ -10,12 +10,12 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from features import storage
+from features.processes import is_gone, this_process
 from train.registry import VERDICT, Registry, new_version
 
 _MAKER = "maker.json"
@@ -68,10 +68,8 @@ def remove_leftovers(registry: Registry) -> list[str]:
 def _is_abandoned(registry: Registry, version: str, names: Sequence[str]) -> bool:
     if _MAKER not in names:  # killed before its first file was whole
         return _age_s(version) > _FIRST_FILE_S
-    maker = registry.read_json(version, _MAKER)
-    if maker.get("machine") == _machine():
-        return this_process(int(maker["pid"])) != maker
-    return _age_s(version) > _GONE_AFTER_S
+    gone = is_gone(registry.read_json(version, _MAKER))
+    return _age_s(version) > _GONE_AFTER_S if gone is None else gone
 
 
 def _age_s(version: str) -> float:
@@ -90,27 +88,3 @@ def _remove_folder(path: str) -> None:
             os.rmdir(storage.local_path(path))
         except OSError:  # something is in it that is not ours
             return
-
-
-def this_process(pid: int | None = None) -> dict[str, Any]:
-    """Return what tells a process from all others: machine, pid, and when it started."""
-    pid = os.getpid() if pid is None else pid
-    return {"machine": _machine(), "pid": pid, "started": _started(pid)}
-
-
-def _machine() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        boot = ""
-    return f"{platform.node()} {boot}".strip()
-
-
-def _started(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks; "" when there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    fields = stat.rpartition(")")[2].split()  # a name may hold spaces and brackets
-    return "" if fields[0] in "ZX" else fields[19]

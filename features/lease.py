@@ -1,0 +1,148 @@
+"""A lease on a place in a bucket: of two runs at once the second is refused, as by a disk's lock.
+
+The lease is a small object that its holder writes anew every few seconds. Whoever finds one looks
+whether it changes. One that does not for `STALE_S` belongs to a run that is gone, and is taken
+over; so does one whose process is gone from this machine. Clocks of two machines are never held
+against each other. It is advisory: a holder that was cut off for longer goes on and finds that out
+by its next renewal, so what must not be written twice is created, and never written over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from features import pointer, storage
+from features.errors import FramebankError, UsageError
+from features.processes import is_gone, this_process
+
+RENEW_S = 5.0
+STALE_S = 30.0
+_SETTLE_S = 0.3  # after which two who wrote at once see the same one of them
+_POLL_S = 0.5
+
+_HELD: set[_Lease] = set()
+
+
+@contextlib.contextmanager
+def held(path: str, *, what: str) -> Iterator[None]:
+    """Hold the lease at `path` inside the block; `what` is what it keeps others from, in words.
+
+    Raises UsageError where another process holds it.
+    """
+    lease = _Lease(path, what)
+    lease.acquire()
+    _HELD.add(lease)
+    try:
+        yield
+    finally:
+        lease.release()
+        _HELD.discard(lease)
+
+
+def release_all() -> None:
+    """Give up the leases of this process (for the way out)."""
+    for lease in list(_HELD):
+        with contextlib.suppress(FramebankError):
+            lease.release()
+
+
+class _Lease:
+    def __init__(self, path: str, what: str) -> None:
+        self._path, self._what = path, what
+        self._token, self._beat, self._generation = secrets.token_hex(8), 0, pointer.ABSENT
+        self._ended = threading.Event()
+        self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def acquire(self) -> None:
+        """Take the lease; waits to see whether one that is there is renewed."""
+        while True:
+            found, generation = pointer.read_with_generation(self._path)
+            if found is not None and not is_gone(_fields(found)):
+                self._watch(_fields(found), generation)
+            if self._write(generation):
+                time.sleep(_SETTLE_S)
+                found, self._generation = pointer.read_with_generation(self._path)
+                if found is not None and _fields(found).get("token") == self._token:
+                    self._renewing.start()
+                    return
+
+    def release(self) -> None:
+        """Give the lease up, where it is still this one's."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        if self._renewing is not threading.current_thread():
+            self._renewing.join(timeout=2 * RENEW_S)
+        if self._is_ours():
+            storage.delete(self._path)
+
+    def _is_ours(self) -> bool:
+        found, _ = pointer.read_with_generation(self._path)
+        return found is not None and _fields(found).get("token") == self._token
+
+    def _write(self, generation: str) -> bool:
+        self._beat += 1
+        fields = {
+            "token": self._token,
+            "beat": self._beat,
+            "host": socket.gethostname(),
+            **this_process(),
+        }
+        return pointer.replace_if(self._path, json.dumps(fields).encode(), generation=generation)
+
+    def _watch(self, holder: dict[str, Any], generation: str) -> None:
+        """Return when the lease of `holder` is stale or gone; raises UsageError when it lives."""
+        who = f"{holder.get('host')}, process {holder.get('pid')}"
+        alive = False  # a process that is there may be a stopped one
+        _say(f"{self._path} names {who}: waiting up to {STALE_S:.0f} s to see if it lives")
+        until = time.monotonic() + STALE_S
+        while not alive and time.monotonic() < until:
+            time.sleep(_POLL_S)
+            now = storage.find(self._path)
+            if now is None:
+                return
+            alive = now.generation != generation
+        if alive:
+            raise UsageError(
+                f"another run is {self._what}",
+                got=who,
+                todo="wait until it ends, then run the same command again",
+            )
+        _say(f"the run of {who} is gone; taking over")
+
+    def _renew(self) -> None:
+        while not self._ended.wait(RENEW_S):
+            with contextlib.suppress(FramebankError):  # the service's trouble is told by others
+                if self._write(self._generation):
+                    found = storage.find(self._path)
+                    self._generation = pointer.ABSENT if found is None else found.generation
+                elif self._is_ours():
+                    _, self._generation = pointer.read_with_generation(self._path)
+                elif storage.exists(self._path):
+                    _say(
+                        f"another run took over while this one could not be heard: both are "
+                        f"{self._what} now; what the first of them commits holds"
+                    )
+                    return
+                else:
+                    self._generation = pointer.ABSENT
+
+
+def _fields(data: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(data)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _say(text: str) -> None:
+    print(f"framebank: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,47 @@
+"""Which process wrote something, and whether it is gone: as far as this machine can tell."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def this_process(pid: int | None = None) -> dict[str, Any]:
+    """Return what tells a process from all others: machine, pid, and when it started."""
+    pid = os.getpid() if pid is None else pid
+    return {"machine": _machine(), "pid": pid, "started": _started(pid)}
+
+
+def is_gone(process: Mapping[str, Any]) -> bool | None:
+    """Tell whether what `this_process` described has ended; None where it ran elsewhere."""
+    pid = process.get("pid")
+    if process.get("machine") != _machine() or not isinstance(pid, int):
+        return None
+    return this_process(pid) != {name: process.get(name) for name in ("machine", "pid", "started")}
+
+
+def _machine() -> str:
+    """Return what tells this machine since its start, and its process numbers, from others."""
+    parts = [platform.node()]
+    for read in (
+        lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        lambda: os.readlink("/proc/self/ns/pid"),  # containers of one machine count for themselves
+    ):
+        try:
+            parts.append(read())
+        except OSError:
+            continue
+    return " ".join(parts)
+
+
+def _started(pid: int) -> str:
+    """Return when a process started, in the kernel's ticks; "" when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()  # a name may hold spaces and brackets
+    return "" if fields[0] in "ZX" else fields[19]
