@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import string
 import tempfile
 import warnings
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features import storage
+from features import json_text, storage
 from features.errors import JobError, UsageError
 from features.questions import YES_NO
 from features.quiet import import_tensorflow
@@ -312,7 +311,7 @@ def _check_finite(model_dir: str, data: bytes) -> None:
         raise NotFiniteError(
             f"the model {model_dir} has weights that are not finite",
             got=f"NaN or infinity in {len(bad)} of its arrays, such as {bad[0]}",
-            todo="it answers nothing: train it again, with a lower --learning-rate",
+            todo="train it again with --overwrite and a lower --learning-rate",
         )
 
 
@@ -355,7 +354,7 @@ def pad_clips(clips: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
 
 def _read_json(model_dir: str, name: str) -> dict[str, Any]:
     try:
-        fields = json.loads(storage.read_bytes(storage.join(model_dir, name)))
+        fields = json_text.parse(storage.read_bytes(storage.join(model_dir, name)))
     except storage.FileMissingError as err:
         raise _no_model(model_dir, f"no {name} in it") from err
     except ValueError as err:

@@ -43,3 +43,13 @@ def test_damaged_checkpoints_are_left_out(
         assert (network.get_weights()[0] == weight).all()
         said = capsys.readouterr().err
         assert said.count("damaged checkpoint") == len(damaged)
+
+    network, checkpoints = make(1.0)
+    checkpoints.save({"step": 1}, None, number=1)
+    network.set_weights([np.full((3, 2), np.nan, np.float32), np.zeros(2, np.float32)])
+    checkpoints.save({"step": 2}, None, number=2)  # as an older version did
+    network, checkpoints = make(7.0)
+    restored = checkpoints.restore()
+    assert restored is not None and restored[0]["step"] == 1
+    assert (network.get_weights()[0] == 1).all()
+    assert "its numbers are not finite" in capsys.readouterr().err

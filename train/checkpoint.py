@@ -17,12 +17,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from features import json_text
 from features.errors import JobError
 from train.workers import Workers
 
 _KEEP = 2
 # What TensorFlow raises for a bad file; a file cut short is an IndexError.
 _DAMAGED = (tf.errors.OpError, AssertionError, ValueError, LookupError, RuntimeError)
+
+
+def finite(arrays: Iterable[np.ndarray]) -> bool:
+    """Return whether no number of `arrays` is NaN or infinite."""
+    return all(np.isfinite(array).all() for array in arrays)
 
 
 class JsonState(tf.train.experimental.PythonState):
@@ -36,7 +42,7 @@ class JsonState(tf.train.experimental.PythonState):
         return json.dumps(self.fields)
 
     def deserialize(self, string_value: str) -> None:
-        self.fields = json.loads(string_value)
+        self.fields = json_text.parse(string_value)
 
 
 class RunCheckpoints:
@@ -60,14 +66,15 @@ class RunCheckpoints:
             for part, variable in enumerate(layer.variables)
         }
         optimizer_variables = [variable.value for variable in optimizer.variables]
+        self._network, self._sums = network, list(sums)
         self._variables = [
-            *network_variables.values(), *optimizer_variables, *self._best, *sums
+            *network_variables.values(), *optimizer_variables, *self._best, *self._sums
         ]  # fmt: skip
         self._checkpoint = tf.train.Checkpoint(
             network=network_variables,
             optimizer=optimizer_variables,
             best=self._best,
-            sums=list(sums),
+            sums=self._sums,
             state=self._json,
         )
         # Workers other than the chief need not even see the folder.
@@ -112,6 +119,7 @@ class RunCheckpoints:
         for path in reversed(self._manager.checkpoints):
             try:
                 self._checkpoint.restore(path).assert_consumed()
+                self._check_finite()
             except _DAMAGED as err:  # the one before it repeats a few steps more
                 reason = (str(err).splitlines() or [type(err).__name__])[0][:200]
                 text = f"train: NOTE: leaving out the damaged checkpoint {path}: {reason}"
@@ -121,3 +129,10 @@ class RunCheckpoints:
                 continue
             return self._json.fields
         return None
+
+    def _check_finite(self) -> None:
+        """Raise ValueError where what was restored holds NaN: the run would end with it."""
+        best = self._best if self._json.fields.get("has_best") else []
+        numbers = [variable.numpy() for variable in (*best, *self._sums)]
+        if not finite([*self._network.get_weights(), *numbers]):
+            raise ValueError("its numbers are not finite")

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from features.errors import JobError
 from train.callbacks import BestEpoch, HistoryRows, PlateauRate, ProgressLine
-from train.checkpoint import RunCheckpoints
+from train.checkpoint import RunCheckpoints, finite
 from train.config import TrainConfig
 from train.heads import COUNT, OPEN_HEAD, Head
 from train.inputs import Batch, Features, QuestionTable, steps_per_epoch
@@ -130,10 +130,14 @@ class _Run:
         self.plateau.restore(state["plateau"])
 
     def save(self) -> None:
-        """Write a checkpoint; only the chief does, and no other worker is needed for it."""
+        """Write a checkpoint; only the chief does, and no other worker is needed for it.
+
+        Raises JobError instead where the run is not sound: it would go on from there for good.
+        """
         self._saved = time.monotonic()
         if not self.workers.is_chief:
             return
+        self._check_sound()
         state = {
             "epoch": self.epoch,
             "place": self.place,
@@ -231,12 +235,7 @@ class _Run:
 
     def _epoch_logs(self) -> dict[str, float]:
         loss, right, rows = self.sums.numpy().tolist()
-        if not math.isfinite(loss):
-            raise JobError(
-                f"training diverged in epoch {self.epoch + 1}",
-                got=f"loss {loss}",
-                todo=f"a --learning-rate below {self.config.learning_rate}, with --overwrite",
-            )
+        self._check_sound()
         judged = self._judge.predict(self.data.val)
         if self.on_judged is not None and self.workers.is_chief:
             self.on_judged(self.epoch, judged)
@@ -248,6 +247,19 @@ class _Run:
             "val_accuracy": judged.accuracy,
             "learning_rate": float(keras.ops.convert_to_numpy(self.optimizer.learning_rate)),
         }
+
+    def _check_sound(self) -> None:
+        """Raise JobError where the loss or a weight is not finite. Adam never comes back of it."""
+        loss = float(self.sums.numpy()[0])
+        got = "" if math.isfinite(loss) else f"loss {loss}"
+        if not finite(self.network.get_weights()):
+            got = (f"{got} and " if got else "") + "weights that are NaN or infinite"
+        if got:
+            raise JobError(
+                f"training of {self.label} diverged in epoch {self.epoch + 1}",
+                got=got,
+                todo=f"a --learning-rate below {self.config.learning_rate}, with --overwrite",
+            )
 
     def _make_train_step(self) -> Any:
         size, seed, head = self.config.batch_size, self.config.seed, self.data.head

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from features.errors import JobError
 from train.heads import COUNT, OPEN_HEAD, Head
 from train.inputs import Batch, Features, QuestionTable
 from train.prefetch import Prefetched
@@ -54,7 +55,8 @@ class Judge:
     def predict(self, table: QuestionTable) -> Predictions:
         """Return what the network says to every question of `table`, in its order.
 
-        Each worker asks about its own videos; all of them get the whole.
+        Each worker asks about its own videos; all of them get the whole. Raises JobError, in all of
+        them, for answers that are not finite: the first of equals would be taken for chosen.
         """
         said = np.zeros((2, len(table)))  # per question: chosen output, surprise at the truth
         with Prefetched(
@@ -66,6 +68,9 @@ class Judge:
                     continue
                 index = batch["index"].numpy()[real]
                 outputs = self._answer(network_inputs(batch)).numpy()[real]
+                finite = np.isfinite(outputs).all(axis=1)
+                said[1, index[~finite]] = np.nan
+                index, outputs = index[finite], outputs[finite]
                 asked = [table.questions[place] for place in index.tolist()]
                 said[0, index] = self._head.chosen(outputs, asked)
                 if self._head.kind == COUNT:
@@ -74,6 +79,12 @@ class Judge:
                 truth = outputs[np.arange(len(index)), np.maximum(table.answer[index], 0)]
                 said[1, index] = -np.log(np.maximum(truth, _TINY))
         said = self._workers.sum(said)
+        if bad := int(np.isnan(said[1]).sum()):
+            raise JobError(
+                "the network gives answers that are not finite",
+                got=f"NaN or infinity to {bad} of {len(table)} questions",
+                todo="train with a lower --learning-rate, and --overwrite",
+            )
         chosen, known = said[0].astype(np.int64), self._head.knows(table.answer)
         loss = float(said[1][known].mean()) if known.any() else 0.0
         accuracy = float((chosen == table.answer)[known].sum() / max(len(table), 1))

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from features.trained_model import check_weights
 from features.words import cutter_version
 from train import baselines, lineage
 from train.callbacks import AnswerSample
@@ -101,7 +102,10 @@ def train_model(
 
         def claim() -> bool:
             held.enter_context(folder.locked())
-            return folder.claim(making, overwrite=overwrite)
+            finished = folder.claim(making, overwrite=overwrite)
+            if finished:  # by an older version maybe, which saved what had diverged
+                check_weights(str(folder.path))
+            return finished
 
         if workers.do_on_chief(claim):
             say(f"{folder.path} is finished already and made from just this; nothing to do")
