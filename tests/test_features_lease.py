@@ -20,6 +20,7 @@ from tests.bucket_servers import environment, serve
 HOLD = """
 import sys, time
 from features import lease
+lease.RENEW_S = 0.3
 with lease.held(sys.argv[1], what="writing"):
     print("held", flush=True)
     time.sleep(60)
@@ -124,11 +125,13 @@ def test_a_stale_one_is_taken_over_and_its_holder_told(
 def test_a_killed_process_of_this_machine_blocks_nobody(bucket: str) -> None:
     path = f"{bucket}/killed/lease.json"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE)
-    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-    with pytest.raises(UsageError, match="another run"):
-        lease.held(path, what="writing").__enter__()
-    holder.kill()
-    holder.wait()
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match="another run"):
+            lease.held(path, what="writing").__enter__()
+    finally:
+        holder.kill()
+        holder.wait()
     start_s = time.monotonic()
     with lease.held(path, what="writing"):
         assert time.monotonic() - start_s < 2.0
