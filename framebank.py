@@ -100,6 +100,10 @@ def _answer(words: list[str]) -> int:
     except KeyboardInterrupt:
         print("framebank: stopped", file=sys.stderr)
         return 130
+    except MemoryError as error:
+        got = str(error).splitlines()[0] if str(error) else None
+        todo = "give it more (ulimit -v, the container's limit), or ask for less at a time"
+        return _failure(JobError(f"{words[0]} needs more memory than there is", got=got, todo=todo))
     except OSError as error:  # not of a file of the user's: storage explains those
         from features.storage import storage_error
 

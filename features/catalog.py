@@ -221,10 +221,16 @@ def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
             )
         wanted = None if columns is None else [name for name in columns if name in names]
         return _with_later(file.read(columns=wanted), columns)
-    except (pa.ArrowException, OSError) as err:
+    except MemoryError as err:  # of Arrow too: it may be the machine's fault, not the file's
+        raise CacheError(
+            f"the catalog {path} cannot be read",
+            got="more than fits into this machine's memory",
+            todo="see that it is the file that extract wrote; else give more memory",
+        ) from err
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as err:
         raise DamagedCatalogError(
             f"the catalog {path} cannot be read",
-            got=str(err).splitlines()[0][:300],
+            got=(str(err).splitlines() or [type(err).__name__])[0][:300],
             todo="run extract again: it makes the catalog anew from the shards",
         ) from err
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features import storage
+from features import json_text, storage
 from features.container import DecodeLimits
 from features.cores import usable_cores
 from features.decoder_child import HEADER, TOKEN
@@ -241,11 +241,11 @@ class _Slot:
                     frame = _frame(clip.number, payload, self._spec.input_size)
                     queue.put(frame, self._closed)
                 elif kind == b"D":
-                    done = ClipDone(clip.number, clip.ref, json.loads(payload))
+                    done = ClipDone(clip.number, clip.ref, json_text.parse(payload))
                     queue.put(done, self._closed)
                     return None
                 elif kind == b"R":
-                    return VideoRejected(**json.loads(payload))
+                    return VideoRejected(**json_text.parse(payload))
         except _Hang as hang:
             self._end_child()
             return VideoRejected("decode", "hang", str(hang))

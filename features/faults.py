@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Collection
 
-from features import layout, storage
+from features import json_text, layout, storage
 from features.errors import FramebankError
 
 
@@ -24,7 +24,7 @@ class Note:
 def read_note(cache: str) -> Note:
     """Return the note of a cache; an empty one where there is none, or none that can be read."""
     try:
-        shards = json.loads(storage.read_bytes(layout.note_path(cache)))["damaged_shards"]
+        shards = json_text.parse(storage.read_bytes(layout.note_path(cache)))["damaged_shards"]
         return Note(frozenset(map(layout.check_name, shards)))
     except (FramebankError, ValueError, KeyError, TypeError, RecursionError):
         return Note()

@@ -22,7 +22,7 @@ import json
 import re
 from collections.abc import Iterable
 
-from features import pointer, storage
+from features import json_text, pointer, storage
 from features.errors import CacheError, JobError, UsageError
 from features.spec import FeatureSpec
 
@@ -170,7 +170,7 @@ def read_spec(cache: str) -> FeatureSpec | None:
     path = spec_path(cache)
     todo = "restore it, or extract into a new cache"
     try:
-        fields = json.loads(storage.read_bytes(path))
+        fields = json_text.parse(storage.read_bytes(path))
         stated = fields.pop("fingerprint")
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     except storage.FileMissingError:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from features import pointer, storage
+from features import json_text, pointer, storage
 from features.errors import FramebankError, UsageError
 from features.processes import is_gone, this_process
 
@@ -138,7 +138,7 @@ class _Lease:
 
 def _fields(data: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(data)
+        fields = json_text.parse(data)
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}

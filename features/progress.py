@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from features import layout, terminal
+from features import json_text, layout, terminal
 from features.errors import FramebankError
 
 _WRITE_EVERY_S = 0.5
@@ -67,7 +67,7 @@ def read_counts(folder: str) -> Counts:
     total = Counts()
     for path in Path(folder).glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
-            for name, count in json.loads(path.read_text()).items():
+            for name, count in json_text.parse(path.read_text()).items():
                 setattr(total, name, getattr(total, name) + count)
     return total
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
+from features import json_text
 from features.errors import UsageError
 from features.question_files import read_text
 from features.questions import Question, wishes
@@ -97,10 +97,9 @@ def read_pairs(path: str) -> list[Pair]:
 
 def _read_object(path: str, content: str) -> list[Pair]:
     try:
-        named = json.loads(content)
-    except (ValueError, RecursionError) as err:
-        got = str(err) or "nested too deeply"
-        raise UsageError(f"{path} is not valid JSON", got=got, expected=_EXPECTED) from err
+        named = json_text.parse(content)
+    except ValueError as err:
+        raise UsageError(f"{path} is not valid JSON", got=err, expected=_EXPECTED) from err
     pairs = [(f"entry {n}", str(a), str(b)) for n, (a, b) in enumerate(named.items(), start=1)]
     if not pairs or any(isinstance(other, list | dict) for other in named.values()):
         raise UsageError(f"{path} is no mapping of names", expected='{"name": "other name", ...}')

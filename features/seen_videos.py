@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from features import storage
+from features import json_text, storage
 from features.errors import CacheError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def read_seen(model_dir: str) -> Seen:
     """Return what the model in `model_dir` has seen; raises CacheError."""
     path = storage.join(model_dir, SEEN)
     try:
-        fields = json.loads(gzip.decompress(storage.read_bytes(path)))
+        fields = json_text.parse(gzip.decompress(storage.read_bytes(path)))
         return Seen(frozenset(fields["videos"]), frozenset(fields["contents"]))
     except (OSError, EOFError, ValueError, TypeError, KeyError) as err:
         raise CacheError(f"{path} is damaged", got=err, todo="restore it from a copy") from err

@@ -16,7 +16,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from features import layout, storage
+from features import json_text, layout, storage
 from features.errors import CacheError
 from features.record import QuantisationError
 from features.video import Extracted, Rejected, SourceInfo, VideoRef
@@ -231,7 +231,7 @@ def read_sidecar(cache: str, name: str) -> Sidecar:
     path = layout.sidecar_path(cache, name)
     shard = layout.shard_of(name)
     try:
-        fields = json.loads(storage.read_bytes(path))
+        fields = json_text.parse(storage.read_bytes(path))
         if fields.pop("sha256") != checksum(fields):
             raise ValueError("its checksum does not hold")
         sidecar = Sidecar(

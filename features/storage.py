@@ -150,10 +150,14 @@ def _explained(path: str, doing: str) -> Iterator[None]:
 
 def read_bytes(path: str) -> bytes:
     """Return the whole content; raises FileMissingError, JobError, UsageError."""
-    if not is_local(path):
-        return _bucket_read(path, 0, None)
-    with _explained(path, "read"), _open_local(path) as file:
-        return file.read()
+    try:
+        if not is_local(path):
+            return _bucket_read(path, 0, None)
+        with _explained(path, "read"), _open_local(path) as file:
+            return file.read()
+    except MemoryError as err:
+        got = "more than fits into this machine's memory"
+        raise JobError(f"cannot read {path}", got=got) from err
 
 
 def read_range(path: str, start: int, length: int) -> bytes:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from features import cache as reading
+from features import cache as reading, json_text
 from features import catalog, layout, sidecar, storage
 from features.errors import CacheError, FramebankError
 from features.spec import FeatureSpec
@@ -352,7 +351,7 @@ def _check_summaries(path: str, report: Report) -> None:
         if not file.path.endswith(".json") or storage.is_leftover(file.path):
             continue
         try:
-            json.loads(storage.read_bytes(file.path))
+            json_text.parse(storage.read_bytes(file.path))
         except ValueError as err:
             report.faults.append(f"{file.path} is no JSON: {err}")
             report.damaged_files.append(file.path)

@@ -7,11 +7,10 @@ question file may hold, stands the text of its JSON escape.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from features import storage
+from features import json_text, storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +43,7 @@ def _write_jsonl(path: str, lines: Sequence[bytes]) -> None:
 def _read_jsonl(path: str) -> Iterator[dict[str, Any]]:
     with storage.open_read(path) as file:
         for line in file:
-            yield dict(json.loads(line))
+            yield dict(json_text.parse(line))
 
 
 @functools.cache
@@ -68,7 +67,7 @@ def _write_parquet(path: str, lines: Sequence[bytes]) -> None:
         pq.ParquetWriter(file, _schema(), compression="zstd", write_page_checksum=True) as writer,
     ):
         for start in range(0, len(lines), _ROWS):
-            rows = [json.loads(line) for line in lines[start : start + _ROWS]]
+            rows = [json_text.parse(line) for line in lines[start : start + _ROWS]]
             writer.write_table(pa.Table.from_pylist(rows, schema=_schema()))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features import json_text
 from features.catalog import catalog_text
 from features.trained_model import TrainedModel, pad_clips
 
@@ -98,7 +99,7 @@ class AnswerRow:
 
     @property
     def row(self) -> dict[str, Any]:
-        return dict(json.loads(self.line))
+        return dict(json_text.parse(self.line))
 
 
 def _unicode(value: Any) -> Any:

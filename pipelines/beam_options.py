@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from features import errors
+from features import errors, json_text
 from features.command_line import take_options_once
 from features.errors import FramebankError, JobError, UsageError
 
@@ -117,7 +117,7 @@ def find_marked(text: str) -> FramebankError | None:
     match = _MARK.search(text)
     if match is None:
         return None
-    fields: dict[str, Any] = json.loads(base64.b64decode(match.group(1)))
+    fields: dict[str, Any] = json_text.parse(base64.b64decode(match.group(1)))
     kind = getattr(errors, fields.pop("kind"), JobError)
     what = fields.pop("what")
     return (kind if issubclass(kind, FramebankError) else JobError)(what, **fields)

@@ -11,13 +11,12 @@ import dataclasses
 import datetime
 import fcntl
 import itertools
-import json
 import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
 
-from features import faults, layout, lease, storage
+from features import faults, json_text, layout, lease, storage
 from features.catalog import (
     DamagedCatalogError,
     catalog_files,
@@ -201,7 +200,7 @@ def _remove_damaged_tables(cache: str) -> Iterator[str]:
     for file in storage.list_files(storage.join(cache, "runs")):
         if file.path.endswith(".json") and not storage.is_leftover(file.path):
             try:
-                json.loads(storage.read_bytes(file.path))
+                json_text.parse(storage.read_bytes(file.path))
             except (ValueError, RecursionError) as error:
                 storage.delete(file.path)
                 yield f"{file.path}, which is no JSON ({error})"

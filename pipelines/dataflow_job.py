@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from features import json_text
 from features.errors import JobError
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def describe_job(job: Any) -> dict[str, Any]:
         proto_pipeline_staged_url=job.google_cloud_options.staging_location + "/pipeline.pb",
         proto_pipeline=job.proto_pipeline,
     ).proto
-    sent = json.loads(json_format.MessageToJson(environment._pb))
-    head = json.loads(json_format.MessageToJson(job.proto._pb))
+    sent = json_text.parse(json_format.MessageToJson(environment._pb))
+    head = json_text.parse(json_format.MessageToJson(job.proto._pb))
     pool = sent["workerPools"][0]
     return {
         "job": head["name"],

@@ -7,12 +7,12 @@ name, and where its network may be built, depends on it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import socket
 from typing import TYPE_CHECKING
 
+from features import json_text
 from features.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _pool_address(options: PipelineOptions) -> str:
 
 def _json_field(config: str, name: str) -> str:
     try:
-        value = json.loads(config).get(name)
+        value = json_text.parse(config).get(name)
     except (ValueError, AttributeError):
         value = None
     if not isinstance(value, str):

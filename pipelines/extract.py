@@ -19,7 +19,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from features import __version__, layout, storage
+from features import __version__, json_text, layout, storage
 from features.catalog import catalogued_shards, write_catalog
 from features.errors import JobError
 from features.record import QuantisationError
@@ -150,7 +150,7 @@ class Tally:
     def take(self, lines: Iterable[str]) -> Iterator[CatalogRow]:
         """Count what there is, and yield the rows."""
         for line in lines:
-            kind, fields = json.loads(line)
+            kind, fields = json_text.parse(line)
             if kind == "shard":
                 report = ShardReport.from_json(fields)
                 self.repeated += report.shard in self.reports

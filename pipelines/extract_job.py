@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from features import layout, lease, storage
+from features import json_text, layout, lease, storage
 from features.decoder_pool import DecoderPolicy
 from features.errors import FramebankError
 from features.progress import CommittedShards, WorkerCounts, show_progress
@@ -60,7 +59,7 @@ class Extraction:
                 return None
             if again := job.counters().get("shards_already_committed"):
                 _say(f"parts of the job ran again; {again} of their shards were committed already")
-        return dict(json.loads(storage.read_bytes(layout.run_path(self.cache, run_id))))
+        return json_text.read_object(layout.run_path(self.cache, run_id))
 
     def _config(self, run_id: str, progress_folder: str | None) -> ExtractConfig:
         from pipelines.shard import ExtractConfig

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
-import json
 import re
 import time
 import urllib.error
@@ -15,6 +14,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
+from features import json_text
 from features.errors import UsageError
 from pipelines.environments import is_here
 
@@ -108,7 +108,7 @@ def _call(url: str, path: str, *, method: str = "GET", timeout_s: float = _ASK_S
     request = urllib.request.Request(url + path, method=method)
     with opener.open(request, timeout=timeout_s) as answer:
         text = answer.read()
-    return json.loads(text) if text.strip() else None
+    return json_text.parse(text) if text.strip() else None
 
 
 def check_nobody_writes(url: str, tag: str, *, place: str) -> None:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from features import storage
+from features import json_text, storage
 from features.catalog import catalog_text
 from features.errors import UsageError
 from features.sidecar import COLUMN_NAMES
@@ -138,8 +138,8 @@ def _read_jsonl(path: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         place = f"line {number}"
         try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError) as err:
+            fields = json_text.parse(line)
+        except ValueError as err:
             raise _fault(path, place, err, "one JSON object per line") from err
         if not isinstance(fields, dict):
             raise _fault(path, place, line[:60], "one JSON object per line")

@@ -15,9 +15,9 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from features import storage
+from features import json_text, storage
 from features.catalog import catalog_text
-from features.errors import UsageError
+from features.errors import CacheError, UsageError
 from features.sidecar import CatalogRow
 from features.video import VideoRef
 
@@ -186,8 +186,12 @@ def plan_paths(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str
 
 def read_plan(path: str) -> Iterator[ShardPlan]:
     """Yield the shards of one plan file."""
-    for line in storage.read_bytes(path).splitlines():
-        yield ShardPlan.from_json(json.loads(line))
+    for number, line in enumerate(storage.read_bytes(path).splitlines(), start=1):
+        try:
+            shard = ShardPlan.from_json(json_text.parse(line))
+        except (ValueError, KeyError, TypeError) as err:
+            raise CacheError(f"line {number} of the plan {path} is damaged", got=err) from err
+        yield shard
 
 
 def is_plan(name: str) -> bool:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import difflib
-import json
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from features import storage
+from features import json_text, storage
 from features.errors import UsageError
 from pipelines.estimate import Estimate
 
@@ -81,10 +80,10 @@ class Quote:
 def read_prices(path: str = OWN_TABLE) -> PriceTable:
     """Read a price table; raises UsageError that names the file, the field and what is right."""
     try:
-        fields = json.loads(storage.read_bytes(path))
+        fields = json_text.parse(storage.read_bytes(path))
     except storage.FileMissingError as err:
         raise _fault(path, "no such file", "a JSON file") from err
-    except (ValueError, RecursionError) as err:
+    except ValueError as err:
         raise _fault(path, f"no JSON: {err}", "a JSON object") from err
     if not isinstance(fields, dict):
         raise _fault(path, type(fields).__name__, "a JSON object")

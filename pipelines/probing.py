@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from features import storage
+from features import json_text, storage
 from features.errors import JobError
 from features.temporary import live_folder
 from features.video import VideoRef
@@ -121,7 +121,7 @@ class _Child:
         except (EOFError, OSError):
             self.end()
             return Probe(error_class="crash")
-        fields = json.loads(line)
+        fields = json_text.parse(line)
         if "fault" in fields:
             raise JobError(**fields["fault"])
         return Probe(**fields)

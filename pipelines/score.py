@@ -27,7 +27,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.ml.inference.base import RunInference
 
-from features import storage
+from features import json_text, storage
 from pipelines.answer_files import answers_path, write_answers
 from pipelines.answer_handler import AnswerFile, AnswerModelHandler, FilePlan
 from pipelines.answering import AnswerRow
@@ -94,7 +94,7 @@ class ReadPlan(beam.DoFn):  # type: ignore[misc]
 
     def process(self, output: int) -> Iterator[FilePlan]:
         with told_to_client():
-            fields = json.loads(storage.read_bytes(plan_path(self._config.out, output)))
+            fields = json_text.read_object(plan_path(self._config.out, output))
         settled = [AnswerRow.of(output, number, row) for number, row in fields["settled"]]
         shards: dict[str, list[RecordPlan]] = {}
         for record in map(RecordPlan.from_json, fields["records"]):
@@ -200,7 +200,7 @@ class WriteAnswers(beam.DoFn):  # type: ignore[misc]
         path = answers_path(config.out, file.output, config.outputs, kind=config.kind)
         with told_to_client():
             write_answers(path, file.lines, kind=config.kind)
-        yield Tally.of(map(json.loads, file.lines))
+        yield Tally.of(map(json_text.parse, file.lines))
 
 
 class SumTallies(beam.CombineFn):  # type: ignore[misc]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from features import storage
+from features import json_text, storage
 from features.catalog import catalog_text
 from features.errors import JobError, UsageError
 from pipelines.answer_files import answers_path, read_answers
@@ -59,7 +59,7 @@ def prepare_out(
 
 def _read_run_key(out: str) -> str | None:
     try:
-        return str(json.loads(storage.read_bytes(storage.join(out, "_run.json")))["key"])
+        return str(json_text.parse(storage.read_bytes(storage.join(out, "_run.json")))["key"])
     except (storage.FileMissingError, ValueError, KeyError, TypeError):
         return None
 
@@ -104,7 +104,7 @@ def find_kept(out: str, plan: ScorePlan, *, kind: str) -> tuple[dict[int, Tally]
 def read_summary(out: str) -> dict[str, Any]:
     """Return OUT/_summary.json; raises JobError where there is none."""
     try:
-        return dict(json.loads(storage.read_bytes(storage.join(out, "_summary.json"))))
+        return dict(json_text.parse(storage.read_bytes(storage.join(out, "_summary.json"))))
     except storage.FileMissingError as err:
         raise JobError(
             "the job ended without a summary", got=f"no _summary.json in {out}", todo="run it again"

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from features import layout, storage
+from features import json_text, layout, storage
 from features.errors import FramebankError, JobError, SpecMismatchError, UsageError, VideoRejected
 from features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, check_same_spec
 from features.trained_model import Lineage, load_model, read_head, read_lineage
@@ -166,7 +166,7 @@ def _recorded_paths(lineage: Lineage) -> Iterator[str]:
     for run_id in sorted(lineage.runs, reverse=True):
         try:
             path = layout.run_path(lineage.cache, run_id)
-            recorded = json.loads(storage.read_bytes(path)).get("weights_path")
+            recorded = json_text.parse(storage.read_bytes(path)).get("weights_path")
         except (FramebankError, ValueError, AttributeError):
             continue  # the cache has moved or is gone; the error below says what to do
         if recorded:

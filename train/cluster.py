@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from features import json_text
 from features.errors import UsageError
 
 _TRAINING = ("chief", "worker")
@@ -63,7 +64,7 @@ def local_cluster(ports: list[int], index: int) -> Cluster:
 
 def _of_tf_config(text: str) -> Cluster:
     try:
-        fields = json.loads(text)
+        fields = json_text.parse(text)
         cluster, task = fields["cluster"], fields["task"]
         jobs = {_OLD_NAMES.get(job, job): list(hosts) for job, hosts in cluster.items()}
         job, index = str(task["type"]), int(task["index"])

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import shlex
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from features import json_text
 from features.bounds import MOST_INT, MOST_SEED, check_number
 from features.errors import FramebankError, JobError, UsageError
 from train.demo_folder import BACKBONE, claim_folder, settle_weights
@@ -144,7 +144,7 @@ class Steps:
         if process.returncode != 0:
             raise StepFailedError(name, typed, process.returncode)
         try:
-            return dict(json.loads(printed))
+            return dict(json_text.parse(printed))
         except ValueError as err:
             raise JobError(f"`{typed}` printed no JSON", got=printed[:300]) from err
 

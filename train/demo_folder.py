@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from features import json_text
 from features.errors import UsageError
 
 _MARK = "demo.json"
@@ -64,7 +65,7 @@ def claim_folder(out: Path, wanted: Mapping[str, Any], *, weights: str | None) -
 
 def _read_mark(out: Path) -> dict[str, Any]:
     try:
-        found = json.loads((out / _MARK).read_text("utf-8"))["framebank demo"]
+        found = json_text.parse((out / _MARK).read_text("utf-8"))["framebank demo"]
         return dict(found)
     except (ValueError, KeyError, TypeError) as err:
         raise UsageError(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from features import json_text
 from features.errors import FramebankError
 from train.ask_command import answer_lines
 from train.demo_figures import Curve, frame_strip, line_chart
@@ -69,7 +69,8 @@ def _held_out_rows(out: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _read_lines(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    return [json.loads(line) for path in paths for line in path.read_text("utf-8").splitlines()]
+    lines = (line for path in paths for line in path.read_text("utf-8").splitlines())
+    return [json_text.parse(line) for line in lines]
 
 
 def _page(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features import storage
+from features import json_text, storage
 from features.errors import UsageError
 from features.questions import Question
 from features.trained_model import load_model, read_lineage
@@ -135,7 +134,7 @@ class _Making:
 
     @classmethod
     def read(cls, model_dir: str) -> _Making:
-        lineage = json.loads(storage.read_bytes(storage.join(model_dir, "lineage.json")))
+        lineage = json_text.read_object(storage.join(model_dir, "lineage.json"))
         fields = lineage.get("making") or {}
         config = fields.get("config") or {}
         return cls(

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features import storage
+from features import json_text, storage
 from features.questions import Question
 
 JUDGED_FILE = "judged.jsonl"
@@ -40,7 +40,7 @@ def read_judged(model_dir: str, asked: Sequence[Question]) -> dict[str, Said]:
     """Return what was answered to `asked`; nothing where other questions, or none, were judged."""
     try:
         text = storage.read_bytes(storage.join(model_dir, JUDGED_FILE)).decode()
-        rows: list[dict[str, Any]] = [json.loads(line) for line in text.split("\n") if line]
+        rows: list[dict[str, Any]] = [json_text.parse(line) for line in text.split("\n") if line]
         # Not splitlines(): that also cuts at characters that are legal inside a JSON string.
         said = [dict(row["answers"]) for row in rows]
     except (storage.FileMissingError, ValueError, KeyError, TypeError):

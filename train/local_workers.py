@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import IO
 
+from features import json_text
 from features.errors import JobError, UsageError
 from train.cluster import local_cluster
 from train.stopping import signals_held
@@ -169,7 +170,7 @@ def main() -> int:
 
     quiet_google()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    args = argparse.Namespace(**json.loads(sys.argv[1]))
+    args = argparse.Namespace(**json_text.parse(sys.argv[1]))
     with terminal.guarded():
         try:
             return train_command.run(args, [])

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features import storage
+from features import json_text, storage
 from features.errors import JobError, UsageError
 from train.judged_answers import JUDGED_FILE
 
@@ -89,7 +89,7 @@ class ModelFolder:
         found = self._making()
         if not self.finished and not any(self.checkpoints.glob("*/*")):
             found = None
-        if found is not None and found != json.loads(json.dumps(making)):
+        if found is not None and found != json_text.parse(json.dumps(making)):
             state = "a finished model" if self.finished else "an unfinished run"
             raise UsageError(
                 f"{self.path} holds {state} that was made from something else\n"
@@ -103,7 +103,7 @@ class ModelFolder:
     def _making(self) -> dict[str, Any] | None:
         for name, part in ((MARK, "making"), (_RUN, None)):
             try:
-                fields = json.loads((self.path / name).read_text("utf-8"))
+                fields = json_text.parse((self.path / name).read_text("utf-8"))
                 return fields[part] if part else fields
             except FileNotFoundError:
                 continue
@@ -130,7 +130,7 @@ class ModelFolder:
     def read_json(self, name: str) -> dict[str, Any]:
         """Return a JSON file of the folder; raises UsageError when it is missing or damaged."""
         try:
-            return dict(json.loads((self.path / name).read_text("utf-8")))
+            return dict(json_text.parse((self.path / name).read_text("utf-8")))
         except (OSError, ValueError) as err:
             raise UsageError(
                 f"{self.path / name} cannot be read", got=err, todo="train again with --overwrite"
@@ -169,7 +169,7 @@ def _explained(path: Path) -> Iterator[None]:
 def _differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     lines = []
     for name in dict.fromkeys([*found, *asked]):
-        old, new = found.get(name), json.loads(json.dumps(asked.get(name)))
+        old, new = found.get(name), json_text.parse(json.dumps(asked.get(name)))
         if isinstance(old, dict) and isinstance(new, dict):
             lines += _differences(old, new)
         elif old != new:

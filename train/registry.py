@@ -20,7 +20,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from features import pointer, storage
+from features import json_text, pointer, storage
 from features.errors import CacheError, UsageError
 
 VERDICT = "verdict.json"
@@ -92,7 +92,7 @@ class Registry:
             moves = [_MOVE.fullmatch(str(row.get("id"))) for row in self.history()]
             return Current(number=max((int(one[1]) for one in moves if one), default=0))
         try:
-            found = Current(**json.loads(data), generation=generation)
+            found = Current(**json_text.parse(data), generation=generation)
             found = dataclasses.replace(found, before=tuple(found.before), number=int(found.number))
             for version in (found.version, *found.before):
                 if not _VERSION.fullmatch(version or "x"):
@@ -143,7 +143,7 @@ class Registry:
         """Return a JSON file of a version; raises UsageError where there is none, CacheError."""
         path = storage.join(self.folder(version), name)
         try:
-            return dict(json.loads(storage.read_bytes(path)))
+            return dict(json_text.parse(storage.read_bytes(path)))
         except storage.FileMissingError as err:
             raise UsageError(
                 f"there is no version {version} in {self.path}",
@@ -175,7 +175,7 @@ class Registry:
         rows = []
         for number, line in enumerate((data or b"").splitlines(), start=1):
             try:
-                rows.append(dict(json.loads(line)))
+                rows.append(dict(json_text.parse(line)))
             except (ValueError, TypeError) as err:
                 todo = "take that line out, or restore the file: it only tells what happened"
                 raise CacheError(f"line {number} of {path} is damaged", got=err, todo=todo) from err

@@ -6,12 +6,11 @@ anything else, and it runs no script.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features import storage
+from features import json_text, storage
 from train.evaluating import Judged
 from train.report_cases import cases, choose_cases
 from train.report_frames import make_thumbnails
@@ -67,7 +66,7 @@ def read_history(model_dir: str) -> list[dict[str, Any]]:
     """Return the epochs of the model's training; none where the folder holds no history."""
     try:
         text = storage.read_bytes(storage.join(model_dir, "history.jsonl")).decode()
-        return [dict(json.loads(line)) for line in text.splitlines()]
+        return [dict(json_text.parse(line)) for line in text.splitlines()]
     except (storage.FileMissingError, ValueError, TypeError):
         return []  # the figures stand without it
 

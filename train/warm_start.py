@@ -7,14 +7,13 @@ scale of the features stays the new one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features import storage
+from features import json_text, storage
 from features.errors import CacheError
 from features.trained_model import load_network
 
@@ -91,7 +90,7 @@ def _by_name(
 def _vocabulary(model_dir: str) -> dict[str, list[str]]:
     path = storage.join(model_dir, "vocabulary.json")
     try:
-        fields = json.loads(storage.read_bytes(path))
+        fields = json_text.parse(storage.read_bytes(path))
         return {name: [str(text) for text in fields[name]] for name in ("words", "answers")}
     except (ValueError, KeyError, TypeError) as err:
         raise CacheError(f"{path} is damaged", got=err, todo='set start = "fresh"') from err

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from features import json_text
 from features.errors import FramebankError, JobError, UsageError
 from train.cluster import read_cluster
 from train.inputs import Share
@@ -90,7 +91,7 @@ class Workers:
         data = np.zeros(length)
         if self.is_chief:
             data[:] = np.frombuffer(text, np.uint8)
-        return json.loads(self.from_chief(data).astype(np.uint8).tobytes())
+        return json_text.parse(self.from_chief(data).astype(np.uint8).tobytes())
 
     def per_replica(self, batches: list[Any]) -> Any:
         """Return what `strategy.run` takes for one batch per local replica."""
