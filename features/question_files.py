@@ -2,22 +2,24 @@
 
 CSV (comma, semicolon or tab, seen from the header), JSON lines, and JSON with a list of objects;
 UTF-8, with or without a byte order mark. The content tells which it is, not the file's name.
-Column names lose their case. A row that alone cannot be read costs no other one; where a file stops
-being one (quotes that do not close, a last line cut short), all of it is refused.
+Column names lose their case, and no two of a row may then be the same. Numbers stay as they are
+written, so that a cell is the same in each format. A row that alone cannot be read costs no other
+one; where a file stops being one (quotes that do not close, a last line cut short), all of it is
+refused.
 """
 
 from __future__ import annotations
 
 import codecs
+import collections
 import csv
 import functools
 import io
 import itertools
-import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from features import json_text, storage
 from features.errors import UsageError
 
 EXPECTED = "columns video_id (or video), question, answer, and optionally split, type, question_id"
@@ -47,8 +49,8 @@ def _is_lines(text: str) -> bool:
 
 def _is_object(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
+        return isinstance(load_json(line), dict)
+    except ValueError:
         return False
 
 
@@ -72,19 +74,10 @@ def _likely_encoding(data: bytes) -> str:
 
 def _read_bytes(path: str, option: str) -> bytes:
     missing = "no such question file" if option == "--questions" else "no such file"
-    if "://" in path:
-        from features import storage
-
-        try:
-            return storage.read_bytes(path)
-        except storage.FileMissingError as err:
-            raise UsageError(missing, got=path, todo=f"check {option}") from err
     try:
-        return Path(path).read_bytes()
-    except FileNotFoundError as err:
+        return storage.read_bytes(path)
+    except storage.FileMissingError as err:
         raise UsageError(missing, got=path, todo=f"check {option}") from err
-    except OSError as err:
-        raise UsageError(f"cannot read {path}", got=err.strerror, todo=f"check {option}") from err
 
 
 def _read_json(path: str, text: str) -> Iterator[Row]:
@@ -125,13 +118,37 @@ def _lines(text: str) -> Iterator[str]:
         start = end
 
 
+class RepeatedNames(dict[str, Any]):
+    """A JSON object that has a name twice; `names` are all of them."""
+
+    names: Sequence[str] = ()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        fields = RepeatedNames(fields)
+        fields.names = [name for name, _ in pairs]
+    return fields
+
+
+def _constant(name: str) -> str | None:
+    return None if name == "NaN" else name  # NaN is how pandas writes an empty cell
+
+
+def load_json(text: str) -> Any:
+    """Return a JSON value; fractions are text, as they are written. Raises ValueError."""
+    return json_text.parse(
+        text, parse_float=str, parse_constant=_constant, object_pairs_hook=_object
+    )
+
+
 def _parse_json(text: str, path: str, *, first_line: int) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as err:  # ValueError: also a number of 5000 digits
+        return load_json(text)
+    except ValueError as err:
         line = first_line + getattr(err, "lineno", 1) - 1
-        deep = isinstance(err, RecursionError)
-        said = "nested too deeply" if deep else getattr(err, "msg", "a number that is too long")
+        said = getattr(err, "msg", str(err))
         got = f"{said} in line {line}, column {getattr(err, 'colno', 1)}"
         raise UsageError(f"{path} is not valid JSON", got=got) from err
 
@@ -140,7 +157,26 @@ def _as_fields(path: str, where: str, fields: Any) -> dict[str, Any] | UsageErro
     if not isinstance(fields, dict):
         got = f"a JSON {type(fields).__name__} in {where}"
         return UsageError(f"{path} holds something that is no question", got=got, expected=EXPECTED)
-    return {_column(name): value for name, value in fields.items()}
+    named = {_column(name): value for name, value in fields.items()}
+    names = fields.names if isinstance(fields, RepeatedNames) else list(fields)
+    if len(named) < len(names) and (twice := _twice(names)):
+        return _twice_error(f"{path} has a row with two values of one name", twice, f" in {where}")
+    return named
+
+
+def _twice_error(what: str, twice: Sequence[str], where: str = "") -> UsageError:
+    return UsageError(
+        what,
+        got=", ".join(twice) + where,
+        expected="one of each name (capitals and white space around it do not tell two apart)",
+        todo="remove or rename one of them",
+    )
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    """Return the column names that stand twice; columns without a name do not count."""
+    counts = collections.Counter(map(_column, names))
+    return [name for name, count in counts.items() if name and count > 1]
 
 
 @functools.lru_cache(maxsize=1000)  # a file has few columns and maybe a million rows
@@ -149,13 +185,17 @@ def _column(name: str) -> str:
 
 
 def _read_csv(path: str, text: str) -> Iterator[Row]:
-    header = text.lstrip().split("\n", 1)[0]
+    lines = text.lstrip("\r\n")
+    above = text.count("\n", 0, len(text) - len(lines))
+    header = lines.split("\n", 1)[0]
     # TGIF-QA's files are called .csv and separated by tabs: the header tells.
     delimiter = max("\t,;", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(io.StringIO(lines, newline=""), delimiter=delimiter, strict=True)
     try:
+        if twice := _twice(reader.fieldnames or []):
+            raise _twice_error(f"{path} has two columns of one name", twice)
         for fields in reader:
-            where = f"line {reader.line_num}"
+            where = f"line {above + reader.line_num}"
             if any(fields.get(None) or []):  # type: ignore[call-overload]
                 cells = len(reader.fieldnames or [])
                 error = UsageError(
@@ -166,12 +206,14 @@ def _read_csv(path: str, text: str) -> Iterator[Row]:
                 )
                 yield where, error
                 continue
-            named = {_column(name): value for name, value in fields.items() if name}
+            named = {
+                _column(name): value for name, value in fields.items() if name and name.strip()
+            }
             if any(named.values()):
                 yield where, named
     except csv.Error as err:
         raise UsageError(
             f"{path} is not valid CSV",
-            got=f"{err}, in the row that starts in line {reader.line_num + 1}",
+            got=f"{err}, in the row that starts in line {above + reader.line_num + 1}",
             todo="close its quotes, and write a quote within a quoted cell twice",
         ) from err

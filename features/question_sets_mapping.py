@@ -2,6 +2,7 @@
 
 A line holds two names, the question file's and the cache's, in either order, parted by a tab, a
 comma, a semicolon or spaces; or a JSON object, name to name (NExT-QA's map to VidOR's folders).
+White space of a name stays, where spaces do not part it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from features import json_text
 from features.errors import UsageError
 from features.question_files import read_text
-from features.questions import Question, wishes
+from features.question_videos import same_form, wishes
+from features.questions import Question
 
 _EXPECTED = "two names in each line, as in MSVD's youtube_mapping.txt: -4wsuPCjDBc_5_15 vid1"
 
@@ -29,13 +31,13 @@ def map_videos(files: Sequence[list[Question]], path: str) -> list[list[Question
     """
     pairs = read_pairs(path)
     names = {
-        name
+        same_form(name)
         for questions in files
         for question in questions
         for name in wishes(question.video_id, question.aliases)
     }
-    left = sum(pair[1] in names for pair in pairs)
-    right = sum(pair[2] in names for pair in pairs)
+    left = sum(same_form(pair[1]) in names for pair in pairs)
+    right = sum(same_form(pair[2]) in names for pair in pairs)
     if not left and not right:
         raise UsageError(
             f"{path} names none of the videos that are asked about",
@@ -49,7 +51,8 @@ def map_videos(files: Sequence[list[Question]], path: str) -> list[list[Question
 
 def _by_name(path: str, pairs: Iterable[Pair]) -> dict[str, str]:
     known: dict[str, str] = {}
-    for where, name, other in pairs:
+    for where, given, other in pairs:
+        name = same_form(given)
         if known.setdefault(name, other) != other:
             raise UsageError(
                 f"{path} gives one video two names",
@@ -66,7 +69,7 @@ def _renamed(questions: list[Question], known: Mapping[str, str]) -> list[Questi
         key = (question.video_id, question.aliases)
         if key not in made:
             own = wishes(*key)
-            given = [known[name] for name in own if name in known]
+            given = [known[name] for name in map(same_form, own) if name in known]
             made[key] = (*given, *own[:-1]) if given else question.aliases
         renamed.append(dataclasses.replace(question, aliases=made[key]))
     return renamed
@@ -77,18 +80,21 @@ def read_pairs(path: str) -> list[Pair]:
     content = read_text(path, option="--mapping")
     if content.lstrip().startswith("{"):
         return _read_object(path, content)
-    lines = [(n, line) for n, line in enumerate(content.split("\n"), start=1) if line.strip()]
+    lines = [
+        (number, line.removesuffix("\r"))
+        for number, line in enumerate(content.split("\n"), start=1)
+        if line.strip()
+    ]
     if not lines:
         raise UsageError(f"{path} is empty", expected=_EXPECTED)
     delimiter = next((mark for mark in "\t,;" if mark in lines[0][1]), None)
     pairs = []
     for number, line in lines:
-        cells = line.split()
-        if delimiter is not None:
-            cells = [
-                cell.strip() for cell in next(csv.reader(io.StringIO(line), delimiter=delimiter))
-            ]
-        if len(cells) != 2 or not all(cells):
+        if delimiter is None:
+            cells = [cell for cell in line.split(" ") if cell]
+        else:
+            cells = next(csv.reader(io.StringIO(line), delimiter=delimiter))
+        if len(cells) != 2 or not all(map(str.strip, cells)):
             got = f"{line.strip()[:80]!r} in line {number}"
             raise UsageError(f"{path} is no mapping of names", got=got, expected=_EXPECTED)
         pairs.append((f"line {number}", cells[0], cells[1]))

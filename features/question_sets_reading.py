@@ -18,8 +18,9 @@ from features.errors import UsageError
 from features.question_files import EXPECTED, Row, read_rows
 from features.question_sets import ANSWER_COLUMNS, PLAIN, SETS, find_set, is_answers
 from features.question_sets_mapping import map_videos
-from features.question_sets_rows import VIDEO_COLUMNS, faulty_question, make_question, text
-from features.questions import Question, split_of_name
+from features.question_sets_rows import VIDEO_COLUMNS, faulty_question, id_text, make_question
+from features.question_splits import split_of_name
+from features.questions import Question
 
 _PEEKED = 100
 
@@ -43,13 +44,17 @@ class OddRow:
 
 @dataclasses.dataclass
 class QuestionFile:
-    """The questions of one file, and where each stands in it; `odd` holds what reading found."""
+    """The questions of one file, and where each stands in it; `odd` holds what reading found.
+
+    `copies` maps places in `questions` to the id that another question about that video has too.
+    """
 
     path: str
     set_name: str
     questions: list[Question]
     places: list[str]
     odd: list[OddRow]
+    copies: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
 def read_questions(
@@ -101,22 +106,9 @@ def read_joined(
     mapping: str | None = None,
     keep_faulty: bool = False,
 ) -> list[Question]:
-    """Read question files as `read_accepted` does, into one list with ids that are unique in it.
-
-    Of several files, those that are named for a split give it to rows that state none.
-    """
+    """Read question files as `read_accepted` does, into one list."""
     files = read_accepted(paths, set_name=set_name, mapping=mapping, keep_faulty=keep_faulty)
-    if len(files) == 1:
-        return files[0].questions
-    joined = []
-    for file in files:
-        split = split_of_name(file.path)
-        joined += [
-            question if question.split or not split else dataclasses.replace(question, split=split)
-            for question in file.questions
-        ]
-    _make_ids_unique(joined)
-    return joined
+    return [question for file in files for question in file.questions]
 
 
 def read_question_files(
@@ -128,8 +120,9 @@ def read_question_files(
 ) -> list[QuestionFile]:
     """Read question files with the odd rows of each, in the order given.
 
-    Rows that cannot be questions are among them with `keep_faulty` alone. Files of answers are
-    joined to the questions they belong to and give no item of their own.
+    Question ids are unique in all of them together, and a file that is named for a split gives it
+    to rows that state none. Rows that cannot be questions are among them with `keep_faulty` alone.
+    Files of answers are joined to the questions they belong to and give no item of their own.
     """
     opened = [_open(path, set_name) for path in paths]
     answers = _Answers()
@@ -146,6 +139,7 @@ def read_question_files(
             expected="both files of a split, as val_q.json val_a.json",
         )
     files[0].odd += answers.left_over()
+    _make_ids_unique(files)
     if mapping is not None:
         for file, mapped in zip(
             files, map_videos([file.questions for file in files], mapping), strict=True
@@ -163,9 +157,10 @@ def _open(path: str, set_name: str | None) -> tuple[str, str, Iterator[Row], boo
     read = [fields for _, fields in first if not isinstance(fields, UsageError)]
     if not read and isinstance(first[0][1], UsageError):
         raise first[0][1]
-    fields = read[0]
+    # All columns that rows have, as the header of a CSV file has them: one of JSON may leave some.
+    fields = {column: cell for row in reversed(read) for column, cell in row.items()}
+    columns = list(fields)
     name = set_name or find_set(fields)
-    columns = list(dict.fromkeys(column for row in read for column in row))
     only_answers = name == "activitynet-qa" and is_answers(fields)
     _check_columns(path, name, columns, only_answers=only_answers)
     return path, name, itertools.chain(first, rows), only_answers
@@ -204,14 +199,14 @@ class _Answers:
             if isinstance(fields, UsageError):
                 self._odd.append(_odd_row(path, where, fields))
                 continue
-            question_id = text(fields.get("question_id"))
+            question_id = id_text(fields.get("question_id"))
             if not question_id or question_id in self._rows:
                 self._refuse(path, where, "has an answer whose question_id is not its own", fields)
             else:
                 self._rows[question_id] = (path, where, fields)
 
     def of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        question_id = text(fields.get("question_id"))
+        question_id = id_text(fields.get("question_id"))
         found = self._rows.get(question_id)
         if found is None:
             return {}
@@ -226,7 +221,7 @@ class _Answers:
         return self._odd
 
     def _refuse(self, path: str, where: str, what: str, fields: Mapping[str, Any]) -> None:
-        got = f"question_id {text(fields.get('question_id'))!r} in {where}"
+        got = f"question_id {id_text(fields.get('question_id'))!r} in {where}"
         expected = "one answer for each question of the files given"
         self._odd.append(OddRow(path, where, f"{path} {what}", got, expected, kept=False))
 
@@ -234,14 +229,14 @@ class _Answers:
 def _read_file(
     path: str, name: str, rows: Iterable[Row], answers: _Answers, *, keep_faulty: bool
 ) -> QuestionFile:
-    file = QuestionFile(path, name, [], [], [])
+    file, split = QuestionFile(path, name, [], [], []), split_of_name(path)
     for where, fields in rows:
         try:
             if isinstance(fields, UsageError):
                 raise fields
             if answers and name == "activitynet-qa":
                 fields = {**fields, **answers.of(fields)}
-            question = make_question(path, where, fields, set_name=name)
+            question = make_question(path, where, fields, set_name=name, split=split)
         except UsageError as error:
             file.odd.append(_odd_row(path, where, error))
             if not keep_faulty:
@@ -250,7 +245,6 @@ def _read_file(
             question = faulty_question(read, f"{error.what}: {error.got}")
         file.questions.append(question)
         file.places.append(where)
-    _make_ids_unique(file.questions)
     return file
 
 
@@ -259,24 +253,44 @@ def _odd_row(path: str, where: str, error: UsageError) -> OddRow:
     return OddRow(path, where, error.what, got, expected, kept=False, todo=error.todo or "")
 
 
-def _make_ids_unique(questions: list[Question]) -> None:
-    """Give the questions ids that are unique in the file.
+def _make_ids_unique(files: Sequence[QuestionFile]) -> None:
+    """Give the questions of all files together ids that are unique.
 
-    An id that several rows share (NExT-QA's count within a video) gets the video before it; a row
-    without one, or still not alone, gets its number in the file (from 1).
+    One that a single row gives stays. One that several share (NExT-QA's count within a video) gets
+    the video before it, and the row's number (from 1) behind it where it is still not alone; a row
+    without one gets that number. Whatever is made differs from every id that is given.
     """
-    counts = collections.Counter(question.question_id for question in questions)
-    if len(counts) == len(questions) and "" not in counts:
+    given = collections.Counter(
+        question.question_id for file in files for question in file.questions
+    )
+    if len(given) == given.total() and "" not in given:  # most files
         return
-    names = [
-        f"{question.video_id}:{question.question_id}"
-        if question.question_id and counts[question.question_id] > 1
-        else question.question_id
-        for question in questions
-    ]
-    counts = collections.Counter(names)
-    for place, (question, name) in enumerate(zip(questions, names, strict=True)):
-        if not name or counts[name] > 1:
-            name = f"{name}#{place + 1}" if name else str(place + 1)
-        if name != question.question_id:
-            questions[place] = dataclasses.replace(question, question_id=name)
+    rows = [(file, place) for file in files for place in range(len(file.questions))]
+    made = {
+        number: _with_video(file.questions[place])
+        for number, (file, place) in enumerate(rows)
+        if given[file.questions[place].question_id] > 1 or not file.questions[place].question_id
+    }
+    counts = collections.Counter(made.values())
+    taken = set(given)
+    for number, name in made.items():
+        if name and counts[name] == 1 and name not in taken:
+            _rename(*rows[number], name)
+            taken.add(name)
+            continue
+        file, place = rows[number]
+        if name and counts[name] > 1:
+            file.copies[place] = file.questions[place].question_id
+        new = f"{name}#{number + 1}" if name else str(number + 1)
+        while new in taken or counts[new]:
+            new = f"{new}#" if name else f"#{new}"
+        _rename(file, place, new)
+        taken.add(new)
+
+
+def _with_video(question: Question) -> str:
+    return question.question_id and f"{question.video_id}:{question.question_id}"
+
+
+def _rename(file: QuestionFile, place: int, question_id: str) -> None:
+    file.questions[place] = dataclasses.replace(file.questions[place], question_id=question_id)

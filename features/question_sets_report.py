@@ -1,27 +1,48 @@
-"""What question files hold, in figures: rows, types, answers, and the share of the commonest."""
+"""What question files hold, in figures: rows, types, answers, and the share of the commonest.
+
+With a cache also what `framebank train` would make of them: which videos are there, and how many
+questions train, choose the epoch and judge.
+"""
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from features.question_sets import SETS
 from features.question_sets_check import find_odd_rows
 from features.question_sets_reading import OddRow, QuestionFile
-from features.questions import SPLIT_NAMES, Question, join_questions, split_of_name
+from features.question_splits import SPLITS, SplitRule, deal_splits
+from features.question_videos import ClipNames, join_questions
+from features.questions import Question
 
 NO_SPLIT = "none"
-_SPLITS = (*dict.fromkeys(SPLIT_NAMES.values()), NO_SPLIT)
+_SPLITS = (*SPLITS, NO_SPLIT)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cached:
+    """The videos of a cache: id → state."""
+
+    states: Mapping[str, str]
+    names: ClipNames
+
+    def done(self, questions: Sequence[Question]) -> list[Question]:
+        known, _ = join_questions(questions, self.names)
+        return [question for question in known if self.states[question.video_id] == "done"]
 
 
 def describe_files(
-    files: Sequence[QuestionFile], cached: Sequence[str] | None = None
+    files: Sequence[QuestionFile], states: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Return what the files hold, by set and split, with every odd row.
 
-    `cached` are the ids of a cache's videos; with them, how many questions match is counted.
+    `states` maps the ids of all videos of a cache to their state ("done" or "quarantined"); with
+    them, how many questions match is counted.
     """
+    cached = None if states is None else _Cached(states, ClipNames(states))
     by_set: dict[str, list[QuestionFile]] = collections.defaultdict(list)
     for file in files:
         by_set[file.set_name].append(file)
@@ -31,8 +52,24 @@ def describe_files(
         "questions": sum(len(file.questions) for file in files),
         "refused": sum(not row.kept for row in odd),
         "sets": {name: _describe_set(name, its, cached) for name, its in by_set.items()},
+        **({} if cached is None else {"cache": _in_cache(files, cached)}),
         "odd_by_kind": dict(collections.Counter(row_kind(row) for row in odd).most_common()),
         "odd": [_odd_json(row) for row in odd],
+    }
+
+
+def _in_cache(files: Sequence[QuestionFile], cached: _Cached) -> dict[str, Any]:
+    """Return which videos are not to be had, and how `train` deals the questions about the rest."""
+    asked = [question for file in files for question in file.questions]
+    known, unknown = join_questions(asked, cached.names)
+    lost = {q.video_id for q in known if cached.states[q.video_id] != "done"}
+    answered = [q for q in known if q.video_id not in lost and q.answer is not None]
+    dealt, _ = deal_splits(answered, SplitRule())
+    missing = {question.video_id: question.aliases for question in unknown}
+    return {
+        "train": {split: sum(q.split == split for q in dealt) for split in SPLITS},
+        "quarantined": sorted(lost),
+        "missing": {name: cached.names.hint(name, aliases) for name, aliases in missing.items()},
     }
 
 
@@ -47,13 +84,12 @@ def _odd_json(row: OddRow) -> dict[str, str]:
 
 
 def _describe_set(
-    name: str, files: Sequence[QuestionFile], cached: Sequence[str] | None
+    name: str, files: Sequence[QuestionFile], cached: _Cached | None
 ) -> dict[str, Any]:
     splits: dict[str, list[Question]] = {split: [] for split in _SPLITS}
     for file in files:
-        named = split_of_name(file.path) or NO_SPLIT
         for question in file.questions:
-            splits[question.split or named].append(question)
+            splits[question.split or NO_SPLIT].append(question)
     splits = {split: questions for split, questions in splits.items() if questions}
     known = SETS.get(name)
     found: dict[str, Any] = {
@@ -71,7 +107,7 @@ def _describe_set(
 
 
 def _describe_split(
-    questions: Sequence[Question], train: Sequence[Question], cached: Sequence[str] | None
+    questions: Sequence[Question], train: Sequence[Question], cached: _Cached | None
 ) -> dict[str, Any]:
     answers = {question.answer for question in questions if question.answer is not None}
     found: dict[str, Any] = {
@@ -84,7 +120,7 @@ def _describe_split(
         "majority": _majority(questions, train),
     }
     if cached is not None:
-        found["in_cache"] = len(join_questions(questions, cached)[0])
+        found["in_cache"] = len(cached.done(questions))
     return found
 
 

@@ -1,4 +1,9 @@
-"""A row of a question file becomes a `Question`, by the rules of its set."""
+"""A row of a question file becomes a `Question`, by the rules of its set.
+
+Ids are taken as they are, white space and all; other texts have single spaces. Whether a cell came
+from CSV or JSON makes no difference: nothing, an empty cell and white space are the same, and so
+are true and "true" as an answer, and a list of choices and its JSON text.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +14,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from features.errors import UsageError
-from features.question_files import EXPECTED
+from features.question_files import EXPECTED, RepeatedNames, load_json
 from features.question_sets import PLAIN, SETS, type_name
-from features.questions import HEADS, SPLIT_NAMES, YES_NO, Question
+from features.question_splits import SPLIT_NAMES
+from features.questions import HEADS, YES_NO, Question
 
 VIDEO_COLUMNS = ("video", "gif_name", "video_name", "video_id")
 ID_COLUMNS = ("question_id", "id", "qid")
 _TEXTS = (*VIDEO_COLUMNS, *ID_COLUMNS, "question", "answer", "split", "type", "head")
 _MOST_CHOICES = 100
 _MOST_COUNT = 2**24  # to which float32, in which counts are learnt, holds whole numbers
-_COMPOUND = frozenset((list, dict)).__contains__
+_TRUTHS = {"true": "yes", "false": "no"}
+_COMPOUND = frozenset((list, dict, RepeatedNames)).__contains__
 
 
-def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name: str) -> Question:
-    """Return the question of one row; raises UsageError for a row that cannot be one."""
+def make_question(
+    path: str, where: str, fields: Mapping[str, Any], *, set_name: str, split: str | None = None
+) -> Question:
+    """Return the question of one row; raises UsageError for a row that cannot be one.
+
+    `split` is that of a row which states none.
+    """
     if any(map(_COMPOUND, map(type, fields.values()))):
         _check_texts(path, where, fields)
     known = SETS.get(set_name)
@@ -30,10 +42,7 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
     id_columns: tuple[str, ...] = ID_COLUMNS
     if known is not None:
         video_columns, id_columns = (known.video,), (known.question_id,)
-    video = ""
-    for name in video_columns:
-        if video := text(fields.get(name)):
-            break
+    video = _first_id(fields, video_columns)
     question = text(fields.get("question"))
     if not video or not question:
         missing = "video" if not video else "question"
@@ -45,15 +54,17 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
         if set_name == PLAIN:
             _check_clear(path, where, fields, choices)
         right = _right(path, where, answer, choices)
+    elif answer is not None and set_name == PLAIN:
+        answer = _TRUTHS.get(answer.lower(), answer)  # as CSV writes what is yes and no in JSON
     head = _head(path, where, fields, set_name=set_name, answer=answer, choices=choices)
     if head == "count" and answer is not None:
         _check_number(path, where, answer)
     return Question(
-        question_id=next((text(fields[name]) for name in id_columns if name in fields), ""),
+        question_id=_first_id(fields, id_columns),
         video_id=sys.intern(video),  # the texts that a million rows share are kept once
         question=question,
         answer=choices[right] if right is not None else answer and sys.intern(answer),
-        split=_split(path, where, fields),
+        split=_split(path, where, fields) or split,
         type=_type(fields, set_name),
         head=head,
         choices=choices,
@@ -64,12 +75,11 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
 
 def faulty_question(fields: Mapping[str, Any], fault: str) -> Question:
     """Return what can be read of a row that `make_question` refused; `fields` may be empty."""
-
-    def first(names: tuple[str, ...]) -> str:
-        cells = (fields.get(name) for name in names)
-        return next((text(cell) for cell in cells if not _COMPOUND(type(cell)) and text(cell)), "")
-
-    return Question(first(ID_COLUMNS), first(VIDEO_COLUMNS), first(("question",)), fault=fault)
+    cells = {name: cell for name, cell in fields.items() if not _COMPOUND(type(cell))}
+    asked = text(cells.get("question"))
+    return Question(
+        _first_id(cells, ID_COLUMNS), _first_id(cells, VIDEO_COLUMNS), asked, fault=fault
+    )
 
 
 def _check_texts(path: str, where: str, fields: Mapping[str, Any]) -> None:
@@ -93,29 +103,72 @@ def text(value: Any) -> str:
     return " ".join(str(value).split())
 
 
+def id_text(value: Any) -> str:
+    """Return a cell that holds an id: as it is, but for white space alone, which is nothing."""
+    if type(value) is str:
+        return value if value.strip() else ""
+    return text(value)
+
+
+def _first_id(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """Return the id in the first of these columns that has one."""
+    for name in names:
+        if found := id_text(fields.get(name)):
+            return found
+    return ""
+
+
 @functools.lru_cache(maxsize=1000)
 def _choice_columns(columns: tuple[str, ...]) -> list[str]:
     return sorted(name for name in columns if re.fullmatch(r"a[0-9]", name))
 
 
-def _choices(path: str, where: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
+def _listed_choices(fields: Mapping[str, Any]) -> list[Any] | None:
+    """Return the cell `choices` as a list, None where there is none; raises ValueError."""
     listed = fields.get("choices")
+    if not isinstance(listed, list | dict):
+        written = text(listed)
+        if not written:
+            return None
+        try:
+            listed = load_json(written)  # as a CSV cell holds it
+        except RecursionError as err:
+            raise ValueError("nested too deeply") from err
     plain = isinstance(listed, list) and not any(map(_COMPOUND, map(type, listed)))
-    if isinstance(listed, list) and plain and len(listed) <= _MOST_CHOICES:
-        return tuple(map(text, listed))
-    if isinstance(listed, list | dict) or text(listed):
+    if not isinstance(listed, list) or not plain or len(listed) > _MOST_CHOICES:
+        raise ValueError("no list of texts")
+    return listed
+
+
+def _choices(path: str, where: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    names = _choice_columns(tuple(fields))
+    if not names and "choices" not in fields:  # most of a million rows
+        return ()
+    try:
+        listed = _listed_choices(fields)
+        found = tuple(map(text, listed if listed is not None else _column_choices(fields, names)))
+        if not all(found):
+            raise ValueError("one of them is empty")
+    except ValueError as err:
+        columns = ", ".join(f"{name} {fields[name]!r}" for name in names)
+        got = repr(fields["choices"]) if fields.get("choices") else columns
         raise UsageError(
             f"{path} has choices that cannot be read",
-            got=f"{listed!r:.60} in {where}",
-            expected=f"a JSON list of at most {_MOST_CHOICES} texts, or columns a0, a1, ...",
-        )
-    names = _choice_columns(tuple(fields))
-    if not names:
-        return ()
-    found = [text(fields[name]) for name in names]
-    while found and not found[-1]:  # a row with fewer choices than the file has columns
-        found.pop()
-    return tuple(found) if len(found) > 1 else ()
+            got=f"{got:.60} in {where}",
+            expected=f'a JSON list of at most {_MOST_CHOICES} texts, as ["one", "two"], or columns '
+            "a0, a1, ... without a gap",
+        ) from err
+    return found
+
+
+def _column_choices(fields: Mapping[str, Any], names: list[str]) -> list[str]:
+    """Return the choices of the columns a0, a1, ...; a row may have fewer than its file, and begin
+    with a1. A gap between them is "".
+    """
+    cells = {int(name[1]): cell for name in names if (cell := text(fields[name]))}
+    first = 0 if 0 in cells else 1
+    found = [cells.get(place, "") for place in range(first, max(cells, default=-1) + 1)]
+    return found if len(cells) > 1 else []
 
 
 def _right(path: str, where: str, answer: str, choices: tuple[str, ...]) -> int:
@@ -145,9 +198,8 @@ def _check_clear(
 ) -> None:
     """Raise UsageError for an answer that is one choice by its index and another by its text."""
     answer = text(fields["answer"])
-    meant = isinstance(fields["answer"], int) and set(map(type, fields.get("choices") or ())) == {
-        str
-    }
+    listed = _listed_choices(fields) or ()
+    meant = isinstance(fields["answer"], int) and set(map(type, listed)) == {str}
     if answer in choices and _named(answer, choices) not in ("", answer) and not meant:
         raise UsageError(
             f"{path} has an answer that may be a place or a choice",

@@ -4,7 +4,8 @@
 
 Says the set that was found, rows by split beside the published counts, types, the share of the
 commonest answer (that of the training split where it is given), and with --cache how many
-questions are about its videos. A row that cannot be a question is refused: `train` then refuses its
+questions are about its videos, which videos are not there, and how `train` deals the rest into
+splits. A row that cannot be a question is refused: `train` then refuses its
 file, `score` says so in a row of its own. Odd rows that can be used are kept and listed. 50,000
 questions take two seconds.
 Exit status: 0, or 1 when rows were refused.
@@ -49,14 +50,13 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Print what the files hold; returns 1 when a row was refused. Raises UsageError."""
     files = read_question_files(args.questions, set_name=args.format, mapping=args.mapping)
-    cached = None
+    states = None
     if args.cache is not None:
         from features.cache import open_cache
 
         table = open_cache(args.cache).table(["video_id", "state"]).to_pydict()
-        pairs = zip(table["video_id"], table["state"], strict=True)
-        cached = [video_id for video_id, state in pairs if state == "done"]
-    found = describe_files(files, cached)
+        states = dict(zip(table["video_id"], table["state"], strict=True))
+    found = describe_files(files, states)
     if args.json:
         print(json.dumps(found, ensure_ascii=False, indent=2))
     else:
@@ -78,8 +78,27 @@ def _lines(found: Mapping[str, Any], *, shown: int | None) -> Iterator[str]:
             yield f"    {name:24}{count:>9,}  {meaning}".rstrip()
         if videos := its["in_several_splits"]:
             yield f"  {len(videos):,} videos are in several splits: " + ", ".join(videos[:_SHOWN])
+    if "cache" in found:
+        yield ""
+        yield from _cache_lines(found["cache"], shown)
     yield ""
     yield from _odd_lines(found, shown)
+
+
+def _cache_lines(cache: Mapping[str, Any], shown: int | None) -> Iterator[str]:
+    counts = ", ".join(f"{count:,} {split}" for split, count in cache["train"].items())
+    yield f"as `framebank train` deals the answered ones about videos of the cache: {counts}"
+    if quarantined := cache["quarantined"]:
+        more = ", …" if len(quarantined) > _SHOWN and shown is not None else ""
+        yield (
+            f"{len(quarantined):,} videos are quarantined: " + ", ".join(quarantined[:shown]) + more
+        )
+    if missing := cache["missing"]:
+        yield f"{len(missing):,} videos are not in the cache"
+        for name, hint in list(missing.items())[:shown]:
+            yield f"      {name!r}" + (f": {hint}" if hint else "")
+        if shown is not None and len(missing) > shown:
+            yield f"      … and {len(missing) - shown:,} more (--all or --json lists them)"
 
 
 def _split_line(facts: Mapping[str, Any]) -> str:

@@ -107,7 +107,7 @@ def _make_japanese() -> Callable[[str], Iterable[str]]:
     from janome.tokenizer import Tokenizer
 
     cutter = Tokenizer(wakati=True)
-    return lambda text: list(cutter.tokenize(text))
+    return lambda text: [str(word) for word in cutter.tokenize(text)]
 
 
 def _make_korean() -> Callable[[str], Iterable[str]]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from features.cache import Cache, Place
-from features.questions import Question, join_questions
+from features.question_splits import SplitRule, deal_splits
+from features.question_videos import ClipNames, about, find_videos
+from features.questions import Question
+from features.seen_videos import Seen
 from pipelines.answering import AskedQuestion
 from pipelines.feature_reading import RecordPlan
 
@@ -23,15 +26,23 @@ _WANTS = {
     "choice": "one of its candidates",
     "count": "a number",
 }
-_COLUMNS = (*Place._fields, "state", "stage", "error_class", "message")
+_COLUMNS = (*Place._fields, "state", "stage", "error_class", "message", "content_sha256")
+
+_Row = dict[str, Any]  # of the catalog, by column
 
 
 @dataclasses.dataclass(frozen=True)
 class ScorePlan:
-    """What goes into each answers file: records to read, and rows that need no features."""
+    """What goes into each answers file: records to read, and rows that need no features.
+
+    `missing` maps the videos that the cache does not have to what may have been meant, "" where
+    nothing comes near; `flatters` says what the model knew of the test questions, "" if nothing.
+    """
 
     records: list[list[RecordPlan]]
     settled: list[list[tuple[int, dict[str, Any]]]]
+    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    flatters: str = ""
 
     @property
     def outputs(self) -> int:
@@ -75,53 +86,141 @@ class ScorePlan:
 
 
 def plan_scoring(
-    questions: Sequence[Question], cache: Cache, *, per_file: int, head: str = "open"
+    questions: Sequence[Question],
+    cache: Cache,
+    *,
+    per_file: int,
+    head: str = "open",
+    rule: SplitRule | None = None,
+    seen: Seen | None = None,
 ) -> ScorePlan:
     """Join the questions with the cache and deal them into files, a video's all into one.
 
     A question that wants another kind of answer than a model of `head` gives is settled without
-    one, and so is a row with a fault.
+    one, and so is a row with a fault. `rule` is by which the model's training dealt questions
+    without a split, `seen` what the model has seen; without both they stay without one.
     """
-    table = cache.table(list(_COLUMNS))
-    places = {name: row for row, name in enumerate(table.column("video_id").to_pylist())}
-    matched, _ = join_questions(questions, places)
-    known = {question.question_id: question.video_id for question in matched}
-    asked_about = [places[name] for name in dict.fromkeys(known.values())]
-    rows = {row["video_id"]: row for row in table.take(asked_about).to_pylist()}
+    questions, rows, names = _look_up(questions, cache)
+    splits = _splits(questions, rows, rule, seen)
     asked: dict[str, list[AskedQuestion]] = {}
     settled: list[tuple[int, dict[str, Any]]] = []
-    for number, question in enumerate(questions):
-        one = _asked(number, question, known.get(question.question_id))
-        row = rows.get(known.get(question.question_id, ""))
+    missing: dict[str, str] = {}
+    for number, (question, split) in enumerate(zip(questions, splits, strict=True)):
+        one, row = _asked(number, question, split), rows.get(question.video_id)
         if question.fault is not None:
             settled.append((number, one.row("not_a_question", reason=question.fault)))
         elif _HEADS.get(question.head, question.head) != head:
             reason = f"it wants {_WANTS[question.head]}, the model gives {_WANTS[head]}"
             settled.append((number, one.row("other_kind", reason=reason)))
         elif row is None:
-            settled.append((number, one.row("not_in_cache", reason="no such video in the cache")))
+            if question.video_id not in missing:
+                missing[question.video_id] = names.hint(question.video_id, question.aliases)
+            hint = missing[question.video_id]
+            reason = "no such video in the cache" + (f"; {hint}" if hint else "")
+            settled.append((number, one.row("not_in_cache", reason=reason)))
         elif row["state"] != "done":
             reason = f"{row['error_class']} at {row['stage']}: {row['message']}"
             settled.append((number, one.row("quarantined", reason=reason)))
         else:
-            asked.setdefault(row["video_id"], []).append(one)
+            asked.setdefault(question.video_id, []).append(one)
+    plan = _deal(_records(asked, rows), settled, per_file)
+    return dataclasses.replace(plan, missing=missing, flatters=_flatters(asked, rows, seen))
+
+
+def _look_up(
+    questions: Sequence[Question], cache: Cache
+) -> tuple[list[Question], dict[str, _Row], ClipNames]:
+    """Return the questions, each with its clip's id where it has one, the newest catalog rows of
+    these clips by id, and the names of all clips.
+    """
+    import pyarrow as pa
+
+    table = cache.table(list(_COLUMNS))
+    places = {name: row for row, name in enumerate(table.column("video_id").to_pylist())}
+    names = ClipNames(places)
+    found = list(find_videos(questions, names))
+    asked_about = [places[name] for name in dict.fromkeys(found) if name is not None]
+    taken = table.take(pa.array(asked_about, pa.int64())).to_pylist()  # typed: there may be none
+    matched = [
+        question if name is None else about(question, name)
+        for question, name in zip(questions, found, strict=True)
+    ]
+    return matched, {row["video_id"]: row for row in taken}, names
+
+
+def _splits(
+    questions: Sequence[Question],
+    rows: Mapping[str, _Row],
+    rule: SplitRule | None,
+    seen: Seen | None,
+) -> list[str | None]:
+    """Return the split of each question: as training deals those that have an answer and features,
+    the others with their video, else as the file says.
+    """
+    if rule is None and seen is None:
+        return [question.split for question in questions]
+    usable = {
+        number: question
+        for number, question in enumerate(questions)
+        if question.answer is not None
+        and question.fault is None
+        and rows.get(question.video_id, {}).get("state") == "done"
+    }
+    dealt, _ = deal_splits(
+        list(usable.values()), rule or SplitRule(), has_seen=_has_seen(rows, seen)
+    )
+    by_number = dict(zip(usable, (question.split for question in dealt), strict=True))
+    by_video = {question.video_id: question.split for question in dealt}
+    return [
+        by_number.get(number, question.split or by_video.get(question.video_id))
+        for number, question in enumerate(questions)
+    ]
+
+
+def _has_seen(rows: Mapping[str, _Row], seen: Seen | None) -> Callable[[str], bool] | None:
+    if seen is None:
+        return None
+    contents = {name: row["content_sha256"] for name, row in rows.items() if row["content_sha256"]}
+    return lambda video_id: seen.has(video_id, contents)
+
+
+def _records(
+    asked: Mapping[str, list[AskedQuestion]], rows: Mapping[str, _Row]
+) -> list[RecordPlan]:
+    """Return what is asked of each record, by shard and place in it."""
     records = [
         RecordPlan(Place(*(rows[video_id][name] for name in Place._fields)), tuple(its))
         for video_id, its in asked.items()
     ]
-    records.sort(key=lambda record: (record.place.shard, record.place.offset))
-    return _deal(records, settled, per_file)
+    return sorted(records, key=lambda record: (record.place.shard, record.place.offset))
 
 
-def _asked(number: int, question: Question, video_id: str | None) -> AskedQuestion:
+def _flatters(
+    asked: Mapping[str, list[AskedQuestion]], rows: Mapping[str, _Row], seen: Seen | None
+) -> str:
+    """Return what the model knew of the test questions, in words."""
+    has_seen = _has_seen(rows, seen)
+    if has_seen is None:
+        return ""
+    tests = {name: sum(one.split == "test" for one in its) for name, its in asked.items()}
+    known = sum(count for name, count in tests.items() if count and has_seen(name))
+    if not known:
+        return ""
+    return (
+        f"{known} of the {sum(tests.values())} test questions are about videos that the model has "
+        "seen, so the figures flatter"
+    )
+
+
+def _asked(number: int, question: Question, split: str | None) -> AskedQuestion:
     return AskedQuestion(
         number=number,
         question_id=question.question_id,
-        video_id=video_id or question.video_id,
+        video_id=question.video_id,
         question=question.question,
         kind=question.kind,
         truth=question.answer,
-        split=question.split,
+        split=split,
         head=question.head,
         choices=question.choices,
         right=question.right,

@@ -18,7 +18,8 @@ from features.question_sets_reading import (
     read_questions,
 )
 from features.question_sets_report import describe_files
-from features.questions import Question, join_questions
+from features.question_videos import ClipNames, join_questions
+from features.questions import Question
 
 ANNOTATIONS = Path(__file__).parents[1] / ".." / "shared" / "data" / "annotations"
 
@@ -74,7 +75,7 @@ def test_each_set_is_found_by_its_content(
     q = file.questions[0]
     assert (q.question_id, q.answer, q.type, q.head, q.right) == expected
     assert find_odd_rows(file) == []
-    matched, _ = join_questions([q], ["other.mp4", cached])
+    matched, _ = join_questions([q], ClipNames(["other.mp4", cached]))
     assert [q.video_id for q in matched] == [cached]
     assert read_questions(path, set_name=set_name) == file.questions
 
@@ -87,7 +88,7 @@ def test_activitynet_answers_are_joined_by_id(tmp_path: Path) -> None:
     assert [(q.answer, q.type, q.head) for q in file.questions] == [
         ("red", "4 color", "open"), ("yes", "3 yes/no", "yes_no"),
     ]  # fmt: skip
-    matched, _ = join_questions(file.questions, ["v_Ab-c.mp4"])
+    matched, _ = join_questions(file.questions, ClipNames(["v_Ab-c.mp4"]))
     assert len(matched) == 2
     (alone,) = read_question_files([asked])
     assert [q.answer for q in alone.questions] == [None, None]
@@ -116,7 +117,10 @@ def test_files_together_give_the_published_splits(tmp_path: Path) -> None:
     assert [q.split for q in read_joined(paths)] == ["train", "val", "test"]
     same = [paths[0], write(tmp_path, "val_2.json", [row])]
     assert [q.question_id for q in read_joined(same)] == ["1:0#1", "1:0#2"]
-    assert [q.split for q in read_joined(paths[:1])] == [None]
+    assert [q.split for q in read_joined(paths[:1])] == ["train"]
+    assert [q.split for q in read_joined([write(tmp_path, "train_val.json", [row])])] == [None]
+    stated = write(tmp_path, "val.json", [row | {"split": "test"}, row | {"split": None}])
+    assert [q.split for q in read_joined([stated])] == ["test", "val"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +136,7 @@ def test_a_mapping_names_the_videos(tmp_path: Path, name: str, content: str) -> 
     mapping = write(tmp_path, name, content)
     questions = read_questions(write(tmp_path, "test_qa.json", MSVD), mapping=mapping)
     for cached in ("a/-4wsu_5_15.avi", "vid1.avi"):
-        assert join_questions(questions, [cached])[0][0].video_id == cached
+        assert join_questions(questions, ClipNames([cached]))[0][0].video_id == cached
 
 
 @pytest.mark.parametrize(
@@ -225,14 +229,18 @@ def test_a_set_is_held_to_its_own_rules(tmp_path: Path) -> None:
 
 def test_majority_is_of_the_training_split() -> None:
     def file(split: str, answers: str) -> QuestionFile:
-        asked = [Question(str(n), f"{split}{n}", "q", a) for n, a in enumerate(answers)]
+        asked = [Question(str(n), f"{split}{n}", "q", a, split) for n, a in enumerate(answers)]
         return QuestionFile(f"{split}.json", "plain", asked, ["?"] * len(asked), [])
 
-    found = describe_files([file("train", "aab"), file("test", "abbb")], ["test0.mp4"])
+    states = {"test0.mp4": "done", "test1.mp4": "quarantined"}
+    found = describe_files([file("train", "aab"), file("test", "abbb")], states)
     splits = found["sets"]["plain"]["splits"]
     assert splits["test"]["majority"] == {"answer": "a", "share": 0.25}
     assert (splits["train"]["in_cache"], splits["test"]["in_cache"]) == (0, 1)
-    count = Question("1", "v", "q", "4", head="count")
+    assert found["cache"]["train"] == {"train": 0, "val": 0, "test": 1}
+    assert found["cache"]["quarantined"] == ["test1.mp4"]
+    assert list(found["cache"]["missing"]) == ["train0", "train1", "train2", "test2", "test3"]
+    count = Question("1", "v", "q", "4", "test", head="count")
     found = describe_files([QuestionFile("test.csv", "tgif-count", [count], ["line 2"], [])])
     assert found["sets"]["tgif-count"]["splits"]["test"]["majority"]["mean_square_error"] == 0
 

@@ -1,18 +1,23 @@
-"""features.questions and question_files: every plain format, every mistake, matching of ids."""
+"""features.questions and question_files: every plain format, every mistake."""
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 
 from features.errors import UsageError
-from features.question_sets_reading import read_questions
+from features.question_sets_check import find_odd_rows
+from features.question_sets_reading import (
+    read_joined,
+    read_question_files,
+    read_questions,
+)
 from features.questions import (
     HEADS,
     Question,
-    join_questions,
     require_answers,
 )
 
@@ -62,6 +67,84 @@ def test_ids_are_unique_in_a_file(tmp_path: Path) -> None:
     assert ids == ["a:0", "b:0#2", "b:0#3", "9"]
 
 
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        (["", "1", ""], ["#1", "1", "3"]),
+        (["2", "", "3", ""], ["2", "#2", "3", "4"]),
+        (["2", "  ", "#2", None], ["2", "##2", "#2", "4"]),
+        (["7", "7 ", " 7", "7\u202f"], ["7", "7 ", " 7", "7\u202f"]),
+        (["0", "0", "a:0", ""], ["a:0#1", "a:0#2", "a:0", "4"]),
+        (["0", "0", "a:0#1", "a:0#1#"], ["a:0#1##", "a:0#2", "a:0#1", "a:0#1#"]),
+        (["x#1", "y", "", "z#3"], ["x#1", "y", "3", "z#3"]),
+    ],
+)
+def test_ids_that_are_made_are_none_that_are_given(
+    tmp_path: Path, given: list[str | None], made: list[str]
+) -> None:
+    rows = [
+        {"video_id": "a", "question": f"q{n}", "question_id": question_id}
+        for n, question_id in enumerate(given)
+    ]
+    path = write(tmp_path, "q.json", json.dumps(rows))
+    (file,) = read_question_files([path])
+    assert [q.question_id for q in file.questions] == made
+    copies = [row.got for row in find_odd_rows(file) if row.what == "an id that another row has"]
+    assert copies == [name for name in given if given.count(name) > 1 and (name or "").strip()]
+
+
+def test_ids_are_unique_in_all_files_together(tmp_path: Path) -> None:
+    head = "video_id,question,question_id\n"
+    paths = [
+        write(tmp_path, "a.csv", head + "a,q,\na,r,5\na,s,\n"),
+        write(tmp_path, "b.csv", head + "b,q,3\nb,r,5\nb,s,\n"),
+    ]
+    assert [q.question_id for q in read_joined(paths)] == ["1", "a:5", "#3", "3", "b:5", "6"]
+
+
+TYPED = [
+    {"video_id": " clip\u202f1.mp4 ", "question": "what  is it?", "answer": 3, "question_id": 7},
+    {"video_id": "a.mp4", "question": "how much?", "answer": 2.50, "type": 1.0},
+    {"video_id": "a.mp4", "question": "how far?", "answer": 1e5, "split": "Test "},
+    {"video_id": "a.mp4", "question": "is it?", "answer": True, "head": "yes_no"},
+    {"video_id": "a.mp4", "question": "is it red?", "answer": False},
+    {"video_id": "a.mp4", "question": "who?", "answer": None, "split": None},
+    {"video_id": "a.mp4", "question": "who else?", "answer": float("nan")},
+    {"video_id": "a.mp4", "question": "which?", "answer": 1, "choices": ["a", "b, c", 'd "e"']},
+    {"video_id": "a.mp4", "question": "of two?", "answer": "y", "a0": "x", "a1": "y"},
+    {"video_id": "a.mp4", "question": "of others?", "answer": 1, "a1": "x", "a2": "y"},
+    {"video_id": "a.mp4", "question": "new\nline?", "answer": "a\tb", "id": 12},
+    {"video_id": "a.mp4", "question": "is it real?", "answer": "TRUE"},
+]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_same_content_reads_alike_from_each_format(tmp_path: Path, delimiter: str) -> None:
+    lines = write(tmp_path, "q.jsonl", "".join(json.dumps(row) + "\n" for row in TYPED))
+    listed = write(tmp_path, "q.json", json.dumps(TYPED))
+    columns = list(dict.fromkeys(name for row in TYPED for name in row))
+    with (tmp_path / "q.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, columns, delimiter=delimiter)
+        table.writeheader()
+        for row in TYPED:
+            cells = {n: json.dumps(c) if isinstance(c, list) else c for n, c in row.items()}
+            table.writerow({n: "" if cell != cell else cell for n, cell in cells.items()})
+    read = read_questions(lines)
+    assert read == read_questions(listed)
+    assert [(q.video_id, q.answer) for q in read[:5]] == [
+        (" clip\u202f1.mp4 ", "3"), ("a.mp4", "2.5"), ("a.mp4", "100000.0"), ("a.mp4", "yes"),
+        ("a.mp4", "no"),
+    ]  # fmt: skip
+    assert [(q.choices, q.right) for q in read[7:10]] == [
+        (("a", "b, c", 'd "e"'), 1), (("x", "y"), 1), (("x", "y"), 1),
+    ]  # fmt: skip
+    assert read[10].question_id == "12" and read[11].answer == "yes"
+    assert read_questions(str(tmp_path / "q.csv")) == read
+    numbers = write(tmp_path, "n.json", '[{"video": 1.50, "question": "q", "answer": 1E3}]')
+    (written,) = read_questions(numbers)  # as they are written
+    assert (written.video_id, written.answer) == ("1.50", "1E3")
+
+
 @pytest.mark.parametrize("names", ["a0,a1,a2", "a1,a2,a3"])
 def test_multiple_choice_answers_become_text(tmp_path: Path, names: str) -> None:
     text = f"video,question,answer,{names}\nx,why?,2,one,two,three\nx,why?,two,one,two,three\n"
@@ -99,6 +182,27 @@ def test_multiple_choice_answers_become_text(tmp_path: Path, names: str) -> None
             r"split that is not known[\s\S]*line 2",
         ),
         ("q.txt", "a\nb\n", "no question column"),
+        (
+            "q.csv",
+            "video,question,answer,Answer \na,b,c,d\n",
+            r"two columns of one name[\s\S]*answer",
+        ),
+        ("q.csv", "video;question;;\na;;c;d\n", r"without a question[\s\S]*line 2"),
+        ("q.csv", "\n\r\nvideo,question\n\na,\n", r"without a question[\s\S]*line 5"),
+        (
+            "q.json",
+            '[{"video": 1, "question": "q", "answer": "a", "answer": "b"}]',
+            r"two values of one name[\s\S]*answer in entry 1",
+        ),
+        (
+            "q.jsonl",
+            '{"video": 1, "question": "q", "Answer": "a", "answer": "b"}',
+            r"two values of one name[\s\S]*answer in line 1",
+        ),
+        ("q.csv", "video,question,choices\na,b,red|blue\n", r"cannot be read[\s\S]*red"),
+        ("q.csv", "video\tquestion\tchoices\na\tb\t['x', 'y']\n", "choices that cannot be read"),
+        ("q.json", '[{"video": 1, "question": "q", "choices": ["a", ""]}]', "choices that cannot"),
+        ("q.csv", "video,question,a0,a1,a2\na,b,x,,y\n", r"choices that cannot[\s\S]*a1 ''"),
     ],
 )
 def test_each_mistake_is_told(tmp_path: Path, name: str, text: str | bytes, said: str) -> None:
@@ -114,31 +218,6 @@ def test_missing_files_folders_and_answers(tmp_path: Path) -> None:
         read_questions(str(tmp_path / "q.csv"))
     with pytest.raises(UsageError, match="no answers to train on"):
         require_answers([Question("1", "a", "q")], "q.csv")
-
-
-def test_videos_match_exactly_then_by_unique_name() -> None:
-    ids = ["a.mp4", "x/b.mp4", "x/twice.mp4", "y/twice.avi", "vid3.avi", "17"]
-    wanted = ["a.mp4", "a", "b", "b.mp4", "b.avi", "twice", "x/twice", "3", "17", "4"]
-    questions = [Question(str(n), video, "q") for n, video in enumerate(wanted)]
-    matched, unmatched = join_questions(questions, ids)
-    assert [(wanted[int(q.question_id)], q.video_id) for q in matched] == [
-        ("a.mp4", "a.mp4"), ("a", "a.mp4"), ("b", "x/b.mp4"), ("b.mp4", "x/b.mp4"),
-        ("b.avi", "x/b.mp4"), ("x/twice", "x/twice.mp4"), ("3", "vid3.avi"), ("17", "17"),
-    ]  # fmt: skip
-    assert [q.video_id for q in unmatched] == ["twice", "4"]
-
-
-def test_an_alias_is_tried_before_the_name_itself() -> None:
-    ids = ["vid3.avi", "3.avi", "video4.mp4", "vid4.avi", "v_Ab-c.mp4"]
-    questions = [
-        Question("1", "3", "q", aliases=("vid3",)),
-        Question("2", "4", "q", aliases=("video4",)),
-        Question("3", "Ab-c", "q", aliases=("v_Ab-c",)),
-        Question("4", "5", "q", aliases=("video5",)),
-    ]
-    matched, unmatched = join_questions(questions, ids)
-    assert [q.video_id for q in matched] == ["vid3.avi", "video4.mp4", "v_Ab-c.mp4"]
-    assert [q.video_id for q in unmatched] == ["5"]
 
 
 def test_a_question_knows_its_measure() -> None:

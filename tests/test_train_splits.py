@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from features.errors import UsageError
+from features.question_splits import split_of_name
 from features.questions import Question
-from train.splits import assign_splits, with_file_splits
+from features.seen_videos import Seen
+from train.splits import assign_splits, splits_of
 
 
 def ask(videos: list[str], split: str | None = None) -> list[Question]:
@@ -66,10 +68,33 @@ def test_a_leak_is_told_loudly_and_nothing_to_train_on_is_an_error() -> None:
     assert any(r.startswith("WARNING: 1 videos") for r in assign_splits(leaky, seed=0).remarks)
     with pytest.raises(UsageError, match="nothing to train on"):
         assign_splits(ask(["a"], "test"), seed=0)
+    assert splits_of(ask(["a"], "test"), seed=0).judged_on == "test"
 
 
-def test_file_names_give_splits_only_beside_a_training_file() -> None:
-    files = [("x/train_qa.json", ask(["a"])), ("val_qa.json", ask(["b"])), ("c.csv", ask(["c"]))]
-    assert [q.split for q in with_file_splits(files)] == ["train"] * 2 + ["val"] * 2 + [None] * 2
-    assert {q.split for q in with_file_splits([("test.csv", ask(["a"]))])} == {None}
-    assert with_file_splits([("train.csv", ask(["a"], "val")), files[1]])[0].split == "val"
+def test_what_a_model_has_seen_splits_what_the_files_do_not() -> None:
+    videos = [f"v{n}" for n in range(100)]
+    as_trained = sides(assign_splits(ask(videos), seed=3))
+    seen = Seen(frozenset(as_trained["train"] | as_trained["val"]))
+    assert sides(splits_of(ask(videos), seed=3, seen=seen)) == as_trained
+    # Clips that came later, also a copy of one that was seen; the files' word stands.
+    more = [*videos, "new1", "new2", "copy"]
+    seen = Seen(seen.videos, frozenset(["hash"]))
+    rows = [*ask(more), *ask(["said"], "train")]
+    found = sides(splits_of(rows, seed=3, seen=seen, contents={"copy": "hash"}))
+    assert found["test"] == as_trained["test"] | {"new1", "new2"}
+    assert "copy" in found["train"] | found["val"] and "said" in found["train"]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("x/train_qa.json", "train"),
+        ("val/q.csv", None),
+        ("Test_count_question.csv", "test"),
+        ("q-dev2.csv", "val"),
+        ("train_val.csv", None),
+        ("trainer.csv", None),
+    ],
+)
+def test_a_file_may_be_named_for_a_split(name: str, split: str | None) -> None:
+    assert split_of_name(name) == split

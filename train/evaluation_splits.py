@@ -15,7 +15,7 @@ from features import storage
 from features.errors import UsageError
 from features.questions import Question
 from features.seen_videos import SEEN, Seen, content_hashes, read_seen
-from train.splits import SPLITS, Splits, assign_splits
+from train.splits import SPLITS, Splits, splits_of
 
 if TYPE_CHECKING:
     from features.cache import Cache
@@ -61,7 +61,7 @@ def choose(
         contents = content_hashes(cache, {question.video_id for question in questions})
     if seen is not None and split is None:
         return _unseen(questions, seen, contents)
-    splits = _splits(questions, seed, val_share)
+    splits = _splits(questions, seed, val_share, seen, contents)
     asked = Asked(splits, split or splits.judged_on)
     if not asked.questions:
         counts = ", ".join(f"{len(splits.of(name))} of {name}" for name in SPLITS)
@@ -105,10 +105,16 @@ def _unseen(questions: Sequence[Question], seen: Seen, contents: dict[str, str])
     return Asked(Splits(parts["train"], parts["val"], parts["test"], (note,)), "test", unseen=True)
 
 
-def _splits(questions: Sequence[Question], seed: int, val_share: float) -> Splits:
+def _splits(
+    questions: Sequence[Question],
+    seed: int,
+    val_share: float,
+    seen: Seen | None,
+    contents: dict[str, str],
+) -> Splits:
     """Return the splits as training makes them."""
-    if all(question.split not in (None, "train") for question in questions):
-        parts = {name: [q for q in questions if q.split == name] for name in SPLITS}
-        note = "the files hold no training questions: nothing stands beside the model"
-        return Splits(parts["train"], parts["val"], parts["test"], (note,))
-    return assign_splits(questions, seed=seed, val_share=val_share)
+    splits = splits_of(questions, seed=seed, val_share=val_share, seen=seen, contents=contents)
+    if splits.train:
+        return splits
+    note = "the files hold no training questions: nothing stands beside the model"
+    return dataclasses.replace(splits, remarks=(note,))

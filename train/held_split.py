@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from features.question_splits import follow_videos
 from features.questions import Question
 from features.seen_videos import Seen
 
@@ -39,15 +40,13 @@ def question_lines(questions: Iterable[Question]) -> Iterator[bytes]:
     Those without a split follow their video's, else they train: the held split takes the place of
     a test split.
     """
-    questions = list(questions)
-    splits = {q.video_id: q.split for q in questions if q.split is not None}
-    for question in questions:
+    for question in follow_videos(list(questions), "train"):
         fields: dict[str, Any] = {
             "question_id": question.question_id,
             "video_id": question.video_id,
             "question": question.question,
             "answer": question.answer if question.right is None else question.right,
-            "split": question.split or splits.get(question.video_id, "train"),
+            "split": question.split,
             "type": question.type,
         }
         if question.head != "open":
@@ -59,9 +58,8 @@ def question_lines(questions: Iterable[Question]) -> Iterator[bytes]:
 
 def seen_videos(questions: Iterable[Question]) -> set[str]:
     """Return the videos that a model trained on `questions` has seen: all but those of test."""
-    questions = list(questions)
-    splits = {q.video_id: q.split for q in questions if q.split is not None}
-    return {q.video_id for q in questions if (q.split or splits.get(q.video_id, "train")) != "test"}
+    dealt = follow_videos(list(questions), "train")
+    return {question.video_id for question in dealt if question.split != "test"}
 
 
 def seen_by(questions: Iterable[Question], contents: Mapping[str, str]) -> Seen:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from features import storage
 from features.errors import UsageError
-from features.question_sets_reading import read_accepted
-from features.questions import Question, join_questions, require_answers
-from train.splits import with_file_splits
+from features.question_sets_reading import read_joined
+from features.question_videos import ClipNames, join_questions
+from features.questions import Question, require_answers
 
 if TYPE_CHECKING:
     from features.cache import Cache
@@ -27,7 +27,8 @@ class JoinedQuestions:
 
     `file_hashes` are the SHA-256 of the files (and the mapping), in the order given; `frames` maps
     the videos of `questions` to their number of rows; `cache_digest` changes with any video of the
-    cache.
+    cache. `unmatched_videos` end with the quarantined ones; `hints` say of the first of them what
+    may have been meant, "" where nothing comes near.
     """
 
     questions: list[Question]
@@ -36,6 +37,7 @@ class JoinedQuestions:
     unmatched: int
     unmatched_videos: tuple[str, ...]
     quarantined_videos: tuple[str, ...]
+    hints: tuple[str, ...]
     frames: dict[str, int]
     cache_digest: str
 
@@ -43,15 +45,15 @@ class JoinedQuestions:
 def read_files(
     paths: Sequence[str], *, set_name: str | None = None, mapping: str | None = None
 ) -> tuple[list[Question], int, tuple[str, ...]]:
-    """Return (questions with answers, how many had none, the SHA-256 of each file)."""
-    accepted = read_accepted(paths, set_name=set_name, mapping=mapping)
-    files = [(file.path, file.questions) for file in accepted]
-    count = sum(len(questions) for _, questions in files)
-    answered = [(path, require_answers(questions, path)) for path, questions in files]
-    questions = with_file_splits(answered)
+    """Return (questions with answers, how many had none, the SHA-256 of each file).
+
+    Raises UsageError where none of all files has an answer.
+    """
+    questions = read_joined(paths, set_name=set_name, mapping=mapping)
+    answered = require_answers(questions, *paths)
     read = [*paths, mapping] if mapping is not None else paths
     hashes = tuple(hashlib.sha256(storage.read_bytes(path)).hexdigest() for path in read)
-    return questions, count - len(questions), hashes
+    return answered, len(questions) - len(answered), hashes
 
 
 @contextlib.contextmanager
@@ -83,9 +85,11 @@ def join_cache(
     columns = cache.table(columns=["video_id", "state", "key", "rows"]).to_pydict()
     rows = list(zip(*(columns[name] for name in ("video_id", "state", "key", "rows")), strict=True))
     frames = {video_id: count for video_id, state, _, count in rows if state == "done"}
-    matched, unmatched = join_questions(questions, frames)
-    others = {video_id for video_id, state, _, _ in rows if state != "done"}
-    in_quarantine, _ = join_questions(unmatched, others)
+    names = ClipNames(video_id for video_id, *_ in rows)
+    known, unknown = join_questions(questions, names)
+    matched = [question for question in known if question.video_id in frames]
+    quarantined = [question for question in known if question.video_id not in frames]
+    missing = {question.video_id: question.aliases for question in unknown}
     digest = hashlib.sha256()
     for video_id, state, key, _ in sorted(rows):
         if state == "done":
@@ -94,9 +98,10 @@ def join_cache(
         questions=matched,
         file_hashes=hashes,
         without_answer=without_answer,
-        unmatched=len(unmatched),
-        unmatched_videos=tuple(dict.fromkeys(q.video_id for q in unmatched)),
-        quarantined_videos=tuple(dict.fromkeys(q.video_id for q in in_quarantine)),
+        unmatched=len(questions) - len(matched),
+        unmatched_videos=tuple(dict.fromkeys([*missing, *(q.video_id for q in quarantined)])),
+        quarantined_videos=tuple(dict.fromkeys(q.video_id for q in quarantined)),
+        hints=tuple(names.hint(*wanted) for wanted in list(missing.items())[:_NAMED]),
         frames={question.video_id: frames[question.video_id] for question in matched},
         cache_digest=digest.hexdigest()[:32],
     )
@@ -115,12 +120,12 @@ def remarks(joined: JoinedQuestions) -> list[str]:
 
 
 def _describe_unmatched(joined: JoinedQuestions) -> str:
-    videos = joined.unmatched_videos
+    videos, quarantined = joined.unmatched_videos, joined.quarantined_videos
     text = f"{len(videos)} videos are not in the cache ({_some(videos)})"
-    if joined.quarantined_videos:
-        text += f"; {len(joined.quarantined_videos)} of them are quarantined"
-        text += f" ({_some(joined.quarantined_videos)})"
-    return text
+    if quarantined:
+        text += f"; {len(quarantined)} of them are quarantined ({_some(quarantined)})"
+    hints = [f"{name!r}: {hint}" for name, hint in zip(videos, joined.hints, strict=False) if hint]
+    return text + "".join(f"; {hint}" for hint in hints)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,21 +1,14 @@
-"""Which questions train, which choose the best epoch, which judge: never two by one video.
-
-Splits come from the file; questions without one are split by video with a stable hash, so that a
-video stays on its side when the file grows.
-"""
+"""The questions of each split, as `features.question_splits` deals them: never two by one video."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from features.errors import UsageError
-from features.questions import Question, split_of_name
-
-SPLITS = ("train", "val", "test")
-VAL_SHARE = 0.1
-_TEST_SHARE = 0.1
+from features.question_splits import SPLITS, VAL_SHARE, SplitRule, deal_splits
+from features.questions import Question
+from features.seen_videos import Seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,22 +34,6 @@ class Splits:
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
 
-def with_file_splits(files: Sequence[tuple[str, list[Question]]]) -> list[Question]:
-    """Join several files' questions; files named for splits (train_qa.json …) give them theirs.
-
-    Names count only where several files were given, no row says otherwise, and one says train.
-    """
-    named = [split_of_name(path) for path, _ in files]
-    use_names = len(files) > 1 and "train" in named
-    joined = []
-    for name, (_, questions) in zip(named, files, strict=True):
-        for question in questions:
-            if use_names and question.split is None and name is not None:
-                question = dataclasses.replace(question, split=name)
-            joined.append(question)
-    return joined
-
-
 def assign_splits(
     questions: Sequence[Question], *, seed: int, val_share: float = VAL_SHARE
 ) -> Splits:
@@ -64,91 +41,42 @@ def assign_splits(
 
     Where the file has no val split `val_share` of the training videos become it, at 0 none.
     """
-    remarks: list[str] = []
-    questions = _fill_in(questions, seed, val_share, remarks)
-    if not any(question.split == "train" for question in questions):
+    splits = splits_of(questions, seed=seed, val_share=val_share)
+    if not splits.train:
+        counts = ", ".join(f"{len(splits.of(name))} of {name}" for name in SPLITS)
         raise UsageError(
             "there is nothing to train on",
-            got=f"{len(questions)} questions, none in the split train",
-            todo="give a file with training questions, or leave the split column out",
+            got=f"{len(questions)} questions: {counts}",
+            todo="give a file with training questions. A split stands in the column split, else in "
+            "the file's name (val_q.csv is val); rows without either are split by video",
         )
-    if val_share and not any(question.split == "val" for question in questions):
-        questions = _carve_val(questions, seed, val_share, remarks)
-    _warn_of_leaks(questions, remarks)
-    parts = {name: [q for q in questions if q.split == name] for name in SPLITS}
+    return splits
+
+
+def splits_of(
+    questions: Sequence[Question],
+    *,
+    seed: int,
+    val_share: float = VAL_SHARE,
+    seen: Seen | None = None,
+    contents: Mapping[str, str] | None = None,
+) -> Splits:
+    """Give every question a split, as `assign_splits` does, where none need be left to train on.
+
+    `seen` is what the model that is asked has seen; `contents` maps videos to hashes of files.
+    """
+    hashes = contents or {}
+    dealt, remarks = deal_splits(
+        questions,
+        SplitRule(seed, val_share),
+        has_seen=None if seen is None else lambda video_id: seen.has(video_id, hashes),
+    )
+    _warn_of_leaks(dealt, remarks)
+    parts = {name: [q for q in dealt if q.split == name] for name in SPLITS}
     if not parts["test"]:
         judge = "val" if parts["val"] else "train"
         remarks.append(f"there are no test questions: figures are of the split {judge}")
     return Splits(parts["train"], parts["val"], parts["test"], tuple(remarks))
-
-
-def video_place(video_id: str, *, seed: int) -> float:
-    """Return the video's place in [0, 1), from a hash of id and seed."""
-    digest = hashlib.sha256(f"{seed}\0{video_id}".encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def _fill_in(
-    questions: Sequence[Question], seed: int, val_share: float, remarks: list[str]
-) -> list[Question]:
-    """Split questions without a split by video; one whose video has a split follows it."""
-    given = {q.video_id: q.split for q in questions if q.split is not None}
-    loose = {q.video_id for q in questions if q.split is None} - set(given)
-    if not loose and all(q.split is not None for q in questions):
-        return list(questions)
-    have = {split for split in given.values() if split}
-    test_share = 0.0 if have and "test" not in have else _TEST_SHARE
-    places = {video_id: video_place(video_id, seed=seed) for video_id in loose}
-    chosen = {
-        video_id: _split_at(place, test_share, val_share) for video_id, place in places.items()
-    }
-    if not given:
-        _fill_empty(chosen, places, val_share)
-    if loose:
-        remarks.append(f"{len(loose)} videos without a split were split by video")
-    return [
-        q
-        if q.split is not None
-        else dataclasses.replace(q, split=given.get(q.video_id) or chosen[q.video_id])
-        for q in questions
-    ]
-
-
-def _split_at(place: float, test_share: float, val_share: float) -> str:
-    if place >= 1 - test_share:
-        return "test"
-    return "val" if place >= 1 - test_share - val_share else "train"
-
-
-def _fill_empty(chosen: dict[str, str], places: dict[str, float], val_share: float) -> None:
-    """Where chance left a split without a video (there are few), split by rank instead."""
-    wanted = {name for name in SPLITS if val_share or name != "val"}
-    if set(chosen.values()) == wanted:
-        return
-    order = sorted(chosen, key=lambda video_id: (places[video_id], video_id), reverse=True)
-    tests = max(1, round(_TEST_SHARE * len(order))) if len(order) >= 3 else 0
-    vals = max(1, round(val_share * len(order))) if val_share and len(order) >= 2 else 0
-    vals = min(vals, max(len(order) - tests - 1, 0))  # one is left to train on
-    for rank, video_id in enumerate(order):
-        chosen[video_id] = "test" if rank < tests else "val" if rank < tests + vals else "train"
-
-
-def _carve_val(
-    questions: list[Question], seed: int, val_share: float, remarks: list[str]
-) -> list[Question]:
-    """Move `val_share` of the training videos (at least one, if two are left) to val."""
-    video_ids = {q.video_id for q in questions if q.split == "train"}
-    if len(video_ids) < 2:
-        remarks.append("one video alone trains: the best epoch is chosen on the training split")
-        return questions
-    order = sorted(video_ids, key=lambda v: (video_place(v, seed=seed), v), reverse=True)
-    # At least one of them, and one is left to train on.
-    carved = set(order[: min(max(1, round(val_share * len(order))), len(order) - 1)])
-    remarks.append(f"no val split was given: {len(carved)} training videos became val")
-    return [
-        dataclasses.replace(q, split="val") if q.split == "train" and q.video_id in carved else q
-        for q in questions
-    ]
 
 
 def _warn_of_leaks(questions: Iterable[Question], remarks: list[str]) -> None:

@@ -1,0 +1,156 @@
+"""What a question is for: to train, to choose the best epoch, or to judge. One rule for all.
+
+1. A row that states a split has it; in a file that is named for one the other rows have that.
+2. A row without one follows its video, where other rows of it state one.
+3. The others are dealt by video with a stable hash, so that a video stays on its side when the
+   files grow. For a model that is asked, what it has seen trained it and the rest judges it.
+4. Where there is no val, a share of the training videos becomes it.
+
+Training, evaluation and scoring go this way with the seed and the share of the model, over the
+questions that have an answer and a video that is done: they agree on each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+
+from features.questions import Question
+
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+VAL_SHARE = 0.1
+TEST_SHARE = 0.1
+
+Seen = Callable[[str], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitRule:
+    """How rows without a split are dealt: `seed` of the hash, and shares of the videos.
+
+    At a `val_share` of 0 no val split is made.
+    """
+
+    seed: int = 0
+    val_share: float = VAL_SHARE
+    test_share: float = TEST_SHARE
+
+
+def split_of_name(path: str) -> str | None:
+    """Return the split that a file is named for (`train_qa.json`, `Test_count_question.csv`).
+
+    A name that has several of them (`train_val.csv`) tells none.
+    """
+    words = re.split(r"[^a-z]+", PurePosixPath(path).stem.lower())
+    named = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return named.pop() if len(named) == 1 else None
+
+
+def deal_splits(
+    questions: Sequence[Question], rule: SplitRule, *, has_seen: Seen | None = None
+) -> tuple[list[Question], list[str]]:
+    """Return the questions, each with a split, and remarks for people on how it came about.
+
+    `has_seen` says of a video whether the model that is asked has seen it.
+    """
+    remarks: list[str] = []
+    dealt = _fill_in(questions, rule, has_seen, remarks)
+    if rule.val_share and not any(question.split == "val" for question in dealt):
+        dealt = _carve_val(dealt, rule, remarks)
+    return dealt, remarks
+
+
+def follow_videos(questions: Sequence[Question], otherwise: str) -> list[Question]:
+    """Return the questions, those without a split with that of their video, else `otherwise`."""
+    stated = _stated(questions)
+    return [_with_split(q, stated.get(q.video_id, otherwise)) for q in questions]
+
+
+def video_place(video_id: str, *, seed: int) -> float:
+    """Return the video's place in [0, 1), from a hash of id and seed."""
+    digest = hashlib.sha256(f"{seed}\0{video_id}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _stated(questions: Sequence[Question]) -> dict[str, str]:
+    return {q.video_id: q.split for q in questions if q.split is not None}
+
+
+def _with_split(question: Question, split: str) -> Question:
+    if question.split is not None:
+        return question
+    return dataclasses.replace(question, split=split)
+
+
+def _fill_in(
+    questions: Sequence[Question], rule: SplitRule, has_seen: Seen | None, remarks: list[str]
+) -> list[Question]:
+    """Split questions without a split by video; one whose video has a split follows it."""
+    given = _stated(questions)
+    loose = {q.video_id for q in questions if q.split is None} - set(given)
+    have = set(given.values())
+    test_share = 0.0 if have and "test" not in have else rule.test_share
+    places = {video_id: video_place(video_id, seed=rule.seed) for video_id in loose}
+    chosen = {
+        video_id: _split_at(place, test_share, rule.val_share) for video_id, place in places.items()
+    }
+    if not given:
+        _fill_empty(chosen, places, rule)
+    if has_seen is not None:
+        for video_id in loose:
+            learnt = "train" if chosen[video_id] == "test" else chosen[video_id]
+            chosen[video_id] = learnt if has_seen(video_id) else "test"
+    if loose:
+        by = "what the model has seen" if has_seen is not None else "video"
+        remarks.append(f"{len(loose)} videos without a split were split by {by}")
+    chosen |= given
+    return [_with_split(q, chosen[q.video_id]) for q in questions]
+
+
+def _split_at(place: float, test_share: float, val_share: float) -> str:
+    if place >= 1 - test_share:
+        return "test"
+    return "val" if place >= 1 - test_share - val_share else "train"
+
+
+def _fill_empty(chosen: dict[str, str], places: dict[str, float], rule: SplitRule) -> None:
+    """Where chance left a split without a video (there are few), split by rank instead."""
+    wanted = {name for name in SPLITS if rule.val_share or name != "val"}
+    if set(chosen.values()) == wanted:
+        return
+    order = sorted(chosen, key=lambda video_id: (places[video_id], video_id), reverse=True)
+    tests = max(1, round(rule.test_share * len(order))) if len(order) >= 3 else 0
+    vals = max(1, round(rule.val_share * len(order))) if rule.val_share and len(order) >= 2 else 0
+    vals = min(vals, max(len(order) - tests - 1, 0))  # one is left to train on
+    for rank, video_id in enumerate(order):
+        chosen[video_id] = "test" if rank < tests else "val" if rank < tests + vals else "train"
+
+
+def _carve_val(questions: list[Question], rule: SplitRule, remarks: list[str]) -> list[Question]:
+    """Move a share of the training videos (at least one, if two are left) to val."""
+    video_ids = {q.video_id for q in questions if q.split == "train"}
+    if len(video_ids) < 2:
+        if video_ids:
+            remarks.append("one video alone trains: the best epoch is chosen on the training split")
+        return questions
+    order = sorted(video_ids, key=lambda v: (video_place(v, seed=rule.seed), v), reverse=True)
+    # At least one of them, and one is left to train on.
+    carved = set(order[: min(max(1, round(rule.val_share * len(order))), len(order) - 1)])
+    remarks.append(f"no val split was given: {len(carved)} training videos became val")
+    return [
+        dataclasses.replace(q, split="val") if q.split == "train" and q.video_id in carved else q
+        for q in questions
+    ]
