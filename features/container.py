@@ -89,6 +89,11 @@ class NamelessFile:
         """Return the position."""
         return self._position
 
+    @property
+    def descriptor(self) -> int:
+        """Return the descriptor, for a process that may open no file of its own."""
+        return self._descriptor
+
     def peek(self, offset: int, size_bytes: int) -> bytes:
         """Return bytes from `offset`; the position stays as it is."""
         return os.pread(self._descriptor, size_bytes, offset)
@@ -138,8 +143,14 @@ class Clip:
 
 
 @contextlib.contextmanager
-def open_file(path: str, limits: DecodeLimits) -> Iterator[NamelessFile]:
-    """Open a regular file that is not empty; raises VideoRejected at stage "open"."""
+def open_file(path: str | int, limits: DecodeLimits) -> Iterator[NamelessFile]:
+    """Open a regular file that is not empty; raises VideoRejected at stage "open".
+
+    A number is the descriptor of one that was opened here by another process: it is left open.
+    """
+    if isinstance(path, int):
+        yield NamelessFile(path)
+        return
     _check_kind(path, limits)
     try:
         # Between the look and this a pipe may have taken the name: O_NONBLOCK does not wait on it.
@@ -155,7 +166,7 @@ def open_file(path: str, limits: DecodeLimits) -> Iterator[NamelessFile]:
 
 
 @contextlib.contextmanager
-def open_clip(path: str, limits: DecodeLimits) -> Iterator[Clip]:
+def open_clip(path: str | int, limits: DecodeLimits) -> Iterator[Clip]:
     """Open `path` as a clip; raises VideoRejected at stage "open" or "probe"."""
     with open_file(path, limits) as file, open_container(file, limits) as container:
         clip = Clip(file, limits, container, _picture_track(container, limits))

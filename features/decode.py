@@ -40,10 +40,11 @@ Beat = Callable[[int], None]
 class DecodeRequest:
     """What to decode and how: `resize` is "stretch" or "crop", `size` the side in pixels.
 
+    `path` may be the descriptor of an open file (`container.open_file`).
     `max_frames` limits the rows; the clip is decoded and judged whole all the same.
     """
 
-    path: str
+    path: str | int
     sample: str
     max_frames: int | None = None
     size: int = 299
