@@ -36,6 +36,7 @@ _INTEGERS = frozenset(
 _FLOATS = frozenset(("source_rate_fps", "source_duration_s"))
 _FLAGS = frozenset(("partial", "capped"))
 _LATER = frozenset(("fingerprint",))  # columns that catalogs of earlier versions lack: read as ""
+_PLACES = frozenset(("offset", "length", "rows"))
 _ORDER = ("video_id", "run_id", "time")  # what decides which row of a video is the newest
 
 
@@ -220,7 +221,9 @@ def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
                 todo="use the version that made it",
             )
         wanted = None if columns is None else [name for name in columns if name in names]
-        return _with_later(file.read(columns=wanted), columns)
+        table = file.read(columns=wanted)
+        _check_values(path, table)
+        return _with_later(table, columns)
     except MemoryError as err:  # of Arrow too: it may be the machine's fault, not the file's
         raise CacheError(
             f"the catalog {path} cannot be read",
@@ -228,11 +231,34 @@ def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
             todo="see that it is the file that extract wrote; else give more memory",
         ) from err
     except (pa.ArrowException, OSError, ValueError, OverflowError) as err:
-        raise DamagedCatalogError(
-            f"the catalog {path} cannot be read",
-            got=(str(err).splitlines() or [type(err).__name__])[0][:300],
-            todo="run extract again: it makes the catalog anew from the shards",
-        ) from err
+        raise _damaged(path, (str(err).splitlines() or [type(err).__name__])[0][:300]) from err
+
+
+def _damaged(path: str, got: str) -> DamagedCatalogError:
+    return DamagedCatalogError(
+        f"the catalog {path} cannot be read",
+        got=got,
+        todo="run extract again: it makes the catalog anew from the shards",
+    )
+
+
+def _check_values(path: str, table: pa.Table) -> None:
+    """Raise DamagedCatalogError, ArrowInvalid for values that no run of ours has written."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    further = (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string())  # as `_column` gives
+    for field in table.schema:
+        own = field.name in COLUMN_NAMES
+        kinds = (fixed_schema().field(field.name).type,) if own else further
+        if field.type not in kinds:
+            raise _damaged(path, f"values of type {field.type} in the column {field.name}")
+        if own and table.column(field.name).null_count:
+            raise _damaged(path, f"no value in a row of the column {field.name}")
+    table.validate(full=True)  # of text: that it is UTF-8
+    for name in _PLACES.intersection(table.column_names):
+        if len(table) and pc.min(table.column(name)).as_py() < 0:
+            raise _damaged(path, f"a number below 0 in the column {name}")
 
 
 def _with_later(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:

@@ -19,7 +19,7 @@ MOST_LEVELS = 100  # lists and objects in one another; Python's own limit depend
 
 
 def parse(
-    text: str | bytes,
+    text: str | bytes | bytearray,
     *,
     parse_float: Callable[[str], Any] | None = None,
     parse_constant: Callable[[str], Any] | None = None,
@@ -53,7 +53,7 @@ def parse(
     return value
 
 
-def parse_object(text: str | bytes) -> dict[str, Any]:
+def parse_object(text: str | bytes | bytearray) -> dict[str, Any]:
     """Return the fields of a JSON text that must be an object; raises ValueError."""
     value = parse(text)
     if not isinstance(value, dict):

@@ -7,14 +7,15 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+import framebank
 from features import catalog
 from features.errors import CacheError
 from features.sidecar import COLUMN_NAMES, CatalogRow
 from tests.made_cache import make_cache, make_extracted, make_shard
-
-pq = pytest.importorskip("pyarrow.parquet")
 
 ROW = CatalogRow(
     video_id="a", uri="/a", size_bytes=1, generation="1", key="k", state="done", attempt=1,
@@ -126,3 +127,29 @@ def test_the_newest_of_many_rows_is_found_quickly() -> None:
     newest = catalog._newest(table)
     assert len(newest) == 40_000
     assert newest[0] == 60_000 and newest[-1] == 99_999 and (np.diff(newest) > 0).all()
+
+
+@pytest.mark.parametrize("name", ["video_id", "rows", "partial", "source_rate_fps", "shard"])
+@pytest.mark.parametrize("kind", ["null", "other", "list", "bytes", "below", "no text"])
+def test_a_catalog_with_values_that_no_run_writes_is_damaged(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    cache = str(tmp_path)
+    make_cache(cache)
+    path = catalog.catalog_files(cache)[0]
+    table = pq.read_table(path)
+    count, field = len(table), table.schema.field(name)
+    wrong = {
+        "null": pa.nulls(count, field.type),
+        "other": pa.array([7] * count) if name != "rows" else pa.array(["7"] * count),
+        "list": pa.array([[1]] * count),
+        "bytes": pa.array([b"\xff"] * count),
+        "below": pa.array([-5] * count),
+        "no text": pa.StringArray.from_buffers(count, *pa.array([b"\xff"] * count).buffers()[1:]),
+    }[kind]
+    place = table.schema.get_field_index(name)
+    pq.write_table(table.set_column(place, name, wrong), path)
+    with pytest.raises(CacheError, match=f"the catalog {path} cannot be read"):
+        catalog.read_catalog(cache)
+    for words in (["inspect", cache], ["verify", cache]):
+        assert framebank.main(words) == 1
