@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from features.cache import Cache
 
 SEEN = "seen.json.gz"
+NO_LIST = "the model keeps no list of the videos that it has seen, as an older version saved it"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,14 @@
-"""Makes a small untrained model folder of the real kind, for the tests of what asks a model."""
+"""Makes a small untrained model folder of the real kind, for the tests of what asks a model, and
+spoils one."""
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from features.spec import FeatureSpec
@@ -51,3 +55,20 @@ def make_model(
     }
     (folder / "lineage.json").write_text(json.dumps(lineage))
     return folder
+
+
+def spoil_weights(folder: Path, value: float = np.nan) -> None:
+    """Put `value` into one number of the model in `folder`, as a training that diverged did."""
+    path = folder / "model.keras"
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    held = io.BytesIO(members["model.weights.h5"])
+    with h5py.File(held, "r+") as file:
+        arrays: list[h5py.Dataset] = []
+        file.visititems(lambda _, item: arrays.append(item) if hasattr(item, "dtype") else None)
+        last = [array for array in arrays if array.dtype.kind == "f"][-1]
+        last[...] = np.full(last.shape, value, last.dtype)
+    members["model.weights.h5"] = held.getvalue()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)

@@ -14,8 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from features.seen_videos import SEEN
 from train import retrain_command, retraining
 from train.held_judging import Decision
+from train.held_split import seen_by
 
 
 def main(words: list[str]) -> int:
@@ -25,6 +27,7 @@ def main(words: list[str]) -> int:
     def train(*given: Any, **options: Any) -> Path:
         folder = Path(given[4], "candidate")
         shutil.copytree(model, folder, dirs_exist_ok=True)
+        (folder / SEEN).write_bytes(seen_by(given[2], {}).to_bytes())
         time.sleep(float(wait_s))
         return folder
 

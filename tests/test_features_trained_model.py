@@ -21,7 +21,7 @@ from features.trained_model import (
     read_lineage,
 )
 from tests.made_cache import SPEC
-from tests.made_model import ANSWERS, make_model
+from tests.made_model import ANSWERS, make_model, spoil_weights
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +79,8 @@ def test_a_damaged_model_is_told(model: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_refused(model: Path, value: float) -> None:
-    import keras
-
     check_weights(str(model))
-    network = keras.saving.load_model(model / "model.keras")
-    weights = network.get_weights()
-    weights[-1][1] = value
-    network.set_weights(weights)
-    network.save(model / "model.keras")
+    spoil_weights(model, value)
     for look in (load_model, load_network, check_weights):
         with pytest.raises(NotFiniteError, match=r"weights that are not finite[\s\S]*1 of its"):
             look(str(model))

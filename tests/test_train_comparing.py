@@ -45,3 +45,10 @@ def test_questions_of_one_video_count_as_one_draw() -> None:
 def test_what_cannot_be_drawn_is_refused(right: list[bool], groups: list[str]) -> None:
     with pytest.raises(ValueError, match="values for"):
         interval(right, groups, seed=0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nothing_is_better_than_what_is_not_finite(value: float) -> None:
+    for new, old in (([value, 1.0], [0.0, 0.0]), ([1.0, 1.0], [0.0, -value])):
+        with pytest.raises(ValueError, match="not finite"):
+            paired_bootstrap(new, old, ["a", "b"], seed=0)

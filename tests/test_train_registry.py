@@ -23,7 +23,7 @@ from features.errors import CacheError, UsageError
 from features.processes import this_process
 from tests.bucket_servers import environment, serve
 from tests.made_cache import SPEC
-from tests.made_model import make_model
+from tests.made_model import make_model, spoil_weights
 from tests.made_questions import make_direction_cache, write_jsonl
 from train.publishing import remove_leftovers
 from train.registry import Registry, new_version
@@ -275,6 +275,28 @@ def test_a_damaged_version_is_named(made: Path, tmp_path: Path, name: str, text:
     process = retrains.start()
     assert "basis.json is damaged" in process.communicate(timeout=60)[1]
     assert process.returncode == 1
+
+
+def test_a_model_of_nan_is_not_promoted_by_hand_and_gives_way(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    retrains = Retrains(str(tmp_path / "registry"), made, tmp_path)
+    registry = retrains.registry
+    retrains.run()
+    first = check_usable(registry)
+    retrains.change()
+    retrains.run()
+    second = check_usable(registry)
+    spoil_weights(Path(registry.folder(first)))
+    for words in (("rollback",), ("promote", first)):
+        assert models(registry, *words) == 1
+        assert "weights that are not finite" in capsys.readouterr().err
+    assert registry.current().version == second
+    spoil_weights(Path(registry.folder(second)))
+    retrains.change()
+    said = retrains.run()
+    assert "WARNING" in said and "the new model is compared with none" in said
+    assert check_usable(registry) not in (first, second)
 
 
 def test_a_registry_that_cannot_be_written_is_told_before_the_training(

@@ -19,13 +19,15 @@ import numpy as np
 import pytest
 
 import framebank
+from features.cache import open_cache
 from features.questions import Question
 from features.seen_videos import Seen
-from features.trained_model import load_model
+from features.trained_model import NotFiniteError, load_model
 from tests.killing import MarkedJob
 from tests.made_cache import SPEC
-from tests.made_model import ANSWERS, make_model
+from tests.made_model import ANSWERS, make_model, spoil_weights
 from tests.made_questions import make_direction_cache, write_jsonl
+from train.held_judging import Decision
 from train.held_split import (
     is_held,
     part_questions,
@@ -34,6 +36,10 @@ from train.held_split import (
     seen_videos,
 )
 from train.registry import Registry
+from train.retrain_config import HeldConfig, RetrainConfig
+from train.retraining import _judge
+from train.stopping import StopRequest
+from train.warm_start import start_from
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -144,6 +150,31 @@ def test_kills_of_a_real_retraining_leave_the_model_in_use(made: Path, tmp_path:
     ]  # fmt: skip
 
 
+def test_a_model_of_nan_neither_judges_nor_is_used(made: Path, tmp_path: Path) -> None:
+    good, bad = (make_model(tmp_path / name, SPEC, width=24) for name in ("good", "bad"))
+    spoil_weights(bad)
+    config = RetrainConfig("r", "c", ("q",), held=HeldConfig(least=2))
+    cache = open_cache(str(made / "cache"))
+    judged = [
+        Question(str(n), f"{n:03d}-loading.mp4", "what is it?", ANSWERS[n % 2]) for n in range(9)
+    ]
+
+    def judge(candidate: Path, in_use: Path | None) -> Decision:
+        rival = None if in_use is None else str(in_use)
+        return _judge(config, str(candidate), rival, cache, judged, stop=StopRequest())
+
+    for in_use in (None, good, bad):
+        decision = judge(bad, in_use)
+        assert not decision.better and "not finite" in decision.reason and not decision.figures
+    decision = judge(good, bad)
+    assert decision.better and "in use answers nothing" in decision.reason
+    assert 0 <= decision.figures["accuracy"] <= 1
+    decision = judge(good, good)
+    assert not decision.better and "is asked for" in decision.reason
+    with pytest.raises(NotFiniteError):
+        start_from(None, str(bad), words=(), answers=(), say=print)
+
+
 def test_a_copy_of_a_held_video_that_was_trained_on_judges_nobody() -> None:
     contents = {"a": "1", "held": "2", "copy": "2", "other": "3"}
     seen = seen_by([Question("1", "a", "?", "x"), Question("2", "copy", "?", "x")], contents)
@@ -191,7 +222,6 @@ def test_a_warm_start_keeps_words_and_answers_by_name(tmp_path: Path) -> None:
     from train.config import ModelConfig
     from train.model import build_network
     from train.standardise import FrameStatistics
-    from train.warm_start import start_from
 
     folder = make_model(tmp_path / "model", SPEC, width=6)
     words = json.loads((folder / "vocabulary.json").read_text())["words"]

@@ -19,6 +19,9 @@ import pytest
 
 from features.errors import JobError, UsageError
 from features.questions import Question
+from features.seen_videos import read_seen
+from features.trained_model import NotFiniteError
+from tests.made_model import spoil_weights
 from tests.made_questions import QUESTION, direction_clip, make_direction_cache, write_jsonl
 
 # As framebank.py runs it, with a loop slow enough to be killed in the middle.
@@ -104,8 +107,12 @@ def test_learns_order_and_says_so(made: Path, tmp_path: Path) -> None:
     assert metrics["by_type"]["direction"]["judged"] == 24
     assert "RANDOM" in done.stderr and "oneDNN" not in done.stderr
     names = {"model.keras", "vocabulary.json", "metrics.json", "history.jsonl", "lineage.json"}
-    names.add("judged.jsonl")
+    names |= {"judged.jsonl", "seen.json.gz"}
     assert {path.name for path in model.iterdir()} == names
+    rows = [json.loads(line) for line in (made / "q.jsonl").read_text().splitlines()]
+    seen = read_seen(str(model))
+    assert seen.videos == {row["video_id"] for row in rows if row["split"] != "test"}
+    assert len(seen.contents) == len(seen.videos) == 96
     lineage = json.loads((model / "lineage.json").read_text())
     assert lineage["random_weights"] and lineage["runs"] == ["20261121-0100"]
     assert list(Path(board).rglob("events*"))
@@ -160,6 +167,12 @@ def test_killed_and_stopped_runs_end_as_an_undisturbed_one(
     assert "nothing to do" in finished.err and finished.out == again.stdout
     with pytest.raises(UsageError, match=r"a finished model[\s\S]*questions_sha256"):
         run_here(made, hurt, "q.jsonl", *SMALL)
+    (hurt / "seen.json.gz").unlink()  # as an older version left it
+    assert run_here(made, hurt, "few.jsonl", *SMALL) == 0
+    assert "keeps no list of the videos that it has seen" in capsys.readouterr().err
+    spoil_weights(hurt)
+    with pytest.raises(NotFiniteError, match=r"not finite[\s\S]*--overwrite"):
+        run_here(made, hurt, "few.jsonl", *SMALL)
 
 
 def test_a_fit_that_had_ended_is_taken_as_it_was(tmp_path: Path) -> None:
@@ -264,6 +277,9 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     [
         (["--batch-size", "0"], "--batch-size must be above 0"),
         (["--dropout", "2"], "--dropout must be between 0 and 1"),
+        (["--weight-decay", "nan"], r"--weight-decay must[\s\S]*nan"),
+        (["--seed", "4294967296"], "--seed must be between 0 and 4294967295"),
+        (["--val-share", "1"], "--val-share must be between 0 and 1, 1 itself not"),
         (["--max-unmatched-ratio", "0"], r"too many questions[\s\S]*bad.mp4"),
     ],
 )

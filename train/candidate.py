@@ -19,6 +19,7 @@ from features import __version__, storage
 from features.cache import Cache
 from features.errors import JobError
 from features.questions import Question
+from features.seen_videos import SEEN
 from features.temporary import live_folder
 from train.held_split import question_lines
 from train.news import Basis
@@ -75,7 +76,7 @@ def train_candidate(
 ) -> Path:
     """Train in `work`, from where a killed run of the same making was; return the model's folder.
 
-    The held questions are in no file that the trainer reads.
+    The held questions are in no file that the trainer reads; what the model has seen it keeps.
     """
     from features.quiet import import_tensorflow
 
@@ -90,7 +91,8 @@ def train_candidate(
     questions = str(work / "questions.jsonl")
     storage.write_atomic(questions, question_lines(learnt))
     folder = ModelFolder(str(work / "candidate"))
-    if not resumes:
+    without_list = folder.finished and not (folder.path / SEEN).exists()  # of an older version
+    if not resumes or without_list:
         shutil.rmtree(folder.path, ignore_errors=True)
         storage.write_atomic(str(made_before), making.encode())
     job = TrainJob(

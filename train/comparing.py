@@ -51,7 +51,7 @@ def paired_bootstrap(
     """Compare two models on the same questions.
 
     `new_right` and `old_right` are bool[q], `groups` names the video of each question. Raises
-    ValueError where there is no question, or where the lengths differ.
+    ValueError where there is no question, where the lengths differ, and for NaN and infinity.
     """
     new, old = np.asarray(new_right, np.float64), np.asarray(old_right, np.float64)
     sums, counts = _by_group(new - old, groups)
@@ -77,6 +77,8 @@ def _by_group(
     """Return sums and counts of each group, float64[g]."""
     if not len(values) or len(values) != len(groups):
         raise ValueError(f"{len(values)} values for {len(groups)} questions")
+    if not np.isfinite(values).all():  # which no margin would hold back
+        raise ValueError("values that are not finite")
     _, number = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     sums = np.bincount(number, weights=values).astype(np.float64)
     return sums, np.bincount(number).astype(np.float64)

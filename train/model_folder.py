@@ -1,6 +1,7 @@
 """The folder of a model: what is in it, when it counts as finished, and who may write there.
 
-    model.keras  vocabulary.json  metrics.json  history.jsonl  judged.jsonl  lineage.json (last)
+    model.keras  vocabulary.json  metrics.json  history.jsonl  judged.jsonl  seen.json.gz
+    lineage.json (last)
 
 While a run is under way `run.json` says what it is made from, and `checkpoints/` where it is. Only
 a run of the same making goes on from those.
@@ -19,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from features import json_text, storage
 from features.errors import JobError, UsageError
+from features.seen_videos import SEEN
 from train.judged_answers import JUDGED_FILE
 
 if TYPE_CHECKING:
     import keras
 
-MODEL_FILES = ("model.keras", "vocabulary.json", "metrics.json", "history.jsonl", JUDGED_FILE)
+_ASKED = ("model.keras", "vocabulary.json", "metrics.json", "history.jsonl")
+MODEL_FILES = (*_ASKED, JUDGED_FILE, SEEN)
 MARK = "lineage.json"
 _RUN = "run.json"
 _CHECKPOINTS = "checkpoints"
@@ -125,7 +128,11 @@ class ModelFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole or not at all; raises FramebankError when it cannot be written."""
-        storage.write_atomic(str(self.path / name), text.encode("utf-8", "backslashreplace"))
+        self.write_bytes(name, text.encode("utf-8", "backslashreplace"))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file whole or not at all; raises FramebankError when it cannot be written."""
+        storage.write_atomic(str(self.path / name), data)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Return a JSON file of the folder; raises UsageError when it is missing or damaged."""

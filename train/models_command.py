@@ -81,11 +81,12 @@ def _move(registry: Any, version: str | None) -> None:
 
 
 def _check_loadable(registry: Any, version: str) -> None:
-    """Raise UsageError where the version is not there whole."""
-    from features.trained_model import read_lineage
+    """Raise UsageError where the version is not there whole, NotFiniteError for one of NaN."""
+    from features.trained_model import check_weights, read_lineage
 
     registry.verdict(version)
     read_lineage(registry.folder(version))
+    check_weights(registry.folder(version))
 
 
 def _row(registry: Any, version: str) -> dict[str, Any]:

@@ -12,15 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features import storage
 from features.cache import Cache, open_cache, open_spec
 from features.errors import UsageError
 from features.questions import Question
-from features.seen_videos import SEEN, Seen, content_hashes, read_seen
+from features.seen_videos import Seen, content_hashes, read_seen
+from features.trained_model import NotFiniteError, check_weights
 from train.candidate import train_candidate, work_folder
 from train.evaluation_answers import ask_all
 from train.held_judging import Decision, decide, gains
-from train.held_split import part_questions, seen_by
+from train.held_split import part_questions
 from train.in_use import check_features, check_head, check_pointer, check_whole
 from train.joining import JoinedQuestions, join_cache, remarks
 from train.news import BASIS, Basis, look, videos_digest
@@ -145,23 +149,19 @@ def _nothing_new(current: Current, version: str) -> Result:
 def _train_and_judge(
     run: _Run, basis: Basis, cache: Cache, questions: list[Question], work: Path
 ) -> Result:
-    from features.trained_model import load_model
-
     config, in_use = run.config, run.in_use
     learnt, held = part_questions(questions, share=config.held.share)
     if not learnt:
         raise UsageError("there is nothing to train on", got="all videos are held")
+    warm = None
     if in_use is not None:
         check_head(questions, in_use)
-        if config.start == "fresh":  # a warm start loads it at once anyway
-            load_model(in_use)
-    warm = in_use if config.start == "warm" else None
+        warm = in_use if _is_sound(run, in_use) and config.start == "warm" else None
     candidate = train_candidate(
         config, cache, learnt, basis, work, warm=warm, stop=run.stop, say=run.say
     )
     contents = content_hashes(cache, {question.video_id for question in questions})
-    seen = seen_by(learnt, contents) | (read_seen(warm) if warm else Seen())
-    known = seen | (read_seen(in_use) if in_use else Seen())
+    known = read_seen(str(candidate)) | (read_seen(in_use) if in_use else Seen())
     judged = [q for q in held if not known.has(q.video_id, contents)]
     figures = {
         "held_questions": len(judged),
@@ -173,8 +173,25 @@ def _train_and_judge(
     decision = _judge(config, str(candidate), in_use, cache, judged, stop=run.stop)
     decision = dataclasses.replace(decision, figures=decision.figures | figures)
     write_json(str(candidate / BASIS), basis.to_json())
-    storage.write_atomic(str(candidate / SEEN), seen.to_bytes())
     return _hand_in(run, candidate, decision)
+
+
+def _is_sound(run: _Run, in_use: str) -> bool:
+    """Return whether the model in use can be asked; raises UsageError for a damaged one.
+
+    One whose weights are not finite answers nothing: any model that does takes its place.
+    """
+    from features.trained_model import load_model
+
+    try:
+        if run.config.start == "fresh":  # a warm start loads it at once anyway
+            load_model(in_use)
+        else:
+            check_weights(in_use)
+    except NotFiniteError as err:
+        run.say(f"WARNING: {err.what}; the new model is compared with none")
+        return False
+    return True
 
 
 def _hand_in(run: _Run, candidate: Path, decision: Decision) -> Result:
@@ -205,20 +222,32 @@ def _judge(
 ) -> Decision:
     from features.trained_model import load_model
 
-    said = ask_all(load_model(candidate), cache, judged, stop=stop)
+    try:
+        said = ask_all(load_model(candidate), cache, judged, stop=stop)
+    except NotFiniteError as err:
+        return Decision(False, f"not to be used: {err.what}", {})
     new, counts = gains(said, judged), said.head == "count"
     if in_use is None:
-        if not judged:
-            return Decision(True, "no model was in use, and there was no held question", {})
-        name = "mean_square_error" if counts else "accuracy"
-        figures = {name: float(abs(new.mean()))}  # a gain in counts is an error below zero
-        return Decision(True, "no model was in use", figures)
-    if len(judged) < config.held.least:
-        reason = (
-            f"{len(judged)} held questions that neither model has seen are too few to compare "
-            f"them: {config.held.least} are asked for"
-        )
-        return Decision(False, reason, {})
-    old = gains(ask_all(load_model(in_use), cache, judged, stop=stop), judged)
+        return _unrivalled(new, "no model was in use", counts=counts)
+    try:
+        rival = load_model(in_use)
+        if len(judged) < config.held.least:
+            reason = (
+                f"{len(judged)} held questions that neither model has seen are too few to compare "
+                f"them: {config.held.least} are asked for"
+            )
+            return Decision(False, reason, {})
+        old = gains(ask_all(rival, cache, judged, stop=stop), judged)
+    except NotFiniteError as err:
+        return _unrivalled(new, f"the model in use answers nothing: {err.what}", counts=counts)
     groups = [question.video_id for question in judged]
     return decide(new, old, groups, config.promote, counts=counts)
+
+
+def _unrivalled(new: NDArray[np.float64], reason: str, *, counts: bool) -> Decision:
+    """Return that the new model, whose gains are `new`, is taken since there is no other."""
+    if not len(new):
+        return Decision(True, f"{reason}, and there was no held question", {})
+    name = "mean_square_error" if counts else "accuracy"
+    # A gain in counts is an error below zero.
+    return Decision(True, reason, {name: float(abs(new.mean()))})

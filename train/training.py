@@ -17,11 +17,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from features.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
 from features.trained_model import check_weights
 from features.words import cutter_version
 from train import baselines, lineage
 from train.callbacks import AnswerSample
 from train.config import ModelConfig, TrainConfig
+from train.held_split import seen_by
 from train.joining import JoinedQuestions, join_cache, remarks
 from train.judged_answers import JUDGED_FILE, judged_text
 from train.judging import Score
@@ -109,6 +111,8 @@ def train_model(
 
         if workers.do_on_chief(claim):
             say(f"{folder.path} is finished already and made from just this; nothing to do")
+            if workers.is_chief and not (folder.path / SEEN).exists():
+                say(f"NOTE: {NO_LIST}; --overwrite trains it again")
             return workers.do_on_chief(lambda: folder.read_json("metrics.json"))
         # Without this, sums over threads differ in their last bits from run to run.
         tf.config.experimental.enable_op_determinism()
@@ -133,8 +137,19 @@ def train_model(
             made = lineage.make_lineage(cache, making, questions=counts, files=list(job.questions))
             if job.embeddings is not None:
                 made["embeddings_file"] = job.embeddings
+            folder.write_bytes(SEEN, _seen(job, cache, material).to_bytes())
             folder.finish(made)
     return metrics
+
+
+def _seen(job: TrainJob, cache: Cache, material: Material) -> Seen:
+    """Return what the model has seen: all videos but those of the test split, and what the model
+    that it started from has seen."""
+    splits = material.splits
+    contents = content_hashes(cache, {q.video_id for q in (*splits.train, *splits.val)})
+    seen = seen_by([*splits.train, *splits.val], contents)
+    before = None if job.warm_start is None else find_seen(job.warm_start)
+    return seen if before is None else seen | before
 
 
 def _train_all(
