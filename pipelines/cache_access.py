@@ -317,8 +317,9 @@ def lost_videos(cache: str, rows: Mapping[str, CatalogRow], *, fingerprint: str)
 
 
 def remove_lost_shards(cache: str, before: Recovery) -> list[str]:
-    """Remove the damaged shards all of whose videos were made anew; return the others."""
+    """Remove the damaged shards whose videos all lie in others by now; return those that stay."""
     shards = {layout.shard_of(before.rows[video_id].shard) for video_id in before.lost}
+    shards |= faults.read_note(cache).shards
     if not shards:
         return []
     live = {layout.shard_of(row.shard) for row in rows_by_video(cache).values()}

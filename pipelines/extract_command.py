@@ -117,7 +117,8 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             summary = {"done": 0, "quarantined": 0, "inputs": len(listing.refs)}
         if summary is None:  # submitted, and nobody waits
             return 0
-        _say_repaired(cache, before)
+        if not dry_run:
+            _say_repaired(cache, before)
         return _report(args, summary, todo)
 
 
@@ -141,15 +142,13 @@ def _tidy(cache: str, spec: FeatureSpec) -> Recovery:
 
 def _say_repaired(cache: str, before: Recovery) -> None:
     """Take damaged shards away whose videos were made anew, and say how far that went."""
-    if not before.lost:
-        return
     left = cache_access.remove_lost_shards(cache, before)
     if left:
         _say(
             f"{len(left)} damaged shards stay, for some of their videos are not in this input: "
             f"{', '.join(left[:3])}"
         )
-    else:
+    elif before.lost:
         _say(f"repaired: the {len(before.lost)} videos were extracted again")
 
 

@@ -180,7 +180,9 @@ class ShardWriter:
         Where another attempt was first, its shard holds, and what this one wrote is removed.
         """
         with committing(), self._lock:
-            self._publish(self._shard, self._errors)
+            # Looked at first: whoever wakes late need not write what is there already.
+            if not storage.exists(layout.sidecar_path(self._cache, self._shard)):
+                self._publish(self._shard, self._errors)
             states = list(self._unkept.values())
             self._unkept.clear()
             return states
