@@ -130,10 +130,7 @@ def _listed_choices(fields: Mapping[str, Any]) -> list[Any] | None:
         written = text(listed)
         if not written:
             return None
-        try:
-            listed = load_json(written)  # as a CSV cell holds it
-        except RecursionError as err:
-            raise ValueError("nested too deeply") from err
+        listed = load_json(written)  # as a CSV cell holds it
     plain = isinstance(listed, list) and not any(map(_COMPOUND, map(type, listed)))
     if not isinstance(listed, list) or not plain or len(listed) > _MOST_CHOICES:
         raise ValueError("no list of texts")

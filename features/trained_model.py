@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from features import json_text, storage
 from features.errors import JobError, UsageError
+from features.question_splits import SplitRule
 from features.questions import YES_NO
 from features.quiet import import_tensorflow
 from features.spec import FeatureSpec
@@ -51,6 +52,7 @@ class Lineage:
     random_weights: bool
     cache: str
     runs: tuple[str, ...]
+    rule: SplitRule | None = None  # by which its training split what the files did not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,13 +197,22 @@ def read_lineage(model_dir: str) -> Lineage:
         spec = FeatureSpec.from_json(fields["spec"])
         stated = fields["fingerprint"]
         runs = tuple(str(run) for run in fields.get("runs") or ())
-        lineage = Lineage(spec, spec.random_weights, str(fields.get("cache") or ""), runs)
+        cache = str(fields.get("cache") or "")
+        lineage = Lineage(spec, spec.random_weights, cache, runs, _split_rule(fields))
     except (KeyError, TypeError, AttributeError) as err:
         raise _damaged(model_dir, "lineage.json", err) from err
     if stated != spec.fingerprint:
         got = f"the fingerprint {stated} for a spec of {spec.fingerprint}"
         raise _damaged(model_dir, "lineage.json", got)
     return lineage
+
+
+def _split_rule(fields: dict[str, Any]) -> SplitRule | None:
+    making = fields.get("making")
+    if making is None:
+        return None
+    trained = making["config"]["train"]
+    return SplitRule(int(trained["seed"]), float(trained["val_share"]))
 
 
 def load_model(model_dir: str) -> TrainedModel:

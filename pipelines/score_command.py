@@ -6,9 +6,11 @@ Writes OUT/answers-NNNNN-of-NNNNN.jsonl (or .parquet), one row for each question
 answers with their probabilities, and whether the first is right where the true answer is known. A
 question about a video that is quarantined or not in the cache gets a row that says so, and so does
 a row of the file that is no question.
-OUT/_summary.json has the counts and the accuracy in all, by type, and by split where the file has
-them. The same command after a run that was killed, or had questions that failed, keeps the files of
-answers that are whole and makes the others. Options of Apache Beam are passed on.
+OUT/_summary.json has the counts, and the accuracy by split and by type. The headline is about the
+test split, --split names another: splits are those of the files, else those that the model's
+training made of them; what it has not seen is test. The same command after a run that was killed,
+or had questions that failed, keeps the files of answers that are whole and makes the others.
+Options of Apache Beam are passed on.
 Exit status: 0 when every question has its row and no record was damaged, 1 otherwise, 2 for a
 mistake in the command line.
 """
@@ -27,17 +29,22 @@ from features.cache import Cache, open_cache
 from features.errors import JobError, UsageError
 from features.question_sets_reading import read_joined
 from features.questions_command import add_format_arguments
+from features.seen_videos import find_seen
 from features.spec import check_same_spec
 from features.trained_model import Lineage, read_head, read_lineage
 from pipelines import runners
 from pipelines.answer_files import KINDS
 from pipelines.runners import Submission
 from pipelines.score_folder import find_kept, prepare_out, read_summary
+from pipelines.score_tally import ALL, SPLITS, Tally, with_headline
 
 if TYPE_CHECKING:
     from pipelines.running import Job
-    from pipelines.score import ScoreConfig, Tally
+    from pipelines.score import ScoreConfig
     from pipelines.score_plan import ScorePlan
+
+
+_NAMED = 5  # videos, in a message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--top", type=int, default=5, metavar="K", help="answers kept for each question")
     add("--questions-per-file", type=int, default=10_000, metavar="N", help="about")
     add("--output-format", choices=KINDS, default="jsonl", help="of the answers")
+    add("--split", choices=(*reversed(SPLITS), ALL),
+        help="what the figures are about (default: test, where there is none val); all questions "
+        "get their answers")  # fmt: skip
     add("--overwrite", action="store_true", help="replace other answers that are in --out")
     add("--json", action="store_true", help="print the summary as JSON")
     runners.add_engine_arguments(parser)
@@ -82,7 +92,14 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     if lineage.random_weights:
         _say("the model was trained on features of RANDOM network weights")
     head = read_head(args.model)
-    plan = plan_scoring(questions, cache, per_file=args.questions_per_file, head=head)
+    plan = plan_scoring(
+        questions,
+        cache,
+        per_file=args.questions_per_file,
+        head=head,
+        rule=lineage.rule,
+        seen=find_seen(args.model),
+    )
     count = len(questions)
     faults = [question.fault for question in questions if question.fault is not None]
     if count and plan.other_kinds == count - len(faults):
@@ -95,13 +112,15 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     del questions  # the plan has them
     if faults:
         _say(f"{len(faults)} of {count} rows are no questions; the first: {faults[0]}")
+    if plan.missing:
+        _say(_missing_text(plan, cache))
     about = _describe_run(args, lineage, plan)
     if submission.dry_run:  # shows the job and writes nothing
         run_scoring(_config(args, plan, about, {}), submission, remove_plan=lambda: None)
         return 0
     if not prepare_out(args.out, about, overwrite=args.overwrite, say=_say):
         _say(f"these questions are answered already; nothing was done in {args.out}")
-        return _report(args, read_summary(args.out))
+        return _report(args, with_headline(read_summary(args.out), args.split))
     _say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
     kept, failed = find_kept(args.out, plan, kind=args.output_format)
     if failed:
@@ -125,6 +144,20 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     return _report(args, summary)
 
 
+def _missing_text(plan: ScorePlan, cache: Cache) -> str:
+    """Return which videos the questions name that the cache does not have; where it has none of
+    them, its own names too."""
+    some = [name + (f" ({hint})" if hint else "") for name, hint in plan.missing.items()][:_NAMED]
+    more = ", ..." if len(plan.missing) > _NAMED else ""
+    text = f"{len(plan.missing)} videos are not in the cache: {', '.join(some)}{more}"
+    if plan.answerable:
+        return text
+    has = ", ".join(cache.video_ids[:_NAMED]) or "no video at all"
+    return (
+        f"not one question is about a video of the cache. {text}; the cache has for example {has}"
+    )
+
+
 def check_model_fits(lineage: Lineage, cache: Cache, *, model_dir: str) -> None:
     """Raise SpecMismatchError where the model learnt from features of another kind."""
     where = f"for the model {model_dir} the cache {cache.path}"
@@ -144,6 +177,7 @@ def _describe_run(args: argparse.Namespace, lineage: Lineage, plan: ScorePlan) -
         "question_file": " ".join(args.questions),
         "fingerprint": lineage.spec.fingerprint,
         "random_weights": lineage.random_weights,
+        "flatters": plan.flatters,
         "key": hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32],
     }
 
@@ -190,7 +224,8 @@ def _config(
         about=about,
         kind=args.output_format,
         kept=frozenset(kept),
-        kept_tally=sum(kept.values(), score.Tally()),
+        kept_tally=sum(kept.values(), Tally()),
+        split=args.split,
     )
 
 
@@ -258,18 +293,37 @@ def summary_lines(summary: dict[str, Any], *, out: str) -> Iterator[str]:
         )
     )
     if summary["accuracy"] is None:
-        yield "no true answers are known, so nothing was judged"
-    else:
-        if "mean_square_error" in summary:
-            yield f"mean square error of the counts: {summary['mean_square_error']:.3f}"
-        yield f"right: {summary['correct']} of {summary['judged']} ({summary['accuracy']:.1%})"
-        # Splits too: a file that holds what the model learnt from flatters it.
-        splits = {f"split {name}": part for name, part in summary.get("by_split", {}).items()}
-        for name, part in (summary["by_type"] | splits).items():
-            yield f"  {name}: {part['correct']} of {part['judged']} ({part['accuracy']:.1%})"
+        of_split = "" if summary["split"] == ALL else f" of the split {summary['split']}"
+        yield f"no true answers{of_split} are known, so nothing was judged"
+    yield from _figure_lines(summary)
     if summary["without_truth"]:
         yield f"{summary['without_truth']} questions have no true answer to compare with"
     yield f"answers are in {out}"
+
+
+def _figure_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """Yield the headline with its types, then the other splits: what a model has learnt from
+    flatters it, so they are no part of it."""
+    split = summary["split"]
+    if summary["accuracy"] is not None:
+        name = "all rows" if split == ALL else f"the split {split}"
+        if "mean_square_error" in summary:
+            yield f"mean square error of the counts of {name}: {summary['mean_square_error']:.3f}"
+        yield f"right in {name}: {_share(summary)}"
+        for kind, part in summary["by_type"].items():
+            yield f"  {kind}: {_share(part)}"
+        if summary["flatters"] and split in ("test", ALL):
+            yield f"WARNING: {summary['flatters']}"
+        elif split in ("train", "val"):
+            knew = "learnt from" if split == "train" else "may have been chosen by"
+            yield f"WARNING: the model {knew} these questions, so the figures flatter"
+    for name, part in summary["by_split"].items():
+        if name != split and len(summary["by_split"]) > 1:
+            yield f"split {name}: {_share(part)}"
+
+
+def _share(part: dict[str, Any]) -> str:
+    return f"{part['correct']} of {part['judged']} ({part['accuracy']:.1%})"
 
 
 def _say(text: str) -> None:

@@ -11,9 +11,9 @@ from features import json_text, storage
 from features.catalog import catalog_text
 from features.errors import JobError, UsageError
 from pipelines.answer_files import answers_path, read_answers
+from pipelines.score_tally import ALL, Tally
 
 if TYPE_CHECKING:
-    from pipelines.score import Tally
     from pipelines.score_plan import ScorePlan
 
 _OURS = re.compile(
@@ -67,7 +67,8 @@ def _read_run_key(out: str) -> str | None:
 def _all_well(out: str) -> bool:
     """Return whether a run has ended in which no question failed."""
     try:
-        return int(read_summary(out)["failed"]) == 0
+        summary = read_summary(out)
+        return int(summary["failed"]) == 0 and ALL in summary  # which those of 0.1 did not have
     except (ValueError, KeyError, TypeError):
         return False
 
@@ -79,8 +80,6 @@ def find_kept(out: str, plan: ScorePlan, *, kind: str) -> tuple[dict[int, Tally]
     are read for the tally anyway. Those with rows that failed are left out, and counted: what they
     failed of may be mended.
     """
-    from pipelines.score import Tally
-
     kept, failed = {}, 0
     there = {file.path.rsplit("/", 1)[-1] for file in storage.iter_files(out)}
     for output in range(plan.outputs):

@@ -167,7 +167,7 @@ def _splits(
         and rows.get(question.video_id, {}).get("state") == "done"
     }
     dealt, _ = deal_splits(
-        list(usable.values()), rule or SplitRule(), has_seen=_has_seen(rows, seen)
+        list(usable.values()), rule or SplitRule(val_share=0), has_seen=_has_seen(rows, seen)
     )
     by_number = dict(zip(usable, (question.split for question in dealt), strict=True))
     by_video = {question.video_id: question.split for question in dealt}

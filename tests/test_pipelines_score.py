@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from features.trained_model import TrainedModel
 from pipelines.answering import AnswerRow, AskedQuestion, Example, answer_examples, length_groups
-from pipelines.score import SumTallies, Tally
+from pipelines.score import SumTallies
+from pipelines.score_tally import Tally, with_headline
 
 
 def _asked(number: int, question: str = "what?", truth: str | None = "b") -> AskedQuestion:
@@ -128,10 +129,48 @@ def test_tally_of_parts_adds_up_to_the_whole() -> None:
     assert combine.extract_output(merged) == whole
     fields = whole.to_json()
     assert (fields["questions"], fields["answered"], fields["failed"]) == (7, 5, 1)
-    assert (fields["judged"], fields["correct"], fields["accuracy"]) == (4, 2, 0.5)
-    assert fields["by_type"]["x"] == {"judged": 3, "correct": 2, "accuracy": 2 / 3}
-    assert fields["by_split"]["test"] == {"judged": 1, "correct": 0, "accuracy": 0.0}
     assert fields["without_truth"] == 3
+    # The headline is about the test rows alone, and so are its types.
+    assert (fields["split"], fields["judged"], fields["accuracy"]) == ("test", 1, 0.0)
+    assert fields["by_type"] == {"y": {"judged": 1, "correct": 0, "accuracy": 0.0}}
+    of_train = {"judged": 3, "correct": 2, "accuracy": 2 / 3}
+    assert fields["by_split"]["train"] == {
+        **of_train, "measure": "accuracy", "by_type": {"x": of_train},
+    }  # fmt: skip
+    everything = with_headline(fields, "all")
+    assert (everything["judged"], everything["correct"], everything["split"]) == (4, 2, "all")
+    assert set(everything["by_type"]) == {"x", "y"} and set(everything) == set(fields)
+    assert with_headline(everything, None) == fields == whole.to_json(split="test")
+    assert with_headline(fields, "val")["accuracy"] is None
+
+
+@pytest.mark.parametrize(
+    ("splits", "headline"),
+    [
+        (["train", "val", "test", None], "test"),
+        (["train", "val"], "val"),
+        (["train"], "train"),
+        ([None], "all"),
+        (["val", None], "all"),
+    ],
+)
+def test_the_headline_is_about_the_split_that_flatters_least(
+    splits: list[str | None], headline: str
+) -> None:
+    rows = [_row(correct=True) | {"split": split} for split in splits]
+    assert Tally.of(rows).to_json()["split"] == headline
+
+
+def test_squares_are_of_their_split() -> None:
+    rows = [
+        _row(correct=False)
+        | {"split": split, "truth": "3", "answers": [{"answer": said, "number": 1.0}]}
+        for split, said in (("train", "3"), ("test", "5"), ("test", "3"))
+    ]
+    fields = (Tally.of(rows[:2]) + Tally.of(rows[2:])).to_json()
+    assert (fields["mean_square_error"], fields["measure"]) == (2.0, "mean square error")
+    assert with_headline(fields, "train")["mean_square_error"] == 0
+    assert with_headline(fields, "all")["mean_square_error"] == 4 / 3
 
 
 def test_no_judged_rows_have_no_accuracy() -> None:

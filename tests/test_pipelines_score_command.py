@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 from features import catalog, layout
 from features.errors import JobError, SpecMismatchError, UsageError
+from features.seen_videos import SEEN, Seen
 from features.trained_model import TrainedModel, load_model
 from pipelines.score_command import add_arguments, run
 from tests import built
@@ -326,6 +328,84 @@ def test_a_stopped_run_says_so_and_leaves_nothing_half(
 def test_only_questions_about_unknown_videos(model: Path, cache: Path) -> None:
     _, out = _score(model, cache, rows=[QUESTIONS[1], QUESTIONS[2]])
     assert [row["status"] for row in _rows(out)] == ["not_in_cache", "quarantined"]
+
+
+def test_a_file_none_of_whose_ids_match_gets_its_rows_and_both_sides_are_named(
+    model: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"video_id": name, "question": "what?"} for name in ("clips/a.mp4", "x.mp4", "bad/b")]
+    status, out = _score(model, cache, rows=rows)
+    assert status == 0
+    assert [(row["status"], row["video_id"]) for row in _rows(out)] == [
+        ("not_in_cache", row["video_id"]) for row in rows
+    ]
+    said = capsys.readouterr()
+    assert "not one question is about a video of the cache" in said.err
+    assert "clips/a.mp4 (did you mean 'a.mp4'?), x.mp4, bad/b" in said.err
+    assert "the cache has for example a.mp4, " in said.err
+    assert _rows(out)[0]["reason"] == "no such video in the cache; did you mean 'a.mp4'?"
+    assert "3 about videos not in the cache" in said.out
+    summary = json.loads((out / "_summary.json").read_text())
+    assert summary["accuracy"] is None and summary["not_in_cache"] == 3
+
+
+def test_rows_are_answered_by_their_place_whatever_their_ids(model: Path, cache: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"question_id": "2", "video_id": "a.mp4", "question": "what?"},
+        {"question_id": "", "video_id": "bad.mp4", "question": "what?"},  # the second row
+        {"question_id": "2", "video_id": "d.mp4", "question": "what?"},
+        {"question_id": " ", "video_id": "gone.mp4", "question": "what?"},
+    ]
+    _, out = _score(model, cache, rows=rows)
+    found = [(row["question_id"], row["video_id"], row["status"]) for row in _rows(out)]
+    assert found == [
+        ("a.mp4:2", "a.mp4", "answered"),
+        ("#2", "bad.mp4", "quarantined"),
+        ("d.mp4:2", "d.mp4", "answered"),
+        ("4", "gone.mp4", "not_in_cache"),
+    ]
+
+
+def test_the_headline_is_about_what_the_model_has_not_seen(
+    model: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knows = tmp_path / "model"
+    shutil.copytree(model, knows)
+    (knows / SEEN).write_bytes(Seen(frozenset(["a.mp4", "c/ü.mp4"])).to_bytes())
+    asked = {"question": "which colour is it?", "answer": "red"}
+    rows = [asked | {"video_id": name, "type": name[0]} for name in ("a", "b", "d", "c/ü", "bad")]
+    _, out = _score(knows, cache, rows=rows)
+    assert [row["split"] for row in _rows(out)] == ["train", "test", "test", "train", None]
+    said = capsys.readouterr().out
+    summary = json.loads((out / "_summary.json").read_text())
+    assert (summary["split"], summary["judged"], summary["all"]["judged"]) == ("test", 2, 4)
+    assert set(summary["by_type"]) == {"b", "d"} and "right in the split test: " in said
+    assert set(summary["by_split"]["train"]["by_type"]) == {"a", "c"} and "split train: " in said
+    # Another split of the same answers: nothing is done again.
+    stamps = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    _score(knows, cache, "--split", "train", "--json", rows=rows)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["split"], told["judged"]) == ("train", 2)
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == stamps
+    # What a file calls test and the model has seen all the same flatters.
+    _, out = _score(knows, cache, "--overwrite", rows=[row | {"split": "test"} for row in rows])
+    assert "2 of the 4 test questions are about videos that" in capsys.readouterr().out
+
+
+def test_files_named_for_splits_give_them(
+    model: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a training file beside them, too."""
+    paths = [cache.parent / "val_q.csv", cache.parent / "test_q.csv"]
+    for path, video in zip(paths, ("a", "d"), strict=True):
+        path.write_text(f"video_id,question,answer\n{video},what?,red\n")
+    words = ["--model", str(model), "--cache", str(cache), "--out", str(cache.parent / "answers")]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words += ["--questions", *map(str, paths)]
+    assert run(parser.parse_args(words), []) == 0
+    assert [row["split"] for row in _rows(cache.parent / "answers")] == ["val", "test"]
+    assert "right in the split test: " in capsys.readouterr().out
 
 
 def test_another_spec_is_refused_with_the_difference(model: Path, tmp_path: Path) -> None:
