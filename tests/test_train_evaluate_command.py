@@ -6,13 +6,16 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from features.errors import FramebankError, JobError, UsageError
 from features.seen_videos import SEEN, Seen
+from features.trained_model import NotFiniteError
 from tests.made_cache import make_cache
+from tests.made_model import spoil_weights
 from tests.made_questions import make_direction_cache, write_jsonl
 from train import evaluate_command, train_command
 from train.judged_answers import JUDGED_FILE
@@ -115,6 +118,7 @@ def test_mistakes_are_told_in_a_line(made: Path, tmp_path: Path) -> None:
         (UsageError, ("--out", "gs://bucket/report"), {}, "local folder"),
         (UsageError, (*out, "--examples", "-1"), {}, "--examples"),
         (UsageError, (*out, "--max-unmatched-ratio", "2"), {}, "--max-unmatched-ratio"),
+        (UsageError, (*out, "--max-unmatched-ratio", "nan"), {}, "--max-unmatched-ratio"),
     ):
         with pytest.raises(FramebankError, match=told) as caught:
             _evaluate(made, *words, **given)
@@ -147,18 +151,62 @@ def test_a_model_of_a_registry_is_judged_on_what_it_has_not_seen(
     words = ("--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--no-baselines")
     seen.write_bytes(Seen(frozenset(videos[:-3])).to_bytes())
     assert _evaluate(made, *words) == 0
-    assert "judged on 3 of 40 videos" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"judged on 3 of 40 videos, all that it has not seen; it has seen {videos[0]}" in said
     figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert (figures["videos"], figures["split"], figures["flatters"]) == (3, "test", "")
     assert {pair["why"] for pair in figures["leaks"]["pairs"]} <= {"nearly equal features"}
 
     assert _evaluate(made, *words, "--split", "test") == 0
-    assert "WARNING: 8 of these 8 questions are about videos" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "WARNING: 8 of these 8 questions are about videos" in said and "000-loading.mp4" in said
     assert "Not a fair test." in (tmp_path / "out" / "report.html").read_text()
     seen.write_bytes(Seen(frozenset(videos)).to_bytes())
-    with pytest.raises(UsageError, match="has seen every video"):
+    with pytest.raises(UsageError, match=r"has seen every video[\s\S]*000-loading.mp4"):
         _evaluate(made, *words)
     seen.unlink()
     for split, told in (("train", "learnt from these"), ("val", "was chosen by these")):
         assert _evaluate(made, *words, "--split", split) == 0
         assert told in capsys.readouterr().out
+
+
+def test_a_plain_model_names_what_it_was_trained_on(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where another file calls its training videos test; one without the list says so."""
+    rows = [json.loads(line) for line in (made / "q.jsonl").read_text().splitlines()]
+    learnt = {row["video_id"] for row in rows if row["split"] != "test"}
+    out = ("--out", str(tmp_path / "out"), "--no-baselines")
+
+    def figures() -> dict[str, Any]:
+        return json.loads((tmp_path / "out" / "evaluation.json").read_text())
+
+    assert _evaluate(made, *out) == 0
+    assert "has seen 32 of the 40 videos: 001-loading.mp4" in capsys.readouterr().err
+    assert set(figures()["seen_videos"]) == learnt and figures()["judged"] == 8
+
+    renamed = [row | {"split": "test"} for row in rows]
+    write_jsonl(made / "renamed.jsonl", renamed)
+    write_jsonl(made / "learnt.jsonl", [row for row in renamed if row["video_id"] in learnt])
+    assert _evaluate(made, *out, questions="renamed.jsonl") == 0
+    assert "judged on 8 of 40 videos" in capsys.readouterr().err and figures()["judged"] == 8
+    with pytest.raises(UsageError, match=r"has seen every video[\s\S]*32 videos: 001-loading.mp4"):
+        _evaluate(made, *out, questions="learnt.jsonl")
+    assert _evaluate(made, *out, "--split", "test", questions="learnt.jsonl") == 0
+    said = capsys.readouterr().out
+    assert "WARNING: 32 of these 32 questions" in said and "(001-loading.mp4, " in said
+
+    shutil.copytree(made / "model", tmp_path / "old")
+    (tmp_path / "old" / SEEN).unlink()
+    words = (*out, "--model", str(tmp_path / "old"))
+    assert _evaluate(made, *words, questions="renamed.jsonl") == 0
+    assert "NOTE: the model keeps no list of the videos" in capsys.readouterr().err
+    assert figures()["seen_videos"] is None and figures()["judged"] == 40
+
+
+def test_a_model_of_nan_is_not_judged(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "model", tmp_path / "model")
+    spoil_weights(tmp_path / "model")
+    with pytest.raises(NotFiniteError, match="weights that are not finite"):
+        _evaluate(made, "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"))
+    assert not list((tmp_path / "out").iterdir())

@@ -92,6 +92,7 @@ def evaluate(
         "model": job.model,
         "split": chosen.name,
         "flatters": chosen.flatters,
+        "seen_videos": None if chosen.seen is None else sorted(chosen.seen),
         "epoch_chosen_on": made.chosen_on,
         "questions_files": list(job.questions),
         "questions_sha256": list(joined.file_hashes),
@@ -137,10 +138,20 @@ class _Making:
         lineage = json_text.read_object(storage.join(model_dir, "lineage.json"))
         fields = lineage.get("making") or {}
         config = fields.get("config") or {}
+        try:
+            model = ModelConfig(**_known(ModelConfig, config.get("model") or {}))
+            train = TrainConfig(**_known(TrainConfig, config.get("train") or {}))
+        except (UsageError, TypeError) as err:
+            said = err.what if isinstance(err, UsageError) else err
+            raise UsageError(
+                f"the model in {model_dir} was made in a way that is none any more",
+                got=said,
+                todo="train it again with --overwrite",
+            ) from err
         return cls(
             fields,
-            ModelConfig(**_known(ModelConfig, config.get("model") or {})),
-            TrainConfig(**_known(TrainConfig, config.get("train") or {})),
+            model,
+            train,
             config.get("language"),
             lineage.get("embeddings_file"),
             "val" if (lineage.get("questions") or {"val": 1}).get("val") else "train",

@@ -1,8 +1,11 @@
 """On which questions a model is judged, and what it knew of them: an honest figure needs both.
 
-A model of a registry carries the list of the videos that it has seen (`train.held_split`). It is
-judged on all others, whatever the splits of a plain training would be: those would call videos test
-that it has learnt from. Any other model is judged on a split as its training made it.
+A model keeps the list of the videos that it has seen (`features.seen_videos`). Where the splits of
+a plain training of these files fit that list, train and val being seen and test not, they count:
+the model was trained so. Else (other files, a registry, whose held videos no file names, a test
+video that stands among the training ones by another id) it is judged on all that it has not seen,
+whatever the files call test. A model without the list, which older versions saved, is judged on a
+split as its training would make it.
 """
 
 from __future__ import annotations
@@ -11,10 +14,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from features import storage
 from features.errors import UsageError
 from features.questions import Question
-from features.seen_videos import SEEN, Seen, content_hashes, read_seen
+from features.seen_videos import NO_LIST, Seen, content_hashes, find_seen
 from train.splits import SPLITS, Splits, splits_of
 
 if TYPE_CHECKING:
@@ -23,15 +25,22 @@ if TYPE_CHECKING:
 _FLATTERS = "so the figures flatter"
 
 
+_NO_TRAINING = "the files hold no training questions: nothing stands beside the model"
+_NAMED = 5
+
+
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """The split `name` of `splits` is judged. `unseen` says that `splits` were made so that a model
-    of a registry has seen nothing of it; `flatters` tells what it knew of it, "" where nothing."""
+    """The split `name` of `splits` is judged. `unseen` says that `splits` were made by what the
+    model has seen, as no training of the files makes them; `flatters` tells what it knew of the
+    split, "" where nothing. `seen` are the videos of all questions that it has seen, None where it
+    keeps no list."""
 
     splits: Splits
     name: str
     unseen: bool = False
     flatters: str = ""
+    seen: tuple[str, ...] | None = None
 
     @property
     def questions(self) -> list[Question]:
@@ -54,55 +63,84 @@ def choose(
     `same_files` says that the model was trained from these questions and this cache, `chosen_on`
     which split its best epoch was chosen by. Raises UsageError, CacheError.
     """
-    contents: dict[str, str] = {}
+    list_of_model = find_seen(model_dir)
+    videos = {question.video_id: None for question in questions}
+    contents = {} if list_of_model is None else content_hashes(cache, set(videos))
     seen = None
-    if storage.exists(storage.join(model_dir, SEEN)):
-        seen = read_seen(model_dir)
-        contents = content_hashes(cache, {question.video_id for question in questions})
-    if seen is not None and split is None:
-        return _unseen(questions, seen, contents)
-    splits = _splits(questions, seed, val_share, seen, contents)
-    asked = Asked(splits, split or splits.judged_on)
+    if list_of_model is not None:
+        seen = tuple(name for name in videos if list_of_model.has(name, contents))
+    splits = _splits(questions, seed, val_share, list_of_model, contents)
+    if seen is not None and split is None and not _fit(splits, frozenset(seen)):
+        return _unseen(questions, seen, videos=len(videos))
+    asked = Asked(splits, split or splits.judged_on, seen is not None and not same_files, seen=seen)
     if not asked.questions:
         counts = ", ".join(f"{len(splits.of(name))} of {name}" for name in SPLITS)
         raise UsageError(f"there is no question of the split {asked.name}", got=counts)
-    flatters = ""
-    if seen is not None:
-        known = sum(seen.has(q.video_id, contents) for q in asked.questions)
-        if known:
-            flatters = (
-                f"{known} of these {len(asked.questions)} questions are about videos that the "
-                f"model has seen, {_FLATTERS}"
-            )
-    elif asked.name == "train":
-        knew = (
-            "the model learnt"
-            if same_files
-            else "what stands beside the model learnt, and maybe it,"
-        )
-        flatters = f"{knew} from these questions, {_FLATTERS}"
+    remarks = splits.remarks
+    if seen:
+        told = f"the model has seen {len(seen)} of the {len(videos)} videos: {_some(seen)}"
+        remarks = (*remarks, told)
+    elif seen is None and not same_files:
+        remarks = (*remarks, f"NOTE: {NO_LIST}: what it knows of these cannot be told")
+    return dataclasses.replace(
+        asked,
+        splits=dataclasses.replace(splits, remarks=remarks),
+        flatters=_flatters(asked, same_files=same_files, chosen_on=chosen_on),
+    )
+
+
+def _fit(splits: Splits, seen: frozenset[str]) -> bool:
+    """Return whether the model was trained by `splits`, as far as what it has seen tells."""
+    learnt = {question.video_id for question in (*splits.train, *splits.val)}
+    return learnt <= seen and not any(q.video_id in seen for q in splits.test)
+
+
+def _flatters(asked: Asked, *, same_files: bool, chosen_on: str) -> str:
+    known = frozenset(asked.seen or ())
+    about = [question.video_id for question in asked.questions if question.video_id in known]
+    named = f" ({_some(tuple(dict.fromkeys(about)))})" if about else ""
+    if same_files and asked.name == "train":
+        knew = f"the model learnt from these questions{named}"
     elif same_files and asked.name == chosen_on:
-        flatters = f"the model's best epoch was chosen by these questions, {_FLATTERS}"
-    return dataclasses.replace(asked, flatters=flatters)
+        knew = f"the model's best epoch was chosen by these questions{named}"
+    elif about:
+        knew = (
+            f"{len(about)} of these {len(asked.questions)} questions are about videos that the "
+            f"model has seen{named}"
+        )
+    elif asked.name == "train" and asked.seen is None:
+        knew = "what stands beside the model learnt, and maybe it, from these questions"
+    else:
+        return ""
+    return f"{knew}, {_FLATTERS}"
 
 
-def _unseen(questions: Sequence[Question], seen: Seen, contents: dict[str, str]) -> Asked:
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def _unseen(questions: Sequence[Question], seen: tuple[str, ...], *, videos: int) -> Asked:
     """Return all questions about videos that were not seen as test, the others as train."""
     parts: dict[str, list[Question]] = {name: [] for name in SPLITS}
+    known = frozenset(seen)
     for question in questions:
-        known = seen.has(question.video_id, contents)
-        name = "test" if not known else "val" if question.split == "val" else "train"
+        learnt = "val" if question.split == "val" else "train"
+        name = learnt if question.video_id in known else "test"
         parts[name].append(dataclasses.replace(question, split=name))
-    videos = {question.video_id for question in questions}
-    asked = {question.video_id for question in parts["test"]}
-    if not asked:
+    if not parts["test"]:
         raise UsageError(
             "the model has seen every video of these questions",
-            got=f"{len(videos)} videos",
+            got=f"{videos} videos: {_some(seen)}",
             todo="give questions about other videos, or --split to judge it on these all the same",
         )
-    note = f"the model is judged on {len(asked)} of {len(videos)} videos, all that it has not seen"
-    return Asked(Splits(parts["train"], parts["val"], parts["test"], (note,)), "test", unseen=True)
+    note = (
+        f"the model is judged on {videos - len(seen)} of {videos} videos, all that it has not seen"
+    )
+    if seen:
+        note += f"; it has seen {_some(seen)}"
+    notes = (note,) if parts["train"] else (note, _NO_TRAINING)
+    splits = Splits(parts["train"], parts["val"], parts["test"], notes)
+    return Asked(splits, "test", unseen=True, seen=seen)
 
 
 def _splits(
@@ -116,5 +154,4 @@ def _splits(
     splits = splits_of(questions, seed=seed, val_share=val_share, seen=seen, contents=contents)
     if splits.train:
         return splits
-    note = "the files hold no training questions: nothing stands beside the model"
-    return dataclasses.replace(splits, remarks=(note,))
+    return dataclasses.replace(splits, remarks=(_NO_TRAINING,))
