@@ -1,17 +1,18 @@
-"""The decoder process: reads jobs on stdin, decodes one clip at a time, sends frames on stdout.
+"""The decoder process: takes jobs on stdin, decodes one clip at a time, sends frames on stdout.
 
 Why a process: FFmpeg reads bytes that strangers made. A decoder that never returns or dies takes
-its process with it and nothing else; `features/decoder_pool.py` is the other side. Here no
-TensorFlow is imported, so that a fresh process is ready in a fraction of a second.
+its process with it and nothing else, and one that is taken over finds nothing to take
+(`features/sandbox.py`); `features/decoder_pool.py` is the other side. Here no TensorFlow is
+imported, so that a fresh process is ready in a fraction of a second.
 
 Wire format, from the child: one byte of kind, four bytes of length (little-endian), the payload.
-`F` a frame (8 bytes of token, then uint8[size, size, 3]), `B` a beat (nothing), `D` done (JSON),
-`R` rejected (JSON). To the child: one JSON document a line. End of input ends the process.
+`S` what is out of its reach, once (JSON), `F` a frame (8 bytes of token, then uint8[size, size,
+3]), `B` a beat (nothing), `D` done (JSON), `R` rejected (JSON). To the child: one JSON document a
+line, with the open clip (`features/child_process.py`). End of input ends the process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import dataclasses
 import hashlib
@@ -26,11 +27,13 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
-from features import container, decode
-from features.errors import VideoRejected
+from features import container, decode, sandbox
+from features.child_process import JobReader
+from features.errors import VideoRejected, internal_rejection
 
 HEADER = struct.Struct("<cI")
 TOKEN = struct.Struct("<q")
@@ -46,14 +49,17 @@ def main(parent_pid: int, memory_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # a stray print must not reach the wire
-    jobs: list[str] = []
+    confinement = sandbox.enter()  # before there is a second thread
+    _Sender(out).document(b"S", confinement.to_json())
+    jobs: list[tuple[dict[str, Any], int]] = []
     ready = threading.Condition()
     threading.Thread(target=_read_jobs, args=(jobs, ready), daemon=True).start()
     while True:
         with ready:
             ready.wait_for(lambda: bool(jobs))
-            job = json.loads(jobs.pop(0))
-        _serve(job, _Sender(out))
+            job, clip = jobs.pop(0)
+        _serve(job, clip, _Sender(out))
+        os.close(clip)
 
 
 class _Sender:
@@ -87,27 +93,35 @@ class _Sender:
             view = view[self._out.write(view) :]
 
 
-def _serve(job: dict[str, Any], sender: _Sender) -> None:
+def _serve(job: dict[str, Any], clip: int, sender: _Sender) -> None:
     """Decode one clip; every way it can end is one closing message."""
-    limits = container.DecodeLimits(**job.pop("limits"))
-    path, size_bytes, generation = job.pop("path"), job.pop("size_bytes"), job.pop("generation")
     try:
-        request = decode.DecodeRequest(path=path, limits=limits, **job)
+        limits = container.DecodeLimits(**job.pop("limits"))
+        request = decode.DecodeRequest(path=clip, limits=limits, **job)
         result = decode.decode_video(request, emit_frame=sender.frame, beat=sender.beat)
-        sha256 = _hash(path, limits, sender.beat)  # last: a terabyte of no video is not read
-        _check_unchanged(path, size_bytes, generation)
-    except VideoRejected as bad:
+        sha256 = _hash(clip, limits, sender.beat)  # last: a terabyte of no video is not read
+        fields = _result_fields(result, sha256)
+    except Exception as error:  # noqa: BLE001 - a bad record becomes a quarantined one
+        bad = rejection_of(error)
         sender.document(
             b"R", {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
         )
-    except MemoryError as error:
-        text = f"decoding needs more memory than a decoder may take ({error or 'out of memory'})"
-        sender.document(b"R", {"stage": "decode", "error_class": "too_large", "message": text})
-    except Exception as error:  # noqa: BLE001 - a bad record becomes a quarantined one
-        text = f"{type(error).__name__}: {error}"
-        sender.document(b"R", {"stage": "decode", "error_class": "corrupt", "message": text})
     else:
-        sender.document(b"D", _result_fields(result, sha256))
+        sender.document(b"D", fields)
+
+
+def rejection_of(error: Exception) -> VideoRejected:
+    """Return the verdict on a clip whose decoding raised `error`."""
+    if isinstance(error, VideoRejected):
+        return error
+    if isinstance(error, MemoryError):
+        text = f"decoding needs more memory than a decoder may take ({error or 'out of memory'})"
+        return VideoRejected("decode", "too_large", text)
+    if isinstance(error, av.FFmpegError):
+        return VideoRejected("decode", "corrupt", f"{type(error).__name__}: {error}")
+    if isinstance(error, OSError):
+        return VideoRejected("decode", "unreadable", f"reading failed: {error}")
+    return internal_rejection("decode", error)
 
 
 def _result_fields(result: decode.DecodeResult, sha256: str) -> dict[str, Any]:
@@ -123,36 +137,20 @@ def _result_fields(result: decode.DecodeResult, sha256: str) -> dict[str, Any]:
     }
 
 
-def _check_unchanged(path: str, size_bytes: int, generation: str) -> None:
-    """Raise VideoRejected for a clip that is no longer the one that was listed.
-
-    Its features would stand under the key of bytes that they are not of. Without a generation it
-    is a copy of our own.
-    """
-    if not generation:
-        return
-    with contextlib.suppress(OSError):
-        status = os.stat(path)
-        if (status.st_size, str(status.st_mtime_ns)) == (size_bytes, generation):
-            return
-    message = f"{path} changed or went away while the job ran; the next run takes it afresh"
-    raise VideoRejected("open", "unreadable", message)
-
-
-def _hash(path: str, limits: container.DecodeLimits, beat: Callable[[int], None]) -> str:
+def _hash(clip: int, limits: container.DecodeLimits, beat: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
-    with container.open_file(path, limits) as file:
+    with container.open_file(clip, limits) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             beat(0)
     return digest.hexdigest()
 
 
-def _read_jobs(jobs: list[str], ready: threading.Condition) -> None:
+def _read_jobs(jobs: list[tuple[dict[str, Any], int]], ready: threading.Condition) -> None:
     """Take jobs as they come; when the parent closes its end, leave at once."""
-    for line in sys.stdin:
+    for job in JobReader():
         with ready:
-            jobs.append(line)
+            jobs.append(job)
             ready.notify()
     os._exit(0)
 
@@ -171,7 +169,7 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def limit_memory(memory_bytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """Bound the address space of this process."""
     if memory_bytes > 0:
         _, most = resource.getrlimit(resource.RLIMIT_AS)  # of the worker itself: `ulimit -v`
         bound = memory_bytes if most == resource.RLIM_INFINITY else min(memory_bytes, most)

@@ -4,56 +4,63 @@ Each slot is one thread that owns one child process (`features/decoder_child.py`
 says nothing for too long, or takes too long in all, is killed and its clip is rejected as `hang`. A
 child that dies has its clip tried once more by a new one (the kernel, short of memory, takes
 innocent ones too), then rejected as `crash`. Time in which a child waits for room in the queue is
-not counted: the clock runs only while the parent waits. Clips of a bucket come through
-`features/staging.py`, whose time is none of the decoder's.
+not counted: the clock runs only while the parent waits (`features/decoder_wire.py`). Clips of a
+bucket come through `features/staging.py`, whose time is none of the decoder's.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import json
+import logging
 import os
-import select
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features import json_text, storage
-from features.container import DecodeLimits
-from features.cores import usable_cores
-from features.decoder_child import HEADER, TOKEN
-from features.errors import JobError, VideoRejected
+from features import decoder_wire, storage
+from features.child_process import ConfinedProcess, OpeningHangs, opened_clip
+from features.container import DecodeLimits, NamelessFile
+from features.decoder_wire import Garbled, Hang, Message, Wire
+from features.errors import (
+    FramebankError,
+    JobError,
+    VideoRejected,
+    internal_rejection,
+    plain_text,
+)
+from features.memory import Shares, share_memory
+from features.record import most_rows
+from features.sandbox import Confinement
 from features.spec import FeatureSpec
 from features.staging import ClipSource, StagedClip, Staging
 from features.video import VideoRef
 
 _ATTEMPTS = 2  # of a clip whose decoder dies
 _TIMEOUT_BYTES = 10 * 2**20  # a clip's time grows by the base limit for each 10 MiB
+_ROW_BYTES = 256  # what a row takes in hand beside its features
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderPolicy:
     """How decoders are run; nothing in here changes a feature.
 
-    `decoders`: processes of one pool; None: as many as the machine that decodes has cores.
-    `timeout_s`: a decoder silent for that long hangs; one clip may take that long plus as much
-    again for each 10 MiB of file. `memory_bytes` is the address space of one decoder process,
-    `queue_bytes` what decoded frames may take while they wait for the network.
+    `decoders`: processes of one pool; None: as many as the machine that decodes has cores, and
+    memory for. `timeout_s`: a decoder silent for that long hangs; one clip may take that long plus
+    as much again for each 10 MiB of file. `memory_bytes` is the address space of one decoder
+    process (None: its share of the machine's), `queue_bytes` what decoded frames may take while
+    they wait for the network.
     """
 
     decoders: int | None = None
     timeout_s: float = 60.0
-    memory_bytes: int = 6 * 2**30
+    memory_bytes: int | None = None
     queue_bytes: int = 64 * 2**20
     allow_partial: bool = False
     limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
@@ -96,13 +103,18 @@ Event = Frame | ClipDone | ClipRejected
 class DecoderPool:
     """Runs decoder processes; use `decode` for one set of clips after the other."""
 
-    def __init__(self, spec: FeatureSpec, policy: DecoderPolicy) -> None:
-        self._spec, self._policy = spec, policy
-        limit_bytes = policy.limits.max_size_bytes
-        count = policy.decoders or usable_cores()
-        self._staging = Staging(downloads=count, max_size_bytes=limit_bytes)
+    def __init__(
+        self, spec: FeatureSpec, policy: DecoderPolicy, *, feature_dim: int | None = None
+    ) -> None:
+        """With `feature_dim` the rows of one clip are limited by what their features take."""
+        shares = share_memory(policy.decoders)
+        policy = _within_memory(policy, shares, spec.dtype, feature_dim)
+        self._policy = policy
+        self._staging = Staging(
+            downloads=shares.decoders, max_size_bytes=policy.limits.max_size_bytes
+        )
         self._closed = threading.Event()
-        self._slots = [_Slot(spec, policy, self._closed) for _ in range(count)]
+        self._slots = [_Slot(spec, policy, self._closed) for _ in range(shares.decoders)]
 
     def decode(self, refs: Iterable[VideoRef]) -> Iterator[Event]:
         """Yield frames and last words as they come; each clip gets exactly one last word."""
@@ -126,6 +138,21 @@ class DecoderPool:
         for slot in self._slots:
             slot.close()
         self._staging.close()
+
+
+def _within_memory(
+    policy: DecoderPolicy, shares: Shares, dtype: str, feature_dim: int | None
+) -> DecoderPolicy:
+    """Return the policy with the limits that memory and the format of the cache set."""
+    rows = policy.limits.max_rows
+    if feature_dim is not None:
+        in_hand = shares.clip_bytes // (4 * feature_dim + _ROW_BYTES)
+        rows = max(1, min(rows, in_hand, most_rows(dtype, feature_dim)))
+    return dataclasses.replace(
+        policy,
+        memory_bytes=shares.decoder_bytes if policy.memory_bytes is None else policy.memory_bytes,
+        limits=dataclasses.replace(policy.limits, max_rows=rows),
+    )
 
 
 class _ByteQueue:
@@ -167,8 +194,8 @@ class _Slot:
 
     def __init__(self, spec: FeatureSpec, policy: DecoderPolicy, closed: threading.Event) -> None:
         self._spec, self._policy, self._closed = spec, policy, closed
-        self._child: subprocess.Popen[bytes] | None = None
-        self._stderr: Any = None
+        self._child: ConfinedProcess | None = None
+        self._stderr: IO[bytes] | None = None
         self._tasks: collections.deque[tuple[ClipSource, _ByteQueue]] = collections.deque()
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="decoder-slot", daemon=True)
@@ -188,6 +215,8 @@ class _Slot:
             child.wait()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self._end_child()
 
     def _run(self) -> None:
         while True:
@@ -208,54 +237,86 @@ class _Slot:
                 queue.put(error, self._closed)
 
     def _decode(self, clip: StagedClip, queue: _ByteQueue) -> None:
-        """Pass on what a child says of a clip until its last word; twice where the child dies."""
-        reason = clip.rejected
-        for attempt in range(1, _ATTEMPTS + 1):
-            if reason is not None:
-                break
-            try:
-                reason = self._attempt(clip, queue)
-                if reason is None:
-                    return
-            except (EOFError, BrokenPipeError, ConnectionResetError):
-                text = self._describe_death()
-                if attempt == _ATTEMPTS:
-                    text = f"{text}; it was tried {_ATTEMPTS} times"
-                    reason = VideoRejected("decode", "crash", text)
-                elif self._closed.is_set():
-                    return
-        assert reason is not None
-        queue.put(ClipRejected(clip.number, clip.ref, reason), self._closed)
+        """Pass on what a child says of a clip until its last word, whatever goes wrong with it."""
+        try:
+            last = clip.rejected or self._try(clip, queue)
+        except FramebankError:  # of this machine, not of the clip
+            raise
+        except MemoryError:
+            self._end_child()  # half a message may have been read
+            last = VideoRejected("decode", "too_large", "no memory for what its decoder says")
+        except Exception as error:  # noqa: BLE001 - it costs this clip only
+            self._end_child()
+            last = internal_rejection("decode", error)
+        if isinstance(last, VideoRejected):
+            queue.put(ClipRejected(clip.number, clip.ref, last), self._closed)
+        elif last is not None:
+            queue.put(ClipDone(clip.number, clip.ref, last), self._closed)
 
-    def _attempt(self, clip: StagedClip, queue: _ByteQueue) -> VideoRejected | None:
-        """Have the child decode one clip; return why it cannot be used, None where it can.
+    def _try(self, clip: StagedClip, queue: _ByteQueue) -> dict[str, Any] | VideoRejected | None:
+        """Have a child decode the clip, twice where it dies; return the fields of its last word.
+
+        None where the pool was closed meanwhile.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._attempt(clip, queue)
+            except (EOFError, BrokenPipeError, ConnectionResetError, Garbled) as error:
+                text = self._describe_death(error)
+                if attempt < _ATTEMPTS and self._closed.is_set():
+                    return None
+        return VideoRejected("decode", "crash", f"{text}; it was tried {_ATTEMPTS} times")
+
+    def _attempt(self, clip: StagedClip, queue: _ByteQueue) -> dict[str, Any] | VideoRejected:
+        """Have the child decode one clip; return the fields of its last word.
 
         A second attempt gives the frames of the first once more: the same ones, by their tokens.
         """
+        policy = self._policy
         try:
-            wire = _Wire(self._ready_child(), self._policy, clip.ref.size_bytes)
-            wire.send(self._job(clip))
-            while True:
-                kind, payload = wire.receive()
-                if kind == b"F":
-                    frame = _frame(clip.number, payload, self._spec.input_size)
-                    queue.put(frame, self._closed)
-                elif kind == b"D":
-                    done = ClipDone(clip.number, clip.ref, json_text.parse(payload))
-                    queue.put(done, self._closed)
-                    return None
-                elif kind == b"R":
-                    return VideoRejected(**json_text.parse(payload))
-        except _Hang as hang:
+            with opened_clip(clip.path, policy.limits, timeout_s=policy.timeout_s) as file:
+                child = self._ready_child()
+                wire = Wire(
+                    child,
+                    silence_s=policy.timeout_s,
+                    limit_s=policy.time_limit_s(clip.ref.size_bytes),
+                    size=self._spec.input_size,
+                    max_rows=policy.limits.max_rows,
+                )
+                child.send(self._job(), file)
+                return self._listen(clip, file, wire, queue)
+        except VideoRejected as bad:
+            return bad
+        except (Hang, OpeningHangs) as hang:
             self._end_child()
             return VideoRejected("decode", "hang", str(hang))
 
-    def _job(self, clip: StagedClip) -> dict[str, Any]:
-        local = storage.is_local(clip.ref.uri)  # a copy cannot change under the decoder
+    def _listen(
+        self, clip: StagedClip, file: NamelessFile, wire: Wire, queue: _ByteQueue
+    ) -> dict[str, Any]:
+        """Pass frames on until the child's last word; raises VideoRejected as it says."""
+        limit, frames = self._policy.limits.max_rows, 0
+        while True:
+            kind, payload = wire.receive()
+            if kind == Message.FRAME:
+                frames += 1
+                if frames > limit:
+                    self._end_child()  # it would go on to the end of the clip
+                    text = f"{self._spec.sample} asks for more rows than {limit}, the limit here"
+                    raise VideoRejected("decode", "too_large", text)
+                token, rgb = decoder_wire.frame_of(payload, self._spec.input_size)
+                queue.put(Frame(clip.number, token, rgb), self._closed)
+            elif kind == Message.DONE:
+                fields = decoder_wire.done_fields(payload, limit)
+                _check_unchanged(clip, file)
+                return fields
+            elif kind == Message.REJECTED:
+                raise decoder_wire.rejection(payload)
+            elif kind == Message.CONFINED:
+                _tell_once(decoder_wire.confinement(payload))
+
+    def _job(self) -> dict[str, Any]:
         return {
-            "path": clip.path,
-            "size_bytes": clip.ref.size_bytes,
-            "generation": clip.ref.generation if local else "",
             "sample": self._spec.sample,
             "max_frames": self._spec.max_frames,
             "size": self._spec.input_size,
@@ -264,13 +325,12 @@ class _Slot:
             "limits": dataclasses.asdict(self._policy.limits),
         }
 
-    def _ready_child(self) -> subprocess.Popen[bytes]:
-        if self._child is None or self._child.poll() is not None:
-            if self._stderr is not None:
-                self._stderr.close()
+    def _ready_child(self) -> ConfinedProcess:
+        if self._child is None or not self._child.is_running:
+            self._end_child()
             try:
                 self._stderr = tempfile.TemporaryFile()
-                self._child = _spawn(self._policy.memory_bytes, self._stderr)
+                self._child = _spawn(self._policy.memory_bytes or 0, self._stderr)
             except OSError as error:
                 raise JobError(
                     "cannot start a decoder process",
@@ -282,99 +342,66 @@ class _Slot:
                 self._child.kill()
         return self._child
 
-    def _end_child(self) -> int:
-        """Kill the child and return its exit status (negative: the signal that ended it)."""
-        assert self._child is not None
-        self._child.kill()
-        for pipe in (self._child.stdin, self._child.stdout):
-            if pipe is not None:
-                pipe.close()
-        return self._child.wait()
+    def _end_child(self) -> None:
+        """End the child, if there is one; the next clip gets a new one."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
 
-    def _describe_death(self) -> str:
-        assert self._child is not None
-        try:
-            status = self._child.wait(timeout=5)  # the pipe ends a moment before the process
-        except subprocess.TimeoutExpired:
-            status = None
-        self._end_child()
-        if status is None:
-            return "the decoder process closed its output and went on"
+    def _describe_death(self, error: Exception) -> str:
+        """Return how the child ended, or what was wrong with what it said, and end it."""
+        assert self._child is not None and self._stderr is not None
+        # The pipe ends a moment before the process.
+        status = None if isinstance(error, Garbled) else self._child.wait(timeout_s=5)
         self._stderr.seek(0)
         last = self._stderr.read()[-2000:].decode("utf-8", "replace").strip().splitlines()[-1:]
-        said = f"; its last words: {last[0]}" if last else ""
+        said = f"; its last words: {plain_text(last[0])}" if last else ""
+        self._end_child()
+        if isinstance(error, Garbled):
+            return f"the decoder process said what no decoder says: {error}{said}"
+        if status is None:
+            return "the decoder process closed its output and went on"
         if status < 0:
-            return f"the decoder process was ended by {signal.Signals(-status).name}{said}"
+            return f"the decoder process was ended by {_signal_name(-status)}{said}"
         return f"the decoder process ended with status {status}{said}"
 
 
-class _Hang(Exception):
-    """A decoder that is over one of its time limits."""
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals has no name
+        return f"signal {number}"
 
 
-class _Wire:
-    """The parent's end of the pipes to one child, with the clock that finds hangs."""
+def _check_unchanged(clip: StagedClip, file: NamelessFile) -> None:
+    """Raise VideoRejected for a clip whose bytes are no longer those that were listed.
 
-    def __init__(
-        self, child: subprocess.Popen[bytes], policy: DecoderPolicy, size_bytes: int
-    ) -> None:
-        assert child.stdin is not None and child.stdout is not None
-        self._in, self._out = child.stdin, child.stdout.fileno()
-        self._silence_s, self._limit_s = policy.timeout_s, policy.time_limit_s(size_bytes)
-        self._waited_s = 0.0
-        self._poll = select.poll()
-        self._poll.register(self._out, select.POLLIN | select.POLLHUP)
-
-    def send(self, job: dict[str, Any]) -> None:
-        self._in.write(json.dumps(job).encode() + b"\n")
-        self._in.flush()
-
-    def receive(self) -> tuple[bytes, bytearray]:
-        """Return the next message; raises _Hang, or EOFError when the child is gone."""
-        kind, length = HEADER.unpack(self._read(HEADER.size))
-        return kind, self._read(length)
-
-    def _read(self, length: int) -> bytearray:
-        data = bytearray(length)
-        view = memoryview(data)
-        while view:
-            self._wait()
-            count = os.readv(self._out, [view])
-            if count == 0:
-                raise EOFError
-            view = view[count:]
-        return data
-
-    def _wait(self) -> None:
-        """Wait for bytes; only this time counts against the limits."""
-        left_s = min(self._silence_s, self._limit_s - self._waited_s)
-        start = time.monotonic()
-        ready = self._poll.poll(max(0.0, left_s) * 1000)
-        waited_s = time.monotonic() - start
-        self._waited_s += waited_s
-        if not ready and self._waited_s >= self._limit_s:
-            raise _Hang(f"not done after {self._limit_s:.0f} s, the limit for a clip of its size")
-        if not ready:
-            raise _Hang(f"no sign of life for {self._silence_s:.0f} s")
+    Its features would stand under the key of bytes that they are not of. A copy of a bucket's clip
+    is our own.
+    """
+    ref = clip.ref
+    if not ref.generation or not storage.is_local(ref.uri):
+        return
+    status = os.fstat(file.descriptor)
+    if (status.st_size, str(status.st_mtime_ns)) != (ref.size_bytes, ref.generation):
+        message = f"{ref.uri} changed while the job ran; the next run takes it afresh"
+        raise VideoRejected("open", "unreadable", message)
 
 
-def _frame(clip: int, payload: bytearray, size: int) -> Frame:
-    (token,) = TOKEN.unpack_from(payload)
-    rgb = np.frombuffer(payload, dtype=np.uint8, offset=TOKEN.size)
-    return Frame(clip, token, rgb.reshape(size, size, 3))
+_told = threading.Lock()  # taken once, and kept
 
 
-def _spawn(memory_bytes: int, stderr: Any) -> subprocess.Popen[bytes]:
-    """Start a decoder process that imports this very copy of the package, wherever we stand."""
-    root = str(Path(__file__).resolve().parent.parent)
-    code = (
-        f"import sys; sys.path[0] = {root!r}; "
-        f"from features.decoder_child import main; main({os.getpid()}, {memory_bytes})"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        bufsize=0,
+def _tell_once(confinement: Confinement) -> None:
+    """Log what holds of the decoders of this process: loudly where something does not."""
+    if _told.acquire(blocking=False):
+        level = logging.WARNING if confinement.gaps else logging.INFO
+        _log.log(level, "%s", confinement.line())
+
+
+def _spawn(memory_bytes: int, stderr: IO[bytes]) -> ConfinedProcess:
+    return ConfinedProcess(
+        "features.decoder_child", f"main({os.getpid()}, {memory_bytes})", stderr=stderr
     )

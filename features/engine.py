@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.decoder_pool import ClipDone, ClipRejected, DecoderPolicy, DecoderPool, Frame
+from features.errors import VideoRejected, internal_rejection
 from features.spec import FeatureSpec
 from features.video import Extracted, Rejected, SourceInfo, VideoRef
 
@@ -47,7 +48,7 @@ class Engine:
 
     def __init__(self, network: FrameNetwork, spec: FeatureSpec, policy: DecoderPolicy) -> None:
         self._network, self._spec = network, spec
-        self._pool = DecoderPool(spec, policy)
+        self._pool = DecoderPool(spec, policy, feature_dim=network.feature_dim)
         _LIVE.add(self)
 
     def run(
@@ -66,6 +67,7 @@ class Engine:
                     yield _assemble(complete)
             elif isinstance(event, ClipRejected):
                 clip.rejected = True
+                clip.rows.clear()  # the batch may keep the clip for a while
                 del clips[event.clip]
                 reason = event.reason
                 yield Rejected(event.ref, reason.stage, reason.error_class, reason.message)
@@ -124,16 +126,34 @@ class _Batch:
 
 
 def _assemble(clip: _Assembly) -> Result:
-    """Put the rows of a video into the order its rule asks for."""
+    """Put the rows of a video into the order its rule asks for; what fails costs this video."""
     assert clip.done is not None
-    ref, fields = clip.done.ref, clip.done.fields
-    features = _in_order(clip.rows, fields["tokens"])
+    try:
+        return _extracted(clip.done, clip.rows)
+    except VideoRejected as bad:
+        reason = bad
+    except MemoryError:
+        rows = len(clip.done.fields["tokens"])
+        reason = VideoRejected("infer", "too_large", f"no memory for the features of {rows} rows")
+    except Exception as error:  # noqa: BLE001 - it becomes a quarantined one
+        reason = internal_rejection("infer", error)
+    clip.rows.clear()
+    return Rejected(clip.done.ref, reason.stage, reason.error_class, reason.message)
+
+
+def _extracted(done: ClipDone, rows: dict[int, NDArray[np.float32]]) -> Extracted:
+    """Return the features of a video; empties `rows`. Raises VideoRejected, MemoryError."""
+    fields = done.fields
+    if strange := set(fields["tokens"]) - rows.keys():
+        text = f"its decoder names {len(strange)} frames that it did not send"
+        raise VideoRejected("infer", "crash", text)
+    features = _in_order(rows, fields["tokens"])
     if not np.isfinite(features).all():
         count = int((~np.isfinite(features)).any(axis=1).sum())
         text = f"the network gave values that are not finite for {count} of {len(features)} frames"
-        return Rejected(ref, "infer", "bad_features", text)
+        raise VideoRejected("infer", "bad_features", text)
     return Extracted(
-        ref=ref,
+        ref=done.ref,
         features=features,
         pts_ms=np.array(fields["pts_ms"], np.int64),
         frame_index=np.array(fields["frame_index"], np.int64),

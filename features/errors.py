@@ -8,6 +8,9 @@ becomes a quarantine row.
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 STAGES = ("open", "probe", "decode", "infer", "write")
 
 # The closed list of quarantine classes; README.md explains each to users.
@@ -28,7 +31,10 @@ ERROR_CLASSES: dict[str, str] = {
     "bad_features": "the network gave values that are not finite",
     "hang": "the decoder did not finish within its time limit",
     "crash": "the decoder process died",
+    "internal": "code of Framebank failed on it; to be reported",
 }
+_ROOT = Path(__file__).resolve().parent.parent
+_MESSAGE_CHARACTERS = 1000
 
 
 class FramebankError(Exception):
@@ -77,3 +83,23 @@ class VideoRejected(Exception):
             raise ValueError(f"no such stage or class: {stage!r}, {error_class!r}")
         self.stage, self.error_class, self.message = stage, error_class, message
         super().__init__(f"{error_class} at {stage}: {message}")
+
+
+def internal_rejection(stage: str, error: BaseException) -> VideoRejected:
+    """Return the verdict on a clip on which code of ours failed: what, where, and a request.
+
+    It costs that clip and no other. No clip should ever get it: tests hold that.
+    """
+    place = "a place unknown"
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        if _ROOT in path.parents and "site-packages" not in path.parts:
+            place = f"{path.relative_to(_ROOT)}:{frame.lineno}"
+    text = plain_text(f"{type(error).__name__}: {error}")
+    return VideoRejected(stage, "internal", f"{text} at {place}; please report this to Framebank")
+
+
+def plain_text(text: str) -> str:
+    """Return `text` as it may stand in a message: of bounded length, printable, on one line."""
+    cut = text[:_MESSAGE_CHARACTERS]
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)

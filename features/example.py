@@ -48,28 +48,30 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | _DELIMITED) + _varint(len(content)) + content
+def _field(number: int, *content: bytes) -> list[bytes]:
+    """Return a field whose content is given in parts: a hundred megabytes are put together once."""
+    length = sum(map(len, content))
+    return [_varint(number << 3 | _DELIMITED) + _varint(length), *content]
 
 
 def encode_example(features: Mapping[str, Value]) -> bytes:
     """Return the canonical bytes of a tf.train.Example with these features."""
-    entries = []
+    entries: list[bytes] = []
     for name in sorted(features, key=str.encode):
-        entry = _field(1, name.encode()) + _field(2, _encode_feature(features[name]))
-        entries.append(_field(1, entry))
-    return _field(1, b"".join(entries))
+        entry = [*_field(1, name.encode()), *_field(2, *_encode_feature(features[name]))]
+        entries += _field(1, *entry)
+    return b"".join(_field(1, *entries))
 
 
-def _encode_feature(value: Value) -> bytes:
+def _encode_feature(value: Value) -> list[bytes]:
     if not isinstance(value, np.ndarray):
-        return _field(_BYTES_LIST, b"".join(_field(1, item) for item in value))
+        return _field(_BYTES_LIST, *(part for item in value for part in _field(1, item)))
     if value.dtype == np.float32:
         packed = value.astype("<f4").tobytes()
-        return _field(_FLOAT_LIST, _field(1, packed) if packed else b"")
+        return _field(_FLOAT_LIST, *(_field(1, packed) if packed else ()))
     # A negative int64 is its two's complement, ten bytes long.
     packed = b"".join(_varint(number & 0xFFFFFFFFFFFFFFFF) for number in value.tolist())
-    return _field(_INT64_LIST, _field(1, packed) if packed else b"")
+    return _field(_INT64_LIST, *(_field(1, packed) if packed else ()))
 
 
 def _example_class() -> Any:

@@ -35,12 +35,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import CacheError, VideoRejected
+from features.errors import CacheError, VideoRejected, internal_rejection
 from features.example import Value, decode_example, encode_example
 from features.spec import DTYPES, SCHEMA_VERSION, FeatureSpec
+from features.tfrecord import MOST_PAYLOAD_BYTES, frame_record
 from features.video import Extracted, SourceInfo
 
 _BLOCK_ROWS = 256
+_OTHER_BYTES = 2**16  # of a record: everything that does not grow with its rows or their width
+_PLACE_BYTES = 20  # a row's pts_ms and frame_index, ten bytes each at most
 _STORED = {"float16": "<f2", "float32": "<f4", "uint8": "|u1"}
 
 
@@ -87,11 +90,35 @@ class FeatureRecord:
     source: SourceInfo
 
 
+def most_rows(dtype: str, width: int) -> int:
+    """Return how many rows of `width` features one record may hold, for readers to read it."""
+    stored = np.dtype(_STORED[dtype]).itemsize * width
+    return (MOST_PAYLOAD_BYTES - _OTHER_BYTES - 8 * width) // (stored + _PLACE_BYTES)
+
+
+def framed_record(extracted: Extracted, *, spec: FeatureSpec) -> tuple[bytes, QuantisationError]:
+    """Return the record in its frame, as it stands in a shard, and its quantisation error.
+
+    Raises VideoRejected whatever is wrong: a video that cannot be stored costs no other.
+    """
+    try:
+        payload, error = encode_record(extracted, spec=spec)
+        return frame_record(payload), error
+    except VideoRejected:
+        raise
+    except MemoryError as err:
+        text = f"no memory for a record of {len(extracted.features)} rows"
+        raise VideoRejected("write", "too_large", text) from err
+    except Exception as err:  # a bad record becomes a quarantined one
+        raise internal_rejection("write", err) from err
+
+
 def encode_record(extracted: Extracted, *, spec: FeatureSpec) -> tuple[bytes, QuantisationError]:
     """Return the record's bytes (unframed) and how far its features are from float32.
 
-    Raises VideoRejected (bad_features at write) when a value is not finite or too large for the
-    dtype; ValueError when arrays do not fit together.
+    Raises VideoRejected at write: bad_features when a value is not finite or too large for the
+    dtype, too_large when no reader could read the record. ValueError when arrays do not fit
+    together.
     """
     features = np.asarray(extracted.features, np.float32)
     if features.ndim != 2 or not features.size:
@@ -100,6 +127,10 @@ def encode_record(extracted: Extracted, *, spec: FeatureSpec) -> tuple[bytes, Qu
     for name in ("pts_ms", "frame_index"):
         if getattr(extracted, name).shape != (rows,):
             raise ValueError(f"{name} has {getattr(extracted, name).shape}, not ({rows},)")
+    limit = most_rows(spec.dtype, features.shape[1])
+    if rows > limit:
+        text = f"{rows} rows of {features.shape[1]} {spec.dtype}; a record holds {limit} of them"
+        raise VideoRejected("write", "too_large", text)
     fields = _quantise(features, spec.dtype)
     error = _quantisation_error(features, _dequantise(fields, spec.dtype, features.shape))
     fields |= {
@@ -114,7 +145,11 @@ def encode_record(extracted: Extracted, *, spec: FeatureSpec) -> tuple[bytes, Qu
     }
     for name in ("partial", "decode_errors", "capped"):
         fields[name] = np.array([getattr(extracted, name)], np.int64)
-    return encode_example(fields | _source_fields(extracted.source)), error
+    data = encode_example(fields | _source_fields(extracted.source))
+    if len(data) > MOST_PAYLOAD_BYTES:
+        text = f"a record of {len(data)} bytes, the limit is {MOST_PAYLOAD_BYTES}"
+        raise VideoRejected("write", "too_large", text)
+    return data, error
 
 
 def _source_fields(source: SourceInfo) -> dict[str, Value]:
@@ -204,8 +239,8 @@ def decode_record(data: bytes, *, where: str = "a record") -> FeatureRecord:
         return _build(fields)
     except KeyError as err:
         raise _fault(where, f"no field {err.args[0]!r}") from err
-    except (ValueError, TypeError, IndexError, UnicodeDecodeError) as err:
-        raise _fault(where, str(err)) from err
+    except (ValueError, TypeError, IndexError, OverflowError, MemoryError) as err:
+        raise _fault(where, str(err) or type(err).__name__) from err
 
 
 def _fault(where: str, got: str) -> CacheError:

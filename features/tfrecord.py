@@ -17,6 +17,9 @@ import google_crc32c
 
 from features.errors import CacheError
 
+# Protocol buffers end at 2 GiB, and with them every reader: see the note on size limits in
+# https://protobuf.dev/programming-guides/encoding/
+MOST_PAYLOAD_BYTES = 2**31 - 2**20
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
 _MASK_DELTA = 0xA282EAD8
@@ -37,7 +40,12 @@ def _masked_crc(data: bytes) -> int:
 
 
 def frame_record(payload: bytes) -> bytes:
-    """Return `payload` in its frame, len(payload) + 16 bytes."""
+    """Return `payload` in its frame, len(payload) + 16 bytes.
+
+    Raises ValueError for one that no reader could read.
+    """
+    if len(payload) > MOST_PAYLOAD_BYTES:
+        raise ValueError(f"{len(payload)} bytes, at most {MOST_PAYLOAD_BYTES} are a record")
     length = struct.pack("<Q", len(payload))
     return b"".join(
         (
@@ -90,6 +98,9 @@ def read_records(stream: BinaryIO, path: str) -> Iterator[Framed]:
         (length,) = struct.unpack_from("<Q", header)
         if _masked_crc(header[:8]) != struct.unpack_from("<I", header, 8)[0]:
             raise _fault(path, number, offset, "the checksum of its length does not match")
+        if length > MOST_PAYLOAD_BYTES:
+            got = f"a record of {length} bytes; no reader takes more than {MOST_PAYLOAD_BYTES}"
+            raise _fault(path, number, offset, got)
         rest = stream.read(length + FOOTER_BYTES)
         if len(rest) < length + FOOTER_BYTES:
             raise _fault(path, number, offset, "the file ends in the middle of the record")

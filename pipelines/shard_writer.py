@@ -20,7 +20,7 @@ from typing import IO
 from features import layout, storage
 from features.engine import Result
 from features.errors import CacheError, FramebankError, JobError, VideoRejected
-from features.record import QuantisationError, encode_record
+from features.record import QuantisationError, framed_record
 from features.sidecar import (
     CatalogRow,
     Sidecar,
@@ -30,7 +30,6 @@ from features.sidecar import (
     write_sidecar,
 )
 from features.spec import FeatureSpec, check_same_spec
-from features.tfrecord import frame_record
 from features.video import Extracted, Rejected
 
 _KEEP_EVERY_S = 20.0  # what a killed worker may lose of finished videos
@@ -96,12 +95,12 @@ class ShardWriter:
         }
         if isinstance(result, Extracted):
             try:
-                payload, error = encode_record(result, spec=self._spec)
+                framed, error = framed_record(result, spec=self._spec)
             except VideoRejected as bad:
                 result = Rejected(result.ref, bad.stage, bad.error_class, bad.message)
             else:
                 with self._lock:
-                    offset, length = self._spool_record(frame_record(payload))
+                    offset, length = self._spool_record(framed)
                     row = done_row(result, **origin, record=-1, offset=offset, length=length)
                     return self._note(row, error)
         with self._lock:

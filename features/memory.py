@@ -1,0 +1,96 @@
+"""How much memory this process may use, and what each part of an extraction gets of it.
+
+A worker holds the network, decoder processes and the features of the clips in hand. Where their
+limits add up to more than there is, the kernel ends the worker for the sake of one clip; so each
+gets a share, and a clip that asks for more than its share is `too_large` before it is taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from features.cores import usable_cores
+
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+# The worker without clips, float32, batches of 32: 1.1 GiB with inception_v3 (pipelines/shard.py
+# says so too), 1.9 GiB with vgg16.
+NETWORK_BYTES = 2 * 2**30
+# A decoder takes 0.2 GiB of address space without a clip; 4K in H.264 or HEVC needs 0.4 more.
+LEAST_DECODER_BYTES = 3 * 2**28
+MOST_DECODER_BYTES = 6 * 2**30
+# Beside those of the clips that decode: one whose rows wait for the last batch, and the record of
+# the one that is written: as stored, encoded, and in its frame.
+_MORE_CLIPS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """What a worker of `decoders` decoder processes may take, in bytes.
+
+    `decoder_bytes` is the address space of one of them, `clip_bytes` what the features of one clip
+    may take while it is in hand, in float32.
+    """
+
+    decoders: int
+    decoder_bytes: int
+    clip_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Return what all parts take when each takes all that it may."""
+        clips = (self.decoders + _MORE_CLIPS) * self.clip_bytes
+        return NETWORK_BYTES + self.decoders * self.decoder_bytes + clips
+
+
+def share_memory(
+    decoders: int | None = None, *, memory_bytes: int | None = None, cores: int | None = None
+) -> Shares:
+    """Deal out the memory of this machine, or of `memory_bytes` with `cores`.
+
+    None as `decoders`: one a core, and fewer where they would have less than a decoder needs.
+    """
+    memory_bytes = usable_memory_bytes() if memory_bytes is None else memory_bytes
+    cores = usable_cores() if cores is None else cores
+    left = max(memory_bytes - NETWORK_BYTES, memory_bytes // 4)
+    clips, decoding = left // 3, left - left // 3
+    count = decoders or max(1, min(cores, decoding // LEAST_DECODER_BYTES))
+    each = min(MOST_DECODER_BYTES, max(LEAST_DECODER_BYTES, decoding // count))
+    return Shares(count, each, clips // (count + _MORE_CLIPS))
+
+
+def usable_memory_bytes(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
+    """Return the least of the machine's memory and the limits of the groups that we are in."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in _limit_files(cgroup, membership):
+        try:
+            limits.append(int(path.read_text()))
+        except (OSError, ValueError):  # none there, or "max"
+            continue
+    return min(limits)
+
+
+def _limit_files(cgroup: Path, membership: Path) -> Iterator[Path]:
+    """Yield where a limit may stand: of our own group and of all above it, version 2 and 1.
+
+    A container sees its own group as the root, or does not see the path that the kernel names: so
+    the root is looked at in any case.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in [*lines, "0::/", "1:memory:/"]:
+        _, controllers, group = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            root, name = cgroup / "memory", "memory.limit_in_bytes"
+        elif not controllers:
+            root, name = cgroup, "memory.max"
+        else:
+            continue
+        folder = Path(group)
+        for part in (folder, *folder.parents):
+            yield root / str(part).lstrip("/") / name
