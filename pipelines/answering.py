@@ -8,6 +8,7 @@ Dimension letters: b batch, n frames, d feature width, a answers.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from features import json_text
 from features.catalog import catalog_text
 from features.trained_model import TrainedModel, pad_clips
+from pipelines.score_tally import NO_WORDS
 
 _PADDED_BYTES = 2**26  # of one padded batch of features
 _LONG_TEXT = 1000  # characters; the longest question of the published sets has 135
@@ -128,6 +130,9 @@ def _answer(examples: Sequence[Example], model: TrainedModel, top: int) -> list[
         rows = [
             _row(example, row, model, top) for example, row in zip(examples, scores, strict=True)
         ]
+        known = model.knows([example.asked.question for example in examples])
+        for row in itertools.compress(rows, (not knows for knows in known)):
+            row["reason"] = NO_WORDS
     except Exception as error:  # noqa: BLE001 - one bad question must not fail its batch
         if len(examples) > 1:
             half = len(examples) // 2

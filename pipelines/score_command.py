@@ -31,7 +31,7 @@ from features.question_sets_reading import read_joined
 from features.questions_command import add_format_arguments
 from features.seen_videos import find_seen
 from features.spec import check_same_spec
-from features.trained_model import Lineage, read_head, read_lineage
+from features.trained_model import Lineage, check_weights, read_head, read_lineage
 from pipelines import runners
 from pipelines.answer_files import KINDS
 from pipelines.runners import Submission
@@ -92,6 +92,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     if lineage.random_weights:
         _say("the model was trained on features of RANDOM network weights")
     head = read_head(args.model)
+    check_weights(args.model)
     plan = plan_scoring(
         questions,
         cache,
@@ -298,6 +299,8 @@ def summary_lines(summary: dict[str, Any], *, out: str) -> Iterator[str]:
     yield from _figure_lines(summary)
     if summary["without_truth"]:
         yield f"{summary['without_truth']} questions have no true answer to compare with"
+    if unknown := summary.get("without_known_words"):
+        yield f"{unknown} questions have no word that the model knows (see reason in their rows)"
     yield f"answers are in {out}"
 
 

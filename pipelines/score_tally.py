@@ -12,6 +12,7 @@ from typing import Any
 
 STATUSES = ("answered", "not_in_cache", "quarantined", "other_kind", "not_a_question", "failed")
 SPLITS = ("test", "val", "train")  # the first of which there is something is the headline's
+NO_WORDS = "the model knows none of the words of the question"  # a reason of an answered row
 NO_SPLIT = "none"  # of rows of which it is not known what the model has learnt of them
 ALL = "all"
 
@@ -24,12 +25,14 @@ class Tally:
 
     `parts` maps (split, type) to (judged, correct); judged are rows that were answered and whose
     true answer is known. `squares` maps a split to (counts judged, sum of their squared errors).
+    `without_words` counts the questions that were answered though the model knows no word of them.
     """
 
     statuses: dict[str, int] = dataclasses.field(default_factory=dict)
     without_truth: int = 0
     parts: _Parts = dataclasses.field(default_factory=dict)
     squares: dict[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
+    without_words: int = 0
 
     @classmethod
     def of(cls, rows: Iterable[dict[str, Any]]) -> Tally:
@@ -37,10 +40,11 @@ class Tally:
         statuses: dict[str, int] = {}
         parts: _Parts = {}
         squares: dict[str, tuple[int, float]] = {}
-        without_truth = 0
+        without_truth = without_words = 0
         for row in rows:
             statuses[row["status"]] = statuses.get(row["status"], 0) + 1
             without_truth += row["truth"] is None
+            without_words += row.get("reason") == NO_WORDS
             if row["correct"] is None:
                 continue
             split = row["split"] or NO_SPLIT
@@ -51,7 +55,7 @@ class Tally:
                 counted, error = squares.get(split, (0, 0.0))
                 error += (float(answers[0]["answer"]) - float(row["truth"])) ** 2
                 squares[split] = (counted + 1, error)
-        return cls(statuses, without_truth, parts, squares)
+        return cls(statuses, without_truth, parts, squares, without_words)
 
     def __add__(self, other: Tally) -> Tally:
         statuses = dict(self.statuses)
@@ -64,7 +68,9 @@ class Tally:
         for split, (counted, error) in other.squares.items():
             had = squares.get(split, (0, 0.0))
             squares[split] = (had[0] + counted, had[1] + error)
-        return Tally(statuses, self.without_truth + other.without_truth, parts, squares)
+        without_truth = self.without_truth + other.without_truth
+        without_words = self.without_words + other.without_words
+        return Tally(statuses, without_truth, parts, squares, without_words)
 
     def to_json(self, *, split: str | None = None) -> dict[str, Any]:
         """Return the counts and the figures, with the headline of `split` (`with_headline`)."""
@@ -73,6 +79,7 @@ class Tally:
             "questions": sum(self.statuses.values()),
             **{status: self.statuses.get(status, 0) for status in STATUSES},
             "without_truth": self.without_truth,
+            "without_known_words": self.without_words,
             "by_split": {name: self._figures({name}) for name in splits},
             ALL: self._figures(set(splits)),
         }

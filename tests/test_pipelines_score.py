@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from features.trained_model import TrainedModel
 from pipelines.answering import AnswerRow, AskedQuestion, Example, answer_examples, length_groups
 from pipelines.score import SumTallies
-from pipelines.score_tally import Tally, with_headline
+from pipelines.score_tally import NO_WORDS, Tally, with_headline
 
 
 def _asked(number: int, question: str = "what?", truth: str | None = "b") -> AskedQuestion:
@@ -101,6 +102,17 @@ def test_answers_that_are_not_finite_fail_their_row() -> None:
     assert row.row["status"] == "failed" and "finite" in row.row["reason"]
 
 
+def test_a_question_without_a_known_word_says_so_in_its_row() -> None:
+    model = _mean_model()
+    known = lambda asked: np.array([[1, 2 * (b"what" in text)] for text in asked])  # noqa: E731
+    model = dataclasses.replace(model, number=known)
+    asked = [_asked(0, "what?"), _asked(1, "zzz qqq")]
+    features = np.full((1, 3), 0.5, np.float32)
+    rows = answer_examples([Example(0, one, features) for one in asked], model, top=1)
+    assert [row.row["reason"] for row in rows] == [None, NO_WORDS]
+    assert {row.row["status"] for row in rows} == {"answered"}
+
+
 @pytest.mark.parametrize("room", [1, 10, 64, 10**9])
 def test_length_groups_hold_each_clip_once_within_room(room: int) -> None:
     lengths = [int(n) for n in np.random.default_rng(1).integers(1, 50, 40)]
@@ -119,7 +131,7 @@ def _row(status: str = "answered", correct: bool | None = None, kind: str = "x")
 
 def test_tally_of_parts_adds_up_to_the_whole() -> None:
     rows = [_row(correct=True), _row(correct=False), _row(), _row("failed"), _row(correct=True)]
-    rows += [_row("not_in_cache"), _row(correct=False, kind="y")]
+    rows += [_row("not_in_cache"), _row(correct=False, kind="y") | {"reason": NO_WORDS}]
     whole = Tally.of(rows)
     assert whole == Tally.of(rows[:3]) + Tally.of(rows[3:]) == Tally() + whole
     combine = SumTallies()
@@ -129,7 +141,7 @@ def test_tally_of_parts_adds_up_to_the_whole() -> None:
     assert combine.extract_output(merged) == whole
     fields = whole.to_json()
     assert (fields["questions"], fields["answered"], fields["failed"]) == (7, 5, 1)
-    assert fields["without_truth"] == 3
+    assert fields["without_truth"] == 3 and fields["without_known_words"] == 1
     # The headline is about the test rows alone, and so are its types.
     assert (fields["split"], fields["judged"], fields["accuracy"]) == ("test", 1, 0.0)
     assert fields["by_type"] == {"y": {"judged": 1, "correct": 0, "accuracy": 0.0}}
