@@ -35,12 +35,15 @@ class _Cached:
 
 
 def describe_files(
-    files: Sequence[QuestionFile], states: Mapping[str, str] | None = None
+    files: Sequence[QuestionFile],
+    states: Mapping[str, str] | None = None,
+    *,
+    rule: SplitRule | None = None,
 ) -> dict[str, Any]:
     """Return what the files hold, by set and split, with every odd row.
 
     `states` maps the ids of all videos of a cache to their state ("done" or "quarantined"); with
-    them, how many questions match is counted.
+    them, how many questions match is counted. `rule` is by which `train` would split them.
     """
     cached = None if states is None else _Cached(states, ClipNames(states))
     by_set: dict[str, list[QuestionFile]] = collections.defaultdict(list)
@@ -52,19 +55,19 @@ def describe_files(
         "questions": sum(len(file.questions) for file in files),
         "refused": sum(not row.kept for row in odd),
         "sets": {name: _describe_set(name, its, cached) for name, its in by_set.items()},
-        **({} if cached is None else {"cache": _in_cache(files, cached)}),
+        **({} if cached is None else {"cache": _in_cache(files, cached, rule or SplitRule())}),
         "odd_by_kind": dict(collections.Counter(row_kind(row) for row in odd).most_common()),
         "odd": [_odd_json(row) for row in odd],
     }
 
 
-def _in_cache(files: Sequence[QuestionFile], cached: _Cached) -> dict[str, Any]:
+def _in_cache(files: Sequence[QuestionFile], cached: _Cached, rule: SplitRule) -> dict[str, Any]:
     """Return which videos are not to be had, and how `train` deals the questions about the rest."""
     asked = [question for file in files for question in file.questions]
     known, unknown = join_questions(asked, cached.names)
     lost = {q.video_id for q in known if cached.states[q.video_id] != "done"}
     answered = [q for q in known if q.video_id not in lost and q.answer is not None]
-    dealt, _ = deal_splits(answered, SplitRule())
+    dealt, _ = deal_splits(answered, rule)
     missing = {question.video_id: question.aliases for question in unknown}
     return {
         "train": {split: sum(q.split == split for q in dealt) for split in SPLITS},

@@ -19,9 +19,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from features.bounds import MOST_SEED, check_number
 from features.question_sets import FORMATS
 from features.question_sets_reading import read_question_files
 from features.question_sets_report import describe_files
+from features.question_splits import VAL_SHARE, SplitRule
 from features.terminal import printable
 
 _SHOWN = 5
@@ -33,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_format_arguments(parser)
     parser.add_argument("--cache", metavar="CACHE", help="count the questions about its videos")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="as of `train`: how it splits what the files do not"
+    )
+    parser.add_argument("--val-share", type=float, default=VAL_SHARE, metavar="X", help="likewise")
     parser.add_argument("--all", action="store_true", help="list all odd rows, not five of a kind")
     parser.add_argument("--json", action="store_true", help="print one JSON document, rows and all")
 
@@ -49,6 +55,8 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Print what the files hold; returns 1 when a row was refused. Raises UsageError."""
+    check_number("--seed", args.seed, 0, MOST_SEED)
+    check_number("--val-share", args.val_share, 0, 1, below=True)
     files = read_question_files(args.questions, set_name=args.format, mapping=args.mapping)
     states = None
     if args.cache is not None:
@@ -56,7 +64,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
         table = open_cache(args.cache).table(["video_id", "state"]).to_pydict()
         states = dict(zip(table["video_id"], table["state"], strict=True))
-    found = describe_files(files, states)
+    found = describe_files(files, states, rule=SplitRule(args.seed, args.val_share))
     if args.json:
         print(json.dumps(found, ensure_ascii=False, indent=2))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from features.video import Extracted
 from features.weights import hash_file
 from tests.made_cache import make_extracted
 from tests.made_model import ANSWERS, make_model
-from train.ask_command import add_arguments, answer_lines, find_weights, run
+from train.ask_command import add_arguments, answer_lines, find_clip, find_weights, run
 
 WIDTH = 8
 
@@ -123,10 +124,36 @@ def test_mistakes_are_told(
         _ask(model, clip, "what?", "--top", "0")
     with pytest.raises(UsageError, match="no such clip"):
         _ask(model, str(tmp_path / "nothing.mp4"), "what?")
+    (tmp_path / "Truck.mp4").touch()
+    with pytest.raises(UsageError, match=r"no such clip[\s\S]*did you mean 'Truck.mp4'\?"):
+        _ask(model, str(tmp_path / "truck.mp4"), "what?")
     bad = tmp_path / "x.bad.mp4"
     bad.write_bytes(b"x")
     with pytest.raises(JobError, match="truncated"):
         _ask(model, str(bad), "what?")
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked"),
+    [
+        ("clip.mp4", "clip"),
+        (unicodedata.normalize("NFD", "é/é.mp4"), unicodedata.normalize("NFC", "é/é.mp4")),
+        ("Recording at 3.45.12\u202fPM.mov", "Recording at 3.45.12\u202fPM.mov"),
+        (" walk_1.5.mp4", " walk_1.5"),
+    ],
+)
+def test_a_clip_is_found_as_the_id_of_a_question_finds_it(
+    tmp_path: Path, stored: str, asked: str
+) -> None:
+    path = tmp_path / stored
+    path.parent.mkdir(exist_ok=True)
+    for name in (path, tmp_path / "S01E02.mp4", tmp_path / "walk_1.mp4"):
+        name.touch()
+    assert find_clip(str(tmp_path / asked)) == str(path)
+    for other in ("S01E02.Pilot", "walk_1.5", "b/S01E02.mp4", asked + "x"):
+        with pytest.raises(UsageError, match="no such clip"):
+            find_clip(str(tmp_path / other))
+    assert find_clip("gs://bucket/clip") == "gs://bucket/clip"
 
 
 def _file_lineage(spec: FeatureSpec, cache: Path, weights: Path, *paths: Path) -> Lineage:

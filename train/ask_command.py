@@ -3,8 +3,9 @@
     framebank ask --model model clip.mp4 "what is the man doing?"
 
 The clip is decoded and goes through the network just as `framebank extract` would do it, by the
-spec that the model itself records; then the model answers. Takes some seconds, most of which are
-TensorFlow's start.
+spec that the model itself records; then the model answers. VIDEO finds its file as the id of a
+question finds its clip (`features.question_videos`): `clip` is clip.mp4 where there is one such.
+Takes some seconds, most of which are TensorFlow's start.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from features import json_text, layout, storage
 from features.errors import FramebankError, JobError, SpecMismatchError, UsageError, VideoRejected
+from features.question_sets_rows import text
+from features.question_videos import ClipNames, same_form
 from features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, check_same_spec
 from features.trained_model import Lineage, load_model, read_head, read_lineage
 from features.weights import Weights, resolve_weights
@@ -59,22 +62,25 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank ask --help")
     if args.top < 1:
         raise UsageError("--top must be above 0", got=args.top)
-    if not args.question.strip():
+    # As in a file of questions.
+    question, choices = text(args.question), [text(choice) for choice in args.choices]
+    if not question:
         raise UsageError("the question is empty", expected='words, such as "what is he doing?"')
     lineage = read_lineage(args.model)
-    _check_choices(args.choices, read_head(args.model), model_dir=args.model)
+    _check_choices(choices, read_head(args.model), model_dir=args.model)
     check_asked_spec(args, lineage.spec)
     source = find_weights(lineage, given=args.weights)
     if lineage.random_weights:
         _say(f"the network has RANDOM weights ({lineage.spec.weights}): answers mean little")
-    extracted = extract_clip(args.video, lineage.spec, source)
-    answers = answer_question(
-        args.model, extracted, args.question, top=args.top, choices=args.choices
-    )
+    video = find_clip(args.video)
+    if video != args.video:
+        _say(f"{args.video} is {video}")
+    extracted = extract_clip(video, lineage.spec, source)
+    answers = answer_question(args.model, extracted, question, top=args.top, choices=choices)
     if args.json:
         fields = {
-            "video": args.video,
-            "question": args.question,
+            "video": video,
+            "question": question,
             "answers": answers,
             "frames": len(extracted.features),
             "model": args.model,
@@ -180,13 +186,49 @@ def _resolve_file(path: str, spec: FeatureSpec) -> Weights | None:
         return None
 
 
+def find_clip(video: str) -> str:
+    """Return the path of the clip that is meant; raises UsageError where there is none.
+
+    What lies in a bucket is taken as it is named.
+    """
+    if not storage.is_local(video):
+        return video
+    path = storage.local_path(video)
+    if os.path.lexists(path):
+        return video
+    folder, name = os.path.split(path)
+    folder = _find_folder(folder)
+    names = ClipNames(_listed(folder))
+    found = names.find(name)
+    if found is not None:
+        return os.path.join(folder, found)
+    raise UsageError("there is no such clip", got=video, todo=names.hint(name) or "check the path")
+
+
+def _find_folder(path: str) -> str:
+    """Return the folder of this name in whatever form of its accents; as it is where none is."""
+    if not path or os.path.isdir(path):
+        return path
+    above, name = os.path.split(path)
+    if above == path:
+        return path
+    above = _find_folder(above)
+    found = [other for other in _listed(above) if same_form(other) == same_form(name)]
+    return os.path.join(above, found[0] if len(found) == 1 else name)
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder or "."))
+    except OSError:
+        return []
+
+
 def extract_clip(video: str, spec: FeatureSpec, weights: str) -> Extracted:
     """Return the features of one clip as the cache would hold them.
 
     Raises UsageError for what is no clip, JobError for a clip that cannot be used.
     """
-    if storage.is_local(video) and not os.path.lexists(storage.local_path(video)):
-        raise UsageError("there is no such clip", got=video, todo="check the path")
     from features.extraction import extract_features
     from features.record import decode_record, encode_record
 
