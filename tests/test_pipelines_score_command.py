@@ -20,12 +20,12 @@ import pytest
 from features import catalog, layout
 from features.errors import JobError, SpecMismatchError, UsageError
 from features.seen_videos import SEEN, Seen
-from features.trained_model import TrainedModel, load_model
+from features.trained_model import NotFiniteError, TrainedModel, load_model
 from pipelines.score_command import add_arguments, run
 from tests import built
 from tests.killing import MarkedJob
 from tests.made_cache import SPEC, make_cache, make_extracted, make_shard
-from tests.made_model import ANSWERS, make_model
+from tests.made_model import ANSWERS, make_model, spoil_weights
 
 KILLS = int(os.environ.get("FRAMEBANK_SCORE_KILLS", "1"))  # of a run; each costs ten seconds
 QUESTIONS: list[dict[str, Any]] = [
@@ -88,6 +88,8 @@ def test_every_question_gets_its_row(
     assert states == ["answered", "not_in_cache", "quarantined", *["answered"] * 4]
     assert rows[2]["reason"].startswith("missing at open") and rows[2]["answers"] == []
     assert rows[4]["video_id"] == "b.mp4"
+    unknown = [row["question"] for row in rows if "none of the words" in (row["reason"] or "")]
+    assert unknown == [TEXTS[3], TEXTS[6]]  # answered all the same
     for row in rows:
         if row["status"] == "answered":
             assert len(row["answers"]) == 2
@@ -101,6 +103,7 @@ def test_every_question_gets_its_row(
     assert counts == {"questions": 7, "answered": 5, "without_truth": 1, "judged": 4}
     assert summary["by_split"]["val"]["judged"] == 1 and rows[4]["split"] == "val"
     assert summary["random_weights"] is True and summary["by_type"]["colour"]["judged"] == 1
+    assert summary["without_known_words"] == 2
     assert sorted(path.name for path in out.iterdir()) == [
         "_run.json", "_summary.json", "answers-00000-of-00001.jsonl",
     ]  # fmt: skip
@@ -469,6 +472,15 @@ def test_files_with_rows_that_failed_are_tried_again_and_no_others(
     assert len(again) == 2
     assert _score(model, cache, *words)[0] == 0
     assert "nothing was done" in capsys.readouterr().err
+
+
+def test_a_model_of_nan_answers_nothing(model: Path, cache: Path, tmp_path: Path) -> None:
+    spoiled = tmp_path / "spoiled"
+    shutil.copytree(model, spoiled)
+    spoil_weights(spoiled)
+    with pytest.raises(NotFiniteError, match="weights that are not finite"):
+        _score(spoiled, cache)
+    assert not (tmp_path / "answers").exists()
 
 
 def test_mistakes_are_told(model: Path, cache: Path, tmp_path: Path) -> None:
