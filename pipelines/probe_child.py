@@ -4,38 +4,39 @@ A probe opens a clip as a decoder does (`features/container.py`: allow-lists, li
 walks its packets and lets the sampling rule count on their timestamps, so headers that lie do no
 harm. Of some clips a fraction of a second is decoded as well, which tells what decoding costs.
 
-The process reads a JSON document a line on stdin and answers each with one on stdout;
-`pipelines/probing.py` is the other side. It imports neither Beam nor TensorFlow.
+The process gets clips as a decoder does, gives up as much before (`features/sandbox.py`), and
+answers each with a JSON document a line on stdout; `pipelines/probing.py` is the other side. It
+imports neither Beam nor TensorFlow.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
 import os
-import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
-from features import sampling, storage
+from features import sampling, sandbox
+from features.child_process import JobReader
 from features.container import Clip, DecodeLimits, open_clip
 from features.damage import DamageReport, ffmpeg_messages, stated_end
 from features.decode import DecodeRequest, decode_video
-from features.decoder_child import die_with_parent, limit_memory
-from features.errors import FramebankError, JobError, VideoRejected
+from features.decoder_child import die_with_parent, limit_memory, rejection_of
+from features.errors import VideoRejected
 from features.frames import PacketReader, start_decoder
 from features.timeline import Shown, Timeline
 
 READ_BYTES = 64 * 2**20  # of packets; what follows is judged by the part that was read
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What to find out about every clip; `size` is the side of the network's input in pixels."""
+    """What to find out about every clip; `size` is the side of the network's input in pixels.
+
+    `memory_bytes` is the address space of one process (None: its share of the machine's memory).
+    """
 
     sample: str
     max_frames: int | None
@@ -43,7 +44,7 @@ class Question:
     resize: str
     allow_partial: bool
     limits: DecodeLimits
-    memory_bytes: int
+    memory_bytes: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Probe:
     error_class: str = ""
 
 
-def probe_clip(path: str, question: Question, *, decode_s: float = 0.0) -> Probe:
-    """Probe a local file; `decode_s` are the processor seconds that decoding a part may take.
+def probe_clip(path: str | int, question: Question, *, decode_s: float = 0.0) -> Probe:
+    """Probe a local file, by path or open; `decode_s`: processor seconds to decode a part in.
 
     Raises VideoRejected as extraction will, as far as that shows without decoding all of it.
     """
@@ -175,7 +176,7 @@ class _Clock:
         return first_s - self.start_s + each_s * max(0, frames - self.first_frames)
 
 
-def _time_decoding(path: str, question: Question, found: Probe, limit_s: float) -> Probe:
+def _time_decoding(path: str | int, question: Question, found: Probe, limit_s: float) -> Probe:
     """Decode for `limit_s` processor seconds; a clip that ends before is known exactly."""
     clock = _Clock(limit_s)
     request = DecodeRequest(
@@ -207,46 +208,17 @@ def main(parent_pid: int, question_json: str) -> None:
     fields = json.loads(question_json)
     question = Question(**fields | {"limits": DecodeLimits(**fields["limits"])})
     die_with_parent(parent_pid)
-    limit_memory(question.memory_bytes)
+    limit_memory(question.memory_bytes or 0)
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # a stray print must not reach the wire
-    for line in sys.stdin:
-        out.write(json.dumps(_answer(json.loads(line), question)).encode() + b"\n")
+    sandbox.enter()
+    for job, clip in JobReader():
+        out.write(json.dumps(_answer(job, clip, question)).encode() + b"\n")
+        os.close(clip)
 
 
-def _answer(job: dict[str, Any], question: Question) -> dict[str, Any]:
+def _answer(job: dict[str, Any], clip: int, question: Question) -> dict[str, Any]:
     try:
-        with _local(job["uri"], job["staging"]) as path:
-            return dataclasses.asdict(probe_clip(path, question, decode_s=job["decode_s"]))
-    except VideoRejected as bad:
-        return {"error_class": bad.error_class}
-    except JobError as fault:
-        return {"fault": {"what": fault.what, "got": str(fault.got), "todo": fault.todo}}
-    except storage.FileMissingError:
-        return {"error_class": "missing"}
-    except FramebankError:
-        return {"error_class": "unreadable"}
-    except MemoryError:
-        return {"error_class": "too_large"}
-    except Exception:  # noqa: BLE001 - what extraction would put into quarantine too
-        return {"error_class": "corrupt"}
-
-
-@contextlib.contextmanager
-def _local(uri: str, staging: str) -> Iterator[str]:
-    """Yield a local path of a clip; an object of a bucket is copied and removed again."""
-    if storage.is_local(uri):
-        yield uri
-        return
-    path = os.path.join(staging, f"probe-{os.getpid()}")
-    try:
-        with storage.open_read(uri) as source, open(path, "wb") as copy:
-            while chunk := source.read(_CHUNK_BYTES):
-                copy.write(chunk)
-    except OSError as error:
-        raise storage.storage_error(path, error, "write") from error
-    try:
-        yield path
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        return dataclasses.asdict(probe_clip(clip, question, decode_s=job["decode_s"]))
+    except Exception as error:  # noqa: BLE001 - what extraction would put into quarantine too
+        return {"error_class": rejection_of(error).error_class}

@@ -1,31 +1,35 @@
 """Probes many clips in processes of their own, with a clock that finds hangs.
 
-A clip that hangs or kills its process costs its own probe and no more, as in extraction. What a
-probe is and finds: `pipelines/probe_child.py`.
+A clip that hangs or kills its process costs its own probe and no more, as in extraction, and the
+processes are shut in as decoders are. What a probe is and finds: `pipelines/probe_child.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import queue
 import select
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from typing import Any
 
 from features import json_text, storage
-from features.errors import JobError
+from features.child_process import ConfinedProcess, OpeningHangs, opened_clip
+from features.errors import ERROR_CLASSES, FramebankError, JobError, VideoRejected
+from features.memory import share_memory
 from features.temporary import live_folder
 from features.video import VideoRef
 from pipelines.probe_child import Probe, Question
 
 _CLIP_S = 15.0  # a clip on disk that is silent for so long hangs
 _STAGED_BYTES_PER_S = 2**20  # and one in a bucket may take this much longer
+_CHUNK_BYTES = 1 << 20
+_ANSWER_BYTES = 1 << 16
 
 _Results = queue.Queue[tuple[VideoRef, Probe] | BaseException | None]
 
@@ -43,6 +47,9 @@ def probe_all(
     What is not begun by then is not probed. `decode_s` says for the n-th clip how many seconds of
     decoding it may have. Raises JobError for a fault of this machine.
     """
+    if question.memory_bytes is None:
+        share = share_memory(processes).decoder_bytes
+        question = dataclasses.replace(question, memory_bytes=share)
     results: _Results = queue.Queue()
     waiting = iter(list(enumerate(refs)))
     lock, stop = threading.Lock(), threading.Event()
@@ -102,44 +109,67 @@ class _Child:
 
     def __init__(self, question: Question, staging: str) -> None:
         self._question, self._staging = question, staging
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ConfinedProcess | None = None
 
     def ask(self, ref: VideoRef, decode_s: float) -> Probe:
         """Return the probe of a clip; one that hangs or kills the process is one for quarantine."""
-        job = {"uri": ref.uri, "staging": self._staging, "decode_s": decode_s}
-        limit_s = _CLIP_S + decode_s
-        if not storage.is_local(ref.uri):
-            limit_s += max(0, ref.size_bytes) / _STAGED_BYTES_PER_S
-        process = self._ready()
-        assert process.stdin is not None and process.stdout is not None
         try:
-            process.stdin.write(json.dumps(job).encode() + b"\n")
-            line = _read_line(process.stdout.fileno(), time.monotonic() + limit_s)
-        except TimeoutError:
+            with (
+                self._local(ref) as path,
+                opened_clip(path, self._question.limits, timeout_s=_CLIP_S) as clip,
+            ):
+                process = self._ready()
+                process.send({"decode_s": decode_s}, clip)
+                return _probe_of(_read_line(process.output, time.monotonic() + _CLIP_S + decode_s))
+        except VideoRejected as bad:
+            return Probe(error_class=bad.error_class)
+        except (TimeoutError, OpeningHangs):
             self.end()
             return Probe(error_class="hang")
-        except (EOFError, OSError):
+        except (EOFError, OSError, ValueError):  # it died, or says what no probe says
             self.end()
             return Probe(error_class="crash")
-        fields = json_text.parse(line)
-        if "fault" in fields:
-            raise JobError(**fields["fault"])
-        return Probe(**fields)
+        except JobError:  # of this machine
+            raise
+        except storage.FileMissingError:
+            return Probe(error_class="missing")
+        except FramebankError:
+            return Probe(error_class="unreadable")
 
-    def _ready(self) -> subprocess.Popen[bytes]:
+    @contextlib.contextmanager
+    def _local(self, ref: VideoRef) -> Iterator[str]:
+        """Yield a local path of a clip; an object of a bucket is copied and removed again.
+
+        Raises TimeoutError for one that takes too long.
+        """
+        if storage.is_local(ref.uri):
+            yield storage.local_path(ref.uri)
+            return
+        limit_s = time.monotonic() + _CLIP_S + max(0, ref.size_bytes) / _STAGED_BYTES_PER_S
+        path = os.path.join(self._staging, f"probe-{threading.get_ident()}")
+        try:
+            with storage.open_read(ref.uri) as source, open(path, "wb") as copy:
+                while chunk := source.read(_CHUNK_BYTES):
+                    copy.write(chunk)
+                    if time.monotonic() > limit_s:
+                        raise TimeoutError
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise storage.storage_error(path, error, "write") from error
+        try:
+            yield path
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def _ready(self) -> ConfinedProcess:
         if self._process is None:
-            root = str(Path(__file__).resolve().parent.parent)
             question = json.dumps(dataclasses.asdict(self._question))
-            code = (
-                f"import sys; sys.path[0] = {root!r}; "
-                f"from pipelines.probe_child import main; main({os.getpid()}, {question!r})"
-            )
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            self._process = ConfinedProcess(
+                "pipelines.probe_child",
+                f"main({os.getpid()}, {question!r})",
                 stderr=subprocess.DEVNULL,
-                bufsize=0,
             )
         return self._process
 
@@ -150,15 +180,37 @@ class _Child:
     def end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+            process.end()
+
+
+def _probe_of(line: bytes) -> Probe:
+    """Return the probe that a process answered; raises ValueError for what none of ours says."""
+    fields = json_text.parse_object(line)
+    if not _is_sound(fields):
+        raise ValueError("no probe")
+    return Probe(**fields)
+
+
+def _is_sound(fields: dict[str, Any]) -> bool:
+    """Tell whether every field is one of a probe, of its type and not negative."""
+    for field in dataclasses.fields(Probe):
+        value = fields.get(field.name, field.default)
+        if field.type == "str":
+            sound = isinstance(value, str) and value.isprintable()
+        elif field.type == "bool":
+            sound = isinstance(value, bool)
+        elif field.type == "int":
+            sound = type(value) is int and 0 <= value < 2**63
+        else:
+            sound = value is None or (isinstance(value, int | float) and 0 <= value < float("inf"))
+        if not sound:
+            return False
+    names = {field.name for field in dataclasses.fields(Probe)}
+    return fields.keys() <= names and fields.get("error_class", "") in ("", *ERROR_CLASSES)
 
 
 def _read_line(descriptor: int, deadline_s: float) -> bytes:
-    """Return what comes up to the end of a line; raises TimeoutError, EOFError."""
+    """Return what comes up to the end of a line; raises TimeoutError, EOFError, ValueError."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN | select.POLLHUP)
     data = b""
@@ -169,4 +221,6 @@ def _read_line(descriptor: int, deadline_s: float) -> bytes:
         if not chunk:
             raise EOFError
         data += chunk
+        if len(data) > _ANSWER_BYTES:
+            raise ValueError("an answer without an end")
     return data

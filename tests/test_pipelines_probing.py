@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -121,7 +122,15 @@ def test_decoding_a_part_tells_what_the_whole_costs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "error_class"), [("read line; sleep 60", "hang"), ("read line; kill -9 $$", "crash")]
+    ("script", "error_class"),
+    [
+        ("read line; sleep 60", "hang"),
+        ("read line; kill -9 $$", "crash"),
+        ("read line; echo '{\"rows\": -1}'; sleep 60", "crash"),
+        ('read line; echo \'{"error_class": "fine"}\'; sleep 60', "crash"),
+        ("read line; echo nonsense; sleep 60", "crash"),
+        ("read line; yes | tr -d '\\n'", "crash"),
+    ],
 )
 def test_a_clip_that_takes_its_process_down_costs_its_probe_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, error_class: str
@@ -130,7 +139,7 @@ def test_a_clip_that_takes_its_process_down_costs_its_probe_only(
     false_python.write_text(f"#!/bin/sh\n{script}\n")
     false_python.chmod(0o755)
     monkeypatch.setattr(probing, "_CLIP_S", 0.5)
-    monkeypatch.setattr(probing.sys, "executable", str(false_python))
+    monkeypatch.setattr(sys, "executable", str(false_python))
     for name in "ab":
         write_clip(tmp_path / f"{name}.mp4", frames=3)
     start = time.monotonic()
