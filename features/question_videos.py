@@ -28,8 +28,8 @@ from features.catalog import catalog_text
 from features.questions import Question
 from features.suffixes import without_suffix
 
-_MOST_NAMES = 20_000  # among which a misspelt one is looked for, in some ten milliseconds
-_MOST_LOOKS = 50  # for a misspelt name, in one catalog
+_MOST_NAMES = 20_000  # among which a misspelt one is looked for, in 50 ms
+_MOST_LOOKS = 20  # for a misspelt name, in one catalog
 _SHOWN = 3
 
 # Name → the clip of that name, or all clips where they are several.
