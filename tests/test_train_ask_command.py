@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from features import layout, storage
 from features.errors import JobError, SpecMismatchError, UsageError, VideoRejected
 from features.extraction import make_spec
 from features.spec import FeatureSpec
-from features.trained_model import Lineage, load_model
+from features.trained_model import Lineage, NotFiniteError, load_model
 from features.video import Extracted
 from features.weights import hash_file
 from tests.made_cache import make_extracted
-from tests.made_model import ANSWERS, make_model
+from tests.made_model import ANSWERS, make_model, spoil_weights
 from train.ask_command import add_arguments, answer_lines, find_clip, find_weights, run
 
 WIDTH = 8
@@ -81,6 +82,44 @@ def test_ask_prints_what_the_model_says(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and all("%" in line for line in lines)
     assert lines[0].endswith(fields["answers"][0]["answer"])
+
+
+@pytest.mark.parametrize(
+    ("question", "said", "unknown"),
+    [
+        ("zzz qqq", "none of the words of the question (zzz, qqq)", ["zzz", "qqq"]),
+        (
+            "what is the zzz?",
+            "NOTE: the model does not know these words of the question: zzz",
+            ["zzz"],
+        ),
+        ("WHAT is the man doing", None, []),
+        ("???", "none of the words of the question: it answers", []),
+    ],
+)
+def test_words_that_the_model_does_not_know_are_told(
+    model: Path,
+    clips: Path,
+    fake_engine: list[tuple[FeatureSpec, str]],
+    capsys: pytest.CaptureFixture[str],
+    question: str,
+    said: str | None,
+    unknown: list[str],
+) -> None:
+    assert _ask(model, str(clips / "a0.mp4"), question, "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["unknown_words"] == unknown
+    assert (said or "RANDOM") in printed.err and (said is None) == ("know" not in printed.err)
+
+
+def test_a_model_of_nan_is_not_asked(
+    model: Path, clips: Path, tmp_path: Path, fake_engine: list[tuple[FeatureSpec, str]]
+) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    spoil_weights(tmp_path / "model", float("inf"))
+    with pytest.raises(NotFiniteError, match="weights that are not finite"):
+        _ask(tmp_path / "model", str(clips / "a0.mp4"), "what?")
+    assert not fake_engine  # before the clip is decoded
 
 
 def test_lines_show_share_and_bar() -> None:

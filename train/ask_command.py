@@ -23,13 +23,21 @@ from features.errors import FramebankError, JobError, SpecMismatchError, UsageEr
 from features.question_sets_rows import text
 from features.question_videos import ClipNames, same_form
 from features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, check_same_spec
-from features.trained_model import Lineage, load_model, read_head, read_lineage
+from features.trained_model import (
+    Lineage,
+    TrainedModel,
+    check_weights,
+    load_model,
+    read_head,
+    read_lineage,
+)
 from features.weights import Weights, resolve_weights
 
 if TYPE_CHECKING:
     from features.video import Extracted
 
 _BAR_WIDTH = 24
+_NAMED = 5
 # A clip that is not there, or is no clip at all, is a mistake in the command line.
 _MISTAKES = ("missing", "forbidden", "not_a_file", "unreadable", "empty", "not_a_video")
 
@@ -68,6 +76,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         raise UsageError("the question is empty", expected='words, such as "what is he doing?"')
     lineage = read_lineage(args.model)
     _check_choices(choices, read_head(args.model), model_dir=args.model)
+    check_weights(args.model)
     check_asked_spec(args, lineage.spec)
     source = find_weights(lineage, given=args.weights)
     if lineage.random_weights:
@@ -76,12 +85,15 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     if video != args.video:
         _say(f"{args.video} is {video}")
     extracted = extract_clip(video, lineage.spec, source)
-    answers = answer_question(args.model, extracted, question, top=args.top, choices=choices)
+    answers, unknown = answer_question(
+        args.model, extracted, question, top=args.top, choices=choices
+    )
     if args.json:
         fields = {
             "video": video,
             "question": question,
             "answers": answers,
+            "unknown_words": unknown,
             "frames": len(extracted.features),
             "model": args.model,
             "random_weights": lineage.random_weights,
@@ -250,8 +262,9 @@ def extract_clip(video: str, spec: FeatureSpec, weights: str) -> Extracted:
 
 def answer_question(
     model_dir: str, extracted: Extracted, question: str, *, top: int, choices: list[str]
-) -> list[dict[str, Any]]:
-    """Return the `top` likeliest answers with their probabilities; raises UsageError, JobError."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the `top` likeliest answers with their probabilities, and the words of the question
+    that the model does not know; raises UsageError, JobError."""
     import numpy as np
 
     model = load_model(model_dir)
@@ -267,7 +280,30 @@ def answer_question(
             got=str(err).split("\n", 1)[0][:300],
             todo=f"train the model in {model_dir} again",
         ) from err
-    return model.best(scores, top=top, choices=choices)
+    unknown = model.unknown_words(question)
+    _say_unknown(model, question, unknown, choices)
+    return model.best(scores, top=top, choices=choices), unknown
+
+
+def _say_unknown(
+    model: TrainedModel, question: str, unknown: list[str], choices: list[str]
+) -> None:
+    named = ", ".join(unknown[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
+    if not model.knows([question])[0]:
+        about = f" ({named})" if named else ""
+        _say(
+            f"WARNING: the model knows none of the words of the question{about}: "
+            "it answers as if nothing had been asked"
+        )
+    elif unknown:
+        _say(f"NOTE: the model does not know these words of the question: {named}")
+    strange = [
+        repr(choice)
+        for choice, known in zip(choices, model.knows(choices), strict=True)
+        if not known
+    ]
+    if strange:
+        _say(f"WARNING: the model knows none of the words of the candidates {', '.join(strange)}")
 
 
 def answer_lines(answers: list[dict[str, Any]]) -> Iterator[str]:
