@@ -49,6 +49,7 @@ class RunFacts:
     command: str
     runner: str
     max_bad_ratio: float | None = None  # where nobody waits who would judge it
+    decoders: str = ""  # what is out of their reach
 
 
 def build_pipeline(

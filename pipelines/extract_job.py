@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from features import json_text, layout, lease, storage
+from features import json_text, layout, lease
+from features.child_process import confinement_here
 from features.decoder_pool import DecoderPolicy
 from features.errors import FramebankError
 from features.progress import CommittedShards, WorkerCounts, show_progress
@@ -50,11 +51,13 @@ class Extraction:
         _say(f"{facts['to_extract']} videos in {len(shards)} shards to extract into {self.cache}")
         for note in self.submission.notes:
             _say(note)
+        facts = facts | {"decoders": self._confinement(), "shards_planned": len(shards)}
+        _say(facts["decoders"])
         with Job(self.submission, name="framebank-extract") as job:
             counts = os.path.join(job.folder, "counts")
             os.mkdir(counts)
             config = self._config(run_id, counts if self.submission.in_process else None)
-            self._submit(job, config, self._facts(facts | {"shards_planned": len(shards)}), shards)
+            self._submit(job, config, self._facts(facts), shards)
             if not self.submission.waits:
                 return None
             if again := job.counters().get("shards_already_committed"):
@@ -73,6 +76,12 @@ class Extraction:
             batch_size=self.batch_size,
             progress_folder=progress_folder,
         )
+
+    def _confinement(self) -> str:
+        """Return what decoders cannot do where this job's workers are, as far as it is known."""
+        if self.submission.workers_elsewhere:
+            return "what decoders are shut in by stands in the workers' logs"
+        return confinement_here().line()
 
     def _weights_for_workers(self) -> Weights:
         """Put a weight file where workers on other machines find it: into the cache."""
