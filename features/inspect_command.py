@@ -7,7 +7,6 @@ JSON document on stdout: a summary, with --quarantined a list of rows, with --vi
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import math
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from features import catalog, layout, storage
 from features.cache import Cache, open_cache
 from features.errors import ERROR_CLASSES, FramebankError, UsageError
+from features.question_videos import ClipNames
 from features.terminal import printable
 
 if TYPE_CHECKING:
@@ -125,38 +125,29 @@ def quarantined_rows(cache: Cache) -> list[dict[str, Any]]:
 def describe_video(cache: Cache, video_id: str) -> dict[str, Any]:
     """Return a video's row, and for a done one its frames' times and numbers.
 
-    Raises UsageError with near matches for an id that the cache does not have.
+    The video is found as that of a question is. Raises UsageError with near matches for an id that
+    the cache does not have.
     """
-    wanted = catalog.catalog_text(video_id)
-    table = _where(cache.table(), "video_id", wanted)
-    if not len(table):
-        ids = cache.table(["video_id"]).column("video_id").to_pylist()
-        near = _near(wanted, ids)
+    table = cache.table()
+    names = ClipNames(table.column("video_id").to_pylist())
+    found_id = names.find(video_id)
+    if found_id is None:
         raise UsageError(
-            f"no video {printable(wanted)!r} in {cache.path}",
-            got=f"{len(ids)} videos, none of that id",
-            todo="did you mean " + ", ".join(map(repr, near)) + "?"
-            if near
-            else "`framebank inspect CACHE --json` counts them, the catalog/*.parquet lists them",
+            f"no video {printable(video_id)!r} in {cache.path}",
+            got=f"{len(table)} videos, none of that id",
+            todo=names.hint(video_id)
+            or "`framebank inspect CACHE --json` counts them, the catalog/*.parquet lists them",
         )
-    row = next(catalog.catalog_rows(table))
+    row = next(catalog.catalog_rows(_where(table, "video_id", found_id)))
     found = row.to_json()
     columns = found.pop("columns")
     found |= dict(columns)
     if row.state == "done":
-        record = cache[wanted]
+        record = cache[found_id]
         found["features"] = {"shape": list(record.features.shape), "dtype": record.dtype}
         found["pts_ms"] = record.pts_ms.tolist()
         found["frame_index"] = record.frame_index.tolist()
     return found
-
-
-def _near(wanted: str, ids: Sequence[str]) -> list[str]:
-    """Return up to three ids that look like `wanted`; those that end or begin with it first."""
-    ends = [i for i in ids if i.rsplit("/", 1)[-1].rsplit(".", 1)[0] == wanted or wanted in i]
-    if ends:
-        return sorted(ends, key=len)[:3]
-    return difflib.get_close_matches(wanted, ids[:100_000], n=3)
 
 
 def _size(size_bytes: float) -> str:

@@ -94,11 +94,12 @@ class ClipNames:
         return f"did you mean {_listed(near)}?" if near else ""
 
     def near(self, video_id: str, aliases: Sequence[str] = ()) -> tuple[str, ...]:
-        """Return the ids that come near: those that differ in folder, case, white space or suffix
-        alone, else in a few letters (the latter for the first of many names only)."""
+        """Return the ids that come near: those that differ in folder, case, white space or what
+        follows the last dot alone, else in a few letters (for the first of many names only)."""
         names = [_folded(name) for name in map(catalog_text, wishes(video_id, aliases))]
         index = self._index(_folded)
-        alike = (index[name] for name in names if name in index)
+        shorter = [name.rpartition(".")[0] for name in names]
+        alike = [index[name] for name in dict.fromkeys((*names, *shorter)) if name in index]
         found = tuple(id for ids in alike for id in _several(ids))
         if found or len(index) > _MOST_NAMES or self._looks >= _MOST_LOOKS:
             return found[: _SHOWN + 1]

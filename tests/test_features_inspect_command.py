@@ -77,8 +77,12 @@ def test_one_video(cache: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no file" in _run(capsys, cache, "--video", "bad.mp4")
 
 
-def test_an_unknown_video_brings_near_ones(cache: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for wanted, near in (("d", "'d.mp4'"), ("a.mp3", "'a.mp4'"), ("ü.mp4", "'c/ü.mp4'")):
+def test_a_video_is_found_as_that_of_a_question_is(
+    cache: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wanted, found in (("d", "d.mp4"), ("u\u0308.mp4", "c/ü.mp4"), ("bad", "bad.mp4")):
+        assert _json(capsys, cache, "--video", wanted)["video_id"] == found
+    for wanted, near in (("D.mp4", "'d.mp4'"), ("a.mp3", "'a.mp4'"), ("x/ü.mp4", "'c/ü.mp4'")):
         with pytest.raises(UsageError, match="did you mean") as caught:
             _run(capsys, cache, "--video", wanted)
         assert near in str(caught.value)
