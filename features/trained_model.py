@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from features import json_text, storage
 from features.errors import JobError, UsageError
-from features.question_splits import SplitRule
+from features.question_splits import VAL_SHARE, SplitRule
 from features.questions import YES_NO
 from features.quiet import import_tensorflow
 from features.spec import FeatureSpec
@@ -199,7 +199,7 @@ def read_lineage(model_dir: str) -> Lineage:
         runs = tuple(str(run) for run in fields.get("runs") or ())
         cache = str(fields.get("cache") or "")
         lineage = Lineage(spec, spec.random_weights, cache, runs, _split_rule(fields))
-    except (KeyError, TypeError, AttributeError) as err:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as err:
         raise _damaged(model_dir, "lineage.json", err) from err
     if stated != spec.fingerprint:
         got = f"the fingerprint {stated} for a spec of {spec.fingerprint}"
@@ -212,7 +212,10 @@ def _split_rule(fields: dict[str, Any]) -> SplitRule | None:
     if making is None:
         return None
     trained = making["config"]["train"]
-    return SplitRule(int(trained["seed"]), float(trained["val_share"]))
+    share = float(trained.get("val_share", VAL_SHARE))
+    if not 0 <= share <= 1:
+        raise ValueError(f"a val_share of {share}")
+    return SplitRule(int(trained["seed"]), share)
 
 
 def load_model(model_dir: str) -> TrainedModel:
@@ -224,7 +227,9 @@ def load_model(model_dir: str) -> TrainedModel:
     head, answers, within = _head(model_dir, fields), fields.get("answers"), fields.get("range")
     if head == "open" and (not isinstance(answers, list) or not answers):
         raise _damaged(model_dir, "vocabulary.json", "no list of answers in it")
-    if head == "count" and not (isinstance(within, list) and len(within) == 2):
+    if head == "count" and not (
+        isinstance(within, list) and [type(bound) for bound in within] == [int, int]
+    ):
         raise _damaged(model_dir, "vocabulary.json", "no range of counts in it")
     language = _language(model_dir, fields)
     model = load_network(model_dir)

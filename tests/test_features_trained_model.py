@@ -101,6 +101,13 @@ def test_a_model_tells_the_words_that_it_knows(model: Path) -> None:
     assert loaded.unknown_words("what is the qqq, Zzz (colour)?") == ["qqq", "Zzz"]
 
 
+@pytest.mark.parametrize("within", ["[NaN, 3]", '["a", "b"]', "[1]", "3", "[0, 1e999]"])
+def test_a_range_of_counts_that_is_none_is_told(model: Path, within: str) -> None:
+    (model / "vocabulary.json").write_text(f'{{"head": "count", "range": {within}}}')
+    with pytest.raises(UsageError, match=r"vocabulary\.json cannot be used"):
+        load_model(str(model))
+
+
 def test_half_a_model_and_a_vocabulary_of_another_are_told(model: Path) -> None:
     whole = (model / "model.keras").read_bytes()
     (model / "model.keras").write_bytes(whole[: len(whole) // 2])
@@ -125,7 +132,9 @@ def test_a_full_disk_is_not_called_a_damaged_model(
 
 def test_a_lineage_that_contradicts_itself_is_told(model: Path) -> None:
     fields = json.loads((model / "lineage.json").read_text())
-    for text in ("", "[]", "{}", json.dumps(fields | {"fingerprint": "0"})):
+    trained = [{"seed": float("nan"), "val_share": 0.1}, {"seed": 0, "val_share": float("nan")}]
+    wrong = [{"fingerprint": "0"}, *({"making": {"config": {"train": one}}} for one in trained)]
+    for text in ("", "[]", "{}", *(json.dumps(fields | one) for one in wrong)):
         (model / "lineage.json").write_text(text)
         with pytest.raises(UsageError, match=r"lineage\.json cannot be used"):
             read_lineage(str(model))

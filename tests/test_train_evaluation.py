@@ -23,7 +23,7 @@ def _answers() -> Answers:
 
 
 def test_figures_are_those_of_hand() -> None:
-    durations = {"a": 3.0, "b": 20.0}
+    durations = {"a": 3.0, "b": 20.0, "c": float("nan")}
     figures = evaluation.judge(_questions(), _answers(), durations_s=durations, seed=0)
     assert figures["accuracy"] == pytest.approx(1 / 3) and figures["outside_vocabulary"] == 1
     assert figures["top5"]["correct"] == 2 and figures["by_type"]["what"]["judged"] == 2

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 import numpy as np
 import pytest
 
 from features import catalog, layout
 from features.cache import Cache, open_cache
+from features.errors import CacheError
+from features.record import FeatureRecord
 from tests.made_cache import SPEC, make_extracted, make_shard
 from train.evaluation_leaks import find_leaks
 
@@ -46,6 +50,19 @@ def test_leaks_are_named_with_their_reason(cache: Cache) -> None:
     assert found["pairs"][1]["cosine"] == pytest.approx(1, abs=1e-3)
     assert (found["videos"], found["compared"], found["capped"]) == (5, 5, False)
     assert [leak["videos"] for leak in found["alike"]] == [["a", "d"]]  # the same mean
+
+
+def test_features_that_are_not_finite_hide_no_leak(cache: Cache) -> None:
+    class Damaged:
+        table = staticmethod(cache.table)
+
+        def read(self, names: Iterable[str]) -> Iterator[FeatureRecord]:
+            for record in cache.read(names):
+                value = np.nan if record.video_id == "e" else 0
+                yield dataclasses.replace(record, features=record.features + np.float16(value))
+
+    with pytest.raises(CacheError, match="'e' are not finite"):
+        find_leaks(cast(Cache, Damaged()), _SIDES)
 
 
 def test_one_side_has_no_leaks(cache: Cache) -> None:

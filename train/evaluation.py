@@ -121,7 +121,7 @@ def _band(value: float, bands: Sequence[tuple[int, str]]) -> str:
 
 
 def _seconds(duration_s: float) -> str:
-    if duration_s <= 0:
+    if not duration_s > 0:  # nor NaN, of a container that says so
         return "not known"
     return next((text for below, text in _SECOND_BANDS if duration_s < below), "60 s or more")
 

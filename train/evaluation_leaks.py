@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.cache import check_finite
 from features.catalog import catalog_text
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ def _means(cache: Cache, names: Sequence[str]) -> Iterator[tuple[list[str], NDAr
     means: list[NDArray[np.float32]] = []
     for record in cache.read(names):
         if len(record.features):
+            # One would take all others with it, as their mean is taken off.
+            check_finite(record.video_id, record.features)
             ids.append(catalog_text(record.video_id))
             means.append(record.features.mean(axis=0, dtype=np.float32))
         if len(ids) == _MEANS_AT_ONCE:

@@ -98,7 +98,7 @@ class Registry:
                 if not _VERSION.fullmatch(version or "x"):
                     raise ValueError(f"{version!r} is not the name of a version")
             return found
-        except (ValueError, TypeError) as err:
+        except (ValueError, TypeError, OverflowError) as err:
             raise _damaged(path, err) from err
 
     def move(self, seen: Current, version: str, *, event: str, reason: str) -> bool:
