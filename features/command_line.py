@@ -2,12 +2,13 @@
 
 A mistake is told in one message. An option is given once: of two values nobody can say which one
 was meant. A path that begins with `~` is taken from the home folder also where the shell leaves it
-alone (`--out=~/x`, a quoted glob). --help shows every default.
+alone (`--out=~/x`, a quoted glob). No number is NaN or infinite. --help shows every default.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,7 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         take_options_once(self)
+        self.register("type", float, _finite)
 
     def error(self, message: str):  # type: ignore[no-untyped-def]
         self.exit(2, f"{self.prog}: {message}\n  to do:    see {self.prog} --help\n")
@@ -47,6 +49,14 @@ class CommandParser(argparse.ArgumentParser):
             if action.option_strings and _has_default(action):
                 action.help = f"{action.help or ''} (default %(default)s)".strip()
         return super().format_help()
+
+
+def _finite(text: str) -> float:
+    """Read an option's number; NaN would pass every bound that is asked the wrong way round."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number that can be used")
+    return number
 
 
 def _has_default(action: argparse.Action) -> bool:

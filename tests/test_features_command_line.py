@@ -51,6 +51,16 @@ def test_help_shows_every_default() -> None:
         assert parser.format_help().count("(default") == told.count("(default")  # not one twice
 
 
+def test_no_option_takes_a_number_that_is_nan_or_infinite() -> None:
+    actions = [(each, one) for each in parsers() for one in each._actions if one.type is float]
+    assert len({action.dest for _, action in actions}) > 9
+    for parser, action in actions:
+        assert parser._get_value(action, "0.5") == 0.5
+        for text in ("nan", "inf", "-Infinity", "1e999"):
+            with pytest.raises(argparse.ArgumentError, match="no number that can be used"):
+                parser._get_value(action, text)
+
+
 def small() -> CommandParser:
     parser = CommandParser(prog="framebank small")
     parser.add_argument("inputs", nargs="*")
