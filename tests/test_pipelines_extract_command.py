@@ -19,6 +19,7 @@ import features
 import framebank
 from features import layout
 from features.catalog import catalog_rows, read_catalog
+from features.sidecar import read_sidecar
 from tests.plain_clips import write_clip
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -300,6 +301,37 @@ def test_a_killed_job_goes_on_where_it_was(many: tuple[Path, Path], tmp_path: Pa
     assert not [path for path in cache.rglob("*") if ".tmp" in path.name or ".plan-" in path.name]
 
 
+def kept_videos(cache: Path) -> list[str]:
+    """Return the ids of all rows in committed shards and in parts whose whole is none."""
+    names = layout.committed_shards(str(cache))
+    live = [name for name in names if layout.whole_of(name) not in names]
+    return [row.video_id for name in live for row in read_sidecar(str(cache), name).rows]
+
+
+def test_a_stop_keeps_what_is_finished_of_the_shard_in_hand(
+    many: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """With one shard for all, as a small folder had once: nothing of it is done twice."""
+    clips, whole = many
+    cache = tmp_path / "cache"
+    process = start(clips, "--cache", cache, "--videos-per-shard", 40)
+    for line in process.stderr:
+        if b"extract: " in line and b" 0 frames" not in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    kept = kept_videos(cache)
+    assert f"stopped; {len(kept)} of 40 videos are done and kept" in said.decode()
+    assert 0 < len(kept) < 40
+    again = start(clips, "--cache", cache, "--videos-per-shard", 40)
+    _, said = again.communicate(timeout=120)
+    assert f"kept {len(kept)} videos in " in said.decode()
+    assert f"{40 - len(kept)} videos in 1 shards to extract" in said.decode()
+    assert sorted(kept_videos(cache)) == sorted(f"m{number:02d}.mp4" for number in range(40))
+    assert records(cache) == records(whole)
+    assert framebank.main(["verify", str(cache)]) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_ends_the_job_well(
     many: tuple[Path, Path], tmp_path: Path, number: signal.Signals
@@ -314,6 +346,9 @@ def test_the_first_signal_ends_the_job_well(
     assert time.monotonic() - start_s < 10
     assert process.returncode == 128 + number
     assert b"Run the same command again" in said
+    kept = kept_videos(cache)
+    assert f"stopped; {len(kept)} of 40 videos are done and kept" in said.decode()
+    assert len(set(kept)) == len(kept)
     assert b"Traceback" not in said
     assert session_of(process.pid) == []
     names = {path.name for path in cache.rglob("*") if path.is_file()}

@@ -62,6 +62,21 @@ def test_a_shard_ends_before_it_has_too_many_bytes_and_heavy_ones_come_first() -
     assert max(loads) - min(loads) <= 2**30
 
 
+def test_shards_of_few_clips_are_about_half_a_minute_of_work() -> None:
+    """Whatever is in a folder on a laptop, no shard of it is more than a share of the whole."""
+    small = [VideoRef(f"v{i}", f"/v{i}", 2**19, "1") for i in range(55)]  # a clip and half a MiB
+    plans = plan_shards(small, fingerprint=PRINT)
+    assert [len(plan.refs) for plan in plans] == [20, 20, 15]
+    long = [VideoRef(f"v{i}", f"/v{i}", 14 * 2**20, "1") for i in range(6)]
+    assert [len(plan.refs) for plan in plan_shards(long, fingerprint=PRINT)] == [2, 2, 2]
+    film = [VideoRef("film", "/film", 2**30, "1")]
+    assert len(plan_shards(film, fingerprint=PRINT)) == 1
+    many = [VideoRef(f"v{i}", f"/v{i}", 2**20, "1") for i in range(64_000)]
+    plans = plan_shards(many, fingerprint=PRINT)
+    assert {len(plan.refs) for plan in plans} == {64}
+    assert len(plans) == 64_000 / 64
+
+
 def test_a_shards_name_follows_from_videos_spec_and_attempt() -> None:
     refs = make_refs(3)
     (plan,) = plan_shards(refs, fingerprint=PRINT, videos_per_shard=8)
