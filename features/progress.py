@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from features import json_text, layout, terminal
 from features.errors import FramebankError
+from features.sidecar import count_kept
 
 _WRITE_EVERY_S = 0.5
 _BAR_EVERY_S = 0.5
@@ -81,7 +82,7 @@ class WorkerCounts:
         self._folder, self.total = folder, total
 
     def look(self, elapsed_s: float) -> tuple[int, str]:
-        """Return how many videos are through, and a line about it."""
+        """Return how many videos are done and safe, and a line about it."""
         counts = read_counts(self._folder)
         return counts.videos, describe(counts, videos=self.total, elapsed_s=elapsed_s)
 
@@ -111,8 +112,9 @@ class CommittedShards:
         return self._seen
 
     def _list(self, elapsed_s: float) -> tuple[int, str]:
-        there = [name for name in layout.committed_shards(self._cache) if name in self._videos]
-        videos = sum(self._videos[name] for name in there)
+        committed = set(layout.committed_shards(self._cache))
+        there = committed & self._videos.keys()
+        videos = count_kept(self._cache, committed, self._videos)
         parts = [
             f"{len(there)}/{len(self._videos)} shards committed",
             f"{videos}/{self.total} videos",
@@ -160,8 +162,10 @@ def _print_lines(source: WorkerCounts | CommittedShards, stop: threading.Event) 
 def describe(counts: Counts, *, videos: int, elapsed_s: float) -> str:
     """Return one line: videos, frames, frames a second, quarantined, time left."""
     rate = counts.frames / elapsed_s if elapsed_s > 0 else 0.0
+    unsafe = [f"{counts.unsafe} more not safe yet"] if counts.unsafe > 0 else []
     parts = [
         f"{counts.videos}/{videos} videos",
+        *unsafe,
         f"{counts.frames} frames",
         f"{rate:.1f} frames/s",
         f"{counts.quarantined} quarantined",

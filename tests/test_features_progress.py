@@ -22,6 +22,12 @@ def test_counts_of_all_workers_are_added(tmp_path: Path) -> None:
     assert said == "2/8 videos, 7 frames, 3.5 frames/s, 0 quarantined, about 0:06 left"
 
 
+def test_what_is_finished_and_not_committed_does_not_count_as_done() -> None:
+    counts = progress.Counts(done=38, quarantined=2, frames=90, unsafe=5)
+    said = progress.describe(counts, videos=55, elapsed_s=9.0)
+    assert said.startswith("40/55 videos, 5 more not safe yet, 90 frames, ")
+
+
 def test_shards_of_this_run_are_counted_where_no_worker_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
