@@ -14,6 +14,7 @@ import codecs
 import collections
 import csv
 import functools
+import hashlib
 import io
 import itertools
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,18 @@ def read_text(path: str, *, option: str = "--questions") -> str:
 
 def _likely_encoding(data: bytes) -> str:
     return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin1"
+
+
+def file_hashes(paths: Sequence[str], mapping: str | None) -> list[str]:
+    """Return the SHA-256 of each question file, and last of the mapping: by it the files that a
+    model was trained on are known."""
+    read = [*paths, mapping] if mapping is not None else paths
+    return [
+        hashlib.sha256(
+            _read_bytes(path, "--questions" if at < len(paths) else "--mapping")
+        ).hexdigest()
+        for at, path in enumerate(read)
+    ]
 
 
 def _read_bytes(path: str, option: str) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from features.question_sets import SETS, QuestionSet
 from features.question_sets_reading import OddRow, QuestionFile
+from features.question_splits import split_of_name
 from features.questions import Question
 
 _MOST_COUNTED = 10  # TGIF-QA counts to ten, which stands for ten or more
@@ -30,7 +31,8 @@ def find_odd_rows(file: QuestionFile) -> list[OddRow]:
         if place in file.copies:
             found.append(("an id that another row has", file.copies[place], "ids of their own"))
         if known is not None:
-            found += _against_set(question, known, file.set_name)
+            split = question.split or split_of_name(file.path)
+            found += _against_set(question, known, file.set_name, split)
             if partly and question.answer is None:
                 found.append(("no answer", "none", "an answer, as other rows of the file have"))
         odd += [
@@ -71,7 +73,9 @@ def _in_text(question: Question) -> Iterator[Oddity]:
             yield "two choices are alike", listed, "choices that differ"
 
 
-def _against_set(question: Question, known: QuestionSet, set_name: str) -> Iterator[Oddity]:
+def _against_set(
+    question: Question, known: QuestionSet, set_name: str, split: str | None
+) -> Iterator[Oddity]:
     code = (question.type or "").split(" ", 1)[0]
     if known.types and code not in known.types:
         yield "a type that the set does not have", repr(code), " ".join(known.types)
@@ -87,9 +91,9 @@ def _against_set(question: Question, known: QuestionSet, set_name: str) -> Itera
             yield "an id of another video", question.question_id, start + "N"
     if question.number is not None and question.number not in range(_MOST_COUNTED + 1):
         yield "a count out of range", str(question.answer), f"0 to {_MOST_COUNTED}"
-    numbers = known.videos.get(question.split or "")
+    numbers = known.videos.get(split or "")
     if numbers is not None and not (
         question.video_id.isdecimal() and int(question.video_id) in numbers
     ):
-        expected = f"{numbers.start} to {numbers.stop - 1} in {question.split}"
+        expected = f"{numbers.start} to {numbers.stop - 1} in {split}"
         yield "a video that is not of this split", question.video_id, expected

@@ -19,7 +19,7 @@ from features.question_files import EXPECTED, Row, read_rows
 from features.question_sets import ANSWER_COLUMNS, PLAIN, SETS, find_set, is_answers
 from features.question_sets_mapping import map_videos
 from features.question_sets_rows import VIDEO_COLUMNS, faulty_question, id_text, make_question
-from features.question_splits import split_of_name
+from features.question_splits import join_files
 from features.questions import Question
 
 _PEEKED = 100
@@ -102,13 +102,16 @@ def read_accepted(
 def read_joined(
     paths: Sequence[str],
     *,
+    to_train: bool = False,
     set_name: str | None = None,
     mapping: str | None = None,
     keep_faulty: bool = False,
 ) -> list[Question]:
-    """Read question files as `read_accepted` does, into one list."""
+    """Read question files as `read_accepted` does, into one list, with the splits of their names
+    (`question_splits.join_files`).
+    """
     files = read_accepted(paths, set_name=set_name, mapping=mapping, keep_faulty=keep_faulty)
-    return [question for file in files for question in file.questions]
+    return join_files([(file.path, file.questions) for file in files], to_train=to_train)
 
 
 def read_question_files(
@@ -120,9 +123,9 @@ def read_question_files(
 ) -> list[QuestionFile]:
     """Read question files with the odd rows of each, in the order given.
 
-    Question ids are unique in all of them together, and a file that is named for a split gives it
-    to rows that state none. Rows that cannot be questions are among them with `keep_faulty` alone.
-    Files of answers are joined to the questions they belong to and give no item of their own.
+    Question ids are unique in all of them together. Rows that cannot be questions are among them
+    with `keep_faulty` alone. Files of answers are joined to the questions they belong to and give
+    no item of their own.
     """
     opened = [_open(path, set_name) for path in paths]
     answers = _Answers()
@@ -229,14 +232,14 @@ class _Answers:
 def _read_file(
     path: str, name: str, rows: Iterable[Row], answers: _Answers, *, keep_faulty: bool
 ) -> QuestionFile:
-    file, split = QuestionFile(path, name, [], [], []), split_of_name(path)
+    file = QuestionFile(path, name, [], [], [])
     for where, fields in rows:
         try:
             if isinstance(fields, UsageError):
                 raise fields
             if answers and name == "activitynet-qa":
                 fields = {**fields, **answers.of(fields)}
-            question = make_question(path, where, fields, set_name=name, split=split)
+            question = make_question(path, where, fields, set_name=name)
         except UsageError as error:
             file.odd.append(_odd_row(path, where, error))
             if not keep_faulty:

@@ -14,7 +14,13 @@ from typing import Any
 from features.question_sets import SETS
 from features.question_sets_check import find_odd_rows
 from features.question_sets_reading import OddRow, QuestionFile
-from features.question_splits import SPLITS, SplitRule, deal_splits
+from features.question_splits import (
+    SPLITS,
+    SplitRule,
+    deal_splits,
+    join_files,
+    split_of_name,
+)
 from features.question_videos import ClipNames, join_questions
 from features.questions import Question
 
@@ -63,7 +69,7 @@ def describe_files(
 
 def _in_cache(files: Sequence[QuestionFile], cached: _Cached, rule: SplitRule) -> dict[str, Any]:
     """Return which videos are not to be had, and how `train` deals the questions about the rest."""
-    asked = [question for file in files for question in file.questions]
+    asked = join_files([(file.path, file.questions) for file in files], to_train=True)
     known, unknown = join_questions(asked, cached.names)
     lost = {q.video_id for q in known if cached.states[q.video_id] != "done"}
     answered = [q for q in known if q.video_id not in lost and q.answer is not None]
@@ -91,8 +97,9 @@ def _describe_set(
 ) -> dict[str, Any]:
     splits: dict[str, list[Question]] = {split: [] for split in _SPLITS}
     for file in files:
+        named = split_of_name(file.path) or NO_SPLIT
         for question in file.questions:
-            splits[question.split or NO_SPLIT].append(question)
+            splits[question.split or named].append(question)
     splits = {split: questions for split, questions in splits.items() if questions}
     known = SETS.get(name)
     found: dict[str, Any] = {

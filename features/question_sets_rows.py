@@ -28,13 +28,8 @@ _TRUTHS = {"true": "yes", "false": "no"}
 _COMPOUND = frozenset((list, dict, RepeatedNames)).__contains__
 
 
-def make_question(
-    path: str, where: str, fields: Mapping[str, Any], *, set_name: str, split: str | None = None
-) -> Question:
-    """Return the question of one row; raises UsageError for a row that cannot be one.
-
-    `split` is that of a row which states none.
-    """
+def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name: str) -> Question:
+    """Return the question of one row; raises UsageError for a row that cannot be one."""
     if any(map(_COMPOUND, map(type, fields.values()))):
         _check_texts(path, where, fields)
     known = SETS.get(set_name)
@@ -64,7 +59,7 @@ def make_question(
         video_id=sys.intern(video),  # the texts that a million rows share are kept once
         question=question,
         answer=choices[right] if right is not None else answer and sys.intern(answer),
-        split=_split(path, where, fields) or split,
+        split=_split(path, where, fields),
         type=_type(fields, set_name),
         head=head,
         choices=choices,

@@ -1,13 +1,17 @@
 """What a question is for: to train, to choose the best epoch, or to judge. One rule for all.
 
-1. A row that states a split has it; in a file that is named for one the other rows have that.
-2. A row without one follows its video, where other rows of it state one.
+1. A row that states a split has it; in a file that is named for one the other rows have that. To
+   train, names count only beside other files, and only where they leave something to train on.
+2. A row without one follows its video, where other rows of it have one.
 3. The others are dealt by video with a stable hash, so that a video stays on its side when the
    files grow. For a model that is asked, what it has seen trained it and the rest judges it.
 4. Where there is no val, a share of the training videos becomes it.
+5. A model that is asked is judged on nothing that it has seen: where the splits so far would do
+   that, or have nothing to judge on, all that it has not seen is test.
 
 Training, evaluation and scoring go this way with the seed and the share of the model, over the
-questions that have an answer and a video that is done: they agree on each.
+questions that have an answer and a video that is done: they agree on each. Of the files that a
+model was trained on, names count as they did then.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
-from features.questions import Question
+from features.questions import Question, with_split
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
@@ -59,6 +63,33 @@ def split_of_name(path: str) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
+def join_files(
+    files: Sequence[tuple[str, Sequence[Question]]], *, to_train: bool
+) -> list[Question]:
+    """Return the questions of all files, (path, its questions), with the splits of their names.
+
+    `to_train` says that the files are to be trained on, or that the model was.
+    """
+    named = [split_of_name(path) for path, _ in files]
+    if to_train and (len(files) == 1 or not _leave_some_to_train(files, named)):
+        named = [None] * len(files)
+    return [
+        _with_split(question, split) if split else question
+        for split, (_, questions) in zip(named, files, strict=True)
+        for question in questions
+    ]
+
+
+def _leave_some_to_train(
+    files: Sequence[tuple[str, Sequence[Question]]], named: Sequence[str | None]
+) -> bool:
+    return any(
+        question.answer is not None and (question.split or split or "train") == "train"
+        for split, (_, questions) in zip(named, files, strict=True)
+        for question in questions
+    )
+
+
 def deal_splits(
     questions: Sequence[Question], rule: SplitRule, *, has_seen: Seen | None = None
 ) -> tuple[list[Question], list[str]]:
@@ -71,6 +102,24 @@ def deal_splits(
     if rule.val_share and not any(question.split == "val" for question in dealt):
         dealt = _carve_val(dealt, rule, remarks)
     return dealt, remarks
+
+
+def deal_to_ask(
+    questions: Sequence[Question], rule: SplitRule, has_seen: Seen
+) -> tuple[list[Question], list[str], bool]:
+    """Return the questions as `deal_splits` does, so that test holds nothing that the model has
+    seen, and whether that differs.
+    """
+    dealt, remarks = deal_splits(questions, rule, has_seen=has_seen)
+    seen = {video_id: has_seen(video_id) for video_id in {q.video_id for q in dealt}}
+    tests = {q.video_id for q in dealt if q.split == "test"}
+    if not any(seen[name] for name in tests) and (tests or all(seen.values())):
+        return dealt, remarks, False
+    again = [
+        with_split(q, "test" if not seen[q.video_id] else "val" if q.split == "val" else "train")
+        for q in dealt
+    ]
+    return again, [*remarks, "all that the model has not seen is test"], True
 
 
 def follow_videos(questions: Sequence[Question], otherwise: str) -> list[Question]:
@@ -90,9 +139,7 @@ def _stated(questions: Sequence[Question]) -> dict[str, str]:
 
 
 def _with_split(question: Question, split: str) -> Question:
-    if question.split is not None:
-        return question
-    return dataclasses.replace(question, split=split)
+    return with_split(question, split) if question.split is None else question
 
 
 def _fill_in(
@@ -151,6 +198,6 @@ def _carve_val(questions: list[Question], rule: SplitRule, remarks: list[str]) -
     carved = set(order[: min(max(1, round(rule.val_share * len(order))), len(order) - 1)])
     remarks.append(f"no val split was given: {len(carved)} training videos became val")
     return [
-        dataclasses.replace(q, split="val") if q.split == "train" and q.video_id in carved else q
+        with_split(q, "val") if q.split == "train" and q.video_id in carved else q
         for q in questions
     ]

@@ -53,6 +53,7 @@ class Lineage:
     cache: str
     runs: tuple[str, ...]
     rule: SplitRule | None = None  # by which its training split what the files did not
+    questions: tuple[str, ...] = ()  # `question_files.file_hashes` of what it was trained on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +199,8 @@ def read_lineage(model_dir: str) -> Lineage:
         stated = fields["fingerprint"]
         runs = tuple(str(run) for run in fields.get("runs") or ())
         cache = str(fields.get("cache") or "")
-        lineage = Lineage(spec, spec.random_weights, cache, runs, _split_rule(fields))
+        hashes = tuple((fields.get("making") or {}).get("questions_sha256") or ())
+        lineage = Lineage(spec, spec.random_weights, cache, runs, _split_rule(fields), hashes)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as err:
         raise _damaged(model_dir, "lineage.json", err) from err
     if stated != spec.fingerprint:

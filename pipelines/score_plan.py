@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from features.cache import Cache, Place
-from features.question_splits import SplitRule, deal_splits
-from features.question_videos import ClipNames, about, find_videos
-from features.questions import Question
+from features.question_splits import SplitRule, deal_splits, deal_to_ask
+from features.question_videos import ClipNames, find_videos
+from features.questions import Question, about
 from features.seen_videos import Seen
 from pipelines.answering import AskedQuestion
 from pipelines.feature_reading import RecordPlan
@@ -36,13 +36,13 @@ class ScorePlan:
     """What goes into each answers file: records to read, and rows that need no features.
 
     `missing` maps the videos that the cache does not have to what may have been meant, "" where
-    nothing comes near; `flatters` says what the model knew of the test questions, "" if nothing.
+    nothing comes near; `note` says that splits are others than the files', "" where they are not.
     """
 
     records: list[list[RecordPlan]]
     settled: list[list[tuple[int, dict[str, Any]]]]
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    flatters: str = ""
+    note: str = ""
 
     @property
     def outputs(self) -> int:
@@ -101,7 +101,7 @@ def plan_scoring(
     without a split, `seen` what the model has seen; without both they stay without one.
     """
     questions, rows, names = _look_up(questions, cache)
-    splits = _splits(questions, rows, rule, seen)
+    splits, note = _splits(questions, rows, rule, seen)
     asked: dict[str, list[AskedQuestion]] = {}
     settled: list[tuple[int, dict[str, Any]]] = []
     missing: dict[str, str] = {}
@@ -124,7 +124,7 @@ def plan_scoring(
         else:
             asked.setdefault(question.video_id, []).append(one)
     plan = _deal(_records(asked, rows), settled, per_file)
-    return dataclasses.replace(plan, missing=missing, flatters=_flatters(asked, rows, seen))
+    return dataclasses.replace(plan, missing=missing, note=note)
 
 
 def _look_up(
@@ -153,12 +153,14 @@ def _splits(
     rows: Mapping[str, _Row],
     rule: SplitRule | None,
     seen: Seen | None,
-) -> list[str | None]:
-    """Return the split of each question: as training deals those that have an answer and features,
-    the others with their video, else as the file says.
+) -> tuple[list[str | None], str]:
+    """Return the split of each question, and a note where what the model has seen changes it.
+
+    Those that have an answer and features are dealt as training does and evaluation, the others go
+    with their video, else they are as the file says.
     """
     if rule is None and seen is None:
-        return [question.split for question in questions]
+        return [question.split for question in questions], ""
     usable = {
         number: question
         for number, question in enumerate(questions)
@@ -166,20 +168,22 @@ def _splits(
         and question.fault is None
         and rows.get(question.video_id, {}).get("state") == "done"
     }
-    dealt, _ = deal_splits(
-        list(usable.values()), rule or SplitRule(val_share=0), has_seen=_has_seen(rows, seen)
-    )
+    asked, rule, changed = list(usable.values()), rule or SplitRule(val_share=0), False
+    if seen is None:
+        dealt, _ = deal_splits(asked, rule)
+    else:
+        dealt, _, changed = deal_to_ask(asked, rule, _has_seen(rows, seen))
     by_number = dict(zip(usable, (question.split for question in dealt), strict=True))
     by_video = {question.video_id: question.split for question in dealt}
-    return [
+    splits = [
         by_number.get(number, question.split or by_video.get(question.video_id))
         for number, question in enumerate(questions)
     ]
+    note = "the model has seen what the files call test, or they call nothing so: here test is all "
+    return splits, f"{note}that it has not seen" if changed else ""
 
 
-def _has_seen(rows: Mapping[str, _Row], seen: Seen | None) -> Callable[[str], bool] | None:
-    if seen is None:
-        return None
+def _has_seen(rows: Mapping[str, _Row], seen: Seen) -> Callable[[str], bool]:
     contents = {name: row["content_sha256"] for name, row in rows.items() if row["content_sha256"]}
     return lambda video_id: seen.has(video_id, contents)
 
@@ -193,23 +197,6 @@ def _records(
         for video_id, its in asked.items()
     ]
     return sorted(records, key=lambda record: (record.place.shard, record.place.offset))
-
-
-def _flatters(
-    asked: Mapping[str, list[AskedQuestion]], rows: Mapping[str, _Row], seen: Seen | None
-) -> str:
-    """Return what the model knew of the test questions, in words."""
-    has_seen = _has_seen(rows, seen)
-    if has_seen is None:
-        return ""
-    tests = {name: sum(one.split == "test" for one in its) for name, its in asked.items()}
-    known = sum(count for name, count in tests.items() if count and has_seen(name))
-    if not known:
-        return ""
-    return (
-        f"{known} of the {sum(tests.values())} test questions are about videos that the model has "
-        "seen, so the figures flatter"
-    )
 
 
 def _asked(number: int, question: Question, split: str | None) -> AskedQuestion:

@@ -21,13 +21,18 @@ import framebank
 from features import catalog, layout
 from features.cache import Cache, open_cache
 from features.errors import UsageError
+from features.question_sets_reading import read_joined
 from features.question_splits import SPLITS
-from features.seen_videos import read_seen
+from features.seen_videos import find_seen, read_seen
+from features.trained_model import read_lineage
 from features.video import Rejected, VideoRef
+from pipelines.score_plan import plan_scoring
 from tests.made_cache import SPEC, make_extracted, make_shard
+from tests.made_questions import write_jsonl
 from train import train_command
 from train.ask_command import answer_question, find_clip
 from train.evaluating import EvaluateJob, evaluate
+from train.evaluation_splits import choose
 from train.joining import join_cache
 from train.stopping import StopRequest
 
@@ -198,6 +203,49 @@ def test_evaluate_asks_what_score_puts_into_the_split(
     assert summary["split"] == "test" and summary["judged"] == counts["test"]
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"val_q.csv": "val", "test_q.csv": "test"},
+        {"test_q.csv": "train test"},  # which the model has seen in part
+        {"new.csv": "train val test"},
+        {"train_q.csv": "train", "val_q.csv": "test"},
+        {"dev.csv": "test"},
+        {"train.csv": "train"},
+    ],
+)
+def test_evaluate_and_score_split_other_files_alike(
+    made: Made, scored: dict[str, dict[str, Any]], tmp_path: Path, named: dict[str, str]
+) -> None:
+    files = []
+    for name, splits in named.items():
+        rows = [r for r in scored.values() if r["truth"] and (r["split"] or "") in splits.split()]
+        names = {"video_id": "video_id", "question": "question", "truth": "answer"}
+        fields = [{column: row[name] for name, column in names.items()} for row in rows]
+        write_jsonl(tmp_path / name, fields)  # the content tells what it is
+        files.append(str(tmp_path / name))
+    joined = join_cache(files, made.cache, max_unmatched_ratio=1, to_train=False)
+    chosen = choose(
+        joined.questions, made.cache, made.model, split=None, seed=5, val_share=0.2,
+        same_files=False, chosen_on="val",
+    )  # fmt: skip
+    lineage = read_lineage(made.model)
+    plan = plan_scoring(
+        read_joined(files), made.cache, per_file=99, rule=lineage.rule,
+        seen=find_seen(made.model),
+    )  # fmt: skip
+    asked = [one for file in plan.records for record in file for one in record.questions]
+    found = {(one.question_id, one.video_id): one.split for one in asked}
+    tests = {key for key, split in found.items() if split == "test"}
+    splits = chosen.splits
+    assert {(q.question_id, q.video_id) for q in splits.test} == tests
+    assert {(q.question_id, q.video_id): q.split for s in SPLITS for q in splits.of(s)} == found
+    seen = read_seen(made.model).videos
+    assert not {video for _, video in tests} & seen
+    # Where it has seen them all, the figure says so.
+    assert bool(chosen.flatters) == (not tests) and chosen.name == ("test" if tests else "val")
+
+
 def test_questions_tells_the_same(
     made: Made, scored: dict[str, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,7 +284,7 @@ def test_ask_finds_the_same_files_and_says_the_same(
         if row["status"] == "answered":
             clip = make_extracted(row["video_id"])
             stored = clip.features.astype(np.float16).astype(np.float32)
-            told = answer_question(
+            told, _ = answer_question(
                 made.model, dataclasses.replace(clip, features=stored), row["question"],
                 top=5, choices=[],
             )  # fmt: skip

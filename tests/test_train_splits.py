@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from features.errors import UsageError
-from features.question_splits import split_of_name
+from features.question_splits import join_files, split_of_name
 from features.questions import Question
 from features.seen_videos import Seen
 from train.splits import assign_splits, splits_of
@@ -76,13 +76,56 @@ def test_what_a_model_has_seen_splits_what_the_files_do_not() -> None:
     as_trained = sides(assign_splits(ask(videos), seed=3))
     seen = Seen(frozenset(as_trained["train"] | as_trained["val"]))
     assert sides(splits_of(ask(videos), seed=3, seen=seen)) == as_trained
-    # Clips that came later, also a copy of one that was seen; the files' word stands.
+    # Clips that came later, also a copy of one that was seen; what a file states stands.
     more = [*videos, "new1", "new2", "copy"]
     seen = Seen(seen.videos, frozenset(["hash"]))
     rows = [*ask(more), *ask(["said"], "train")]
     found = sides(splits_of(rows, seed=3, seen=seen, contents={"copy": "hash"}))
     assert found["test"] == as_trained["test"] | {"new1", "new2"}
     assert "copy" in found["train"] | found["val"] and "said" in found["train"]
+
+
+def test_a_model_is_not_judged_on_what_it_has_seen() -> None:
+    stated = [*ask(["a", "b"], "train"), *ask(["v"], "val"), *ask(["x", "y"], "test")]
+
+    def asked(seen: str, questions: list[Question]) -> tuple[dict[str, set[str]], bool]:
+        splits = splits_of(questions, seed=0, seen=Seen(frozenset(seen)), judges=True)
+        return sides(splits), splits.changed
+
+    as_files_say = {"train": {"a", "b"}, "val": {"v"}, "test": {"x", "y"}}
+    assert asked("abv", stated) == (as_files_say, False)
+    assert asked("", stated) == (as_files_say, False)  # of other files
+    assert asked("abx", stated) == (
+        {"train": {"a", "b", "x"}, "val": set(), "test": {"v", "y"}},
+        True,
+    )
+    assert asked("a", stated[:6])[0] == {"train": {"a"}, "val": set(), "test": {"b", "v"}}
+    assert asked("abv", stated[:6])[1] is False  # nothing to judge on
+    assert asked("abvxy", stated) == ({"train": set("abxy"), "val": {"v"}, "test": set()}, True)
+    kept = splits_of(stated, seed=0, seen=Seen(frozenset("abx")))  # `evaluate --split test`
+    assert sides(kept) == as_files_say
+
+
+@pytest.mark.parametrize(
+    ("names", "to_train", "splits"),
+    [
+        ("train_q.csv val_q.csv q.csv", True, ["train", "val", None]),
+        ("q.csv test_q.csv", True, [None, "test"]),
+        ("val_q.csv test_q.csv", True, [None, None]),  # nothing would be left to train on
+        ("val_q.csv test_q.csv", False, ["val", "test"]),
+        ("train.csv", True, [None]),
+        ("test.csv", False, ["test"]),
+    ],
+)
+def test_names_of_files_count_where_they_leave_some_to_train_on(
+    names: str, to_train: bool, splits: list[str | None]
+) -> None:
+    files = [(name, ask([name])[:1]) for name in names.split()]
+    assert [q.split for q in join_files(files, to_train=to_train)] == splits
+    stated = [(name, [*ask(["b"], "train"), *rows]) for name, rows in files]
+    assert {q.split for q in join_files(stated, to_train=to_train) if q.video_id == "b"} == {
+        "train"
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from features import json_text, storage
 from features.errors import UsageError
+from features.question_files import file_hashes
 from features.questions import Question
 from features.trained_model import load_model, read_lineage
 from train import baselines, evaluation, evaluation_baselines, evaluation_splits
@@ -61,6 +62,7 @@ def evaluate(
         max_unmatched_ratio=job.max_unmatched_ratio,
         set_name=job.set_name,
         mapping=job.mapping,
+        to_train=made.fields.get("questions_sha256") == file_hashes(job.questions, job.mapping),
     )
     chosen = evaluation_splits.choose(
         joined.questions,

@@ -1,11 +1,11 @@
 """On which questions a model is judged, and what it knew of them: an honest figure needs both.
 
-A model keeps the list of the videos that it has seen (`features.seen_videos`). Where the splits of
-a plain training of these files fit that list, train and val being seen and test not, they count:
-the model was trained so. Else (other files, a registry, whose held videos no file names, a test
-video that stands among the training ones by another id) it is judged on all that it has not seen,
-whatever the files call test. A model without the list, which older versions saved, is judged on a
-split as its training would make it.
+A model keeps the list of the videos that it has seen (`features.seen_videos`). Where it has seen
+nothing of the test split that a plain training of these files would make, that is what it is judged
+on. Else (a registry, whose held videos no file names, a test video that stands among the training
+ones by another id, files without test questions) it is judged on all that it has not seen, whatever
+the files call test: `features.question_splits.deal_to_ask`, by which scoring goes too. A model
+without the list, which older versions saved, is judged on a split as its training would make it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING
 
 from features.errors import UsageError
 from features.questions import Question
-from features.seen_videos import NO_LIST, Seen, content_hashes, find_seen
+from features.seen_videos import NO_LIST, content_hashes, find_seen
 from train.splits import SPLITS, Splits, splits_of
 
 if TYPE_CHECKING:
     from features.cache import Cache
 
 _FLATTERS = "so the figures flatter"
-
-
 _NO_TRAINING = "the files hold no training questions: nothing stands beside the model"
 _NAMED = 5
 
@@ -69,9 +67,18 @@ def choose(
     seen = None
     if list_of_model is not None:
         seen = tuple(name for name in videos if list_of_model.has(name, contents))
-    splits = _splits(questions, seed, val_share, list_of_model, contents)
-    if seen is not None and split is None and not _fit(splits, frozenset(seen)):
-        return _unseen(questions, seen, videos=len(videos))
+    splits = splits_of(
+        questions,
+        seed=seed,
+        val_share=val_share,
+        seen=list_of_model,
+        contents=contents,
+        judges=split is None,
+    )
+    if not splits.train:
+        splits = dataclasses.replace(splits, remarks=(_NO_TRAINING,))
+    if seen is not None and splits.changed:
+        return _unseen(splits, seen, videos=len(videos))
     asked = Asked(splits, split or splits.judged_on, seen is not None and not same_files, seen=seen)
     if not asked.questions:
         counts = ", ".join(f"{len(splits.of(name))} of {name}" for name in SPLITS)
@@ -87,12 +94,6 @@ def choose(
         splits=dataclasses.replace(splits, remarks=remarks),
         flatters=_flatters(asked, same_files=same_files, chosen_on=chosen_on),
     )
-
-
-def _fit(splits: Splits, seen: frozenset[str]) -> bool:
-    """Return whether the model was trained by `splits`, as far as what it has seen tells."""
-    learnt = {question.video_id for question in (*splits.train, *splits.val)}
-    return learnt <= seen and not any(q.video_id in seen for q in splits.test)
 
 
 def _flatters(asked: Asked, *, same_files: bool, chosen_on: str) -> str:
@@ -119,15 +120,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
-def _unseen(questions: Sequence[Question], seen: tuple[str, ...], *, videos: int) -> Asked:
-    """Return all questions about videos that were not seen as test, the others as train."""
-    parts: dict[str, list[Question]] = {name: [] for name in SPLITS}
-    known = frozenset(seen)
-    for question in questions:
-        learnt = "val" if question.split == "val" else "train"
-        name = learnt if question.video_id in known else "test"
-        parts[name].append(dataclasses.replace(question, split=name))
-    if not parts["test"]:
+def _unseen(splits: Splits, seen: tuple[str, ...], *, videos: int) -> Asked:
+    """Return all questions about videos that were not seen, which are test."""
+    if not splits.test:
         raise UsageError(
             "the model has seen every video of these questions",
             got=f"{videos} videos: {_some(seen)}",
@@ -138,20 +133,5 @@ def _unseen(questions: Sequence[Question], seen: tuple[str, ...], *, videos: int
     )
     if seen:
         note += f"; it has seen {_some(seen)}"
-    notes = (note,) if parts["train"] else (note, _NO_TRAINING)
-    splits = Splits(parts["train"], parts["val"], parts["test"], notes)
-    return Asked(splits, "test", unseen=True, seen=seen)
-
-
-def _splits(
-    questions: Sequence[Question],
-    seed: int,
-    val_share: float,
-    seen: Seen | None,
-    contents: dict[str, str],
-) -> Splits:
-    """Return the splits as training makes them."""
-    splits = splits_of(questions, seed=seed, val_share=val_share, seen=seen, contents=contents)
-    if splits.train:
-        return splits
-    return dataclasses.replace(splits, remarks=(_NO_TRAINING,))
+    notes = (note,) if splits.train else (note, _NO_TRAINING)
+    return Asked(dataclasses.replace(splits, remarks=notes), "test", unseen=True, seen=seen)

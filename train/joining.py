@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from features import storage
 from features.errors import UsageError
+from features.question_files import file_hashes
 from features.question_sets_reading import read_joined
 from features.question_videos import ClipNames, join_questions
 from features.questions import Question, require_answers
@@ -43,17 +43,19 @@ class JoinedQuestions:
 
 
 def read_files(
-    paths: Sequence[str], *, set_name: str | None = None, mapping: str | None = None
+    paths: Sequence[str],
+    *,
+    set_name: str | None = None,
+    mapping: str | None = None,
+    to_train: bool = True,
 ) -> tuple[list[Question], int, tuple[str, ...]]:
     """Return (questions with answers, how many had none, the SHA-256 of each file).
 
     Raises UsageError where none of all files has an answer.
     """
-    questions = read_joined(paths, set_name=set_name, mapping=mapping)
+    questions = read_joined(paths, set_name=set_name, mapping=mapping, to_train=to_train)
     answered = require_answers(questions, *paths)
-    read = [*paths, mapping] if mapping is not None else paths
-    hashes = tuple(hashlib.sha256(storage.read_bytes(path)).hexdigest() for path in read)
-    return answered, len(questions) - len(answered), hashes
+    return answered, len(questions) - len(answered), tuple(file_hashes(paths, mapping))
 
 
 @contextlib.contextmanager
@@ -76,12 +78,17 @@ def join_cache(
     max_unmatched_ratio: float,
     set_name: str | None = None,
     mapping: str | None = None,
+    to_train: bool = True,
 ) -> JoinedQuestions:
     """Read the question files and keep what the cache can answer.
 
+    `to_train` says that they are to be trained on, or that the model which is asked was.
+
     Raises UsageError when more than `max_unmatched_ratio` of the questions have no video there.
     """
-    questions, without_answer, hashes = read_files(paths, set_name=set_name, mapping=mapping)
+    questions, without_answer, hashes = read_files(
+        paths, set_name=set_name, mapping=mapping, to_train=to_train
+    )
     columns = cache.table(columns=["video_id", "state", "key", "rows"]).to_pydict()
     rows = list(zip(*(columns[name] for name in ("video_id", "state", "key", "rows")), strict=True))
     frames = {video_id: count for video_id, state, _, count in rows if state == "done"}

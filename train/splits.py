@@ -6,19 +6,24 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from features.errors import UsageError
-from features.question_splits import SPLITS, VAL_SHARE, SplitRule, deal_splits
+from features.question_splits import SPLITS, VAL_SHARE, SplitRule, deal_splits, deal_to_ask
 from features.questions import Question
 from features.seen_videos import Seen
 
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The questions of each split, and what a person should know about how they came about."""
+    """The questions of each split, and what a person should know about how they came about.
+
+    `changed` says that they are not what training makes of the files, since the model that is asked
+    would then be judged on what it has seen.
+    """
 
     train: list[Question]
     val: list[Question]
     test: list[Question]
     remarks: tuple[str, ...] = ()
+    changed: bool = False
 
     @property
     def judged_on(self) -> str:
@@ -60,23 +65,26 @@ def splits_of(
     val_share: float = VAL_SHARE,
     seen: Seen | None = None,
     contents: Mapping[str, str] | None = None,
+    judges: bool = False,
 ) -> Splits:
     """Give every question a split, as `assign_splits` does, where none need be left to train on.
 
-    `seen` is what the model that is asked has seen; `contents` maps videos to hashes of files.
+    `seen` is what the model that is asked has seen; `contents` maps videos to hashes of files. With
+    `judges` test holds nothing that it has seen (`question_splits.deal_to_ask`).
     """
-    hashes = contents or {}
-    dealt, remarks = deal_splits(
-        questions,
-        SplitRule(seed, val_share),
-        has_seen=None if seen is None else lambda video_id: seen.has(video_id, hashes),
-    )
+    rule, hashes, changed = SplitRule(seed, val_share), contents or {}, False
+    if seen is None:
+        dealt, remarks = deal_splits(questions, rule)
+    elif judges:
+        dealt, remarks, changed = deal_to_ask(questions, rule, lambda name: seen.has(name, hashes))
+    else:
+        dealt, remarks = deal_splits(questions, rule, has_seen=lambda name: seen.has(name, hashes))
     _warn_of_leaks(dealt, remarks)
     parts = {name: [q for q in dealt if q.split == name] for name in SPLITS}
     if not parts["test"]:
         judge = "val" if parts["val"] else "train"
         remarks.append(f"there are no test questions: figures are of the split {judge}")
-    return Splits(parts["train"], parts["val"], parts["test"], tuple(remarks))
+    return Splits(parts["train"], parts["val"], parts["test"], tuple(remarks), changed)
 
 
 def _warn_of_leaks(questions: Iterable[Question], remarks: list[str]) -> None:
