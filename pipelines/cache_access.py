@@ -156,12 +156,15 @@ class Recovery:
 def recover(cache: str, spec: FeatureSpec) -> Recovery:
     """Take stock of a cache before a run: mend what can be mended from what is there.
 
-    A catalog that cannot be read is removed, and its shards are put into a new one; committed
-    shards that are in no catalog get one, unless other shards have all of their videos. What is
-    removed in a bucket is what nobody can read.
+    A catalog that cannot be read is put aside (`damaged/`), and its shards are put into a new one;
+    committed shards that are in no catalog get one, unless other shards have all of their videos.
     """
-    removed = [*_remove_damaged_tables(cache)]
-    rows = rows_by_video(cache)
+    removed = [*_remove_damaged_summaries(cache)]
+    try:
+        rows = rows_by_video(cache)
+    except DamagedCatalogError:
+        removed += _remove_damaged_catalogs(cache)
+        rows = rows_by_video(cache)
     found: list[CatalogRow] = []
     shards = 0
     for name, why, some in _orphans(cache, spec, rows):
@@ -190,20 +193,30 @@ def take_stock(cache: str, spec: FeatureSpec) -> Recovery:
     return Recovery(videos, shards, (), rows, lost)
 
 
-def _remove_damaged_tables(cache: str) -> Iterator[str]:
+def _remove_damaged_catalogs(cache: str) -> Iterator[str]:
     for path in catalog_files(cache):
         try:
-            read_file(path, ["video_id"])
+            read_file(path, None)
         except DamagedCatalogError as error:
-            storage.delete(path)
+            _put_aside(cache, path)
             yield f"{path}, which cannot be read ({error.got}); its shards are kept"
+
+
+def _remove_damaged_summaries(cache: str) -> Iterator[str]:
     for file in storage.list_files(storage.join(cache, "runs")):
         if file.path.endswith(".json") and not storage.is_leftover(file.path):
             try:
                 json_text.parse(storage.read_bytes(file.path))
-            except (ValueError, RecursionError) as error:
-                storage.delete(file.path)
+            except ValueError as error:
+                _put_aside(cache, file.path)
                 yield f"{file.path}, which is no JSON ({error})"
+
+
+def _put_aside(cache: str, path: str) -> None:
+    """Move a damaged file to where nobody reads it; raises where its bytes cannot even be read."""
+    name = path.rsplit("/", 1)[-1]
+    storage.write_atomic(storage.join(cache, "damaged", name), storage.read_bytes(path))
+    storage.delete(path)
 
 
 def _orphans(
