@@ -64,11 +64,15 @@ def spoil_weights(folder: Path, value: float = np.nan) -> None:
         members = {name: archive.read(name) for name in archive.namelist()}
     held = io.BytesIO(members["model.weights.h5"])
     with h5py.File(held, "r+") as file:
-        arrays: list[h5py.Dataset] = []
-        file.visititems(lambda _, item: arrays.append(item) if hasattr(item, "dtype") else None)
-        last = [array for array in arrays if array.dtype.kind == "f"][-1]
+        arrays: dict[str, h5py.Dataset] = {}
+        file.visititems(lambda name, item: arrays.update({name: item}) if _is_array(item) else None)
+        last = [array for name, array in arrays.items() if "optimizer" not in name][-1]
         last[...] = np.full(last.shape, value, last.dtype)
     members["model.weights.h5"] = held.getvalue()
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
+
+
+def _is_array(item: h5py.Group | h5py.Dataset) -> bool:
+    return isinstance(item, h5py.Dataset) and item.dtype.kind == "f"
