@@ -28,6 +28,7 @@ from features.spec import FeatureSpec
 
 TFRECORD_SUFFIX = ".tfrecord"
 SIDECAR_SUFFIX = ".index.json"
+FOLDERS = ("shards", "catalog", "runs")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _HASH_DIGITS = 12
 _HASH = re.compile(rf"-[0-9a-f]{{{_HASH_DIGITS}}}\Z")

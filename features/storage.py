@@ -333,6 +333,15 @@ def write_atomic(path: str, data: bytes | Iterable[bytes], *, create_only: bool 
     return True
 
 
+def why_unwritable(folder: str) -> OSError | None:
+    """Return what making a file in a local folder would meet, None where nothing is in the way."""
+    if os.access(folder, os.W_OK | os.X_OK):
+        return None
+    read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    number = errno.EROFS if read_only else errno.EACCES
+    return OSError(number, os.strerror(number), folder)
+
+
 def find(path: str) -> StoredFile | None:
     """Return size and generation of a file, or None where there is none (a folder is none)."""
     if not is_local(path):
@@ -374,6 +383,17 @@ def iter_files(folder: str) -> Iterator[StoredFile]:
         return
     except OSError as err:
         raise storage_error(folder, err, "list") from err
+
+
+def iter_strange(folder: str) -> Iterator[str]:
+    """Yield the paths directly in a local `folder` that `iter_files` passes over, but for folders.
+
+    A bucket holds nothing but objects.
+    """
+    if not is_local(folder) or not os.path.isdir(local_path(folder)):
+        return
+    with os.scandir(local_path(folder)) as entries:
+        yield from (join(folder, e.name) for e in entries if not (e.is_file() or e.is_dir()))
 
 
 def iter_objects(prefix: str) -> Iterator[StoredFile]:

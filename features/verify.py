@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from features import cache as reading, json_text
-from features import catalog, layout, sidecar, storage
+from features import cache as reading
+from features import catalog, json_text, layout, sidecar, storage
 from features.errors import CacheError, FramebankError
 from features.spec import FeatureSpec
 
@@ -75,6 +75,7 @@ def verify_cache(path: str, *, progress: Callable[[int, int], None] | None = Non
             progress(number + 1, len(committed))
     _check_lost(rows, report)
     _check_summaries(path, report)
+    _check_kinds(path, report)
     leftovers = layout.find_leftovers(path)
     report.remarks += [f"left by a killed run, not read: {leftover}" for leftover in leftovers]
     return report
@@ -355,3 +356,12 @@ def _check_summaries(path: str, report: Report) -> None:
         except ValueError as err:
             report.faults.append(f"{file.path} is no JSON: {err}")
             report.damaged_files.append(file.path)
+
+
+def _check_kinds(path: str, report: Report) -> None:
+    """Name what is neither a file nor a folder: whatever lists a cache passes over it."""
+    for folder in (path, *(storage.join(path, name) for name in layout.FOLDERS)):
+        report.faults += [
+            f"{name} is a pipe, a device or a link to nowhere, no file"
+            for name in storage.iter_strange(folder)
+        ]

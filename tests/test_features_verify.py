@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,16 @@ def test_a_run_summary_must_be_json(cache: Path) -> None:
 def test_no_cache_at_all_is_a_mistake_of_the_user(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no cache"):
         verify_cache(str(tmp_path / "absent"))
+
+
+def test_a_pipe_in_the_place_of_a_file_is_a_fault_and_is_not_waited_for(cache: Path) -> None:
+    places = [*cache.glob("shards/*"), *cache.glob("catalog/*"), cache / "spec.json"]
+    for path in [*places, cache / "shards/x.tfrecord", cache / "shards/x.index.json"]:
+        data = path.read_bytes() if path.exists() else None
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        assert any("pipe" in fault for fault in verify_cache(str(cache)).faults), path
+        path.unlink()
+        if data is not None:
+            path.write_bytes(data)
+    assert verify_cache(str(cache)).faults == []
