@@ -138,29 +138,25 @@ def _choices(path: str, where: str, fields: Mapping[str, Any]) -> tuple[str, ...
         return ()
     try:
         listed = _listed_choices(fields)
-        found = tuple(map(text, listed if listed is not None else _column_choices(fields, names)))
-        if not all(found):
-            raise ValueError("one of them is empty")
     except ValueError as err:
-        columns = ", ".join(f"{name} {fields[name]!r}" for name in names)
-        got = repr(fields["choices"]) if fields.get("choices") else columns
         raise UsageError(
             f"{path} has choices that cannot be read",
-            got=f"{got:.60} in {where}",
+            got=f"{fields['choices']!r:.60} in {where}",
             expected=f'a JSON list of at most {_MOST_CHOICES} texts, as ["one", "two"], or columns '
-            "a0, a1, ... without a gap",
+            "a0, a1, ...",
         ) from err
-    return found
+    return tuple(map(text, listed)) if listed is not None else _column_choices(fields, names)
 
 
-def _column_choices(fields: Mapping[str, Any], names: list[str]) -> list[str]:
+def _column_choices(fields: Mapping[str, Any], names: list[str]) -> tuple[str, ...]:
     """Return the choices of the columns a0, a1, ...; a row may have fewer than its file, and begin
-    with a1. A gap between them is "".
+    with a1. One that is left out between others is "", as an empty cell.
     """
     cells = {int(name[1]): cell for name in names if (cell := text(fields[name]))}
+    if len(cells) < 2:
+        return ()
     first = 0 if 0 in cells else 1
-    found = [cells.get(place, "") for place in range(first, max(cells, default=-1) + 1)]
-    return found if len(cells) > 1 else []
+    return tuple(cells.get(place, "") for place in range(first, max(cells) + 1))
 
 
 def _right(path: str, where: str, answer: str, choices: tuple[str, ...]) -> int:
