@@ -37,6 +37,8 @@ def test_no_number_of_a_config_may_be_out_of_its_bounds(kind: type, value: float
         (TrainConfig, {"seed": 2**32}),
         (TrainConfig, {"learning_rate": 1e39}),
         (TrainConfig, {"epochs": 2**31}),
+        (TrainConfig, {"batch_size": 2**17}),
+        (ModelConfig, {"frame_units": 2**17}),
         (PromoteConfig, {"seed": 2**32}),
     ],
 )

@@ -18,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 
 from features import json_text
-from features import json_text
 from features.errors import JobError
 from train.workers import Workers
 

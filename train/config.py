@@ -14,6 +14,7 @@ TRAINED_KINDS = ("lstm", "attention", "transformer", "bigru", "wide", "mean")
 MODEL_KINDS = (*TRAINED_KINDS, "order_blind", "question_only")
 LR_SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("float32", "bfloat16")
+_MOST_WIDTH = 2**16  # of a layer, or a batch: far more than any machine has room for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,8 @@ class ModelConfig:
         if self.kind not in MODEL_KINDS:
             raise UsageError("no such model", got=self.kind, expected=" | ".join(MODEL_KINDS))
         sizes = ("projection", "frame_units", "word_size", "question_units", "dense_units")
-        _check(self, (*sizes, "answers", "words"), 0, MOST_INT, above=True)
+        _check(self, sizes, 0, _MOST_WIDTH, above=True)
+        _check(self, ("answers", "words"), 0, MOST_INT, above=True)
         _check(self, ("clip_sigma",), 0, MOST_FLOAT, above=True)
         _check(self, ("dropout", "frame_dropout"), 0, 1, below=True)  # of 1 nothing would be left
 
@@ -76,8 +78,8 @@ class TrainConfig:
     shuffle_bytes: int = 2**28
 
     def __post_init__(self) -> None:
-        counts = ("epochs", "batch_size", "patience")
-        _check(self, counts, 0, MOST_INT, above=True)
+        _check(self, ("epochs", "patience"), 0, MOST_INT, above=True)
+        _check(self, ("batch_size",), 0, _MOST_WIDTH, above=True)
         _check(self, ("memory_bytes", "shuffle_bytes"), 0, MOST_BYTES, above=True)
         _check(self, ("learning_rate", "clip_norm"), 0, MOST_FLOAT, above=True)
         _check(self, ("weight_decay", "warmup_epochs", "checkpoint_every_s"), 0, MOST_FLOAT)

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from features.errors import JobError
 from features.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
 from features.trained_model import check_weights
 from features.words import cutter_version
@@ -41,6 +42,8 @@ from train.workers import Workers
 
 if TYPE_CHECKING:
     from features.cache import Cache
+
+_ROOM_QUESTIONS = 4096  # that a batch has room for, however few there are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +125,8 @@ def train_model(
             job.model, config, cache, joined, files=files, workers=workers, stop=stop, say=say,
             language=job.language, embeddings=job.embeddings,
         )  # fmt: skip
-        with warnings.catch_warnings():
+        job = dataclasses.replace(job, train=_fitting(config, len(material.learnt)))
+        with warnings.catch_warnings(), _memory_told():
             if (
                 len(material.head.vocabulary) == 1
             ):  # said in gather; Keras wonders at it in each graph
@@ -140,6 +144,24 @@ def train_model(
             folder.write_bytes(SEEN, _seen(job, cache, material).to_bytes())
             folder.finish(made)
     return metrics
+
+
+def _fitting(config: TrainConfig, questions: int) -> TrainConfig:
+    """Return the config without rows of a batch that no question would ever fill."""
+    most = max(questions, _ROOM_QUESTIONS)
+    return dataclasses.replace(config, batch_size=min(config.batch_size, most))
+
+
+@contextlib.contextmanager
+def _memory_told() -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as err:
+        raise JobError(
+            "the training does not fit into memory",
+            got=str(err).split("}} ")[-1].split(" on /job")[0][:200],
+            todo="a smaller --batch-size, or smaller layers (--frame-units, --dense-units, ...)",
+        ) from err
 
 
 def _seen(job: TrainJob, cache: Cache, material: Material) -> Seen:
