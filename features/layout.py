@@ -44,10 +44,6 @@ def check_name(name: object) -> str:
     return name
 
 
-def lease_path(cache: str) -> str:
-    return storage.join(cache, "lease.json")
-
-
 def note_path(cache: str) -> str:
     return storage.join(cache, "faults.json")
 

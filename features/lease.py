@@ -1,6 +1,8 @@
-"""A lease on a place in a bucket: of two runs at once the second is refused, as by a disk's lock.
+"""One run at a time in a place: a lock on a disk, a lease in a bucket.
 
-The lease is a small object that its holder writes anew every few seconds. Whoever finds one looks
+On a disk the kernel holds the lock and drops it with the process, so a killed run blocks nobody.
+
+A lease is a small object that its holder writes anew every few seconds. Whoever finds one looks
 whether it changes. One that does not for `STALE_S` belongs to a run that is gone, and is taken
 over; so does one whose process is gone from this machine. Clocks of two machines are never held
 against each other. It is advisory: a holder that was cut off for longer goes on and finds that out
@@ -10,7 +12,9 @@ by its next renewal, so what must not be written twice is created, and never wri
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import secrets
 import socket
 import sys
@@ -31,13 +35,38 @@ _POLL_S = 0.5
 _HELD: set[_Lease] = set()
 
 
-@contextlib.contextmanager
-def held(path: str, *, what: str) -> Iterator[None]:
-    """Hold the lease at `path` inside the block; `what` is what it keeps others from, in words.
+def held(place: str, *, what: str) -> contextlib.AbstractContextManager[None]:
+    """Hold a folder on a disk or in a bucket; `what` is what is done there, in words.
 
     Raises UsageError where another process holds it.
     """
-    lease = _Lease(path, what)
+    return _locked(place, what) if storage.is_local(place) else _leased(place, what)
+
+
+def lease_path(place: str) -> str:
+    """Return where the lease on a place in a bucket lies."""
+    return storage.join(place, "lease.json")
+
+
+@contextlib.contextmanager
+def _locked(folder: str, what: str) -> Iterator[None]:
+    try:
+        handle = os.open(storage.local_path(folder), os.O_RDONLY)
+    except OSError as error:
+        raise storage.storage_error(folder, error, "open") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _refusal(what, None) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _leased(place: str, what: str) -> Iterator[None]:
+    lease = _Lease(lease_path(place), what)
     lease.acquire()
     _HELD.add(lease)
     try:
@@ -45,6 +74,11 @@ def held(path: str, *, what: str) -> Iterator[None]:
     finally:
         lease.release()
         _HELD.discard(lease)
+
+
+def _refusal(what: str, who: str | None) -> UsageError:
+    todo = "wait until it ends, then run the same command again"
+    return UsageError(f"another run is {what}", got=who, todo=todo)
 
 
 def release_all() -> None:
@@ -111,11 +145,7 @@ class _Lease:
                 return
             alive = now.generation != generation
         if alive:
-            raise UsageError(
-                f"another run is {self._what}",
-                got=who,
-                todo="wait until it ends, then run the same command again",
-            )
+            raise _refusal(self._what, who)
         _say(f"the run of {who} is gone; taking over")
 
     def _renew(self) -> None:

@@ -1,7 +1,6 @@
 """The submitter's hold on a cache: open it for one run, recover what an interrupted run left.
 
-On a file system a lock on the folder keeps two runs apart; the kernel drops it with the process,
-so a killed run blocks nobody. In a bucket a lease does (`features/lease.py`), as far as it can.
+A lock or a lease keeps two runs apart (`features/lease.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import itertools
 import os
 import secrets
@@ -49,7 +47,7 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
         check_empty(cache)
         if local:  # which makes the folder, too
             layout.write_spec(cache, spec)
-    with _held(cache):
+    with lease.held(cache, what=f"writing to {cache}"):
         if not layout.write_spec(cache, spec):
             cached = layout.read_spec(cache)
             if cached != spec and not is_in_use(
@@ -59,12 +57,6 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
             elif cached is not None:
                 check_same_spec(cached, spec, where=cache)
         yield cache
-
-
-def _held(cache: str) -> contextlib.AbstractContextManager[None]:
-    if storage.is_local(cache):
-        return _locked(cache)
-    return lease.held(layout.lease_path(cache), what=f"writing to {cache}")
 
 
 @contextlib.contextmanager
@@ -78,25 +70,6 @@ def open_for_dry_run(path: str, spec: FeatureSpec) -> Iterator[str]:
     elif cached != spec and is_in_use(cache):
         check_same_spec(cached, spec, where=cache)
     yield cache
-
-
-@contextlib.contextmanager
-def _locked(cache: str) -> Iterator[None]:
-    try:
-        handle = os.open(cache, os.O_RDONLY)
-    except OSError as error:
-        raise storage.storage_error(cache, error, "open") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"another run is writing to {cache}",
-                todo="wait until it ends, then run the same command again",
-            ) from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def is_in_use(cache: str) -> bool:
@@ -114,7 +87,7 @@ def is_in_use(cache: str) -> bool:
 def check_empty(cache: str) -> None:
     """A new cache begins in an empty place; files of other things are left alone."""
     if not storage.is_local(cache):
-        mine = layout.lease_path(cache)  # of a run that begins at this moment
+        mine = lease.lease_path(cache)  # of a run that begins at this moment
         files = itertools.islice(storage.iter_objects(cache), 2)
         taken = any(file.path != mine for file in files)
     else:

@@ -46,23 +46,23 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def elsewhere(path: str, **changes: object) -> None:
     """Write the lease of a process of another machine."""
     fields = this_process() | {"machine": "another", "host": "far", "token": "t", "beat": 1}
-    storage.write_atomic(path, json.dumps(fields | changes).encode())
+    storage.write_atomic(lease.lease_path(path), json.dumps(fields | changes).encode())
 
 
 def test_a_second_process_is_refused_until_the_first_gives_up(bucket: str) -> None:
-    path = f"{bucket}/one/lease.json"
+    path = f"{bucket}/one"
     with lease.held(path, what="writing to it"):
         time.sleep(1.0)  # some renewals
         with pytest.raises(UsageError, match="another run is writing to it") as refused:
             lease.held(path, what="writing to it").__enter__()
         assert "process" in str(refused.value.got)
-    assert not storage.exists(path)
+    assert not storage.exists(lease.lease_path(path))
     with lease.held(path, what="writing to it"):
-        assert storage.exists(path)
+        assert storage.exists(lease.lease_path(path))
 
 
 def test_of_many_at_one_moment_one_gets_it(bucket: str) -> None:
-    path, got, refused = f"{bucket}/many/lease.json", [], []
+    path, got, refused = f"{bucket}/many", [], []
     ready, end = threading.Barrier(5), threading.Event()
 
     def work(number: int) -> None:
@@ -87,7 +87,7 @@ def test_of_many_at_one_moment_one_gets_it(bucket: str) -> None:
 
 
 def test_one_that_is_renewed_elsewhere_is_seen_to_live(bucket: str) -> None:
-    path = f"{bucket}/far/lease.json"
+    path = f"{bucket}/far"
     elsewhere(path)
     ended = threading.Event()
 
@@ -110,7 +110,7 @@ def test_one_that_is_renewed_elsewhere_is_seen_to_live(bucket: str) -> None:
 def test_a_stale_one_is_taken_over_and_its_holder_told(
     bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = f"{bucket}/stale/lease.json"
+    path = f"{bucket}/stale"
     elsewhere(path)
     start_s = time.monotonic()
     with lease.held(path, what="writing"):
@@ -119,11 +119,11 @@ def test_a_stale_one_is_taken_over_and_its_holder_told(
         elsewhere(path, token="thief")
         time.sleep(1.0)
         assert "another run took over" in capsys.readouterr().err
-    assert storage.exists(path)  # the thief's stays
+    assert storage.exists(lease.lease_path(path))  # the thief's stays
 
 
 def test_a_killed_process_of_this_machine_blocks_nobody(bucket: str) -> None:
-    path = f"{bucket}/killed/lease.json"
+    path = f"{bucket}/killed"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE)
     try:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"

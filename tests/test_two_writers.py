@@ -88,8 +88,8 @@ def test_two_same_runs_that_see_no_lock(place: str, clips: Path) -> None:
     """As when the lease was stolen, or a job on a cluster outlived its client."""
     cache = f"{place}/same"
     code = (
-        "import contextlib, sys; from pipelines import cache_access as access;"
-        "access._held = lambda cache: contextlib.nullcontext();"
+        "import contextlib, sys; from features import lease;"
+        "lease.held = lambda place, what: contextlib.nullcontext();"
         "import framebank; sys.exit(framebank.main(sys.argv[1:]))"
     )
     runs = [
