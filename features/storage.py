@@ -187,7 +187,7 @@ def _open_local(path: str) -> BinaryIO:
     handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
-        return cast(BinaryIO, os.fdopen(handle, "rb", buffering=1 << 20))
+        return os.fdopen(handle, "rb", buffering=1 << 20)
     os.close(handle)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", name)
