@@ -9,6 +9,7 @@ gs://BUCKET/NAME alike, and imports TensorFlow only for `dataset()`.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -89,7 +90,7 @@ class Cache:
         self.path = path
         self.spec = spec
         _check_fingerprints(path, spec, table)
-        self._places = _sorted_places(table)
+        self._places = _sorted_places(_readable(path, table))
 
     @property
     def fingerprint(self) -> str:
@@ -255,6 +256,23 @@ def _known(spec: FeatureSpec) -> pa.Array:
     import pyarrow as pa
 
     return pa.array(["", spec.fingerprint])  # "": a row of a version that did not keep it
+
+
+def _readable(path: str, table: pa.Table) -> pa.Table:
+    """Return `table` without the records that no reader can read, and warn of them: earlier
+    versions wrote them as done, and one of them must not cost the others."""
+    import pyarrow.compute as pc
+
+    fits = pc.less_equal(table.column("length"), tfrecord.MOST_FRAME_BYTES)
+    fits = pc.fill_null(fits, True)  # a quarantined video has no record
+    if not pc.all(fits).as_py():
+        lost = table.filter(pc.invert(fits)).column("video_id").to_pylist()
+        warnings.warn(
+            f"{len(lost)} videos of {path} are left out, as nothing can read records of 2 GiB: "
+            f"{', '.join(map(repr, lost[:3]))}; extract them with fewer frames",
+            stacklevel=2,
+        )
+    return table.filter(fits)
 
 
 def _sorted_places(table: pa.Table) -> pa.Table:

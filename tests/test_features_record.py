@@ -8,12 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from features.cache import open_cache
 from features.errors import CacheError, VideoRejected
 from features.example import Value, decode_example, encode_example
-from features.record import QuantisationError, decode_record, encode_record
+from features.record import (
+    QuantisationError,
+    decode_record,
+    encode_record,
+    framed_record,
+    most_rows,
+)
 from features.spec import DTYPES
+from features.tfrecord import frame_record
 from features.video import Extracted, SourceInfo, VideoRef
-from tests.made_cache import SPEC, make_extracted
+from tests.made_cache import SPEC, make_cache, make_extracted
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -154,3 +162,71 @@ def test_each_missing_or_wrong_field_is_named() -> None:
             decode_record(encode_example(fields | {name: value}), where="record 3 of x")
     with pytest.raises(CacheError, match="is not a record"):
         decode_record(b"\xff" * 40)
+
+
+def test_a_record_that_no_reader_reads_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real limit is 2 GiB, of protocol buffers: here it is 70,000 bytes."""
+    monkeypatch.setattr("features.record.MOST_PAYLOAD_BYTES", 70_000)
+    monkeypatch.setattr("features.tfrecord.MOST_PAYLOAD_BYTES", 70_000)
+    for dtype in DTYPES:
+        spec = dataclasses.replace(SPEC, dtype=dtype)
+        fits = most_rows(dtype, 8)
+        payload, _ = encode_record(make_extracted("a.mp4", rows=fits), spec=spec)
+        assert len(payload) <= 70_000
+        with pytest.raises(VideoRejected, match="a record holds") as caught:
+            encode_record(make_extracted("a.mp4", rows=fits + 1), spec=spec)
+        assert (caught.value.stage, caught.value.error_class) == ("write", "too_large")
+    long = make_extracted("a" * 80_000, rows=2)
+    with pytest.raises(VideoRejected, match="bytes, the limit is"):
+        encode_record(long, spec=SPEC)
+    with pytest.raises(ValueError, match="at most 70000"):
+        frame_record(bytes(70_001))
+
+
+def test_whatever_cannot_be_stored_costs_its_video_only(
+    monkeypatch: pytest.MonkeyPatch, expects_internal: list[str]
+) -> None:
+    video = make_extracted("a.mp4")
+    framed, error = framed_record(video, spec=SPEC)
+    assert framed == frame_record(encode_record(video, spec=SPEC)[0]) and error.values
+    trials = {
+        "internal": {"pts_ms": video.pts_ms[:-1]},
+        "bad_features": {"features": video.features * np.float32("inf")},
+    }
+    for error_class, changes in trials.items():
+        with pytest.raises(VideoRejected) as caught:
+            framed_record(dataclasses.replace(video, **changes), spec=SPEC)  # type: ignore[arg-type]
+        assert (caught.value.stage, caught.value.error_class) == ("write", error_class)
+    wide = dataclasses.replace(video.source, width=2**70)
+    with pytest.raises(VideoRejected, match=r"OverflowError.* at features/record\.py:"):
+        framed_record(dataclasses.replace(video, source=wide), spec=SPEC)
+
+    def full(*_: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr("features.record.encode_example", full)
+    with pytest.raises(VideoRejected) as caught:
+        framed_record(video, spec=SPEC)
+    assert (caught.value.stage, caught.value.error_class) == ("write", "too_large")
+
+
+def test_one_record_that_no_reader_reads_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions wrote them as done."""
+    cache = str(tmp_path / "cache")
+    make_cache(cache)
+    with pytest.MonkeyPatch.context() as small:
+        longest = max(open_cache(cache).table(["length"]).column("length").to_pylist())
+        small.setattr("features.tfrecord.MOST_FRAME_BYTES", longest - 1)
+        with pytest.warns(UserWarning, match="1 videos of .* are left out"):
+            readable = open_cache(cache)
+    assert [found.video_id for found in readable] == readable.video_ids
+    assert len(readable) == len(open_cache(cache)) - 1
+
+
+def test_a_number_out_of_range_is_no_record() -> None:
+    fields = decode_example(encode_record(_golden_video(), spec=SPEC)[0])
+    endless = encode_example(fields | {"source_width": np.array([np.inf], np.float32)})
+    with pytest.raises(CacheError, match="is not a record"):
+        decode_record(endless)

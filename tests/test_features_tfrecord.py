@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import pytest
 
+from features import tfrecord
 from features.errors import CacheError
 from features.tfrecord import frame_record, read_records, unframe_record
 
@@ -62,3 +64,11 @@ def test_every_cut_within_a_record_is_seen() -> None:
         unframe_record(good[:3], "x", number=0, offset=0)
     with pytest.raises(CacheError, match="bytes for a payload of"):
         unframe_record(good[:40], "x", number=0, offset=0)
+
+
+def test_no_memory_is_taken_for_a_length_that_no_record_has() -> None:
+    length = struct.pack("<Q", 2**62)  # whoever tampers with it can make the checksum fit
+    head = length + struct.pack("<I", tfrecord._masked_crc(length))
+    with pytest.raises(CacheError, match="no reader takes more") as caught:
+        list(read_records(io.BytesIO(head + bytes(100)), "shard-7"))
+    assert "record 0 (at byte 0) of shard-7" in caught.value.what
