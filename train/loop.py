@@ -23,6 +23,7 @@ import keras
 import tensorflow as tf
 
 from features.errors import JobError
+from features.trained_model import NotFiniteError
 from train.callbacks import BestEpoch, HistoryRows, PlateauRate, ProgressLine
 from train.checkpoint import RunCheckpoints, finite
 from train.config import TrainConfig
@@ -236,7 +237,10 @@ class _Run:
     def _epoch_logs(self) -> dict[str, float]:
         loss, right, rows = self.sums.numpy().tolist()
         self._check_sound()
-        judged = self._judge.predict(self.data.val)
+        try:
+            judged = self._judge.predict(self.data.val)
+        except NotFiniteError as err:
+            raise self._diverged(f"{err.what}: {err.got}") from err
         if self.on_judged is not None and self.workers.is_chief:
             self.on_judged(self.epoch, judged)
         error = {"val_mean_square_error": judged.loss} if self.data.head.kind == COUNT else {}
@@ -255,11 +259,14 @@ class _Run:
         if not finite(self.network.get_weights()):
             got = (f"{got} and " if got else "") + "weights that are NaN or infinite"
         if got:
-            raise JobError(
-                f"training of {self.label} diverged in epoch {self.epoch + 1}",
-                got=got,
-                todo=f"a --learning-rate below {self.config.learning_rate}, with --overwrite",
-            )
+            raise self._diverged(got)
+
+    def _diverged(self, got: str) -> JobError:
+        return JobError(
+            f"training of {self.label} diverged in epoch {self.epoch + 1}",
+            got=got,
+            todo=f"a --learning-rate below {self.config.learning_rate}, with --overwrite",
+        )
 
     def _make_train_step(self) -> Any:
         size, seed, head = self.config.batch_size, self.config.seed, self.data.head

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from features.errors import JobError
+from features.trained_model import NotFiniteError
 from train.heads import COUNT, OPEN_HEAD, Head
 from train.inputs import Batch, Features, QuestionTable
 from train.prefetch import Prefetched
@@ -55,8 +55,8 @@ class Judge:
     def predict(self, table: QuestionTable) -> Predictions:
         """Return what the network says to every question of `table`, in its order.
 
-        Each worker asks about its own videos; all of them get the whole. Raises JobError, in all of
-        them, for answers that are not finite: the first of equals would be taken for chosen.
+        Each worker asks about its own videos; all of them get the whole. Raises NotFiniteError, in
+        all of them: of answers that are NaN the first would be taken for chosen.
         """
         said = np.zeros((2, len(table)))  # per question: chosen output, surprise at the truth
         with Prefetched(
@@ -80,7 +80,7 @@ class Judge:
                 said[1, index] = -np.log(np.maximum(truth, _TINY))
         said = self._workers.sum(said)
         if bad := int(np.isnan(said[1]).sum()):
-            raise JobError(
+            raise NotFiniteError(
                 "the network gives answers that are not finite",
                 got=f"NaN or infinity to {bad} of {len(table)} questions",
                 todo="train with a lower --learning-rate, and --overwrite",
