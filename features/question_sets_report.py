@@ -21,7 +21,7 @@ from features.question_splits import (
     join_files,
     split_of_name,
 )
-from features.question_videos import ClipNames, join_questions
+from features.question_videos import ClipNames, find_videos, join_questions
 from features.questions import Question
 
 NO_SPLIT = "none"
@@ -111,7 +111,7 @@ def _describe_set(
         },
         "types": _counted(q.kind for questions in splits.values() for q in questions),
         "type_names": dict(known.types) if known else {},
-        "in_several_splits": _in_several_splits(splits),
+        "in_several_splits": _in_several_splits(splits, cached),
     }
     return found
 
@@ -158,13 +158,17 @@ def _shown(question: Question) -> str | None:
     return f"choice {question.right}" if question.right is not None else question.answer
 
 
-def _in_several_splits(splits: dict[str, list[Question]]) -> list[str]:
+def _in_several_splits(
+    splits: Mapping[str, Sequence[Question]], cached: _Cached | None
+) -> list[str]:
     seen: dict[str, str] = {}
     several: dict[str, None] = {}
     for split, questions in splits.items():
-        for question in questions:
-            if seen.setdefault(question.video_id, split) != split:
-                several[question.video_id] = None
+        clips = [None] * len(questions) if cached is None else find_videos(questions, cached.names)
+        for question, clip in zip(questions, clips, strict=True):
+            video_id = clip or question.video_id
+            if seen.setdefault(video_id, split) != split:
+                several[video_id] = None
     return list(several)
 
 

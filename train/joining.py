@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from features.errors import UsageError
 from features.question_files import file_hashes
 from features.question_sets_reading import read_joined
+from features.question_splits import split_of_name
 from features.question_videos import ClipNames, join_questions
 from features.questions import Question, require_answers
 
@@ -28,7 +29,8 @@ class JoinedQuestions:
     `file_hashes` are the SHA-256 of the files (and the mapping), in the order given; `frames` maps
     the videos of `questions` to their number of rows; `cache_digest` changes with any video of the
     cache. `unmatched_videos` end with the quarantined ones; `hints` say of the first of them what
-    may have been meant, "" where nothing comes near.
+    may have been meant, "" where nothing comes near. `ignored_names` are splits that the files are
+    named for, where these would leave nothing to train on.
     """
 
     questions: list[Question]
@@ -40,6 +42,7 @@ class JoinedQuestions:
     hints: tuple[str, ...]
     frames: dict[str, int]
     cache_digest: str
+    ignored_names: tuple[str, ...] = ()
 
 
 def read_files(
@@ -111,14 +114,30 @@ def join_cache(
         hints=tuple(names.hint(*wanted) for wanted in list(missing.items())[:_NAMED]),
         frames={question.video_id: frames[question.video_id] for question in matched},
         cache_digest=digest.hexdigest()[:32],
+        ignored_names=_ignored_names(paths, questions),
     )
     _check_ratio(joined, total=len(questions), cached=frames, limit=max_unmatched_ratio)
     return joined
 
 
+def _ignored_names(paths: Sequence[str], questions: Sequence[Question]) -> tuple[str, ...]:
+    """Return the splits of the files' names where rows have none for all that."""
+    named = [split for path in paths if (split := split_of_name(path)) is not None]
+    if len(paths) < 2 or len(named) < len(paths):
+        return ()
+    loose = any(question.split is None for question in questions)
+    return tuple(dict.fromkeys(named)) if loose else ()
+
+
 def remarks(joined: JoinedQuestions) -> list[str]:
     """Return a line for each kind of question that was left out."""
     said = []
+    if joined.ignored_names:
+        names = " and ".join(joined.ignored_names)
+        said.append(
+            f"the files are named for {names}, which would leave nothing to train on: "
+            "rows without a split are split by video"
+        )
     if joined.without_answer:
         said.append(f"{joined.without_answer} questions have no answer and were left out")
     if joined.unmatched:
