@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from features import json_text, storage
+from features.bounds import MOST_FLOAT, within
 from features.errors import UsageError
 from pipelines.estimate import Estimate
 
@@ -141,7 +142,7 @@ def _check_object(path: str, name: str, value: Any) -> dict[str, Any]:
 
 def _check_number(path: str, name: str, value: Any, *, positive: bool = False) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0 or (positive and not value):
+    if not number or not within(value, 0, MOST_FLOAT, above=positive):
         expected = "a number above 0" if positive else "a number from 0"
         raise _fault(path, f"{name} = {value!r}", expected)
 

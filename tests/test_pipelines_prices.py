@@ -60,6 +60,7 @@ def test_what_is_assumed_is_what_a_submission_asks_for() -> None:
         ({"vcpu_hour": "0.05"}, "vcpu_hour = '0.05'"),
         ({"vcpu_hour": -1}, "vcpu_hour = -1"),
         ({"vcpu_hour": float("nan")}, "vcpu_hour = nan"),
+        ({"vcpu_hour": 10**400}, "vcpu_hour = 1000"),
         ({"disk_gb_hour": True}, "disk_gb_hour = True"),
         ({"as_of": "last week"}, "as_of = 'last week'"),
         ({"currency": 5}, "currency = 5"),
