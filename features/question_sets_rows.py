@@ -44,13 +44,15 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
         raise UsageError(f"{path} has a row without a {missing}", got=where, expected=EXPECTED)
     choices = _choices(path, where, fields)
     answer = text(fields.get("answer")) or None
+    if set_name == PLAIN and (not choices or all(map(_as_truth, choices))):
+        # CSV writes true and false where JSON has what is read as yes and no.
+        choices = tuple(_as_truth(choice) or choice for choice in choices)
+        answer = answer and (_as_truth(answer) or answer)
     right = None
     if answer is not None and choices:
         if set_name == PLAIN:
             _check_clear(path, where, fields, choices)
         right = _right(path, where, answer, choices)
-    elif answer is not None and set_name == PLAIN:
-        answer = _TRUTHS.get(answer.lower(), answer)  # as CSV writes what is yes and no in JSON
     head = _head(path, where, fields, set_name=set_name, answer=answer, choices=choices)
     if head == "count" and answer is not None:
         _check_number(path, where, answer)
@@ -96,6 +98,10 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return " ".join(str(value).split())
+
+
+def _as_truth(answer: str) -> str | None:
+    return answer if answer in YES_NO else _TRUTHS.get(answer.lower())
 
 
 def id_text(value: Any) -> str:
@@ -167,6 +173,9 @@ def _right(path: str, where: str, answer: str, choices: tuple[str, ...]) -> int:
     named = _named(answer, choices) or answer
     if named in choices:
         return choices.index(named)
+    truths = [_as_truth(choice) for choice in choices]
+    if (truth := _as_truth(answer)) in truths and truth is not None:
+        return truths.index(truth)
     raise UsageError(
         f"{path} has an answer that is none of its choices",
         got=f"{answer!r} in {where}",

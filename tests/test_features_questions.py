@@ -116,6 +116,9 @@ TYPED = [
     {"video_id": "a.mp4", "question": "one left out?", "answer": "y", "a0": "x", "a2": "y"},
     {"video_id": "a.mp4", "question": "new\nline?", "answer": "a\tb", "id": 12},
     {"video_id": "a.mp4", "question": "is it real?", "answer": "TRUE"},
+    {"video_id": "a.mp4", "question": "is it?", "answer": True, "choices": [True, False]},
+    {"video_id": "a.mp4", "question": "is it so?", "answer": False, "a0": "True", "a1": "False"},
+    {"video_id": "a.mp4", "question": "is it not?", "answer": False, "a0": "maybe", "a1": "no"},
 ]
 
 
@@ -140,6 +143,7 @@ def test_the_same_content_reads_alike_from_each_format(tmp_path: Path, delimiter
         (("a", "b, c", 'd "e"'), 1), (("x", "y"), 1), (("x", "y"), 1), (("x", "", "y"), 2),
     ]  # fmt: skip
     assert read[11].question_id == "12" and read[12].answer == "yes"
+    assert [q.answer for q in read[13:]] == ["yes", "no", "no"]
     assert read_questions(str(tmp_path / "q.csv")) == read
     numbers = write(tmp_path, "n.json", '[{"video": 1.50, "question": "q", "answer": 1E3}]')
     (written,) = read_questions(numbers)  # as they are written
