@@ -138,7 +138,7 @@ def _read_jsonl(path: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         place = f"line {number}"
         try:
-            fields = json_text.parse(line)
+            fields = json_text.parse(line, object_pairs_hook=_with_names_once)
         except ValueError as err:
             raise _fault(path, place, err, "one JSON object per line") from err
         if not isinstance(fields, dict):
@@ -147,6 +147,15 @@ def _read_jsonl(path: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
             _check_header(path, [*fields])
             checked.update(fields)
         yield place, fields
+
+
+def _with_names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"column {twice!r} twice")
+    return fields
 
 
 def _read_parquet(path: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:

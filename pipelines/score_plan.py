@@ -179,8 +179,14 @@ def _splits(
         by_number.get(number, question.split or by_video.get(question.video_id))
         for number, question in enumerate(questions)
     ]
-    note = "the model has seen what the files call test, or they call nothing so: here test is all "
-    return splits, f"{note}that it has not seen" if changed else ""
+    return splits, _note(dealt) if changed else ""
+
+
+def _note(dealt: Sequence[Question]) -> str:
+    if all(question.split != "test" for question in dealt):
+        return "the model has seen all of these videos, whatever the files call them"
+    note = "the model has seen what the files call test, or they call nothing so"
+    return f"{note}: here test is all that it has not seen"
 
 
 def _has_seen(rows: Mapping[str, _Row], seen: Seen) -> Callable[[str], bool]:

@@ -66,6 +66,7 @@ def test_parquet(tmp_path: Path) -> None:
         ("m.csv", "video,label\na,b\n", "a column 'uri'"),
         ("m.csv", "", "a column 'uri'"),
         ("m.csv", "uri,x,x\na,b,c\n", "column 'x' twice"),
+        ("m.jsonl", '{"uri": "a", "uri": "b"}\n', "column 'uri' twice"),
         ("m.csv", "uri,key,state\na,b,c\n", "column 'key', 'state', which the catalog has"),
         ("m.csv", "uri,x\na,b\nc\n", "line 3"),
         ("m.csv", "uri,x\na,b,c\n", "line 2"),
