@@ -253,7 +253,7 @@ def read_sidecar(cache: str, name: str) -> Sidecar:
             raise ValueError(f"a row of it lies in another file than {sidecar.file}")
         if name not in (shard, sidecar.file):
             raise ValueError(f"it names the file {sidecar.file}, not {name}")
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as err:
         raise CacheError(
             f"the sidecar {path} is damaged",
             got=f"{type(err).__name__}: {err}",

@@ -69,7 +69,7 @@ def _all_well(out: str) -> bool:
     try:
         summary = read_summary(out)
         return int(summary["failed"]) == 0 and ALL in summary  # which those of 0.1 did not have
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return False
 
 

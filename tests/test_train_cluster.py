@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -65,6 +66,8 @@ def test_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[]", "TypeError"),
         ('{"cluster": {"worker": ["a:1"]}}', "'task'"),
         (environment({"worker": ["a:1"]}, "worker", 1)["TF_CONFIG"], "worker 1, of worker 0"),
+        (environment({"worker": ["a:1"]}, "worker", math.nan)["TF_CONFIG"], "NaN"),
+        (environment({"worker": ["a:1"]}, "worker", math.inf)["TF_CONFIG"], "Infinity"),
         (environment({"worker": ["a"]}, "worker", 0)["TF_CONFIG"], "no HOST:PORT"),
         (environment({"worker": ["a:1", "a:1"]}, "worker", 0)["TF_CONFIG"], "one address"),
     ],

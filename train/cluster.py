@@ -68,7 +68,7 @@ def _of_tf_config(text: str) -> Cluster:
         cluster, task = fields["cluster"], fields["task"]
         jobs = {_OLD_NAMES.get(job, job): list(hosts) for job, hosts in cluster.items()}
         job, index = str(task["type"]), int(task["index"])
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as err:
         raise _bad(f"{type(err).__name__}: {err} in {text[:300]}") from err
     job = _OLD_NAMES.get(job, job)
     if job in _OTHERS:
