@@ -44,7 +44,7 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
         raise UsageError(f"{path} has a row without a {missing}", got=where, expected=EXPECTED)
     choices = _choices(path, where, fields)
     answer = text(fields.get("answer")) or None
-    if set_name == PLAIN and (not choices or all(map(_as_truth, choices))):
+    if not choices or all(map(_as_truth, choices)):
         # CSV writes true and false where JSON has what is read as yes and no.
         choices = tuple(_as_truth(choice) or choice for choice in choices)
         answer = answer and (_as_truth(answer) or answer)
