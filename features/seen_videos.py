@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -59,9 +60,15 @@ def read_seen(model_dir: str) -> Seen:
     path = storage.join(model_dir, SEEN)
     try:
         fields = json_text.parse(gzip.decompress(storage.read_bytes(path)))
-        return Seen(frozenset(fields["videos"]), frozenset(fields["contents"]))
-    except (OSError, EOFError, ValueError, TypeError, KeyError) as err:
+        return Seen(_texts(fields["videos"]), _texts(fields["contents"]))
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, MemoryError) as err:
         raise CacheError(f"{path} is damaged", got=err, todo="restore it from a copy") from err
+
+
+def _texts(value: object) -> frozenset[str]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError("what should be a list of texts is none")
+    return frozenset(value)
 
 
 def find_seen(model_dir: str) -> Seen | None:
