@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import ipaddress
 import os
 import re
 import shlex
@@ -33,6 +34,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import framebank
+from features.memory import share_memory
 from tests import built
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -314,6 +316,119 @@ def test_no_network_policy_opens_the_pool() -> None:
                 assert not low <= 50000 <= port.get("endPort", low)
 
 
+METADATA = "169.254.169.254"
+
+
+def policies() -> list[Any]:
+    return [one["spec"] for one in documents(INFRA / "kubernetes/cluster/network-policy.yaml")]
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Tell whether a selector of pods means a pod with these labels."""
+    return all(
+        labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()
+    ) and all(
+        labels.get(one["key"]) in one["values"] for one in selector.get("matchExpressions", [])
+    )
+
+
+def reaches(labels: dict[str, str], address: str, port: int) -> bool:
+    """Tell whether a pod with these labels may speak to an address."""
+    where = ipaddress.ip_address(address)
+    for policy in policies():
+        if "Egress" in policy["policyTypes"] and selects(policy["podSelector"], labels):
+            for rule in policy.get("egress", []):
+                for block in (one["ipBlock"] for one in rule["to"] if "ipBlock" in one):
+                    there = where in ipaddress.ip_network(block["cidr"]) and not any(
+                        where in ipaddress.ip_network(less) for less in block.get("except", [])
+                    )
+                    if there and any(one["port"] == port for one in rule["ports"]):
+                        return True
+    return False
+
+
+def test_only_pods_that_open_buckets_reach_the_metadata_address_and_the_world() -> None:
+    """Whoever asks that address gets the pod's credentials."""
+    closed = [one for one in policies() if one == {"podSelector": {}, "policyTypes": ["Egress"]}]
+    assert len(closed) == 1  # what no rule names is out of reach
+    worker = {"app": "framebank", "component": "taskmanager"}
+    for labels in (worker, {"framebank.io/role": "submit"}, {"framebank.io/role": "train"}):
+        assert reaches(labels, METADATA, 80) and reaches(labels, "169.254.169.252", 988)
+        assert reaches(labels, "142.250.1.1", 443) and not reaches(labels, "142.250.1.1", 25)
+        assert not reaches(labels, METADATA, 443)
+    for labels in ({}, {"app": "framebank", "component": "jobmanager"}, {"app": "another"}):
+        assert not reaches(labels, METADATA, 80) and not reaches(labels, "142.250.1.1", 443)
+
+
+def pods() -> Iterator[tuple[str, dict[str, str], Any]]:
+    """Yield (file, labels, spec) of every pod that a manifest makes."""
+    for path in manifests():
+        for document in documents(path):
+            for template in [document, *find_key(document, "podTemplate")]:
+                spec = template.get("spec") if isinstance(template, dict) else None
+                if isinstance(spec, dict) and "containers" in spec:
+                    yield path.name, {}, spec
+            for template in find_key(document, "template"):
+                yield path.name, template.get("metadata", {}).get("labels", {}), template["spec"]
+
+
+def test_every_container_of_ours_has_limits_and_no_privilege() -> None:
+    ours = [
+        (name, one)
+        for name, _, pod in pods()
+        for one in pod["containers"]
+        if one.get("image", "").startswith("framebank/")
+    ]
+    assert {name for name, _ in ours} >= {
+        "session-cluster.yaml", "extract.yaml", "extract-nightly.yaml", "retrain.yaml",
+    }  # fmt: skip
+    for _, container in ours:
+        limits = container["resources"]["limits"]
+        assert limits["cpu"] and limits["memory"], container
+        held = container["securityContext"]
+        assert held["capabilities"] == {"drop": ["ALL"]} and held["readOnlyRootFilesystem"]
+        assert held["allowPrivilegeEscalation"] is False
+
+
+def test_what_runs_in_a_pool_adds_up_to_its_memory() -> None:
+    """With the defaults of `framebank extract`, in the pod and in the compose file."""
+    (deployment,) = documents(INFRA / "kubernetes" / "cluster" / "session-cluster.yaml")
+    pod = deployment["spec"]["taskManager"]["podTemplate"]["spec"]["containers"][1]["resources"]
+    pool = compose()["services"]["pool-1"]
+    sizes = {
+        (int(pod["limits"]["cpu"]), int(pod["limits"]["memory"].removesuffix("Gi"))),
+        (int(pool["cpus"]), int(pool["mem_limit"].removesuffix("g"))),
+    }
+    assert len(sizes) == 1 and pod["requests"]["memory"] == pod["limits"]["memory"]
+    ((cores, gib),) = sizes
+    shares = share_memory(memory_bytes=gib * 2**30, cores=cores)
+    assert shares.decoders == cores
+    assert shares.total_bytes <= gib * 2**30
+    assert shares.decoder_bytes >= 2**30 * 3 // 4
+
+
+def test_each_job_runs_as_an_account_that_there_is() -> None:
+    accounts = {
+        one["metadata"]["name"]
+        for one in documents(INFRA / "kubernetes/cluster/service-accounts.yaml")
+    }
+    used = {
+        name: pod["serviceAccountName"] for name, _, pod in pods() if "serviceAccountName" in pod
+    }
+    assert used == {
+        "extract.yaml": "framebank-submit",
+        "extract-nightly.yaml": "framebank-submit",
+        "retrain.yaml": "framebank-train",
+    }
+    assert accounts == {*used.values(), "flink"}
+    text = (INFRA / "terraform/outputs.tf").read_text() + (
+        INFRA / "terraform/identity.tf"
+    ).read_text()
+    assert all(
+        len(re.findall(rf"^\s+{name}\s+= google_", text, flags=re.M)) == 2 for name in accounts
+    )
+
+
 def test_the_nightly_job_is_the_job() -> None:
     (job,) = documents(INFRA / "kubernetes" / "jobs" / "extract.yaml")
     (nightly,) = documents(INFRA / "kubernetes" / "jobs" / "extract-nightly.yaml")
@@ -457,6 +572,23 @@ def test_terraform_files_are_hcl() -> None:
         assert kind in kinds
     text = "".join(path.read_text() for path in INFRA.glob("terraform/*.tf"))
     assert not re.search(r"roles/(owner|editor|viewer|storage\.admin)\"", text)
+
+
+def test_who_extracts_writes_no_models_and_who_trains_no_features() -> None:
+    """The workers read strangers' clips; what answers questions is not theirs to write."""
+    (found,) = [one for one in terraform_texts()["identity.tf"]["locals"] if "bucket_roles" in one]
+    names = r"(?:google_storage_bucket|google_service_account|roles/storage)\.(\w+)"
+    grants = {
+        tuple(re.findall(names, " ".join(map(str, (one["bucket"], one["member"], one["role"])))))
+        for one in found["bucket_roles"].values()
+    }
+    assert {who for bucket, who, role in grants if bucket == "models" and role == "objectUser"} == {
+        "train"
+    }
+    assert ("models", "worker", "objectViewer") in grants
+    assert ("features", "train", "objectViewer") in grants
+    assert {who for bucket, who, role in grants if bucket == "clips"} == {"worker", "submit"}
+    assert {role for _, _, role in grants} == {"objectUser", "objectViewer"}
 
 
 def terraform(folder: Path, *words: str, provider: Path | None = None) -> Any:

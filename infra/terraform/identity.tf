@@ -1,11 +1,13 @@
-# Who may do what: one account runs the workers, one submits, one is the scheduler's. None has a key.
+# Who may do what: one account runs the workers, one submits, one trains, one is the scheduler's. None has a key.
 #
 #   terraform apply -var submitters='["group:video@example.com"]' ...
 #
 # - worker: Dataflow's own role for workers; writes features and staged files, reads clips and images.
-# - submitter: makes and cancels jobs, lists clips, opens the cache, stages; acts as the worker.
+# - submitter: makes and cancels jobs, lists clips, opens the cache, stages, reads models; acts as the worker.
+# - trainer: reads features and publishes models. No other writes a model: those who read strangers' clips do not
+#   decide what answers questions.
 # - scheduler: launches the template, as the worker; sees no clip and no feature.
-# People are named in `submitters` and take the submitter's place (--impersonate_service_account).
+# People are named in `submitters` and `trainers` and take their places (--impersonate_service_account).
 
 resource "google_service_account" "worker" {
   account_id   = "framebank-worker"
@@ -15,6 +17,11 @@ resource "google_service_account" "worker" {
 resource "google_service_account" "submit" {
   account_id   = "framebank-submit"
   display_name = "Who submits Framebank's jobs"
+}
+
+resource "google_service_account" "train" {
+  account_id   = "framebank-train"
+  display_name = "Trains Framebank's models"
 }
 
 resource "google_service_account" "scheduler" {
@@ -77,10 +84,20 @@ locals {
       role   = "roles/storage.objectViewer"
       member = google_service_account.submit.member
     }
-    "submitter publishes models" = {
+    "submitter reads models" = {
+      bucket = google_storage_bucket.models.name
+      role   = "roles/storage.objectViewer"
+      member = google_service_account.submit.member
+    }
+    "trainer reads features" = {
+      bucket = google_storage_bucket.features.name
+      role   = "roles/storage.objectViewer"
+      member = google_service_account.train.member
+    }
+    "trainer publishes models" = {
       bucket = google_storage_bucket.models.name
       role   = "roles/storage.objectUser"
-      member = google_service_account.submit.member
+      member = google_service_account.train.member
     }
     "scheduler reads the template" = {
       bucket = google_storage_bucket.staging.name
@@ -133,11 +150,20 @@ resource "google_service_account_iam_member" "submitters" {
   member             = each.key
 }
 
+resource "google_service_account_iam_member" "trainers" {
+  for_each = var.trainers
+
+  service_account_id = google_service_account.train.name
+  role               = "roles/iam.serviceAccountTokenCreator"
+  member             = each.key
+}
+
 # On GKE a service account of the cluster stands for one of these: infra/kubernetes.
 resource "google_service_account_iam_member" "workload_identity" {
   for_each = var.kubernetes_namespace == null ? {} : {
     flink            = google_service_account.worker.name
     framebank-submit = google_service_account.submit.name
+    framebank-train  = google_service_account.train.name
   }
 
   service_account_id = each.value

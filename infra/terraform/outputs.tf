@@ -34,6 +34,7 @@ output "workload_identity" {
     for name, account in {
       flink            = google_service_account.worker.email
       framebank-submit = google_service_account.submit.email
+      framebank-train  = google_service_account.train.email
     } :
     join(" ", [
       "kubectl --namespace ${var.kubernetes_namespace} annotate serviceaccount ${name}",

@@ -55,6 +55,17 @@ variable "submitters" {
   }
 }
 
+variable "trainers" {
+  description = "Who may train and publish models, such as user:ann@example.com or group:video@example.com."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for who in var.trainers : can(regex("^(user|group|serviceAccount):.+@.+$", who))])
+    error_message = "Each is user:, group: or serviceAccount: with an address."
+  }
+}
+
 variable "kubernetes_namespace" {
   description = "Namespace on GKE whose service accounts (infra/kubernetes) stand for these; null: none."
   type        = string
