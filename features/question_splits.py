@@ -6,8 +6,10 @@
 3. The others are dealt by video with a stable hash, so that a video stays on its side when the
    files grow. For a model that is asked, what it has seen trained it and the rest judges it.
 4. Where there is no val, a share of the training videos becomes it.
-5. A model that is asked is judged on nothing that it has seen: where the splits so far would do
-   that, or have nothing to judge on, all that it has not seen is test.
+5. Where a model that is asked has seen what does not train by these splits, or there is no test
+   split, it was trained otherwise: then all that it has not seen is test. Whoever asks about the
+   files that a model was trained on tells what it has seen by ids alone: copies of training videos
+   that its training judged it on stay where they were.
 
 Training, evaluation and scoring go this way with the seed and the share of the model, over the
 questions that have an answer and a video that is done: they agree on each. Of the files that a
@@ -107,13 +109,16 @@ def deal_splits(
 def deal_to_ask(
     questions: Sequence[Question], rule: SplitRule, has_seen: Seen
 ) -> tuple[list[Question], list[str], bool]:
-    """Return the questions as `deal_splits` does, so that test holds nothing that the model has
-    seen, and whether that differs.
+    """Return the questions as `deal_splits` does, or with all in test that the model has not seen
+    where it was not trained by these splits, and whether that is so.
+
+    A video that stands on both sides in the files is on both here too.
     """
     dealt, remarks = deal_splits(questions, rule, has_seen=has_seen)
     seen = {video_id: has_seen(video_id) for video_id in {q.video_id for q in dealt}}
-    tests = {q.video_id for q in dealt if q.split == "test"}
-    if not any(seen[name] for name in tests) and (tests or all(seen.values())):
+    learnt = {q.video_id for q in dealt if q.split != "test"}
+    judges = any(q.split == "test" for q in dealt) or all(seen.values())
+    if judges and all(name in learnt for name, known in seen.items() if known):
         return dealt, remarks, False
     again = [
         with_split(q, "test" if not seen[q.video_id] else "val" if q.split == "val" else "train")

@@ -106,6 +106,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         head=head,
         rule=lineage.rule,
         seen=find_seen(args.model),
+        as_trained=learnt,
     )
     count = len(questions)
     faults = [question.fault for question in questions if question.fault is not None]

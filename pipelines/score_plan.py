@@ -36,7 +36,8 @@ class ScorePlan:
     """What goes into each answers file: records to read, and rows that need no features.
 
     `missing` maps the videos that the cache does not have to what may have been meant, "" where
-    nothing comes near; `note` says that splits are others than the files', "" where they are not.
+    nothing comes near; `note` says what became of test questions about videos that the model has
+    seen, "" where there are none.
     """
 
     records: list[list[RecordPlan]]
@@ -93,15 +94,17 @@ def plan_scoring(
     head: str = "open",
     rule: SplitRule | None = None,
     seen: Seen | None = None,
+    as_trained: bool = False,
 ) -> ScorePlan:
     """Join the questions with the cache and deal them into files, a video's all into one.
 
     A question that wants another kind of answer than a model of `head` gives is settled without
     one, and so is a row with a fault. `rule` is by which the model's training dealt questions
     without a split, `seen` what the model has seen; without both they stay without one.
+    `as_trained` says that the model was trained on these files.
     """
     questions, rows, names = _look_up(questions, cache)
-    splits, note = _splits(questions, rows, rule, seen)
+    splits, note = _splits(questions, rows, rule, seen, as_trained)
     asked: dict[str, list[AskedQuestion]] = {}
     settled: list[tuple[int, dict[str, Any]]] = []
     missing: dict[str, str] = {}
@@ -153,8 +156,9 @@ def _splits(
     rows: Mapping[str, _Row],
     rule: SplitRule | None,
     seen: Seen | None,
+    as_trained: bool,
 ) -> tuple[list[str | None], str]:
-    """Return the split of each question, and a note where what the model has seen changes it.
+    """Return the split of each question, and a note where the model has seen what is called test.
 
     Those that have an answer and features are dealt as training does and evaluation, the others go
     with their video, else they are as the file says.
@@ -168,21 +172,32 @@ def _splits(
         and question.fault is None
         and rows.get(question.video_id, {}).get("state") == "done"
     }
-    asked, rule, changed = list(usable.values()), rule or SplitRule(val_share=0), False
+    asked, rule = list(usable.values()), rule or SplitRule(val_share=0)
+    note = ""
     if seen is None:
         dealt, _ = deal_splits(asked, rule)
     else:
-        dealt, _, changed = deal_to_ask(asked, rule, _has_seen(rows, seen))
+        by_content = _has_seen(rows, seen)
+        has_seen = seen.videos.__contains__ if as_trained else by_content
+        dealt, _, changed = deal_to_ask(asked, rule, has_seen)
+        note = _changed_note(dealt) if changed else _leak_note(dealt, by_content)
     by_number = dict(zip(usable, (question.split for question in dealt), strict=True))
     by_video = {question.video_id: question.split for question in dealt}
     splits = [
         by_number.get(number, question.split or by_video.get(question.video_id))
         for number, question in enumerate(questions)
     ]
-    return splits, _note(dealt) if changed else ""
+    return splits, note
 
 
-def _note(dealt: Sequence[Question]) -> str:
+def _leak_note(dealt: Sequence[Question], has_seen: Callable[[str], bool]) -> str:
+    tests = [question.video_id for question in dealt if question.split == "test"]
+    known = sum(map(has_seen, tests))
+    about = f"{known} of the {len(tests)} test questions are about videos that the model has seen"
+    return f"{about}, so the figures flatter" if known else ""
+
+
+def _changed_note(dealt: Sequence[Question]) -> str:
     if all(question.split != "test" for question in dealt):
         return "the model has seen all of these videos, whatever the files call them"
     note = "the model has seen what the files call test, or they call nothing so"

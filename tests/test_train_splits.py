@@ -102,6 +102,8 @@ def test_a_model_is_not_judged_on_what_it_has_seen() -> None:
     assert asked("a", stated[:6])[0] == {"train": {"a"}, "val": set(), "test": {"b", "v"}}
     assert asked("abv", stated[:6])[1] is False  # nothing to judge on
     assert asked("abvxy", stated) == ({"train": set("abxy"), "val": {"v"}, "test": set()}, True)
+    both = [*stated, *ask(["a"], "test")]  # as the files have it: that is told as a leak
+    assert asked("abv", both) == (as_files_say | {"test": {"a", "x", "y"}}, False)
     kept = splits_of(stated, seed=0, seen=Seen(frozenset("abx")))  # `evaluate --split test`
     assert sides(kept) == as_files_say
 

@@ -56,13 +56,14 @@ def evaluate(
     """Judge the model; raises FramebankError, TrainingStopped (trained baselines go on later)."""
     _check_spec(job.model, cache)
     made = _Making.read(job.model)
+    as_trained = made.fields.get("questions_sha256") == file_hashes(job.questions, job.mapping)
     joined = join_cache(
         job.questions,
         cache,
         max_unmatched_ratio=job.max_unmatched_ratio,
         set_name=job.set_name,
         mapping=job.mapping,
-        to_train=made.fields.get("questions_sha256") == file_hashes(job.questions, job.mapping),
+        to_train=as_trained,
     )
     chosen = evaluation_splits.choose(
         joined.questions,
@@ -73,6 +74,7 @@ def evaluate(
         val_share=made.train.val_share,
         same_files=made.is_of(joined),
         chosen_on=made.chosen_on,
+        as_trained=as_trained,
     )
     asked = chosen.questions
     notes = [*remarks(joined), *chosen.splits.remarks]

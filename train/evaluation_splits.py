@@ -1,11 +1,11 @@
 """On which questions a model is judged, and what it knew of them: an honest figure needs both.
 
-A model keeps the list of the videos that it has seen (`features.seen_videos`). Where it has seen
-nothing of the test split that a plain training of these files would make, that is what it is judged
-on. Else (a registry, whose held videos no file names, a test video that stands among the training
-ones by another id, files without test questions) it is judged on all that it has not seen, whatever
-the files call test: `features.question_splits.deal_to_ask`, by which scoring goes too. A model
-without the list, which older versions saved, is judged on a split as its training would make it.
+A model keeps the list of the videos that it has seen (`features.seen_videos`). Where all of these
+train by the splits that a plain training of the files would make, it is judged on their test split.
+Else (a registry, whose held videos no file names, other files that call test what it has seen, or
+nothing) it is judged on all that it has not seen: `features.question_splits.deal_to_ask`, by which
+scoring goes too. A model without the list, which older versions saved, is judged on a split as its
+training would make it.
 """
 
 from __future__ import annotations
@@ -55,11 +55,13 @@ def choose(
     val_share: float,
     same_files: bool,
     chosen_on: str,
+    as_trained: bool = False,
 ) -> Asked:
     """Return what is asked; `split` None is what the model has not seen, else test.
 
     `same_files` says that the model was trained from these questions and this cache, `chosen_on`
-    which split its best epoch was chosen by. Raises UsageError, CacheError.
+    which split its best epoch was chosen by, `as_trained` that it was trained from these files,
+    whatever has come into the cache since. Raises UsageError, CacheError.
     """
     list_of_model = find_seen(model_dir)
     videos = {question.video_id: None for question in questions}
@@ -72,7 +74,7 @@ def choose(
         seed=seed,
         val_share=val_share,
         seen=list_of_model,
-        contents=contents,
+        contents={} if as_trained else contents,
         judges=split is None,
     )
     if not splits.train:
