@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from features import layout, storage
+from features.sidecar import read_sidecar
 from tests import built
 from tests.flink_cluster import SLOTS, FlinkCluster, free_port, start_cluster
 from tests.killing import MarkedJob
@@ -86,7 +87,8 @@ def bucket(
 
 def records(cache: str) -> dict[str, bytes]:
     shards = layout.committed_shards(cache)
-    return {name: storage.read_bytes(layout.tfrecord_path(cache, name)) for name in shards}
+    files = {name: read_sidecar(cache, name).file for name in shards}
+    return {n: storage.read_bytes(layout.tfrecord_path(cache, f)) for n, f in files.items()}
 
 
 def summary_of(cache: str) -> dict[str, Any]:
