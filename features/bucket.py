@@ -12,7 +12,6 @@ import base64
 import contextlib
 import functools
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
@@ -20,6 +19,7 @@ import google_crc32c
 
 from features.errors import FramebankError, JobError, UsageError, VideoRejected
 from features.patience import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Patience, patience_of
+from features.temporary import Spool
 
 _SPOOL_BYTES = 32 << 20  # an upload is held in memory up to here, then in a temporary file
 _CHUNK_BYTES = 8 << 20  # a whole number of 256 KiB, as the service asks
@@ -234,7 +234,7 @@ def open_write(path: str, *, create_only: bool) -> Iterator[BinaryIO]:
     _client()
     from google.api_core import exceptions as api
 
-    with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+    with Spool(max_size=_SPOOL_BYTES) as spool:
         yield cast(BinaryIO, spool)
         for left in reversed(range(_UPLOADS)):
             try:

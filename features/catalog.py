@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +21,13 @@ from numpy.typing import NDArray
 from features import layout, storage
 from features.errors import CacheError
 from features.sidecar import COLUMN_NAMES, CatalogRow
+from features.temporary import Spool
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH_ROWS = 10_000
+_SPOOL_BYTES = 32 << 20
 _INTEGERS = frozenset(
     (
         *("size_bytes", "attempt", "record", "offset", "length", "rows", "decode_errors"),
@@ -79,7 +80,7 @@ def write_catalog(cache: str, run_id: str, rows: Iterable[CatalogRow]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with tempfile.TemporaryFile() as spool:
+    with Spool(max_size=_SPOOL_BYTES) as spool:
         # The type of a manifest's column is known only after the last row, so two passes.
         kinds: dict[str, pa.DataType] = {}
         starts = []

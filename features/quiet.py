@@ -1,7 +1,7 @@
 """Imports TensorFlow without its greetings on stderr: a user cannot act on any of them.
 
 They come from C++ before any log level counts, so for the length of the import standard error goes
-to a file; when the import fails, what the file holds is shown.
+to a file in memory; when the import fails, what the file holds is shown.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import importlib.util
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -48,7 +47,8 @@ def quiet_google() -> None:
 def _held_stderr() -> Iterator[None]:
     """Hold back what is written to file descriptor 2 (TensorFlow's C++ side writes there)."""
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
+    # In memory: a temporary folder that is full is no reason not to start.
+    with os.fdopen(os.memfd_create("stderr"), "w+b") as held:
         before = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 from features.errors import FramebankError, JobError, UsageError, VideoRejected
 from features.patience import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, patience_of
+from features.temporary import Spool
 from features.tf_files import HOW_TO_INSTALL
 
 _SPOOL_BYTES = 32 << 20  # an upload is held in memory up to here, then in a temporary file
@@ -186,7 +186,7 @@ def open_write(path: str, *, create_only: bool) -> Iterator[BinaryIO]:
     Raises FileExistsError when `create_only` and the object exists.
     """
     bucket, name = split(path)
-    with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+    with Spool(max_size=_SPOOL_BYTES) as spool:
         yield cast(BinaryIO, spool)
         size_bytes = spool.tell()
         spool.seek(0)

@@ -109,10 +109,7 @@ class _ClipFolder:
             if self._closed:  # a download that nobody waits for any more
                 raise RuntimeError("the run that this clip is for has ended")
             if self._live is None:
-                try:
-                    self._live = live_folder()
-                except OSError as error:
-                    raise _no_room(error) from error
+                self._live = live_folder()
             return self._live.path
 
     def close(self) -> None:

@@ -3,6 +3,9 @@
 Each folder holds a file that its maker keeps locked. The kernel drops the lock with the process,
 however that ended, so a folder whose lock is free belongs to nobody. Only folders with that file
 are ever removed: a folder of the user's own may well be called /tmp/framebank-cache.
+
+What goes wrong in the temporary directory is told as that, and not of the file or model that was to
+be made there: whoever keeps something there does it in `explained`, or in a `Spool`.
 """
 
 from __future__ import annotations
@@ -12,9 +15,81 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from features import storage
+from features.errors import FramebankError, JobError
 
 PREFIX = "framebank-"
 _LOCK = ".framebank-lives"
+_PROBE_BYTES = 1 << 20  # of what keeps small files there
+
+
+def temporary_error(err: OSError) -> FramebankError:
+    """Return the error to raise for an OSError met in the temporary directory."""
+    todo = "make room there, or set TMPDIR to a folder with room; then run the same command again"
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError as none:
+        return JobError("there is no temporary folder", got=none.strerror, todo=todo)
+    told = storage.storage_error(f"the temporary folder {folder}", err, "use")
+    return JobError(told.what, got=told.got, todo=todo)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Tell an OSError of the block as one of the temporary directory; raises JobError."""
+    try:
+        yield
+    except OSError as err:
+        raise temporary_error(err) from err
+
+
+def is_full(folder: str | None = None) -> bool:
+    """Return whether `folder`, by default the temporary directory, takes no file of 1 MiB.
+
+    For libraries that keep files there and do not say which file it was that found no room.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+    except OSError:
+        return True
+    return False
+
+
+def at_fault(folder: str) -> bool:
+    """Return whether there is no room in the temporary directory, while there is in `folder`."""
+    return is_full() and not is_full(folder)
+
+
+class Spool(tempfile.SpooledTemporaryFile[bytes]):
+    """Bytes that wait, in memory up to `max_size` and then in a temporary file; raises JobError."""
+
+    def write(self, data: Any) -> int:
+        with explained():
+            return super().write(data)
+
+    def seek(self, *args: int) -> int:
+        with explained():  # what is still held back is written first
+            return super().seek(*args)
+
+    def read(self, *args: int) -> bytes:
+        with explained():
+            return super().read(*args)
+
+    def flush(self) -> None:
+        with explained():
+            super().flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # nobody wants it any more
+            super().close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class LiveFolder:
@@ -40,11 +115,16 @@ class LiveFolder:
 
 
 def live_folder(prefix: str = PREFIX) -> LiveFolder:
-    """Make a folder in the temporary directory; raises OSError as the disk gives it.
+    """Make a folder in the temporary directory; raises JobError where none can be made.
 
     What dead processes left there is removed first, on whatever machine this is.
     """
-    remove_dead(prefix)
+    with explained():
+        remove_dead(prefix)
+        return _live_folder(prefix)
+
+
+def _live_folder(prefix: str) -> LiveFolder:
     while True:
         path = tempfile.mkdtemp(prefix=prefix)
         name = os.path.join(path, _LOCK)

@@ -155,7 +155,7 @@ def _file(text: str) -> Weights:
 
         path = stage_object(text)
     else:
-        path = Path(text).expanduser()
+        path = Path(storage.expand_user(text))
     try:
         _check_readable(path, text)
         digest = hash_file(path)

@@ -9,14 +9,13 @@ done for them here follows https://cloud.google.com/dataflow/docs (gpu, guides/r
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from features import __version__
+from features import __version__, storage
 from features.errors import UsageError
 from pipelines import dataflow_checks
 from pipelines.dataflow_checks import is_prime, services
@@ -194,11 +193,11 @@ def _set_package(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
         raise UsageError("--setup_file is not right", got=given, expected="the path of a setup.py")
     if importlib.util.find_spec("setuptools") is None:
         raise UsageError("packaging needs setuptools", todo="pip install setuptools build")
-    if not os.access(script.resolve().parent, os.W_OK):
+    if err := storage.why_unwritable(str(script.resolve().parent)):
         raise UsageError(
-            "packaging writes beside setup.py, and may not",
-            got=str(script.resolve().parent),
-            todo="change its rights, or give --sdk_container_image=IMAGE",
+            "packaging writes beside setup.py, and cannot",
+            got=f"{err.strerror}: {err.filename}",
+            todo="use a checkout that can be written, or give --sdk_container_image=IMAGE",
         )
     setup.setup_file = str(script.resolve())
 

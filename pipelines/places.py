@@ -74,9 +74,6 @@ def _check_local_folder(folder: str, path: str) -> None:
     """Look, and write nothing: the nearest folder that is there must let us make files."""
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
-    if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(
-            f"cannot write into {path}",
-            got=f"no permission in {folder}",
-            todo="give another path, or change its rights",
-        )
+    if os.path.isdir(folder) and (err := storage.why_unwritable(folder)):
+        told = storage.storage_error(path, err, "write into")
+        raise UsageError(told.what, got=f"{told.got}: {folder}", todo=told.todo)

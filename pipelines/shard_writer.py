@@ -30,6 +30,7 @@ from features.sidecar import (
     write_sidecar,
 )
 from features.spec import FeatureSpec, check_same_spec
+from features.temporary import explained, temporary_error
 from features.video import Extracted, Rejected
 
 _KEEP_EVERY_S = 20.0  # what a killed worker may lose of finished videos
@@ -65,7 +66,8 @@ class ShardWriter:
 
     def __init__(self, cache: str, shard: str, *, run_id: str, spec: FeatureSpec) -> None:
         self._cache, self._shard, self._run_id, self._spec = cache, shard, run_id, spec
-        self._spool: IO[bytes] = tempfile.TemporaryFile(prefix="framebank-")
+        with explained():
+            self._spool: IO[bytes] = tempfile.TemporaryFile(prefix="framebank-")
         # Offset and length are those in the spool; no row says yet in which file it lies.
         self._done: dict[str, CatalogRow] = {}
         self._quarantined: dict[str, CatalogRow] = {}
@@ -117,7 +119,7 @@ class ShardWriter:
             offset = self._spool.seek(0, 2)
             self._spool.write(framed)
         except OSError as error:
-            raise storage.storage_error(tempfile.gettempdir(), error, "write") from error
+            raise temporary_error(error) from error
         return offset, len(framed)
 
     def adopt_parts(self) -> Collection[str]:

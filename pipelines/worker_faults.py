@@ -6,11 +6,11 @@ import contextlib
 import errno
 import resource
 import socket
-import tempfile
 from collections.abc import Iterator
 
 from features import storage
 from features.errors import FramebankError, JobError
+from features.temporary import temporary_error
 from pipelines.beam_options import mark_for_client
 
 # With less address space TensorFlow ends by a signal, without a word (1.7 GiB no, 2.4 GiB yes).
@@ -50,8 +50,10 @@ def _explain(error: Exception) -> FramebankError | None:
             todo="give workers more memory (ulimit -v, the container's limit), or fewer --decoders "
             "and a smaller --batch-size; then run the same command again",
         )
-    if isinstance(error, OSError):  # of the temporary folder: storage explains its own
-        return storage.storage_error(tempfile.tempdir or tempfile.gettempdir(), error, "use")
+    if isinstance(error, OSError):  # storage explains its own
+        if isinstance(error.filename, str):
+            return storage.storage_error(error.filename, error, "use")
+        return temporary_error(error)
     if isinstance(error, ImportError):
         return JobError(
             f"the worker {socket.gethostname()} cannot load a library that it needs",

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from features import temporary
+from features.errors import JobError
+from tests.small_disks import run_with
 
 ROOT = Path(__file__).resolve().parent.parent
 _KILLED = """
@@ -97,6 +99,57 @@ def test_nothing_of_anybody_else_is_removed(root: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(root / "absent"))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(JobError, match="cannot use the temporary folder"):
         temporary.live_folder()
     assert temporary.remove_dead() == 0
+
+
+_TAKES_ROOM = """
+import sys, tempfile
+from features import catalog, storage, temporary
+from train.model_folder import _explained
+
+def spool():
+    with temporary.Spool(max_size=1 << 16) as file:
+        for _ in range(16):
+            file.write(bytes(1 << 15))
+
+def model():
+    with _explained(sys.argv[2]), tempfile.TemporaryFile() as file:
+        file.write(bytes(1 << 20))
+
+def folder():
+    folders = [temporary.live_folder() for _ in range(1000)]
+
+def bucket():
+    with storage.open_atomic("s3://bucket/name") as file:
+        file.write(bytes(40 << 20))
+
+tempfile.gettempdir()  # Python takes another one where there is no room at its start
+try:
+    globals()[sys.argv[1]]()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("what", ["spool", "model", "folder", "bucket"])
+def test_a_full_temporary_folder_is_blamed_and_nothing_else(tmp_path: Path, what: str) -> None:
+    small, model = tmp_path / "small", tmp_path / "model"
+    for folder in (small, model):
+        folder.mkdir()
+    options = "size=128k,nr_inodes=64"
+    said = run_with({small: options}, "-c", _TAKES_ROOM, what, model, TMPDIR=str(small)).stdout
+    told = f"JobError cannot use the temporary folder {small}\n  got:      the disk is full\n"
+    assert said.startswith(told), said
+    assert "set TMPDIR" in said
+
+
+def test_a_full_disk_of_the_model_is_not_blamed_on_the_temporary_folder(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    code = _TAKES_ROOM.replace(
+        "tempfile.TemporaryFile()", "tempfile.TemporaryFile(dir=sys.argv[2])"
+    )
+    said = run_with({model: "size=128k"}, "-c", code, "model", model).stdout
+    assert said.startswith(f"JobError cannot write to {model}\n  got:      No space left"), said

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from features import json_text, storage
 from features.errors import JobError, UsageError
 from features.seen_videos import SEEN
+from features.temporary import at_fault, temporary_error
 from train.judged_answers import JUDGED_FILE
 
 if TYPE_CHECKING:
@@ -166,6 +167,8 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:
+        if at_fault(str(path)):  # where Keras keeps a vocabulary while it saves a model
+            raise temporary_error(err) from err
         raise JobError(
             f"cannot write to {path}",
             got=err.strerror or err,
