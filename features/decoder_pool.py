@@ -104,10 +104,18 @@ class DecoderPool:
     """Runs decoder processes; use `decode` for one set of clips after the other."""
 
     def __init__(
-        self, spec: FeatureSpec, policy: DecoderPolicy, *, feature_dim: int | None = None
+        self,
+        spec: FeatureSpec,
+        policy: DecoderPolicy,
+        *,
+        feature_dim: int | None = None,
+        batch_size: int = 1,
     ) -> None:
-        """With `feature_dim` the rows of one clip are limited by what their features take."""
-        shares = share_memory(policy.decoders)
+        """With `feature_dim` the rows of one clip are limited by what their features take.
+
+        Both are of the network that stands in memory beside the decoders.
+        """
+        shares = share_memory(policy.decoders, batch_size=batch_size)
         policy = _within_memory(policy, shares, spec.dtype, feature_dim)
         self._policy = policy
         self._staging = Staging(

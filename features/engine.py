@@ -48,7 +48,9 @@ class Engine:
 
     def __init__(self, network: FrameNetwork, spec: FeatureSpec, policy: DecoderPolicy) -> None:
         self._network, self._spec = network, spec
-        self._pool = DecoderPool(spec, policy, feature_dim=network.feature_dim)
+        self._pool = DecoderPool(
+            spec, policy, feature_dim=network.feature_dim, batch_size=network.batch_size
+        )
         _LIVE.add(self)
 
     def run(

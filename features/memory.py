@@ -16,9 +16,10 @@ from features.cores import usable_cores
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
-# The worker without clips, float32, batches of 32: 1.1 GiB with inception_v3 (pipelines/shard.py
-# says so too), 1.9 GiB with vgg16.
-NETWORK_BYTES = 2 * 2**30
+# The worker without clips: 1.0 GiB with inception_v3, 2.4 GiB with vgg16, the largest, in float32
+# and batches of 32; what comes on top grows with the batch.
+_WORKER_BYTES = 5 * 2**28
+_BATCH_BYTES = 40 * 2**20  # a frame of a batch on its way through the network
 # A decoder takes 0.2 GiB of address space without a clip; 4K in H.264 or HEVC needs 0.4 more.
 LEAST_DECODER_BYTES = 3 * 2**28
 MOST_DECODER_BYTES = 6 * 2**30
@@ -32,22 +33,27 @@ class Shares:
     """What a worker of `decoders` decoder processes may take, in bytes.
 
     `decoder_bytes` is the address space of one of them, `clip_bytes` what the features of one clip
-    may take while it is in hand, in float32.
+    may take while it is in hand, in float32, `network_bytes` what is there without clips.
     """
 
     decoders: int
     decoder_bytes: int
     clip_bytes: int
+    network_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """Return what all parts take when each takes all that it may."""
         clips = (self.decoders + _MORE_CLIPS) * self.clip_bytes
-        return NETWORK_BYTES + self.decoders * self.decoder_bytes + clips
+        return self.network_bytes + self.decoders * self.decoder_bytes + clips
 
 
 def share_memory(
-    decoders: int | None = None, *, memory_bytes: int | None = None, cores: int | None = None
+    decoders: int | None = None,
+    *,
+    batch_size: int = 32,
+    memory_bytes: int | None = None,
+    cores: int | None = None,
 ) -> Shares:
     """Deal out the memory of this machine, or of `memory_bytes` with `cores`.
 
@@ -55,11 +61,12 @@ def share_memory(
     """
     memory_bytes = usable_memory_bytes() if memory_bytes is None else memory_bytes
     cores = usable_cores() if cores is None else cores
-    left = max(memory_bytes - NETWORK_BYTES, memory_bytes // 4)
+    network = _WORKER_BYTES + batch_size * _BATCH_BYTES
+    left = max(memory_bytes - network, memory_bytes // 4)
     clips, decoding = left // 3, left - left // 3
     count = decoders or max(1, min(cores, decoding // LEAST_DECODER_BYTES))
     each = min(MOST_DECODER_BYTES, max(LEAST_DECODER_BYTES, decoding // count))
-    return Shares(count, each, clips // (count + _MORE_CLIPS))
+    return Shares(count, each, clips // (count + _MORE_CLIPS), network)
 
 
 def usable_memory_bytes(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:

@@ -38,6 +38,8 @@ def test_with_little_memory_there_are_fewer_decoders_and_always_one() -> None:
     assert share_memory(memory_bytes=6 * GIB, cores=64).decoders == 3
     assert share_memory(memory_bytes=GIB, cores=64).decoders == 1
     assert share_memory(memory_bytes=512 * GIB, cores=64).decoders == 64
+    large = share_memory(memory_bytes=16 * GIB, cores=8, batch_size=256)
+    assert large.decoders < 8 and large.total_bytes <= 16 * GIB
     asked = share_memory(5, memory_bytes=64 * GIB, cores=2)
     assert asked.decoders == 5 and asked.total_bytes <= 64 * GIB
 
@@ -78,7 +80,7 @@ def extract(
 ) -> tuple[Result, int]:
     """Return what becomes of one clip where clips may take `clip_bytes`, and the batches run."""
     shares = Shares(1, 2 * GIB, clip_bytes)
-    monkeypatch.setattr(decoder_pool, "share_memory", lambda decoders: shares)
+    monkeypatch.setattr(decoder_pool, "share_memory", lambda *_, **__: shares)
     network = FakeNetwork(batch_size=1)
     engine = Engine(network, dataclasses.replace(SPEC, sample=sample), DecoderPolicy())
     try:
