@@ -53,6 +53,11 @@ class Staging:
 
     def fetch(self, number: int, ref: VideoRef, folder: _ClipFolder) -> StagedClip:
         """Bring one clip to `folder`; a local one is taken where it is. Raises JobError."""
+        if ref.why_unlisted:
+            text = (
+                f"a folder that cannot be listed ({ref.why_unlisted}): what is in it is not known"
+            )
+            return StagedClip(number, ref, "", VideoRejected("open", "unreadable", text))
         if storage.is_local(ref.uri):
             return StagedClip(number, ref, storage.local_path(ref.uri))
         if ref.size_bytes < 0:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+UNLISTED = "unlisted: "  # how the generation of a folder begins whose content is not known
 _NO_COLUMNS: Mapping[str, Any] = {}  # one for all: a million refs hold no million dicts
 
 
@@ -19,7 +20,8 @@ class VideoRef:
 
     `uri` is an absolute local path or an object's address. `generation` tells versions of the same
     name apart: the mtime in nanoseconds on a file system, the object's generation in a bucket.
-    A video that is named in a manifest and does not exist has `size_bytes` -1 and generation "".
+    A video that is named in a manifest and does not exist has `size_bytes` -1 and generation "". A
+    folder that could not be listed stands for what is in it, with UNLISTED and why as generation.
     """
 
     video_id: str
@@ -34,6 +36,12 @@ class VideoRef:
         parts = (self.uri, str(self.size_bytes), self.generation, fingerprint)
         text = "\0".join(parts).encode("utf-8", "surrogateescape")
         return hashlib.sha256(text).hexdigest()[:32]
+
+    @property
+    def why_unlisted(self) -> str:
+        """Why a folder could not be listed, "" of a video."""
+        listed = not self.generation.startswith(UNLISTED)
+        return "" if listed else self.generation.removeprefix(UNLISTED)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"columns": dict(self.columns)}

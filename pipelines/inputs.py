@@ -23,13 +23,14 @@ from features import storage
 from features.catalog import catalog_text
 from features.errors import UsageError
 from features.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
-from features.video import VideoRef
+from features.video import UNLISTED, VideoRef
 from pipelines import manifests
 from pipelines.matching import (
     compile_glob,
     fixed_part,
     names_suffix,
     suffix_of,
+    unlisted_by,
     walk,
 )
 
@@ -71,12 +72,19 @@ class _Expansion:
         self._refs: dict[str, VideoRef] = {}
         self._skipped: Counter[str] = Counter()
         self._notes: list[str] = []
+        self._unlisted: list[str] = []
         self._repeated = 0
 
     def finish(self) -> InputListing:
         if self._repeated:
             self._notes.append(
                 f"{self._repeated} videos were named more than once; each counts once"
+            )
+        if self._unlisted:
+            some = ", ".join(self._unlisted[:3]) + (", …" if len(self._unlisted) > 3 else "")
+            self._notes.append(
+                f"folders that cannot be listed, so that what is in them is not known: "
+                f"{len(self._unlisted)}, each quarantined as unreadable ({some})"
             )
         ids_of = Counter(ref.uri for ref in self._refs.values())
         if doubled := sum(count > 1 for count in ids_of.values()):
@@ -130,8 +138,22 @@ class _Expansion:
     def _add_folder(self, path: str, base: str) -> None:
         if self._cache is not None and os.path.realpath(path) == self._cache:
             raise UsageError("an INPUT is the cache itself", got=path, expected="a folder of clips")
-        for entry in walk(os.path.abspath(path), self._cache):
+        for entry in self._walk(os.path.abspath(path), base):
             self._add_found(entry.path, base, entry)
+
+    def _walk(self, folder: str, base: str) -> Iterator[os.DirEntry[str]]:
+        return walk(folder, self._cache, lambda path, err: self._add_unlisted(path, base, err))
+
+    def _add_unlisted(self, path: str, base: str, err: OSError) -> None:
+        """Put a folder that cannot be listed in the place of what is in it.
+
+        Raises UsageError where it is what the INPUT names.
+        """
+        if os.path.abspath(path) == os.path.abspath(base):
+            raise storage.storage_error(path, err, "list") from err
+        why = f"{UNLISTED}{err.strerror}"
+        self._put(VideoRef(os.path.relpath(path, base), os.path.abspath(path), -1, why))
+        self._unlisted.append(path)
 
     def _add_found(self, path: str, base: str, entry: os.DirEntry[str] | None = None) -> None:
         """Add a file from a folder if its suffix is right, else count it."""
@@ -151,18 +173,20 @@ class _Expansion:
             if named and not os.path.isdir(path):
                 self._add_named(path, os.path.relpath(path, base))
             elif os.path.isdir(path):
-                for entry in walk(path, self._cache):
+                for entry in self._walk(path, base):
                     self._add_found(entry.path, base)
             else:
                 self._add_found(path, base)
 
     def _matches(self, pattern: str, base: str) -> Iterator[str]:
         if "**" not in pattern:
+            for folder, err in unlisted_by(pattern):
+                self._add_unlisted(folder, base, err)
             return (os.path.abspath(path) for path in glob.iglob(pattern))
         # The library's own `**` runs in circles where a link leads back, ours sees a folder once.
         whole = os.path.join(glob.escape(base), pattern[len(fixed_part(pattern)) :])
         compiled = compile_glob(whole)
-        found = (entry.path for entry in walk(base, self._cache)) if os.path.isdir(base) else ()
+        found = (e.path for e in self._walk(base, base)) if os.path.isdir(base) else ()
         return (path for path in found if compiled.fullmatch(path))
 
     # Buckets

@@ -5,9 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
-
-from features import storage
+from collections.abc import Callable, Iterator
 
 
 def suffix_of(path: str) -> str:
@@ -15,11 +13,13 @@ def suffix_of(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def walk(root: str, cache: str | None) -> Iterator[os.DirEntry[str]]:
+def walk(
+    root: str, cache: str | None, unlisted: Callable[[str, OSError], None]
+) -> Iterator[os.DirEntry[str]]:
     """Yield what lies under a folder and is no folder, by name; each real folder once.
 
     Links to folders are followed after everything else, unless they lead to where the walk comes
-    from or has been. Raises UsageError for a folder that may not be read.
+    from or has been. A folder that cannot be listed goes to `unlisted`, and costs no other.
     """
     home = os.path.realpath(root)
     seen: set[tuple[int, int]] = set()
@@ -27,15 +27,17 @@ def walk(root: str, cache: str | None) -> Iterator[os.DirEntry[str]]:
     links: list[str] = []
     while pending or links:
         folder = pending.pop() if pending else links.pop()
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
         try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as err:
-            raise storage.storage_error(folder, err, "list") from err
+            if not isinstance(err, FileNotFoundError):  # gone since its name was read: not there
+                unlisted(folder, err)
+            continue
         below = []
         for entry in entries:
             if not _is_folder(entry):
@@ -54,6 +56,23 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
+
+
+def unlisted_by(pattern: str) -> Iterator[tuple[str, OSError]]:
+    """Yield the folders in which a local glob looks for names, and that cannot be listed.
+
+    The library passes over them without a word.
+    """
+    parents = [os.path.dirname(pattern)]
+    while glob.has_magic(parents[-1]):
+        parents.append(os.path.dirname(parents[-1]))
+    for parent in parents:
+        for folder in glob.glob(parent) if glob.has_magic(parent) else [parent or "."]:
+            try:
+                if os.path.isdir(folder):
+                    os.scandir(folder).close()
+            except OSError as err:
+                yield folder, err
 
 
 def fixed_part(pattern: str) -> str:

@@ -79,7 +79,7 @@ class Survey:
 
     def look(self, refs: Sequence[VideoRef]) -> Outlook:
         """Probe a sample of `refs` and return what it says of all of them."""
-        missing = sum(ref.size_bytes < 0 for ref in refs)
+        missing = sum(ref.size_bytes < 0 and not ref.why_unlisted for ref in refs)
         empty = sum(ref.size_bytes == 0 for ref in refs)
         strata = estimate.draw(
             [ref for ref in refs if ref.size_bytes > 0], most=self._most, fits=_fits

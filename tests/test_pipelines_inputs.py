@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from features.errors import UsageError
+from features.staging import Staging
+from features.video import UNLISTED, VideoRef
 from pipelines.inputs import InputListing, expand_inputs
 from tests.fake_bucket import serve_bucket
 
@@ -220,3 +226,70 @@ def test_many_files_are_listed_quickly(tmp_path: Path) -> None:
     start = time.perf_counter()
     assert len(_expand(tmp_path).refs) == 3000
     assert time.perf_counter() - start < 2
+
+
+_LIST = """
+import json, sys
+from features.errors import FramebankError
+from pipelines.inputs import expand_inputs
+try:
+    found = expand_inputs(sys.argv[1:], images=False)
+    refs = [[ref.video_id, ref.size_bytes, ref.why_unlisted] for ref in found.refs]
+    print(json.dumps([refs, found.notes]))
+except FramebankError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+def _list_without_rights(*inputs: object) -> Any:
+    """Expand inputs as somebody whom the rights of folders bind: root's own account without these
+    capabilities is one."""
+    words: list[str] = []
+    if os.geteuid() == 0:
+        less = "-dac_override,-dac_read_search"
+        words = ["setpriv", f"--inh-caps={less}", f"--bounding-set={less}"]
+        if not shutil.which("setpriv"):
+            pytest.skip("root is bound by no rights of folders, and there is no setpriv")
+    found = subprocess.run(
+        [*words, sys.executable, "-c", _LIST, *map(str, inputs)],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(found.stdout)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_row_and_costs_no_other(clips: Path) -> None:
+    for name in ("shut/e.mp4", "sub/shut/f.mp4", "names/g.mp4"):
+        (clips / name).parent.mkdir()
+        (clips / name).touch()
+    for name, mode in (("shut", 0), ("sub/shut", 0), ("names", 0o400)):
+        (clips / name).chmod(mode)
+    try:
+        refs, notes = _list_without_rights(clips)
+        rows = {video_id: why for video_id, _, why in refs}
+        why = "Permission denied"
+        assert rows["shut"] == rows["sub/shut"] == why
+        assert set(rows) == {"a.MKV", "b.mp4", "x[1].mp4", "sub/c.mp4", "shut", "sub/shut",
+                             "names/g.mp4"}  # fmt: skip
+        assert "not known: 2, each quarantined as unreadable" in notes[-1]
+        for pattern in ("*/*.mp4", "**/*.mp4", "*"):
+            rows = {
+                video_id: why for video_id, _, why in _list_without_rights(f"{clips}/{pattern}")[0]
+            }
+            assert rows["shut"] == why and "sub/c.mp4" in rows, pattern
+        for shut in (clips / "shut", f"{clips}/shut/*.mp4", f"{clips}/shut/**/*.mp4"):
+            assert "permission denied" in _list_without_rights(clips, shut), (
+                shut
+            )  # an INPUT of its own is a mistake
+    finally:
+        for name in ("shut", "sub/shut", "names"):
+            (clips / name).chmod(0o700)
+
+
+def test_an_unlisted_folder_is_unreadable_wherever_the_job_runs(clips: Path) -> None:
+    ref = VideoRef("sub", str(clips / "sub"), -1, f"{UNLISTED}Permission denied")
+    source = Staging(downloads=1, max_size_bytes=1).source([ref], threading.Event())
+    clip = source.take()
+    assert clip is not None and clip.rejected is not None
+    assert clip.rejected.error_class == "unreadable"
+    assert "cannot be listed (Permission denied)" in clip.rejected.message
+    source.done(clip)
