@@ -154,13 +154,13 @@ def notes(plan: Plan) -> Iterator[str]:
     if not outlook.left:
         yield from plan.notes
         return
+    known = f", {outlook.known:,} of them by the listing alone" if outlook.known else ""
+    seen = f"{forecast.probed + outlook.known:,} of {outlook.left:,} clips were looked into{known}"
     if forecast.exact:
-        yield f"exact: all {forecast.clips:,} clips were looked into by their packets"
+        parts = f", and {outlook.timed:,} of them were decoded in part" if outlook.timed else ""
+        yield f"{seen}: numbers are what their packets say{parts}"
     else:
-        yield (
-            f"{forecast.probed:,} of {forecast.clips:,} clips were looked into; ranges are 95 % "
-            "intervals of that sample"
-        )
+        yield f"{seen}; ranges are 95 % intervals of that sample"
     if forecast.probed < outlook.drawn:
         yield f"{outlook.drawn - forecast.probed} more were to be, and the time was up"
     if outlook.too_large:
@@ -205,11 +205,12 @@ def to_json(plan: Plan) -> dict[str, Any]:
             "left": outlook.left,
             "missing": outlook.missing,
             "empty": outlook.empty,
+            **({"unlisted": outlook.unlisted} if outlook.unlisted else {}),
         },
         "sample": {
             "clips": forecast.clips,
             "probed": forecast.probed,
-            "exact": forecast.exact,
+            "complete": forecast.exact,
             "timed": outlook.timed,
             "too_large": outlook.too_large,
             "quarantined_by_class": dict(forecast.classes),
@@ -235,6 +236,7 @@ def _classes(outlook: Outlook) -> str:
     found = dict(outlook.forecast.classes)
     found |= {"missing": found.get("missing", 0) + outlook.missing}
     found |= {"empty": found.get("empty", 0) + outlook.empty}
+    found |= {"unreadable": found.get("unreadable", 0) + outlook.unlisted}
     told = ", ".join(f"{count} {name}" for name, count in sorted(found.items()) if count)
     return f" (seen: {told})" if told else ""
 

@@ -37,13 +37,19 @@ class Outlook:
     forecast: Forecast
     missing: int
     empty: int
+    unlisted: int  # folders whose content is not known
     drawn: int
     timed: int
     too_large: int
 
     @property
     def left(self) -> int:
-        return self.forecast.clips + self.missing + self.empty
+        return self.forecast.clips + self.known
+
+    @property
+    def known(self) -> int:
+        """How many end in quarantine for what the listing says of them."""
+        return self.missing + self.empty + self.unlisted
 
     @property
     def pictures(self) -> float:
@@ -54,7 +60,7 @@ class Outlook:
 
     @property
     def quarantined(self) -> Estimate:
-        return self.total("quarantined").plus(self.missing + self.empty)
+        return self.total("quarantined").plus(self.known)
 
 
 class Survey:
@@ -79,7 +85,8 @@ class Survey:
 
     def look(self, refs: Sequence[VideoRef]) -> Outlook:
         """Probe a sample of `refs` and return what it says of all of them."""
-        missing = sum(ref.size_bytes < 0 and not ref.why_unlisted for ref in refs)
+        unlisted = sum(bool(ref.why_unlisted) for ref in refs)
+        missing = sum(ref.size_bytes < 0 for ref in refs) - unlisted
         empty = sum(ref.size_bytes == 0 for ref in refs)
         strata = estimate.draw(
             [ref for ref in refs if ref.size_bytes > 0], most=self._most, fits=_fits
@@ -95,6 +102,7 @@ class Survey:
             forecast=estimate.forecast(strata, self._probes),
             missing=missing,
             empty=empty,
+            unlisted=unlisted,
             drawn=len(order),
             timed=sum(probe.decode_s is not None for probe in raw.values()),
             too_large=sum(len(stratum.refs) for stratum in strata if not stratum.drawn),

@@ -55,7 +55,8 @@ def test_frames_and_bytes_are_those_that_extraction_makes(
     found = plan(capsys, mixed, *QUICK)
     (path,) = storage.list_files(str(cache / "runs"))
     made = json.loads(Path(path.path).read_text())
-    assert found["sample"]["exact"]
+    assert found["sample"]["complete"]
+    assert found["notes"][0].startswith("13 of 13 clips were looked into, 1 of them by the listing")
     assert found["forecast"]["rows"]["value"] == made["frames"]
     assert found["forecast"]["done"]["value"] == made["done"]
     assert found["forecast"]["quarantined"]["value"] + found["videos"]["empty"] == 3
@@ -160,7 +161,7 @@ def test_many_clips_are_sampled(tmp_path: Path, capsys: pytest.CaptureFixture[st
     found = plan(capsys, tmp_path / "many", *QUICK, "--probes", 100)
     rows = found["forecast"]["rows"]
     true = 100 * sum((10 + 10 * number) // 5 for number in range(8))
-    assert not found["sample"]["exact"] and found["sample"]["probed"] <= 100
+    assert not found["sample"]["complete"] and found["sample"]["probed"] <= 100
     assert rows["low"] <= true <= rows["high"]
     assert rows["value"] == pytest.approx(true, rel=0.1)
 
