@@ -14,6 +14,7 @@ from typing import Any
 
 from apache_beam.ml.inference.base import ModelHandler
 
+from features.progress import CountsWriter
 from features.trained_model import TrainedModel, load_model
 from pipelines.answering import AnswerRow, Example, answer_examples
 from pipelines.feature_reading import RecordPlan, read_examples
@@ -41,15 +42,28 @@ class AnswerFile:
 
 
 class AnswerModelHandler(ModelHandler[FilePlan, AnswerFile, TrainedModel]):  # type: ignore[misc]
-    """Answers questions with the model in `model_dir`, keeping the `top` likeliest answers each."""
+    """Answers questions with the model in `model_dir`, keeping the `top` likeliest answers each.
 
-    def __init__(self, model_dir: str, *, cache: str, top: int) -> None:
+    How many are answered is told in `progress_folder`, where there is one.
+    """
+
+    def __init__(
+        self, model_dir: str, *, cache: str, top: int, progress_folder: str | None = None
+    ) -> None:
         super().__init__(min_batch_size=1, max_batch_size=1)
         self._model_dir, self._cache, self._top = model_dir, cache, top
+        self._progress_folder = progress_folder
+        self._counts: CountsWriter | None = None  # a worker's own: made where it works
 
     def load_model(self) -> TrainedModel:
         with told_to_client():
             return load_model(self._model_dir)
+
+    def _count(self, answered: int, *, now: bool = False) -> None:
+        if self._counts is None:
+            self._counts = CountsWriter(self._progress_folder)
+        self._counts.counts.done += answered
+        self._counts.write(now=now)
 
     def run_inference(
         self,
@@ -71,6 +85,12 @@ class AnswerModelHandler(ModelHandler[FilePlan, AnswerFile, TrainedModel]):  # t
     def _answer_file(self, plan: FilePlan, model: TrainedModel) -> AnswerFile:
         rows = list(plan.settled)
         examples: list[Example] = []
+
+        def answer() -> None:
+            rows.extend(answer_examples(examples, model, top=self._top))
+            self._count(len(examples))
+            examples.clear()
+
         for shard in plan.shards:
             for item in read_examples(self._cache, plan.output, shard):
                 if isinstance(item, AnswerRow):
@@ -78,9 +98,9 @@ class AnswerModelHandler(ModelHandler[FilePlan, AnswerFile, TrainedModel]):  # t
                     continue
                 examples.append(item)
                 if len(examples) == _BATCH:
-                    rows += answer_examples(examples, model, top=self._top)
-                    examples = []
+                    answer()
         if examples:
-            rows += answer_examples(examples, model, top=self._top)
+            answer()
+        self._count(0, now=True)
         rows.sort(key=lambda row: row.number)
         return AnswerFile(plan.output, [row.line for row in rows])

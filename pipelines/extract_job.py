@@ -147,7 +147,8 @@ class Extraction:
         videos = _videos(shards)
         if config.progress_folder is not None:
             return show_progress(WorkerCounts(config.progress_folder, total=sum(videos.values())))
-        return show_progress(CommittedShards(self.cache, videos=videos))
+        hint = self.submission.hint
+        return show_progress(CommittedShards(self.cache, videos=videos, hint=hint))
 
     def _end(self, job: Job, run_id: str, shards: Sequence[ShardPlan]) -> Iterator[str]:
         """Keep what is finished and end everything on the way out; yields what to say of it."""

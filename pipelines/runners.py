@@ -56,6 +56,17 @@ class Submission:
         return beam_options.build_options(self.words, runner=beam_options.LOCAL_RUNNER)
 
     @property
+    def hint(self) -> str:
+        """What to look at where nothing moves."""
+        where = f"{self.cluster.url} (state, subtasks, restarts)" if self.cluster else "its page"
+        return {
+            "flink": f"look at {where} and at the log of each worker pool: Flink waits for ever "
+            "for a worker that died before it was connected. Ctrl-C cancels the job; start the "
+            "pools again, then run the same command again",
+            "dataflow": "look at the job's page",
+        }.get(self.kind, "look at the runner's log and at those of its workers")
+
+    @property
     def runner(self) -> str:
         """The runner's name, as Beam has it."""
         from apache_beam.options.pipeline_options import StandardOptions

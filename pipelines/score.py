@@ -56,6 +56,7 @@ class ScoreConfig:
     kept: frozenset[int] = frozenset()
     kept_tally: Tally = dataclasses.field(default_factory=Tally)
     split: str | None = None
+    progress_folder: str | None = None
 
 
 def plan_path(out: str, output: int) -> str:
@@ -70,7 +71,9 @@ def build_score(
 ) -> None:
     """Put the whole job onto `pipeline`; `hints` are Beam's, for the step that runs the model."""
     todo = [output for output in range(config.outputs) if output not in config.kept]
-    handler = AnswerModelHandler(config.model_dir, cache=config.cache, top=config.top)
+    handler = AnswerModelHandler(
+        config.model_dir, cache=config.cache, top=config.top, progress_folder=config.progress_folder
+    )
     tallies = (
         pipeline
         | "CreateOutputs" >> beam.Create(todo, reshuffle=False)  # int

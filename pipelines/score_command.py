@@ -18,15 +18,19 @@ mistake in the command line.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import hashlib
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from features import storage
 from features.cache import Cache, open_cache
 from features.errors import JobError, UsageError
+from features.progress import AnsweredCounts, AnswerFiles, show_progress
 from features.question_files import file_hashes
 from features.question_sets_reading import read_joined
 from features.questions_command import add_format_arguments
@@ -34,7 +38,7 @@ from features.seen_videos import find_seen
 from features.spec import check_same_spec
 from features.trained_model import Lineage, check_weights, read_head, read_lineage
 from pipelines import runners
-from pipelines.answer_files import KINDS
+from pipelines.answer_files import KINDS, answers_path
 from pipelines.runners import Submission
 from pipelines.score_folder import find_kept, prepare_out, read_summary
 from pipelines.score_tally import ALL, SPLITS, Tally, with_headline
@@ -124,7 +128,9 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         _say(_missing_text(plan, cache))
     about = _describe_run(args, lineage, plan)
     if submission.dry_run:  # shows the job and writes nothing
-        run_scoring(_config(args, plan, about, {}), submission, remove_plan=lambda: None)
+        run_scoring(
+            _config(args, plan, about, {}), submission, remove_plan=lambda: None, questions={}
+        )
         return 0
     if not prepare_out(args.out, about, overwrite=args.overwrite, say=_say):
         _say(f"these questions are answered already; nothing was done in {args.out}")
@@ -202,6 +208,12 @@ def _run_job(
     config = _config(args, plan, about, kept)
     todo = [output for output in range(plan.outputs) if output not in kept]
     paths = [score.plan_path(args.out, output) for output in todo]
+    questions = {
+        os.path.basename(
+            answers_path(args.out, output, plan.outputs, kind=args.output_format)
+        ): sum(len(record.questions) for record in plan.records[output])
+        for output in todo
+    }
 
     def remove_plan() -> None:
         for path in paths:
@@ -212,7 +224,7 @@ def _run_job(
         for path, output in zip(paths, todo, strict=True):
             storage.write_atomic(path, plan.text(output))
             plan.forget(output)
-        goes_on = run_scoring(config, submission, remove_plan=remove_plan)
+        goes_on = run_scoring(config, submission, remove_plan=remove_plan, questions=questions)
     finally:
         if not goes_on:  # otherwise the job has yet to read it
             remove_plan()
@@ -238,10 +250,15 @@ def _config(
 
 
 def run_scoring(
-    config: ScoreConfig, submission: Submission, *, remove_plan: Callable[[], None]
+    config: ScoreConfig,
+    submission: Submission,
+    *,
+    remove_plan: Callable[[], None],
+    questions: Mapping[str, int],
 ) -> bool:
     """Run the Beam job, to its end where the submission waits; return whether it goes on.
 
+    `questions` are the counts of what is to be answered, by the name of the file they go to.
     Raises JobError, UsageError.
     """
     from pipelines import score
@@ -253,12 +270,33 @@ def run_scoring(
     with (
         Job(submission, name="framebank-score") as job,
         stopping_well(lambda: _end(job, remove_plan)),
+        _progress(config, submission, questions, folder=job.folder) as folder,
     ):
         hints = submission.hints
+        config = dataclasses.replace(config, progress_folder=folder)
         job.run(lambda pipeline: score.build_score(pipeline, config, hints=hints))
         if not submission.waits:
             print(job.submitted_text())
         return job.goes_on
+
+
+@contextlib.contextmanager
+def _progress(
+    config: ScoreConfig, submission: Submission, questions: Mapping[str, int], *, folder: str
+) -> Iterator[str | None]:
+    """Show how far the job is; yields the folder in which workers of this process tell it."""
+    if not submission.waits:
+        yield None
+    elif submission.in_process:
+        counts = os.path.join(folder, "counts")
+        os.mkdir(counts)
+        source = AnsweredCounts(counts, total=sum(questions.values()))
+        with show_progress(source, what="score"):
+            yield counts
+    else:
+        files = AnswerFiles(config.out, questions=questions, hint=submission.hint)
+        with show_progress(files, what="score"):
+            yield None
 
 
 def _end(job: Job, remove_plan: Callable[[], None]) -> Iterator[str]:

@@ -84,7 +84,9 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     video = find_clip(args.video)
     if video != args.video:
         _say(f"{args.video} is {video}")
+    _say(f"loading the network ({lineage.spec.backbone}) and looking at the clip")
     extracted = extract_clip(video, lineage.spec, source)
+    _say(f"asking the model about {len(extracted.features)} frames")
     answers, unknown = answer_question(
         args.model, extracted, question, top=args.top, choices=choices
     )
