@@ -342,15 +342,6 @@ def why_unwritable(folder: str) -> OSError | None:
     return OSError(number, os.strerror(number), folder)
 
 
-def why_unwritable(folder: str) -> OSError | None:
-    """Return what making a file in a local folder would meet, None where nothing is in the way."""
-    if os.access(folder, os.W_OK | os.X_OK):
-        return None
-    read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
-    number = errno.EROFS if read_only else errno.EACCES
-    return OSError(number, os.strerror(number), folder)
-
-
 def find(path: str) -> StoredFile | None:
     """Return size and generation of a file, or None where there is none (a folder is none)."""
     if not is_local(path):
