@@ -24,6 +24,7 @@ from features.catalog import catalogued_shards, write_catalog
 from features.errors import JobError
 from features.record import QuantisationError
 from features.sidecar import CatalogRow, remove_shard
+from pipelines import bad_ratio
 from pipelines.plan import ShardPlan, read_plan
 from pipelines.shard import ExtractConfig, ExtractShard, ShardReport
 from pipelines.shard_writer import committing
@@ -49,6 +50,9 @@ class RunFacts:
     command: str
     runner: str
     max_bad_ratio: float | None = None  # where nobody waits who would judge it
+    allowed_bad_ratio: float | None = None  # the same, whoever judges it
+    unaccepted: int = 0  # of those already quarantined: what counts still (`bad_ratio`)
+    judged_runs: tuple[str, ...] = ()  # whose quarantine this run accepts if it ends well
     decoders: str = ""  # what is out of their reach
 
 
@@ -219,14 +223,9 @@ def remove_parts(cache: str, tally: Tally) -> None:
 
 def check_quarantined(facts: RunFacts, summary: dict[str, Any], *, cache: str) -> None:
     """Raise JobError where more is quarantined than the submitter, who does not wait, allowed."""
-    bad = summary["quarantined"] + facts.already_quarantined
-    if facts.max_bad_ratio is not None and bad > facts.max_bad_ratio * facts.inputs:
-        raise JobError(
-            "too many videos are quarantined; the features of the others are kept",
-            got=f"{bad} of {facts.inputs} ({bad / facts.inputs:.0%})",
-            expected=f"at most {facts.max_bad_ratio:.0%} (--max-bad-ratio)",
-            todo=f"see `framebank inspect {cache} --quarantined`",
-        )
+    if facts.max_bad_ratio is not None:
+        bad = summary["quarantined"] + facts.unaccepted
+        bad_ratio.check(bad, facts.inputs, limit=facts.max_bad_ratio, cache=cache)
 
 
 def summarise(config: ExtractConfig, facts: RunFacts, tally: Tally) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from typing import Any
 from features import temporary
 from features.container import DecodeLimits
 from features.decoder_pool import DecoderPolicy
-from features.errors import JobError, UsageError
+from features.errors import UsageError
 from features.extraction import make_spec
 from features.sampling import parse_rule
 from features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec
-from pipelines import cache_access, places, runners
+from pipelines import bad_ratio, cache_access, places, runners
 from pipelines.cache_access import Recovery
 from pipelines.extract_job import Extraction
 from pipelines.inputs import InputListing, expand_inputs
@@ -104,13 +104,17 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             retry_quarantined=args.retry_quarantined,
             lost=before.lost,
         )
+        unaccepted, judged_runs = bad_ratio.unaccepted_runs(
+            cache, todo.quarantined_by_run, limit=args.max_bad_ratio, rows=before.rows.values()
+        )
         if todo.refs:
             job = Extraction(
                 submission, cache, spec, weights, decoder_policy(args), args.batch_size
             )
             summary = job.run(
                 _plan(args, spec, todo),
-                _facts(args, listing, todo, before.videos),
+                _facts(args, listing, todo, before.videos)
+                | {"unaccepted": unaccepted, "judged_runs": tuple(judged_runs)},
                 run_id=cache_access.new_run_id(before.rows),
             )
         else:
@@ -119,7 +123,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             return 0
         if not dry_run:
             _say_repaired(cache, before)
-        return _report(args, summary, todo)
+        return _report(args, summary, todo, unaccepted)
 
 
 def _tidy(cache: str, spec: FeatureSpec) -> Recovery:
@@ -171,6 +175,7 @@ def _facts(
         "skipped_by_suffix": dict(listing.skipped_by_suffix),
         "command": shlex.join(sys.argv),
         "max_bad_ratio": args.max_bad_ratio,
+        "allowed_bad_ratio": args.max_bad_ratio,
     }
 
 
@@ -218,10 +223,10 @@ def say_listing(listing: InputListing) -> None:
         _say(f"left alone in folders, by suffix: {skipped}")
 
 
-def _report(args: argparse.Namespace, summary: dict[str, Any], todo: Todo) -> int:
+def _report(
+    args: argparse.Namespace, summary: dict[str, Any], todo: Todo, unaccepted: int
+) -> int:
     """Print how it ended, and return the exit status."""
-    inputs = summary["inputs"]
-    bad = summary["quarantined"] + todo.already_quarantined
     if args.json:
         earlier = {
             "already_done": todo.already_done,
@@ -231,13 +236,8 @@ def _report(args: argparse.Namespace, summary: dict[str, Any], todo: Todo) -> in
     else:
         for line in _summary_lines(args, summary, todo):
             print(line)
-    if inputs and bad / inputs > args.max_bad_ratio:
-        raise JobError(
-            "too many videos are quarantined; the features of the others are kept",
-            got=f"{bad} of {inputs} ({bad / inputs:.0%})",
-            expected=f"at most {args.max_bad_ratio:.0%} (--max-bad-ratio)",
-            todo=f"see `framebank inspect {args.cache} --quarantined`",
-        )
+    bad = summary["quarantined"] + unaccepted
+    bad_ratio.check(bad, summary["inputs"], limit=args.max_bad_ratio, cache=args.cache)
     return 0
 
 

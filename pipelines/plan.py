@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -59,6 +60,7 @@ class Todo:
     refs: tuple[VideoRef, ...]  # to extract now; `attempt` counts from the catalog
     already_done: int
     already_quarantined: int
+    quarantined_by_run: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def drop_done(
@@ -75,7 +77,8 @@ def drop_done(
 
     Raises UsageError for an id that the cache holds from another file which still exists.
     """
-    todo, done, quarantined = [], 0, 0
+    todo, done = [], 0
+    quarantined: Counter[str] = Counter()
     for ref in refs:
         row = catalog.get(catalog_text(ref.video_id))
         if row is None:
@@ -88,8 +91,8 @@ def drop_done(
         elif row.state == "done":
             done += 1
         else:
-            quarantined += 1
-    return Todo(tuple(todo), done, quarantined)
+            quarantined[row.run_id] += 1
+    return Todo(tuple(todo), done, quarantined.total(), quarantined)
 
 
 def _check_same_origin(ref: VideoRef, row: CatalogRow) -> None:

@@ -177,6 +177,13 @@ def test_new_changed_and_retried_videos(folder: Path, tmp_path: Path) -> None:
     assert len(records(cache)["a.mp4"][1]) == 3  # readers see the newest row only
 
 
+def test_a_part_of_an_accepted_folder_is_accepted(
+    cache: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract(folder / "empty.mp4", "--cache", cache)  # a sixth of the folder, all of this input
+    assert "0 are done and 1 quarantined" in capsys.readouterr().out
+
+
 def test_too_many_bad_videos_fail_the_job_and_keep_the_rest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,7 +191,8 @@ def test_too_many_bad_videos_fail_the_job_and_keep_the_rest(
     clips.mkdir()
     write_clip(clips / "a.mp4", frames=6)
     (clips / "b.mp4").write_bytes(b"no clip at all")
-    extract(clips, "--cache", tmp_path / "cache", status=1)
+    for _ in range(2):  # nothing is new the second time, and still nobody has accepted it
+        extract(clips, "--cache", tmp_path / "cache", status=1)
     assert "--max-bad-ratio" in capsys.readouterr().err
     assert list(records(tmp_path / "cache")) == ["a.mp4"]
 
