@@ -32,6 +32,7 @@ ENVIRONMENT = (
 # One thread each: memory and cores are shared out by process.
 _OWN_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
+    "MKL_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONDONTWRITEBYTECODE": "1",

@@ -116,6 +116,11 @@ class DecoderPool:
         Both are of the network that stands in memory beside the decoders.
         """
         shares = share_memory(policy.decoders, batch_size=batch_size)
+        if policy.decoders and shares.total_bytes > shares.memory_bytes > 0:
+            _log.warning(
+                "%d decoders may take %.1f GiB with all beside them, and there are %.1f GiB",
+                *(policy.decoders, shares.total_bytes / 2**30, shares.memory_bytes / 2**30),
+            )
         policy = _within_memory(policy, shares, spec.dtype, feature_dim)
         self._policy = policy
         self._staging = Staging(

@@ -33,13 +33,15 @@ class Shares:
     """What a worker of `decoders` decoder processes may take, in bytes.
 
     `decoder_bytes` is the address space of one of them, `clip_bytes` what the features of one clip
-    may take while it is in hand, in float32, `network_bytes` what is there without clips.
+    may take while it is in hand, in float32, `network_bytes` what is there without clips,
+    `memory_bytes` what there is for all.
     """
 
     decoders: int
     decoder_bytes: int
     clip_bytes: int
     network_bytes: int = 0
+    memory_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -66,7 +68,7 @@ def share_memory(
     clips, decoding = left // 3, left - left // 3
     count = decoders or max(1, min(cores, decoding // LEAST_DECODER_BYTES))
     each = min(MOST_DECODER_BYTES, max(LEAST_DECODER_BYTES, decoding // count))
-    return Shares(count, each, clips // (count + _MORE_CLIPS), network)
+    return Shares(count, each, clips // (count + _MORE_CLIPS), network, memory_bytes)
 
 
 def usable_memory_bytes(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:

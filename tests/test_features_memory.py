@@ -137,3 +137,12 @@ def test_what_a_record_holds(dtype: str, width: int, hours: int) -> None:
     itemsize = {"float16": 2, "float32": 4}[dtype]
     assert rows * itemsize * width < MOST_PAYLOAD_BYTES < 2**31
     assert Fraction(rows, 25 * 3600) > hours
+
+
+def test_more_decoders_than_there_is_memory_for_are_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(memory, "usable_memory_bytes", lambda: 4 * GIB)
+    engine = Engine(FakeNetwork(), SPEC, DecoderPolicy(decoders=9))
+    engine.close()
+    assert "9 decoders may take" in caplog.text and "there are 4.0 GiB" in caplog.text

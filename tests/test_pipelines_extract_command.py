@@ -19,6 +19,7 @@ import features
 import framebank
 from features import layout
 from features.catalog import catalog_rows, read_catalog
+from features.child_process import confinement_here
 from features.sidecar import read_sidecar
 from tests.plain_clips import write_clip
 
@@ -82,6 +83,7 @@ def test_every_input_is_accounted_for(cache: Path) -> None:
     assert summary["skipped_by_suffix"] == {".txt": 1}
     assert summary["shards"] == 3
     assert summary["random_weights"] is True
+    assert summary["decoders"] == confinement_here().line()
     assert framebank.main(["verify", str(cache)]) == 0
 
 
