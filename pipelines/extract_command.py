@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-bad-ratio", type=float, default=0.2, help="fail when more than this is quarantined")
     add("--batch-size", type=int, default=32, help="frames a batch")
     add("--decoders", type=int, metavar="N",
-        help="decoder processes a slot of a worker (default: as cores and memory allow)")  # fmt: skip
+        help="decoder processes of a worker (default: as cores and memory allow)")  # fmt: skip
     add("--decode-timeout", type=float, default=defaults.timeout_s, metavar="SECONDS",
         help="a decoder silent for that long hangs; the whole clip may take that, and as much"
              " again for each 10 MiB")  # fmt: skip
