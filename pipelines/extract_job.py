@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from features import json_text, layout, lease
+from features import json_text, layout, lease, storage
 from features.child_process import confinement_here
 from features.decoder_pool import DecoderPolicy
 from features.errors import FramebankError
@@ -122,10 +122,16 @@ class Extraction:
             job.run(
                 lambda pipeline: build_pipeline(
                     pipeline, config, facts, plan_paths=paths, hints=hints
-                )
+                ),
+                finished=lambda: self._finished(config.run_id, paths),
             )
             if not self.submission.waits:
                 print(job.submitted_text())
+
+    def _finished(self, run_id: str, plan: Sequence[str]) -> bool:
+        """Return whether FinishRun is through: its summary is there, and the plan is gone."""
+        path = layout.run_path(self.cache, run_id)
+        return storage.exists(path) and not storage.exists(plan[-1])
 
     @contextlib.contextmanager
     def _planned(self, job: Job, run_id: str, shards: Sequence[ShardPlan]) -> Iterator[list[str]]:

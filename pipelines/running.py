@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 from features import temporary
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 NAMESPACE = "framebank"  # of every counter of ours
 _CANCEL_S = 30.0
+_LOOK_S = 5.0  # whether the work of a job is done
+_END_S = 30.0  # that an engine has to end a job whose work is done
 # What gRPC, in the runner, says when the process at the other end is gone.
 _DEAD_WORKER = ("CANCELLED: client cancelled", "Socket closed", "Connection reset by peer")
 _WORKER_THREADS = (
@@ -79,10 +84,17 @@ class Job:
         else:
             self._excepthook(args)
 
-    def run(self, build: Callable[[beam.Pipeline], object]) -> None:
+    def run(
+        self,
+        build: Callable[[beam.Pipeline], object],
+        *,
+        finished: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Submit the pipeline that `build` makes, and wait for its end where the submission says.
 
-        Raises JobError, or the error of ours that a worker marked for the client.
+        `finished` tells whether all that the job was for is written: an engine that does not end
+        the job after that is not waited for. Raises JobError, or the error of ours that a worker
+        marked for the client.
         """
         import apache_beam as beam
 
@@ -91,7 +103,7 @@ class Job:
             pipeline = beam.Pipeline(options=self._submission.options)
             build(pipeline)
             self._result = result = pipeline.run()
-            state = result.wait_until_finish() if self._submission.waits else None
+            state = self._wait(result, finished) if self._submission.waits else None
         except FramebankError:
             raise
         except Exception as error:
@@ -102,6 +114,29 @@ class Job:
             if self._submission.kind == "dataflow":
                 raise self._explained(RuntimeError(state))
             raise JobError("the job did not end well", got=f"state {state}", expected="DONE")
+
+    def _wait(self, result: PipelineResult, finished: Callable[[], bool]) -> str:
+        """Return the state that the job ended in."""
+        if self._submission.kind in ("local", "dataflow"):
+            return str(result.wait_until_finish())
+        end: Future[str] = Future()
+        threading.Thread(target=_await_end, args=(result, end), daemon=True).start()
+        since_s: float | None = None
+        while not wait([end], timeout=_LOOK_S).done:
+            if since_s is None:
+                with contextlib.suppress(FramebankError):  # the store's trouble is told by workers
+                    since_s = time.monotonic() if finished() else None
+            elif time.monotonic() - since_s > _END_S:
+                return self._leave()
+        return end.result()
+
+    def _leave(self) -> str:
+        """End a job whose work is done and that its engine does not end."""
+        _say(f"all is written, and the runner has not ended the job {_END_S:.0f} s later")
+        _, text = self.cancel()
+        self._result = None  # it has no counters any more
+        _say(text or "the job was ended")
+        return "DONE"
 
     def _start_server(self) -> None:
         from apache_beam.options.pipeline_options import (
@@ -228,6 +263,17 @@ class Job:
             todo="check the options of Beam (--runner and its own); what was committed is kept. "
             f"All that is known: {file.name}",
         )
+
+
+def _await_end(result: PipelineResult, end: Future[str]) -> None:
+    try:
+        end.set_result(str(result.wait_until_finish()))
+    except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        end.set_exception(error)
+
+
+def _say(text: str) -> None:
+    print(f"framebank: {text}", file=sys.stderr, flush=True)
 
 
 def gist(text: str) -> str:

@@ -63,6 +63,13 @@ def plan_path(out: str, output: int) -> str:
     return storage.join(out, f"_plan-{output:05d}.json")
 
 
+def finished(config: ScoreConfig) -> bool:
+    """Return whether WriteSummary is through: the summary is there, and the last plan is gone."""
+    todo = [output for output in range(config.outputs) if output not in config.kept]
+    summary = storage.join(config.out, "_summary.json")
+    return storage.exists(summary) and not storage.exists(plan_path(config.out, todo[-1]))
+
+
 def build_score(
     pipeline: beam.Pipeline,
     config: ScoreConfig,

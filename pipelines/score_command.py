@@ -274,7 +274,10 @@ def run_scoring(
     ):
         hints = submission.hints
         config = dataclasses.replace(config, progress_folder=folder)
-        job.run(lambda pipeline: score.build_score(pipeline, config, hints=hints))
+        job.run(
+            lambda pipeline: score.build_score(pipeline, config, hints=hints),
+            finished=lambda: score.finished(config),
+        )
         if not submission.waits:
             print(job.submitted_text())
         return job.goes_on

@@ -1,0 +1,71 @@
+"""One job from its submission to its end: an engine that does not end what is done."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from features.errors import JobError
+from pipelines import running
+from pipelines.runners import Submission
+
+
+class Result:
+    """What an engine says of a job: it ends when it is told to, or with an error."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.over, self.cancelled, self._error = threading.Event(), False, error
+
+    def wait_until_finish(self) -> str:
+        if self._error is not None:
+            raise self._error
+        assert self.over.wait(60)
+        return "DONE"
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_LOOK_S", 0.05)
+    monkeypatch.setattr(running, "_END_S", 0.3)
+
+
+def job_of(result: Result) -> running.Job:
+    job = running.Job(Submission((), kind="portable", in_process=False), name="test")
+    vars(job)["_result"] = result
+    return job
+
+
+def test_a_job_that_hangs_after_its_summary_is_ended(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    summary, result = tmp_path / "summary", Result()
+    threading.Timer(0.2, summary.touch).start()
+    assert job_of(result)._wait(result, summary.exists) == "DONE"  # type: ignore[arg-type]
+    assert result.cancelled and not result.over.is_set()
+    assert "all is written, and the runner has not ended the job" in capsys.readouterr().err
+
+
+def test_a_job_that_ends_by_itself_is_not_cancelled(capsys: pytest.CaptureFixture[str]) -> None:
+    result, asked = Result(), []
+
+    def finished() -> bool:
+        asked.append(True)
+        if len(asked) == 1:
+            raise JobError("the store does not answer")  # it may the next time
+        result.over.set()
+        return True
+
+    assert job_of(result)._wait(result, finished) == "DONE"  # type: ignore[arg-type]
+    assert not result.cancelled and capsys.readouterr().err == ""
+
+
+def test_what_the_engine_raises_is_raised_here() -> None:
+    result: Any = Result(RuntimeError("no slots"))
+    with pytest.raises(RuntimeError, match="no slots"):
+        job_of(result)._wait(result, lambda: False)
