@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 from features.errors import FramebankError, JobError, UsageError, VideoRejected
 from features.patience import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, patience_of
+from features.s3_checksums import Stated, Summed, equal_parts, stated_checksum
 from features.temporary import Spool
 from features.tf_files import HOW_TO_INSTALL
 
@@ -142,36 +143,90 @@ def _bodies(path: str, bucket: str, name: str, part: dict[str, str]) -> Iterator
         try:
             yield answer["Body"].read()
             return
-        except (boto.HTTPClientError, boto.IncompleteReadError) as err:
+        except (boto.HTTPClientError, boto.IncompleteReadError, boto.FlexibleChecksumError) as err:
             if attempt == _BROKEN_READS - 1:  # before that nothing was given out yet
                 raise _error(path, err, "read") from err
 
 
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
-    """Copy one version of an object to an open file, part by part, each pinned to its ETag.
+    """Copy one version of an object to an open file, pinned to its ETag, and hold it against what
+    the store states of its bytes (`s3_checksums`).
 
     Raises VideoRejected "missing" for an object that is gone, "forbidden" for one that this account
-    may not read, "unreadable" for one that changed; JobError where the service does not answer.
+    may not read, "unreadable" for one that changed or whose bytes do not have its checksum;
+    JobError where the service does not answer.
     """
     bucket, name = split(path)
     try:
-        found = stat(path)
-        if found is None:
-            raise VideoRejected("open", "missing", f"{path} does not exist")
-        size_bytes, etag = found
-        for start in range(0, size_bytes, _CHUNK_BYTES):
-            if generation and etag != generation:
-                raise _changed(path)
-            end = min(start + _CHUNK_BYTES, size_bytes) - 1
-            part = {"Range": f"bytes={start}-{end}", "IfMatch": f'"{etag}"'}
-            for body in _bodies(path, bucket, name, part):
-                view = memoryview(body)
-                while view:
-                    view = view[target.write(view) :]
+        try:
+            about = _call(
+                path, "look at", "head_object", Bucket=bucket, Key=name, ChecksumMode="ENABLED"
+            )
+        except _Answer as answer:
+            raise VideoRejected("open", "missing", f"{path} does not exist") from answer
+        if generation and str(about["ETag"]).strip('"') != generation:
+            raise _changed(path)
+        stated = stated_checksum(about, bucket=bucket)
+        sizes = _part_sizes(path, about, stated, guess=True)
+        got = _copy(path, about, stated, sizes, target)
+        if stated and got != stated.value and stated.parts:
+            exact = _part_sizes(path, about, stated, guess=False)
+            if exact != sizes:  # parts of several sizes: once more
+                target.seek(0)
+                got = _copy(path, about, stated, exact, target)
     except _Answer as answer:
         raise _changed(path) from answer
     except UsageError as err:
         raise VideoRejected("open", "forbidden", f"{path}: {err.got}") from err
+    if stated and got != stated.value:
+        text = (
+            f"{path}: the bytes that came have {stated.name} {got.hex()}, not {stated.value.hex()}"
+        )
+        raise VideoRejected("open", "unreadable", text)
+
+
+def _copy(
+    path: str,
+    about: dict[str, Any],
+    stated: Stated | None,
+    part_sizes: Sequence[int],
+    target: BinaryIO,
+) -> bytes:
+    """Copy an object by ranges of it; return their checksum, b"" where none is stated."""
+    bucket, name = split(path)
+    size_bytes, summed = int(about["ContentLength"]), None
+    if stated is not None:
+        summed = Summed(stated, part_sizes)
+    for start in range(0, size_bytes, _CHUNK_BYTES):
+        end = min(start + _CHUNK_BYTES, size_bytes) - 1
+        part = {"Range": f"bytes={start}-{end}", "IfMatch": about["ETag"]}
+        for body in _bodies(path, bucket, name, part):
+            if summed is not None:
+                summed.update(memoryview(body))
+            view = memoryview(body)
+            while view:
+                view = view[target.write(view) :]
+    return b"" if summed is None else summed.value()
+
+
+def _part_sizes(
+    path: str, about: dict[str, Any], stated: Stated | None, *, guess: bool
+) -> list[int]:
+    """Return the sizes of an object's parts: asked for one by one, or, as a `guess`, like the first
+    as long as that fits."""
+    if stated is None or not stated.parts:
+        return []
+    bucket, name = split(path)
+
+    def size_of(number: int) -> int:
+        # Not pinned, as some servers hold that against the part; what is read is.
+        one = {"Bucket": bucket, "Key": name, "PartNumber": number}
+        return int(_call(path, "look at", "head_object", **one)["ContentLength"])
+
+    size_bytes = int(about["ContentLength"])
+    if guess and (sizes := equal_parts(size_of(1), size_bytes=size_bytes, parts=stated.parts)):
+        return sizes
+    return [size_of(number) for number in range(1, stated.parts + 1)]
 
 
 def _changed(path: str) -> VideoRejected:

@@ -86,7 +86,7 @@ class Staging:
                     storage.download(ref.uri, cast(BinaryIO, file), generation=ref.generation)
                 return
             except VideoRejected as bad:
-                if attempt == _ATTEMPTS or "crc32c" not in bad.message:
+                if attempt == _ATTEMPTS or "bytes that came have" not in bad.message:
                     raise
             except OSError as error:
                 raise _no_room(error) from error
