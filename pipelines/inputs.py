@@ -322,7 +322,7 @@ def _absolute(row: manifests.ManifestRow, folder: str, path: str) -> str:
         if not storage.is_local(row.uri):
             storage.store_of(row.uri).split(row.uri)
             return row.uri
-        local = storage.local_path(row.uri)
+        local = storage.expand_user(storage.local_path(row.uri))
     except UsageError as err:
         raise UsageError(
             f"manifest {path}, {row.place}: {err.what}", got=err.got, expected=err.expected

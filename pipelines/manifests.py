@@ -170,5 +170,6 @@ def _read_parquet(path: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]
             for fields in batch.to_pylist():
                 number += 1
                 yield f"row {number}", fields
-    except (pa.ArrowException, OSError) as err:
-        raise _fault(path, "", str(err).splitlines()[0], "a Parquet file") from err
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as err:
+        got = (str(err).splitlines() or [type(err).__name__])[0]
+        raise _fault(path, "", got, "a Parquet file") from err

@@ -237,31 +237,38 @@ class Job:
             return dataflow_job.job_error(error, self._result)
         return self._unforeseen(error, texts)
 
+    def _keep(self, texts: list[str]) -> str:
+        """Write all that is known of a failure to a file, and return where it is."""
+        try:
+            with tempfile.NamedTemporaryFile(
+                "w",
+                prefix="framebank-error-",
+                suffix=".txt",
+                dir=self._outside,
+                delete=False,
+                errors="backslashreplace",
+            ) as file:
+                file.writelines(texts)
+        except OSError as fault:  # the failure is told all the same
+            return f"not kept, as {self._outside} takes no file ({fault.strerror})"
+        return file.name
+
     def _unforeseen(self, error: Exception, texts: list[str]) -> JobError:
         """Return what is told of a failure that nobody marked, with all that is known in a file."""
-        with tempfile.NamedTemporaryFile(
-            "w",
-            prefix="framebank-error-",
-            suffix=".txt",
-            dir=self._outside,
-            delete=False,
-            errors="backslashreplace",
-        ) as file:
-            file.writelines(traceback.format_exception(error))
-            file.writelines(f"\n{text}\n" for text in texts[1:])
+        kept = self._keep([*traceback.format_exception(error), *(f"\n{t}\n" for t in texts[1:])])
         told = gist(str(error)) or next(filter(None, map(gist, texts[1:])), "")
         if any(words in told for words in _DEAD_WORKER):
             return JobError(
                 "a worker of the job died, and the runner did not try again",
                 got=told[:300],
                 todo="see why (memory?), then run the same command again: what was committed is "
-                f"kept. All that is known: {file.name}",
+                f"kept. All that is known: {kept}",
             )
         return JobError(
             "the runner could not run the job",
             got=f"{type(error).__name__}: {told[:600]}",
             todo="check the options of Beam (--runner and its own); what was committed is kept. "
-            f"All that is known: {file.name}",
+            f"All that is known: {kept}",
         )
 
 

@@ -293,3 +293,14 @@ def test_an_unlisted_folder_is_unreadable_wherever_the_job_runs(clips: Path) -> 
     assert clip.rejected.error_class == "unreadable"
     assert "cannot be listed (Permission denied)" in clip.rejected.message
     source.done(clip)
+
+
+def test_a_path_of_a_manifest_may_begin_in_the_home_folder(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "list.csv").write_text("uri\n~/clips/b.mp4\n~no one.mp4\n")
+    refs = _expand(tmp_path / "list.csv").refs
+    assert [(ref.video_id, ref.size_bytes >= 0) for ref in refs] == [
+        ("clips/b.mp4", True), ("~no one.mp4", False),
+    ]  # fmt: skip
