@@ -5,7 +5,7 @@
 Beam's own pool (`apache_beam.runners.worker.worker_pool_main`) starts workers and forgets them. A
 runner then waits for ever for one that died before it was connected, as of too little memory while
 it imports TensorFlow. This one looks after its workers. When one dies unasked, that is in the log;
-and the pool connects in its place and answers the first call with what happened. So the runner
+and the pool connects in its place and answers whatever is asked with what happened. So the runner
 tries again, or the job ends with those words.
 
 It listens on this machine's loopback only (`--bind` names another address): who reaches it runs
@@ -38,6 +38,7 @@ _CALLS = 64  # at a time; each is short
 _STOP_S = 5.0
 _CONNECT_S = 20.0
 _STAND_IN_S = 600.0
+_DATA_STEPS = ("beam:runner:source:v1", "beam:runner:sink:v1")
 _WORDS = 5  # of a dead worker, the last lines
 # As Beam's pool starts a worker; tied to this process, see prctl(2), PR_SET_PDEATHSIG.
 _WORKER = """
@@ -128,28 +129,64 @@ def explain_death(worker_id: str, status: int, words: Sequence[str]) -> JobError
 def stand_in(
     control: str, worker_id: str, fault: FramebankError, *, stopped: threading.Event
 ) -> None:
-    """Connect to a runner in a dead worker's place, and answer its first call with `fault`.
+    """Connect to a runner in a dead worker's place, and answer all that it asks with `fault`.
 
-    Raises grpc.FutureTimeoutError where nobody listens any more, RpcError where the runner leaves.
+    Ends with `stopped`. Raises grpc.FutureTimeoutError where nobody listens any more, RpcError
+    where the runner leaves.
     """
     answers: queue.Queue[Any] = queue.Queue()
-
-    def sent() -> Iterator[Any]:
-        yield from iter(answers.get, None)
-
-    with grpc.insecure_channel(control) as channel:
+    metadata = [("worker_id", worker_id)]
+    with contextlib.ExitStack() as stack:
+        channel = stack.enter_context(grpc.insecure_channel(control))
         grpc.channel_ready_future(channel).result(timeout=_CONNECT_S)
         stub = beam_fn_api_pb2_grpc.BeamFnControlStub(channel)
-        call = stub.Control(sent(), metadata=[("worker_id", worker_id)], timeout=_STAND_IN_S)
-        watch = threading.Thread(target=lambda: stopped.wait(_STAND_IN_S) and call.cancel())
-        watch.daemon = True
-        watch.start()
+        stack.callback(answers.put, None)  # gRPC's thread that sends them waits for the next
+        call = stub.Control(iter(answers.get, None), metadata=metadata, timeout=_STAND_IN_S)
+        threading.Thread(target=_cancel_on, args=(stopped, call), daemon=True).start()
+        text = str(mark_for_client(fault))
         for request in call:
-            text = str(mark_for_client(fault))
+            if request.HasField("process_bundle"):
+                # A runner hears no answer before it has sent its data: Flink waits three minutes.
+                for url in _data_urls(stub, request, metadata):
+                    _take_data(stack, url, metadata)
             number = request.instruction_id
             answers.put(beam_fn_api_pb2.InstructionResponse(instruction_id=number, error=text))
-            answers.put(None)  # as a worker that leaves: the next try gets one of its own
-        stopped.set()
+
+
+def _take_data(stack: contextlib.ExitStack, url: str, metadata: Sequence[tuple[str, str]]) -> None:
+    """Connect for data, send none, and drop what comes, until the end of `stack`."""
+    channel = stack.enter_context(grpc.insecure_channel(url))
+    nothing: queue.Queue[Any] = queue.Queue()
+    stack.callback(nothing.put, None)
+    taken = beam_fn_api_pb2_grpc.BeamFnDataStub(channel).Data(
+        iter(nothing.get, None), metadata=metadata, timeout=_STAND_IN_S
+    )
+    threading.Thread(target=_drain, args=(taken,), daemon=True).start()
+
+
+def _cancel_on(stopped: threading.Event, call: grpc.Future) -> None:
+    stopped.wait(_STAND_IN_S)
+    call.cancel()
+
+
+def _drain(taken: Iterator[Any]) -> None:
+    with contextlib.suppress(grpc.RpcError):
+        for _ in taken:
+            pass
+
+
+def _data_urls(stub: Any, request: Any, metadata: list[tuple[str, str]]) -> set[str]:
+    """Return where a runner expects the data connections of a bundle's worker."""
+    asked = beam_fn_api_pb2.GetProcessBundleDescriptorRequest(
+        process_bundle_descriptor_id=request.process_bundle.process_bundle_descriptor_id
+    )
+    found = stub.GetProcessBundleDescriptor(asked, metadata=metadata, timeout=_CONNECT_S)
+    ports = (
+        beam_fn_api_pb2.RemoteGrpcPort.FromString(step.spec.payload)
+        for step in found.transforms.values()
+        if step.spec.urn in _DATA_STEPS
+    )
+    return {port.api_service_descriptor.url for port in ports}
 
 
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type: ignore[misc]

@@ -23,7 +23,7 @@ _KINDS = {
     "decoder_child": "decoder",
     "sdk_worker_main": "sdk_worker",
     "SdkHarness": "sdk_worker",  # as a worker pool starts it
-    "worker_pool_main": "pool",
+    "worker_pool": "pool",
     "TaskManagerRunner": "runner",
     "SessionClusterEntrypoint": "manager",
     "prism": "runner",

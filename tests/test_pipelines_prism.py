@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,12 +93,17 @@ def direct(dozen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
-def start_pool(marked: MarkedJob, folder: Path, *, cwd: Path = ROOT) -> list[str]:
-    """Start Beam's own worker pool; return the words that send a job to it."""
+def start_pool(
+    marked: MarkedJob,
+    folder: Path,
+    *,
+    cwd: Path = ROOT,
+    module: str = "apache_beam.runners.worker.worker_pool_main",
+) -> list[str]:
+    """Start Beam's own worker pool, or ours; return the words that send a job to it."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    module = "apache_beam.runners.worker.worker_pool_main"
     command = [sys.executable, "-m", module, f"--service_port={port}"]
     marked.start(command, log=folder / "pool.log", cwd=cwd)
     deadline = time.monotonic() + 60
@@ -143,6 +149,32 @@ def test_a_pool_without_framebank_is_told(engine: Engine, clips: Path, tmp_path:
     assert "has not the Framebank that this job needs" in done.stderr
     assert "No module named 'features'" in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.glob("cache/runs/*"))
+
+
+def test_a_worker_that_dies_before_it_is_connected_is_told(
+    engine: Engine, clips: Path, tmp_path: Path
+) -> None:
+    """Beam's own pool says nothing, and a runner waits for its worker."""
+    pool = start_pool(engine.marked, tmp_path, module="pipelines.worker_pool")
+    over = threading.Event()
+
+    def kill_workers() -> None:
+        while not over.wait(0.02):
+            for pid, kind in engine.marked.processes().items():
+                if kind == "sdk_worker":
+                    os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_workers)
+    killer.start()
+    try:
+        done = engine.run("extract", clips, "--cache", tmp_path / "cache", *QUICK, *pool)
+    finally:
+        over.set()
+        killer.join()
+    assert done.returncode == 1
+    assert "the SDK worker " in done.stderr and "died" in done.stderr
+    assert "SIGKILL (out of memory?)" in done.stderr and "Traceback" not in done.stderr
+    assert "SIGKILL (out of memory?)" in (tmp_path / "pool.log").read_text()
 
 
 def test_scores_are_the_same_on_every_runner(engine: Engine, tmp_path: Path) -> None:
