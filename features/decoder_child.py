@@ -7,7 +7,8 @@ imported, so that a fresh process is ready in a fraction of a second.
 
 Wire format, from the child: one byte of kind, four bytes of length (little-endian), the payload.
 `S` what is out of its reach, once (JSON), `F` a frame (8 bytes of token, then uint8[size, size,
-3]), `B` a beat (nothing), `D` done (JSON), `R` rejected (JSON). To the child: one JSON document a
+3]), `B` a beat (nothing), `W` worn out, for the next clip take another (nothing), `D` done (JSON),
+`R` rejected (JSON). To the child: one JSON document a
 line, with the open clip (`features/child_process.py`). End of input ends the process.
 """
 
@@ -39,6 +40,8 @@ HEADER = struct.Struct("<cI")
 TOKEN = struct.Struct("<q")
 BEAT_EVERY_S = 0.5
 _CHUNK_BYTES = 1 << 20
+_DAMAGE = ("corrupt", "truncated", "no_frames", "unsupported_codec", "internal")
+_NEAR_LIMIT = 0.8  # of its memory: what a decoder that failed had, if that was why
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -49,6 +52,7 @@ def main(parent_pid: int, memory_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # a stray print must not reach the wire
+    memory = _OwnMemory()
     confinement = sandbox.enter()  # before there is a second thread
     _Sender(out).document(b"S", confinement.to_json())
     jobs: list[tuple[dict[str, Any], int]] = []
@@ -58,7 +62,7 @@ def main(parent_pid: int, memory_bytes: int) -> None:
         with ready:
             ready.wait_for(lambda: bool(jobs))
             job, clip = jobs.pop(0)
-        _serve(job, clip, _Sender(out))
+        _serve(job, clip, _Sender(out), memory)
         os.close(clip)
 
 
@@ -79,6 +83,9 @@ class _Sender:
             self._last_beat = now
             self._send(b"B")
 
+    def worn(self) -> None:
+        self._send(b"W")
+
     def document(self, kind: bytes, fields: dict[str, Any]) -> None:
         self._send(kind, json.dumps(fields).encode())
 
@@ -93,7 +100,7 @@ class _Sender:
             view = view[self._out.write(view) :]
 
 
-def _serve(job: dict[str, Any], clip: int, sender: _Sender) -> None:
+def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) -> None:
     """Decode one clip; every way it can end is one closing message."""
     try:
         limits = container.DecodeLimits(**job.pop("limits"))
@@ -102,11 +109,15 @@ def _serve(job: dict[str, Any], clip: int, sender: _Sender) -> None:
         sha256 = _hash(clip, limits, sender.beat)  # last: a terabyte of no video is not read
         fields = _result_fields(result, sha256)
     except Exception as error:  # noqa: BLE001 - a bad record becomes a quarantined one
-        bad = rejection_of(error)
+        bad = memory.explain(rejection_of(error))
+        if memory.is_short:
+            sender.worn()
         sender.document(
             b"R", {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
         )
     else:
+        if memory.is_short:
+            sender.worn()
         sender.document(b"D", fields)
 
 
@@ -124,6 +135,45 @@ def rejection_of(error: Exception) -> VideoRejected:
     return internal_rejection("decode", error)
 
 
+class _OwnMemory:
+    """How much address space this process had at most; to be made while it may open files.
+
+    That never falls, so whoever came near the limit decodes no other clip: it would be blamed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # no such file system here
+            self._status = -1
+
+    def explain(self, bad: VideoRejected) -> VideoRejected:
+        """Return the verdict, or `too_large` where the decoder may have run out of memory.
+
+        FFmpeg calls a picture that it has no memory for damaged, in one of many ways.
+        """
+        if bad.error_class not in _DAMAGE or not self.is_short:
+            return bad
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        text = (
+            f"decoding took {self._peak_bytes() >> 20} of the {limit >> 20} MiB that a decoder may "
+            f"take, and then failed: {bad.message}"
+        )
+        return VideoRejected("decode", "too_large", text)
+
+    @property
+    def is_short(self) -> bool:
+        """Tell whether this process came near its limit."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        return limit != resource.RLIM_INFINITY and self._peak_bytes() >= _NEAR_LIMIT * limit
+
+    def _peak_bytes(self) -> int:
+        if self._status < 0:
+            return 0
+        text = os.pread(self._status, 1 << 14, 0).decode()
+        return int(text.partition("VmPeak:")[2].split()[0]) * 1024
+
+
 def _result_fields(result: decode.DecodeResult, sha256: str) -> dict[str, Any]:
     return {
         "tokens": result.tokens.tolist(),
@@ -133,6 +183,7 @@ def _result_fields(result: decode.DecodeResult, sha256: str) -> dict[str, Any]:
         "partial": result.partial,
         "decode_errors": result.decode_errors,
         "capped": result.capped,
+        "warning": result.warning,
         "sha256": sha256,
     }
 

@@ -63,6 +63,7 @@ class DecoderPolicy:
     memory_bytes: int | None = None
     queue_bytes: int = 64 * 2**20
     allow_partial: bool = False
+    strict: bool = False
     limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
 
     def time_limit_s(self, size_bytes: int) -> float:
@@ -311,6 +312,8 @@ class _Slot:
         limit, frames = self._policy.limits.max_rows, 0
         while True:
             kind, payload = wire.receive()
+            if kind in (Message.DONE, Message.REJECTED) and wire.is_worn:
+                self._end_child()
             if kind == Message.FRAME:
                 frames += 1
                 if frames > limit:
@@ -335,6 +338,7 @@ class _Slot:
             "size": self._spec.input_size,
             "resize": self._spec.resize,
             "allow_partial": self._policy.allow_partial,
+            "strict": self._policy.strict,
             "limits": dataclasses.asdict(self._policy.limits),
         }
 

@@ -37,6 +37,7 @@ class Message(bytes, enum.Enum):
     CONFINED = b"S"
     FRAME = b"F"
     BEAT = b"B"
+    WORN = b"W"
     DONE = b"D"
     REJECTED = b"R"
 
@@ -64,6 +65,7 @@ class Wire:
         self._out = child.output
         self._silence_s, self._limit_s = silence_s, limit_s
         self._waited_s = 0.0
+        self.is_worn = False  # the child wants to decode no other clip
         self._poll = select.poll()
         self._poll.register(self._out, select.POLLIN | select.POLLHUP)
         frame_bytes = TOKEN.size + 3 * size * size
@@ -71,6 +73,7 @@ class Wire:
             Message.CONFINED: range(_WORDS_BYTES),
             Message.FRAME: range(frame_bytes, frame_bytes + 1),
             Message.BEAT: range(1),
+            Message.WORN: range(1),
             Message.DONE: range(_WORDS_BYTES + max_rows * _ROW_BYTES),
             Message.REJECTED: range(_WORDS_BYTES),
         }
@@ -84,6 +87,7 @@ class Wire:
             raise Garbled(f"a message of kind {kind!r}") from None
         if length not in self._lengths[message]:
             raise Garbled(f"{length} bytes of kind {kind!r}")
+        self.is_worn |= message == Message.WORN
         return message, self._read(length)
 
     def _read(self, length: int) -> bytearray:
@@ -145,6 +149,7 @@ def done_fields(payload: bytearray, max_rows: int) -> dict[str, Any]:
         _check_source(fields["source"])
         _checked_numbers([fields["decode_errors"]])
         sound = type(fields["partial"]) is type(fields["capped"]) is bool
+        sound &= type(fields["warning"]) is str
         sound &= len(counts) == 1 and bool(_SHA256.fullmatch(fields["sha256"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise Garbled(plain_text(f"a last word that is none ({error})")) from None
