@@ -85,6 +85,7 @@ LIES = {
     "a codec of a megabyte": frames_and(done(source=SOURCE | {"codec": "h" * 50_000})),
     "a source with more": frames_and(done(source=SOURCE | {"more": 1})),
     "no hash": frames_and(done(sha256="x")),
+    "a warning without words": frames_and(done(warning=1)),
     "no flag": frames_and(done(partial=1)),
     "an unknown class": verdict(error_class="fine"),
     "an unknown stage": verdict(stage="later"),
