@@ -95,7 +95,7 @@ class Registry:
             found = Current(**json_text.parse(data), generation=generation)
             found = dataclasses.replace(found, before=tuple(found.before), number=int(found.number))
             for version in (found.version, *found.before):
-                if not _VERSION.fullmatch(version or "x"):
+                if not _VERSION.fullmatch("x" if version is None else version):
                     raise ValueError(f"{version!r} is not the name of a version")
             return found
         except (ValueError, TypeError, OverflowError) as err:
