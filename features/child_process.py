@@ -120,7 +120,7 @@ class JobReader:
             self._text += text
             while b"\n" in self._text:
                 line, _, self._text = self._text.partition(b"\n")
-                yield json.loads(line), self._clips.pop(0)
+                yield json_text.parse_object(line), self._clips.pop(0)
             if not text:
                 return
 

@@ -154,6 +154,11 @@ def replace_spec(cache: str, spec: FeatureSpec) -> None:
         )
 
 
+def restore_spec(cache: str, spec: FeatureSpec) -> None:
+    """Write the spec that a cache was made with, in place of one that is lost or damaged."""
+    storage.write_atomic(spec_path(cache), _spec_bytes(spec))
+
+
 def _spec_bytes(spec: FeatureSpec) -> bytes:
     fields = spec.to_json() | {"fingerprint": spec.fingerprint}
     return json.dumps(fields, indent=2).encode() + b"\n"

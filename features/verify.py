@@ -74,7 +74,7 @@ def verify_cache(path: str, *, progress: Callable[[int, int], None] | None = Non
         if progress is not None:
             progress(number + 1, len(committed))
     _check_lost(rows, report)
-    _check_summaries(path, report)
+    _check_summaries(path, report, emptied=not committed and not rows.newest_runs)
     _check_kinds(path, report)
     leftovers = layout.find_leftovers(path)
     report.remarks += [f"left by a killed run, not read: {leftover}" for leftover in leftovers]
@@ -347,15 +347,19 @@ def _check_values(
             )
 
 
-def _check_summaries(path: str, report: Report) -> None:
+def _check_summaries(path: str, report: Report, *, emptied: bool) -> None:
     for file in storage.list_files(storage.join(path, "runs")):
         if not file.path.endswith(".json") or storage.is_leftover(file.path):
             continue
         try:
-            json_text.parse(storage.read_bytes(file.path))
+            summary = json_text.parse(storage.read_bytes(file.path))
         except ValueError as err:
             report.faults.append(f"{file.path} is no JSON: {err}")
             report.damaged_files.append(file.path)
+            continue
+        done = summary.get("done") if isinstance(summary, dict) else None
+        if emptied and done:
+            report.faults.append(f"{file.path} tells of {done} videos, and the cache has none")
 
 
 def _check_kinds(path: str, report: Report) -> None:

@@ -63,9 +63,10 @@ def _print(cache: str, report: Report) -> None:
         f"{report.shards:,} shards, {report.records:,} records, {report.frames:,} frames, "
         f"{report.size_bytes:,} bytes"
     )
+    if report.damaged_shards or report.damaged_files:
+        print("the same `framebank extract` command again makes anew what it can")
     if report.faults:
         count = len(report.faults)
         print(f"{cache}: {count:,} fault{'s' * (count != 1)} ({checked} read back)")
-        print("the same `framebank extract` command again makes anew what it can")
     else:
         print(f"{cache}: sound ({checked} read back)")

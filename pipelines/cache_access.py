@@ -31,6 +31,8 @@ from features.sidecar import CatalogRow, read_sidecar, remove_shard
 from features.spec import FeatureSpec, check_same_spec
 from pipelines.plan import is_plan
 
+_ASKED_SHARDS = 1000
+
 
 @contextlib.contextmanager
 def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
@@ -43,6 +45,7 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
     cache = os.path.abspath(storage.local_path(path)) if local else path.rstrip("/")
     if local and os.path.lexists(cache) and not os.path.isdir(cache):
         raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
+    _mend_spec(cache, spec)
     if layout.read_spec(cache) is None:
         check_empty(cache)
         if local:  # which makes the folder, too
@@ -50,13 +53,25 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
     with lease.held(cache, what=f"writing to {cache}"):
         if not layout.write_spec(cache, spec):
             cached = layout.read_spec(cache)
-            if cached != spec and not is_in_use(
-                cache
-            ):  # of a run that ended before its first shard
+            if cached != spec and not is_in_use(cache):  # of a run that ended before its first
                 layout.replace_spec(cache, spec)
             elif cached is not None:
                 check_same_spec(cached, spec, where=cache)
         yield cache
+
+
+def _mend_spec(cache: str, spec: FeatureSpec) -> None:
+    """Write spec.json anew where it is lost or damaged and the shards say that it was `spec`."""
+    with contextlib.suppress(CacheError):
+        if layout.read_spec(cache) is not None:
+            return
+    made = set()
+    for name in itertools.islice(layout.committed_shards(cache), _ASKED_SHARDS):
+        with contextlib.suppress(CacheError):
+            made.add(read_sidecar(cache, name).fingerprint)
+    if made == {spec.fingerprint}:
+        layout.restore_spec(cache, spec)
+        _say(f"{layout.spec_path(cache)} was lost or damaged and is written anew, by its shards")
 
 
 @contextlib.contextmanager
@@ -204,19 +219,22 @@ def _orphans(
     noted = faults.read_note(cache).shards
     names.sort(key=lambda name: layout.whole_of(name) is not None)  # wholes before their parts
     taken = dict(known)
+    good = committed - noted
     for name in names:
-        if layout.whole_of(name) in committed:
+        if layout.whole_of(name) in good:
             yield name, "it is part of one that is whole by now", []
             continue
         try:
             found = read_sidecar(cache, name)
         except CacheError as error:
+            good.discard(name)
             yield name, f"{error.got}", []
             continue
         path = layout.tfrecord_path(cache, found.file)
         if found.fingerprint != spec.fingerprint:
             yield name, f"it was made with another spec, {found.fingerprint}", []
         elif sizes.get(path) != found.tfrecord_bytes or name in noted:
+            good.discard(name)
             yield name, f"{path} is missing or damaged", []
         else:
             new = [
@@ -259,12 +277,14 @@ def _say_unended(cache: str, run_id: str) -> None:
         since = datetime.datetime.strptime(stamp[:15], "%Y%m%dT%H%M%S").isoformat(" ") + " UTC"
     except ValueError:
         since = stamp
-    print(
-        f"framebank: run {run_id} of {cache}, begun {since}, has not ended: it was stopped, or it "
-        "is still at work; two runs at once do videos twice",
-        file=sys.stderr,
-        flush=True,
+    _say(
+        f"run {run_id} of {cache}, begun {since}, has not ended: it was stopped, or it is still at "
+        "work; two runs at once do videos twice"
     )
+
+
+def _say(text: str) -> None:
+    print(f"framebank: {text}", file=sys.stderr, flush=True)
 
 
 def remove_plan(cache: str, run_id: str) -> None:
@@ -304,13 +324,16 @@ def lost_videos(cache: str, rows: Mapping[str, CatalogRow], *, fingerprint: str)
 
 def remove_lost_shards(cache: str, before: Recovery) -> list[str]:
     """Remove the damaged shards whose videos all lie in others by now; return those that stay."""
-    shards = {layout.shard_of(before.rows[video_id].shard) for video_id in before.lost}
-    shards |= faults.read_note(cache).shards
+    files = {before.rows[video_id].shard for video_id in before.lost}
+    shards = set(map(layout.shard_of, files)) | faults.read_note(cache).shards
     if not shards:
         return []
     live = {layout.shard_of(row.shard) for row in rows_by_video(cache).values()}
     for name in sorted(shards - live):
         remove_shard(cache, name)
+    for file in sorted(files):  # whose sidecar, which named it, may be lost or damaged
+        if layout.shard_of(file) not in live:
+            storage.delete(layout.tfrecord_path(cache, file))
     faults.write_note(cache, shards & live)
     return sorted(shards & live)
 

@@ -20,7 +20,7 @@ from tests.killing import MarkedJob
 from tests.made_questions import make_direction_cache, write_jsonl
 from train.cluster import local_cluster
 
-OPTIONS = ["--epochs", "24", "--batch-size", "8", "--patience", "99", "--no-baselines"]
+OPTIONS = ["--batch-size", "8", "--patience", "99", "--no-baselines"]
 START_S = 120.0
 
 
@@ -31,10 +31,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def words(made: Path, model: Path, *options: str) -> list[str]:
+def words(made: Path, model: Path, *options: str, epochs: int = 24) -> list[str]:
     return [
         "train", "--cache", str(made / "cache"), "--questions", str(made / "q.jsonl"),
-        "--model", str(model), *OPTIONS, *options,
+        "--model", str(model), "--epochs", str(epochs), *OPTIONS, *options,
     ]  # fmt: skip
 
 
@@ -92,9 +92,10 @@ def test_another_kind_of_model_does_so_as_well(made: Path) -> None:
     rows = {}
     for count in (1, 2):
         model, log = made / f"bigru-{count}", made / f"bigru-{count}.log"
-        more = ["--model-kind", "bigru", "--epochs", "4"]
+        more = ["--model-kind", "bigru"]
         more += ["--local-workers", "2"] if count == 2 else []
-        assert family().framebank(*words(made, model, *more), log=log).wait(300) == 0
+        job = family().framebank(*words(made, model, *more, epochs=4), log=log)
+        assert job.wait(300) == 0
         rows[count] = history(model)
     for row, other in zip(rows[1], rows[2], strict=True):
         assert row == pytest.approx(other, abs=1e-3)
@@ -192,7 +193,7 @@ def test_killed_three_times_and_stopped_once_ends_as_an_undisturbed_run(
 
 def test_a_mistake_is_told_by_the_workers_and_ends_all(made: Path, tmp_path: Path) -> None:
     job = family()
-    other = ["--epochs", "3", "--local-workers", "2"]
+    other = ["--local-workers", "2"]
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "letter.txt").write_text("dear")
     run = job.framebank(*words(made, tmp_path / "m", *other), log=tmp_path / "log")
