@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CONNECT_S = 3.0
 _DOCKER = "/var/run/docker.sock"
 _TYPES = ("LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER")
-POOL_COMMAND = "python -m apache_beam.runners.worker.worker_pool_main --service_port=PORT"
+POOL_COMMAND = "python -m pipelines.worker_pool --service_port=PORT"
 
 
 @dataclasses.dataclass(frozen=True)

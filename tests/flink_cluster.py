@@ -1,6 +1,7 @@
 """A Flink session cluster on this machine: one job manager, task managers, a worker pool for each.
 
-    python -m tests.flink_cluster FOLDER    unpack Flink 1.20 there, from PyPI's source distribution
+    python -m tests.flink_cluster FOLDER            unpack Flink 1.20 there, from PyPI
+    python -m tests.flink_cluster FOLDER --start    and run a session cluster of it, until Ctrl-C
 
 A worker pool must not be shared by two task managers, and a job names one address for all of them.
 So, where this machine lets us (root and `ip netns`), each task manager lives with its pool in a
@@ -17,6 +18,7 @@ import ctypes
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -24,6 +26,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -174,7 +177,7 @@ class FlinkCluster:
         old = next((one for one in self.managers if one.number == number), None)
         pool = old.pool if old else None
         if self._network and (pool is None or pool.poll() is not None):
-            words = ["-m", "apache_beam.runners.worker.worker_pool_main"]
+            words = ["-m", "pipelines.worker_pool"]
             command = [*inside, sys.executable, *words, f"--service_port={POOL_PORT}"]
             pool = self._start(f"pool-{number}", command)
         process = self._java(
@@ -268,8 +271,26 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def run_by_hand(home: Path) -> None:
+    """Run a session cluster of one task manager, and say how a job gets there, until Ctrl-C."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with tempfile.TemporaryDirectory(prefix="flink-") as name:
+        port, job = free_port(), MarkedJob()
+        with start_cluster(home, Path(name), job=job, bucket_port=port, managers=1) as cluster:
+            print(f"a Flink session cluster runs at {cluster.url}; its logs are in {name}")
+            print("framebank extract CLIPS --cache CACHE --shared-disk", shlex.join(cluster.words))
+            sys.stdout.flush()
+            ended.wait()
+
+
 if __name__ == "__main__":
     try:
-        print(build_home(Path(sys.argv[1]).absolute()))
+        home = build_home(Path(sys.argv[1]).absolute())
     except pytest.skip.Exception as reason:
         sys.exit(str(reason))
+    if "--start" in sys.argv[2:]:
+        run_by_hand(home)
+    else:
+        print(home)

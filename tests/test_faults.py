@@ -107,7 +107,7 @@ def prism_with_pool(job: MarkedJob, folder: Path) -> Iterator[list[str]]:
     binary = built.prism()  # before the pool, as it may skip
     port = free_port()
     pool = job.start(
-        [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main",
+        [sys.executable, "-m", "pipelines.worker_pool",
          f"--service_port={port}"],
         log=folder / "pool.log",
     )  # fmt: skip

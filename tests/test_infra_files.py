@@ -274,7 +274,7 @@ def kustomized(name: str) -> list[Any]:
 
 def check_session_cluster(deployment: Any, image: str) -> None:
     pod = deployment["spec"]["taskManager"]["podTemplate"]["spec"]
-    pools = [one for one in pod["containers"] if "worker_pool_main" in str(one.get("command"))]
+    pools = [one for one in pod["containers"] if "pipelines.worker_pool" in str(one.get("command"))]
     assert [one["image"].split(":")[0] for one in pools] == [image]
     assert "ports" not in pools[0]
     settings = deployment["spec"]["flinkConfiguration"]
