@@ -53,11 +53,15 @@ class DecodeLimits:
     """What a clip may ask for before it is `too_large`.
 
     `max_pixels` per frame, `max_size_bytes` of the file, `max_rows` that a rule gives for one clip.
+    `free_pixels` may be decoded of any clip, and `pixels_per_byte` more for each byte of its file:
+    black 4K film, the flattest that cameras and screens make, has half of that.
     """
 
     max_pixels: int = 2**26
     max_size_bytes: int = 1 << 40
     max_rows: int = 200_000
+    free_pixels: int = 2**34
+    pixels_per_byte: int = 2**18
 
 
 class NamelessFile:

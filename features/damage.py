@@ -31,6 +31,7 @@ Message = tuple[int, str, str]  # level, the name of the part that speaks, text
 # and state the longest track where they state one figure for all.
 SHORT_S, SHORT_RATIO = Fraction(1, 2), Fraction(1, 20)
 
+_AVI_FRAME_BYTES = 8  # the head of its chunk
 # What the demuxers say when the file ends too soon, and when what they read makes no sense.
 _CUT = re.compile(r"partial file|File ended prematurely")
 _BROKEN = re.compile(r"^0x\w+ at pos .* invalid as first|^Length \d+ indicated by|^Element at ")
@@ -88,8 +89,12 @@ def stated_end(clip: Clip) -> StatedEnd | None:
     start = (stream.start_time or 0) * clip.time_base
     whole = Fraction(container.duration or 0, 1_000_000)
     if clip.format == "mov" and stream.duration:
-        return StatedEnd(start + stream.duration * clip.time_base, False)
-    if clip.format == "avi" and stream.frames:
+        # FFmpeg adds a fragmented file's start to the duration by itself.
+        boxes, _ = structure.mp4_boxes(clip.file.peek, clip.file.size_bytes)
+        ticks = stream.duration * clip.time_base
+        return StatedEnd(ticks if b"moof" in boxes else start + ticks, False)
+    # Written to a pipe an AVI has a count that no file of its size can hold, or none.
+    if clip.format == "avi" and 0 < stream.frames <= clip.file.size_bytes // _AVI_FRAME_BYTES:
         return StatedEnd(start + stream.frames / clip.nominal_rate, False)
     if clip.format == "matroska":
         tags = [text for key, text in stream.metadata.items() if key.startswith("DURATION")]
@@ -104,9 +109,14 @@ def stated_end(clip: Clip) -> StatedEnd | None:
 class DamageReport:
     """What went wrong in one pass over a clip; `errors` counts packets, frames and failures."""
 
-    def __init__(self, clip: Clip, messages: list[Message]) -> None:
-        """`messages`: the list of `ffmpeg_messages`, emptied here."""
-        self._clip, self._messages = clip, messages
+    def __init__(self, clip: Clip, messages: list[Message], *, strict: bool = False) -> None:
+        """`messages`: the list of `ffmpeg_messages`, emptied here.
+
+        `strict`: a stated end that is not there is damage, though the file is all there.
+        """
+        self._clip, self._messages, self._strict = clip, messages, strict
+        self.warning = ""  # what a whole file states that is not so
+        self._part_begins = True
         self._joined_running = clip.format in _JOINED_RUNNING
         codec = clip.stream.codec_context.codec.canonical_name
         self._only_a_join = clip.format == "mpegts" and codec in _TELLING_DECODERS
@@ -161,7 +171,12 @@ class DamageReport:
             if frame.is_corrupt:
                 self._count("a frame marked as damaged", dts if frame.pts is None else frame.pts)
         self._frames += len(sound)
+        self._part_begins &= not sound
         return sound
+
+    def begin_part(self) -> None:
+        """Note that a further part of a glued file begins, which may begin anywhere as well."""
+        self._part_begins = True
 
     def finish(
         self, timeline: Timeline, end: StatedEnd | None, last_end_s: Fraction | None
@@ -185,10 +200,12 @@ class DamageReport:
         if not unknown and missing > max(SHORT_S, SHORT_RATIO * end.end_s):
             ended, stated = float(last_end_s), float(end.end_s)
             what = f"it ends at {ended:.2f} s of {stated:.2f} s stated"
-            if self._ends_in_full():
+            if not self._is_all_there():
+                self._cut_by(what)
+            elif self._strict:
                 self._count(what, None)
             else:
-                self._cut_by(what)
+                self.warning = what
 
     def closed_decoder(self, err: Exception) -> VideoRejected:
         """Return the verdict on a picture track whose decoder does not open."""
@@ -239,8 +256,16 @@ class DamageReport:
         stated = structure.stated_size(file.peek, file.size_bytes)
         return stated is not None and stated <= file.size_bytes
 
+    def _is_all_there(self) -> bool:
+        """Tell whether the file shows that none of its frames is missing."""
+        file = self._clip.file
+        if self._clip.format == "mov":  # an index lists every frame; fragments may be missing
+            boxes, complete = structure.mp4_boxes(file.peek, file.size_bytes)
+            return complete and b"moof" not in boxes
+        return self._ends_in_full()
+
     def _count(self, what: str, ticks: int | None) -> None:
-        if self._joined_running and not self._frames:
+        if self._joined_running and self._part_begins:
             return
         at = "" if ticks is None else f" at {float(ticks * self._clip.time_base):.2f} s"
         if not self.errors:

@@ -22,13 +22,13 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from features import sampling
+from features import budget, sampling
 from features.container import Clip, DecodeLimits, open_clip
 from features.damage import DamageReport, Message, ffmpeg_messages, stated_end
 from features.errors import VideoRejected
-from features.frames import PacketReader, decode_packet, start_decoder
+from features.frames import KeyFlags, PacketReader, decode_packet, start_decoder
 from features.pixels import PictureScaler, frame_orientation
-from features.sampling import SampleRule
+from features.sampling import SampleRule, fits_milliseconds
 from features.timeline import BestTimestamp, Shown, Timeline
 from features.video import SourceInfo
 
@@ -42,6 +42,7 @@ class DecodeRequest:
 
     `path` may be the descriptor of an open file (`container.open_file`).
     `max_frames` limits the rows; the clip is decoded and judged whole all the same.
+    `strict` makes a stated end that is not there a cut, though every frame is.
     """
 
     path: str | int
@@ -50,6 +51,7 @@ class DecodeRequest:
     size: int = 299
     resize: str = "stretch"
     allow_partial: bool = False
+    strict: bool = False
     limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
     threads: int = 1
 
@@ -59,7 +61,8 @@ class DecodeResult:
     """The rows of one clip; `tokens` names the picture of each row as `emit_frame` got it.
 
     `decode_errors` counts what the demuxer and decoder reported; `partial` says that there were any
-    or that the clip ended early; `capped` that `max_frames` cut rows off.
+    or that the clip ended early; `capped` that `max_frames` cut rows off. `warning` says what the
+    container states of a whole clip that is not so.
     """
 
     tokens: NDArray[np.int64]  # [n]
@@ -69,6 +72,7 @@ class DecodeResult:
     partial: bool
     decode_errors: int
     capped: bool
+    warning: str = ""
 
 
 def decode_video(request: DecodeRequest, *, emit_frame: EmitFrame, beat: Beat) -> DecodeResult:
@@ -139,6 +143,7 @@ class _Decoding:
         self._decoded = 0
         self._refused = False
         self._shown_size = (0, 0)
+        self._keys = KeyFlags()
 
     def run(self, clip: Clip) -> DecodeResult:
         """Decode `clip` once, judge it, and fetch by one more pass what the first left out."""
@@ -146,14 +151,19 @@ class _Decoding:
         if self._rule.kind == "uniform":
             with clip.reopened() as ahead:
                 wanted = self._expected_timestamps(ahead)
-        report = DamageReport(clip, self._messages)
+        report = DamageReport(clip, self._messages, strict=self._request.strict)
+        budget.check_ahead(clip, lambda: self._beat(self._decoded))
         timeline = self._first_pass(clip, report, wanted)
         if not len(timeline):
             raise report.no_frames()
         if report.damaged and not self._request.allow_partial:
             raise report.rejection()
         shown = timeline.shown()
+        if not fits_milliseconds(shown.ticks, shown.time_base):
+            raise VideoRejected("decode", "corrupt", "its timestamps span more than 64 bits of ms")
         rows, capped = self._rows(shown)
+        if not len(rows):
+            raise VideoRejected("decode", "no_frames", self._no_rows(len(shown.pts)))
         tokens = shown.numbers[rows]
         missing = set(tokens.tolist()) - self._emitted
         if missing:
@@ -167,7 +177,13 @@ class _Decoding:
             partial=report.damaged,
             decode_errors=report.errors,
             capped=capped,
+            warning=report.warning,
         )
+
+    def _no_rows(self, frames: int) -> str:
+        if self._rule.kind == "keyframes":
+            return f"none of its {frames} frames is flagged as a key frame"
+        return f"{self._rule.text} picks none of its {frames} frames"
 
     def _first_pass(
         self, clip: Clip, report: DamageReport, wanted: frozenset[int] | None
@@ -181,7 +197,7 @@ class _Decoding:
         for frame, pts in self._frames(clip, reader, report):
             self._refused = report.damaged and not self._request.allow_partial
             try:
-                ticks = timeline.add(pts, frame.duration, frame.key_frame)
+                ticks = timeline.add(pts, frame.duration, self._keys.of(frame))
             except OverflowError as err:
                 raise VideoRejected("decode", "corrupt", f"the timestamp {pts}") from err
             if held is None:
@@ -231,11 +247,25 @@ class _Decoding:
     ) -> Iterator[tuple[av.VideoFrame, int | None]]:
         """Yield every sound frame with its best timestamp, in the decoder's order."""
         clock = BestTimestamp()
+        work = budget.WorkBudget(clip.limits, clip.file.size_bytes)
+        self._keys = KeyFlags()
         start_decoder(clip, self._request.threads, report)
         for packet in itertools.chain(reader, [None]):
             self._beat(self._decoded)
-            for frame in decode_packet(clip, packet, report):
+            frames: list[av.VideoFrame] = []
+            if packet is not None and reader.seam:
+                frames += decode_packet(clip, None, report)
+                clip.stream.codec_context.flush_buffers()
+                report.begin_part()
+            first_of_part = len(frames)
+            if packet is not None:
+                self._keys.note(packet)
+            frames += decode_packet(clip, packet, report)
+            for number, frame in enumerate(frames):
+                if number == first_of_part and first_of_part:
+                    clock = BestTimestamp()
                 self._decoded += 1
+                work.spend(frame.width * frame.height)
                 yield frame, clock(frame.pts, frame.dts)
 
     def _expected_timestamps(self, clip: Clip) -> frozenset[int]:

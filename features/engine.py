@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.decoder_pool import ClipDone, ClipRejected, DecoderPolicy, DecoderPool, Frame
-from features.errors import VideoRejected, internal_rejection
+from features.errors import VideoRejected, internal_rejection, plain_text
 from features.spec import FeatureSpec
 from features.video import Extracted, Rejected, SourceInfo, VideoRef
 
@@ -164,6 +164,7 @@ def _extracted(done: ClipDone, rows: dict[int, NDArray[np.float32]]) -> Extracte
         partial=fields["partial"],
         decode_errors=fields["decode_errors"],
         capped=fields["capped"],
+        warning=plain_text(fields["warning"]),
     )
 
 

@@ -13,28 +13,45 @@ from features.container import Clip, too_many_pixels
 from features.damage import DamageReport
 from features.errors import VideoRejected
 
+MOST_LATE_TRACKS = 64
+# Only these formats can be put one behind the other by `cat`: one clock has no index over it.
+_GLUED_FORMATS = ("mpegts", "mpeg", "matroska", "ogg", "flv", "nut")
+_LOOSE_CLOCKS = ("mpegts", "mpeg")  # in which a jump ahead, too, is a part's own clock
+# ffmpeg's own bounds (fftools, ts_discontinuity_detect).
+_BACK_S, _AHEAD_S = Fraction(1, 10), 10
 # A file that only gives errors is not read to its end: each costs time, and none gives a picture.
 MOST_ERRORS = 10_000
 
 
 class PacketReader:
-    """Reads a clip's packets in the order of the file.
+    """Reads a clip's packets in the order of the file, the parts of a glued one after the other.
 
     `last_end_s` is where the picture track ends by its packets, or with `all_tracks` the longest.
+    `seam` is set while the first packet of a further part is in hand.
     """
 
     def __init__(self, clip: Clip, report: DamageReport, *, all_tracks: bool = False) -> None:
         self._clip, self._report, self._all = clip, report, all_tracks
         self.last_end_s: Fraction | None = None
+        self.seam = False
+        self._seams = Seams(clip.format, clip.time_base)
         clip.discard_others(not all_tracks)
 
     def __iter__(self) -> Iterator[Packet[VideoStream]]:
         """Yield the picture track's packets; what goes wrong is reported and ends the clip."""
         container, stream = self._clip.container, self._clip.stream
-        source = container.demux() if self._all else container.demux(stream)
+        tracks = list(container.streams) if self._all else [stream]
+        source, restarts = container.demux(*tracks), 0
         while self._report.errors < MOST_ERRORS:
             try:
                 packet = next(source, None)
+            except IndexError:
+                # PyAV stumbles over tracks that appeared while it read; it may go on from there.
+                if restarts == MOST_LATE_TRACKS:
+                    return
+                restarts += 1
+                source = container.demux(*tracks)
+                continue
             except av.FFmpegError as err:
                 self._report.add_demux_error(err)
                 return
@@ -43,8 +60,10 @@ class PacketReader:
             if packet is None:
                 return
             if packet.size:
+                own = packet.stream_index == stream.index
+                self.seam = own and self._seams.mend(packet)
                 self._note_end(packet)
-                if packet.stream_index == stream.index:
+                if own:
                     self._report.add_packet(packet)
                     yield packet
 
@@ -55,6 +74,82 @@ class PacketReader:
         end = (stamp + (packet.duration or 0)) * packet.time_base
         if self.last_end_s is None or end > self.last_end_s:
             self.last_end_s = end
+
+
+class Seams:
+    """Puts the parts of a glued file one after the other, as ffmpeg shows them.
+
+    A part begins where the clock goes back, which decoding times never do in a whole file, nor the
+    presentation time of a key frame; in transport and programme streams also where it leaps ahead.
+    """
+
+    def __init__(self, container: str, time_base: Fraction) -> None:
+        self._glued, self._leaps = container in _GLUED_FORMATS, container in _LOOSE_CLOCKS
+        self._back, self._ahead = _BACK_S / time_base, _AHEAD_S / time_base
+        self._shift = 0  # ticks that this part is moved by
+        self._last_dts: int | None = None  # both as they stand in the file
+        self._last_pts: int | None = None
+        self._end: int | None = None  # of what was read, after the move
+        self._gap = 1  # the longest that was no seam
+
+    def mend(self, packet: Packet[VideoStream]) -> bool:
+        """Move the packet's timestamps to its part's place; tell whether a part begins with it."""
+        pts, dts = packet.pts, packet.dts
+        stamp = pts if pts is not None else dts
+        if not self._glued or stamp is None:
+            return False
+        seam = self._begins(packet)
+        if seam and self._end is not None:
+            self._shift = self._end - stamp
+            self._last_pts = self._last_dts = None
+        if dts is not None:
+            if self._last_dts is not None:
+                self._gap = max(self._gap, dts - self._last_dts)
+            self._last_dts = dts
+        self._last_pts = stamp if self._last_pts is None else max(self._last_pts, stamp)
+        duration = packet.duration or self._gap
+        end = stamp + self._shift + duration
+        self._end = end if self._end is None else max(self._end, end)
+        if self._shift:
+            packet.pts = None if pts is None else pts + self._shift
+            packet.dts = None if dts is None else dts + self._shift
+        return seam
+
+    def _begins(self, packet: Packet[VideoStream]) -> bool:
+        pts, dts = packet.pts, packet.dts
+        if dts is not None and self._last_dts is not None:
+            if dts + self._back < self._last_dts:
+                return True
+            if self._leaps and dts - self._last_dts > max(self._ahead, 10 * self._gap):
+                return True
+        if packet.is_keyframe and pts is not None and self._last_pts is not None:
+            return pts + self._back < self._last_pts
+        return False
+
+
+class KeyFlags:
+    """Which frames the stream flags as key: its packets say it, for many decoders do not."""
+
+    _MOST_HELD = 1024  # packets whose frames never came
+
+    def __init__(self) -> None:
+        self._held: dict[int, bool] = {}
+
+    def note(self, packet: Packet[VideoStream]) -> None:
+        """Remember the flag of a packet that goes to the decoder."""
+        stamp = packet.pts
+        if stamp is None and not packet.stream.codec_context.has_b_frames:
+            stamp = packet.dts  # frames come as packets go: that of the one is that of the other
+        if stamp is not None:
+            self._held[stamp] = packet.is_keyframe
+            if len(self._held) > self._MOST_HELD:
+                del self._held[next(iter(self._held))]
+
+    def of(self, frame: av.VideoFrame) -> bool:
+        """Return the flag of the frame's packet, or the decoder's where that is not known."""
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        flag = None if stamp is None else self._held.pop(stamp, None)
+        return bool(frame.key_frame) if flag is None else flag
 
 
 def start_decoder(clip: Clip, threads: int, report: DamageReport) -> None:

@@ -159,6 +159,11 @@ def milliseconds(ticks: int, time_base: Fraction) -> int:
     return round(ticks * time_base * 1000)
 
 
+def fits_milliseconds(ticks: int, time_base: Fraction) -> bool:
+    """Tell whether `milliseconds` fits into 64 bits."""
+    return abs(ticks * time_base * 1000) < 1 << 62
+
+
 def _fps_ticks(rule: SampleRule, span: int, time_base: Fraction) -> Iterator[tuple[int, int]]:
     """Yield the targets k/R as fractions (over, under) of a tick after t0, while before `span`."""
     step = 1 / (rule.value * time_base)

@@ -30,7 +30,8 @@ class CatalogRow:
 
     A done row says where its record lies: the `record`-th of the file `shard` (`layout.file_name`),
     `length` bytes from `offset` with its frame. A quarantined row has record -1 and a stage, class
-    and message. `fingerprint` is that of the spec it was made with, "" where that was not kept.
+    and message; the message of a done row warns of what its container states and is not so.
+    `fingerprint` is that of the spec it was made with, "" where that was not kept.
     `run_id` sorts by time: of two rows of one video that of the larger run_id holds.
     `time` is UTC, ISO 8601. `columns` are the manifest's further columns.
     """
@@ -136,6 +137,7 @@ def done_row(
         partial=extracted.partial,
         decode_errors=extracted.decode_errors,
         capped=extracted.capped,
+        message=extracted.warning,
         content_sha256=extracted.content_sha256,
         **{
             f"source_{field.name}": getattr(extracted.source, field.name)

@@ -80,6 +80,7 @@ class Extracted:
     partial: bool  # the decoder reported errors or the clip ended early (--allow-partial)
     decode_errors: int
     capped: bool  # --max-frames cut rows off
+    warning: str = ""  # what the container of a whole clip states that is not so
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--videos-per-shard", type=int, metavar="N",
         help="N, whatever they take (default: up to 64, about half a minute of work)")  # fmt: skip
     add("--allow-partial", action="store_true", help="keep what a damaged clip still gives, marked")
+    add("--strict", action="store_true", help="refuse a whole clip that ends before its stated end")
     add("--retry-quarantined", action="store_true", help="try quarantined videos again")
     add("--max-bad-ratio", type=float, default=0.2, help="fail when more than this is quarantined")
     add("--batch-size", type=int, default=32, help="frames a batch")
@@ -184,6 +185,7 @@ def decoder_policy(args: argparse.Namespace) -> DecoderPolicy:
         decoders=args.decoders,
         timeout_s=args.decode_timeout,
         allow_partial=args.allow_partial,
+        strict=args.strict,
         limits=dataclasses.replace(DecodeLimits(), max_pixels=args.max_pixels),
     )
 
