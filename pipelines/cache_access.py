@@ -29,6 +29,7 @@ from features.catalog import (
 from features.errors import CacheError, UsageError
 from features.sidecar import CatalogRow, read_sidecar, remove_shard
 from features.spec import FeatureSpec, check_same_spec
+from features.tfrecord import MOST_FRAME_BYTES
 from pipelines.plan import is_plan
 
 _ASKED_SHARDS = 1000
@@ -304,7 +305,8 @@ def rows_by_video(cache: str) -> dict[str, CatalogRow]:
 def lost_videos(cache: str, rows: Mapping[str, CatalogRow], *, fingerprint: str) -> set[str]:
     """Return the ids of catalog rows whose features cannot be read, or are of another spec.
 
-    Their shard is missing, cut short or without its sidecar, or `framebank verify` has noted it.
+    Their shard is missing, cut short or without its sidecar, or `framebank verify` has noted it;
+    or their record is larger than what readers take.
     """
     sizes = _file_sizes(cache) if rows else {}
     noted = faults.read_note(cache).shards
@@ -315,6 +317,7 @@ def lost_videos(cache: str, rows: Mapping[str, CatalogRow], *, fingerprint: str)
         return (
             committed
             and size_bytes >= row.offset + row.length
+            and row.length <= MOST_FRAME_BYTES
             and row.fingerprint in ("", fingerprint)
             and layout.shard_of(row.shard) not in noted
         )
