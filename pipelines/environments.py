@@ -68,6 +68,11 @@ def find_workers(options: PipelineOptions, *, runner_here: bool) -> Workers:
     return Workers(elsewhere=True)
 
 
+def pool_address(options: PipelineOptions) -> str | None:
+    """Return where a job looks for its worker pool, None where its workers need none."""
+    return _pool_address(options) if environment_type(options) == "EXTERNAL" else None
+
+
 def _pool_address(options: PipelineOptions) -> str:
     from apache_beam.options.pipeline_options import PortableOptions
 
@@ -97,9 +102,9 @@ def _json_field(config: str, name: str) -> str:
 
 
 def _check_pool(host: str, port: int) -> None:
-    if problem := _why_no_server(host, port):
+    if problem := _why_no_server(host, port) or _why_no_pool(host, port):
         raise UsageError(
-            "no worker pool answers at --environment_config",
+            f"no worker pool answers at --environment_config {host}:{port}",
             got=problem,
             todo=f"start `{POOL_COMMAND}` first, in an environment that has Framebank",
         )
@@ -192,6 +197,22 @@ def _why_no_server(host: str, port: int) -> str | None:
             grpc.channel_ready_future(channel).result(timeout=_CONNECT_S)
         except grpc.FutureTimeoutError:
             return f"what listens at {host}:{port} does not speak gRPC"
+    return None
+
+
+def _why_no_pool(host: str, port: int) -> str | None:
+    """Return what is wrong with the gRPC server that should be a pool, None where it is one."""
+    import grpc
+    from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
+
+    name = f"[{host}]" if ":" in host else host
+    nobody = beam_fn_api_pb2.StopWorkerRequest(worker_id="framebank-asks-for-nobody")
+    with grpc.insecure_channel(f"{name}:{port}") as channel:
+        stub = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
+        try:
+            stub.StopWorker(nobody, timeout=_CONNECT_S)
+        except grpc.RpcError as error:
+            return f"what listens at {host}:{port} is no worker pool ({error.code().name})"
     return None
 
 

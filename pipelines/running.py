@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import secrets
 import sys
 import tempfile
@@ -11,7 +12,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
@@ -237,6 +238,25 @@ class Job:
             return dataflow_job.job_error(error, self._result)
         return self._unforeseen(error, texts)
 
+    def _missing_pool(self, told: str, texts: list[str], kept: str) -> JobError | None:
+        """Return what to tell where the failure is that a worker pool was not there."""
+        from pipelines import environments
+
+        if self._submission.kind in ("local", "dataflow"):
+            return None
+        address = environments.pool_address(self._submission.options)
+        if address is None or not names_pool(address, texts):
+            return None
+        cluster = self._submission.cluster
+        hosts = f" on {', '.join(sorted(set(cluster.hosts)))}" if cluster else ""
+        return JobError(
+            f"no worker pool answers at {address}, where --environment_config has the runner look",
+            got=told[:300],
+            expected=f"one beside each of the runner's workers{hosts}",
+            todo=f"start `{environments.POOL_COMMAND}` there, in an environment that has "
+            f"Framebank; then run the same command again. All that is known: {kept}",
+        )
+
     def _keep(self, texts: list[str]) -> str:
         """Write all that is known of a failure to a file, and return where it is."""
         try:
@@ -257,6 +277,8 @@ class Job:
         """Return what is told of a failure that nobody marked, with all that is known in a file."""
         kept = self._keep([*traceback.format_exception(error), *(f"\n{t}\n" for t in texts[1:])])
         told = gist(str(error)) or next(filter(None, map(gist, texts[1:])), "")
+        if missing := self._missing_pool(told, texts, kept):
+            return missing
         if any(words in told for words in _DEAD_WORKER):
             return JobError(
                 "a worker of the job died, and the runner did not try again",
@@ -270,6 +292,14 @@ class Job:
             todo="check the options of Beam (--runner and its own); what was committed is kept. "
             f"All that is known: {kept}",
         )
+
+
+def names_pool(address: str, texts: Iterable[str]) -> bool:
+    """Return whether a runner tells in `texts` that it did not reach the pool at `address`."""
+    _, _, port = address.rpartition(":")
+    unreached = ("UNAVAILABLE", "Connection refused", "UnknownHostException")
+    place = re.compile(rf":{port}\b|ExternalEnvironmentFactory|BeamFnExternalWorkerPool")
+    return any(place.search(text) and any(one in text for one in unreached) for text in texts)
 
 
 def _await_end(result: PipelineResult, end: Future[str]) -> None:

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from features.errors import UsageError
-from pipelines import flink_rest, flink_server, runners
+from pipelines import flink_rest, flink_server, runners, worker_pool
 from pipelines.environments import is_here
 from tests.fake_flink import EMPTY_JAR, FakeFlink, fake_flink, serving
 
@@ -34,6 +34,15 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def pool() -> Iterator[str]:
+    """Yield the address of a worker pool."""
+    pool, server, port = worker_pool.serve("localhost:0")
+    yield f"localhost:{port}"
+    server.stop(None).wait()
+    pool.close()
+
+
+@pytest.fixture
+def job_server() -> Iterator[str]:
     """Yield the address of a gRPC server that serves nothing."""
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("localhost:0")
@@ -98,10 +107,20 @@ def test_where_the_workers_are(pool: str) -> None:
         assert loopback.in_process and not loopback.workers_elsewhere
 
 
-def test_a_job_server_of_somebody_else_needs_neither_java_nor_jar(pool: str, parts: Path) -> None:
+def test_a_pool_that_is_not_there_is_refused_by_its_address(job_server: str) -> None:
+    for address, why in (("localhost:1", "cannot be connected to"), (job_server, "no worker pool")):
+        words = ("--environment_type=EXTERNAL", f"--environment_config={address}")
+        with fake_flink() as cluster, pytest.raises(UsageError, match=address) as refused:
+            prepare(f"--flink_master={cluster.address}", *words)
+        assert why in str(refused.value.got)
+
+
+def test_a_job_server_of_somebody_else_needs_neither_java_nor_jar(
+    job_server: str, parts: Path
+) -> None:
     for path in parts.iterdir():
         path.unlink()
-    submission = prepare(f"--job_endpoint={pool}")
+    submission = prepare(f"--job_endpoint={job_server}")
     assert submission.in_process and options(submission)["flink_master"] == "[auto]"
     with pytest.raises(UsageError, match="no job server answers"):
         prepare("--job_endpoint=localhost:1")

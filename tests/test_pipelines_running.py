@@ -65,6 +65,27 @@ def test_a_job_that_ends_by_itself_is_not_cancelled(capsys: pytest.CaptureFixtur
     assert not result.cancelled and capsys.readouterr().err == ""
 
 
+REFUSED = """Caused by: org.apache.beam.vendor.grpc.v1p69p0.io.grpc.StatusRuntimeException: \
+UNAVAILABLE: io exception
+\tat org.apache.beam.runners.fnexecution.environment.ExternalEnvironmentFactory.createEnvironment
+Caused by: io.netty.channel.AbstractChannel$AnnotatedConnectException: \
+Connection refused: localhost/127.0.0.1:50001
+"""
+
+
+def test_a_pool_that_is_not_there_is_named_with_its_address(tmp_path: Path) -> None:
+    words = ("--environment_type=EXTERNAL", "--environment_config=localhost:50001")
+    submission = Submission(words, kind="flink", in_process=False)
+    job = running.Job(submission, name="test")
+    vars(job)["_outside"] = str(tmp_path)
+    told = job._unforeseen(RuntimeError("job failed"), ["", REFUSED])
+    assert len(list(tmp_path.iterdir())) == 1
+    assert "no worker pool answers at localhost:50001" in told.what
+    assert "pipelines.worker_pool" in str(told.todo)
+    for text in ("Connection refused: localhost/127.0.0.1:9999", "UNAVAILABLE", "a port :50001"):
+        assert not running.names_pool("localhost:50001", [text])
+
+
 def test_what_the_engine_raises_is_raised_here() -> None:
     result: Any = Result(RuntimeError("no slots"))
     with pytest.raises(RuntimeError, match="no slots"):
