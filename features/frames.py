@@ -90,6 +90,7 @@ class Seams:
         self._last_dts: int | None = None  # both as they stand in the file
         self._last_pts: int | None = None
         self._end: int | None = None  # of what was read, after the move
+        self._delay = 0  # the longest from a packet's decoding to its showing
         self._gap = 1  # the longest that was no seam
 
     def mend(self, packet: Packet[VideoStream]) -> bool:
@@ -108,7 +109,10 @@ class Seams:
             self._last_dts = dts
         self._last_pts = stamp if self._last_pts is None else max(self._last_pts, stamp)
         duration = packet.duration or self._gap
-        end = stamp + self._shift + duration
+        if pts is not None and dts is not None:
+            self._delay = max(self._delay, pts - dts)
+        # Without its own time a picture is shown no later after its decoding than the others are.
+        end = stamp + self._shift + duration + (self._delay if pts is None else 0)
         self._end = end if self._end is None else max(self._end, end)
         if self._shift:
             packet.pts = None if pts is None else pts + self._shift

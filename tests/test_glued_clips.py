@@ -1,0 +1,159 @@
+"""Files that say other than they are: glued ones, key flags, stated ends, too much work."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from features.budget import WorkBudget
+from features.container import DecodeLimits
+from features.decode import DecodeRequest, DecodeResult, decode_video
+from features.errors import VideoRejected
+
+X264 = {"preset": "veryfast", "g": "12", "bf": "2"}
+PARTS = 20  # frames, 0.8 s
+KINDS: dict[str, dict[str, Any]] = {
+    "ts": {"codec": "libx264", "options": X264},
+    "mpg": {"codec": "mpeg2video"},
+    "webm": {"codec": "libvpx", "options": {"deadline": "realtime", "cpu-used": "8"}},
+}
+
+
+def write(path: Path, *, codec: str, seed: int = 0, pix_fmt: str = "yuv420p", **how: Any) -> bytes:
+    """Write 20 frames at 25 a second, all of one grey that rises by `seed`."""
+    width, height = how.get("size", (96, 64))
+    first = how.get("first", 0)
+    with av.open(str(path), "w", options=how.get("muxing", {})) as out:
+        stream = out.add_stream(codec, rate=25, options=how.get("options", {}))
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        for number in range(PARTS):
+            picture = np.full((height, width, 3), 40 + 100 * seed + number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt)
+            frame.pts, frame.time_base = first + number, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+def run(path: Path, sample: str = "all", **more: Any) -> tuple[DecodeResult, list[float]]:
+    """Return the result and the mean grey of each row."""
+    grey: dict[int, float] = {}
+
+    def take(token: int, picture: np.ndarray[Any, Any]) -> None:
+        grey[token] = float(picture.mean())
+
+    request = DecodeRequest(path=str(path), sample=sample, size=16, **more)
+    result = decode_video(request, emit_frame=take, beat=lambda frames: None)
+    return result, [grey[token] for token in result.tokens.tolist()]
+
+
+def verdict(path: Path, sample: str = "all", **more: Any) -> VideoRejected:
+    with pytest.raises(VideoRejected) as caught:
+        run(path, sample, **more)
+    return caught.value
+
+
+@pytest.mark.parametrize("size", [(96, 64), (64, 96)])
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_glued_parts_are_shown_one_after_the_other(
+    kind: str, parts: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    if kind == "webm" and parts == 3:
+        pytest.skip("FFmpeg itself reads two segments of Matroska")
+    first = write(tmp_path / f"a.{kind}", **KINDS[kind])
+    second = write(tmp_path / f"b.{kind}", seed=1, size=size, **KINDS[kind])
+    glued = tmp_path / f"glued.{kind}"
+    glued.write_bytes(b"".join((first, second, first)[:parts]))
+    result, grey = run(glued)
+    assert len(grey) == parts * PARTS and not result.partial
+    assert [value > 115 for value in grey] == [n // PARTS == 1 for n in range(len(grey))]
+    assert sorted(result.tokens.tolist()) == result.tokens.tolist()
+    steps = np.diff(result.pts_ms)
+    assert steps.min() >= 30 and steps.max() <= 90
+    assert result.source.duration_s == pytest.approx(parts * PARTS / 25, abs=0.1)
+    _, few_grey = run(glued, f"uniform={parts}")
+    assert [value > 115 for value in few_grey] == [n == 1 for n in range(parts)]
+
+
+def test_no_hours_are_invented_between_parts(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.ts", **KINDS["ts"])
+    second = write(tmp_path / "b.ts", seed=1, first=25 * 40_000, **KINDS["ts"])
+    (tmp_path / "glued.ts").write_bytes(first + second)
+    result, _ = run(tmp_path / "glued.ts")
+    assert result.source.duration_s == pytest.approx(2 * PARTS / 25, abs=0.1)
+
+
+def test_a_clock_that_wraps_is_no_seam(tmp_path: Path) -> None:
+    first = int((2**33 / 90_000 - 1.4 - 0.4) * 25)  # the muxer adds 1.4 s
+    write(tmp_path / "a.ts", first=first, **KINDS["ts"])
+    result, _ = run(tmp_path / "a.ts")
+    assert result.pts_ms.tolist() == [40 * number for number in range(PARTS)]
+
+
+@pytest.mark.parametrize(("name", "codec", "pix_fmt"), [
+    ("a.mov", "qtrle", "rgb24"), ("a.flv", "flashsv", "bgr24"), ("a.avi", "msvideo1", "rgb555le"),
+    ("b.mov", "cfhd", "yuv422p10le"),
+])  # fmt: skip
+def test_key_frames_are_those_of_the_packets(
+    name: str, codec: str, pix_fmt: str, tmp_path: Path
+) -> None:
+    write(tmp_path / name, codec=codec, pix_fmt=pix_fmt, options={"g": "5"})
+    with av.open(str(tmp_path / name)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
+    result, _ = run(tmp_path / name, "keyframes")
+    assert result.frame_index.tolist() == keys and keys
+
+
+def test_a_clip_without_a_key_frame_is_no_frames(tmp_path: Path) -> None:
+    content = bytearray(write(tmp_path / "a.mov", codec="qtrle", pix_fmt="rgb24"))
+    table = content.index(b"stss")  # an index of sync frames that lists a frame out of reach
+    content[table + 8 : table + 16] = (1).to_bytes(4, "big") + (9999).to_bytes(4, "big")
+    (tmp_path / "none.mov").write_bytes(content)
+    refused = verdict(tmp_path / "none.mov", "keyframes")
+    assert refused.error_class == "no_frames" and "key frame" in refused.message
+
+
+def test_an_avi_without_its_count_is_whole(tmp_path: Path) -> None:
+    content = bytearray(write(tmp_path / "a.avi", codec="mpeg4"))
+    for mark, ahead in ((b"avih", 8 + 16), (b"strh", 8 + 32)):
+        place = content.index(mark) + ahead
+        content[place : place + 4] = (1 << 30).to_bytes(4, "little")
+    (tmp_path / "pipe.avi").write_bytes(content)
+    result, _ = run(tmp_path / "pipe.avi")
+    assert result.source.frames == PARTS and not result.warning
+
+
+def test_a_fragmented_clip_may_start_late(tmp_path: Path) -> None:
+    muxing = {"movflags": "frag_keyframe+empty_moov", "output_ts_offset": "3"}
+    write(tmp_path / "a.mp4", codec="libx264", options=X264, first=75, muxing=muxing)
+    assert run(tmp_path / "a.mp4")[0].source.frames == PARTS
+
+
+def test_a_stated_end_that_is_not_so_warns_and_strict_refuses(tmp_path: Path) -> None:
+    content = bytearray(write(tmp_path / "a.mkv", codec="libx264", options=X264))
+    place = content.rindex(b"00:00:00.8")
+    content[place : place + 8] = b"00:00:09"
+    (tmp_path / "a.mkv").write_bytes(content)
+    result, _ = run(tmp_path / "a.mkv")
+    assert result.source.frames == PARTS and not result.partial
+    assert "9.80 s stated" in result.warning
+    assert verdict(tmp_path / "a.mkv", strict=True).error_class == "corrupt"
+
+
+def test_much_work_from_few_bytes_is_too_large_before_it_is_done(tmp_path: Path) -> None:
+    write(tmp_path / "a.gif", codec="gif", pix_fmt="rgb8", size=(4096, 2048))
+    limits = DecodeLimits(free_pixels=2**25, pixels_per_byte=0)
+    refused = verdict(tmp_path / "a.gif", limits=limits)
+    assert refused.error_class == "too_large" and "pixels in all" in refused.message
+    WorkBudget(DecodeLimits(), 67_000).spend(8191**2)
+    budget = WorkBudget(DecodeLimits(), 67_000)
+    with pytest.raises(VideoRejected):
+        for _ in range(3000):
+            budget.spend(8191**2)
