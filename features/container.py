@@ -45,6 +45,7 @@ _COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 # Formats that name their tracks only as they come (FLV, MPEG program streams): options do not reach
 # the decoders that probe those, so the size of their pictures is first read without any decoder.
 _LATE_TRACKS = (b"FLV", b"\0\0\1\xba")
+_SEQUENCE_BRANDS = ("avis", "msf1", "hevc", "hevx")  # ISO/IEC 23008-12, 7 and annex B
 _PYAV_GENPTS = 0x1  # AVFMT_FLAG_GENPTS, which PyAV sets for every input
 
 
@@ -249,7 +250,7 @@ def _picture_track(container: InputContainer, limits: DecodeLimits) -> VideoStre
     if not tracks:
         kinds = ", ".join(sorted({track.type for track in container.streams})) or "no stream"
         raise VideoRejected("probe", "no_video_stream", f"{name} with {kinds}")
-    track = tracks[0]
+    track = _moving(tracks, container.metadata.get("major_brand", ""))
     if track.codec_context is None:  # PyAV then knows nothing more of the track
         raise VideoRejected("probe", "unsupported_codec", f"no decoder for {name}'s picture track")
     context = track.codec_context
@@ -257,6 +258,13 @@ def _picture_track(container: InputContainer, limits: DecodeLimits) -> VideoStre
     if pixels > limits.max_pixels:
         raise too_many_pixels(context.width, context.height, limits, stage="probe")
     return track
+
+
+def _moving(tracks: list[VideoStream], brand: str) -> VideoStream:
+    """Return the first track, in an image sequence (AVIF, HEIF) the first that is no still item."""
+    if brand in _SEQUENCE_BRANDS:
+        return next((track for track in tracks if track.frames > 1), tracks[0])
+    return tracks[0]
 
 
 def too_many_pixels(
@@ -274,6 +282,9 @@ def _rejected_by_probe(file: NamelessFile, err: av.FFmpegError) -> VideoRejected
     boxes, complete = structure.mp4_boxes(file.peek, file.size_bytes)
     if boxes and (b"moov" not in boxes or (boxes[-1] == b"moov" and not complete)):
         names = " ".join(str(box)[2:-1] for box in boxes[:8])
+        if b"moof" in boxes and b"moov" not in boxes:
+            text = f"a segment without its initialisation, which comes first (boxes: {names})"
+            return VideoRejected("probe", "truncated", text)
         return VideoRejected("probe", "truncated", f"mp4 without its whole index (boxes: {names})")
     if (structure.stated_size(file.peek, file.size_bytes) or 0) > file.size_bytes:
         return VideoRejected("probe", "truncated", "it ends within its headers")

@@ -127,6 +127,7 @@ class DamageReport:
         self._packets_at_first = 0
         self._lost_its_way = False
         self._unsupported = False
+        self._unread = False  # a part of the file is of a kind that FFmpeg does not read
         self._giant = ""
         self._frames = 0
         self._read_messages(decoding=False)
@@ -150,6 +151,10 @@ class DamageReport:
 
     def add_demux_error(self, err: av.FFmpegError) -> None:
         self._read_messages(decoding=False)
+        file = self._clip.file
+        if self._clip.format == "mpjpeg" and file.tell() >= file.size_bytes:
+            return  # how its demuxer says that nothing follows the last part
+        self._unread = isinstance(err, av.error.PatchWelcomeError)
         self._count(f"reading failed: {err.strerror}", None)
 
     def add_decoding(
@@ -193,6 +198,8 @@ class DamageReport:
         file = self._clip.file
         if self._clip.format == "gif" and structure.gif_is_cut(file.peek, file.size_bytes):
             self._cut_by("the GIF ends without its trailer")
+        if structure.ends_amid_a_packet(self._clip.format, file.peek, file.size_bytes):
+            self._cut_by("the file ends within a packet")
         if end is None or last_end_s is None:
             return
         unknown = len(timeline) == 1 and not timeline.durations[0]  # it may be shown to the end
@@ -227,6 +234,8 @@ class DamageReport:
     def rejection(self) -> VideoRejected:
         """Return the verdict on a damaged clip of which no part may be kept."""
         counts = f"{self.errors} errors, {self._frames} sound frames"
+        if self._unread:
+            return VideoRejected("decode", "unsupported_codec", f"{self._first} ({counts})")
         if self.cut:
             return VideoRejected("decode", "truncated", f"{self.cut} ({counts})")
         return VideoRejected("decode", "corrupt", f"{counts}; first: {self._first}")

@@ -59,13 +59,19 @@ class PacketReader:
                 raise VideoRejected("decode", "unreadable", f"reading failed: {err}") from err
             if packet is None:
                 return
-            if packet.size:
+            if packet.size and not self._is_comment(packet):
                 own = packet.stream_index == stream.index
                 self.seam = own and self._seams.mend(packet)
                 self._note_end(packet)
                 if own:
                     self._report.add_packet(packet)
                     yield packet
+
+    def _is_comment(self, packet: Packet[VideoStream]) -> bool:
+        """Tell the comment that each part of a chained Ogg brings (Theora, 6.3), no picture."""
+        if self._clip.format != "ogg" or packet.stream_index != self._clip.stream.index:
+            return False
+        return bytes(packet)[:7] == b"\x81theora"
 
     def _note_end(self, packet: Packet[VideoStream]) -> None:
         stamp = packet.pts if packet.pts is not None else packet.dts

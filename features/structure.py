@@ -80,6 +80,43 @@ def gif_is_cut(peek: Peek, size_bytes: int) -> bool:
     return True
 
 
+def ends_amid_a_packet(container: str, peek: Peek, size_bytes: int) -> bool:
+    """Tell whether a stream of packets of a fixed or stated size ends within one.
+
+    Transport streams (ISO/IEC 13818-1, 2.4.3.2), DV (SMPTE 314M) and Ogg pages (RFC 3533, 6).
+    """
+    if container == "mpegts":
+        return _ts_ends_amid(peek, size_bytes)
+    if container == "dv":  # the flag says 50 Hz: 12 sequences of 12,000 bytes a frame, else 10
+        return size_bytes % (144_000 if peek(3, 1)[:1] >= b"\x80" else 120_000) != 0
+    return container == "ogg" and _ogg_ends_amid(peek, size_bytes)
+
+
+def _ts_ends_amid(peek: Peek, size_bytes: int) -> bool:
+    head = peek(0, 4096)
+    for length in (188, 192, 204):
+        for first in range(length):
+            marks = head[first::length]
+            if len(marks) > 4 and set(marks) == {0x47}:
+                rest = (size_bytes - first) % length
+                # A packet of 192 bytes has its mark after four bytes of time, of 204 before parity.
+                ahead = 4 if length == 192 else 0
+                last = peek(size_bytes - rest, 1) if rest > ahead else b""
+                return last == b"\x47" and rest < 188
+    return False
+
+
+def _ogg_ends_amid(peek: Peek, size_bytes: int) -> bool:
+    tail_start = max(0, size_bytes - (1 << 17))  # a page has 65,307 bytes at most
+    tail = peek(tail_start, 1 << 17)
+    page = tail.rfind(b"OggS")
+    if page < 0 or len(tail) < page + 27:
+        return page >= 0
+    count = tail[page + 26]
+    lengths = tail[page + 27 : page + 27 + count]
+    return len(lengths) < count or page + 27 + count + sum(lengths) > len(tail)
+
+
 def _matroska_end(peek: Peek, size_bytes: int) -> int | None:
     """Return the offset where a Matroska file says that it ends, None where it does not say."""
     for kind, start, end in _elements(peek, 0, 1 << 62):

@@ -157,3 +157,48 @@ def test_much_work_from_few_bytes_is_too_large_before_it_is_done(tmp_path: Path)
     with pytest.raises(VideoRejected):
         for _ in range(3000):
             budget.spend(8191**2)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "more"),
+    [
+        ("a.ts", "libx264", {"options": X264}),
+        ("b.ts", "mpeg2video", {}),
+        ("a.ogg", "libtheora", {}),
+    ],
+)
+def test_a_cut_within_a_packet_is_truncated(
+    name: str, codec: str, more: dict[str, Any], tmp_path: Path
+) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    content = write(tmp_path / name, codec=codec, **more)
+    assert run(tmp_path / name)[0].source.frames == PARTS
+    (tmp_path / name).write_bytes(content[: len(content) * 4 // 5 // 188 * 188 + 51])
+    assert verdict(tmp_path / name).error_class == "truncated"
+
+
+def test_a_segment_without_its_initialisation_says_so(tmp_path: Path) -> None:
+    muxing = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    content = write(tmp_path / "a.mp4", codec="libx264", options=X264, muxing=muxing)
+    place = content.index(b"moof") - 4
+    (tmp_path / "a.m4s").write_bytes(b"\0\0\0\x10styp" + b"msdh\0\0\0\0" + content[place:])
+    refused = verdict(tmp_path / "a.m4s")
+    assert refused.error_class == "truncated" and "initialisation" in refused.message
+
+
+def test_an_mpjpeg_is_whole(tmp_path: Path) -> None:
+    parts = []
+    for number in range(5):
+        picture = np.full((48, 64, 3), 40 * number, np.uint8)
+        with av.open(str(tmp_path / "a.jpg"), "w", format="mjpeg") as out:
+            stream = out.add_stream("mjpeg", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            out.mux(stream.encode(frame.reformat(format="yuvj420p")))
+            out.mux(stream.encode(None))
+        content = (tmp_path / "a.jpg").read_bytes()
+        head = f"--ffmpeg\r\nContent-type: image/jpeg\r\nContent-length: {len(content)}\r\n\r\n"
+        parts.append(head.encode() + content + b"\r\n")
+    (tmp_path / "a.mpjpeg").write_bytes(b"".join(parts) + b"--ffmpeg\r\n")
+    assert run(tmp_path / "a.mpjpeg")[0].source.frames == 5
