@@ -202,3 +202,29 @@ def test_an_mpjpeg_is_whole(tmp_path: Path) -> None:
         parts.append(head.encode() + content + b"\r\n")
     (tmp_path / "a.mpjpeg").write_bytes(b"".join(parts) + b"--ffmpeg\r\n")
     assert run(tmp_path / "a.mpjpeg")[0].source.frames == 5
+
+
+def test_a_track_that_appears_late_costs_no_frame(tmp_path: Path) -> None:
+    path = tmp_path / "late.flv"
+    with av.open(str(path), "w") as out:
+        film = out.add_stream("flv1", rate=25)
+        film.width, film.height, film.pix_fmt = 96, 64, "yuv420p"
+        sound = out.add_stream("mp3", rate=44100)
+        for number in range(200):
+            frame = av.VideoFrame(96, 64, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(film.encode(frame))
+        for number in range(40):
+            quiet = av.AudioFrame(format="s16p", layout="stereo", samples=1152)
+            for plane in quiet.planes:
+                plane.update(bytes(plane.buffer_size))
+            quiet.sample_rate, quiet.pts = 44100, 44100 * 7 + 1152 * number
+            out.mux(sound.encode(quiet))
+        for stream in (film, sound):
+            out.mux(stream.encode(None))
+    content = bytearray(path.read_bytes())
+    content[4] = 1  # the header names the picture track only
+    path.write_bytes(content)
+    for rule in ("all", "uniform=200"):
+        result, _ = run(path, rule)
+        assert len(result.tokens) == 200 and not result.partial
