@@ -45,7 +45,7 @@ def held(place: str, *, what: str) -> contextlib.AbstractContextManager[None]:
 
 def lease_path(place: str) -> str:
     """Return where the lease on a place in a bucket lies."""
-    return storage.join(place, "lease.json")
+    return storage.join(place, "_lease.json")  # readers of datasets pass over _ names
 
 
 @contextlib.contextmanager

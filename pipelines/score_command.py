@@ -27,7 +27,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from features import storage
+from features import lease, storage
 from features.cache import Cache, open_cache
 from features.errors import JobError, UsageError
 from features.progress import AnsweredCounts, AnswerFiles, show_progress
@@ -132,19 +132,20 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             _config(args, plan, about, {}), submission, remove_plan=lambda: None, questions={}
         )
         return 0
-    if not prepare_out(args.out, about, overwrite=args.overwrite, say=_say):
-        _say(f"these questions are answered already; nothing was done in {args.out}")
-        return _report(args, with_headline(read_summary(args.out), args.split))
-    _say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
-    kept, failed = find_kept(args.out, plan, kind=args.output_format)
-    if failed:
-        _say(
-            f"{failed} of {plan.outputs} files of answers hold rows that failed: "
-            "they are made again"
-        )
-    if kept:
-        _say(f"{len(kept)} of {plan.outputs} files of answers are there already")
-    _run_job(args, submission, plan, about, kept)
+    with _alone(args.out):
+        if not prepare_out(args.out, about, overwrite=args.overwrite, say=_say):
+            _say(f"these questions are answered already; nothing was done in {args.out}")
+            return _report(args, with_headline(read_summary(args.out), args.split))
+        _say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
+        kept, failed = find_kept(args.out, plan, kind=args.output_format)
+        if failed:
+            _say(
+                f"{failed} of {plan.outputs} files of answers hold rows that failed: "
+                "they are made again"
+            )
+        if kept:
+            _say(f"{len(kept)} of {plan.outputs} files of answers are there already")
+        _run_job(args, submission, plan, about, kept)
     if not submission.waits:
         return 0
     summary = read_summary(args.out)
@@ -156,6 +157,16 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             todo="run it again with --overwrite, and report this",
         )
     return _report(args, summary)
+
+
+def _alone(out: str) -> contextlib.AbstractContextManager[None]:
+    """Hold OUT against another `score`, whose files would stand between this one's."""
+    if storage.is_local(out):
+        try:
+            os.makedirs(storage.local_path(out), exist_ok=True)
+        except OSError as error:
+            raise storage.storage_error(out, error, "write") from error
+    return lease.held(out, what=f"writing answers to {out}")
 
 
 def _missing_text(plan: ScorePlan, cache: Cache) -> str:
@@ -309,6 +320,7 @@ def _end(job: Job, remove_plan: Callable[[], None]) -> Iterator[str]:
         yield text
     if ended:
         remove_plan()
+    lease.release_all()
     job.close()
     yield "stopped. Run the same command again: it goes on with the files that are not there."
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from features import catalog, layout
+from features import catalog, layout, lease
 from features.errors import JobError, SpecMismatchError, UsageError
 from features.seen_videos import SEEN, Seen
 from features.trained_model import NotFiniteError, TrainedModel, load_model
@@ -160,6 +160,17 @@ def test_a_second_run_does_nothing_and_another_is_refused(
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert _score(model, cache, "--overwrite", rows=QUESTIONS[:3])[0] == 0
     assert len(_rows(out)) == 3 and (out / "mine.txt").read_text() == "keep me"
+
+
+def test_two_runs_at_once_do_not_write_into_one_folder(model: Path, cache: Path) -> None:
+    _, out = _score(model, cache)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    with (
+        lease.held(str(out), what="writing answers"),
+        pytest.raises(UsageError, match="another run is writing answers to"),
+    ):
+        _score(model, cache, "--overwrite", rows=QUESTIONS[:3])
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
 def test_a_killed_run_is_done_again(model: Path, cache: Path) -> None:
