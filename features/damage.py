@@ -200,6 +200,10 @@ class DamageReport:
             self._cut_by("the GIF ends without its trailer")
         if structure.ends_amid_a_packet(self._clip.format, file.peek, file.size_bytes):
             self._cut_by("the file ends within a packet")
+        if self._clip.format == "mov":
+            boxes, complete = structure.mp4_boxes(file.peek, file.size_bytes)
+            if b"moof" in boxes and not complete:
+                self._cut_by(f"the file ends within a box ({str(boxes[-1])[2:-1]})")
         if end is None or last_end_s is None:
             return
         unknown = len(timeline) == 1 and not timeline.durations[0]  # it may be shown to the end

@@ -228,3 +228,13 @@ def test_a_track_that_appears_late_costs_no_frame(tmp_path: Path) -> None:
     for rule in ("all", "uniform=200"):
         result, _ = run(path, rule)
         assert len(result.tokens) == 200 and not result.partial
+
+
+def test_a_cut_within_a_later_fragment_keeps_what_came_before(tmp_path: Path) -> None:
+    muxing = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    content = write(tmp_path / "a.mp4", codec="libx264", options={"g": "5"}, muxing=muxing)
+    place = content.index(b"moof", content.index(b"moof") + 4)
+    (tmp_path / "cut.mp4").write_bytes(content[: place + 20])
+    assert verdict(tmp_path / "cut.mp4").error_class == "truncated"
+    result, grey = run(tmp_path / "cut.mp4", allow_partial=True)
+    assert result.partial and len(grey) == 5
