@@ -1,8 +1,8 @@
 """A budget of work: how many pixels a clip may ask to be decoded, by what its file has in bytes.
 
 67 kB can hold 3,000 frames on a canvas of 8191 x 8191, which take their whole time limit to decode
-and show nothing. A thousand of them would take a job eight hours. What real cameras, screens and
-encoders make stays far below, and the verdict does not depend on how fast a machine is.
+and show nothing. A thousand of them would take a job eight hours. The verdict does not depend on
+how fast a machine is.
 """
 
 from __future__ import annotations

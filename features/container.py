@@ -55,7 +55,7 @@ class DecodeLimits:
 
     `max_pixels` per frame, `max_size_bytes` of the file, `max_rows` that a rule gives for one clip.
     `free_pixels` may be decoded of any clip, and `pixels_per_byte` more for each byte of its file:
-    black 4K film, the flattest that cameras and screens make, has half of that.
+    an estimate (4K pictures of 32 bytes each reach it), not a measurement.
     """
 
     max_pixels: int = 2**26
