@@ -23,7 +23,9 @@ from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from features import structure
+from features.cropping import Crop, stated_crop
 from features.errors import VideoRejected
+from features.parts import MOST_PARTS, part_windows
 
 # Demuxers that read one self-contained file. Left out on purpose: everything that opens other files
 # or addresses (hls, dash, concat, image2, sdp, rtsp, imf), that takes any bytes (rawvideo, data),
@@ -68,17 +70,20 @@ class DecodeLimits:
 class NamelessFile:
     """An open file without its name, for FFmpeg to read; `size_bytes` is its length now.
 
-    It keeps a position of its own: several containers may read one descriptor at a time.
+    It keeps a position of its own: several containers may read one descriptor at a time. With a
+    `window` of bytes (start, end) it is that part of the file, of `whole_bytes` in all.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, window: tuple[int, int] | None = None) -> None:
         self._descriptor, self._position = descriptor, 0
-        self.size_bytes = os.fstat(descriptor).st_size
+        self.whole_bytes = os.fstat(descriptor).st_size
+        self._start, end = window or (0, self.whole_bytes)
+        self.size_bytes = end - self._start
 
     def read(self, size_bytes: int = -1) -> bytes:
         """Return up to `size_bytes` bytes, or all that is left."""
         wanted = self.size_bytes - self._position if size_bytes < 0 else size_bytes
-        data = os.pread(self._descriptor, max(0, wanted), self._position)
+        data = self.peek(self._position, wanted)
         self._position += len(data)
         return data
 
@@ -101,21 +106,30 @@ class NamelessFile:
 
     def peek(self, offset: int, size_bytes: int) -> bytes:
         """Return bytes from `offset`; the position stays as it is."""
-        return os.pread(self._descriptor, size_bytes, offset)
+        wanted = max(0, min(size_bytes, self.size_bytes - offset))
+        return os.pread(self._descriptor, wanted, self._start + offset)
 
     def rewound(self) -> NamelessFile:
         """Return the same open file with a position of its own, at the start."""
-        return NamelessFile(self._descriptor)
+        return self.part((self._start, self._start + self.size_bytes))
+
+    def part(self, window: tuple[int, int]) -> NamelessFile:
+        """Return another part of the same open file."""
+        return NamelessFile(self._descriptor, window)
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """An opened clip: its file, FFmpeg's container, and the picture track that counts."""
+    """An opened clip: its file, FFmpeg's container, and the picture track that counts.
+
+    `later` are the windows of the files that were put behind it (`frames.parts_of` reads them).
+    """
 
     file: NamelessFile
     limits: DecodeLimits
     container: InputContainer
     stream: VideoStream
+    later: tuple[tuple[int, int], ...] = ()
 
     @property
     def format(self) -> str:
@@ -133,6 +147,13 @@ class Clip:
         rate = self.stream.guessed_rate or self.stream.average_rate or self.stream.base_rate
         return Fraction(rate) if rate else Fraction(25)
 
+    @property
+    def crop(self) -> Crop:
+        """Return what the container says is cut off the pictures."""
+        tracks = [t for t in self.container.streams.video if not t.disposition & _COVER]
+        place = [track.index for track in tracks].index(self.stream.index)
+        return stated_crop(self.format, self.file.peek, self.file.size_bytes, track=place)
+
     def discard_others(self, discarded: bool) -> None:
         """Let the demuxer skip, or not, every track but this one."""
         for track in self.container.streams:
@@ -142,9 +163,8 @@ class Clip:
     @contextlib.contextmanager
     def reopened(self) -> Iterator[Clip]:
         """Read the same open file from its start again."""
-        file = self.file.rewound()
-        with open_container(file, self.limits) as container:
-            yield Clip(file, self.limits, container, _picture_track(container, self.limits))
+        with open_part(self.file.rewound(), self.limits, self.later) as clip:
+            yield clip
 
 
 @contextlib.contextmanager
@@ -173,10 +193,37 @@ def open_file(path: str | int, limits: DecodeLimits) -> Iterator[NamelessFile]:
 @contextlib.contextmanager
 def open_clip(path: str | int, limits: DecodeLimits) -> Iterator[Clip]:
     """Open `path` as a clip; raises VideoRejected at stage "open" or "probe"."""
-    with open_file(path, limits) as file, open_container(file, limits) as container:
-        clip = Clip(file, limits, container, _picture_track(container, limits))
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_file(path, limits))
+        windows = part_windows(file.peek, file.size_bytes)
+        if len(windows) > MOST_PARTS:
+            text = f"more than {MOST_PARTS} files glued together: join them with ffmpeg's concat"
+            raise VideoRejected("probe", "too_large", text)
+        clip: Clip | None = None
+        while clip is None:
+            window, *later = windows
+            try:
+                part = open_part(file.part(window), limits, tuple(later))
+                clip = stack.enter_context(part)
+            except VideoRejected as err:
+                if err.error_class != "no_video_stream" or not later:
+                    raise
+                windows = later  # sound alone comes before the pictures
+        yield clip
+
+
+@contextlib.contextmanager
+def open_part(
+    file: NamelessFile, limits: DecodeLimits, later: tuple[tuple[int, int], ...] = ()
+) -> Iterator[Clip]:
+    """Probe an open file, or a part of one, as a clip; raises VideoRejected at stage "probe"."""
+    with open_container(file, limits) as container:
+        clip = Clip(file, limits, container, _picture_track(container, limits), later)
         if clip.format == "matroska" and structure.matroska_locked(file.peek, file.size_bytes):
             raise VideoRejected("probe", "encrypted", "matroska with an encrypted picture track")
+        if structure.is_animated_webp(file.peek):
+            text = "animated WebP, of which FFmpeg decodes no picture"
+            raise VideoRejected("probe", "unsupported_codec", text)
         yield clip
 
 
@@ -251,6 +298,9 @@ def _picture_track(container: InputContainer, limits: DecodeLimits) -> VideoStre
         kinds = ", ".join(sorted({track.type for track in container.streams})) or "no stream"
         raise VideoRejected("probe", "no_video_stream", f"{name} with {kinds}")
     track = _moving(tracks, container.metadata.get("major_brand", ""))
+    if track.disposition & Disposition.dependent:  # FFmpeg gives the tiles, one by one
+        text = f"a picture put together of tiles ({len(tracks)} tracks), which FFmpeg does not do"
+        raise VideoRejected("probe", "unsupported_codec", text)
     if track.codec_context is None:  # PyAV then knows nothing more of the track
         raise VideoRejected("probe", "unsupported_codec", f"no decoder for {name}'s picture track")
     context = track.codec_context

@@ -26,8 +26,8 @@ from features import budget, sampling
 from features.container import Clip, DecodeLimits, open_clip
 from features.damage import DamageReport, Message, ffmpeg_messages, stated_end
 from features.errors import VideoRejected
-from features.frames import KeyFlags, PacketReader, decode_packet, start_decoder
-from features.pixels import PictureScaler, frame_orientation
+from features.frames import KeyFlags, PacketReader, decode_packet, parts_of, start_decoder
+from features.pixels import PictureScaler, no_rgb
 from features.sampling import SampleRule, fits_milliseconds
 from features.timeline import BestTimestamp, Shown, Timeline
 from features.video import SourceInfo
@@ -144,11 +144,12 @@ class _Decoding:
         self._refused = False
         self._shown_size = (0, 0)
         self._keys = KeyFlags()
+        self._work = budget.WorkBudget(request.limits, 0)
 
     def run(self, clip: Clip) -> DecodeResult:
         """Decode `clip` once, judge it, and fetch by one more pass what the first left out."""
         wanted = None
-        if self._rule.kind == "uniform":
+        if self._rule.kind == "uniform" and not clip.later:
             with clip.reopened() as ahead:
                 wanted = self._expected_timestamps(ahead)
         report = DamageReport(clip, self._messages, strict=self._request.strict)
@@ -189,10 +190,22 @@ class _Decoding:
         self, clip: Clip, report: DamageReport, wanted: frozenset[int] | None
     ) -> Timeline:
         """Decode every frame, handing out what the forecast says; return the timeline."""
-        end = stated_end(clip)
-        reader = PacketReader(clip, report, all_tracks=end is not None and end.whole_file)
         timeline = Timeline(clip.time_base, clip.nominal_rate)
         forecast = _Forecast(self._rule, timeline, wanted)
+        self._work = budget.WorkBudget(clip.limits, clip.file.whole_bytes)
+        for part in parts_of(clip, report):
+            if part is not clip:
+                timeline.begin_part(part.time_base, part.nominal_rate)
+            self._read_part(part, report, timeline, forecast)
+        return timeline
+
+    def _read_part(
+        self, clip: Clip, report: DamageReport, timeline: Timeline, forecast: _Forecast
+    ) -> None:
+        """Decode every frame of one part and judge its end."""
+        self._scaler.cut_off = clip.crop
+        end = stated_end(clip)
+        reader = PacketReader(clip, report, all_tracks=end is not None and end.whole_file)
         held: av.VideoFrame | None = None
         for frame, pts in self._frames(clip, reader, report):
             self._refused = report.damaged and not self._request.allow_partial
@@ -200,15 +213,14 @@ class _Decoding:
                 ticks = timeline.add(pts, frame.duration, self._keys.of(frame))
             except OverflowError as err:
                 raise VideoRejected("decode", "corrupt", f"the timestamp {pts}") from err
-            if held is None:
-                self._shown_size = frame_orientation(frame).shown_size(frame.width, frame.height)
-            else:
+            if len(timeline) == 1:
+                self._shown_size = self._scaler.shown_size(frame)
+            if held is not None:
                 self._hand_out(held, len(timeline) - 2, forecast, ticks)
             held = frame
         if held is not None:
             self._hand_out(held, len(timeline) - 1, forecast, None)
         report.finish(timeline, end, reader.last_end_s)
-        return timeline
 
     def _hand_out(
         self, frame: av.VideoFrame, number: int, forecast: _Forecast, next_pts: int | None
@@ -224,8 +236,7 @@ class _Decoding:
         try:
             picture = self._scaler(frame)
         except (av.FFmpegError, MemoryError) as err:
-            message = f"no RGB of {frame.format.name}, {frame.width}x{frame.height}: {err}"
-            raise VideoRejected("decode", "unsupported_codec", message) from err
+            raise VideoRejected("decode", "unsupported_codec", no_rgb(frame, err)) from err
         self._emitted.add(number)
         self._emit_frame(number, picture)
 
@@ -233,7 +244,7 @@ class _Decoding:
         """Decode again and emit the frames numbered in `missing`."""
         report = DamageReport(clip, self._messages)
         last = max(missing)
-        for number, (frame, _) in enumerate(self._frames(clip, PacketReader(clip, report), report)):
+        for number, frame in enumerate(self._all_frames(clip, report)):
             if number in missing:
                 missing.discard(number)
                 self._emit(frame, number)
@@ -242,12 +253,19 @@ class _Decoding:
         if missing:
             raise VideoRejected("decode", "corrupt", "decoding twice gave different frames")
 
+    def _all_frames(self, clip: Clip, report: DamageReport) -> Iterator[av.VideoFrame]:
+        """Yield the sound frames of all parts as the first pass numbered them."""
+        self._work = budget.WorkBudget(clip.limits, clip.file.whole_bytes)
+        for part in parts_of(clip, report):
+            self._scaler.cut_off = part.crop
+            for frame, _ in self._frames(part, PacketReader(part, report), report):
+                yield frame
+
     def _frames(
         self, clip: Clip, reader: PacketReader, report: DamageReport
     ) -> Iterator[tuple[av.VideoFrame, int | None]]:
         """Yield every sound frame with its best timestamp, in the decoder's order."""
         clock = BestTimestamp()
-        work = budget.WorkBudget(clip.limits, clip.file.size_bytes)
         self._keys = KeyFlags()
         start_decoder(clip, self._request.threads, report)
         for packet in itertools.chain(reader, [None]):
@@ -265,7 +283,7 @@ class _Decoding:
                 if number == first_of_part and first_of_part:
                     clock = BestTimestamp()
                 self._decoded += 1
-                work.spend(frame.width * frame.height)
+                self._work.spend(frame.width * frame.height)
                 yield frame, clock(frame.pts, frame.dts)
 
     def _expected_timestamps(self, clip: Clip) -> frozenset[int]:

@@ -12,6 +12,7 @@ looked at.
 
 from __future__ import annotations
 
+import errno
 import struct
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from numpy.typing import NDArray
+
+from features.cropping import Crop
 
 # A crop of a picture longer than this many times its height is cut before it is scaled, so that a
 # picture of 1 x 60,000 pixels does not become one of 299 x 18 million.
@@ -106,8 +109,15 @@ class PictureScaler:
     def __init__(self, size: int, *, resize: str) -> None:
         """`resize`: "stretch" (aspect not kept) or "crop" (short side to `size`, centre kept)."""
         self._size, self._crop = size, resize == "crop"
+        self.cut_off = Crop()  # by the container, of each stored picture
         self._kind: object = None
         self._graph: av.filter.Graph | None = None
+
+    def shown_size(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Return (width, height) of a frame as shown: cropped and turned."""
+        cut = self.cut_off.within(frame.width, frame.height)
+        width, height = frame.width - cut.left - cut.right, frame.height - cut.top - cut.bottom
+        return frame_orientation(frame).shown_size(width, height)
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """Return uint8[size, size, 3], C-contiguous, RGB, full range; raises av.FFmpegError."""
@@ -128,8 +138,8 @@ class PictureScaler:
     def _build_graph(self, frame: av.VideoFrame, turn: Orientation) -> av.filter.Graph:
         graph = av.filter.Graph()
         graph.threads = 1  # slices of several threads would meet at other rows
-        width, height = turn.shown_size(frame.width, frame.height)
-        steps = list(turn.filters)
+        width, height = self.shown_size(frame)
+        steps = [*self.cut_off.within(frame.width, frame.height).filters, *turn.filters]
         if self._crop:
             width, height, cut = _within_aspect(width, height)
             steps += cut
@@ -148,6 +158,15 @@ class PictureScaler:
             node = next_node
         graph.configure()
         return graph
+
+
+def no_rgb(frame: av.VideoFrame, err: Exception) -> str:
+    """Say why a frame has no RGB."""
+    what = f"no RGB of {frame.format.name}, {frame.width}x{frame.height}"
+    if isinstance(err, av.FFmpegError) and err.errno == errno.EOPNOTSUPP:
+        space = getattr(frame.colorspace, "name", frame.colorspace)
+        return f"{what}: FFmpeg does not convert colours of the matrix {space} (H.273, 8.3)"
+    return f"{what}: {err}"
 
 
 def _rgb_array(picture: av.VideoFrame) -> NDArray[np.uint8]:

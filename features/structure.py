@@ -53,9 +53,9 @@ def stated_size(peek: Peek, size_bytes: int) -> int | None:
 
 def matroska_locked(peek: Peek, size_bytes: int) -> bool:
     """Tell whether the first picture track of a Matroska file is encrypted."""
-    for kind, start, end in _elements(peek, 0, size_bytes):
+    for kind, start, end in elements(peek, 0, size_bytes):
         if kind == _SEGMENT:
-            for inner, tracks_start, tracks_end in _elements(peek, start, end):
+            for inner, tracks_start, tracks_end in elements(peek, start, end):
                 if inner == _TRACKS:
                     return _first_pictures_locked(peek, tracks_start, tracks_end)
     return False
@@ -119,7 +119,7 @@ def _ogg_ends_amid(peek: Peek, size_bytes: int) -> bool:
 
 def _matroska_end(peek: Peek, size_bytes: int) -> int | None:
     """Return the offset where a Matroska file says that it ends, None where it does not say."""
-    for kind, start, end in _elements(peek, 0, 1 << 62):
+    for kind, start, end in elements(peek, 0, 1 << 62):
         if kind == _SEGMENT:
             return None if end == 1 << 62 else end
         if start >= size_bytes:
@@ -146,24 +146,24 @@ def _after_sub_blocks(peek: Peek, offset: int, size_bytes: int) -> int:
 
 
 def _first_pictures_locked(peek: Peek, start: int, end: int) -> bool:
-    for kind, track_start, track_end in _elements(peek, start, end):
+    for kind, track_start, track_end in elements(peek, start, end):
         if kind != _TRACK:
             continue
-        parts = list(_elements(peek, track_start, track_end))
+        parts = list(elements(peek, track_start, track_end))
         types = [peek(a, b - a) for part, a, b in parts if part == _TRACK_TYPE]
         if types and int.from_bytes(types[0], "big") == _PICTURES:
             return any(
                 inner == _ENCRYPTION
                 for part, a, b in parts
                 if part == _ENCODINGS
-                for encoding, c, d in _elements(peek, a, b)
+                for encoding, c, d in elements(peek, a, b)
                 if encoding == _ENCODING
-                for inner, _, _ in _elements(peek, c, d)
+                for inner, _, _ in elements(peek, c, d)
             )
     return False
 
 
-def _elements(peek: Peek, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
+def elements(peek: Peek, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield (id, start of the content, end of the content) of the EBML elements in a range."""
     for _ in range(_MOST_BOXES):
         if offset >= end:
@@ -180,6 +180,28 @@ def _elements(peek: Peek, offset: int, end: int) -> Iterator[tuple[int, int, int
         content_end = end if unknown else min(end, start + size)
         yield int.from_bytes(head[:id_length], "big"), start, content_end
         offset = content_end
+
+
+def boxes(peek: Peek, offset: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (type, start of the content, end of the content) of the mp4 boxes in a range."""
+    for _ in range(_MOST_BOXES):
+        head = peek(offset, 16)
+        if offset + 8 > end or len(head) < 8:
+            return
+        size, start = int.from_bytes(head[:4], "big"), offset + 8
+        if size == 1:
+            size, start = int.from_bytes(head[8:16], "big"), offset + 16
+        content_end = end if size == 0 else min(end, offset + size)
+        if content_end < start:
+            return
+        yield head[4:8], start, content_end
+        offset = content_end
+
+
+def is_animated_webp(peek: Peek) -> bool:
+    """Tell whether a file is a WebP of several pictures (RFC 9649, 2.7.1.1)."""
+    head = peek(0, 21)
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > 20 and head[20] & 2 > 0
 
 
 def _vint_length(first: bytes, most: int) -> int:

@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from features.container import DecodeLimits, open_clip
@@ -310,3 +311,23 @@ def _with_reference(mp4: bytes, place: str) -> bytes:
         size = int.from_bytes(grown[start : start + 4], "big") + len(alias) - 12
         grown = grown[:start] + size.to_bytes(4, "big") + grown[start + 4 :]
     return grown
+
+
+def test_an_animated_webp_has_no_decoder_rather_than_a_cut_end(tmp_path: Path) -> None:
+    still, moving = tmp_path / "still.webp", tmp_path / "moving.webp"
+    for path, codec, count in ((still, "libwebp", 1), (moving, "libwebp_anim", 4)):
+        with av.open(str(path), "w", format="webp") as out:
+            stream = out.add_stream(codec, rate=10)
+            stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+            for number in range(count):
+                picture = np.full((32, 32, 3), 60 * number, np.uint8)
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            out.mux(stream.encode(None))
+    with open_clip(str(still), DecodeLimits()) as clip:
+        assert clip.stream.width == 32
+    with (
+        pytest.raises(VideoRejected, match="animated WebP") as rejected,
+        open_clip(str(moving), DecodeLimits()),
+    ):
+        pass
+    assert rejected.value.error_class == "unsupported_codec"

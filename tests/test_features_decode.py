@@ -350,3 +350,19 @@ def test_real_clips_end_as_they_should() -> None:
         if path.stat().st_size < 1_000_000:  # the few large ones take long and are alike
             result = run(path, "fps=1", size=32).result
             assert not result.partial and len(result.tokens) >= 1
+
+
+@pytest.mark.parametrize("matrix", ["ictcp", "chroma-derived-nc"])
+def test_colours_that_ffmpeg_does_not_convert_have_words(matrix: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as out:
+        options = {"x264-params": f"colormatrix={matrix}"}
+        stream = out.add_stream("libx264", rate=5, options=options)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        out.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+        out.mux(stream.encode(None))
+    with pytest.raises(VideoRejected, match="does not convert colours of the matrix") as rejected:
+        decode_video(
+            DecodeRequest(str(path), "all"), emit_frame=lambda *_: None, beat=lambda _: None
+        )
+    assert rejected.value.error_class == "unsupported_codec"
