@@ -114,12 +114,8 @@ class DamageReport:
 
         `strict`: a stated end that is not there is damage, though the file is all there.
         """
-        self._clip, self._messages, self._strict = clip, messages, strict
+        self._messages, self._strict = messages, strict
         self.warning = ""  # what a whole file states that is not so
-        self._part_begins = True
-        self._joined_running = clip.format in _JOINED_RUNNING
-        codec = clip.stream.codec_context.codec.canonical_name
-        self._only_a_join = clip.format == "mpegts" and codec in _TELLING_DECODERS
         self.errors = 0
         self.cut = ""  # why the file counts as cut, or ""
         self._first = ""
@@ -130,7 +126,25 @@ class DamageReport:
         self._unread = False  # a part of the file is of a kind that FFmpeg does not read
         self._giant = ""
         self._frames = 0
+        self.enter(clip)
+
+    def enter(self, part: Clip) -> None:
+        """Turn to `part` of a glued file: what is reported from now on is about it."""
+        self._clip = part
+        self._part_begins = True
+        self._joined_running = part.format in _JOINED_RUNNING
+        codec = part.stream.codec_context.codec.canonical_name
+        self._only_a_join = part.format == "mpegts" and codec in _TELLING_DECODERS
         self._read_messages(decoding=False)
+
+    def add_lost_part(self, number: int, err: VideoRejected, *, last: bool) -> None:
+        """Note that part `number` (from 1) of a glued file does not open; the last one was cut."""
+        self._messages.clear()
+        what = f"part {number} of the files glued together: {err.message}"
+        self._part_begins = False
+        self._count(what, None)
+        if last or err.error_class == "truncated":
+            self._cut_by(what)
 
     @property
     def damaged(self) -> bool:

@@ -9,7 +9,7 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from features.container import Clip, too_many_pixels
+from features.container import Clip, open_part, too_many_pixels
 from features.damage import DamageReport
 from features.errors import VideoRejected
 
@@ -21,6 +21,24 @@ _LOOSE_CLOCKS = ("mpegts", "mpeg")  # in which a jump ahead, too, is a part's ow
 _BACK_S, _AHEAD_S = Fraction(1, 10), 10
 # A file that only gives errors is not read to its end: each costs time, and none gives a picture.
 MOST_ERRORS = 10_000
+
+
+def parts_of(clip: Clip, report: DamageReport) -> Iterator[Clip]:
+    """Yield a clip and what was glued to it, part by part, each until the next is asked for.
+
+    A part without pictures is passed over; one that is no whole file is reported as damage.
+    """
+    yield clip
+    for number, window in enumerate(clip.later, 2):
+        try:
+            with open_part(clip.file.part(window), clip.limits) as part:
+                report.enter(part)
+                yield part
+        except VideoRejected as err:
+            if err.error_class in ("truncated", "not_a_video"):
+                report.add_lost_part(number, err, last=number > len(clip.later))
+            elif err.error_class != "no_video_stream":
+                raise
 
 
 class PacketReader:

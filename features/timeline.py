@@ -52,6 +52,8 @@ class Timeline:
         self._period = 1 / (nominal_rate * time_base)  # ticks of `time_base`
         self._scale = 1
         self._unknown_head = 0
+        self._shift: int | None = 0  # ticks by which a part is moved, None: not yet known
+        self._joining: tuple[Fraction, Fraction] | None = None
         self.pts, self.durations, self.keyframes = array("q"), array("q"), bytearray()
 
     def __len__(self) -> int:
@@ -59,12 +61,16 @@ class Timeline:
 
     def add(self, pts: int | None, duration: int | None, key: bool) -> int:
         """Append a frame and return its timestamp in ticks; raises OverflowError past 64 bits."""
+        if self._joining is not None:
+            self._join(*self._joining)
         if pts is None:
-            self._refine()
+            self._refine(self._period.denominator)
             self._unknown_head += self._unknown_head == len(self.pts)
             ticks = self.pts[-1] + int(self._period) if self.pts else 0
         else:
-            ticks = pts * self._scale
+            if self._shift is None:
+                self._shift = self._end() - pts * self._scale
+            ticks = pts * self._scale + self._shift
             if self._unknown_head and self._unknown_head == len(self.pts):
                 shift = ticks - self.pts[-1] - int(self._period)
                 self.pts = array("q", (known + shift for known in self.pts))
@@ -72,6 +78,10 @@ class Timeline:
         self.durations.append((duration or 0) * self._scale)
         self.keyframes.append(key)
         return ticks
+
+    def begin_part(self, time_base: Fraction, nominal_rate: Fraction) -> None:
+        """Show what follows after all that came before; its timestamps are in `time_base`."""
+        self._joining = time_base, nominal_rate
 
     def shown(self) -> Shown:
         """Return the frames in order of presentation, equal timestamps in the order of decoding."""
@@ -85,13 +95,26 @@ class Timeline:
             time_base=self.time_base,
         )
 
-    def _refine(self) -> None:
-        finer = self._period.denominator
+    def _join(self, time_base: Fraction, nominal_rate: Fraction) -> None:
+        self._joining = None
+        self._refine((time_base / self.time_base).denominator)
+        self._scale = (time_base / self.time_base).numerator
+        self._period = 1 / (nominal_rate * self.time_base)
+        self._unknown_head = 0
+        self._shift = None if self.pts else 0
+
+    def _end(self) -> int:
+        """Return when the frames so far have all been shown."""
+        last = int(np.argmax(np.frombuffer(self.pts, np.int64)))
+        return self.pts[last] + (self.durations[last] or max(1, int(self._period)))
+
+    def _refine(self, finer: int) -> None:
         if finer == 1:
             return
         self.time_base /= finer
         self._period *= finer
         self._scale *= finer
+        self._shift = None if self._shift is None else self._shift * finer
         self.pts = array("q", (ticks * finer for ticks in self.pts))
         self.durations = array("q", (ticks * finer for ticks in self.durations))
 

@@ -25,7 +25,7 @@ from features.damage import DamageReport, ffmpeg_messages, stated_end
 from features.decode import DecodeRequest, decode_video
 from features.decoder_child import die_with_parent, limit_memory, rejection_of
 from features.errors import VideoRejected
-from features.frames import PacketReader, start_decoder
+from features.frames import PacketReader, parts_of, start_decoder
 from features.timeline import Shown, Timeline
 
 READ_BYTES = 64 * 2**20  # of packets; what follows is judged by the part that was read
@@ -80,35 +80,44 @@ def probe_clip(path: str | int, question: Question, *, decode_s: float = 0.0) ->
 
 def _walk(clip: Clip, report: DamageReport, question: Question) -> Probe:
     """Count by the timestamps of the packets."""
-    end = stated_end(clip)
-    start_decoder(clip, 1, report)
-    reader = PacketReader(clip, report, all_tracks=end is not None and end.whole_file)
     timeline = Timeline(clip.time_base, clip.nominal_rate)
-    read_bytes = 0
-    for packet in reader:
-        read_bytes += packet.size
+    read_bytes, share = 0, 1.0
+    for part in parts_of(clip, report):
+        if part is not clip:
+            timeline.begin_part(part.time_base, part.nominal_rate)
+        read_bytes, share = _walk_part(part, report, timeline, read_bytes)
         if read_bytes > READ_BYTES:
             break
-        if not packet.is_discard:
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            timeline.add(stamp, packet.duration, packet.is_keyframe)
-    cut_short = read_bytes > READ_BYTES
-    if not cut_short:
-        report.finish(timeline, end, reader.last_end_s)
-        if report.damaged and not question.allow_partial:
-            raise report.rejection()
+    if read_bytes <= READ_BYTES and report.damaged and not question.allow_partial:
+        raise report.rejection()
     if not len(timeline):
         raise report.no_frames()
-    part = 1.0
-    if cut_short:
-        part = read_bytes / clip.file.size_bytes
-        if end is not None and reader.last_end_s is not None and end.end_s > 0:
-            part = float(reader.last_end_s / end.end_s)
     context = clip.stream.codec_context
-    counts = _count(timeline.shown(), min(1.0, max(part, 1e-6)), question)
+    counts = _count(timeline.shown(), min(1.0, max(share, 1e-6)), question)
     return dataclasses.replace(
         counts, codec=context.codec.canonical_name, pixels=context.width * context.height
     )
+
+
+def _walk_part(
+    clip: Clip, report: DamageReport, timeline: Timeline, read_bytes: int
+) -> tuple[int, float]:
+    """Add a part's packets; return the bytes read so far and their share (0 to 1) of the file."""
+    end = stated_end(clip)
+    start_decoder(clip, 1, report)
+    reader = PacketReader(clip, report, all_tracks=end is not None and end.whole_file)
+    for packet in reader:
+        read_bytes += packet.size
+        if read_bytes > READ_BYTES:
+            alone = clip.file.size_bytes == clip.file.whole_bytes
+            if alone and end is not None and end.end_s > 0 and reader.last_end_s is not None:
+                return read_bytes, float(reader.last_end_s / end.end_s)
+            return read_bytes, read_bytes / clip.file.whole_bytes
+        if not packet.is_discard:
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            timeline.add(stamp, packet.duration, packet.is_keyframe)
+    report.finish(timeline, end, reader.last_end_s)
+    return read_bytes, 1.0
 
 
 def _count(shown: Shown, part: float, question: Question) -> Probe:

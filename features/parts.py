@@ -1,0 +1,189 @@
+"""Where the parts of a file begin that were put one behind the other, as `cat` does.
+
+FFmpeg reads the first part of most such files (of Matroska the first two) and then ends without a
+word. Each part is a whole file by itself, so each is opened by its own window of bytes. The walks
+read heads and skip contents, and stop at what they do not know: that belongs to the part before.
+Sources: RFC 9559 (Matroska), RFC 3533, 4 (chained Ogg), ISO/IEC 14496-12 (mp4), the FLV, ASF and
+IVF specifications, and PNG's (chunks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from features.structure import Peek
+
+MOST_PARTS = 256  # each is probed by itself
+_MOST_STEPS = 4_000_000
+_AHEAD_BYTES = 1 << 12
+Walk = Callable[["_Heads", int], Iterator[int]]
+
+_EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class _Heads:
+    """Reads small pieces ahead, for heads often lie close together."""
+
+    def __init__(self, peek: Peek) -> None:
+        self._peek = peek
+        self._window, self._base = b"", 0
+
+    def __call__(self, offset: int, size_bytes: int) -> bytes:
+        if not self._base <= offset <= self._base + len(self._window) - size_bytes:
+            self._window, self._base = self._peek(offset, _AHEAD_BYTES), offset
+        return self._window[offset - self._base : offset - self._base + size_bytes]
+
+
+def part_windows(peek: Peek, size_bytes: int) -> list[tuple[int, int]]:
+    """Return (start, end) of each part in bytes: one for a file that nothing was glued to.
+
+    Stops at one more than `MOST_PARTS`.
+    """
+    walk = _walk_for(peek(0, 16))
+    starts = [0]
+    if walk is not None:
+        for start in walk(_Heads(peek), size_bytes):
+            starts.append(start)
+            if len(starts) > MOST_PARTS:
+                break
+    return list(zip(starts, [*starts[1:], size_bytes], strict=True))
+
+
+def _walk_for(head: bytes) -> Walk | None:
+    if head[4:8] == b"ftyp":
+        return _mp4
+    for start, walk in _WALKS.items():
+        if head.startswith(start):
+            return walk
+    return None
+
+
+def _matroska(heads: _Heads, end: int) -> Iterator[int]:
+    """Yield where a further EBML header is; segments and clusters of unknown size are entered."""
+    offset = 0
+    for _ in range(_MOST_STEPS):
+        head = heads(offset, 12)
+        id_length = _vint_length(head[:1], 4)
+        size_length = _vint_length(head[id_length : id_length + 1], 8)
+        if offset >= end or not id_length or not size_length:
+            return
+        kind = int.from_bytes(head[:id_length], "big")
+        if kind == _EBML and offset:
+            yield offset
+        most = (1 << 7 * size_length) - 1
+        size = int.from_bytes(head[id_length : id_length + size_length], "big") & most
+        offset += id_length + size_length
+        if size != most:
+            offset += size
+        elif kind not in (_SEGMENT, _CLUSTER):
+            return
+
+
+def _mp4(heads: _Heads, end: int) -> Iterator[int]:
+    """Yield where an `ftyp` begins that has an index of its own, as what is before it has."""
+    offset, start, indexed = 0, 0, False
+    for _ in range(_MOST_STEPS):
+        head = heads(offset, 16)
+        size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        if offset >= end or size < 8:
+            return
+        if kind == b"ftyp" and indexed:
+            start, indexed = offset, False
+        if kind == b"moov":
+            if start and not indexed:
+                yield start
+            indexed = True
+        offset += size
+
+
+def _ogg(heads: _Heads, end: int) -> Iterator[int]:
+    """Yield where a page begins a stream after pages that do not: a link of a chain."""
+    offset, within = 0, False
+    for _ in range(_MOST_STEPS):
+        head = heads(offset, 27 + 255)
+        if offset >= end or len(head) < 27 or not head.startswith(b"OggS"):
+            return
+        begins = bool(head[5] & 2)
+        if begins and within:
+            yield offset
+        within = not begins
+        offset += 27 + head[26] + sum(head[27 : 27 + head[26]])
+
+
+def _flv(heads: _Heads, end: int) -> Iterator[int]:
+    offset = 0
+    for _ in range(_MOST_STEPS):
+        head = heads(offset, 11)
+        if offset >= end or len(head) < 9:
+            return
+        if head.startswith(b"FLV\x01"):
+            if offset:
+                yield offset
+            offset += max(9, int.from_bytes(head[5:9], "big")) + 4
+        elif head[0] & 0x1F in (8, 9, 18):
+            offset += 11 + int.from_bytes(head[1:4], "big") + 4
+        else:
+            return
+
+
+def _asf(heads: _Heads, end: int) -> Iterator[int]:
+    offset = 0
+    for _ in range(_MOST_STEPS):
+        head = heads(offset, 24)
+        size = int.from_bytes(head[16:24], "little")
+        if offset >= end or len(head) < 24 or size < 24:
+            return
+        if head.startswith(_ASF_HEADER) and offset:
+            yield offset
+        offset += size
+
+
+def _ivf(heads: _Heads, end: int) -> Iterator[int]:
+    offset = 0
+    for _ in range(_MOST_STEPS):
+        head = heads(offset, 12)
+        if offset >= end or len(head) < 12:
+            return
+        if head.startswith(b"DKIF\0\0"):
+            if offset:
+                yield offset
+            offset += max(32, int.from_bytes(head[6:8], "little"))
+        else:
+            offset += 12 + int.from_bytes(head[:4], "little")
+
+
+def _png(heads: _Heads, end: int) -> Iterator[int]:
+    offset, within = 0, False
+    for _ in range(_MOST_STEPS):
+        head = heads(offset, 8)
+        if offset >= end or len(head) < 8:
+            return
+        if head == _PNG:
+            if offset:
+                yield offset
+            offset, within = offset + 8, True
+        elif within:
+            within = head[4:] != b"IEND"
+            offset += 12 + int.from_bytes(head[:4], "big")
+        else:
+            return
+
+
+def _vint_length(first: bytes, most: int) -> int:
+    """Return how many bytes a variable-length number has by its first byte (0: it is none)."""
+    length = 9 - first[0].bit_length() if first and first[0] else 0
+    return length if length <= most else 0
+
+
+_WALKS: dict[bytes, Walk] = {
+    b"\x1a\x45\xdf\xa3": _matroska,
+    b"OggS": _ogg,
+    b"FLV\x01": _flv,
+    _ASF_HEADER: _asf,
+    b"DKIF": _ivf,
+    _PNG: _png,
+}
