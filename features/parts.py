@@ -2,9 +2,9 @@
 
 FFmpeg reads the first part of most such files (of Matroska the first two) and then ends without a
 word. Each part is a whole file by itself, so each is opened by its own window of bytes. The walks
-read heads and skip contents, and stop at what they do not know: that belongs to the part before.
-Sources: RFC 9559 (Matroska), RFC 3533, 4 (chained Ogg), ISO/IEC 14496-12 (mp4), the FLV, ASF and
-IVF specifications, and PNG's (chunks).
+read heads and skip contents (of four formats they look at every byte), and stop at what they do not
+know: that belongs to the part before. Sources: RFC 9559 (Matroska), RFC 3533, 4 (chained Ogg),
+ISO/IEC 14496-12 (mp4), the FLV, ASF, IVF and SWF specifications, and PNG's (chunks).
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ Walk = Callable[["_Heads", int], Iterator[int]]
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_SCANNED_BYTES = 1 << 20
+_MARKS = (
+    b"nut/multimedia container\0",
+    bytes.fromhex("b7d800203749da11a64e0007e95ead8d"),  # WTV
+    b".RMF\0\0\0\x12",
+    b"YUV4MPEG2 ",
+)
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -32,7 +39,7 @@ class _Heads:
 
     def __call__(self, offset: int, size_bytes: int) -> bytes:
         if not self._base <= offset <= self._base + len(self._window) - size_bytes:
-            self._window, self._base = self._peek(offset, _AHEAD_BYTES), offset
+            self._window, self._base = self._peek(offset, max(size_bytes, _AHEAD_BYTES)), offset
         return self._window[offset - self._base : offset - self._base + size_bytes]
 
 
@@ -41,7 +48,7 @@ def part_windows(peek: Peek, size_bytes: int) -> list[tuple[int, int]]:
 
     Stops at one more than `MOST_PARTS`.
     """
-    walk = _walk_for(peek(0, 16))
+    walk = _walk_for(peek(0, 32))
     starts = [0]
     if walk is not None:
         for start in walk(_Heads(peek), size_bytes):
@@ -52,7 +59,7 @@ def part_windows(peek: Peek, size_bytes: int) -> list[tuple[int, int]]:
 
 
 def _walk_for(head: bytes) -> Walk | None:
-    if head[4:8] == b"ftyp":
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
         return _mp4
     for start, walk in _WALKS.items():
         if head.startswith(start):
@@ -82,22 +89,35 @@ def _matroska(heads: _Heads, end: int) -> Iterator[int]:
 
 
 def _mp4(heads: _Heads, end: int) -> Iterator[int]:
-    """Yield where an `ftyp` begins that has an index of its own, as what is before it has."""
-    offset, start, indexed = 0, 0, False
+    """Yield where an `ftyp` comes after an index; old QuickTime has none, so a second index tells.
+
+    Its parts end with their index, or with the pictures after it.
+    """
+    named = heads(4, 4) == b"ftyp"
+    offset, pictures_end, indexed, last_kind = 0, 0, False, b""
+    after_index: list[int] = []
+    after_pictures: list[int] = []
     for _ in range(_MOST_STEPS):
         head = heads(offset, 16)
         size, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if size == 1:
             size = int.from_bytes(head[8:16], "big")
         if offset >= end or size < 8:
-            return
+            break
         if kind == b"ftyp" and indexed:
-            start, indexed = offset, False
-        if kind == b"moov":
-            if start and not indexed:
-                yield start
-            indexed = True
-        offset += size
+            yield offset
+            indexed = False
+        indexed |= kind == b"moov"
+        offset, last_kind = offset + size, kind if kind in (b"moov", b"mdat") else last_kind
+        if kind == b"mdat":
+            pictures_end = offset
+        elif kind == b"moov":
+            after_index.append(offset)
+            after_pictures.append(pictures_end)
+        if not named and len(after_index) > MOST_PARTS + 1:
+            break
+    if not named and len(after_index) > 1:
+        yield from after_index[:-1] if last_kind == b"moov" else after_pictures[1:]
 
 
 def _ogg(heads: _Heads, end: int) -> Iterator[int]:
@@ -173,6 +193,33 @@ def _png(heads: _Heads, end: int) -> Iterator[int]:
             return
 
 
+def _swf(heads: _Heads, end: int) -> Iterator[int]:
+    offset = 0
+    for _ in range(_MOST_STEPS):
+        head = heads(offset, 8)
+        if offset >= end or len(head) < 8 or not head.startswith(b"FWS"):
+            return
+        if offset:
+            yield offset
+        offset += max(8, int.from_bytes(head[4:8], "little"))
+
+
+def _scan(mark: bytes) -> Walk:
+    """Return a walk over formats whose lengths are hard to follow: it looks at every byte."""
+
+    def walk(heads: _Heads, end: int) -> Iterator[int]:
+        for base in range(0, end, _SCANNED_BYTES):
+            # Marks that lie on the border are found with the piece that they begin in.
+            piece = heads(base, min(end - base, _SCANNED_BYTES + len(mark) - 1))
+            place = piece.find(mark)
+            while place >= 0:
+                if base + place:
+                    yield base + place
+                place = piece.find(mark, place + 1)
+
+    return walk
+
+
 def _vint_length(first: bytes, most: int) -> int:
     """Return how many bytes a variable-length number has by its first byte (0: it is none)."""
     length = 9 - first[0].bit_length() if first and first[0] else 0
@@ -186,4 +233,6 @@ _WALKS: dict[bytes, Walk] = {
     _ASF_HEADER: _asf,
     b"DKIF": _ivf,
     _PNG: _png,
+    b"FWS": _swf,
+    **{mark: _scan(mark) for mark in _MARKS},
 }

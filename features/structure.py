@@ -13,6 +13,7 @@ Peek = Callable[[int, int], bytes]  # (offset, most bytes) -> bytes, fewer at th
 
 _MP4_STARTS = (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot")
 _MOST_BOXES = 100_000
+_MOST_UNITS = 4_000_000  # hours of AV1
 _SEGMENT, _TRACKS, _TRACK, _TRACK_TYPE = 0x18538067, 0x1654AE6B, 0xAE, 0x83
 _ENCODINGS, _ENCODING, _ENCRYPTION = 0x6D80, 0x6240, 0x5035
 _PICTURES = 1  # Matroska's TrackType of video
@@ -83,12 +84,15 @@ def gif_is_cut(peek: Peek, size_bytes: int) -> bool:
 def ends_amid_a_packet(container: str, peek: Peek, size_bytes: int) -> bool:
     """Tell whether a stream of packets of a fixed or stated size ends within one.
 
-    Transport streams (ISO/IEC 13818-1, 2.4.3.2), DV (SMPTE 314M) and Ogg pages (RFC 3533, 6).
+    Transport streams (ISO/IEC 13818-1, 2.4.3.2), DV (SMPTE 314M), Ogg pages (RFC 3533, 6), and the
+    units of AV1 (its specification, 5.3 and annex B).
     """
     if container == "mpegts":
         return _ts_ends_amid(peek, size_bytes)
     if container == "dv":  # the flag says 50 Hz: 12 sequences of 12,000 bytes a frame, else 10
         return size_bytes % (144_000 if peek(3, 1)[:1] >= b"\x80" else 120_000) != 0
+    if container in ("obu", "av1"):
+        return _av1_ends_amid(peek, size_bytes, annex_b=container == "av1")
     return container == "ogg" and _ogg_ends_amid(peek, size_bytes)
 
 
@@ -115,6 +119,26 @@ def _ogg_ends_amid(peek: Peek, size_bytes: int) -> bool:
     count = tail[page + 26]
     lengths = tail[page + 27 : page + 27 + count]
     return len(lengths) < count or page + 27 + count + sum(lengths) > len(tail)
+
+
+def _av1_ends_amid(peek: Peek, size_bytes: int, *, annex_b: bool) -> bool:
+    """Walk open bitstream units of stated sizes, or the temporal units of annex B."""
+    offset = 0
+    for _ in range(_MOST_UNITS):
+        if offset >= size_bytes:
+            break
+        head = peek(offset, 10)
+        if not annex_b:
+            if not head[0] & 2 or head[0] & 0x80:  # no size, or no unit at all
+                return False
+            skipped = 2 if head[0] & 4 else 1
+            head, offset = head[skipped:], offset + skipped
+        length = next((n for n, byte in enumerate(head[:8], 1) if byte < 0x80), 0)
+        if not length:
+            return len(head) < 8
+        size = sum((byte & 0x7F) << 7 * n for n, byte in enumerate(head[:length]))
+        offset += length + size
+    return offset > size_bytes
 
 
 def _matroska_end(peek: Peek, size_bytes: int) -> int | None:

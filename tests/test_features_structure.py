@@ -81,6 +81,22 @@ def test_an_avi_says_how_long_it_is() -> None:
     assert structure.stated_size(Bytes(b"\0" * 100).peek, 100) is None
 
 
+@pytest.mark.parametrize("annex_b", [False, True])
+def test_an_av1_stream_is_cut_at_any_byte_within_a_unit(annex_b: bool) -> None:
+    head = b"" if annex_b else b"\x12\x00"
+    long = bytes([*(b"" if annex_b else b"\x32"), 0x90, 0x03]) + bytes(400)  # 400 in LEB128
+    short = bytes([*(b"" if annex_b else b"\x36\x08"), 5]) + bytes(5)
+    ends = {0}
+    content = b""
+    for unit in (head, long, short, head, long):
+        content += unit
+        ends.add(len(content))
+    for length in range(len(content) + 1):
+        walked = Bytes(content[:length]).peek
+        cut = structure.ends_amid_a_packet("av1" if annex_b else "obu", walked, length)
+        assert cut is (length not in ends), length
+
+
 def ebml(kind: int, content: bytes) -> bytes:
     name = kind.to_bytes((kind.bit_length() + 7) // 8, "big")
     return name + struct.pack(">Q", len(content) | 1 << 56) + content

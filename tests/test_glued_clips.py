@@ -14,6 +14,7 @@ from features.budget import WorkBudget
 from features.container import DecodeLimits
 from features.decode import DecodeRequest, DecodeResult, decode_video
 from features.errors import VideoRejected
+from features.parts import MOST_PARTS
 
 X264 = {"preset": "veryfast", "g": "12", "bf": "2"}
 PARTS = 20  # frames, 0.8 s
@@ -28,6 +29,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "wmv": {"codec": "msmpeg4"},
     "ivf": {"codec": "libvpx", "options": {"deadline": "realtime", "cpu-used": "8"}},
     "apng": {"codec": "apng", "pix_fmt": "rgb24"},
+    "nut": {"codec": "mpeg4"},
+    "rm": {"codec": "rv10"},
+    "swf": {"codec": "flv1"},
+    "wtv": {"codec": "mpeg2video"},
+    "y4m": {"codec": "rawvideo"},
 }
 
 
@@ -84,6 +90,89 @@ def test_glued_parts_are_shown_one_after_the_other(
     assert result.source.duration_s == pytest.approx(parts * PARTS / 25, abs=0.1)
     _, few_grey = run(glued, f"uniform={parts}")
     assert [value > 115 for value in few_grey] == [n == 1 for n in range(parts)]
+
+
+def ogg_with_sound(path: Path, *, rate: int) -> bytes:
+    """Write an Ogg of a second of sound and `rate` frames (0: of sound alone)."""
+    with av.open(str(path), "w", format="ogg") as out:
+        sound = out.add_stream("flac", rate=48000)
+        if rate:
+            film = out.add_stream("libvpx", rate=rate, options=KINDS["webm"]["options"])
+            film.width, film.height, film.pix_fmt = 96, 64, "yuv420p"
+        for number in range(rate):
+            frame = av.VideoFrame(96, 64, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            out.mux(film.encode(frame))
+        for number in range(50):
+            quiet = av.AudioFrame(format="s16", layout="stereo", samples=960)
+            quiet.planes[0].update(bytes(quiet.planes[0].buffer_size))
+            quiet.sample_rate, quiet.pts = 48000, 960 * number
+            out.mux(sound.encode(quiet))
+        for stream in out.streams:
+            out.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+def test_each_link_of_a_chained_ogg_has_its_own_clock_and_sound(tmp_path: Path) -> None:
+    slow, fast = (ogg_with_sound(tmp_path / "a.ogg", rate=rate) for rate in (25, 30))
+    sound = ogg_with_sound(tmp_path / "a.ogg", rate=0)
+    path = tmp_path / "chain.ogg"
+    path.write_bytes(sound + slow + fast + sound + slow)
+    result, _ = run(path)
+    assert not result.partial and result.source.frames == 80
+    steps = np.diff(result.pts_ms).tolist()
+    assert steps[:25] == [40] * 25 and set(steps[25:54]) == {33, 34} and steps[55:] == [40] * 24
+    for end in (-40, len(slow) + len(sound) + 100):
+        path.write_bytes((sound + slow + fast)[:end])
+        assert verdict(path).error_class == "truncated"
+        assert run(path, allow_partial=True)[0].source.frames >= 25
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_later_part_that_was_cut_is_no_silent_loss(name: str, tmp_path: Path) -> None:
+    whole = write(tmp_path / name, codec="libx264", options=X264)
+    for length in (len(whole) // 3, len(whole) - 300):
+        (tmp_path / name).write_bytes(whole + whole + whole[:length])
+        assert verdict(tmp_path / name).error_class == "truncated"
+        result, _ = run(tmp_path / name, allow_partial=True)
+        assert result.partial and 2 * PARTS <= result.source.frames < 3 * PARTS
+
+
+def test_more_parts_than_are_read_is_no_silent_loss(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.ivf", **KINDS["ivf"])
+    (tmp_path / "a.ivf").write_bytes(whole * (MOST_PARTS + 1))
+    refused = verdict(tmp_path / "a.ivf")
+    assert refused.error_class == "too_large" and "glued" in refused.message
+
+
+@pytest.mark.parametrize("index_first", [False, True])
+def test_glued_quicktime_without_a_type(index_first: bool, tmp_path: Path) -> None:
+    muxing = {"movflags": "faststart"} if index_first else {}
+    parts = []
+    for seed in (0, 1):
+        content = write(tmp_path / "a.mov", codec="mpeg4", seed=seed, muxing=muxing)
+        size = int.from_bytes(content[:4], "big")
+        parts.append(b"\0\0\0" + bytes([size]) + b"wide" + content[8:])  # where ftyp was
+    (tmp_path / "a.mov").write_bytes(parts[0] + parts[1] + parts[0])
+    _, grey = run(tmp_path / "a.mov")
+    assert [value > 115 for value in grey] == [n // PARTS == 1 for n in range(3 * PARTS)]
+
+
+def test_an_edit_list_that_leaves_no_key_frame(tmp_path: Path) -> None:
+    path = tmp_path / "a.mov"
+    content = bytearray(write(path, codec="qtrle", pix_fmt="rgb24", options={"g": "100"}))
+    place = content.index(b"elst") + 12  # five frames are left out
+    duration = int.from_bytes(content[place : place + 4], "big") - 200
+    with av.open(str(path)) as container:
+        ticks = int(Fraction(1, 5) / Fraction(container.streams.video[0].time_base or 1))
+    content[place : place + 8] = duration.to_bytes(4, "big") + ticks.to_bytes(4, "big")
+    path.write_bytes(content)
+    refused = verdict(path, "keyframes")
+    assert refused.error_class == "no_frames" and "key frame" in refused.message
+    result, grey = run(path)
+    assert result.pts_ms.tolist() == [40 * n for n in range(15)] and not result.warning
+    assert round(grey[0]) == 45 and round(grey[-1]) == 59
+    assert [round(value) for value in run(path, "fps=5")[1]] == [45, 50, 55]
 
 
 def test_no_hours_are_invented_between_parts(tmp_path: Path) -> None:
