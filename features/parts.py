@@ -2,13 +2,14 @@
 
 FFmpeg reads the first part of most such files (of Matroska the first two) and then ends without a
 word. Each part is a whole file by itself, so each is opened by its own window of bytes. The walks
-read heads and skip contents (of four formats they look at every byte), and stop at what they do not
+read heads and skip contents (of some formats they look at every byte), and stop at what they do not
 know: that belongs to the part before. Sources: RFC 9559 (Matroska), RFC 3533, 4 (chained Ogg),
 ISO/IEC 14496-12 (mp4), the FLV, ASF, IVF and SWF specifications, and PNG's (chunks).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 from features.structure import Peek
@@ -20,13 +21,18 @@ Walk = Callable[["_Heads", int], Iterator[int]]
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-_SCANNED_BYTES = 1 << 20
-_MARKS = (
-    b"nut/multimedia container\0",
-    bytes.fromhex("b7d800203749da11a64e0007e95ead8d"),  # WTV
-    b".RMF\0\0\0\x12",
-    b"YUV4MPEG2 ",
-)
+_WTV_HEADER = bytes.fromhex("b7d800203749da11a64e0007e95ead8d")
+_SCANNED_BYTES, _MOST_SCANNED_BYTES, _LONGEST_MARK = 1 << 20, 1 << 32, 32
+# Formats that are looked at byte by byte: their lengths are hard to follow, or, where a part was
+# cut, swallow the beginning of the next.
+_MARKS = {
+    b"FLV\x01": re.compile(rb"FLV\x01[\0\1\4\5]\0\0\0\x09\0\0\0\0"),
+    _ASF_HEADER: re.compile(re.escape(_ASF_HEADER)),
+    _WTV_HEADER: re.compile(re.escape(_WTV_HEADER)),
+    b"nut/multimedia container\0": re.compile(rb"nut/multimedia container\0"),
+    b".RMF": re.compile(rb"\.RMF\0\0\0\x12"),
+    b"YUV4MPEG2 ": re.compile(rb"YUV4MPEG2 "),
+}
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -134,34 +140,6 @@ def _ogg(heads: _Heads, end: int) -> Iterator[int]:
         offset += 27 + head[26] + sum(head[27 : 27 + head[26]])
 
 
-def _flv(heads: _Heads, end: int) -> Iterator[int]:
-    offset = 0
-    for _ in range(_MOST_STEPS):
-        head = heads(offset, 11)
-        if offset >= end or len(head) < 9:
-            return
-        if head.startswith(b"FLV\x01"):
-            if offset:
-                yield offset
-            offset += max(9, int.from_bytes(head[5:9], "big")) + 4
-        elif head[0] & 0x1F in (8, 9, 18):
-            offset += 11 + int.from_bytes(head[1:4], "big") + 4
-        else:
-            return
-
-
-def _asf(heads: _Heads, end: int) -> Iterator[int]:
-    offset = 0
-    for _ in range(_MOST_STEPS):
-        head = heads(offset, 24)
-        size = int.from_bytes(head[16:24], "little")
-        if offset >= end or len(head) < 24 or size < 24:
-            return
-        if head.startswith(_ASF_HEADER) and offset:
-            yield offset
-        offset += size
-
-
 def _ivf(heads: _Heads, end: int) -> Iterator[int]:
     offset = 0
     for _ in range(_MOST_STEPS):
@@ -204,18 +182,18 @@ def _swf(heads: _Heads, end: int) -> Iterator[int]:
         offset += max(8, int.from_bytes(head[4:8], "little"))
 
 
-def _scan(mark: bytes) -> Walk:
-    """Return a walk over formats whose lengths are hard to follow: it looks at every byte."""
+def _scan(mark: re.Pattern[bytes]) -> Walk:
+    """Return a walk that looks at every byte of the first 4 GiB for a part's beginning."""
 
     def walk(heads: _Heads, end: int) -> Iterator[int]:
-        for base in range(0, end, _SCANNED_BYTES):
+        found = 0
+        for base in range(0, min(end, _MOST_SCANNED_BYTES), _SCANNED_BYTES):
             # Marks that lie on the border are found with the piece that they begin in.
-            piece = heads(base, min(end - base, _SCANNED_BYTES + len(mark) - 1))
-            place = piece.find(mark)
-            while place >= 0:
-                if base + place:
-                    yield base + place
-                place = piece.find(mark, place + 1)
+            piece = heads(base, min(end - base, _SCANNED_BYTES + _LONGEST_MARK))
+            for match in mark.finditer(piece):
+                if base + match.start() > found:
+                    found = base + match.start()
+                    yield found
 
     return walk
 
@@ -229,10 +207,8 @@ def _vint_length(first: bytes, most: int) -> int:
 _WALKS: dict[bytes, Walk] = {
     b"\x1a\x45\xdf\xa3": _matroska,
     b"OggS": _ogg,
-    b"FLV\x01": _flv,
-    _ASF_HEADER: _asf,
     b"DKIF": _ivf,
     _PNG: _png,
     b"FWS": _swf,
-    **{mark: _scan(mark) for mark in _MARKS},
+    **{start: _scan(mark) for start, mark in _MARKS.items()},
 }
