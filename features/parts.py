@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from features.structure import Peek
+from features.structure import Peek, gif_end
 
 MOST_PARTS = 256  # each is probed by itself
 _MOST_STEPS = 4_000_000
@@ -33,6 +33,7 @@ _MARKS = {
     b".RMF": re.compile(rb"\.RMF\0\0\0\x12"),
     b"YUV4MPEG2 ": re.compile(rb"YUV4MPEG2 "),
 }
+_MXF_KEY = bytes.fromhex("060e2b34020501010d0102010102")  # a header partition's
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -140,6 +141,32 @@ def _ogg(heads: _Heads, end: int) -> Iterator[int]:
         offset += 27 + head[26] + sum(head[27 : 27 + head[26]])
 
 
+def _avi(heads: _Heads, end: int) -> Iterator[int]:
+    """Yield where a further AVI begins; a long one goes on in chunks of the type AVIX."""
+    offset = 0
+    for _ in range(_MOST_STEPS):
+        head = heads(offset, 12)
+        size = int.from_bytes(head[4:8], "little")
+        if offset >= end or len(head) < 12 or not size:
+            return
+        if offset and head.startswith(b"RIFF") and head[8:] == b"AVI ":
+            yield offset
+        offset += 8 + size + size % 2
+
+
+def _mxf(heads: _Heads, end: int) -> Iterator[int]:
+    """Yield where a further header partition begins (SMPTE ST 377-1, 6 and 7.1)."""
+    offset = 0
+    for _ in range(_MOST_STEPS):
+        head = heads(offset, 25)
+        if offset >= end or len(head) < 17 or not head.startswith(_MXF_KEY[:4]):
+            return
+        if offset and head.startswith(_MXF_KEY):
+            yield offset
+        more = head[16] & 0x7F if head[16] & 0x80 else 0
+        offset += 17 + more + (int.from_bytes(head[17 : 17 + more], "big") if more else head[16])
+
+
 def _ivf(heads: _Heads, end: int) -> Iterator[int]:
     offset = 0
     for _ in range(_MOST_STEPS):
@@ -198,6 +225,13 @@ def _scan(mark: re.Pattern[bytes]) -> Walk:
     return walk
 
 
+def _gif(heads: _Heads, end: int) -> Iterator[int]:
+    offset = gif_end(heads, 0, end)
+    while offset is not None and offset < end and heads(offset, 4) == b"GIF8":
+        yield offset
+        offset = gif_end(heads, offset, end)
+
+
 def _vint_length(first: bytes, most: int) -> int:
     """Return how many bytes a variable-length number has by its first byte (0: it is none)."""
     length = 9 - first[0].bit_length() if first and first[0] else 0
@@ -207,6 +241,9 @@ def _vint_length(first: bytes, most: int) -> int:
 _WALKS: dict[bytes, Walk] = {
     b"\x1a\x45\xdf\xa3": _matroska,
     b"OggS": _ogg,
+    b"RIFF": _avi,
+    b"GIF8": _gif,
+    _MXF_KEY: _mxf,
     b"DKIF": _ivf,
     _PNG: _png,
     b"FWS": _swf,

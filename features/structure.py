@@ -64,21 +64,29 @@ def matroska_locked(peek: Peek, size_bytes: int) -> bool:
 
 def gif_is_cut(peek: Peek, size_bytes: int) -> bool:
     """Tell whether a GIF ends before its trailer (0x3B); what follows a trailer does not matter."""
-    head = peek(0, 13)
+    return (gif_end(peek, 0, size_bytes) or 0) > size_bytes
+
+
+def gif_end(peek: Peek, start: int, size_bytes: int) -> int | None:
+    """Return the offset after a GIF's trailer, past the end of the file if it is cut.
+
+    None: no GIF begins at `start`, or what follows its header is damaged.
+    """
+    head = peek(start, 13)
     if len(head) < 13 or head[:3] != b"GIF":
-        return False
-    offset = 13 + _colour_table(head[10])
+        return None
+    offset = start + 13 + _colour_table(head[10])
     while offset < size_bytes:
         kind = peek(offset, 10)
         if kind[:1] == b"\x3b":
-            return False
+            return offset + 1
         if kind[:1] == b"\x21":
             offset = _after_sub_blocks(peek, offset + 2, size_bytes)
         elif kind[:1] == b"\x2c" and len(kind) == 10:
             offset = _after_sub_blocks(peek, offset + 11 + _colour_table(kind[9]), size_bytes)
         else:
-            return len(kind) < 10  # no block at all: damaged, which is not for here to say
-    return True
+            return None if len(kind) == 10 else size_bytes + 1
+    return size_bytes + 1
 
 
 def ends_amid_a_packet(container: str, peek: Peek, size_bytes: int) -> bool:

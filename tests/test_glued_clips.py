@@ -25,6 +25,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "mkv": {"codec": "libx264", "options": X264, "muxing": {"live": "1"}},
     "flv": {"codec": "flv1"},
     "avi": {"codec": "mpeg4"},
+    "gif": {"codec": "gif", "pix_fmt": "rgb8"},
+    "mxf": {"codec": "mpeg2video"},
     "mp4": {"codec": "libx264", "options": X264},
     "wmv": {"codec": "msmpeg4"},
     "ivf": {"codec": "libvpx", "options": {"deadline": "realtime", "cpu-used": "8"}},
