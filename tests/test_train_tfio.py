@@ -83,7 +83,8 @@ def write_questions(folder: Path, questions: list[dict[str, str]]) -> None:
 
 def losses(model: Path) -> list[float]:
     """Return the loss of each epoch that a training run kept."""
-    text = "".join(path.read_text() for path in sorted(model.rglob("*.json*")))
+    paths = [*model.rglob("*.json"), *model.rglob("*.jsonl")]
+    text = "".join(path.read_text() for path in sorted(paths))
     return [float(found) for found in re.findall(r'"loss": ([0-9.e-]+)', text)]
 
 
