@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from features.structure import Peek, gif_end
+from features.structure import Peek, gif_end, mxf_units
 
 MOST_PARTS = 256  # each is probed by itself
 _MOST_STEPS = 4_000_000
@@ -156,15 +156,9 @@ def _avi(heads: _Heads, end: int) -> Iterator[int]:
 
 def _mxf(heads: _Heads, end: int) -> Iterator[int]:
     """Yield where a further header partition begins (SMPTE ST 377-1, 6 and 7.1)."""
-    offset = 0
-    for _ in range(_MOST_STEPS):
-        head = heads(offset, 25)
-        if offset >= end or len(head) < 17 or not head.startswith(_MXF_KEY[:4]):
-            return
-        if offset and head.startswith(_MXF_KEY):
+    for key, offset, _ in mxf_units(heads, end):
+        if offset and key.startswith(_MXF_KEY):
             yield offset
-        more = head[16] & 0x7F if head[16] & 0x80 else 0
-        offset += 17 + more + (int.from_bytes(head[17 : 17 + more], "big") if more else head[16])
 
 
 def _ivf(heads: _Heads, end: int) -> Iterator[int]:

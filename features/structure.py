@@ -92,13 +92,15 @@ def gif_end(peek: Peek, start: int, size_bytes: int) -> int | None:
 def ends_amid_a_packet(container: str, peek: Peek, size_bytes: int) -> bool:
     """Tell whether a stream of packets of a fixed or stated size ends within one.
 
-    Transport streams (ISO/IEC 13818-1, 2.4.3.2), DV (SMPTE 314M), Ogg pages (RFC 3533, 6), and the
-    units of AV1 (its specification, 5.3 and annex B).
+    Transport streams (ISO/IEC 13818-1, 2.4.3.2), DV (SMPTE 314M), Ogg pages (RFC 3533, 6), MXF
+    (SMPTE ST 377-1, 6), and the units of AV1 (its specification, 5.3 and annex B).
     """
     if container == "mpegts":
         return _ts_ends_amid(peek, size_bytes)
     if container == "dv":  # the flag says 50 Hz: 12 sequences of 12,000 bytes a frame, else 10
         return size_bytes % (144_000 if peek(3, 1)[:1] >= b"\x80" else 120_000) != 0
+    if container == "mxf":
+        return any(end > size_bytes for _, _, end in mxf_units(peek, size_bytes))
     if container in ("obu", "av1"):
         return _av1_ends_amid(peek, size_bytes, annex_b=container == "av1")
     return container == "ogg" and _ogg_ends_amid(peek, size_bytes)
@@ -127,6 +129,19 @@ def _ogg_ends_amid(peek: Peek, size_bytes: int) -> bool:
     count = tail[page + 26]
     lengths = tail[page + 27 : page + 27 + count]
     return len(lengths) < count or page + 27 + count + sum(lengths) > len(tail)
+
+
+def mxf_units(peek: Peek, size_bytes: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (key, where it begins, where its content ends) of an MXF's units, until one is none."""
+    offset = 0
+    for _ in range(_MOST_UNITS):
+        head = peek(offset, 25)
+        if offset >= size_bytes or len(head) < 17 or not head.startswith(b"\x06\x0e\x2b\x34"):
+            return
+        more = head[16] & 0x7F if head[16] & 0x80 else 0
+        length = int.from_bytes(head[17 : 17 + more], "big") if more else head[16]
+        yield head[:16], offset, offset + 17 + more + length
+        offset += 17 + more + length
 
 
 def _av1_ends_amid(peek: Peek, size_bytes: int, *, annex_b: bool) -> bool:

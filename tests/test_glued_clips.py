@@ -261,6 +261,7 @@ def test_much_work_from_few_bytes_is_too_large_before_it_is_done(tmp_path: Path)
         ("a.ts", "libx264", {"options": X264}),
         ("b.ts", "mpeg2video", {}),
         ("a.ogg", "libtheora", {}),
+        ("a.mxf", "mpeg2video", {}),
     ],
 )
 def test_a_cut_within_a_packet_is_truncated(
