@@ -216,7 +216,7 @@ class DamageReport:
             self._cut_by("the file ends within a packet")
         if self._clip.format == "mov":
             boxes, complete = structure.mp4_boxes(file.peek, file.size_bytes)
-            if b"moof" in boxes and not complete:
+            if boxes and not complete and (b"moof" in boxes or not len(timeline)):
                 self._cut_by(f"the file ends within a box ({str(boxes[-1])[2:-1]})")
         if end is None or last_end_s is None:
             return
