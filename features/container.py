@@ -47,6 +47,7 @@ _COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 # Formats that name their tracks only as they come (FLV, MPEG program streams): options do not reach
 # the decoders that probe those, so the size of their pictures is first read without any decoder.
 _LATE_TRACKS = (b"FLV", b"\0\0\1\xba")
+_RAW_RATES = ("h264", "hevc")  # streams without a time of their own that state a rate
 _SEQUENCE_BRANDS = ("avis", "msf1", "hevc", "hevx")  # ISO/IEC 23008-12, 7 and annex B
 _PYAV_GENPTS = 0x1  # AVFMT_FLAG_GENPTS, which PyAV sets for every input
 
@@ -57,14 +58,14 @@ class DecodeLimits:
 
     `max_pixels` per frame, `max_size_bytes` of the file, `max_rows` that a rule gives for one clip.
     `free_pixels` may be decoded of any clip, and `pixels_per_byte` more for each byte of its file:
-    an estimate (4K pictures of 32 bytes each reach it), not a measurement.
+    an estimate (4K pictures of 127 bytes each reach it), not a measurement.
     """
 
     max_pixels: int = 2**26
     max_size_bytes: int = 1 << 40
     max_rows: int = 200_000
     free_pixels: int = 2**34
-    pixels_per_byte: int = 2**18
+    pixels_per_byte: int = 2**16
 
 
 class NamelessFile:
@@ -142,9 +143,20 @@ class Clip:
         return Fraction(self.stream.time_base or Fraction(1, 1_000_000))
 
     @property
+    def _coded_rate(self) -> Fraction | None:
+        """Return what a raw stream says of itself; FFmpeg's demuxer says 25 of all of them."""
+        rate = self.stream.codec_context.framerate if self.format in _RAW_RATES else None
+        return Fraction(rate) if rate else None
+
+    @property
     def nominal_rate(self) -> Fraction:
         """Return frames per second as the container states or FFmpeg guesses it (25 if unknown)."""
-        rate = self.stream.guessed_rate or self.stream.average_rate or self.stream.base_rate
+        rate = (
+            self._coded_rate
+            or self.stream.guessed_rate
+            or self.stream.average_rate
+            or self.stream.base_rate
+        )
         return Fraction(rate) if rate else Fraction(25)
 
     @property
@@ -218,7 +230,7 @@ def open_part(
 ) -> Iterator[Clip]:
     """Probe an open file, or a part of one, as a clip; raises VideoRejected at stage "probe"."""
     with open_container(file, limits) as container:
-        clip = Clip(file, limits, container, _picture_track(container, limits), later)
+        clip = Clip(file, limits, container, _track_of(file, container, limits), later)
         if clip.format == "matroska" and structure.matroska_locked(file.peek, file.size_bytes):
             raise VideoRejected("probe", "encrypted", "matroska with an encrypted picture track")
         if structure.is_animated_webp(file.peek):
@@ -288,6 +300,18 @@ def _check_kind(path: str, limits: DecodeLimits) -> None:
     if status.st_size > limits.max_size_bytes:
         message = f"{path} has {status.st_size} bytes, the limit is {limits.max_size_bytes}"
         raise VideoRejected("open", "too_large", message)
+
+
+def _track_of(file: NamelessFile, container: InputContainer, limits: DecodeLimits) -> VideoStream:
+    """Return the picture track; where an mp4 was cut it may be missing or not be known for that."""
+    try:
+        return _picture_track(container, limits)
+    except VideoRejected as err:
+        boxes, complete = structure.mp4_boxes(file.peek, file.size_bytes)
+        if err.error_class in ("no_video_stream", "unsupported_codec") and boxes and not complete:
+            text = f"{err.message}; the file ends within a box ({str(boxes[-1])[2:-1]})"
+            raise VideoRejected("probe", "truncated", text) from err
+        raise
 
 
 def _picture_track(container: InputContainer, limits: DecodeLimits) -> VideoStream:

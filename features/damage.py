@@ -47,6 +47,7 @@ _TOO_MANY_PIXELS = re.compile(r"exceeds specified max pixel count|[Ff]rame size 
 # Recordings of a running broadcast begin anywhere: what cannot be decoded before the first whole
 # picture was never theirs.
 _JOINED_RUNNING = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "vvc", "obu", "av1")
+_MARKED_AHEAD = 2  # packets that a parser may still hold when the demuxer marks one at a seam
 # Transport streams are often glued together; the demuxer marks a packet at each seam, whole or not.
 # These decoders notice by themselves when something is missing.
 _TELLING_DECODERS = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
@@ -126,12 +127,15 @@ class DamageReport:
         self._unread = False  # a part of the file is of a kind that FFmpeg does not read
         self._giant = ""
         self._frames = 0
+        self._marked: list[tuple[int, str, int | None]] = []  # by the number of the packet
+        self._part = [0, 0]  # packets and sound frames of the part in hand
         self.enter(clip)
 
     def enter(self, part: Clip) -> None:
         """Turn to `part` of a glued file: what is reported from now on is about it."""
         self._clip = part
         self._part_begins = True
+        self._tracks = len(part.container.streams.video)
         self._joined_running = part.format in _JOINED_RUNNING
         codec = part.stream.codec_context.codec.canonical_name
         self._only_a_join = part.format == "mpegts" and codec in _TELLING_DECODERS
@@ -150,18 +154,33 @@ class DamageReport:
     def damaged(self) -> bool:
         return bool(self.errors or self.cut)
 
-    def add_packet(self, packet: Packet[VideoStream]) -> None:
-        """Look at a packet before it is decoded; raises VideoRejected (encrypted)."""
+    def add_packet(self, packet: Packet[VideoStream], *, seam: bool = False) -> None:
+        """Look at a packet before it is decoded; raises VideoRejected (encrypted).
+
+        `seam`: a further part of a glued file begins with it.
+        """
         self._packets += 1
         self._read_messages(decoding=False)
+        self._settle_marked(seam=seam)
+        self._part[0] += 1
         if packet.has_sidedata("encryption_info"):
             message = f"{self._clip.format}: the picture track's packets are encrypted"
             raise VideoRejected("probe", "encrypted", message)
         if packet.is_corrupt and not self._only_a_join:
             what = f"a damaged packet ({packet.size} bytes)"
-            self._count(what, packet.dts)
+            if self._clip.format == "mpegts":  # which marks the packet before a join as well
+                self._marked += [] if seam else [(self._packets, what, packet.dts)]
+            else:
+                self._count(what, packet.dts)
             if self._clip.format == "mov":  # its index knows every size: the file ended within it
                 self._cut_by(what)
+
+    def _settle_marked(self, *, seam: bool = False, end: bool = False) -> None:
+        """Count packets that were marked as damaged, unless a part of the file ends right there."""
+        while self._marked and (seam or end or self._packets - self._marked[0][0] > _MARKED_AHEAD):
+            number, what, dts = self._marked.pop(0)
+            if not seam or self._packets - number > _MARKED_AHEAD:
+                self._count(what, dts)
 
     def add_demux_error(self, err: av.FFmpegError) -> None:
         self._read_messages(decoding=False)
@@ -190,18 +209,30 @@ class DamageReport:
             if frame.is_corrupt:
                 self._count("a frame marked as damaged", dts if frame.pts is None else frame.pts)
         self._frames += len(sound)
+        self._part[1] += len(sound)
         self._part_begins &= not sound
         return sound
 
     def begin_part(self) -> None:
         """Note that a further part of a glued file begins, which may begin anywhere as well."""
+        self._end_part()
         self._part_begins = True
+
+    def _end_part(self) -> None:
+        """Count a part that had packets and no picture: it is of another codec, perhaps."""
+        (packets, frames), self._part = self._part, [0, 0]
+        if packets and not frames:
+            self._part_begins = False
+            self._count("a part of the file without a picture that the decoder can read", None)
 
     def finish(
         self, timeline: Timeline, end: StatedEnd | None, last_end_s: Fraction | None
     ) -> None:
         """Judge the end of the file; `last_end_s` is that of the track that `end` speaks of."""
         self._read_messages(decoding=False)
+        self._settle_marked(end=True)
+        if self._frames:
+            self._end_part()
         # A parser may have split what was left of the last packet in two; a program stream marks
         # all packets of its last pack.
         last_packets = 4 if self._clip.format == "mpeg" else 1
@@ -218,6 +249,7 @@ class DamageReport:
             boxes, complete = structure.mp4_boxes(file.peek, file.size_bytes)
             if boxes and not complete and (b"moof" in boxes or not len(timeline)):
                 self._cut_by(f"the file ends within a box ({str(boxes[-1])[2:-1]})")
+        self._look_for_other_tracks()
         if end is None or last_end_s is None:
             return
         unknown = len(timeline) == 1 and not timeline.durations[0]  # it may be shown to the end
@@ -231,6 +263,12 @@ class DamageReport:
                 self._count(what, None)
             else:
                 self.warning = what
+
+    def _look_for_other_tracks(self) -> None:
+        """Warn of picture tracks that appeared while the file was read: of glued files, mostly."""
+        more = len(self._clip.container.streams.video) - self._tracks
+        if more > 0 and not self.warning:
+            self.warning = f"{more} more picture tracks begin within the file; the first counts"
 
     def closed_decoder(self, err: Exception) -> VideoRejected:
         """Return the verdict on a picture track whose decoder does not open."""

@@ -271,7 +271,8 @@ class _Decoding:
         for packet in itertools.chain(reader, [None]):
             self._beat(self._decoded)
             frames: list[av.VideoFrame] = []
-            if packet is not None and reader.seam:
+            # Elsewhere only the clock jumped: the pictures that follow need those before it.
+            if packet is not None and reader.seam and packet.is_keyframe:
                 frames += decode_packet(clip, None, report)
                 clip.stream.codec_context.flush_buffers()
                 report.begin_part()

@@ -52,7 +52,7 @@ class PacketReader:
         self._clip, self._report, self._all = clip, report, all_tracks
         self.last_end_s: Fraction | None = None
         self.seam = False
-        self._seams = Seams(clip.format, clip.time_base)
+        self._seams = Seams(clip.format, clip.time_base, rate=clip.nominal_rate)
         clip.discard_others(not all_tracks)
 
     def __iter__(self) -> Iterator[Packet[VideoStream]]:
@@ -82,7 +82,7 @@ class PacketReader:
                 self.seam = own and self._seams.mend(packet)
                 self._note_end(packet)
                 if own:
-                    self._report.add_packet(packet)
+                    self._report.add_packet(packet, seam=self.seam)
                     yield packet
 
     def _is_comment(self, packet: Packet[VideoStream]) -> bool:
@@ -107,7 +107,8 @@ class Seams:
     presentation time of a key frame; in transport and programme streams also where it leaps ahead.
     """
 
-    def __init__(self, container: str, time_base: Fraction) -> None:
+    def __init__(self, container: str, time_base: Fraction, *, rate: Fraction) -> None:
+        """`rate`: pictures a second, where nothing else tells how long the last one is shown."""
         self._glued, self._leaps = container in _GLUED_FORMATS, container in _LOOSE_CLOCKS
         self._back, self._ahead = _BACK_S / time_base, _AHEAD_S / time_base
         self._shift = 0  # ticks that this part is moved by
@@ -115,7 +116,7 @@ class Seams:
         self._last_pts: int | None = None
         self._end: int | None = None  # of what was read, after the move
         self._delay = 0  # the longest from a packet's decoding to its showing
-        self._gap = 1  # the longest that was no seam
+        self._gap = max(1, round(1 / (rate * time_base)))  # the longest that was no seam
 
     def mend(self, packet: Packet[VideoStream]) -> bool:
         """Move the packet's timestamps to its part's place; tell whether a part begins with it."""

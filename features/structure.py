@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 
 Peek = Callable[[int, int], bytes]  # (offset, most bytes) -> bytes, fewer at the end of the file
 
-_MP4_STARTS = (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot")
+_MP4_STARTS = (
+    *(b"ftyp", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot"),
+    *(b"moov", b"moof", b"sidx"),
+)
 _MOST_BOXES = 100_000
 _MOST_UNITS = 4_000_000  # hours of AV1
 _SEGMENT, _TRACKS, _TRACK, _TRACK_TYPE = 0x18538067, 0x1654AE6B, 0xAE, 0x83

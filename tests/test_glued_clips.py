@@ -335,3 +335,58 @@ def test_a_cut_within_a_later_fragment_keeps_what_came_before(tmp_path: Path) ->
     assert verdict(tmp_path / "cut.mp4").error_class == "truncated"
     result, grey = run(tmp_path / "cut.mp4", allow_partial=True)
     assert result.partial and len(grey) == 5
+
+
+@pytest.mark.parametrize("jumps", [{13: 1500}, dict.fromkeys(range(1, PARTS), 300)])
+@pytest.mark.parametrize("name", ["a.ts", "a.mpg"])
+def test_a_clock_that_jumps_amid_pictures_costs_none_of_them(
+    name: str, jumps: dict[int, int], tmp_path: Path
+) -> None:
+    """A time lapse, or a recorder whose clock was set: what follows needs what came before."""
+    write(tmp_path / name, **KINDS[name[2:]] | {"options": {"g": "250", "bf": "0"}})
+    with av.open(str(tmp_path / name)) as source:
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        stream = source.streams.video[0]
+        with av.open(str(tmp_path / f"jumping.{name[2:]}"), "w") as out:
+            copy = out.add_stream_from_template(stream)
+            shift = 0
+            for number, packet in enumerate(packets):
+                shift += jumps.get(number, 0) * 3600
+                packet.stream = copy
+                if packet.dts is not None and packet.pts is not None:
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                out.mux(packet)
+    result, _ = run(tmp_path / f"jumping.{name[2:]}")
+    assert len(result.tokens) == PARTS and not result.partial
+
+
+def test_glued_streams_of_hevc_are_whole_and_of_two_codecs_no_silent_loss(tmp_path: Path) -> None:
+    hevc = {"codec": "libx265", "options": {"x265-params": "keyint=10:bframes=2:log-level=none"}}
+    one = write(tmp_path / "one.ts", **hevc)
+    other = write(tmp_path / "other.ts", codec="mpeg2video", seed=1)
+    (tmp_path / "same.ts").write_bytes(one + one + one)
+    result, _ = run(tmp_path / "same.ts")
+    assert len(result.tokens) == 3 * PARTS and not result.partial
+    (tmp_path / "mixed.ts").write_bytes(one + other)
+    assert "without a picture" in verdict(tmp_path / "mixed.ts").message
+
+
+def test_a_raw_stream_has_the_rate_that_it_states(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.h264"), "w") as out:
+        stream = out.add_stream("libx264", rate=Fraction(25, 2), options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for _ in range(10):
+            out.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+        out.mux(stream.encode(None))
+    result, _ = run(tmp_path / "a.h264")
+    assert np.diff(result.pts_ms).tolist() == [80] * 9
+
+
+def test_an_mp4_cut_within_its_index_is_truncated(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.mp4", **KINDS["mp4"])
+    for place in range(data.index(b"moov") + 4, len(data) - 1, 29):
+        (tmp_path / "cut.mp4").write_bytes(data[:place])
+        try:
+            assert len(run(tmp_path / "cut.mp4")[0].tokens) == PARTS  # all but its metadata
+        except VideoRejected as rejected:
+            assert rejected.error_class == "truncated", place
