@@ -106,8 +106,10 @@ class NamelessFile:
         return self._descriptor
 
     def peek(self, offset: int, size_bytes: int) -> bytes:
-        """Return bytes from `offset`; the position stays as it is."""
-        wanted = max(0, min(size_bytes, self.size_bytes - offset))
+        """Return bytes from `offset`, none past the end; the position stays as it is."""
+        wanted = min(size_bytes, self.size_bytes - offset)
+        if wanted <= 0 or offset < 0:  # a length that the file states may lead anywhere
+            return b""
         return os.pread(self._descriptor, wanted, self._start + offset)
 
     def rewound(self) -> NamelessFile:

@@ -331,3 +331,11 @@ def test_an_animated_webp_has_no_decoder_rather_than_a_cut_end(tmp_path: Path) -
     ):
         pass
     assert rejected.value.error_class == "unsupported_codec"
+
+
+def test_bytes_from_wherever_a_file_says(good: Path) -> None:
+    with open_clip(str(good), DecodeLimits()) as clip:
+        size_bytes = clip.file.size_bytes
+        for offset in (size_bytes, 2**63 - 1, 2**63, 2**90, -1):
+            assert clip.file.peek(offset, 8) == b""
+        assert len(clip.file.peek(size_bytes - 3, 8)) == 3
