@@ -61,6 +61,15 @@ def verify_cache(path: str, *, progress: Callable[[int, int], None] | None = Non
     Raises UsageError when there is no cache at all; every other fault is in the report.
     """
     report = Report()
+    strange = [
+        name
+        for folder in (path, *(storage.join(path, name) for name in layout.FOLDERS))
+        for name in storage.iter_strange(folder)
+    ]
+    # Whatever lists a cache passes over them.
+    report.faults += [f"{name} is a pipe, a device or a link to nowhere" for name in strange]
+    if layout.spec_path(path) in strange:
+        return report
     try:
         spec = reading.open_spec(path)
     except CacheError as err:  # a damaged one; that there is none at all is a UsageError
@@ -75,7 +84,6 @@ def verify_cache(path: str, *, progress: Callable[[int, int], None] | None = Non
             progress(number + 1, len(committed))
     _check_lost(rows, report)
     _check_summaries(path, report, emptied=not committed and not rows.newest_runs)
-    _check_kinds(path, report)
     leftovers = layout.find_leftovers(path)
     report.remarks += [f"left by a killed run, not read: {leftover}" for leftover in leftovers]
     return report
@@ -360,12 +368,3 @@ def _check_summaries(path: str, report: Report, *, emptied: bool) -> None:
         done = summary.get("done") if isinstance(summary, dict) else None
         if emptied and done:
             report.faults.append(f"{file.path} tells of {done} videos, and the cache has none")
-
-
-def _check_kinds(path: str, report: Report) -> None:
-    """Name what is neither a file nor a folder: whatever lists a cache passes over it."""
-    for folder in (path, *(storage.join(path, name) for name in layout.FOLDERS)):
-        report.faults += [
-            f"{name} is a pipe, a device or a link to nowhere, no file"
-            for name in storage.iter_strange(folder)
-        ]
