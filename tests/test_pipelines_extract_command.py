@@ -124,7 +124,7 @@ def test_a_name_that_is_no_utf8(folder: Path, tmp_path: Path) -> None:
     assert features.open_cache(str(tmp_path / "cache")).video_ids == ["caf\\xe9.mp4"]
 
 
-def test_a_lost_shard_is_made_again_and_a_lost_sidecar_deletes_nothing(
+def test_a_lost_shard_and_one_without_its_sidecar_are_made_again_and_leave_no_copy(
     cache: Path, folder: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "cache"
@@ -134,7 +134,7 @@ def test_a_lost_shard_is_made_again_and_a_lost_sidecar_deletes_nothing(
     other.unlink()
     assert framebank.main(["verify", str(copy)]) == 1
     extract(folder, "--cache", copy)
-    assert one.exists()
+    assert not one.exists()
     assert records(copy) == records(cache)
     assert framebank.main(["verify", str(copy)]) == 0
 
