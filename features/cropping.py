@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from features.structure import Peek, boxes, elements
+from features.structure import Peek, boxes, elements, matroska_picture_tracks
 
-_SEGMENT, _TRACKS, _TRACK, _TRACK_TYPE, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0xE0
-_PICTURES = 1  # Matroska's TrackType of video
+_VIDEO = 0xE0
 _MARGINS = {0x54BB: "top", 0x54AA: "bottom", 0x54CC: "left", 0x54DD: "right"}
 _ENTRY_BYTES = 86  # of a VisualSampleEntry, before the boxes in it
 
@@ -49,30 +48,15 @@ def stated_crop(container: str, peek: Peek, size_bytes: int, *, track: int) -> C
 
 
 def _matroska_crops(peek: Peek, size_bytes: int) -> Iterator[Crop]:
-    for start, end in _inside(peek, 0, size_bytes, _SEGMENT, _TRACKS, _TRACK):
-        parts = list(elements(peek, start, end))
-        kinds = [peek(a, b - a) for kind, a, b in parts if kind == _TRACK_TYPE]
-        if kinds and int.from_bytes(kinds[0], "big") == _PICTURES:
-            margins = {
-                _MARGINS[kind]: int.from_bytes(peek(c, min(d - c, 8)), "big")
-                for part, a, b in parts
-                if part == _VIDEO
-                for kind, c, d in elements(peek, a, b)
-                if kind in _MARGINS
-            }
-            yield Crop(**margins)
-
-
-def _inside(peek: Peek, start: int, end: int, *kinds: int) -> Iterator[tuple[int, int]]:
-    """Yield the contents of the elements that lie in one another in this order."""
-    if not kinds:
-        yield start, end
-        return
-    for kind, inner_start, inner_end in elements(peek, start, end):
-        if kind == kinds[0]:
-            yield from _inside(peek, inner_start, inner_end, *kinds[1:])
-            if kind in (_SEGMENT, _TRACKS):  # the first of each: what follows are pictures
-                return
+    for parts in matroska_picture_tracks(peek, size_bytes):
+        margins = {
+            _MARGINS[kind]: int.from_bytes(peek(c, min(d - c, 8)), "big")
+            for part, a, b in parts
+            if part == _VIDEO
+            for kind, c, d in elements(peek, a, b)
+            if kind in _MARGINS
+        }
+        yield Crop(**margins)
 
 
 def _mp4_crops(peek: Peek, size_bytes: int) -> Iterator[Crop]:

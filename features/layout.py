@@ -109,10 +109,11 @@ def run_path(cache: str, run_id: str) -> str:
 
 def committed_shards(cache: str) -> list[str]:
     """Return the names of all shards that have a sidecar, sorted."""
-    return _committed(file.path for file in storage.iter_files(shards_folder(cache)))
+    return committed_among(file.path for file in storage.iter_files(shards_folder(cache)))
 
 
-def _committed(paths: Iterable[str]) -> list[str]:
+def committed_among(paths: Iterable[str]) -> list[str]:
+    """Return the names of the shards whose sidecars are among `paths`, sorted."""
     names = (path.rsplit("/", 1)[-1] for path in paths)
     return sorted(
         name.removesuffix(SIDECAR_SUFFIX)
@@ -128,7 +129,7 @@ def find_leftovers(cache: str) -> list[str]:
     for folder in (cache, catalog_folder(cache), storage.join(cache, "runs")):
         files = (file.path for file in storage.list_files(folder))
         found += [path for path in files if storage.is_leftover(path)]
-    committed = set(_committed(shards))
+    committed = set(committed_among(shards))
     for path in shards:
         shard = shard_of_file(path)
         if shard is not None and shard not in committed:

@@ -57,12 +57,24 @@ def stated_size(peek: Peek, size_bytes: int) -> int | None:
 
 def matroska_locked(peek: Peek, size_bytes: int) -> bool:
     """Tell whether the first picture track of a Matroska file is encrypted."""
+    return any(
+        inner == _ENCRYPTION
+        for part, a, b in next(matroska_picture_tracks(peek, size_bytes), [])
+        if part == _ENCODINGS
+        for encoding, c, d in elements(peek, a, b)
+        if encoding == _ENCODING
+        for inner, _, _ in elements(peek, c, d)
+    )
+
+
+def matroska_picture_tracks(peek: Peek, size_bytes: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Yield what `elements` has of each picture track's entry, of the first list of tracks."""
     for kind, start, end in elements(peek, 0, size_bytes):
         if kind == _SEGMENT:
             for inner, tracks_start, tracks_end in elements(peek, start, end):
                 if inner == _TRACKS:
-                    return _first_pictures_locked(peek, tracks_start, tracks_end)
-    return False
+                    yield from _picture_tracks(peek, tracks_start, tracks_end)
+                    return
 
 
 def gif_is_cut(peek: Peek, size_bytes: int) -> bool:
@@ -195,22 +207,13 @@ def _after_sub_blocks(peek: Peek, offset: int, size_bytes: int) -> int:
     return size_bytes + 1
 
 
-def _first_pictures_locked(peek: Peek, start: int, end: int) -> bool:
+def _picture_tracks(peek: Peek, start: int, end: int) -> Iterator[list[tuple[int, int, int]]]:
     for kind, track_start, track_end in elements(peek, start, end):
-        if kind != _TRACK:
-            continue
-        parts = list(elements(peek, track_start, track_end))
-        types = [peek(a, b - a) for part, a, b in parts if part == _TRACK_TYPE]
-        if types and int.from_bytes(types[0], "big") == _PICTURES:
-            return any(
-                inner == _ENCRYPTION
-                for part, a, b in parts
-                if part == _ENCODINGS
-                for encoding, c, d in elements(peek, a, b)
-                if encoding == _ENCODING
-                for inner, _, _ in elements(peek, c, d)
-            )
-    return False
+        if kind == _TRACK:
+            parts = list(elements(peek, track_start, track_end))
+            types = [peek(a, b - a) for part, a, b in parts if part == _TRACK_TYPE]
+            if types and int.from_bytes(types[0], "big") == _PICTURES:
+                yield parts
 
 
 def elements(peek: Peek, offset: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -215,8 +215,8 @@ def _orphans(
     names = orphan_shards(cache)
     if not names:
         return
-    committed = set(layout.committed_shards(cache))
     sizes = _file_sizes(cache)
+    committed = set(layout.committed_among(sizes))
     noted = faults.read_note(cache).shards
     names.sort(key=lambda name: layout.whole_of(name) is not None)  # wholes before their parts
     taken = dict(known)

@@ -7,6 +7,7 @@ each (`FRAMEBANK_FUZZ_SEED`).
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import time
@@ -20,6 +21,7 @@ import pytest
 from features.decoder_pool import ClipDone, ClipRejected, DecoderPolicy, DecoderPool
 from features.spec import FeatureSpec
 from features.video import VideoRef
+from tests.made_cache import SPEC
 
 COUNT = int(os.environ.get("FRAMEBANK_FUZZ", "60"))
 SEED = int(os.environ.get("FRAMEBANK_FUZZ_SEED", "11"))
@@ -77,19 +79,7 @@ def spoil(seed: random.Random, clips: list[bytes]) -> bytes:
 
 
 def make_spec(rule: str) -> FeatureSpec:
-    return FeatureSpec(
-        backbone="fake",
-        layer="pixels",
-        weights="random:0",
-        weights_sha256="0" * 64,
-        input_size=32,
-        resize="stretch",
-        preprocessing="none",
-        sample=rule,
-        max_frames=None,
-        precision="float32",
-        dtype="float16",
-    )
+    return dataclasses.replace(SPEC, sample=rule, input_size=32)
 
 
 def ref_of(path: Path) -> VideoRef:
