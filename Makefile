@@ -12,11 +12,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CODE := features pipelines train tests infra framebank.py setup.py
+FLOORS := features pipelines train
+CODE := framebank $(FLOORS) tests infra setup.py
 
 TFIO := .venv-tfio
 # All but what looks at this environment from without.
-TFIO_TESTS = $(filter-out tests/test_train_tfio.py,$(wildcard tests/test_train_*.py tests/test_features_*.py))
+TFIO_TESTS = $(filter-out tests/train/workers/test_tfio.py,$(wildcard tests/train/*/test_*.py tests/features/*.py tests/features/*/test_*.py))
 BUILT := $(CURDIR)/$(VENV)/built
 PRISM := github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
 
@@ -39,6 +40,8 @@ test: install
 check: install
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
+	mkdir -p build/typed/framebank
+	for floor in $(FLOORS); do ln -sfn $(CURDIR)/$$floor build/typed/framebank/$$floor; done
 	$(BIN)/mypy
 
 format: install
@@ -53,7 +56,7 @@ prism: install
 	@echo "framebank extract ... --runner PrismRunner --prism_location $(BUILT)/prism"
 
 flink: install
-	$(BIN)/python -m tests.flink_cluster $(BUILT)/flink
+	$(BIN)/python -m tests.servers.flink_cluster $(BUILT)/flink
 
 tfio: $(TFIO)/.installed
 	@echo "$(TFIO)/bin/framebank train --cache s3://BUCKET/cache ..."

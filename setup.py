@@ -2,9 +2,18 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
+HERE = Path(__file__).resolve().parent
 _BEAM = "2.77"
+# In site-packages there is framebank/ alone: the floors of the repository become its sub-packages
+# (infra/decisions/0010-one-package.md).
+FLOORS = ("features", "pipelines", "train")
+PACKAGES = ["framebank"] + [
+    f"framebank.{name}"
+    for floor in FLOORS
+    for name in [floor, *(f"{floor}.{room}" for room in find_packages(str(HERE / floor)))]
+]
 
 setup(
     name="framebank",
@@ -13,10 +22,10 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10",
-    py_modules=["framebank"],
-    packages=["features", "pipelines", "train"],
-    package_data={"pipelines": ["prices.json"]},
+    python_requires=">=3.11",
+    package_dir={"framebank": "framebank", **{f"framebank.{floor}": floor for floor in FLOORS}},
+    packages=PACKAGES,
+    package_data={"framebank.pipelines.forecast": ["prices.json"]},
     install_requires=[
         "tensorflow>=2.16",
         "keras>=3.3",
@@ -56,7 +65,7 @@ setup(
         "languages": ["jieba>=0.42.1", "Janome>=0.5.0", "kiwipiepy>=0.24.1"],
         "tfio": ["tensorflow==2.16.*", "tensorflow-io==0.37.1"],
     },
-    entry_points={"console_scripts": ["framebank=framebank:main"]},
+    entry_points={"console_scripts": ["framebank=framebank.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",
         "Topic :: Multimedia :: Video",

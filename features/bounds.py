@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from features.errors import UsageError
+from framebank.features.errors import UsageError
 
 MOST_INT = 2**31 - 1
 MOST_BYTES = 2**63 - 1

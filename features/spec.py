@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from features.errors import SpecMismatchError, UsageError
+from framebank.features.errors import SpecMismatchError, UsageError
 
 SCHEMA_VERSION = 1
 DTYPES = ("float16", "float32", "uint8")

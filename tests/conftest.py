@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from features import errors
+from framebank.features import errors
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of six good clips, a0.mp4 to a5.mp4, 8 to 13 frames each."""
-    from tests.plain_clips import write_clip
+    from tests.clips.plain_clips import write_clip
 
     folder = tmp_path_factory.mktemp("clips")
     for number in range(6):

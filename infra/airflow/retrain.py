@@ -16,7 +16,7 @@ with DAG(
     dag_id="framebank_retrain",
     description="framebank retrain: train where something is new, promote what is better",
     schedule="30 4 * * *",
-    start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc),
+    start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
     catchup=False,
     max_active_runs=1,
     tags=["framebank"],

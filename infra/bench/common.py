@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 def made_spec(*, frames: int) -> Any:
     """Return the spec of a cache that no network has made, of `frames` frames a clip."""
-    from features.spec import FeatureSpec
+    from framebank.features.spec import FeatureSpec
 
     return FeatureSpec(
         "inception_v3", "avg_pool", "random:0", "0" * 64, 299, "stretch", "x/127.5-1",

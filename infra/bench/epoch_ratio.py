@@ -2,11 +2,11 @@
 
     python infra/bench/epoch_ratio.py [--clips 40] [--frames 8] [--weights random:0]
 
-From the cache: `train.loop.fit` with the shards on disk read anew in every epoch; an epoch is timed
-from the end of one to the end of the next, judging included, and the first, in which graphs are
-traced, is left out. With the network: the same batches in the same order, their clips decoded and
-run through InceptionV3 by the extraction engine in full batches; the training itself is not even
-added. Takes about two minutes on two cores. The last line is JSON.
+From the cache: `train.fit.loop.fit` with the shards on disk read anew in every epoch; an epoch is
+timed from the end of one to the end of the next, judging included, and the first, in which graphs
+are traced, is left out. With the network: the same batches in the same order, their clips decoded
+and run through InceptionV3 by the extraction engine in full batches; the training itself is not
+even added. Takes about two minutes on two cores. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BATCH = 32
 
 
 class EngineClips:
-    """Clips whose features are computed when they are read (`train.clips.Clips`)."""
+    """Clips whose features are computed when they are read (`train.data.clip_features.Clips`)."""
 
     def __init__(self, engine: Any, paths: list[Path]) -> None:
         self._engine, self._paths = engine, paths
@@ -43,7 +43,7 @@ class EngineClips:
         self._done: dict[str, NDArray[Any]] = {}
 
     def announce(self, numbers: NDArray[np.int64]) -> None:
-        from features.video import VideoRef
+        from framebank.features.video import VideoRef
 
         paths = [self._paths[number] for number in numbers.tolist()]
         refs = [VideoRef(path.name, str(path), path.stat().st_size, "") for path in paths]
@@ -61,11 +61,11 @@ def epoch_seconds(features: Any, tables: tuple[Any, Any], *, epochs: int) -> lis
     """Train for `epochs`; return the seconds of each but the first, judging included."""
     import keras
 
-    from train.config import ModelConfig, TrainConfig
-    from train.loop import FitData, fit
-    from train.model import build_network
-    from train.standardise import FrameStatistics
-    from train.stopping import StopRequest
+    from framebank.train.fit.loop import FitData, fit
+    from framebank.train.model.config import ModelConfig, TrainConfig
+    from framebank.train.model.network import build_network
+    from framebank.train.model.standardise import FrameStatistics
+    from framebank.train.stop_request import StopRequest
 
     learnt, val = tables
     ends: list[float] = []
@@ -88,10 +88,10 @@ def epoch_seconds(features: Any, tables: tuple[Any, Any], *, epochs: int) -> lis
 
 def tables_of(rows: list[dict[str, str]]) -> tuple[Any, Any]:
     """Return all questions as the table to learn from, and one of them to judge."""
-    from features.questions import Question
-    from train.heads import Head
-    from train.inputs import QuestionTable
-    from train.model_text import text_layer, word_numbers
+    from framebank.features.questions.question import Question
+    from framebank.train.data.batches import QuestionTable
+    from framebank.train.model.heads import Head
+    from framebank.train.model.text import text_layer, word_numbers
 
     questions = [
         Question(str(n), row["video_id"], row["question"], row["answer"])
@@ -108,14 +108,14 @@ def tables_of(rows: list[dict[str, str]]) -> tuple[Any, Any]:
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Return the seconds of both epochs and their ratio."""
-    from features.cache import open_cache
-    from features.decoder_pool import DecoderPolicy
-    from features.engine import Engine
-    from features.extraction import build_network, make_spec
-    from features.video import VideoRef
-    from train.demo_clips import make_clips
-    from train.inputs import Features, cached_features
-    from train.order import Stored
+    from framebank.features.cache.reader import open_cache
+    from framebank.features.decoders.pool import DecoderPolicy
+    from framebank.features.extraction.engine import Engine
+    from framebank.features.extraction.one_clip import build_network, make_spec
+    from framebank.features.video import VideoRef
+    from framebank.train.data.batches import Features, cached_features
+    from framebank.train.data.epoch_order import Stored
+    from framebank.train.demo.clips import make_clips
 
     make_clips(folder, count=args.clips)
     sample = f"uniform={args.frames}"

@@ -39,10 +39,10 @@ def measure_warm(paths: list[Path], args: argparse.Namespace) -> dict[str, objec
     """Compare engine and loop inside this process."""
     from plain_loop import build_model, run_loop
 
-    from features.decoder_pool import DecoderPolicy
-    from features.engine import Engine
-    from features.extraction import build_network, make_spec
-    from features.video import Extracted, VideoRef
+    from framebank.features.decoders.pool import DecoderPolicy
+    from framebank.features.extraction.engine import Engine
+    from framebank.features.extraction.one_clip import build_network, make_spec
+    from framebank.features.video import Extracted, VideoRef
 
     spec, weights = make_spec(sample=f"fps={args.fps}", weights=args.weights)
     model, network = build_model(args.weights), build_network(spec, weights)
@@ -113,7 +113,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clips = Path(args.clips or folder)
         if args.clips is None:
-            from train.demo_clips import make_clips
+            from framebank.train.demo.clips import make_clips
 
             make_clips(clips, count=24)
             clips = clips / "clips"

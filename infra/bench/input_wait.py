@@ -29,11 +29,11 @@ _LINE = re.compile(r"([0-9.]+) ms a step, ([0-9.]+)% of it waiting")
 
 def make_cache(folder: Path, *, clips: int, frames: int) -> None:
     """Write a cache of random features, and a question about each clip."""
-    from features import catalog, layout
-    from features.record import QuantisationError, encode_record
-    from features.sidecar import Sidecar, done_row, write_sidecar
-    from features.tfrecord import frame_record
-    from features.video import Extracted, SourceInfo, VideoRef
+    from framebank.features.cache import catalog, layout
+    from framebank.features.cache.record import QuantisationError, encode_record
+    from framebank.features.cache.sidecar import Sidecar, done_row, write_sidecar
+    from framebank.features.cache.tfrecord import frame_record
+    from framebank.features.video import Extracted, SourceInfo, VideoRef
 
     spec = made_spec(frames=frames)
     cache, dice = str(folder / "cache"), np.random.default_rng(0)

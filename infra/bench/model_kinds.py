@@ -33,10 +33,10 @@ def build(kind: str, frames: NDArray[np.float32], *, answers: int) -> Any:
     """Return a compiled network for clips like `frames` float32[b, n, d]."""
     import keras
 
-    from train.config import ModelConfig, TrainConfig
-    from train.model import build_network
-    from train.optimizer import make_optimizer
-    from train.standardise import frame_statistics
+    from framebank.train.fit.optimizer import make_optimizer
+    from framebank.train.model.config import ModelConfig, TrainConfig
+    from framebank.train.model.network import build_network
+    from framebank.train.model.standardise import frame_statistics
 
     keras.utils.set_random_seed(0)
     statistics_ = frame_statistics(list(frames), frames.shape[2])
@@ -87,7 +87,7 @@ def order_accuracy(kind: str, *, epochs: int) -> float:
 
 
 def main() -> None:
-    from train.config import TRAINED_KINDS
+    from framebank.train.model.config import TRAINED_KINDS
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=16)

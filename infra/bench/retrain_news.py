@@ -31,8 +31,8 @@ CONFIG, QUESTIONS, CACHE = "retrain.toml", "q.jsonl", "cache"
 _WORDS = ("man", "woman", "dog", "guitar", "onion", "car", "ball", "road", "cat", "horse")
 _JOIN = """
 import sys
-from features.cache import open_cache
-from train.joining import join_cache
+from framebank.features.cache.reader import open_cache
+from framebank.train.data.joining import join_cache
 joined = join_cache([sys.argv[1]], open_cache(sys.argv[2]), max_unmatched_ratio=0.1)
 print(len(joined.questions), "questions joined")
 """
@@ -44,8 +44,8 @@ def video_name(number: int) -> str:
 
 def make_catalogs(cache: str, *, videos: int) -> None:
     """Write a spec and RUNS catalogs; shards are named and do not exist."""
-    from features import layout
-    from features.catalog import fixed_schema
+    from framebank.features.cache import layout
+    from framebank.features.cache.catalog import fixed_schema
 
     spec = made_spec(frames=8)
     layout.write_spec(cache, spec)
@@ -100,16 +100,16 @@ def make_questions(path: Path, *, count: int, videos: int) -> None:
 
 def make_registry(config_path: str) -> None:
     """Make a registry whose model in use was made from what the config names."""
-    from features import storage
-    from features.cache import open_cache, open_spec
-    from features.seen_videos import SEEN, content_hashes
-    from features.trained_model import MODEL_FILES
-    from train.held_split import seen_by
-    from train.joining import join_cache
-    from train.news import BASIS, look, videos_digest
-    from train.publishing import write_json
-    from train.registry import VERDICT, Registry, new_version
-    from train.retrain_config import read_config
+    from framebank.features.asking.trained_model import MODEL_FILES
+    from framebank.features.cache.reader import open_cache, open_spec
+    from framebank.features.questions.seen_videos import SEEN, content_hashes
+    from framebank.features.stores import storage
+    from framebank.train.data.held_split import seen_by
+    from framebank.train.data.joining import join_cache
+    from framebank.train.retrain.changes import BASIS, look, videos_digest
+    from framebank.train.retrain.config import read_config
+    from framebank.train.retrain.publishing import write_json
+    from framebank.train.retrain.registry import VERDICT, Registry, new_version
 
     config = read_config(config_path)
     cache = open_cache(config.cache)

@@ -31,9 +31,9 @@ ANSWERS = tuple(f"answer {number}" for number in range(1000))
 _WORDS = ("man", "woman", "dog", "guitar", "onion", "car", "ball", "road", "cat", "horse")
 _PLAN = """
 import sys
-from features.cache import open_cache
-from features.question_sets_reading import read_joined
-from pipelines.score_plan import plan_scoring
+from framebank.features.cache.reader import open_cache
+from framebank.features.questions.reading import read_joined
+from framebank.pipelines.score.plan import plan_scoring
 plan = plan_scoring(read_joined([sys.argv[1]]), open_cache(sys.argv[2]), per_file=10_000)
 plan.digest()
 print(plan.answerable, "questions in", plan.outputs, "files")
@@ -42,11 +42,12 @@ print(plan.answerable, "questions in", plan.outputs, "files")
 
 def make_cache(cache: str, *, videos: int) -> None:
     """Write shards and their catalog; all videos have one of a few contents."""
-    from features import catalog, layout, storage
-    from features.record import encode_record
-    from features.sidecar import done_row
-    from features.tfrecord import frame_record
-    from features.video import Extracted, SourceInfo, VideoRef
+    from framebank.features.cache import catalog, layout
+    from framebank.features.cache.record import encode_record
+    from framebank.features.cache.sidecar import done_row
+    from framebank.features.cache.tfrecord import frame_record
+    from framebank.features.stores import storage
+    from framebank.features.video import Extracted, SourceInfo, VideoRef
 
     spec, dice = made_spec(frames=FRAMES), np.random.default_rng(0)
     layout.write_spec(cache, spec)
@@ -73,12 +74,12 @@ def make_cache(cache: str, *, videos: int) -> None:
 
 def make_model(folder: Path) -> None:
     """Write the folder of a model of the default kind and size that was never trained."""
-    from train.config import ModelConfig
-    from train.heads import Head
-    from train.model import build_network, export
-    from train.model_text import text_layer
-    from train.standardise import FrameStatistics
-    from train.vocabulary import AnswerVocabulary
+    from framebank.train.model.config import ModelConfig
+    from framebank.train.model.heads import Head
+    from framebank.train.model.network import build_network, export
+    from framebank.train.model.standardise import FrameStatistics
+    from framebank.train.model.text import text_layer
+    from framebank.train.model.vocabulary import AnswerVocabulary
 
     text = text_layer([f"what does the {word} do with it?" for word in _WORDS], max_words=5000)
     head = Head(vocabulary=AnswerVocabulary(ANSWERS))

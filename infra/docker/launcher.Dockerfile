@@ -13,7 +13,8 @@ FROM gcr.io/dataflow-templates-base/python311-template-launcher-base:${LAUNCHER_
 
 FROM python:${PYTHON_TAG} AS package
 WORKDIR /source
-COPY setup.py README.md framebank.py ./
+COPY setup.py README.md ./
+COPY framebank framebank
 COPY features features
 COPY pipelines pipelines
 COPY train train
@@ -27,6 +28,6 @@ COPY --from=google /opt/google/dataflow/python_template_launcher /opt/google/dat
 RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-deps /wheels/*.whl
 WORKDIR /template
-COPY pipelines/flex_launcher.py launch.py
+COPY pipelines/runners/dataflow/flex_launcher.py launch.py
 ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/template/launch.py
 ENTRYPOINT ["/opt/google/dataflow/python_template_launcher"]

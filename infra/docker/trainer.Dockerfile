@@ -9,7 +9,8 @@ ARG PYTHON_TAG=3.11.14-slim-bookworm
 
 FROM python:${PYTHON_TAG} AS package
 WORKDIR /source
-COPY setup.py README.md framebank.py ./
+COPY setup.py README.md ./
+COPY framebank framebank
 COPY features features
 COPY pipelines pipelines
 COPY train train

@@ -15,7 +15,8 @@ FROM apache/beam_python3.11_sdk:${BEAM_VERSION} AS beam
 
 FROM python:${PYTHON_TAG} AS package
 WORKDIR /source
-COPY setup.py README.md framebank.py ./
+COPY setup.py README.md ./
+COPY framebank framebank
 COPY features features
 COPY pipelines pipelines
 COPY train train

@@ -1,0 +1,330 @@
+"""Ask a trained model one question about one clip.
+
+    framebank ask --model model clip.mp4 "what is the man doing?"
+
+The clip is decoded and goes through the network just as `framebank extract` would do it, by the
+spec that the model itself records; then the model answers. VIDEO finds its file as the id of a
+question finds its clip (`features.questions.videos`): `clip` is clip.mp4 where there is one such.
+Takes some seconds, most of which are TensorFlow's start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from framebank.features.asking.trained_model import (
+    Lineage,
+    TrainedModel,
+    check_weights,
+    load_model,
+    read_head,
+    read_lineage,
+)
+from framebank.features.cache import layout
+from framebank.features.errors import (
+    FramebankError,
+    JobError,
+    SpecMismatchError,
+    UsageError,
+    VideoRejected,
+)
+from framebank.features.network.weights import Weights, resolve_weights
+from framebank.features.questions.rows import text
+from framebank.features.questions.videos import ClipNames, same_form
+from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, check_same_spec
+from framebank.features.stores import json_text, storage
+
+if TYPE_CHECKING:
+    from framebank.features.video import Extracted
+
+_BAR_WIDTH = 24
+_NAMED = 5
+# A clip that is not there, or is no clip at all, is a mistake in the command line.
+_MISTAKES = ("missing", "forbidden", "not_a_file", "unreadable", "empty", "not_a_video")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `framebank ask` takes."""
+    add = parser.add_argument
+    add("video", metavar="VIDEO", help="a clip on this machine or gs://BUCKET/NAME")
+    add("question", metavar="QUESTION", help='in quotes, such as "what is the man doing?"')
+    add("--model", required=True, metavar="DIR", help="what `framebank train` wrote")
+    add("--choice", action="append", default=[], metavar="TEXT", dest="choices",
+        help="a candidate, for a model that chooses; give it once for each")  # fmt: skip
+    add("--top", type=int, default=5, metavar="K", help="answers to show")
+    add("--weights", metavar="PATH", help="where the network's weight file lies now, if it moved")
+    add("--json", action="store_true", help="print the answers as JSON")
+    same = parser.add_argument_group(
+        "checks", "the model's own spec is used; one of these that differs from it is refused"
+    )
+    for name in ("backbone", "layer", "sample"):
+        same.add_argument(f"--{name}", metavar="NAME" if name != "sample" else "RULE")
+    same.add_argument("--max-frames", type=int, metavar="M")
+    same.add_argument("--dtype", choices=DTYPES)
+    same.add_argument("--resize", choices=RESIZES)
+    same.add_argument("--precision", choices=PRECISIONS)
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Ask, print the answers and return the exit status."""
+    if beam_args:
+        raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank ask --help")
+    if args.top < 1:
+        raise UsageError("--top must be above 0", got=args.top)
+    # As in a file of questions.
+    question, choices = text(args.question), [text(choice) for choice in args.choices]
+    if not question:
+        raise UsageError("the question is empty", expected='words, such as "what is he doing?"')
+    lineage = read_lineage(args.model)
+    _check_choices(choices, read_head(args.model), model_dir=args.model)
+    check_weights(args.model)
+    check_asked_spec(args, lineage.spec)
+    source = find_weights(lineage, given=args.weights)
+    if lineage.random_weights:
+        _say(f"the network has RANDOM weights ({lineage.spec.weights}): answers mean little")
+    video = find_clip(args.video)
+    if video != args.video:
+        _say(f"{args.video} is {video}")
+    _say(f"loading the network ({lineage.spec.backbone}) and looking at the clip")
+    extracted = extract_clip(video, lineage.spec, source)
+    _say(f"asking the model about {len(extracted.features)} frames")
+    answers, unknown = answer_question(
+        args.model, extracted, question, top=args.top, choices=choices
+    )
+    if args.json:
+        fields = {
+            "video": video,
+            "question": question,
+            "answers": answers,
+            "unknown_words": unknown,
+            "frames": len(extracted.features),
+            "model": args.model,
+            "random_weights": lineage.random_weights,
+        }
+        print(json.dumps(fields, ensure_ascii=False))
+    else:
+        for line in answer_lines(answers):
+            print(line)
+    return 0
+
+
+def _check_choices(choices: list[str], head: str, *, model_dir: str) -> None:
+    """Raise UsageError where a model that chooses has no candidates, or another one has some."""
+    if head == "choice" and len(choices) < 2:
+        raise UsageError(
+            f"the model {model_dir} chooses among candidates",
+            got=f"{len(choices)} of them",
+            expected="two at least",
+            todo='give each as --choice "TEXT"',
+        )
+    if head != "choice" and choices:
+        raise UsageError(
+            f"the model {model_dir} does not choose among candidates",
+            got=f"--choice {choices[0]!r}",
+            todo="leave --choice out",
+        )
+
+
+def check_asked_spec(args: argparse.Namespace, spec: FeatureSpec) -> None:
+    """Raise SpecMismatchError where an option asks for other features than the model's."""
+    names = ("backbone", "layer", "sample", "max_frames", "dtype", "resize", "precision")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if "sample" in given:
+        from framebank.features.decoding.sampling import parse_rule
+
+        given["sample"] = parse_rule(given["sample"]).text
+    if "backbone" in given:
+        from framebank.features.network.backbones import find_backbone
+
+        row = find_backbone(given["backbone"])
+        if row.name != spec.backbone:
+            of_row = {"input_size": row.input_size, "preprocessing": row.preprocessing}
+            given = {"layer": row.layer} | of_row | given
+    _refuse_difference(spec, dataclasses.replace(spec, **given), where=f"the model {args.model}")
+
+
+def _refuse_difference(spec: FeatureSpec, asked: FeatureSpec, *, where: str) -> None:
+    try:
+        check_same_spec(spec, asked, where=where)
+    except SpecMismatchError as err:
+        raise SpecMismatchError(
+            err.what.replace("in the cache", "of the model"),
+            todo="leave the option out, or ask a model that was trained on such features",
+        ) from err
+
+
+def find_weights(lineage: Lineage, *, given: str | None) -> str:
+    """Return the weights of the model's spec as `--weights` would name them.
+
+    Random weights follow from the spec, published ones are fetched; a file is looked for where it
+    was given, else where the runs that made the cache had it. Raises UsageError where it is not
+    found, SpecMismatchError where it is another file than the features were made with.
+    """
+    spec = lineage.spec
+    if given is None and spec.weights != "file":
+        return spec.weights
+    if given is not None:
+        found = resolve_weights(given, backbone=spec.backbone)
+        if found.sha256 != spec.weights_sha256:
+            asked = dataclasses.replace(spec, weights=found.name, weights_sha256=found.sha256)
+            _refuse_difference(spec, asked, where="the cache of the model")
+        return given
+    tried = list(dict.fromkeys(_recorded_paths(lineage)))
+    for path in tried:
+        here = _resolve_file(path, spec)
+        if here is not None and here.sha256 == spec.weights_sha256:
+            return path
+    raise UsageError(
+        "the weight file that the model's features were made with is not found",
+        got="looked at " + ", ".join(tried) if tried else "no record of where it was",
+        expected=f"a file with SHA-256 {spec.weights_sha256}",
+        todo="give --weights PATH",
+    )
+
+
+def _recorded_paths(lineage: Lineage) -> Iterator[str]:
+    """Yield where the runs of the model's cache had the weight file, the newest run first."""
+    for run_id in sorted(lineage.runs, reverse=True):
+        try:
+            path = layout.run_path(lineage.cache, run_id)
+            recorded = json_text.parse(storage.read_bytes(path)).get("weights_path")
+        except (FramebankError, ValueError, AttributeError):
+            continue  # the cache has moved or is gone; the error below says what to do
+        if recorded:
+            yield str(recorded)
+
+
+def _resolve_file(path: str, spec: FeatureSpec) -> Weights | None:
+    try:
+        return resolve_weights(path, backbone=spec.backbone)
+    except UsageError:
+        return None
+
+
+def find_clip(video: str) -> str:
+    """Return the path of the clip that is meant; raises UsageError where there is none.
+
+    What lies in a bucket is taken as it is named.
+    """
+    if not storage.is_local(video):
+        return video
+    path = storage.local_path(video)
+    if os.path.lexists(path):
+        return video
+    folder, name = os.path.split(path)
+    folder = _find_folder(folder)
+    names = ClipNames(_listed(folder))
+    found = names.find(name)
+    if found is not None:
+        return os.path.join(folder, found)
+    raise UsageError("there is no such clip", got=video, todo=names.hint(name) or "check the path")
+
+
+def _find_folder(path: str) -> str:
+    """Return the folder of this name in whatever form of its accents; as it is where none is."""
+    if not path or os.path.isdir(path):
+        return path
+    above, name = os.path.split(path)
+    if above == path:
+        return path
+    above = _find_folder(above)
+    found = [other for other in _listed(above) if same_form(other) == same_form(name)]
+    return os.path.join(above, found[0] if len(found) == 1 else name)
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder or "."))
+    except OSError:
+        return []
+
+
+def extract_clip(video: str, spec: FeatureSpec, weights: str) -> Extracted:
+    """Return the features of one clip as the cache would hold them.
+
+    Raises UsageError for what is no clip, JobError for a clip that cannot be used.
+    """
+    from framebank.features.cache.record import decode_record, encode_record
+    from framebank.features.extraction.one_clip import extract_features
+
+    try:
+        extracted = extract_features(video, spec=spec, weights=weights)
+        payload, _ = encode_record(extracted, spec=spec)
+    except VideoRejected as rejected:
+        kind = UsageError if rejected.error_class in _MISTAKES else JobError
+        raise kind(
+            f"{video} cannot be used: {rejected.error_class} (at {rejected.stage})",
+            got=rejected.message,
+            expected="a video that FFmpeg can decode",
+            todo="check the path and play the clip to see what is wrong with it",
+        ) from rejected
+    # Rounded to the cache's dtype: the model has never seen anything else.
+    features = decode_record(payload).features.astype("float32")
+    return dataclasses.replace(extracted, features=features)
+
+
+def answer_question(
+    model_dir: str, extracted: Extracted, question: str, *, top: int, choices: list[str]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the `top` likeliest answers with their probabilities, and the words of the question
+    that the model does not know; raises UsageError, JobError."""
+    import numpy as np
+
+    model = load_model(model_dir)
+    features = np.asarray(extracted.features, np.float32)[None]
+    try:
+        asked = [question.encode("utf-8", "replace")]
+        scores = model.predict(features, asked, [choices] if choices else None)[0]
+    except FramebankError:
+        raise
+    except Exception as err:
+        raise JobError(
+            "the model did not answer",
+            got=str(err).split("\n", 1)[0][:300],
+            todo=f"train the model in {model_dir} again",
+        ) from err
+    unknown = model.unknown_words(question)
+    _say_unknown(model, question, unknown, choices)
+    return model.best(scores, top=top, choices=choices), unknown
+
+
+def _say_unknown(
+    model: TrainedModel, question: str, unknown: list[str], choices: list[str]
+) -> None:
+    named = ", ".join(unknown[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
+    if not model.knows([question])[0]:
+        about = f" ({named})" if named else ""
+        _say(
+            f"WARNING: the model knows none of the words of the question{about}: "
+            "it answers as if nothing had been asked"
+        )
+    elif unknown:
+        _say(f"NOTE: the model does not know these words of the question: {named}")
+    strange = [
+        repr(choice)
+        for choice, known in zip(choices, model.knows(choices), strict=True)
+        if not known
+    ]
+    if strange:
+        _say(f"WARNING: the model knows none of the words of the candidates {', '.join(strange)}")
+
+
+def answer_lines(answers: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for each answer: percentage, bar, answer; of a count the number."""
+    for row in answers:
+        if "number" in row:
+            yield f"{row['answer']}  (rounded from {row['number']:.2f})"
+            continue
+        share = row["probability"]
+        filled = round(share * _BAR_WIDTH)
+        yield f"{share:7.1%}  {'█' * filled}{'·' * (_BAR_WIDTH - filled)}  {row['answer']}"
+
+
+def _say(text: str) -> None:
+    print(f"framebank: {text}", file=sys.stderr, flush=True)

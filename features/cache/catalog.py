@@ -1,0 +1,348 @@
+"""The catalog: a Parquet table per run with one row per video, the table that readers open.
+
+The catalog of a cache is all of `catalog/*.parquet`; where several runs have a row of one video,
+the newest holds. Columns are those of CatalogRow in its order, then the manifest's further columns,
+each of the type its values have (text where they have several).
+
+Built for a million rows: everything runs on Arrow columns, and what is written goes through a
+temporary file batch by batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.cache import layout
+from framebank.features.cache.sidecar import COLUMN_NAMES, CatalogRow
+from framebank.features.errors import CacheError
+from framebank.features.stores import storage
+from framebank.features.stores.temporary import Spool
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH_ROWS = 10_000
+_SPOOL_BYTES = 32 << 20
+_INTEGERS = frozenset(
+    (
+        *("size_bytes", "attempt", "record", "offset", "length", "rows", "decode_errors"),
+        *("source_width", "source_height", "source_frames"),
+    )
+)
+_FLOATS = frozenset(("source_rate_fps", "source_duration_s"))
+_FLAGS = frozenset(("partial", "capped"))
+_LATER = frozenset(("fingerprint",))  # columns that catalogs of earlier versions lack: read as ""
+_PLACES = frozenset(("offset", "length", "rows"))
+_ORDER = ("video_id", "run_id", "time")  # what decides which row of a video is the newest
+
+
+class DamagedCatalogError(CacheError):
+    """A catalog that is no catalog any more; what it held lies in the sidecars of its shards."""
+
+
+def catalog_text(text: str) -> str:
+    """Return `text` as the catalog stores it: bytes of a file name that are no UTF-8 as \\xNN.
+
+    Compare a uri with the catalog's through this. Text that is plain Unicode stays as it is.
+    """
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair, from a JSON manifest
+        data = text.encode("utf-8", "backslashreplace")
+    return data.decode("utf-8", "backslashreplace")
+
+
+@functools.cache
+def fixed_schema() -> pa.Schema:
+    """Return the Arrow schema of the catalog's own columns."""
+    import pyarrow as pa
+
+    def kind(name: str) -> pa.DataType:
+        if name in _INTEGERS:
+            return pa.int64()
+        if name in _FLOATS:
+            return pa.float64()
+        return pa.bool_() if name in _FLAGS else pa.string()
+
+    return pa.schema([pa.field(name, kind(name)) for name in COLUMN_NAMES])
+
+
+def write_catalog(cache: str, run_id: str, rows: Iterable[CatalogRow]) -> int:
+    """Write the rows of a run to catalog/<run_id>.parquet, whole or not at all; returns how many.
+
+    Memory does not grow with the number of rows.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with Spool(max_size=_SPOOL_BYTES) as spool:
+        # The type of a manifest's column is known only after the last row, so two passes.
+        kinds: dict[str, pa.DataType] = {}
+        starts = []
+        for table in _tables(rows):
+            for field in list(table.schema)[len(COLUMN_NAMES) :]:
+                kinds[field.name] = _wider(kinds.get(field.name, pa.null()), field.type)
+            starts.append(spool.tell())
+            with pa.ipc.new_stream(spool, table.schema) as stream:
+                stream.write_table(table)
+        schema = pa.schema([*fixed_schema(), *(pa.field(n, t) for n, t in kinds.items())])
+        count = 0
+        path = layout.catalog_path(cache, run_id)
+        with (
+            storage.open_atomic(path) as file,
+            pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
+        ):
+            for start in starts:
+                table = _conform(_read_spooled(spool, start), schema)
+                writer.write_table(table)
+                count += len(table)
+    return count
+
+
+def _read_spooled(spool: Any, start: int) -> pa.Table:
+    import pyarrow as pa
+
+    spool.seek(start)
+    with pa.ipc.open_stream(spool) as stream:
+        return stream.read_all()
+
+
+def rows_to_table(rows: Iterable[CatalogRow]) -> pa.Table:
+    """Return the rows as one Arrow table."""
+    tables = list(_tables(rows))
+    return _concat(tables) if tables else fixed_schema().empty_table()
+
+
+def _tables(rows: Iterable[CatalogRow]) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    iterator = iter(rows)
+    while batch := list(itertools.islice(iterator, _BATCH_ROWS)):
+        schema = fixed_schema()
+        arrays = []
+        for field in schema:
+            values = [getattr(row, field.name) for row in batch]
+            try:
+                arrays.append(pa.array(values, field.type))
+            except UnicodeEncodeError:
+                arrays.append(pa.array([catalog_text(value) for value in values], field.type))
+        fields = list(schema)
+        for name in dict.fromkeys(name for row in batch for name in row.columns):
+            array = _column([row.columns.get(name) for row in batch])
+            arrays.append(array)
+            fields.append(pa.field(catalog_text(name), array.type))
+        yield pa.table(arrays, schema=pa.schema(fields))
+
+
+def _column(values: Sequence[Any]) -> pa.Array:
+    """Return a manifest's column by the type of its values, as text where they have several."""
+    import pyarrow as pa
+
+    values = [catalog_text(value) if isinstance(value, str) else value for value in values]
+    try:
+        array = pa.array(values)
+        if array.type in (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string()):
+            return array
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        pass
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """Return the type that holds the values of both."""
+    import pyarrow as pa
+
+    if one == other or pa.types.is_null(other):
+        return one
+    if pa.types.is_null(one):
+        return other
+    return pa.float64() if {one, other} == {pa.int64(), pa.float64()} else pa.string()
+
+
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return `table` with the columns and types of `schema`; absent columns become null."""
+    import pyarrow as pa
+
+    present = set(table.column_names)
+    columns = []
+    for field in schema:
+        if field.name in present:
+            columns.append(table.column(field.name).cast(field.type, safe=False))
+        else:
+            columns.append(pa.nulls(len(table), field.type))
+    return pa.table(columns, schema=schema)
+
+
+def _concat(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the tables one after another, with each column of the type that holds them all."""
+    import pyarrow as pa
+
+    kinds: dict[str, pa.DataType] = {}
+    for table in tables:
+        for field in table.schema:
+            kinds[field.name] = _wider(kinds.get(field.name, pa.null()), field.type)
+    schema = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
+    return pa.concat_tables([_conform(table, schema) for table in tables])
+
+
+def catalog_files(cache: str) -> list[str]:
+    """Return the paths of the catalog's files, oldest run first."""
+    files = storage.list_files(layout.catalog_folder(cache))
+    return [file.path for file in files if _is_catalog(file.path)]
+
+
+def _is_catalog(path: str) -> bool:
+    return path.endswith(".parquet") and not path.rsplit("/", 1)[-1].startswith(".")
+
+
+def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
+    """Return one catalog file (only `columns` of it); raises CacheError when it is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        source = (
+            storage.local_path(path)
+            if storage.is_local(path)
+            else pa.BufferReader(storage.read_bytes(path))
+        )
+        # memory_map off: a file that is cut while it is mapped kills the process.
+        file = pq.ParquetFile(source, memory_map=False, page_checksum_verification=True)
+        names = set(file.schema_arrow.names)
+        absent = [name for name in COLUMN_NAMES if name not in names and name not in _LATER]
+        if absent:
+            raise CacheError(
+                f"the catalog {path} was written by another version of Framebank",
+                got=f"no column {', '.join(absent)}",
+                todo="use the version that made it",
+            )
+        wanted = None if columns is None else [name for name in columns if name in names]
+        table = file.read(columns=wanted)
+        _check_values(path, table)
+        return _with_later(table, columns)
+    except MemoryError as err:  # of Arrow too: it may be the machine's fault, not the file's
+        raise CacheError(
+            f"the catalog {path} cannot be read",
+            got="more than fits into this machine's memory",
+            todo="see that it is the file that extract wrote; else give more memory",
+        ) from err
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as err:
+        raise _damaged(path, (str(err).splitlines() or [type(err).__name__])[0][:300]) from err
+
+
+def _damaged(path: str, got: str) -> DamagedCatalogError:
+    return DamagedCatalogError(
+        f"the catalog {path} cannot be read",
+        got=got,
+        todo="run extract again: it makes the catalog anew from the shards",
+    )
+
+
+def _check_values(path: str, table: pa.Table) -> None:
+    """Raise DamagedCatalogError, ArrowInvalid for values that no run of ours has written."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    further = (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string())  # as `_column` gives
+    for field in table.schema:
+        own = field.name in COLUMN_NAMES
+        kinds = (fixed_schema().field(field.name).type,) if own else further
+        if field.type not in kinds:
+            raise _damaged(path, f"values of type {field.type} in the column {field.name}")
+        if own and table.column(field.name).null_count:
+            raise _damaged(path, f"no value in a row of the column {field.name}")
+    table.validate(full=True)  # of text: that it is UTF-8
+    for name in _PLACES.intersection(table.column_names):
+        if len(table) and pc.min(table.column(name)).as_py() < 0:
+            raise _damaged(path, f"a number below 0 in the column {name}")
+
+
+def _with_later(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    """Return `table` with the columns of `columns` (None: all) that its version did not know."""
+    import pyarrow as pa
+
+    for name in _LATER - set(table.column_names):
+        if columns is None or name in columns:
+            table = table.append_column(name, pa.array([""] * len(table), pa.string()))
+    if columns is None:
+        return table
+    return table.select([name for name in columns if name in table.column_names])
+
+
+def read_all_rows(cache: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return every row of every catalog, superseded ones too, oldest run first."""
+    tables = [read_file(path, columns) for path in catalog_files(cache)]
+    if not tables:
+        empty = fixed_schema().empty_table()
+        return empty if columns is None else empty.select(list(columns))
+    return _concat(tables)
+
+
+def read_catalog(
+    cache: str, *, columns: Sequence[str] | None = None, extra: Iterable[CatalogRow] = ()
+) -> pa.Table:
+    """Return the newest row of each video, in order of run and place in the catalog.
+
+    `columns` names the columns to read (all by default; video_id, run_id and time always come
+    too); `extra` are rows that are in no catalog yet. Raises CacheError for a damaged file.
+    """
+    wanted = None if columns is None else list(dict.fromkeys([*_ORDER, *columns]))
+    tables = [read_all_rows(cache, columns=wanted)]
+    more = rows_to_table(extra)
+    if len(more):
+        known = [name for name in wanted or () if name in more.column_names]
+        tables.append(more if wanted is None else more.select(known))
+    table = _concat(tables)
+    return table.take(_newest(table))
+
+
+def _ranks(table: pa.Table, name: str) -> NDArray[np.int64]:
+    """Return int64[rows] that order as the texts of a column do."""
+    column = table.column(name).combine_chunks().dictionary_encode()
+    texts = np.array(column.dictionary.to_pylist(), dtype=object)
+    rank = np.empty(len(texts), np.int64)
+    rank[np.argsort(texts)] = np.arange(len(texts))
+    codes: NDArray[np.int64] = column.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return rank[codes]
+
+
+def _newest(table: pa.Table) -> NDArray[np.int64]:
+    """Return int64: the places of each video's newest row, ascending."""
+    if not len(table):
+        return np.empty(0, np.int64)
+    encoded = table.column("video_id").combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    # lexsort: the last key counts most; a stable sort, so of equals the last one written holds.
+    order = np.lexsort((_ranks(table, "time"), _ranks(table, "run_id"), codes))
+    last = np.append(codes[order][1:] != codes[order][:-1], True)
+    return np.sort(order[last])
+
+
+def catalog_rows(table: pa.Table) -> Iterator[CatalogRow]:
+    """Yield the rows of a table that has all columns."""
+    further = [name for name in table.column_names if name not in COLUMN_NAMES]
+    for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
+        for fields in batch.to_pylist():
+            columns = {name: fields.pop(name) for name in further}
+            yield CatalogRow(**fields, columns={k: v for k, v in columns.items() if v is not None})
+
+
+def catalogued_shards(cache: str) -> set[str]:
+    """Return what rows of some catalog call their shard (`layout.shard_of` has its own name)."""
+    shards: set[str] = set()
+    for path in catalog_files(cache):
+        column = read_file(path, ["shard"]).column("shard")
+        shards.update(column.unique().to_pylist())
+    return shards
+
+
+def orphan_shards(cache: str) -> list[str]:
+    """Return the committed shards that are in no catalog, for their run died before it."""
+    known = {layout.shard_of(name) for name in catalogued_shards(cache)}
+    return [shard for shard in layout.committed_shards(cache) if shard not in known]

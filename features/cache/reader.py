@@ -1,0 +1,327 @@
+"""Reading a feature cache: `for record in open_cache(CACHE): record.features`.
+
+Readers take what to read from the catalog, never from a listing: of each video the newest row
+counts, and only if it is done. Every record is checked on the way (checksum, key, shape), and a
+damaged one is an error that names shard, record and video. Works on a local folder and on
+gs://BUCKET/NAME alike, and imports TensorFlow only for `dataset()`.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.cache import catalog, layout, record, sidecar, tfrecord
+from framebank.features.errors import CacheError, UsageError
+from framebank.features.spec import FeatureSpec
+from framebank.features.stores import storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import tensorflow as tf
+
+_PLACES = ("video_id", "key", "state", "shard", "record", "offset", "length", "rows", "fingerprint")
+_PARALLEL_SHARDS = 4  # how many shards a shuffled dataset mixes
+
+
+class Place(NamedTuple):
+    """Where the record of a done video lies."""
+
+    video_id: str
+    key: str
+    shard: str
+    record: int
+    offset: int
+    length: int
+    rows: int
+
+
+def check_record(place: Place, data: bytes, path: str) -> record.FeatureRecord:
+    """Return the record in the frame `data`; raises CacheError naming shard, record and video."""
+    where = f"record {place.record} of {path}, video {place.video_id!r},"
+    try:
+        payload = tfrecord.unframe_record(data, path, number=place.record, offset=place.offset)
+    except CacheError as err:
+        raise CacheError(
+            f"{err.what}, video {place.video_id!r}",
+            got=err.got,
+            expected=err.expected,
+            todo=err.todo,
+        ) from err
+    found = record.decode_record(payload, where=where)
+    for name, got, expected in (
+        ("video_id", catalog.catalog_text(found.video_id), place.video_id),
+        ("key", found.key, place.key),
+        ("rows", len(found.features), place.rows),
+    ):
+        if got != expected:
+            raise CacheError(
+                f"{where} is not the one that the catalog names",
+                got=f"{name} {got!r}",
+                expected=f"{name} {expected!r}",
+                todo="run `framebank verify` on the cache to see all that is damaged",
+            )
+    return found
+
+
+def check_finite(video_id: str, features: NDArray[Any]) -> None:
+    """Raise CacheError where features float[n, d] hold NaN or infinity, as no writer of ours lets
+    them: a network may make answers of them all the same."""
+    if not np.isfinite(features).all():
+        raise CacheError(
+            f"the features of {video_id!r} are not finite",
+            got=f"{int((~np.isfinite(features)).any(axis=1).sum())} of {len(features)} rows",
+            todo="`framebank verify` names all such videos; extract them again",
+        )
+
+
+class Cache:
+    """An open cache. Iterating gives one FeatureRecord per done video, shard by shard.
+
+    `len(cache)` is the number of done videos, `cache[video_id]` reads one, `in` asks for one.
+    """
+
+    def __init__(self, path: str, spec: FeatureSpec, table: pa.Table) -> None:
+        """Made by `open_cache`; `table` holds the newest row of each video."""
+        self.path = path
+        self.spec = spec
+        _check_fingerprints(path, spec, table)
+        self._places = _sorted_places(_readable(path, table))
+
+    @property
+    def fingerprint(self) -> str:
+        return self.spec.fingerprint
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def video_ids(self) -> list[str]:
+        """Return the ids of all done videos, in the order of iteration."""
+        return self._places.column("video_id").to_pylist()
+
+    @functools.cached_property
+    def _index(self) -> dict[str, int]:
+        return {video_id: row for row, video_id in enumerate(self.video_ids)}
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self._index
+
+    def __getitem__(self, video_id: str) -> record.FeatureRecord:
+        """Read one video; raises KeyError when it is not done in this cache, CacheError."""
+        if video_id not in self._index:
+            raise KeyError(f"{video_id!r} is no done video of {self.path}")
+        place = self._place(self._index[video_id])
+        path = layout.tfrecord_path(self.path, place.shard)
+        return check_record(place, storage.read_range(path, place.offset, place.length), path)
+
+    def _place(self, row: int) -> Place:
+        return Place(*(column[row].as_py() for column in self._places.columns))
+
+    @functools.cached_property
+    def _spans(self) -> list[tuple[str, int, int]]:
+        """The shards with done videos and their rows [start, end) of `_places`."""
+        shards = self._places.column("shard").combine_chunks().dictionary_encode()
+        codes = shards.indices.to_numpy(zero_copy_only=False)
+        names = shards.dictionary.to_pylist()
+        if not len(codes):
+            return []
+        starts = np.flatnonzero(np.append(True, codes[1:] != codes[:-1]))
+        ends = [*starts[1:], len(codes)]
+        return [
+            (names[codes[start]], int(start), int(end))
+            for start, end in zip(starts, ends, strict=True)
+        ]
+
+    def live_shards(self) -> list[str]:
+        """Return the names of the shards that hold at least one done video, sorted."""
+        return [shard for shard, _, _ in self._spans]
+
+    def __iter__(self) -> Iterator[record.FeatureRecord]:
+        for number in range(len(self._spans)):
+            yield from self.read_shard(number)
+
+    def read_shard(self, number: int) -> Iterator[record.FeatureRecord]:
+        """Yield the done videos of the `number`-th live shard, in order of place."""
+        _, start, end = self._spans[number]
+        return self._read_rows(number, np.arange(start, end))
+
+    def read(self, video_ids: Iterable[str]) -> Iterator[record.FeatureRecord]:
+        """Yield these videos in the order of iteration; each shard is opened once, read forward.
+
+        Raises KeyError when one is not done in this cache, CacheError.
+        """
+        wanted = np.unique(np.array([self._index[video_id] for video_id in video_ids], np.int64))
+        ends = [end for _, _, end in self._spans]
+        for number, rows in enumerate(np.split(wanted, np.searchsorted(wanted, ends))[:-1]):
+            if len(rows):
+                yield from self._read_rows(number, rows)
+
+    def _read_rows(self, number: int, rows: NDArray[np.int64]) -> Iterator[record.FeatureRecord]:
+        shard, start, end = self._spans[number]
+        path = layout.tfrecord_path(self.path, shard)
+        try:
+            with storage.open_read(path) as stream:
+                for row in self._places.take(rows).to_pylist():
+                    place = Place(**row)
+                    yield check_record(place, _read_frame(stream, place), path)
+        except storage.FileMissingError as err:
+            raise CacheError(
+                f"the shard {path} is missing",
+                got=f"{end - start} videos of the catalog lie in it",
+                todo="restore it; `framebank verify` names all that is missing",
+            ) from err
+
+    def rows(self) -> Iterator[sidecar.CatalogRow]:
+        """Yield the newest row of every video, done or quarantined, with all its columns."""
+        return catalog.catalog_rows(self.table())
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the newest row of every video as an Arrow table."""
+        return catalog.read_catalog(self.path, columns=columns)
+
+    @functools.cached_property
+    def feature_dim(self) -> int | None:
+        """The feature width d, read from the first record; None where no video is done."""
+        first = next(iter(self), None)
+        return None if first is None else first.features.shape[1]
+
+    def dataset(self, *, shuffle_seed: int | None = None) -> tf.data.Dataset:
+        """Return the done videos as a tf.data.Dataset of dicts.
+
+        Elements: video_id string[], features float16[n, d] or float32[n, d], pts_ms int64[n],
+        frame_index int64[n]. The order is that of iteration; with `shuffle_seed` shards come in
+        another order each epoch, four mixed at a time (shuffle further for more). A damaged record
+        ends the iteration with an error that names shard, record and video.
+        """
+        import tensorflow as tf
+
+        floats = tf.float16 if self.spec.dtype == "float16" else tf.float32
+        signature = {
+            "video_id": tf.TensorSpec([], tf.string),
+            "features": tf.TensorSpec([None, self.feature_dim], floats),
+            "pts_ms": tf.TensorSpec([None], tf.int64),
+            "frame_index": tf.TensorSpec([None], tf.int64),
+        }
+
+        def read(number: tf.Tensor) -> tf.data.Dataset:
+            return tf.data.Dataset.from_generator(
+                self._elements, args=(number,), output_signature=signature
+            )
+
+        shards = tf.data.Dataset.range(len(self._spans))
+        if shuffle_seed is None:
+            return shards.flat_map(read)
+        shards = shards.shuffle(max(len(self._spans), 1), seed=shuffle_seed)
+        return shards.interleave(read, cycle_length=_PARALLEL_SHARDS)
+
+    def _elements(self, number: Any) -> Iterator[dict[str, Any]]:
+        # TensorFlow's own TFRecordDataset cannot say which file is damaged, so this reader is used.
+        for found in self.read_shard(int(number)):
+            yield {
+                "video_id": found.video_id.encode("utf-8", "surrogateescape"),
+                "features": found.features,
+                "pts_ms": found.pts_ms,
+                "frame_index": found.frame_index,
+            }
+
+
+def _read_frame(stream: BinaryIO, place: Place) -> bytes:
+    if stream.tell() != place.offset:
+        stream.seek(place.offset)
+    return stream.read(place.length)
+
+
+def _check_fingerprints(path: str, spec: FeatureSpec, table: pa.Table) -> None:
+    """Raise CacheError where features of another spec were written into this cache."""
+    import pyarrow.compute as pc
+
+    made = table.column("fingerprint")
+    strange = table.filter(pc.invert(pc.is_in(made, value_set=_known(spec))))
+    if len(strange):
+        shards = strange.column("shard").unique().to_pylist()
+        raise CacheError(
+            f"{len(strange)} videos of {path} were made with another spec than its own",
+            got=f"fingerprint {strange.column('fingerprint')[0]} in {', '.join(shards[:3])}",
+            expected=f"fingerprint {spec.fingerprint}",
+            todo="run the same `framebank extract` command again: it makes their features anew",
+        )
+
+
+def _known(spec: FeatureSpec) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(["", spec.fingerprint])  # "": a row of a version that did not keep it
+
+
+def _readable(path: str, table: pa.Table) -> pa.Table:
+    """Return `table` without the records that no reader can read, and warn of them: earlier
+    versions wrote them as done, and one of them must not cost the others."""
+    import pyarrow.compute as pc
+
+    fits = pc.less_equal(table.column("length"), tfrecord.MOST_FRAME_BYTES)
+    fits = pc.fill_null(fits, True)  # a quarantined video has no record
+    if not pc.all(fits, min_count=0).as_py():  # of no rows it is true too
+        lost = table.filter(pc.invert(fits)).column("video_id").to_pylist()
+        warnings.warn(
+            f"{len(lost)} videos of {path} are left out, as nothing can read records of 2 GiB: "
+            f"{', '.join(map(repr, lost[:3]))}; extract them with fewer frames",
+            stacklevel=2,
+        )
+    return table.filter(fits)
+
+
+def _sorted_places(table: pa.Table) -> pa.Table:
+    """Return the done rows of `table` by shard and place in it."""
+    import pyarrow.compute as pc
+
+    done = table.filter(pc.equal(table.column("state"), "done")).select(list(Place._fields))
+    return done.sort_by([("shard", "ascending"), ("offset", "ascending")])
+
+
+def open_cache(path: str) -> Cache:
+    """Open a cache for reading.
+
+    Raises UsageError when there is no cache at `path`, CacheError when it is damaged or has no
+    catalog yet.
+    """
+    path = str(path)
+    spec = open_spec(path)
+    if not catalog.catalog_files(path):
+        shards = len(layout.committed_shards(path))
+        raise CacheError(
+            f"the cache {path} has no catalog yet",
+            got=f"an extraction that was interrupted after {shards} shards"
+            if shards
+            else "an extraction that was interrupted before its first shard",
+            todo="run the same `framebank extract` command again; what is committed is kept",
+        )
+    return Cache(path, spec, catalog.read_catalog(path, columns=_PLACES))
+
+
+def open_spec(path: str) -> FeatureSpec:
+    """Return the spec of the cache at `path`; raises UsageError when there is none."""
+    todo = "give the folder that `framebank extract --cache` wrote"
+    spec = layout.read_spec(path) if not _is_file(path) else None
+    if spec is not None:
+        return spec
+    if _is_file(path):
+        raise UsageError(f"{path} is no cache", got="a file", expected="a folder", todo=todo)
+    if not storage.folder_exists(path):
+        raise UsageError(f"there is no cache at {path}", got="no such folder", todo=todo)
+    if shards := len(layout.committed_shards(path)):
+        raise CacheError(
+            f"{layout.spec_path(path)} is missing",
+            got=f"{shards} shards that nobody can say how they were made",
+            todo="restore it",
+        )
+    raise UsageError(f"{path} is no cache", got="a folder without spec.json", todo=todo)
+
+
+def _is_file(path: str) -> bool:
+    return storage.is_local(path) and storage.exists(path)

@@ -1,0 +1,1 @@
+"""The commands that look at a cache, and how every command line is read."""

@@ -1,0 +1,113 @@
+"""How the command line is read, the same for every sub-command.
+
+A mistake is told in one message. An option is given once: of two values nobody can say which one
+was meant. A path that begins with `~` is taken from the home folder also where the shell leaves it
+alone (`--out=~/x`, a quoted glob). No number is NaN or infinite. --help shows every default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from framebank.features.stores import storage
+
+# Which of the options and arguments that take any text are paths; `tests` hold that each is told.
+PATHS = frozenset(
+    (
+        *("inputs", "cache", "weights", "prices", "questions", "mapping", "model", "out", "video"),
+        *("registry", "config", "embeddings", "stage_dir", "tensorboard"),
+    )
+)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse with the laws above."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        take_options_once(self)
+        self.register("type", float, _finite)
+
+    def error(self, message: str):  # type: ignore[no-untyped-def]
+        self.exit(2, f"{self.prog}: {message}\n  to do:    see {self.prog} --help\n")
+
+    def _print_message(self, message, file=None):  # type: ignore[no-untyped-def]
+        (file or sys.stderr).write(message)  # the library's own hides that nobody reads it
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        found, rest = super().parse_known_args(args, namespace)
+        for name in PATHS.intersection(vars(found)):
+            setattr(found, name, _at_home(getattr(found, name)))
+        return found, [_word_at_home(word) for word in rest]
+
+    def format_help(self) -> str:
+        for action in self._actions:
+            if action.option_strings and _has_default(action):
+                action.help = f"{action.help or ''} (default %(default)s)".strip()
+        return super().format_help()
+
+
+def _finite(text: str) -> float:
+    """Read an option's number; NaN would pass every bound that is asked the wrong way round."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number that can be used")
+    return number
+
+
+def _has_default(action: argparse.Action) -> bool:
+    """Return whether an option has a value where none is given, and its help does not say it."""
+    if action.nargs == 0 or action.default in (None, argparse.SUPPRESS, []):
+        return False
+    return "(default" not in (action.help or "")
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, str):
+        return storage.expand_user(value)
+    return [_at_home(item) for item in value] if isinstance(value, list) else value
+
+
+def _word_at_home(word: str) -> str:
+    """Return a word of the engine's, such as --prism_location=~/prism."""
+    name, equals, value = word.partition("=")
+    return name + equals + storage.expand_user(value) if equals else word
+
+
+def take_options_once(parser: argparse.ArgumentParser) -> None:
+    """Have `parser` refuse an option with a second value; what collects values goes on so."""
+    for name in (None, "store"):
+        parser.register("action", name, _StoreOnce)
+
+
+class _StoreOnce(argparse.Action):
+    """Store a value; another one for the same option is a mistake."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        if kwargs.get("nargs") == 0:
+            raise ValueError("an option that takes no value stores nothing")
+        super().__init__(**kwargs)
+        self._given: tuple[argparse.Namespace, Any] | None = None
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        # By namespace, for a parser may read several command lines.
+        before = self._given
+        if option_string and before and before[0] is namespace and before[1] != values:
+            told = f"given twice, as {_shown(before[1])} and as {_shown(values)}"
+            raise argparse.ArgumentError(self, told)
+        self._given = (namespace, values)
+        setattr(namespace, self.dest, values)
+
+
+def _shown(values: Any) -> str:
+    return " ".join(map(str, values)) if isinstance(values, list) else str(values)

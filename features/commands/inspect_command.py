@@ -1,0 +1,225 @@
+"""`framebank inspect CACHE`: what a cache holds, what was quarantined, what became of one video.
+
+Reads the catalog only (seconds for a million videos), and with --video one record. With --json one
+JSON document on stdout: a summary, with --quarantined a list of rows, with --video one row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from framebank.features.cache import catalog, layout
+from framebank.features.cache.reader import Cache, open_cache
+from framebank.features.errors import ERROR_CLASSES, FramebankError, UsageError
+from framebank.features.questions.videos import ClipNames
+from framebank.features.stores import storage
+from framebank.features.terminal import printable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# What --quarantined --json gives of each row, in this order; the manifest's columns follow.
+_QUARANTINE_FIELDS = (
+    *("video_id", "uri", "stage", "error_class", "message", "attempt", "time", "size_bytes"),
+    *("generation", "run_id", "shard", "key"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cache", metavar="CACHE", help="folder or gs://BUCKET/NAME of a cache")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--quarantined", action="store_true", help="list the videos that could not be used, and why"
+    )
+    what.add_argument(
+        "--video", dest="video_id", metavar="ID", help="show one video: its row and its frames"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Print what was asked for; returns 0. Raises UsageError, CacheError."""
+    cache = open_cache(args.cache)
+    if args.video_id is not None:
+        _print(video := describe_video(cache, args.video_id), _video_lines(video), args.json)
+    elif args.quarantined:
+        _print(rows := quarantined_rows(cache), _quarantine_lines(rows), args.json)
+    else:
+        _print(summary := summarise(cache), _summary_lines(summary), args.json)
+    if orphans := catalog.orphan_shards(args.cache):
+        print(
+            f"framebank: {len(orphans)} committed shards are in no catalog yet (a run was "
+            "interrupted); run the same extract command again to add them",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _print(found: object, lines: Sequence[str], as_json: bool) -> None:
+    print(json.dumps(_finite(found), indent=2) if as_json else "\n".join(lines))
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` with NaN and infinity as None, for JSON knows neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def summarise(cache: Cache) -> dict[str, Any]:
+    """Return counts, size and spec of a cache; frames and videos are those that readers see."""
+    columns = ["state", "rows", "error_class", "partial", "capped"]
+    table = cache.table(columns)
+    states = Counter(table.column("state").to_pylist())
+    done = _where(table, "state", "done")
+    files = storage.list_files(layout.shards_folder(cache.path))
+    committed = set(layout.committed_shards(cache.path))
+    shards = [file for file in files if layout.shard_of_file(file.path) in committed]
+    classes = Counter(_where(table, "state", "quarantined").column("error_class").to_pylist())
+    return {
+        "videos": {"done": states["done"], "quarantined": states["quarantined"]},
+        "frames": sum(done.column("rows").to_pylist()),
+        "shards": len(shards),
+        "bytes": sum(file.size_bytes for file in shards),
+        "fingerprint": cache.fingerprint,
+        "spec": cache.spec.to_json(),
+        "random_weights": cache.spec.random_weights,
+        "feature_dim": _feature_dim(cache),
+        "partial": sum(done.column("partial").to_pylist()),
+        "capped": sum(done.column("capped").to_pylist()),
+        "quarantined_by_class": dict(classes.most_common()),
+        "runs": len(catalog.catalog_files(cache.path)),
+    }
+
+
+def _feature_dim(cache: Cache) -> int | None:
+    try:
+        return cache.feature_dim
+    except FramebankError:  # a damaged record is for verify to name; the catalog can still be shown
+        return None
+
+
+def _where(table: pa.Table, name: str, value: str) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return table.filter(pc.equal(table.column(name), value))
+
+
+def quarantined_rows(cache: Cache) -> list[dict[str, Any]]:
+    """Return one dict per quarantined video, by class and id."""
+    rows = catalog.catalog_rows(_where(cache.table(), "state", "quarantined"))
+    ordered = sorted(rows, key=lambda row: (row.error_class, row.video_id))
+    return [
+        {name: getattr(row, name) for name in _QUARANTINE_FIELDS} | dict(row.columns)
+        for row in ordered
+    ]
+
+
+def describe_video(cache: Cache, video_id: str) -> dict[str, Any]:
+    """Return a video's row, and for a done one its frames' times and numbers.
+
+    The video is found as that of a question is. Raises UsageError with near matches for an id that
+    the cache does not have.
+    """
+    table = cache.table()
+    names = ClipNames(table.column("video_id").to_pylist())
+    found_id = names.find(video_id)
+    if found_id is None:
+        raise UsageError(
+            f"no video {printable(video_id)!r} in {cache.path}",
+            got=f"{len(table)} videos, none of that id",
+            todo=names.hint(video_id)
+            or "`framebank inspect CACHE --json` counts them, the catalog/*.parquet lists them",
+        )
+    row = next(catalog.catalog_rows(_where(table, "video_id", found_id)))
+    found = row.to_json()
+    columns = found.pop("columns")
+    found |= dict(columns)
+    if row.state == "done":
+        record = cache[found_id]
+        found["features"] = {"shape": list(record.features.shape), "dtype": record.dtype}
+        found["pts_ms"] = record.pts_ms.tolist()
+        found["frame_index"] = record.frame_index.tolist()
+    return found
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
+
+
+def _summary_lines(found: Mapping[str, Any]) -> list[str]:
+    videos = found["videos"]
+    width = "" if found["feature_dim"] is None else f" of {found['feature_dim']} features"
+    facts = [
+        ("videos", f"{videos['done']:,} done, {videos['quarantined']:,} quarantined"),
+        ("frames", f"{found['frames']:,}{width}"),
+        ("shards", f"{found['shards']:,}, {_size(found['bytes'])}"),
+        ("runs", f"{found['runs']:,}"),
+        ("fingerprint", found["fingerprint"]),
+    ]
+    facts += [(name, f"{found[name]:,} videos") for name in ("partial", "capped") if found[name]]
+    lines = [f"{name:16}{value}" for name, value in facts]
+    lines += ["", "spec"]
+    lines += [f"  {name:16}{printable(value)}" for name, value in found["spec"].items()]
+    if found["random_weights"]:
+        lines += ["", "RANDOM weights: these features are for trying things out, they mean nothing"]
+    if found["quarantined_by_class"]:
+        lines += ["", "quarantined (--quarantined lists them)"]
+        lines += [
+            f"  {name:18}{count:>8,}  {ERROR_CLASSES.get(name, '')}"
+            for name, count in found["quarantined_by_class"].items()
+        ]
+    return lines
+
+
+def _quarantine_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return ["no video is quarantined"]
+    counts = Counter(row["error_class"] for row in rows)
+    lines = []
+    for error_class, count in counts.most_common():
+        lines.append(f"{error_class} ({count:,}): {ERROR_CLASSES.get(error_class, '')}")
+        for row in rows:
+            if row["error_class"] == error_class:
+                tries = f", attempt {row['attempt']}" if row["attempt"] > 1 else ""
+                lines.append(f"  {printable(row['video_id'])}")
+                lines.append(
+                    f"      at {row['stage']}{tries}, {row['time']}: {printable(row['message'])}"
+                )
+        lines.append("")
+    return lines[:-1]
+
+
+def _video_lines(found: Mapping[str, Any]) -> list[str]:
+    own = {"pts_ms", "frame_index", "features"}
+    empty = {"stage", "error_class", "message"} if found["state"] == "done" else set()
+    lines = [
+        f"{name:20}{printable(value)}"
+        for name, value in found.items()
+        if name not in own and name not in empty
+    ]
+    if found["state"] == "done":
+        rows, width = found["features"]["shape"]
+        lines.append(f"{'features':20}{found['features']['dtype']}[{rows}, {width}]")
+        for name in ("pts_ms", "frame_index"):
+            lines.append(f"{name:20}{_shortened(found[name])}")
+    return lines
+
+
+def _shortened(values: Sequence[int]) -> str:
+    if len(values) <= 12:
+        return " ".join(map(str, values))
+    start, end = " ".join(map(str, values[:6])), " ".join(map(str, values[-3:]))
+    return f"{start} … {end} ({len(values)} in all)"

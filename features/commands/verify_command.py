@@ -1,0 +1,72 @@
+"""`framebank verify CACHE`: read a whole cache back and name every fault.
+
+Checks checksums, shapes and values of every record, and the catalogs against the shards against
+their sidecars. About as fast as the disk reads. Ends with 0 when the cache is sound, with 1 when
+there is a fault; each fault is one line on stdout. What is damaged is noted in the cache, and the
+next `framebank extract` makes it anew. With --json one JSON document on stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+from framebank.features.cache import faults
+from framebank.features.cache.verify import Report, verify_cache
+from framebank.features.errors import FramebankError
+from framebank.features.terminal import printable
+
+_PROGRESS_S = 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cache", metavar="CACHE", help="folder or gs://BUCKET/NAME of a cache")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Verify and print; returns 0 for a sound cache, 1 for faults. Raises UsageError."""
+    last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PROGRESS_S:
+            last = time.monotonic()
+            print(f"framebank: verified {done:,} of {total:,} shards", file=sys.stderr, flush=True)
+
+    report = verify_cache(args.cache, progress=progress)
+    _note(args.cache, report)
+    if args.json:
+        print(json.dumps({"sound": not report.faults} | report.to_json(), indent=2))
+    else:
+        _print(args.cache, report)
+    return 1 if report.faults else 0
+
+
+def _note(cache: str, report: Report) -> None:
+    """Leave word for the next extract of what is damaged, where the cache may be written."""
+    try:
+        faults.write_note(cache, report.damaged_shards)
+    except FramebankError as error:
+        if report.damaged_shards:
+            print(f"framebank: the faults are not noted for extract: {error}", file=sys.stderr)
+
+
+def _print(cache: str, report: Report) -> None:
+    for fault in report.faults:
+        print(f"fault: {printable(fault)}")
+    for remark in report.remarks:
+        print(f"remark: {printable(remark)}")
+    checked = (
+        f"{report.shards:,} shards, {report.records:,} records, {report.frames:,} frames, "
+        f"{report.size_bytes:,} bytes"
+    )
+    if report.damaged_shards or report.damaged_files:
+        print("the same `framebank extract` command again makes anew what it can")
+    if report.faults:
+        count = len(report.faults)
+        print(f"{cache}: {count:,} fault{'s' * (count != 1)} ({checked} read back)")
+    else:
+        print(f"{cache}: sound ({checked} read back)")

@@ -1,0 +1,228 @@
+"""The decoder process: takes jobs on stdin, decodes one clip at a time, sends frames on stdout.
+
+Why a process: FFmpeg reads bytes that strangers made. A decoder that never returns or dies takes
+its process with it and nothing else, and one that is taken over finds nothing to take
+(`features/decoders/sandbox.py`); `features/decoders/pool.py` is the other side. Here no TensorFlow
+is imported, so that a fresh process is ready in a fraction of a second.
+
+Wire format, from the child: one byte of kind, four bytes of length (little-endian), the payload.
+`S` what is out of its reach, once (JSON), `F` a frame (8 bytes of token, then uint8[size, size,
+3]), `B` a beat (nothing), `W` worn out, for the next clip take another (nothing), `D` done (JSON),
+`R` rejected (JSON). To the child: one JSON document a
+line, with the open clip (`features/decoders/launch.py`). End of input ends the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import hashlib
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.decoders import sandbox
+from framebank.features.decoders.launch import JobReader
+from framebank.features.decoding import container, decode
+from framebank.features.errors import VideoRejected, internal_rejection
+
+HEADER = struct.Struct("<cI")
+TOKEN = struct.Struct("<q")
+BEAT_EVERY_S = 0.5
+_CHUNK_BYTES = 1 << 20
+_DAMAGE = ("corrupt", "truncated", "no_frames", "unsupported_codec", "internal")
+_NEAR_LIMIT = 0.8  # of its memory: what a decoder that failed had, if that was why
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main(parent_pid: int, memory_bytes: int) -> None:
+    """Serve jobs until stdin ends; `parent_pid` is whose death ends this process."""
+    die_with_parent(parent_pid)
+    limit_memory(memory_bytes)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # a stray print must not reach the wire
+    memory = _OwnMemory()
+    confinement = sandbox.enter()  # before there is a second thread
+    _Sender(out).document(b"S", confinement.to_json())
+    jobs: list[tuple[dict[str, Any], int]] = []
+    ready = threading.Condition()
+    threading.Thread(target=_read_jobs, args=(jobs, ready), daemon=True).start()
+    while True:
+        with ready:
+            ready.wait_for(lambda: bool(jobs))
+            job, clip = jobs.pop(0)
+        _serve(job, clip, _Sender(out), memory)
+        os.close(clip)
+
+
+class _Sender:
+    """Writes messages to the wire; beats are sent at most every BEAT_EVERY_S."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._last_beat = time.monotonic()
+
+    def frame(self, token: int, rgb: NDArray[np.uint8]) -> None:
+        self._send(b"F", TOKEN.pack(token), np.ascontiguousarray(rgb).data.cast("B"))
+
+    def beat(self, frames: int = 0) -> None:
+        del frames  # what counts is that there is a sign of life
+        now = time.monotonic()
+        if now - self._last_beat >= BEAT_EVERY_S:
+            self._last_beat = now
+            self._send(b"B")
+
+    def worn(self) -> None:
+        self._send(b"W")
+
+    def document(self, kind: bytes, fields: dict[str, Any]) -> None:
+        self._send(kind, json.dumps(fields).encode())
+
+    def _send(self, kind: bytes, *parts: bytes | memoryview) -> None:
+        self._write(HEADER.pack(kind, sum(len(part) for part in parts)))
+        for part in parts:
+            self._write(part)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._out.write(view) :]
+
+
+def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) -> None:
+    """Decode one clip; every way it can end is one closing message."""
+    try:
+        limits = container.DecodeLimits(**job.pop("limits"))
+        request = decode.DecodeRequest(path=clip, limits=limits, **job)
+        result = decode.decode_video(request, emit_frame=sender.frame, beat=sender.beat)
+        sha256 = _hash(clip, limits, sender.beat)  # last: a terabyte of no video is not read
+        fields = _result_fields(result, sha256)
+    except Exception as error:  # noqa: BLE001 - a bad record becomes a quarantined one
+        bad = memory.explain(rejection_of(error))
+        if memory.is_short:
+            sender.worn()
+        sender.document(
+            b"R", {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
+        )
+    else:
+        if memory.is_short:
+            sender.worn()
+        sender.document(b"D", fields)
+
+
+def rejection_of(error: Exception) -> VideoRejected:
+    """Return the verdict on a clip whose decoding raised `error`."""
+    if isinstance(error, VideoRejected):
+        return error
+    if isinstance(error, MemoryError):
+        text = f"decoding needs more memory than a decoder may take ({error or 'out of memory'})"
+        return VideoRejected("decode", "too_large", text)
+    if isinstance(error, av.FFmpegError):
+        return VideoRejected("decode", "corrupt", f"{type(error).__name__}: {error}")
+    if isinstance(error, OSError):
+        return VideoRejected("decode", "unreadable", f"reading failed: {error}")
+    return internal_rejection("decode", error)
+
+
+class _OwnMemory:
+    """How much address space this process had at most; to be made while it may open files.
+
+    That never falls, so whoever came near the limit decodes no other clip: it would be blamed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # no such file system here
+            self._status = -1
+
+    def explain(self, bad: VideoRejected) -> VideoRejected:
+        """Return the verdict, or `too_large` where the decoder may have run out of memory.
+
+        FFmpeg calls a picture that it has no memory for damaged, in one of many ways.
+        """
+        if bad.error_class not in _DAMAGE or not self.is_short:
+            return bad
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        text = (
+            f"decoding took {self._peak_bytes() >> 20} of the {limit >> 20} MiB that a decoder may "
+            f"take, and then failed: {bad.message}"
+        )
+        return VideoRejected("decode", "too_large", text)
+
+    @property
+    def is_short(self) -> bool:
+        """Tell whether this process came near its limit."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        return limit != resource.RLIM_INFINITY and self._peak_bytes() >= _NEAR_LIMIT * limit
+
+    def _peak_bytes(self) -> int:
+        if self._status < 0:
+            return 0
+        text = os.pread(self._status, 1 << 14, 0).decode()
+        return int(text.partition("VmPeak:")[2].split()[0]) * 1024
+
+
+def _result_fields(result: decode.DecodeResult, sha256: str) -> dict[str, Any]:
+    return {
+        "tokens": result.tokens.tolist(),
+        "frame_index": result.frame_index.tolist(),
+        "pts_ms": result.pts_ms.tolist(),
+        "source": dataclasses.asdict(result.source),
+        "partial": result.partial,
+        "decode_errors": result.decode_errors,
+        "capped": result.capped,
+        "warning": result.warning,
+        "sha256": sha256,
+    }
+
+
+def _hash(clip: int, limits: container.DecodeLimits, beat: Callable[[int], None]) -> str:
+    digest = hashlib.sha256()
+    with container.open_file(clip, limits) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            beat(0)
+    return digest.hexdigest()
+
+
+def _read_jobs(jobs: list[tuple[dict[str, Any], int]], ready: threading.Condition) -> None:
+    """Take jobs as they come; when the parent closes its end, leave at once."""
+    for job in JobReader():
+        with ready:
+            jobs.append(job)
+            ready.notify()
+    os._exit(0)
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Ask the kernel to end this process with its parent, stopped or not.
+
+    The end of stdin says the same, but nobody reads it in a process that is stopped (SIGSTOP).
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid:
+            os._exit(0)
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")  # short of memory, the kernel takes a decoder, not the job
+
+
+def limit_memory(memory_bytes: int) -> None:
+    """Bound the address space of this process."""
+    if memory_bytes > 0:
+        _, most = resource.getrlimit(resource.RLIMIT_AS)  # of the worker itself: `ulimit -v`
+        bound = memory_bytes if most == resource.RLIM_INFINITY else min(memory_bytes, most)
+        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))

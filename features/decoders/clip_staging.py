@@ -1,0 +1,229 @@
+"""Brings clips of a bucket to a local disk, ahead of the decoders, and takes them away again.
+
+Decoders seek, and an index at the end of a file makes them seek far: from a disk that is free, from
+a bucket each seek is a request. So objects are copied, each pinned to the generation that was
+listed and held against its checksum, while other clips are decoded. What lies ahead is bounded in
+number and in bytes; the folder is one that the next run removes should this one be killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+from framebank.features.errors import JobError, VideoRejected
+from framebank.features.stores import storage
+from framebank.features.stores.temporary import LiveFolder, live_folder
+from framebank.features.video import VideoRef
+
+_AHEAD_BYTES = 8 << 30
+_ATTEMPTS = 3  # downloads of one clip whose bytes do not have their checksum
+
+
+class StagedClip(NamedTuple):
+    """A clip to decode: its number in the run, and a local path or the reason why there is none."""
+
+    number: int
+    ref: VideoRef
+    path: str
+    rejected: VideoRejected | None = None
+
+
+class Staging:
+    """Brings clips to a temporary folder, as many at a time as there are decoders."""
+
+    def __init__(self, *, downloads: int, max_size_bytes: int) -> None:
+        self._downloads, self._max_size_bytes = downloads, max_size_bytes
+        self._folder = _ClipFolder()
+
+    def source(self, refs: Iterable[VideoRef], closed: threading.Event) -> ClipSource:
+        """Return the clips of one run, in the order of `refs`; the run before must have ended."""
+        self._folder.close()
+        self._folder = _ClipFolder()
+        return ClipSource(self, refs, self._downloads, closed, self._folder)
+
+    def close(self) -> None:
+        """Remove the folder with all that is in it, and make no other."""
+        self._folder.close()
+
+    def fetch(self, number: int, ref: VideoRef, folder: _ClipFolder) -> StagedClip:
+        """Bring one clip to `folder`; a local one is taken where it is. Raises JobError."""
+        if ref.why_unlisted:
+            text = (
+                f"a folder that cannot be listed ({ref.why_unlisted}): what is in it is not known"
+            )
+            return StagedClip(number, ref, "", VideoRejected("open", "unreadable", text))
+        if storage.is_local(ref.uri):
+            return StagedClip(number, ref, storage.local_path(ref.uri))
+        if ref.size_bytes < 0:
+            reason = VideoRejected("open", "missing", f"{ref.uri} does not exist")
+            return StagedClip(number, ref, "", reason)
+        if ref.size_bytes > self._max_size_bytes:
+            text = f"{ref.size_bytes} bytes; the limit is {self._max_size_bytes}"
+            return StagedClip(number, ref, "", VideoRejected("open", "too_large", text))
+        path = os.path.join(folder.path(), f"clip-{number}-{threading.get_ident()}")
+        try:
+            self._copy(ref, path)
+        except VideoRejected as bad:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return StagedClip(number, ref, "", bad)
+        return StagedClip(number, ref, path)
+
+    def _copy(self, ref: VideoRef, path: str) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                room_bytes = shutil.disk_usage(os.path.dirname(path)).free
+                if room_bytes < ref.size_bytes:
+                    text = f"{room_bytes} bytes are free, {ref.uri} has {ref.size_bytes}"
+                    raise _no_room(text)
+                with Path(path).open("wb", buffering=0) as file:
+                    storage.download(ref.uri, cast(BinaryIO, file), generation=ref.generation)
+                return
+            except VideoRejected as bad:
+                if attempt == _ATTEMPTS or "bytes that came have" not in bad.message:
+                    raise
+            except OSError as error:
+                raise _no_room(error) from error
+
+
+def _no_room(got: object) -> JobError:
+    return JobError(
+        "a clip cannot be copied to the temporary folder",
+        got=got,
+        todo="make room there or set TMPDIR, then run the same command again",
+    )
+
+
+class _ClipFolder:
+    """The temporary folder of one run, made for its first clip; once closed it stays so."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: LiveFolder | None = None
+        self._closed = False
+
+    def path(self) -> str:
+        """Return the folder's path; raises JobError where none can be made, RuntimeError late."""
+        with self._lock:
+            if self._closed:  # a download that nobody waits for any more
+                raise RuntimeError("the run that this clip is for has ended")
+            if self._live is None:
+                self._live = live_folder()
+            return self._live.path
+
+    def close(self) -> None:
+        """Remove the folder with all that is in it; a second call does nothing."""
+        with self._lock:
+            self._closed = True
+            if self._live is not None:
+                self._live.close()
+
+
+class ClipSource:
+    """The clips of one run: `take` gives the next one to a decoder, `done` takes it away again."""
+
+    def __init__(
+        self,
+        staging: Staging,
+        refs: Iterable[VideoRef],
+        downloads: int,
+        closed: threading.Event,
+        folder: _ClipFolder,
+    ) -> None:
+        self._staging, self._closed, self._folder = staging, closed, folder
+        self._refs = enumerate(refs)
+        self._pulling = threading.Lock()
+        self._changed = threading.Condition()
+        self._ahead: list[StagedClip | BaseException] = []
+        self._ahead_bytes = 0  # of clips that are on their way, waiting, or being decoded
+        self._held = 0
+        self._most = 2 * downloads
+        self._fetching = 0
+        self._ended = False
+        self._downloads = downloads
+        self._started = False
+
+    def take(self) -> StagedClip | None:
+        """Return the next clip, None at the end; raises JobError where one cannot be brought."""
+        with self._changed:
+            if not self._started:
+                self._start()
+            while True:
+                if self._closed.is_set():
+                    return None
+                if self._ahead:
+                    item = self._ahead.pop(0)
+                    if isinstance(item, BaseException):
+                        raise item
+                    return item
+                if self._ended and not self._fetching:
+                    return None
+                self._changed.wait(timeout=0.5)
+
+    def done(self, clip: StagedClip) -> None:
+        """Remove the copy of a clip that is through."""
+        if clip.path and not storage.is_local(clip.ref.uri):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(clip.path)
+        with self._changed:
+            self._held -= 1
+            self._ahead_bytes -= _copied_bytes(clip.ref)
+            self._changed.notify_all()
+        self._close_when_through()
+
+    def _close_when_through(self) -> None:
+        """Remove the folder after the last clip: a runner may end this process without a word."""
+        with self._changed:
+            through = self._ended and not self._held
+        if through:
+            self._folder.close()
+
+    def _start(self) -> None:
+        self._started = True
+        for _ in range(self._downloads):
+            threading.Thread(target=self._work, name="stage-clips", daemon=True).start()
+
+    def _work(self) -> None:
+        for number, ref in self._admitted():
+            try:
+                item: StagedClip | BaseException = self._staging.fetch(number, ref, self._folder)
+            except BaseException as error:  # noqa: BLE001 - raised again where it is taken
+                item = error
+            with self._changed:
+                self._fetching -= 1
+                self._ahead.append(item)
+                self._changed.notify_all()
+
+    def _admitted(self) -> Iterator[tuple[int, VideoRef]]:
+        """Yield refs as soon as there is room for them."""
+        while not self._closed.is_set():
+            with self._pulling:
+                with self._changed:
+                    while not self._closed.is_set() and self._is_full():
+                        self._changed.wait(timeout=0.5)
+                taken = None if self._ended else next(self._refs, None)
+                with self._changed:
+                    if taken is None:
+                        self._ended = True
+                        self._changed.notify_all()
+                        break
+                    self._fetching += 1
+                    self._held += 1
+                    self._ahead_bytes += _copied_bytes(taken[1])
+            yield taken
+        self._close_when_through()  # the last clip may have been done before its end was known
+
+    def _is_full(self) -> bool:
+        if not self._held:
+            return False
+        return self._held >= self._most or self._ahead_bytes >= _AHEAD_BYTES
+
+
+def _copied_bytes(ref: VideoRef) -> int:
+    return 0 if storage.is_local(ref.uri) else max(0, ref.size_bytes)

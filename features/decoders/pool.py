@@ -1,0 +1,425 @@
+"""Decoder processes, kept and watched: clips go in, frames come out of a queue bounded in bytes.
+
+Each slot is one thread that owns one child process (`features/decoders/child.py`). A child that
+says nothing for too long, or takes too long in all, is killed and its clip is rejected as `hang`. A
+child that dies has its clip tried once more by a new one (the kernel, short of memory, takes
+innocent ones too), then rejected as `crash`. Time in which a child waits for room in the queue is
+not counted: the clock runs only while the parent waits (`features/decoders/wire.py`). Clips of a
+bucket come through `features/decoders/clip_staging.py`, whose time is none of the decoder's.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.cache.record import most_rows
+from framebank.features.decoders import wire as decoder_wire
+from framebank.features.decoders.clip_staging import ClipSource, StagedClip, Staging
+from framebank.features.decoders.launch import ConfinedProcess, OpeningHangs, opened_clip
+from framebank.features.decoders.sandbox import Confinement
+from framebank.features.decoders.wire import Garbled, Hang, Message, Wire
+from framebank.features.decoding.container import DecodeLimits, NamelessFile
+from framebank.features.errors import (
+    FramebankError,
+    JobError,
+    VideoRejected,
+    internal_rejection,
+    plain_text,
+)
+from framebank.features.memory import Shares, share_memory
+from framebank.features.spec import FeatureSpec
+from framebank.features.stores import storage
+from framebank.features.video import VideoRef
+
+_ATTEMPTS = 2  # of a clip whose decoder dies
+_TIMEOUT_BYTES = 10 * 2**20  # a clip's time grows by the base limit for each 10 MiB
+_ROW_BYTES = 256  # what a row takes in hand beside its features
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderPolicy:
+    """How decoders are run; nothing in here changes a feature.
+
+    `decoders`: processes of one pool; None: as many as the machine that decodes has cores, and
+    memory for. `timeout_s`: a decoder silent for that long hangs; one clip may take that long plus
+    as much again for each 10 MiB of file. `memory_bytes` is the address space of one decoder
+    process (None: its share of the machine's), `queue_bytes` what decoded frames may take while
+    they wait for the network.
+    """
+
+    decoders: int | None = None
+    timeout_s: float = 60.0
+    memory_bytes: int | None = None
+    queue_bytes: int = 64 * 2**20
+    allow_partial: bool = False
+    strict: bool = False
+    limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
+
+    def time_limit_s(self, size_bytes: int) -> float:
+        """Return the most seconds that decoding a clip of `size_bytes` may take."""
+        return self.timeout_s * (1 + max(0, size_bytes) / _TIMEOUT_BYTES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """One frame to run the network on; `clip` counts the clips of a run, `token` its frames."""
+
+    clip: int
+    token: int
+    rgb: NDArray[np.uint8]  # [size, size, 3]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipDone:
+    """The last word on a clip that decoded: which frame each row uses, and where it lies."""
+
+    clip: int
+    ref: VideoRef
+    fields: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipRejected:
+    """The last word on a clip that did not."""
+
+    clip: int
+    ref: VideoRef
+    reason: VideoRejected
+
+
+Event = Frame | ClipDone | ClipRejected
+
+
+class DecoderPool:
+    """Runs decoder processes; use `decode` for one set of clips after the other."""
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        policy: DecoderPolicy,
+        *,
+        feature_dim: int | None = None,
+        batch_size: int = 1,
+    ) -> None:
+        """With `feature_dim` the rows of one clip are limited by what their features take.
+
+        Both are of the network that stands in memory beside the decoders.
+        """
+        shares = share_memory(policy.decoders, batch_size=batch_size)
+        if policy.decoders and shares.total_bytes > shares.memory_bytes > 0:
+            _log.warning(
+                "%d decoders may take %.1f GiB with all beside them, and there are %.1f GiB",
+                *(policy.decoders, shares.total_bytes / 2**30, shares.memory_bytes / 2**30),
+            )
+        policy = _within_memory(policy, shares, spec.dtype, feature_dim)
+        self._policy = policy
+        self._staging = Staging(
+            downloads=shares.decoders, max_size_bytes=policy.limits.max_size_bytes
+        )
+        self._closed = threading.Event()
+        self._slots = [_Slot(spec, policy, self._closed) for _ in range(shares.decoders)]
+
+    def decode(self, refs: Iterable[VideoRef]) -> Iterator[Event]:
+        """Yield frames and last words as they come; each clip gets exactly one last word."""
+        queue = _ByteQueue(self._policy.queue_bytes)
+        source = self._staging.source(refs, self._closed)
+        for slot in self._slots:
+            slot.work(source, queue)
+        working = len(self._slots)
+        while working:
+            event = queue.get()
+            if event is None:
+                working -= 1
+            elif isinstance(event, BaseException):
+                raise event
+            else:
+                yield event
+
+    def close(self) -> None:
+        """End every decoder process now and remove what they staged."""
+        self._closed.set()
+        for slot in self._slots:
+            slot.close()
+        self._staging.close()
+
+
+def _within_memory(
+    policy: DecoderPolicy, shares: Shares, dtype: str, feature_dim: int | None
+) -> DecoderPolicy:
+    """Return the policy with the limits that memory and the format of the cache set."""
+    rows = policy.limits.max_rows
+    if feature_dim is not None:
+        in_hand = shares.clip_bytes // (4 * feature_dim + _ROW_BYTES)
+        rows = max(1, min(rows, in_hand, most_rows(dtype, feature_dim)))
+    return dataclasses.replace(
+        policy,
+        memory_bytes=shares.decoder_bytes if policy.memory_bytes is None else policy.memory_bytes,
+        limits=dataclasses.replace(policy.limits, max_rows=rows),
+    )
+
+
+class _ByteQueue:
+    """A queue bounded in bytes; last words always fit, so that nobody waits for ever."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity, self._bytes = capacity_bytes, 0
+        self._items: collections.deque[Event | BaseException | None] = collections.deque()
+        self._changed = threading.Condition()
+
+    def put(self, item: Event | BaseException | None, closed: threading.Event) -> None:
+        size = item.rgb.nbytes if isinstance(item, Frame) else 0
+        with self._changed:
+            while size and self._bytes and self._bytes + size > self._capacity:
+                if closed.is_set():
+                    return
+                self._changed.wait(timeout=0.5)
+            self._items.append(item)
+            self._bytes += size
+            self._changed.notify_all()
+
+    def get(self) -> Event | BaseException | None:
+        with self._changed:
+            while not self._items:
+                self._changed.wait()
+            item = self._items.popleft()
+            if isinstance(item, Frame):
+                self._bytes -= item.rgb.nbytes
+                self._changed.notify_all()
+            return item
+
+
+class _Slot:
+    """One thread and the decoder process it owns.
+
+    The thread lives as long as the slot: the kernel ends a child when the *thread* that made it
+    ends (see prctl(2), PR_SET_PDEATHSIG).
+    """
+
+    def __init__(self, spec: FeatureSpec, policy: DecoderPolicy, closed: threading.Event) -> None:
+        self._spec, self._policy, self._closed = spec, policy, closed
+        self._child: ConfinedProcess | None = None
+        self._stderr: IO[bytes] | None = None
+        self._tasks: collections.deque[tuple[ClipSource, _ByteQueue]] = collections.deque()
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="decoder-slot", daemon=True)
+        self._thread.start()
+
+    def work(self, source: ClipSource, queue: _ByteQueue) -> None:
+        with self._wake:
+            self._tasks.append((source, queue))
+            self._wake.notify()
+
+    def close(self) -> None:
+        with self._wake:
+            self._wake.notify()
+        child = self._child
+        if child is not None:
+            child.kill()  # also ends a stopped one
+            child.wait()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self._end_child()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._tasks and not self._closed.is_set():
+                    self._wake.wait()
+                if self._closed.is_set():
+                    return
+                source, queue = self._tasks.popleft()
+            try:
+                while not self._closed.is_set() and (clip := source.take()) is not None:
+                    try:
+                        self._decode(clip, queue)
+                    finally:
+                        source.done(clip)
+                queue.put(None, self._closed)
+            except BaseException as error:  # noqa: BLE001 - handed to whoever reads the queue
+                queue.put(error, self._closed)
+
+    def _decode(self, clip: StagedClip, queue: _ByteQueue) -> None:
+        """Pass on what a child says of a clip until its last word, whatever goes wrong with it."""
+        try:
+            last = clip.rejected or self._try(clip, queue)
+        except FramebankError:  # of this machine, not of the clip
+            raise
+        except MemoryError:
+            self._end_child()  # half a message may have been read
+            last = VideoRejected("decode", "too_large", "no memory for what its decoder says")
+        except Exception as error:  # noqa: BLE001 - it costs this clip only
+            self._end_child()
+            last = internal_rejection("decode", error)
+        if isinstance(last, VideoRejected):
+            queue.put(ClipRejected(clip.number, clip.ref, last), self._closed)
+        elif last is not None:
+            queue.put(ClipDone(clip.number, clip.ref, last), self._closed)
+
+    def _try(self, clip: StagedClip, queue: _ByteQueue) -> dict[str, Any] | VideoRejected | None:
+        """Have a child decode the clip, twice where it dies; return the fields of its last word.
+
+        None where the pool was closed meanwhile.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._attempt(clip, queue)
+            except (EOFError, BrokenPipeError, ConnectionResetError, Garbled) as error:
+                text = self._describe_death(error)
+                if attempt < _ATTEMPTS and self._closed.is_set():
+                    return None
+        return VideoRejected("decode", "crash", f"{text}; it was tried {_ATTEMPTS} times")
+
+    def _attempt(self, clip: StagedClip, queue: _ByteQueue) -> dict[str, Any] | VideoRejected:
+        """Have the child decode one clip; return the fields of its last word.
+
+        A second attempt gives the frames of the first once more: the same ones, by their tokens.
+        """
+        policy = self._policy
+        try:
+            with opened_clip(clip.path, policy.limits, timeout_s=policy.timeout_s) as file:
+                child = self._ready_child()
+                wire = Wire(
+                    child,
+                    silence_s=policy.timeout_s,
+                    limit_s=policy.time_limit_s(clip.ref.size_bytes),
+                    size=self._spec.input_size,
+                    max_rows=policy.limits.max_rows,
+                )
+                child.send(self._job(), file)
+                return self._listen(clip, file, wire, queue)
+        except VideoRejected as bad:
+            return bad
+        except (Hang, OpeningHangs) as hang:
+            self._end_child()
+            return VideoRejected("decode", "hang", str(hang))
+
+    def _listen(
+        self, clip: StagedClip, file: NamelessFile, wire: Wire, queue: _ByteQueue
+    ) -> dict[str, Any]:
+        """Pass frames on until the child's last word; raises VideoRejected as it says."""
+        limit, frames = self._policy.limits.max_rows, 0
+        while True:
+            kind, payload = wire.receive()
+            if kind in (Message.DONE, Message.REJECTED) and wire.is_worn:
+                self._end_child()
+            if kind == Message.FRAME:
+                frames += 1
+                if frames > limit:
+                    self._end_child()  # it would go on to the end of the clip
+                    text = f"{self._spec.sample} asks for more rows than {limit}, the limit here"
+                    raise VideoRejected("decode", "too_large", text)
+                token, rgb = decoder_wire.frame_of(payload, self._spec.input_size)
+                queue.put(Frame(clip.number, token, rgb), self._closed)
+            elif kind == Message.DONE:
+                fields = decoder_wire.done_fields(payload, limit)
+                _check_unchanged(clip, file)
+                return fields
+            elif kind == Message.REJECTED:
+                raise decoder_wire.rejection(payload)
+            elif kind == Message.CONFINED:
+                _tell_once(decoder_wire.confinement(payload))
+
+    def _job(self) -> dict[str, Any]:
+        return {
+            "sample": self._spec.sample,
+            "max_frames": self._spec.max_frames,
+            "size": self._spec.input_size,
+            "resize": self._spec.resize,
+            "allow_partial": self._policy.allow_partial,
+            "strict": self._policy.strict,
+            "limits": dataclasses.asdict(self._policy.limits),
+        }
+
+    def _ready_child(self) -> ConfinedProcess:
+        if self._child is None or not self._child.is_running:
+            self._end_child()
+            try:
+                self._stderr = tempfile.TemporaryFile()
+                self._child = _spawn(self._policy.memory_bytes or 0, self._stderr)
+            except OSError as error:
+                raise JobError(
+                    "cannot start a decoder process",
+                    got=error,
+                    todo="see to memory, processes and open files (ulimit -n -u) and room in the "
+                    "temporary folder (TMPDIR), or give fewer --decoders; then run again",
+                ) from error
+            if self._closed.is_set():
+                self._child.kill()
+        return self._child
+
+    def _end_child(self) -> None:
+        """End the child, if there is one; the next clip gets a new one."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
+
+    def _describe_death(self, error: Exception) -> str:
+        """Return how the child ended, or what was wrong with what it said, and end it."""
+        assert self._child is not None and self._stderr is not None
+        # The pipe ends a moment before the process.
+        status = None if isinstance(error, Garbled) else self._child.wait(timeout_s=5)
+        self._stderr.seek(0)
+        last = self._stderr.read()[-2000:].decode("utf-8", "replace").strip().splitlines()[-1:]
+        said = f"; its last words: {plain_text(last[0])}" if last else ""
+        self._end_child()
+        if isinstance(error, Garbled):
+            return f"the decoder process said what no decoder says: {error}{said}"
+        if status is None:
+            return "the decoder process closed its output and went on"
+        if status < 0:
+            return f"the decoder process was ended by {_signal_name(-status)}{said}"
+        return f"the decoder process ended with status {status}{said}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals has no name
+        return f"signal {number}"
+
+
+def _check_unchanged(clip: StagedClip, file: NamelessFile) -> None:
+    """Raise VideoRejected for a clip whose bytes are no longer those that were listed.
+
+    Its features would stand under the key of bytes that they are not of. A copy of a bucket's clip
+    is our own.
+    """
+    ref = clip.ref
+    if not ref.generation or not storage.is_local(ref.uri):
+        return
+    status = os.fstat(file.descriptor)
+    if (status.st_size, str(status.st_mtime_ns)) != (ref.size_bytes, ref.generation):
+        message = f"{ref.uri} changed while the job ran; the next run takes it afresh"
+        raise VideoRejected("open", "unreadable", message)
+
+
+_told = threading.Lock()  # taken once, and kept
+
+
+def _tell_once(confinement: Confinement) -> None:
+    """Log what holds of the decoders of this process: loudly where something does not."""
+    if _told.acquire(blocking=False):
+        level = logging.WARNING if confinement.gaps else logging.INFO
+        _log.log(level, "%s", confinement.line())
+
+
+def _spawn(memory_bytes: int, stderr: IO[bytes]) -> ConfinedProcess:
+    return ConfinedProcess(
+        "framebank.features.decoders.child", f"main({os.getpid()}, {memory_bytes})", stderr=stderr
+    )

@@ -1,0 +1,154 @@
+"""What a process that reads strangers' bytes gives up before it reads the first of them.
+
+A decoder that somebody takes over by a crafted clip is a process of ours with our rights. So it
+starts with an environment of its own (`features/decoders/launch.py`), gets its clip as an open
+file, and gives up the rest here: privileges, the network, files, other processes. Each is refused
+by what the kernel has, Landlock and seccomp; where it has less, `Confinement` says what does not
+hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import os
+import resource
+import sys
+from collections.abc import Iterator
+
+from framebank.features.decoders import landlock, seccomp
+
+STDERR_BYTES = 2**20  # what it may write to a file that it was given: its last words
+_OPEN_FILES = 64
+_MORE_TASKS = 16  # of this user, where only a number can be held
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 38, 47  # linux/prctl.h
+_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITIES = 64
+_CAPABILITY_VERSION = 0x20080522
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
+_DEVICES = ("/dev/null", "/dev/urandom")
+
+
+@dataclasses.dataclass(frozen=True)
+class Confinement:
+    """What is out of reach of a process; `by` names what of the kernel holds it."""
+
+    network: bool = False
+    writing: bool = False
+    reading: bool = False  # of files other than the clip, Python and libraries
+    processes: bool = False  # starting, signalling, looking into others
+    privileges: bool = False
+    by: tuple[str, ...] = ()
+
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """Return in words what does not hold."""
+        words = {
+            "network": "reach the network",
+            "writing": "write files",
+            "reading": "read other files of this account",
+            "processes": "start processes",
+            "privileges": "keep privileges",
+        }
+        return tuple(text for name, text in words.items() if not getattr(self, name))
+
+    def line(self) -> str:
+        """Return one line for people."""
+        by = f" ({', '.join(self.by)})" if self.by else ""
+        if not self.gaps:
+            return (
+                "decoders reach no network, write no file, read none but their clip, start no "
+                f"process, and have no privileges{by}"
+            )
+        return f"decoders are NOT shut in whole here: they can {', '.join(self.gaps)}{by}"
+
+    def to_json(self) -> dict[str, object]:
+        return dataclasses.asdict(self)
+
+
+def enter() -> Confinement:
+    """Give up what a decoder does not need, for good; return what holds.
+
+    To be called while this process has one thread, with its modules imported.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _lower(resource.RLIMIT_FSIZE, STDERR_BYTES)
+    _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    if sys.platform != "linux":
+        return Confinement()
+    alone = len(os.listdir("/proc/self/task")) == 1
+    libc = ctypes.CDLL(None)
+    no_gain = libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+    filters = no_gain and seccomp.available()
+    namespace = not filters and _leave_network(libc)
+    if not filters:
+        _lower(resource.RLIMIT_NPROC, _tasks_of_user() + _MORE_TASKS)
+    dropped = _drop_capabilities(libc)
+    version = landlock.restrict(_readable()) if no_gain and alone else 0
+    filtered = filters and seccomp.restrict()
+    by = [f"landlock {version}"] * bool(version) + ["seccomp"] * filtered
+    return Confinement(
+        network=filtered or namespace,
+        writing=filtered or version >= landlock.TRUNCATE_VERSION,
+        reading=bool(version),
+        processes=filtered,
+        privileges=no_gain and dropped,
+        by=tuple(by + ["network namespace"] * namespace),
+    )
+
+
+def report() -> None:
+    """Enter, and print what holds as JSON (for the process that asks)."""
+    print(json.dumps(enter().to_json()))
+
+
+def _lower(limit: int, value: int) -> None:
+    """Set a limit to `value` where it is not below."""
+    _, most = resource.getrlimit(limit)
+    bound = value if most == resource.RLIM_INFINITY else min(value, most)
+    resource.setrlimit(limit, (bound, bound))
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> bool:
+    """Take every capability from this process and from all that it could start."""
+    for number in range(_CAPABILITIES):
+        libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # refused to those who have none
+    libc.prctl(_PR_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    none = (ctypes.c_uint32 * 6)()
+    return bool(libc.capset(header, none) == 0)
+
+
+def _leave_network(libc: ctypes.CDLL) -> bool:
+    """Enter an empty network of one's own, where users may make one."""
+    return any(
+        libc.unshare(flags) == 0 for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET)
+    )
+
+
+def _tasks_of_user() -> int:
+    """Return how many tasks of this user run now."""
+    user, count = os.getuid(), 0
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == user:
+                count += len(os.listdir(f"/proc/{name}/task"))
+    return count
+
+
+def _readable() -> Iterator[str]:
+    """Yield what this process still has to read: the packages that it has loaded, and libraries.
+
+    Modules are imported late here and there, and libc loads a library when a thread ends.
+    """
+    yield os.path.dirname(os.__file__)  # the standard library
+    yield from (*_LIBRARIES, *_DEVICES)
+    for name, module in list(sys.modules.items()):
+        for path in getattr(module, "__path__", ()) if "." not in name else ():
+            yield path
+            yield f"{path}.libs"  # where wheels keep theirs
+    yield from filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    yield f"{sys.base_prefix}/lib"

@@ -1,0 +1,352 @@
+"""Decodes one clip and hands out the pictures that a sampling rule picks, as they come.
+
+One pass decodes every frame, in order, without keeping any. While it runs, `_Forecast` says which
+frames the rule will need, and those are converted and handed out at once. At the end
+`sampling.select_rows` looks at all timestamps and decides; a frame it needs that was not handed out
+(timestamps that go back, a guess that was wrong) is fetched by one more pass. So the definition
+alone fixes the rows, and the forecast only saves time.
+
+What a decoder conceals is not a picture of the clip: frames that it marks as damaged count as not
+shown, and the clip is refused as `corrupt` or `truncated` unless `allow_partial`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from array import array
+from collections.abc import Callable, Iterator
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.decoding import budget, sampling
+from framebank.features.decoding.container import Clip, DecodeLimits, open_clip
+from framebank.features.decoding.damage import DamageReport, Message, ffmpeg_messages, stated_end
+from framebank.features.decoding.frames import (
+    KeyFlags,
+    PacketReader,
+    decode_packet,
+    parts_of,
+    start_decoder,
+)
+from framebank.features.decoding.pixels import PictureScaler, no_rgb
+from framebank.features.decoding.sampling import SampleRule, fits_milliseconds
+from framebank.features.decoding.timeline import BestTimestamp, Shown, Timeline
+from framebank.features.errors import VideoRejected
+from framebank.features.video import SourceInfo
+
+EmitFrame = Callable[[int, NDArray[np.uint8]], None]
+Beat = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeRequest:
+    """What to decode and how: `resize` is "stretch" or "crop", `size` the side in pixels.
+
+    `path` may be the descriptor of an open file (`container.open_file`).
+    `max_frames` limits the rows; the clip is decoded and judged whole all the same.
+    `strict` makes a stated end that is not there a cut, though every frame is.
+    """
+
+    path: str | int
+    sample: str
+    max_frames: int | None = None
+    size: int = 299
+    resize: str = "stretch"
+    allow_partial: bool = False
+    strict: bool = False
+    limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
+    threads: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeResult:
+    """The rows of one clip; `tokens` names the picture of each row as `emit_frame` got it.
+
+    `decode_errors` counts what the demuxer and decoder reported; `partial` says that there were any
+    or that the clip ended early; `capped` that `max_frames` cut rows off. `warning` says what the
+    container states of a whole clip that is not so.
+    """
+
+    tokens: NDArray[np.int64]  # [n]
+    frame_index: NDArray[np.int64]  # [n] in order of presentation
+    pts_ms: NDArray[np.int64]  # [n] relative to the first presented frame
+    source: SourceInfo
+    partial: bool
+    decode_errors: int
+    capped: bool
+    warning: str = ""
+
+
+def decode_video(request: DecodeRequest, *, emit_frame: EmitFrame, beat: Beat) -> DecodeResult:
+    """Decode a clip and return its rows.
+
+    `emit_frame(token, rgb)` gets each picture that the rule (probably) needs once, as early as it
+    is certain, as uint8[size, size, 3] RGB; at most two frames are held. `beat(frames)` is called
+    for every packet with the number of frames decoded so far.
+    Raises VideoRejected (stages open, probe, decode) and UsageError for a rule that is none.
+    """
+    rule = sampling.parse_rule(request.sample)
+    with ffmpeg_messages() as messages, open_clip(request.path, request.limits) as clip:
+        job = _Decoding(request, rule, emit_frame=emit_frame, beat=beat, messages=messages)
+        return job.run(clip)
+
+
+class _Forecast:
+    """Says while a clip is decoded which frames a rule will need, one frame behind.
+
+    It may be wrong where timestamps go back; `select_rows` has the last word.
+    """
+
+    def __init__(self, rule: SampleRule, timeline: Timeline, wanted: frozenset[int] | None) -> None:
+        """`wanted` holds the timestamps that `uniform=N` is expected to pick."""
+        self._rule, self._timeline, self._wanted = rule, timeline, wanted
+        self.rows = 0
+
+    def needs(self, number: int, next_pts: int | None) -> bool:
+        """Tell whether frame `number` gets rows (`next_pts`: the next frame's, None: no next)."""
+        rows = self._rows(number, next_pts)
+        self.rows += rows
+        return rows > 0
+
+    def _rows(self, number: int, next_pts: int | None) -> int:
+        rule, timeline = self._rule, self._timeline
+        if rule.kind == "every":
+            return number % rule.count == 0
+        if rule.kind == "keyframes":
+            return timeline.keyframes[number]
+        pts = timeline.pts
+        if rule.kind == "uniform":
+            return self._wanted is not None and pts[number] in self._wanted
+        if next_pts is None:
+            next_pts = pts[0] + sampling.shown_ticks(pts, timeline.durations[number])
+        step = 1 / (rule.value * timeline.time_base)
+        first = max(0, math.ceil((pts[number] - pts[0]) / step))
+        rows = math.ceil((next_pts - pts[0]) / step) - first
+        return max(rows, number == 0)
+
+
+class _Decoding:
+    """One clip's way from file to rows."""
+
+    def __init__(
+        self,
+        request: DecodeRequest,
+        rule: SampleRule,
+        *,
+        emit_frame: EmitFrame,
+        beat: Beat,
+        messages: list[Message],
+    ) -> None:
+        self._request, self._rule = request, rule
+        self._emit_frame, self._beat = emit_frame, beat
+        self._scaler = PictureScaler(request.size, resize=request.resize)
+        self._messages = messages
+        self._emitted: set[int] = set()
+        self._decoded = 0
+        self._refused = False
+        self._shown_size = (0, 0)
+        self._keys = KeyFlags()
+        self._work = budget.WorkBudget(request.limits, 0)
+
+    def run(self, clip: Clip) -> DecodeResult:
+        """Decode `clip` once, judge it, and fetch by one more pass what the first left out."""
+        wanted = None
+        if self._rule.kind == "uniform" and not clip.later:
+            with clip.reopened() as ahead:
+                wanted = self._expected_timestamps(ahead)
+        report = DamageReport(clip, self._messages, strict=self._request.strict)
+        budget.check_ahead(clip, lambda: self._beat(self._decoded))
+        timeline = self._first_pass(clip, report, wanted)
+        if not len(timeline):
+            raise report.no_frames()
+        if report.damaged and not self._request.allow_partial:
+            raise report.rejection()
+        shown = timeline.shown()
+        if not fits_milliseconds(shown.ticks, shown.time_base):
+            raise VideoRejected("decode", "corrupt", "its timestamps span more than 64 bits of ms")
+        rows, capped = self._rows(shown)
+        if not len(rows):
+            raise VideoRejected("decode", "no_frames", self._no_rows(len(shown.pts)))
+        tokens = shown.numbers[rows]
+        missing = set(tokens.tolist()) - self._emitted
+        if missing:
+            with clip.reopened() as again:
+                self._fetch(again, missing)
+        return DecodeResult(
+            tokens=tokens,
+            frame_index=rows,
+            pts_ms=np.array([shown.milliseconds(row) for row in rows.tolist()], np.int64),
+            source=self._source(clip, shown),
+            partial=report.damaged,
+            decode_errors=report.errors,
+            capped=capped,
+            warning=report.warning,
+        )
+
+    def _no_rows(self, frames: int) -> str:
+        if self._rule.kind == "keyframes":
+            return f"none of its {frames} frames is flagged as a key frame"
+        return f"{self._rule.text} picks none of its {frames} frames"
+
+    def _first_pass(
+        self, clip: Clip, report: DamageReport, wanted: frozenset[int] | None
+    ) -> Timeline:
+        """Decode every frame, handing out what the forecast says; return the timeline."""
+        timeline = Timeline(clip.time_base, clip.nominal_rate)
+        forecast = _Forecast(self._rule, timeline, wanted)
+        self._work = budget.WorkBudget(clip.limits, clip.file.whole_bytes)
+        for part in parts_of(clip, report):
+            if part is not clip:
+                timeline.begin_part(part.time_base, part.nominal_rate)
+            self._read_part(part, report, timeline, forecast)
+        return timeline
+
+    def _read_part(
+        self, clip: Clip, report: DamageReport, timeline: Timeline, forecast: _Forecast
+    ) -> None:
+        """Decode every frame of one part and judge its end."""
+        self._scaler.cut_off = clip.crop
+        end = stated_end(clip)
+        reader = PacketReader(clip, report, all_tracks=end is not None and end.whole_file)
+        held: av.VideoFrame | None = None
+        for frame, pts in self._frames(clip, reader, report):
+            self._refused = report.damaged and not self._request.allow_partial
+            try:
+                ticks = timeline.add(pts, frame.duration, self._keys.of(frame))
+            except OverflowError as err:
+                raise VideoRejected("decode", "corrupt", f"the timestamp {pts}") from err
+            if len(timeline) == 1:
+                self._shown_size = self._scaler.shown_size(frame)
+            if held is not None:
+                self._hand_out(held, len(timeline) - 2, forecast, ticks)
+            held = frame
+        if held is not None:
+            self._hand_out(held, len(timeline) - 1, forecast, None)
+        report.finish(timeline, end, reader.last_end_s)
+
+    def _hand_out(
+        self, frame: av.VideoFrame, number: int, forecast: _Forecast, next_pts: int | None
+    ) -> None:
+        """Emit the frame if the forecast needs it and the clip is not already refused."""
+        limit = self._request.max_frames
+        if limit is not None and forecast.rows >= limit:
+            return
+        if forecast.needs(number, next_pts) and not self._refused:
+            self._emit(frame, number)
+
+    def _emit(self, frame: av.VideoFrame, number: int) -> None:
+        try:
+            picture = self._scaler(frame)
+        except (av.FFmpegError, MemoryError) as err:
+            raise VideoRejected("decode", "unsupported_codec", no_rgb(frame, err)) from err
+        self._emitted.add(number)
+        self._emit_frame(number, picture)
+
+    def _fetch(self, clip: Clip, missing: set[int]) -> None:
+        """Decode again and emit the frames numbered in `missing`."""
+        report = DamageReport(clip, self._messages)
+        last = max(missing)
+        for number, frame in enumerate(self._all_frames(clip, report)):
+            if number in missing:
+                missing.discard(number)
+                self._emit(frame, number)
+            if number >= last:
+                break
+        if missing:
+            raise VideoRejected("decode", "corrupt", "decoding twice gave different frames")
+
+    def _all_frames(self, clip: Clip, report: DamageReport) -> Iterator[av.VideoFrame]:
+        """Yield the sound frames of all parts as the first pass numbered them."""
+        self._work = budget.WorkBudget(clip.limits, clip.file.whole_bytes)
+        for part in parts_of(clip, report):
+            self._scaler.cut_off = part.crop
+            for frame, _ in self._frames(part, PacketReader(part, report), report):
+                yield frame
+
+    def _frames(
+        self, clip: Clip, reader: PacketReader, report: DamageReport
+    ) -> Iterator[tuple[av.VideoFrame, int | None]]:
+        """Yield every sound frame with its best timestamp, in the decoder's order."""
+        clock = BestTimestamp()
+        self._keys = KeyFlags()
+        start_decoder(clip, self._request.threads, report)
+        for packet in itertools.chain(reader, [None]):
+            self._beat(self._decoded)
+            frames: list[av.VideoFrame] = []
+            # Elsewhere only the clock jumped: the pictures that follow need those before it.
+            if packet is not None and reader.seam and packet.is_keyframe:
+                frames += decode_packet(clip, None, report)
+                clip.stream.codec_context.flush_buffers()
+                report.begin_part()
+            first_of_part = len(frames)
+            if packet is not None:
+                self._keys.note(packet)
+            frames += decode_packet(clip, packet, report)
+            for number, frame in enumerate(frames):
+                if number == first_of_part and first_of_part:
+                    clock = BestTimestamp()
+                self._decoded += 1
+                self._work.spend(frame.width * frame.height)
+                yield frame, clock(frame.pts, frame.dts)
+
+    def _expected_timestamps(self, clip: Clip) -> frozenset[int]:
+        """Return the timestamps that `uniform=N` will pick, from the packets alone."""
+        pts, durations = array("q"), array("q")
+        for packet in PacketReader(clip, DamageReport(clip, self._messages)):
+            self._beat(self._decoded)
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if not packet.is_discard and stamp is not None:
+                pts.append(stamp)
+                durations.append(packet.duration or 0)
+        order = np.argsort(np.frombuffer(pts, np.int64), kind="stable")
+        if not len(order):
+            return frozenset()
+        shown = array("q", np.frombuffer(pts, np.int64)[order].tobytes())
+        rows = sampling.iter_rows(
+            self._rule,
+            pts=shown,
+            last_duration=durations[int(order[-1])],
+            time_base=clip.time_base,
+            keyframes=b"",
+        )
+        return frozenset(shown[row] for row in itertools.islice(rows, self._row_limit + 1))
+
+    @property
+    def _row_limit(self) -> int:
+        limit, cap = self._request.limits.max_rows, self._request.max_frames
+        return limit if cap is None else min(limit, cap)
+
+    def _rows(self, shown: Shown) -> tuple[NDArray[np.int64], bool]:
+        """Return int64[n] indices in order of presentation, and whether they were capped."""
+        total = sampling.count_rows(
+            self._rule, frames=len(shown.pts), span=shown.ticks, time_base=shown.time_base
+        )
+        cap, limit = self._request.max_frames, self._request.limits.max_rows
+        if min(total, total if cap is None else cap) > limit:
+            message = f"{self._rule.text} asks for {total} rows, the limit is {limit}"
+            raise VideoRejected("decode", "too_large", message)
+        rows, capped = sampling.select_rows(
+            self._rule,
+            pts=shown.pts,
+            last_duration=shown.last_duration,
+            time_base=shown.time_base,
+            keyframes=shown.keyframes,
+            max_frames=cap,
+        )
+        return np.array(rows, np.int64), capped
+
+    def _source(self, clip: Clip, shown: Shown) -> SourceInfo:
+        width, height = self._shown_size
+        return SourceInfo(
+            container=clip.format,
+            codec=clip.stream.codec_context.codec.canonical_name,
+            width=width,
+            height=height,
+            rate_fps=shown.rate_fps(clip.nominal_rate),
+            duration_s=float(shown.ticks * shown.time_base),
+            frames=len(shown.pts),
+        )

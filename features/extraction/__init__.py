@@ -1,0 +1,1 @@
+"""The engine (`engine`), and one clip without Beam (`one_clip`)."""

@@ -1,0 +1,186 @@
+"""The extraction engine: an iterator of videos in, an iterator of results out. It knows no Beam.
+
+Decoder processes fill a queue bounded in bytes; here frames of different videos are put together
+into batches of one fixed shape, the network runs, and a video's features leave as soon as its last
+frame is through. Only the last batch is padded, and what stands in the padding reaches no feature.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.decoders.pool import (
+    ClipDone,
+    ClipRejected,
+    DecoderPolicy,
+    DecoderPool,
+    Frame,
+)
+from framebank.features.errors import VideoRejected, internal_rejection, plain_text
+from framebank.features.spec import FeatureSpec
+from framebank.features.video import Extracted, Rejected, SourceInfo, VideoRef
+
+Result = Extracted | Rejected
+
+
+class FrameNetwork(Protocol):
+    """What the engine needs of a network (`features.network.frozen_network.Network` is the real
+    one)."""
+
+    batch_size: int
+    feature_dim: int
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Map uint8[batch_size, size, size, 3] RGB to float32[batch_size, feature_dim]."""
+
+
+@dataclasses.dataclass
+class _Assembly:
+    """The rows of one video that are through the network, by token."""
+
+    rows: dict[int, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+    waiting: int = 0  # frames in the batch that is being filled
+    done: ClipDone | None = None
+    rejected: bool = False
+
+
+class Engine:
+    """Extracts features of videos with one network; keeps its decoder processes between runs."""
+
+    def __init__(self, network: FrameNetwork, spec: FeatureSpec, policy: DecoderPolicy) -> None:
+        self._network, self._spec = network, spec
+        self._pool = DecoderPool(
+            spec, policy, feature_dim=network.feature_dim, batch_size=network.batch_size
+        )
+        _LIVE.add(self)
+
+    def run(
+        self, refs: Iterable[VideoRef], *, on_frames: Callable[[int], None] = lambda count: None
+    ) -> Iterator[Result]:
+        """Yield exactly one result for each of `refs`, in the order in which they get done.
+
+        `on_frames` is called with the number of frames of each batch that went through.
+        """
+        batch = _Batch(self._network, self._spec.input_size, on_frames)
+        clips: dict[int, _Assembly] = {}
+        for event in self._pool.decode(refs):
+            clip = clips.setdefault(event.clip, _Assembly())
+            if isinstance(event, Frame):
+                for complete in batch.add(clip, event):
+                    yield _assemble(complete)
+            elif isinstance(event, ClipRejected):
+                clip.rejected = True
+                clip.rows.clear()  # the batch may keep the clip for a while
+                del clips[event.clip]
+                reason = event.reason
+                yield Rejected(event.ref, reason.stage, reason.error_class, reason.message)
+            else:
+                clip.done = event
+                del clips[event.clip]  # the batch keeps it as long as it waits
+                if not clip.waiting:
+                    yield _assemble(clip)
+        for complete in batch.flush():
+            yield _assemble(complete)
+
+    def close(self) -> None:
+        """End the decoder processes."""
+        self._pool.close()
+
+
+# Engines of this process, so that whoever ends it can end their decoder processes first.
+_LIVE: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def close_all() -> None:
+    """Close every engine of this process (for the way out)."""
+    for engine in list(_LIVE):
+        engine.close()
+
+
+class _Batch:
+    """A batch of fixed shape that fills up with frames of whatever video comes."""
+
+    def __init__(self, network: FrameNetwork, size: int, on_frames: Callable[[int], None]) -> None:
+        self._network, self._on_frames = network, on_frames
+        self._images = np.zeros((network.batch_size, size, size, 3), np.uint8)
+        self._owners: list[tuple[_Assembly, int]] = []
+
+    def add(self, clip: _Assembly, frame: Frame) -> list[_Assembly]:
+        """Add one frame; return the videos that this completed."""
+        self._images[len(self._owners)] = frame.rgb
+        self._owners.append((clip, frame.token))
+        clip.waiting += 1
+        return self.flush() if len(self._owners) == self._network.batch_size else []
+
+    def flush(self) -> list[_Assembly]:
+        """Run the network on what there is; rows past the owners are padding and are dropped."""
+        if not self._owners:
+            return []
+        self._images[len(self._owners) :] = 0
+        features = self._network(self._images)
+        touched: dict[int, _Assembly] = {}
+        for row, (clip, token) in zip(features, self._owners, strict=False):
+            clip.rows[token] = np.array(row, np.float32)
+            clip.waiting -= 1
+            touched[id(clip)] = clip
+        self._on_frames(len(self._owners))
+        self._owners.clear()
+        return [clip for clip in touched.values() if clip.done and not clip.rejected]
+
+
+def _assemble(clip: _Assembly) -> Result:
+    """Put the rows of a video into the order its rule asks for; what fails costs this video."""
+    assert clip.done is not None
+    try:
+        return _extracted(clip.done, clip.rows)
+    except VideoRejected as bad:
+        reason = bad
+    except MemoryError:
+        rows = len(clip.done.fields["tokens"])
+        reason = VideoRejected("infer", "too_large", f"no memory for the features of {rows} rows")
+    except Exception as error:  # noqa: BLE001 - it becomes a quarantined one
+        reason = internal_rejection("infer", error)
+    clip.rows.clear()
+    return Rejected(clip.done.ref, reason.stage, reason.error_class, reason.message)
+
+
+def _extracted(done: ClipDone, rows: dict[int, NDArray[np.float32]]) -> Extracted:
+    """Return the features of a video; empties `rows`. Raises VideoRejected, MemoryError."""
+    fields = done.fields
+    if strange := set(fields["tokens"]) - rows.keys():
+        text = f"its decoder names {len(strange)} frames that it did not send"
+        raise VideoRejected("infer", "crash", text)
+    features = _in_order(rows, fields["tokens"])
+    if not np.isfinite(features).all():
+        count = int((~np.isfinite(features)).any(axis=1).sum())
+        text = f"the network gave values that are not finite for {count} of {len(features)} frames"
+        raise VideoRejected("infer", "bad_features", text)
+    return Extracted(
+        ref=done.ref,
+        features=features,
+        pts_ms=np.array(fields["pts_ms"], np.int64),
+        frame_index=np.array(fields["frame_index"], np.int64),
+        source=SourceInfo(**fields["source"]),
+        content_sha256=fields["sha256"],
+        partial=fields["partial"],
+        decode_errors=fields["decode_errors"],
+        capped=fields["capped"],
+        warning=plain_text(fields["warning"]),
+    )
+
+
+def _in_order(rows: dict[int, NDArray[np.float32]], tokens: list[int]) -> NDArray[np.float32]:
+    """Return float32[n, d], row i that of tokens[i]; empties `rows` on the way, so that an hour of
+    features is not in memory twice."""
+    last_use = {token: place for place, token in enumerate(tokens)}
+    features = np.empty((len(tokens), len(rows[tokens[0]])), np.float32)
+    for place, token in enumerate(tokens):
+        features[place] = rows[token] if last_use[token] > place else rows.pop(token)
+    rows.clear()
+    return features

@@ -1,0 +1,118 @@
+"""One clip's features without Beam, and the one place where a spec is put together.
+
+extracted = framebank.extract_features("clip.mp4", sample="fps=2", weights="random:0")
+extracted.features  # float32[n, 2048]
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.decoding.sampling import parse_rule
+from framebank.features.errors import UsageError, VideoRejected
+from framebank.features.extraction.engine import Engine
+from framebank.features.network.backbones import BACKBONES
+from framebank.features.network.weights import Weights, resolve_weights
+from framebank.features.spec import FeatureSpec
+from framebank.features.stores import storage
+from framebank.features.video import Extracted, Rejected, VideoRef
+
+if TYPE_CHECKING:
+    from framebank.features.network.frozen_network import Network
+
+
+def make_spec(
+    *,
+    sample: str = "fps=1",
+    backbone: str = "inception_v3",
+    layer: str | None = None,
+    weights: str = "imagenet",
+    dtype: str = "float16",
+    resize: str = "stretch",
+    precision: str = "float32",
+    max_frames: int | None = None,
+) -> tuple[FeatureSpec, Weights]:
+    """Return the spec that these choices make, and the weights found for it.
+
+    Raises UsageError for a choice that does not exist or weights that cannot be had.
+    """
+    if backbone not in BACKBONES:
+        raise UsageError("no such backbone", got=backbone, expected=", ".join(sorted(BACKBONES)))
+    if max_frames is not None and max_frames < 1:
+        raise UsageError("--max-frames must be positive", got=max_frames, expected="1 or more")
+    row = BACKBONES[backbone]
+    rule = parse_rule(sample)
+    found = resolve_weights(weights, backbone=backbone)
+    spec = FeatureSpec(
+        backbone=backbone,
+        layer=layer or row.layer,
+        weights=found.name,
+        weights_sha256=found.sha256,
+        input_size=row.input_size,
+        resize=resize,
+        preprocessing=row.preprocessing,
+        sample=rule.text,
+        max_frames=max_frames,
+        precision=precision,
+        dtype=dtype,
+    )
+    return spec, found
+
+
+def build_network(spec: FeatureSpec, weights: Weights, *, batch_size: int = 32) -> Network:
+    """Build the frozen network of `spec`; takes seconds and is worth keeping."""
+    from framebank.features.network.frozen_network import Network
+
+    return Network(
+        spec.backbone, spec.layer, weights, precision=spec.precision, batch_size=batch_size
+    )
+
+
+def extract_features(
+    path: str,
+    *,
+    spec: FeatureSpec | None = None,
+    weights: str = "imagenet",
+    sample: str = "fps=1",
+    network: Network | None = None,
+    policy: DecoderPolicy | None = None,
+) -> Extracted:
+    """Extract one clip through the very engine that the Beam job runs.
+
+    Give `sample` and `weights`, or a whole `spec` and the `weights` that it names. A `network` that
+    is kept between calls saves the seconds that building one takes. Raises VideoRejected (stage,
+    class, message) for a clip that cannot be used, UsageError for choices that do not exist.
+    """
+    if spec is None:
+        spec, found = make_spec(sample=sample, weights=weights)
+    else:
+        found = resolve_weights(weights, backbone=spec.backbone)
+        if found.sha256 != spec.weights_sha256:
+            raise UsageError(
+                "these are not the weights of the spec",
+                got=f"{weights} (SHA-256 {found.sha256})",
+                expected=f"{spec.weights} (SHA-256 {spec.weights_sha256})",
+            )
+    network = network or build_network(spec, found, batch_size=8)
+    policy = policy or DecoderPolicy(decoders=1)
+    engine = Engine(network, spec, policy)
+    try:
+        (result,) = engine.run([_ref_of(path)])
+    finally:
+        engine.close()
+    if isinstance(result, Rejected):
+        raise VideoRejected(result.stage, result.error_class, result.message)
+    return result
+
+
+def _ref_of(path: str) -> VideoRef:
+    if not storage.is_local(path):
+        return VideoRef(os.path.basename(path), path, 0, "")
+    path = os.path.abspath(path)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return VideoRef(os.path.basename(path), path, -1, "")
+    return VideoRef(os.path.basename(path), path, status.st_size, str(status.st_mtime_ns))

@@ -1,0 +1,267 @@
+"""The image networks whose frozen layers become features: a plain table, and how to build one.
+
+A row says everything that is fixed about a network: input size, the layer that is taken unless
+`--layer` names another, its width, the preprocessing, and where its ImageNet weights are published.
+Nothing here imports Keras before a network is built.
+
+To add a network of `keras.applications`, add a row; `tests/features/network/test_backbones.py`
+builds each one and holds its feature width. Weight files and hashes are those that
+`keras.applications` itself fetches (keras/src/applications/*.py); the hashes are MD5 because that
+is what Keras publishes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from framebank.features.errors import UsageError
+from framebank.features.tensorflow_import import import_tensorflow
+
+KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications"
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """One image network: uint8[b, h, w, c=3] RGB frames in, float32[b, d] features out.
+
+    `application` is its name in `keras.applications`; `layer` the default layer (`avg_pool` is the
+    global average over the last feature map); `preprocessing` "scale_-1_1" (x / 127.5 − 1) or
+    "caffe_bgr_mean" (BGR minus the ImageNet mean). `weights_md5` is None where Keras publishes no
+    hash. `include_top` builds the classifier's dense layers too. `random_gain` is a factor on
+    random kernels that keeps features within float16; another gain gives other random features.
+    """
+
+    name: str
+    application: str
+    input_size: int
+    layer: str
+    feature_dim: int
+    preprocessing: str
+    weights_url: str
+    weights_md5: str | None
+    include_top: bool = False
+    random_gain: float = 1.0
+    clip_length: int = 1
+
+    @property
+    def weights_file(self) -> str:
+        return self.weights_url.rsplit("/", 1)[1]
+
+    def build(self) -> Any:
+        """Return the `keras.Model` with float32 weights that mean nothing yet, channels last."""
+        import_tensorflow()
+        import keras
+
+        size = self.input_size
+        pooling = None if self.include_top else "avg"
+        with _plain_keras():
+            return getattr(keras.applications, self.application)(
+                include_top=self.include_top,
+                weights=None,
+                pooling=pooling,
+                input_shape=(size, size, 3),
+            )
+
+
+@contextlib.contextmanager
+def _plain_keras() -> Iterator[None]:
+    """Build with float32 and channels last, whatever ~/.keras/keras.json or the caller has set."""
+    import keras
+
+    layout, policy = keras.config.image_data_format(), keras.config.dtype_policy()
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(layout)
+        keras.config.set_dtype_policy(policy)
+
+
+def _row(backbone: Backbone) -> tuple[str, Backbone]:
+    return backbone.name, backbone
+
+
+BACKBONES: dict[str, Backbone] = dict(
+    map(
+        _row,
+        (
+            Backbone(
+                name="inception_v3",
+                application="InceptionV3",
+                input_size=299,
+                layer="avg_pool",
+                feature_dim=2048,
+                preprocessing="scale_-1_1",
+                weights_url=f"{KERAS_FILES}/inception_v3/"
+                "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+                weights_md5="bcbd6486424b2319ff4ef7d526e38f63",
+            ),
+            Backbone(
+                name="resnet50",
+                application="ResNet50",
+                input_size=224,
+                layer="avg_pool",
+                feature_dim=2048,
+                preprocessing="caffe_bgr_mean",
+                weights_url=f"{KERAS_FILES}/resnet/"
+                "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+                weights_md5="4d473c1dd8becc155b73f8504c6f6626",
+                random_gain=0.7,
+            ),
+            Backbone(
+                name="vgg16",
+                application="VGG16",
+                input_size=224,
+                layer="fc2",
+                feature_dim=4096,
+                preprocessing="caffe_bgr_mean",
+                weights_url=f"{KERAS_FILES}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+                weights_md5="64373286793e3c8b2b4e3219cbf3544b",
+                include_top=True,
+            ),
+            Backbone(
+                name="vgg19",
+                application="VGG19",
+                input_size=224,
+                layer="fc2",
+                feature_dim=4096,
+                preprocessing="caffe_bgr_mean",
+                weights_url=f"{KERAS_FILES}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels.h5",
+                weights_md5="cbe5617147190e668d6c5d5026f83318",
+                include_top=True,
+            ),
+            Backbone(
+                name="xception",
+                application="Xception",
+                input_size=299,
+                layer="avg_pool",
+                feature_dim=2048,
+                preprocessing="scale_-1_1",
+                weights_url=f"{KERAS_FILES}/xception/"
+                "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+                weights_md5="b0042744bf5b25fce3cb969f33bebb97",
+                random_gain=0.7,
+            ),
+            Backbone(
+                name="mobilenet_v2",
+                application="MobileNetV2",
+                input_size=224,
+                layer="avg_pool",
+                feature_dim=1280,
+                preprocessing="scale_-1_1",
+                weights_url=f"{KERAS_FILES}/mobilenet_v2/"
+                "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+                weights_md5=None,
+                random_gain=0.8,
+            ),
+            Backbone(
+                name="resnet50_v2",
+                application="ResNet50V2",
+                input_size=224,
+                layer="avg_pool",
+                feature_dim=2048,
+                preprocessing="scale_-1_1",
+                weights_url=f"{KERAS_FILES}/resnet/"
+                "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+                weights_md5="fac2f116257151a9d068a22e544a4917",
+                random_gain=0.7,
+            ),
+        ),
+    )
+)
+
+
+def find_backbone(name: str) -> Backbone:
+    """Return the row called `name`; raises UsageError that lists all names."""
+    if name in BACKBONES:
+        return BACKBONES[name]
+    raise UsageError(
+        "no such backbone",
+        got=repr(name),
+        expected=" | ".join(BACKBONES),
+        todo=_near_matches(name, list(BACKBONES)),
+    )
+
+
+def check_layer(backbone: str, layer: str) -> int:
+    """Return the width d of the features that `layer` of `backbone` gives.
+
+    The default layer costs nothing; any other builds the network once (seconds, imports Keras).
+    Raises UsageError for an unknown backbone or layer and for an output that cannot be a feature.
+    """
+    row = find_backbone(backbone)
+    if layer == row.layer:
+        return row.feature_dim
+    return int(feature_output(row, row.build(), layer).shape[-1])
+
+
+def named_layers(model: Any) -> dict[str, Any]:
+    """Return the layers of a built backbone by the names that a fresh process would give them.
+
+    Keras numbers the layers it names itself (`conv2d_17`) through the life of a process, so their
+    names depend on the models built before. Here such layers are numbered anew within the model, in
+    the order in which they were made; names that the network's authors chose stay. The global
+    average pooling that ends a network without its classifier is called `avg_pool`, as it is in
+    `keras.applications` with the classifier.
+    """
+    automatic: dict[str, list[tuple[int, Any]]] = {}
+    for layer in model.layers:
+        base = snake_case(type(layer).__name__)
+        match = re.fullmatch(rf"{re.escape(base)}(?:_(\d+))?", layer.name)
+        if match:
+            automatic.setdefault(base, []).append((int(match[1] or 0), layer))
+    fresh = {}
+    for base, numbered in automatic.items():
+        for rank, (_, layer) in enumerate(sorted(numbered, key=lambda pair: pair[0])):
+            fresh[id(layer)] = base if rank == 0 else f"{base}_{rank}"
+    layers = {fresh.get(id(layer), layer.name): layer for layer in model.layers}
+    last = model.layers[-1]
+    if snake_case(type(last).__name__) == "global_average_pooling2d":
+        layers = {"avg_pool" if layer is last else name: layer for name, layer in layers.items()}
+    return layers
+
+
+def feature_output(backbone: Backbone, model: Any, layer: str) -> Any:
+    """Return the symbolic output float32[b, d] of `layer`, averaged over h and w where it has them.
+
+    Raises UsageError for an unknown layer (with near matches) and for outputs of another rank.
+    """
+    import keras
+
+    layers = named_layers(model)
+    if layer not in layers:
+        raise UsageError(
+            f"{backbone.name} has no such layer",
+            got=repr(layer),
+            expected=f"one of its {len(layers)} layers, by default {backbone.layer}",
+            todo=_near_matches(layer, list(layers)),
+        )
+    output = layers[layer].output
+    shape = getattr(output, "shape", ())
+    if len(shape) == 4 and None not in shape[1:]:
+        return keras.layers.GlobalAveragePooling2D(data_format="channels_last")(output)
+    if len(shape) == 2:
+        return output
+    raise UsageError(
+        f"layer {layer} of {backbone.name} gives no feature",
+        got=f"an output of shape {tuple(shape)}",
+        expected="float[b, d] or float[b, h, w, d]",
+    )
+
+
+def _near_matches(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=5, cutoff=0.5) or names[-5:]
+    return f"take for example {', '.join(near)}"
+
+
+def snake_case(name: str) -> str:
+    """Return Keras's own spelling of a class name as a layer name (Conv2D → conv2d)."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,0 +1,140 @@
+"""Runs a Keras image network as one TensorFlow graph in a session of its own.
+
+Why not `predict_on_batch`: here a batch enters as uint8 (a quarter of the bytes) and is
+preprocessed inside the graph; batch norm is folded away; and the session's settings (bfloat16, GPU
+memory that grows) touch nothing else in the process. Why not constants in the graph: TensorFlow's
+optimiser copies the whole graph at each of its passes, with VGG's 138 million weights in it
+(measured: 9 GB and half a minute); as variables they are stored once. Figures and what else was
+tried: infra/decisions/0002-network-precision.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.errors import UsageError
+from framebank.features.network.batch_norm_folding import Folded, LayerArrays, fold_batch_norm
+
+Call = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+def freeze(
+    model: Any,
+    arrays: LayerArrays,
+    *,
+    preprocess: Callable[[Any], Any],
+    precision: str,
+    shape: tuple[int, ...],
+) -> Call:
+    """Return a function uint8[b, h, w, c=3] → float32[b, d] that runs `model` with `arrays`.
+
+    `preprocess` maps the graph's uint8 images to the float32 input of the network. Raises
+    UsageError when this machine's TensorFlow does not compute in the `precision` asked for.
+    """
+    import tensorflow as tf
+
+    folded = fold_batch_norm(model, arrays)
+    graph = tf.Graph()
+    with graph.as_default():
+        images = tf.compat.v1.placeholder(tf.uint8, shape)
+        store = _Variables()
+        features = tf.cast(_forward(model, folded, preprocess(images), store), tf.float32)
+    session = tf.compat.v1.Session(graph=graph, config=_config(precision))
+    session.run(store.assignments, store.values)
+    if precision != "float32":
+        _check_computes_in(precision, session, features, {images: np.zeros(shape, np.uint8)})
+    call: Call = session.make_callable(features, [images])
+    return call
+
+
+class _Variables:
+    """Weights as TensorFlow variables: fed once, read by the graph."""
+
+    def __init__(self) -> None:
+        self.assignments: list[Any] = []
+        self.values: dict[Any, NDArray[np.float32]] = {}
+
+    def add(self, array: NDArray[np.float32]) -> Any:
+        """Return a float32 tensor that reads a new variable holding `array`."""
+        import tensorflow as tf
+
+        raw, shape = tf.raw_ops, array.shape
+        handle = raw.VarHandleOp(
+            dtype=tf.float32, shape=shape, shared_name=f"weight_{len(self.values)}"
+        )
+        value = tf.compat.v1.placeholder(tf.float32, shape)
+        self.assignments.append(raw.AssignVariableOp(resource=handle, value=value))
+        self.values[value] = array
+        tensor = raw.ReadVariableOp(resource=handle, dtype=tf.float32)
+        tensor.set_shape(shape)
+        return tensor
+
+
+def _forward(model: Any, folded: Folded, images: Any, store: _Variables) -> Any:
+    """Return the output tensor of `model`, its operations applied in order to `images`."""
+    import keras
+    import tensorflow as tf
+
+    mapping = [
+        (variable, store.add(array))
+        for layer in model.layers
+        if layer.name not in folded.skip
+        for variable, array in zip(layer.weights, folded.arrays.get(layer.name, []), strict=True)
+    ]
+    tensors = {id(model.inputs[0]): images}
+    with keras.StatelessScope(state_mapping=mapping):
+        for operation in model.operations:
+            if id(operation.output) in tensors:
+                continue  # the input itself
+            given = operation.input
+            several = isinstance(given, (list, tuple))
+            taken = [tensors[id(part)] for part in given] if several else tensors[id(given)]
+            output = taken if operation.name in folded.skip else operation(taken)
+            if operation.name in folded.biases:
+                # BiasAdd, not +: TensorFlow merges it and the ReLU after it into the convolution.
+                output = tf.nn.bias_add(output, store.add(folded.biases[operation.name]))
+            tensors[id(operation.output)] = output
+    return tensors[id(model.outputs[0])]
+
+
+def _config(precision: str) -> Any:
+    import tensorflow as tf
+    from tensorflow.core.protobuf import rewriter_config_pb2
+
+    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    config.gpu_options.allow_growth = True  # several workers may share one GPU
+    if precision == "bfloat16":
+        rewrites = config.graph_options.rewrite_options
+        rewrites.auto_mixed_precision_onednn_bfloat16 = rewriter_config_pb2.RewriterConfig.ON
+    return config
+
+
+def _check_computes_in(precision: str, session: Any, features: Any, feed: dict[Any, Any]) -> None:
+    """Raise UsageError unless the optimised graph holds convolutions in `precision`.
+
+    TensorFlow leaves the graph as it is, without a word, on processors that lack the type and on
+    GPUs; the features would then not be what their spec says.
+    """
+    import tensorflow as tf
+
+    wanted = getattr(tf, precision).as_datatype_enum
+    options = tf.compat.v1.RunOptions(output_partition_graphs=True)
+    metadata = tf.compat.v1.RunMetadata()
+    session.run(features, feed, options=options, run_metadata=metadata)
+    kernels = [
+        node.attr["T"].type
+        for graph in metadata.partition_graphs
+        for node in graph.node
+        if "Conv2D" in node.op or "MatMul" in node.op
+    ]
+    if wanted not in kernels:
+        raise UsageError(
+            f"TensorFlow does not compute in {precision} on this machine",
+            got="a graph that stays in float32 (bfloat16 needs AVX-512 or AMX, and no GPU)",
+            expected=f"convolutions in {precision}",
+            todo="use --precision float32",
+        )

@@ -1,0 +1,202 @@
+"""Brings weights to this machine: Keras's published ImageNet files, and files in a bucket.
+
+The base address can be replaced by a mirror's with FRAMEBANK_WEIGHTS_URL (the file's name is added
+to it). Files land in ~/.cache/framebank/weights (XDG_CACHE_HOME is honoured) under a temporary name
+and are renamed when their hash is right, so workers that start together do not disturb each other;
+a right file that Keras has fetched before (~/.keras/models) is used as it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import os
+import shutil
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from framebank.features.errors import FramebankError, UsageError
+from framebank.features.network.backbones import Backbone
+from framebank.features.stores import storage
+
+MIRROR_VARIABLE = "FRAMEBANK_WEIGHTS_URL"
+TIMEOUT_S = 20.0  # for connecting and for each read; not for the whole file
+
+
+def cache_folder() -> Path:
+    """Return the folder where fetched weights are kept (not made here)."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "framebank" / "weights"
+
+
+def fetch_imagenet(backbone: Backbone, *, timeout_s: float = TIMEOUT_S) -> Path:
+    """Return a local file with the ImageNet weights of `backbone`, its hash checked.
+
+    Raises UsageError that says what was tried and offers PATH or random:0.
+    """
+    if backbone.weights_md5 is None:
+        raise UsageError(
+            f"Keras publishes no hash of its ImageNet weights for {backbone.name}",
+            got="--weights imagenet",
+            expected="a file that can be checked",
+            todo=f"fetch {backbone.weights_url} yourself and give --weights PATH",
+        )
+    target = cache_folder() / backbone.weights_file
+    keras_home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    for path in (target, keras_home / "models" / backbone.weights_file):
+        if _digest(path, "md5") == backbone.weights_md5:
+            return path
+    url = _url(backbone)
+    try:
+        _download(url, target, md5=backbone.weights_md5, timeout_s=timeout_s)
+    except _WrongHashError as err:
+        raise _not_fetched(backbone, url, str(err)) from err
+    except urllib.error.HTTPError as err:
+        raise _not_fetched(backbone, url, f"the server answered {err.code} {err.reason}") from err
+    except urllib.error.URLError as err:
+        raise _not_fetched(backbone, url, f"no connection ({err.reason})") from err
+    except TimeoutError as err:
+        raise _not_fetched(backbone, url, f"no answer within {timeout_s:g} s") from err
+    except (OSError, ValueError, http.client.HTTPException) as err:
+        reason = str(err) or type(err).__name__
+        if isinstance(err, OSError) and err.filename:
+            reason += " (XDG_CACHE_HOME names another folder to keep weights in)"
+        raise _not_fetched(backbone, url, reason) from err
+    return target
+
+
+def stage_object(uri: str) -> Path:
+    """Return a local copy of a weight file in a bucket, named by its content.
+
+    Raises UsageError when it does not exist or cannot be read.
+    """
+    try:
+        data = storage.read_bytes(uri)
+    except FramebankError as err:
+        raise UsageError(
+            "the weight file cannot be read from its bucket",
+            got=f"{uri}: {err.what}",
+            todo=err.todo,
+        ) from err
+    name = f"{hashlib.sha256(data).hexdigest()[:16]}-{uri.rsplit('/', 1)[-1]}"
+    target = cache_folder() / "staged" / name
+    if not target.exists():
+        _publish(target, data)
+    return target
+
+
+def stage_checked(uri: str, sha256: str) -> Path:
+    """Return a local copy of a weight file in a bucket, whose bytes have this SHA-256.
+
+    The first of the processes that ask for it fetches it, the others wait.
+    Raises UsageError when it is not there, not readable, or another file.
+    """
+    folder = cache_folder() / "staged"
+    target = folder / (sha256 + Path(uri).suffix)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f".{sha256}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _digest(target, "sha256") != sha256:
+                _stage(uri, sha256, target)
+    except OSError as err:
+        raise _not_kept(target, err) from err
+    return target
+
+
+def _stage(uri: str, sha256: str, target: Path) -> None:
+    part = target.with_name(f".{sha256}.part")  # the lock's holder owns it, whoever left one behind
+    digest = hashlib.sha256()
+    try:
+        with storage.open_read(uri) as source, part.open("wb") as file:
+            while block := source.read(1 << 20):
+                digest.update(block)
+                file.write(block)
+        if digest.hexdigest() != sha256:
+            raise UsageError(
+                "the weight file is not the one that the job was submitted with",
+                got=f"{uri} with SHA-256 {digest.hexdigest()}",
+                expected=f"SHA-256 {sha256}",
+                todo="put the file back, or start the job anew",
+            )
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class _WrongHashError(Exception):
+    """What came is not what Keras publishes."""
+
+
+def _url(backbone: Backbone) -> str:
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    if not mirror:
+        return backbone.weights_url
+    if urllib.parse.urlsplit(mirror).scheme not in ("http", "https"):
+        raise UsageError(
+            f"{MIRROR_VARIABLE} is no web address", got=repr(mirror), expected="http(s)://..."
+        )
+    return f"{mirror.rstrip('/')}/{backbone.weights_file}"
+
+
+def _digest(path: Path, algorithm: str) -> str | None:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def _download(url: str, target: Path, *, md5: str, timeout_s: float) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        urllib.request.urlopen(url, timeout=timeout_s) as answer,
+        tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as part,
+    ):
+        try:
+            shutil.copyfileobj(answer, part, 1 << 20)
+            part.flush()
+            got = _digest(Path(part.name), "md5")
+            if got != md5:
+                raise _WrongHashError(
+                    f"{part.tell()} bytes came with MD5 {got}, but Keras publishes {md5}"
+                )
+            os.replace(part.name, target)
+        except BaseException:
+            Path(part.name).unlink(missing_ok=True)
+            raise
+
+
+def _publish(target: Path, data: bytes) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as part:
+            part.write(data)
+        os.replace(part.name, target)
+    except OSError as err:
+        raise _not_kept(target, err) from err
+
+
+def _not_kept(target: Path, err: OSError) -> UsageError:
+    return UsageError(
+        "the weight file cannot be kept on this machine",
+        got=f"{target}: {err.strerror}",
+        todo="set XDG_CACHE_HOME to a folder that can be written and has room",
+    )
+
+
+def _not_fetched(backbone: Backbone, url: str, reason: str) -> UsageError:
+    return UsageError(
+        f"the ImageNet weights of {backbone.name} could not be fetched",
+        got=f"{url}: {reason}",
+        expected=f"{backbone.weights_file} with MD5 {backbone.weights_md5}",
+        todo="give a file with --weights PATH, a mirror with "
+        f"{MIRROR_VARIABLE}=http(s)://..., or try things out with --weights random:0",
+    )

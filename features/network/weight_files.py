@@ -1,0 +1,199 @@
+"""Reads weights of a known network from HDF5, and nothing else from the file.
+
+Three layouts hold Keras weights: `.weights.h5` of Keras 3 (a group per layer, named by its class),
+`.keras` (a zip with such a file in it) and the older `.h5` (layers by name, in the network's
+order). All are read here into plain arrays for a network that Framebank built itself. No
+configuration is looked at and no object is made from the file, so nothing in it can run: a `Lambda`
+or a custom class in a `.keras` file is never seen. HDF5 itself can point elsewhere (external and
+soft links, external storage, virtual datasets); every link and dataset is checked before it is
+followed, and a dataset's shape before it is read, so a small file cannot ask for much memory.
+
+Weights beyond those of the network are accepted only as the dense classifier on top of it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.errors import UsageError
+from framebank.features.network.backbones import Backbone, snake_case
+from framebank.features.network.weights import Weights, hash_file
+
+MEMBER = "model.weights.h5"  # where a .keras file holds its weights
+ROOTS = ("layers", "_layer_checkpoint_dependencies")  # Keras 3; Keras of TensorFlow 2.12 to 2.15
+_MAX_CHUNK_BYTES = 1 << 30
+_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError)
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)  # what h5py raises for odd files
+
+Arrays = list[NDArray[np.float32]]
+Stored = dict[str, list[Any]]  # layer → its HDF5 datasets, not read yet
+
+
+def read_layers(
+    weights: Weights, *, backbone: Backbone, layers: Mapping[str, Any], needed: set[str]
+) -> dict[str, Arrays]:
+    """Return float32 arrays for the `needed` layers, in the order of `layer.weights`.
+
+    Raises UsageError when the file is not HDF5, has changed since it was resolved, points outside
+    itself, or holds weights of another network (the first layer that differs is named).
+    """
+    path = Path(weights.local_path or "")
+    if hash_file(path) != weights.sha256:
+        raise UsageError(
+            "the weight file changed while it was in use",
+            got=f"{path} with another SHA-256",
+            expected=weights.sha256,
+        )
+    reader = _Reader(weights.source, backbone)
+    try:
+        with _open(path, reader, layers) as file:
+            return reader.read(file, layers, needed)
+    except (*_UNREADABLE, *_MALFORMED) as err:
+        raise reader.refused(f"not readable as HDF5 ({err})", "a Keras weight file") from err
+
+
+def _open(path: Path, reader: _Reader, layers: Mapping[str, Any]) -> Any:
+    import h5py
+
+    if not zipfile.is_zipfile(path):
+        return h5py.File(path, "r")
+    with zipfile.ZipFile(path) as archive:
+        if MEMBER not in archive.namelist():
+            raise reader.refused(f"a zip file without {MEMBER}", "a .keras file")
+        # Optimizer state may triple a file of this network; anything larger is of another one.
+        limit = 6 * sum(math.prod(v.shape) * 4 for x in layers.values() for v in x.weights) + 2**26
+        if archive.getinfo(MEMBER).file_size > limit:
+            raise reader.refused(f"a {MEMBER} of more than {limit} bytes", "weights of its size")
+        return h5py.File(io.BytesIO(archive.read(MEMBER)), "r")
+
+
+class _Reader:
+    """Reads one file for one backbone; holds what its error messages need."""
+
+    def __init__(self, source: str, backbone: Backbone) -> None:
+        self.source, self.backbone = source, backbone
+
+    def refused(self, got: str, expected: str) -> UsageError:
+        return UsageError(
+            f"the weights do not fit {self.backbone.name}",
+            got=f"{self.source}: {got}",
+            expected=expected,
+            todo="give weights saved from keras.applications."
+            f"{self.backbone.application}(include_top={self.backbone.include_top})",
+        )
+
+    def read(self, file: Any, layers: Mapping[str, Any], needed: set[str]) -> dict[str, Arrays]:
+        """Return the arrays of the needed layers, whichever layout the file has."""
+        group = file
+        if "layer_names" not in file.attrs and "model_weights" in file:
+            group = self._child(file, "model_weights")
+        if "layer_names" in group.attrs:
+            found, extra = self._by_order(group, layers)
+        else:
+            root = next((name for name in ROOTS if name in file), None)
+            if root is None:
+                raise self.refused(f"HDF5 with {sorted(file)[:5]} in it", "a Keras weight file")
+            found, extra = self._by_class(self._child(file, root), layers)
+        wanted = {name: layer for name, layer in layers.items() if name in needed}
+        for name, layer in wanted.items():
+            self._check_shapes(name, layer, found[name])
+        for name, variables in extra.items():
+            if not _is_dense(variables):
+                raise self.refused(
+                    f"a further layer {name} of shape {getattr(variables[0], 'shape', ())}",
+                    f"the {len(layers)} layers of {self.backbone.name}",
+                )
+        return {name: [self._array(name, part) for part in found[name]] for name in wanted}
+
+    def _by_class(self, root: Any, layers: Mapping[str, Any]) -> tuple[Stored, Stored]:
+        """Match the layout of Keras 3: the n-th layer of a class is `class_n/vars/0`, `1`, …
+
+        Returns what is stored for each layer, and what is stored beside them.
+        """
+        counts: dict[str, int] = {}
+        found, used = {}, set()
+        for name, layer in layers.items():
+            base = snake_case(type(layer).__name__)
+            number = counts.get(base, 0)
+            counts[base] = number + 1
+            path = base if number == 0 else f"{base}_{number}"
+            used.add(path)
+            found[name] = self._variables(root, path) if path in root else []
+        extra = {path: self._variables(root, path) for path in sorted(set(root) - used)}
+        return found, {path: variables for path, variables in extra.items() if variables}
+
+    def _by_order(self, group: Any, layers: Mapping[str, Any]) -> tuple[Stored, Stored]:
+        """Match the layout of Keras 1 and 2: layers with weights, in the network's order.
+
+        Returns what is stored for each layer, and what is stored after them.
+        """
+        saved = []
+        for name in _texts(group.attrs["layer_names"]):
+            child = self._child(group, name)
+            paths = _texts(child.attrs.get("weight_names", ()))
+            if paths:
+                saved.append((name, [self._child(child, path) for path in paths]))
+        found: Stored = {name: [] for name in layers}
+        with_weights = [name for name, layer in layers.items() if layer.weights]
+        for name, (_, variables) in zip(with_weights, saved, strict=False):
+            found[name] = variables
+        return found, dict(saved[len(with_weights) :])
+
+    def _variables(self, root: Any, path: str) -> list[Any]:
+        layer = self._child(root, path)
+        if "vars" not in layer:
+            return []
+        stored = self._child(layer, "vars")
+        return [self._child(stored, str(index)) for index in range(len(stored))]
+
+    def _check_shapes(self, name: str, layer: Any, variables: list[Any]) -> None:
+        """Raise UsageError where the shapes of a layer differ from the network's."""
+        expected = [tuple(variable.shape) for variable in layer.weights]
+        got = [getattr(variable, "shape", "a group") for variable in variables]
+        if got != expected:
+            raise self.refused(
+                f"layer {name} with shapes {got or 'missing'}", f"layer {name} with {expected}"
+            )
+
+    def _array(self, name: str, variable: Any) -> NDArray[np.float32]:
+        """Return the numbers of a dataset that lie in this very file, without tricks of size."""
+        if variable.is_virtual or variable.external:
+            raise self.refused(f"layer {name} whose numbers lie in another file", "plain data")
+        if variable.dtype.kind not in "fiu":
+            raise self.refused(f"layer {name} of type {variable.dtype}", "numbers")
+        if variable.chunks:
+            chunk_bytes = math.prod(variable.chunks) * variable.dtype.itemsize
+            if chunk_bytes > _MAX_CHUNK_BYTES:
+                raise self.refused(f"layer {name} in chunks of {chunk_bytes} bytes", "plain data")
+        return np.asarray(variable[()], dtype=np.float32)
+
+    def _child(self, group: Any, path: str) -> Any:
+        """Return what lies at `path`, following nothing but hard links inside the file."""
+        import h5py
+
+        current = group
+        for part in path.split("/"):
+            link = current.get(part, getlink=True) if part and part in current else None
+            if not isinstance(link, h5py.HardLink):
+                kind = type(link).__name__ if link is not None else "nothing"
+                raise self.refused(f"{kind} at {path}", "data inside the file")
+            current = current[part]
+        return current
+
+
+def _is_dense(variables: list[Any]) -> bool:
+    shapes = [len(getattr(variable, "shape", ())) for variable in variables]
+    return shapes in ([2], [2, 1])
+
+
+def _texts(names: Any) -> list[str]:
+    return [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]

@@ -1,0 +1,246 @@
+"""Where a backbone's weights come from: `imagenet`, a file, or `random:SEED`.
+
+`resolve_weights` turns what the user typed into `Weights`: a name for the spec, a SHA-256, and a
+local file or a seed. It needs neither TensorFlow nor Keras. `publish_weights` takes a local file
+to where workers find it, `localise_weights` brings it to a worker. `layer_arrays` then gives the
+values for a built network; nothing in a weight file is ever run
+(`features/network/weight_files.py`).
+
+Random weights are a recipe, not a library's initializer, so that one seed gives the same values on
+every machine and with every version (law, held by a golden test): the values of a weight depend
+only on backbone, seed, the layer's name, and the weight's name and shape. Kernels are uniform in
+±sqrt(6 / fan_in) (He et al. 2015, arXiv:1502.01852, eq. 10, so that activations keep their scale
+through ReLU layers), gamma and variance are 1, everything else is 0. The uniform bits are those of
+Philox4x64-10 (Salmon et al., SC 2011), whose raw stream NumPy guarantees (NEP 19).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.errors import UsageError
+from framebank.features.network.backbones import Backbone, find_backbone
+from framebank.features.stores import storage
+
+RANDOM_RECIPE = "framebank-random-weights-1"
+SUFFIXES = (".h5", ".keras")
+KERNELS: dict[str, tuple[str, ...]] = {  # layers with kernels → what they hold, but for the bias
+    "Conv2D": ("kernel",),
+    "Dense": ("kernel",),
+    "DepthwiseConv2D": ("depthwise_kernel",),
+    "SeparableConv2D": ("depthwise_kernel", "pointwise_kernel"),
+}
+_CHUNK = 1 << 20  # values made at a time: bounds memory for VGG's 103 million
+
+FORMS = "imagenet | a .weights.h5, .h5 or .keras file, local or gs:// | random:SEED"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Weights that exist: a file whose bytes have this hash, or a seed.
+
+    `name` is "imagenet", "file" or "random:SEED" and goes into the spec with `sha256`, which is the
+    hash of the file or, for random weights, of the recipe, backbone and seed. `source` is what the
+    user typed, so that another machine can resolve it again and compare `sha256`.
+    """
+
+    name: str
+    sha256: str
+    source: str
+    local_path: str | None = None
+    seed: int | None = None
+
+    @property
+    def is_random(self) -> bool:
+        return self.seed is not None
+
+
+def resolve_weights(text: str, *, backbone: str) -> Weights:
+    """Return the weights that `text` names for `backbone`, fetched to this machine if need be.
+
+    Raises UsageError for a form that does not exist, a file that is missing or unreadable, and
+    ImageNet weights that cannot be fetched or whose hash is wrong.
+    """
+    row = find_backbone(backbone)
+    if text == "imagenet":
+        from framebank.features.network.weight_fetch import fetch_imagenet
+
+        path = fetch_imagenet(row)
+        return Weights("imagenet", hash_file(path), text, local_path=str(path))
+    if text == "random" or text.startswith("random:"):
+        return _random(text, row)
+    return _file(text)
+
+
+def publish_weights(weights: Weights, cache: str) -> Weights:
+    """Put a local weight file into the cache, where workers elsewhere find it; return it as such.
+
+    It lies at CACHE/weights/<sha256><suffix> and is written once. Random weights and files that
+    come from a bucket are returned as they are. Raises JobError, UsageError.
+    """
+    if weights.local_path is None or not storage.is_local(weights.source):
+        return weights
+    path = Path(weights.local_path)
+    target = storage.join(cache, "weights", weights.sha256 + path.suffix)
+    if not storage.exists(target):
+        with storage.open_read(str(path)) as file:
+            blocks = iter(lambda: file.read(1 << 20), b"")
+            storage.write_atomic(target, blocks, create_only=True)
+    return dataclasses.replace(weights, source=target)
+
+
+def localise_weights(weights: Weights) -> Weights:
+    """Return the weights with a `local_path` that holds on this machine, its SHA-256 checked.
+
+    Workers that start together fetch a file once. Raises UsageError where it cannot be had, or is
+    not the one that the submitter had.
+    """
+    if weights.is_random:
+        return weights
+    from framebank.features.network.weight_fetch import stage_checked
+
+    for path in (weights.local_path, weights.source):
+        if path and storage.is_local(path) and _holds(Path(path), weights.sha256):
+            return dataclasses.replace(weights, local_path=path)
+    if storage.is_local(weights.source):
+        raise UsageError(
+            "the weights are not on this worker",
+            got=f"no file {weights.local_path} with SHA-256 {weights.sha256}",
+            expected="the file that the job was submitted with",
+            todo="keep the cache in a bucket, which carries them, or put the file at that path",
+        )
+    staged = stage_checked(weights.source, weights.sha256)
+    return dataclasses.replace(weights, local_path=str(staged))
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    try:
+        return path.is_file() and hash_file(path) == sha256
+    except OSError:
+        return False
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hex; raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _random(text: str, backbone: Backbone) -> Weights:
+    digits = text.partition(":")[2]
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+        raise UsageError(
+            "random weights need a seed",
+            got=repr(text),
+            expected="random:SEED with a whole number from 0, such as random:0",
+            todo="random weights are for trying things out; features made with them say so",
+        )
+    seed = int(digits)
+    recipe = f"{RANDOM_RECIPE}\0{backbone.name}\0{seed}"
+    return Weights(f"random:{seed}", hashlib.sha256(recipe.encode()).hexdigest(), text, seed=seed)
+
+
+def _file(text: str) -> Weights:
+    if "://" in text:
+        from framebank.features.network.weight_fetch import stage_object
+
+        path = stage_object(text)
+    else:
+        path = Path(storage.expand_user(text))
+    try:
+        _check_readable(path, text)
+        digest = hash_file(path)
+    except OSError as err:
+        raise UsageError(
+            "the weight file cannot be read", got=f"{text}: {err.strerror}", expected=FORMS
+        ) from err
+    return Weights("file", digest, text, local_path=str(path.absolute()))
+
+
+def _check_readable(path: Path, text: str) -> None:
+    """Raise UsageError unless `path` is a plain file with a suffix of a weight file."""
+    if path.is_file() and text.endswith(SUFFIXES):
+        return
+    if path.is_file():
+        got = f"{text}, whose suffix is {path.suffix or 'missing'}"
+    elif path.exists():
+        got = f"{text}, which is no plain file"
+    else:
+        got = f"{text}, which does not exist"
+    raise UsageError(
+        "no such weights",
+        got=got,
+        expected=FORMS,
+        todo="without a weight file, --weights random:0 lets you try everything else",
+    )
+
+
+def random_array(
+    backbone: Backbone, seed: int, *, layer: str, weight: str, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Return float32[shape]: the values of one weight under `random:SEED`."""
+    if weight in ("gamma", "moving_variance"):
+        return np.ones(shape, np.float32)
+    if not weight.endswith("kernel"):
+        return np.zeros(shape, np.float32)
+    fan_in = math.prod(shape[:2] if weight == "depthwise_kernel" else shape[:-1])
+    limit = np.float32(backbone.random_gain * math.sqrt(6.0 / fan_in))
+    text = "\0".join((RANDOM_RECIPE, backbone.name, str(seed), layer, weight))
+    key = np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], "<u8").astype(np.uint64)
+    bits = np.random.Philox(key=key)
+    values = np.empty(math.prod(shape), np.float32)
+    for start in range(0, len(values), _CHUNK):
+        part = values[start : start + _CHUNK]
+        raw = bits.random_raw((len(part) + 1) // 2).astype("<u8").view("<u4")[: len(part)]
+        # 24 bits fill a float32 exactly, so nothing up to the product by `limit` is rounded.
+        part[:] = ((raw >> np.uint32(8)).astype(np.float32) * np.float32(2**-23) - 1) * limit
+    return values.reshape(shape)
+
+
+def weight_names(layer: Any) -> tuple[str, ...]:
+    """Return what the weights of a Keras layer are, in order; our names, whatever Keras calls them.
+
+    Raises ValueError for a class that the random recipe does not know.
+    """
+    kind = type(layer).__name__
+    if kind == "BatchNormalization":
+        affine = (("gamma", layer.scale), ("beta", layer.center))
+        return (*(name for name, used in affine if used), "moving_mean", "moving_variance")
+    if kind in KERNELS:
+        return (*KERNELS[kind], "bias") if layer.use_bias else KERNELS[kind]
+    if layer.weights:
+        raise ValueError(f"no recipe for random weights of a {kind}")
+    return ()
+
+
+def layer_arrays(
+    weights: Weights, *, backbone: Backbone, layers: dict[str, Any], needed: set[str]
+) -> dict[str, list[NDArray[np.float32]]]:
+    """Return the values of each `needed` layer's weights, in the order of `layer.weights`.
+
+    `layers` are all layers of the built network by name, in the network's own order. Raises
+    UsageError where a file does not hold weights of this network.
+    """
+    if weights.seed is None:
+        from framebank.features.network.weight_files import read_layers
+
+        return read_layers(weights, backbone=backbone, layers=layers, needed=needed)
+    seed = weights.seed
+    return {
+        name: [
+            random_array(backbone, seed, layer=name, weight=weight, shape=tuple(variable.shape))
+            for weight, variable in zip(weight_names(layer), layer.weights, strict=True)
+        ]
+        for name, layer in layers.items()
+        if name in needed
+    }

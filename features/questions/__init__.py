@@ -1,0 +1,1 @@
+"""Question files as they are published in, questions out: `reading` is the door."""

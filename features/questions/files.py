@@ -1,0 +1,232 @@
+"""The rows of question files, whatever their format: where each stands, and its columns.
+
+CSV (comma, semicolon or tab, seen from the header), JSON lines, and JSON with a list of objects;
+UTF-8, with or without a byte order mark. The content tells which it is, not the file's name.
+Column names lose their case, and no two of a row may then be the same. Numbers stay as they are
+written, so that a cell is the same in each format. A row that alone cannot be read costs no other
+one; where a file stops being one (quotes that do not close, a last line cut short), all of it is
+refused.
+"""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import csv
+import functools
+import hashlib
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from framebank.features.errors import UsageError
+from framebank.features.stores import json_text, storage
+
+EXPECTED = "columns video_id (or video), question, answer, and optionally split, type, question_id"
+
+_PEEKED = 20
+
+# Where it stands ("line 7"), and column → value, or what is wrong with it.
+Row = tuple[str, dict[str, Any] | UsageError]
+
+
+def read_rows(path: str) -> Iterator[Row]:
+    """Yield the rows of the question file at `path`; raises UsageError when it cannot be read."""
+    text = read_text(path)
+    if not text.strip():
+        raise UsageError(f"{path} is empty", expected=EXPECTED)
+    start = text.lstrip()[:1]
+    if start == "[" or (start == "{" and not _is_lines(text)):
+        return _read_json(path, text)
+    return _read_jsonl(path, text) if start == "{" else _read_csv(path, text)
+
+
+def _is_lines(text: str) -> bool:
+    """Return whether half of the first lines that are not empty are objects of their own."""
+    first = list(itertools.islice(filter(str.strip, _lines(text)), _PEEKED))
+    return 2 * sum(map(_is_object, first)) >= len(first)
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(load_json(line), dict)
+    except ValueError:
+        return False
+
+
+def read_text(path: str, *, option: str = "--questions") -> str:
+    """Return the text of the file that `option` named; raises UsageError when it has none."""
+    data = _read_bytes(path, option)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        line = data.count(b"\n", 0, err.start) + 1
+        raise UsageError(
+            f"{path} is not UTF-8 text",
+            got=f"byte 0x{data[err.start]:02x} in line {line}",
+            todo=f"save it as UTF-8 (for example: iconv -f {_likely_encoding(data)} -t utf-8)",
+        ) from err
+
+
+def _likely_encoding(data: bytes) -> str:
+    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin1"
+
+
+def file_hashes(paths: Sequence[str], mapping: str | None) -> list[str]:
+    """Return the SHA-256 of each question file, and last of the mapping: by it the files that a
+    model was trained on are known."""
+    read = [*paths, mapping] if mapping is not None else paths
+    return [
+        hashlib.sha256(
+            _read_bytes(path, "--questions" if at < len(paths) else "--mapping")
+        ).hexdigest()
+        for at, path in enumerate(read)
+    ]
+
+
+def _read_bytes(path: str, option: str) -> bytes:
+    missing = "no such question file" if option == "--questions" else "no such file"
+    try:
+        return storage.read_bytes(path)
+    except storage.FileMissingError as err:
+        raise UsageError(missing, got=path, todo=f"check {option}") from err
+
+
+def _read_json(path: str, text: str) -> Iterator[Row]:
+    rows = _parse_json(text, path, first_line=1)
+    if not isinstance(rows, list):
+        raise UsageError(
+            f"{path} is not a list of questions",
+            got=f"a JSON {type(rows).__name__} at the top",
+            expected='[{"video_id": ..., "question": ..., "answer": ...}, ...]',
+        )
+    for number, fields in enumerate(rows, start=1):
+        rows[number - 1] = None  # a row is freed when it has been read
+        yield f"entry {number}", _as_fields(path, f"entry {number}", fields)
+
+
+def _read_jsonl(path: str, text: str) -> Iterator[Row]:
+    # Not splitlines(): that also cuts at characters that are legal inside a JSON string.
+    for number, line in enumerate(_lines(text), start=1):
+        if not line.strip():
+            continue
+        where = f"line {number}"
+        try:
+            fields = _parse_json(line, path, first_line=number)
+        except UsageError as err:
+            if not line.endswith("\n"):  # cut short: nobody knows what else is missing
+                raise
+            yield where, err
+        else:
+            yield where, _as_fields(path, where, fields)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines of `text` with their ends."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start) + 1 or len(text)
+        yield text[start:end]
+        start = end
+
+
+class RepeatedNames(dict[str, Any]):
+    """A JSON object that has a name twice; `names` are all of them."""
+
+    names: Sequence[str] = ()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        fields = RepeatedNames(fields)
+        fields.names = [name for name, _ in pairs]
+    return fields
+
+
+def _constant(name: str) -> str | None:
+    return None if name == "NaN" else name  # NaN is how pandas writes an empty cell
+
+
+def load_json(text: str) -> Any:
+    """Return a JSON value; fractions are text, as they are written. Raises ValueError."""
+    return json_text.parse(
+        text, parse_float=str, parse_constant=_constant, object_pairs_hook=_object
+    )
+
+
+def _parse_json(text: str, path: str, *, first_line: int) -> Any:
+    try:
+        return load_json(text)
+    except ValueError as err:
+        line = first_line + getattr(err, "lineno", 1) - 1
+        said = getattr(err, "msg", str(err))
+        got = f"{said} in line {line}, column {getattr(err, 'colno', 1)}"
+        raise UsageError(f"{path} is not valid JSON", got=got) from err
+
+
+def _as_fields(path: str, where: str, fields: Any) -> dict[str, Any] | UsageError:
+    if not isinstance(fields, dict):
+        got = f"a JSON {type(fields).__name__} in {where}"
+        return UsageError(f"{path} holds something that is no question", got=got, expected=EXPECTED)
+    named = {_column(name): value for name, value in fields.items()}
+    names = fields.names if isinstance(fields, RepeatedNames) else list(fields)
+    if len(named) < len(names) and (twice := _twice(names)):
+        return _twice_error(f"{path} has a row with two values of one name", twice, f" in {where}")
+    return named
+
+
+def _twice_error(what: str, twice: Sequence[str], where: str = "") -> UsageError:
+    return UsageError(
+        what,
+        got=", ".join(twice) + where,
+        expected="one of each name (capitals and white space around it do not tell two apart)",
+        todo="remove or rename one of them",
+    )
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    """Return the column names that stand twice; columns without a name do not count."""
+    counts = collections.Counter(map(_column, names))
+    return [name for name, count in counts.items() if name and count > 1]
+
+
+@functools.lru_cache(maxsize=1000)  # a file has few columns and maybe a million rows
+def _column(name: str) -> str:
+    return name.strip().lower()
+
+
+def _read_csv(path: str, text: str) -> Iterator[Row]:
+    lines = text.lstrip("\r\n")
+    above = text.count("\n", 0, len(text) - len(lines))
+    header = lines.split("\n", 1)[0]
+    # TGIF-QA's files are called .csv and separated by tabs: the header tells.
+    delimiter = max("\t,;", key=header.count)
+    reader = csv.DictReader(io.StringIO(lines, newline=""), delimiter=delimiter, strict=True)
+    try:
+        if twice := _twice(reader.fieldnames or []):
+            raise _twice_error(f"{path} has two columns of one name", twice)
+        for fields in reader:
+            where = f"line {above + reader.line_num}"
+            if any(fields.get(None) or []):  # type: ignore[call-overload]
+                cells = len(reader.fieldnames or [])
+                error = UsageError(
+                    f"{path} has a row with more cells than the header has columns",
+                    got=where,
+                    expected=f"{cells} cells, separated by {delimiter!r}",
+                    todo="put text that holds the separator into double quotes",
+                )
+                yield where, error
+                continue
+            named = {
+                _column(name): value for name, value in fields.items() if name and name.strip()
+            }
+            if any(named.values()):
+                yield where, named
+    except csv.Error as err:
+        raise UsageError(
+            f"{path} is not valid CSV",
+            got=f"{err}, in the row that starts in line {above + reader.line_num + 1}",
+            todo="close its quotes, and write a quote within a quoted cell twice",
+        ) from err

@@ -1,0 +1,299 @@
+"""Reading question files: of a known set or plain, several at once, joined with their answers.
+
+What a set publishes in two files (ActivityNet-QA's questions and answers) is joined by question id.
+A row that cannot be a question is not dropped in silence: it is listed, and `read_questions` and
+`read_accepted` refuse its file, or keep it as a question with a fault where the caller gives every
+row one of its own.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from framebank.features.errors import UsageError
+from framebank.features.questions.files import EXPECTED, Row, read_rows
+from framebank.features.questions.mapping import map_videos
+from framebank.features.questions.question import Question
+from framebank.features.questions.rows import VIDEO_COLUMNS, faulty_question, id_text, make_question
+from framebank.features.questions.sets import ANSWER_COLUMNS, PLAIN, SETS, find_set, is_answers
+from framebank.features.questions.splits import join_files
+
+_PEEKED = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OddRow:
+    """A row that is not as its set promises: where it is, and whether it was `kept`."""
+
+    path: str
+    where: str
+    what: str
+    got: str
+    expected: str
+    kept: bool
+    todo: str = ""
+
+    @property
+    def decision(self) -> str:
+        return "kept" if self.kept else "refused"
+
+
+@dataclasses.dataclass
+class QuestionFile:
+    """The questions of one file, and where each stands in it; `odd` holds what reading found.
+
+    `copies` maps places in `questions` to the id that another question about that video has too.
+    """
+
+    path: str
+    set_name: str
+    questions: list[Question]
+    places: list[str]
+    odd: list[OddRow]
+    copies: dict[int, str] = dataclasses.field(default_factory=dict)
+
+
+def read_questions(
+    path: str, *, set_name: str | None = None, mapping: str | None = None
+) -> list[Question]:
+    """Read one question file; raises UsageError when it is missing, broken or empty.
+
+    `set_name` is one of question_sets.FORMATS (found from the content by default), `mapping` a file
+    of other names for its videos.
+    """
+    (file,) = read_accepted([path], set_name=set_name, mapping=mapping)
+    return file.questions
+
+
+def read_accepted(
+    paths: Sequence[str],
+    *,
+    set_name: str | None = None,
+    mapping: str | None = None,
+    keep_faulty: bool = False,
+) -> list[QuestionFile]:
+    """Read question files as a whole; raises UsageError for a row that cannot be a question.
+
+    With `keep_faulty` such rows stay in their places, unless a file has no others; an answer that
+    belongs to no question is refused all the same.
+    """
+    files = read_question_files(paths, set_name=set_name, mapping=mapping, keep_faulty=keep_faulty)
+    for file in files:
+        usable = keep_faulty and not all(question.fault for question in file.questions)
+        refused = [odd for odd in file.odd if not (odd.kept or (usable and odd.path == file.path))]
+        if refused:
+            first = refused[0]
+            todo = [first.todo] if first.todo else []
+            if len(refused) > 1:
+                todo.append(f"{len(refused)} rows cannot be used: `framebank questions` lists them")
+            raise UsageError(
+                first.what,
+                got=first.got,
+                expected=first.expected or None,
+                todo="; ".join(todo) or None,
+            )
+    return files
+
+
+def read_joined(
+    paths: Sequence[str],
+    *,
+    to_train: bool = False,
+    set_name: str | None = None,
+    mapping: str | None = None,
+    keep_faulty: bool = False,
+) -> list[Question]:
+    """Read question files as `read_accepted` does, into one list, with the splits of their names
+    (`question_splits.join_files`).
+    """
+    files = read_accepted(paths, set_name=set_name, mapping=mapping, keep_faulty=keep_faulty)
+    return join_files([(file.path, file.questions) for file in files], to_train=to_train)
+
+
+def read_question_files(
+    paths: Sequence[str],
+    *,
+    set_name: str | None = None,
+    mapping: str | None = None,
+    keep_faulty: bool = False,
+) -> list[QuestionFile]:
+    """Read question files with the odd rows of each, in the order given.
+
+    Question ids are unique in all of them together. Rows that cannot be questions are among them
+    with `keep_faulty` alone. Files of answers are joined to the questions they belong to and give
+    no item of their own.
+    """
+    opened = [_open(path, set_name) for path in paths]
+    answers = _Answers()
+    for path, _, rows, only_answers in opened:
+        if only_answers:
+            answers.add(path, rows)
+    files = []
+    for path, name, rows, only_answers in opened:
+        if not only_answers:
+            files.append(_read_file(path, name, rows, answers, keep_faulty=keep_faulty))
+    if not files:
+        raise UsageError(
+            f"{paths[0]} holds answers without their questions",
+            expected="both files of a split, as val_q.json val_a.json",
+        )
+    files[0].odd += answers.left_over()
+    _make_ids_unique(files)
+    if mapping is not None:
+        for file, mapped in zip(
+            files, map_videos([file.questions for file in files], mapping), strict=True
+        ):
+            file.questions = mapped
+    return files
+
+
+def _open(path: str, set_name: str | None) -> tuple[str, str, Iterator[Row], bool]:
+    """Return (path, set, its rows, whether they are answers only), all seen from its content."""
+    rows = read_rows(path)
+    first = list(itertools.islice(rows, _PEEKED))
+    if not first:
+        raise UsageError(f"{path} holds no questions", expected=EXPECTED)
+    read = [fields for _, fields in first if not isinstance(fields, UsageError)]
+    if not read and isinstance(first[0][1], UsageError):
+        raise first[0][1]
+    # All columns that rows have, as the header of a CSV file has them: one of JSON may leave some.
+    fields = {column: cell for row in reversed(read) for column, cell in row.items()}
+    columns = list(fields)
+    name = set_name or find_set(fields)
+    only_answers = name == "activitynet-qa" and is_answers(fields)
+    _check_columns(path, name, columns, only_answers=only_answers)
+    return path, name, itertools.chain(first, rows), only_answers
+
+
+def _check_columns(path: str, name: str, columns: list[str], *, only_answers: bool) -> None:
+    got = "columns " + (", ".join(columns) or "none")
+    if name == PLAIN:
+        for what, names in (("question", ("question",)), ("video", VIDEO_COLUMNS)):
+            if not set(names) & set(columns):
+                raise UsageError(f"{path} has no {what} column", got=got, expected=EXPECTED)
+        return
+    wanted = ANSWER_COLUMNS if only_answers else SETS[name].columns
+    if not set(wanted) <= set(columns):
+        raise UsageError(
+            f"{path} is not a file of {SETS[name].title}",
+            got=got,
+            expected="columns " + ", ".join(wanted),
+            todo="leave --format out: the content tells the format",
+        )
+
+
+class _Answers:
+    """Answers that stand apart from their questions, by question id."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[str, str, Mapping[str, Any]]] = {}
+        self._used: set[str] = set()
+        self._odd: list[OddRow] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    def add(self, path: str, rows: Iterable[Row]) -> None:
+        for where, fields in rows:
+            if isinstance(fields, UsageError):
+                self._odd.append(_odd_row(path, where, fields))
+                continue
+            question_id = id_text(fields.get("question_id"))
+            if not question_id or question_id in self._rows:
+                self._refuse(path, where, "has an answer whose question_id is not its own", fields)
+            else:
+                self._rows[question_id] = (path, where, fields)
+
+    def of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        question_id = id_text(fields.get("question_id"))
+        found = self._rows.get(question_id)
+        if found is None:
+            return {}
+        self._used.add(question_id)
+        return {name: found[2].get(name) for name in ("answer", "type")}
+
+    def left_over(self) -> list[OddRow]:
+        """Return the odd rows of all files of answers, once the questions have been read."""
+        for question_id, (path, where, fields) in self._rows.items():
+            if question_id not in self._used:
+                self._refuse(path, where, "has an answer to no question", fields)
+        return self._odd
+
+    def _refuse(self, path: str, where: str, what: str, fields: Mapping[str, Any]) -> None:
+        got = f"question_id {id_text(fields.get('question_id'))!r} in {where}"
+        expected = "one answer for each question of the files given"
+        self._odd.append(OddRow(path, where, f"{path} {what}", got, expected, kept=False))
+
+
+def _read_file(
+    path: str, name: str, rows: Iterable[Row], answers: _Answers, *, keep_faulty: bool
+) -> QuestionFile:
+    file = QuestionFile(path, name, [], [], [])
+    for where, fields in rows:
+        try:
+            if isinstance(fields, UsageError):
+                raise fields
+            if answers and name == "activitynet-qa":
+                fields = {**fields, **answers.of(fields)}
+            question = make_question(path, where, fields, set_name=name)
+        except UsageError as error:
+            file.odd.append(_odd_row(path, where, error))
+            if not keep_faulty:
+                continue
+            read = {} if isinstance(fields, UsageError) else fields
+            question = faulty_question(read, f"{error.what}: {error.got}")
+        file.questions.append(question)
+        file.places.append(where)
+    return file
+
+
+def _odd_row(path: str, where: str, error: UsageError) -> OddRow:
+    got, expected = str(error.got or ""), str(error.expected or "")
+    return OddRow(path, where, error.what, got, expected, kept=False, todo=error.todo or "")
+
+
+def _make_ids_unique(files: Sequence[QuestionFile]) -> None:
+    """Give the questions of all files together ids that are unique.
+
+    One that a single row gives stays. One that several share (NExT-QA's count within a video) gets
+    the video before it, and the row's number (from 1) behind it where it is still not alone; a row
+    without one gets that number. Whatever is made differs from every id that is given.
+    """
+    given = collections.Counter(
+        question.question_id for file in files for question in file.questions
+    )
+    if len(given) == given.total() and "" not in given:  # most files
+        return
+    rows = [(file, place) for file in files for place in range(len(file.questions))]
+    made = {
+        number: _with_video(file.questions[place])
+        for number, (file, place) in enumerate(rows)
+        if given[file.questions[place].question_id] > 1 or not file.questions[place].question_id
+    }
+    counts = collections.Counter(made.values())
+    taken = set(given)
+    for number, name in made.items():
+        if name and counts[name] == 1 and name not in taken:
+            _rename(*rows[number], name)
+            taken.add(name)
+            continue
+        file, place = rows[number]
+        if name and counts[name] > 1:
+            file.copies[place] = file.questions[place].question_id
+        new = f"{name}#{number + 1}" if name else str(number + 1)
+        while new in taken or counts[new]:
+            new = f"{new}#" if name else f"#{new}"
+        _rename(file, place, new)
+        taken.add(new)
+
+
+def _with_video(question: Question) -> str:
+    return question.question_id and f"{question.video_id}:{question.question_id}"
+
+
+def _rename(file: QuestionFile, place: int, question_id: str) -> None:
+    file.questions[place] = dataclasses.replace(file.questions[place], question_id=question_id)

@@ -1,0 +1,267 @@
+"""A row of a question file becomes a `Question`, by the rules of its set.
+
+Ids are taken as they are, white space and all; other texts have single spaces. Whether a cell came
+from CSV or JSON makes no difference: nothing, an empty cell and white space are the same, and so
+are true and "true" as an answer, and a list of choices and its JSON text.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from framebank.features.errors import UsageError
+from framebank.features.questions.files import EXPECTED, RepeatedNames, load_json
+from framebank.features.questions.question import HEADS, YES_NO, Question
+from framebank.features.questions.sets import PLAIN, SETS, type_name
+from framebank.features.questions.splits import SPLIT_NAMES
+
+VIDEO_COLUMNS = ("video", "gif_name", "video_name", "video_id")
+ID_COLUMNS = ("question_id", "id", "qid")
+_TEXTS = (*VIDEO_COLUMNS, *ID_COLUMNS, "question", "answer", "split", "type", "head")
+_MOST_CHOICES = 100
+_MOST_COUNT = 2**24  # to which float32, in which counts are learnt, holds whole numbers
+_TRUTHS = {"true": "yes", "false": "no"}
+_COMPOUND = frozenset((list, dict, RepeatedNames)).__contains__
+
+
+def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name: str) -> Question:
+    """Return the question of one row; raises UsageError for a row that cannot be one."""
+    if any(map(_COMPOUND, map(type, fields.values()))):
+        _check_texts(path, where, fields)
+    known = SETS.get(set_name)
+    video_columns: tuple[str, ...] = VIDEO_COLUMNS
+    id_columns: tuple[str, ...] = ID_COLUMNS
+    if known is not None:
+        video_columns, id_columns = (known.video,), (known.question_id,)
+    video = _first_id(fields, video_columns)
+    question = text(fields.get("question"))
+    if not video or not question:
+        missing = "video" if not video else "question"
+        raise UsageError(f"{path} has a row without a {missing}", got=where, expected=EXPECTED)
+    choices = _choices(path, where, fields)
+    answer = text(fields.get("answer")) or None
+    if not choices or all(map(_as_truth, choices)):
+        # CSV writes true and false where JSON has what is read as yes and no.
+        choices = tuple(_as_truth(choice) or choice for choice in choices)
+        answer = answer and (_as_truth(answer) or answer)
+    right = None
+    if answer is not None and choices:
+        if set_name == PLAIN:
+            _check_clear(path, where, fields, choices)
+        right = _right(path, where, answer, choices)
+    head = _head(path, where, fields, set_name=set_name, answer=answer, choices=choices)
+    if head == "count" and answer is not None:
+        _check_number(path, where, answer)
+    return Question(
+        question_id=_first_id(fields, id_columns),
+        video_id=sys.intern(video),  # the texts that a million rows share are kept once
+        question=question,
+        answer=choices[right] if right is not None else answer and sys.intern(answer),
+        split=_split(path, where, fields),
+        type=_type(fields, set_name),
+        head=head,
+        choices=choices,
+        right=right,
+        aliases=(known.alias.format(video),) if known is not None and known.alias else (),
+    )
+
+
+def faulty_question(fields: Mapping[str, Any], fault: str) -> Question:
+    """Return what can be read of a row that `make_question` refused; `fields` may be empty."""
+    cells = {name: cell for name, cell in fields.items() if not _COMPOUND(type(cell))}
+    asked = text(cells.get("question"))
+    return Question(
+        _first_id(cells, ID_COLUMNS), _first_id(cells, VIDEO_COLUMNS), asked, fault=fault
+    )
+
+
+def _check_texts(path: str, where: str, fields: Mapping[str, Any]) -> None:
+    for name in _TEXTS:
+        if isinstance(fields.get(name), list | dict):
+            raise UsageError(
+                f"{path} has a row with something else than text",
+                got=f"{name} {fields[name]!r:.60} in {where}",
+                expected="text or a number; several answers are as many rows",
+            )
+
+
+def text(value: Any) -> str:
+    """Return a cell as text with single spaces; numbers as they are written, nothing as ""."""
+    if type(value) is str:  # most of a million rows
+        return " ".join(value.split())
+    if value is None or value != value:  # NaN, which is how pandas writes an empty cell
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(str(value).split())
+
+
+def _as_truth(answer: str) -> str | None:
+    return answer if answer in YES_NO else _TRUTHS.get(answer.lower())
+
+
+def id_text(value: Any) -> str:
+    """Return a cell that holds an id: as it is, but for white space alone, which is nothing."""
+    if type(value) is str:
+        return value if value.strip() else ""
+    return text(value)
+
+
+def _first_id(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """Return the id in the first of these columns that has one."""
+    for name in names:
+        if found := id_text(fields.get(name)):
+            return found
+    return ""
+
+
+@functools.lru_cache(maxsize=1000)
+def _choice_columns(columns: tuple[str, ...]) -> list[str]:
+    return sorted(name for name in columns if re.fullmatch(r"a[0-9]", name))
+
+
+def _listed_choices(fields: Mapping[str, Any]) -> list[Any] | None:
+    """Return the cell `choices` as a list, None where there is none; raises ValueError."""
+    listed = fields.get("choices")
+    if not isinstance(listed, list | dict):
+        written = text(listed)
+        if not written:
+            return None
+        listed = load_json(written)  # as a CSV cell holds it
+    plain = isinstance(listed, list) and not any(map(_COMPOUND, map(type, listed)))
+    if not isinstance(listed, list) or not plain or len(listed) > _MOST_CHOICES:
+        raise ValueError("no list of texts")
+    return listed
+
+
+def _choices(path: str, where: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    names = _choice_columns(tuple(fields))
+    if not names and "choices" not in fields:  # most of a million rows
+        return ()
+    try:
+        listed = _listed_choices(fields)
+    except ValueError as err:
+        raise UsageError(
+            f"{path} has choices that cannot be read",
+            got=f"{fields['choices']!r:.60} in {where}",
+            expected=f'a JSON list of at most {_MOST_CHOICES} texts, as ["one", "two"], or columns '
+            "a0, a1, ...",
+        ) from err
+    return tuple(map(text, listed)) if listed is not None else _column_choices(fields, names)
+
+
+def _column_choices(fields: Mapping[str, Any], names: list[str]) -> tuple[str, ...]:
+    """Return the choices of the columns a0, a1, ...; a row may have fewer than its file, and begin
+    with a1. One that is left out between others is "", as an empty cell.
+    """
+    cells = {int(name[1]): cell for name in names if (cell := text(fields[name]))}
+    if len(cells) < 2:
+        return ()
+    first = 0 if 0 in cells else 1
+    return tuple(cells.get(place, "") for place in range(first, max(cells) + 1))
+
+
+def _right(path: str, where: str, answer: str, choices: tuple[str, ...]) -> int:
+    """Return the index of the true choice: the answer is that index (from 0), or its text.
+
+    Of equal choices it is the first, as it is of equal scores.
+    """
+    named = _named(answer, choices) or answer
+    if named in choices:
+        return choices.index(named)
+    truths = [_as_truth(choice) for choice in choices]
+    if (truth := _as_truth(answer)) in truths and truth is not None:
+        return truths.index(truth)
+    raise UsageError(
+        f"{path} has an answer that is none of its choices",
+        got=f"{answer!r} in {where}",
+        expected=f"0 to {len(choices) - 1}, or one of " + ", ".join(choices)[:200],
+    )
+
+
+def _named(answer: str, choices: tuple[str, ...]) -> str:
+    """Return the choice that `answer` is the index of, "" where it is none."""
+    # NExT-QA names its choices a0…a4, TGIF-QA a1…a5; both count the answer from 0.
+    is_index = answer.isdecimal() and len(answer) < 4 and int(answer) < len(choices)
+    return choices[int(answer)] if is_index else ""
+
+
+def _check_clear(
+    path: str, where: str, fields: Mapping[str, Any], choices: tuple[str, ...]
+) -> None:
+    """Raise UsageError for an answer that is one choice by its index and another by its text."""
+    answer = text(fields["answer"])
+    listed = _listed_choices(fields) or ()
+    meant = isinstance(fields["answer"], int) and set(map(type, listed)) == {str}
+    if answer in choices and _named(answer, choices) not in ("", answer) and not meant:
+        raise UsageError(
+            f"{path} has an answer that may be a place or a choice",
+            got=f"{answer!r} of {' | '.join(choices):.100} in {where}",
+            expected='the place as a number, choices as text: "answer": 2, "choices": ["1", ...]',
+        )
+
+
+def _head(
+    path: str,
+    where: str,
+    fields: Mapping[str, Any],
+    *,
+    set_name: str,
+    answer: str | None,
+    choices: tuple[str, ...],
+) -> str:
+    known = SETS.get(set_name)
+    head = known.head if known is not None else "choice" if choices else "open"
+    if known is not None and known.yes_no == text(fields.get("type")):
+        # NExT-OE's binary questions offer other pairs too ("wild or domesticated").
+        head = "yes_no" if answer in ("yes", "no", None) else "open"
+    if set_name == PLAIN and (stated := text(fields.get("head")).lower()):
+        head = stated
+    if head not in HEADS or (head == "choice") != bool(choices):
+        raise UsageError(
+            f"{path} has a question whose kind of answer is not clear",
+            got=f"{head!r} with {len(choices)} choices in {where}",
+            expected="head: " + " | ".join(HEADS) + "; choices for the kind choice alone",
+        )
+    if head == "yes_no" and answer not in (*YES_NO, None):
+        raise UsageError(
+            f"{path} has a question for yes or no with another answer",
+            got=f"{answer!r:.60} in {where}",
+            expected="yes or no; questions with other answers are open",
+        )
+    return head
+
+
+def _check_number(path: str, where: str, answer: str) -> None:
+    try:
+        if abs(float(answer)) <= _MOST_COUNT:
+            return
+        expected = f"a number from {-_MOST_COUNT} to {_MOST_COUNT}"
+    except ValueError:
+        expected = "a number"
+    got = f"{answer!r:.60} in {where}"
+    raise UsageError(f"{path} has a count that is no number", got=got, expected=expected)
+
+
+def _type(fields: Mapping[str, Any], set_name: str) -> str | None:
+    stated = sys.intern(text(fields.get("type"))) or None
+    if set_name == PLAIN:
+        return stated
+    return type_name(set_name, stated) if stated else SETS[set_name].all_of_type
+
+
+def _split(path: str, where: str, fields: Mapping[str, Any]) -> str | None:
+    name = text(fields.get("split")).lower()
+    if not name:
+        return None
+    if name not in SPLIT_NAMES:
+        raise UsageError(
+            f"{path} has a split that is not known",
+            got=f"{name!r} in {where}",
+            expected="train, val or test",
+        )
+    return SPLIT_NAMES[name]

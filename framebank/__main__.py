@@ -1,0 +1,7 @@
+"""`python -m framebank`."""
+
+import sys
+
+from framebank.cli import main
+
+sys.exit(main())

@@ -1,0 +1,170 @@
+"""The command `framebank`: a table of sub-commands, each imported only when it is called.
+
+    framebank extract CLIPS --cache CACHE     decode, run the network, keep the features
+    framebank inspect CACHE                   what is in a cache
+    framebank verify CACHE                    read everything back and name each fault
+    framebank questions FILE...               what question files hold, and their odd rows
+    framebank train --cache CACHE --questions FILE --model DIR
+    framebank score --model DIR --cache CACHE --questions FILE --out DIR
+    framebank ask --model DIR VIDEO "what is the man doing?"
+    framebank template build --image IMAGE --out DIR
+    framebank demo                            all of it, on clips it makes itself
+
+Exit status: 0 when every input is accounted for, 1 when the job failed, 2 for a mistake in the
+command line, 129, 130 or 143 when a signal stopped it, and 141 when the reader of its output left
+(`| head`), as git and the coreutils end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from framebank.features import terminal
+from framebank.features.commands.command_line import CommandParser
+from framebank.features.errors import FramebankError, JobError, UsageError
+from framebank.features.tensorflow_import import quiet_google
+
+_READER_LEFT = 141  # 128 + SIGPIPE, which Python ignores
+
+
+class Command(NamedTuple):
+    """A sub-command: the module that holds `add_arguments` and `run`, and what --help says."""
+
+    module: str
+    help: str
+    takes_beam_options: bool = False
+
+
+COMMANDS = {
+    "extract": Command("pipelines.extract.command", "decode videos and keep features", True),
+    "plan": Command("pipelines.forecast.command", "say what an extraction will take", True),
+    "inspect": Command("features.commands.inspect_command", "show what a cache holds"),
+    "verify": Command("features.commands.verify_command", "read a cache back and name each fault"),
+    "questions": Command("features.questions.command", "show what question files hold"),
+    "train": Command("train.fit.command", "train a model on cached features"),
+    "retrain": Command("train.retrain.command", "train again where something is new"),
+    "models": Command("train.retrain.models_command", "show and choose the models of a registry"),
+    "evaluate": Command("train.evaluation.command", "judge a model and write a report"),
+    "score": Command("pipelines.score.command", "answer a file of questions in batch", True),
+    "ask": Command("features.asking.command", "ask one question about one clip"),
+    "template": Command(
+        "pipelines.runners.dataflow.template_command",
+        "write a template of jobs for Dataflow",
+    ),
+    "demo": Command("train.demo.command", "make clips, extract, train, score and ask"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's) and return the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    with terminal.guarded():
+        try:
+            try:
+                return _answer(words)
+            finally:
+                terminal.flush()  # or Python finds out while it ends, and has words of its own
+        except OSError as error:
+            left = terminal.reader_left()
+            terminal.drop_output()
+            if left:
+                return _READER_LEFT
+            todo = "give the output another place, then run the same command again"
+            got = error.strerror or error
+            return _failure(JobError("the output cannot be written", got=got, todo=todo))
+
+
+def _answer(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        from framebank import __version__
+
+        print(f"framebank {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        return _mistake(f"no such command: {words[0]!r}{_near(words[0], COMMANDS)}\n{_overview()}")
+    try:
+        return _run(words[0], words[1:])
+    except FramebankError as error:
+        return _failure(error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "apache_beam":
+            raise
+        what = f"{words[0]} needs Apache Beam, which this environment does not have"
+        todo = "use the one that `pip install` made; trainers' environments have no Beam"
+        return _failure(UsageError(what, todo=todo))
+    except KeyboardInterrupt:
+        print("framebank: stopped", file=sys.stderr)
+        return 130
+    except MemoryError as error:
+        got = str(error).splitlines()[0] if str(error) else None
+        todo = "give it more (ulimit -v, the container's limit), or ask for less at a time"
+        return _failure(JobError(f"{words[0]} needs more memory than there is", got=got, todo=todo))
+    except OSError as error:  # not of a file of the user's: storage explains those
+        from framebank.features.stores.storage import storage_error
+
+        if terminal.reader_left():
+            raise
+        terminal.flush()  # raises again where it is the output that cannot be written
+        path = error.filename if isinstance(error.filename, str) else "a file"
+        return _failure(storage_error(path, error, "use"))
+
+
+def _failure(error: FramebankError) -> int:
+    print(f"framebank: {error}", file=sys.stderr)
+    return error.exit_status
+
+
+def _run(name: str, words: list[str]) -> int:
+    command = COMMANDS[name]
+    module = importlib.import_module(f"framebank.{command.module}")
+    parser = CommandParser(
+        prog=f"framebank {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    args, rest = parser.parse_known_args(words)
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    quiet_google()
+    if not command.takes_beam_options:
+        if rest:
+            parser.error(f"does not take {' '.join(rest)}{_near(rest[0], _options(parser))}")
+        return int(module.run(args, rest))
+    from framebank.pipelines.jobs.beam_options import check_beam_options, quiet_beam
+
+    with quiet_beam():
+        if rest:
+            check_beam_options(rest, own=_options(parser))
+        return int(module.run(args, rest))
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    return [text for action in parser._actions for text in action.option_strings]
+
+
+def _near(word: str, known: Sequence[str] | dict[str, Command]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(word.split("=")[0], list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _mistake(message: str) -> int:
+    print(f"framebank: {message}", file=sys.stderr)
+    return 2
+
+
+def _overview() -> str:
+    lines = ["usage: framebank COMMAND [options]", "", "commands:"]
+    lines += [f"  {name:10}{command.help}" for name, command in COMMANDS.items()]
+    lines += ["", "framebank COMMAND --help shows the options of a command."]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The extraction job, from the command to the committed shard."""

@@ -1,0 +1,360 @@
+"""The submitter's hold on a cache: open it for one run, recover what an interrupted run left.
+
+A lock or a lease keeps two runs apart (`features/stores/locks.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import itertools
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+
+from framebank.features.cache import faults, layout
+from framebank.features.cache.catalog import (
+    DamagedCatalogError,
+    catalog_files,
+    catalog_rows,
+    catalog_text,
+    catalogued_shards,
+    orphan_shards,
+    read_catalog,
+    read_file,
+    write_catalog,
+)
+from framebank.features.cache.sidecar import CatalogRow, read_sidecar, remove_shard
+from framebank.features.cache.tfrecord import MOST_FRAME_BYTES
+from framebank.features.errors import CacheError, UsageError
+from framebank.features.spec import FeatureSpec, check_same_spec
+from framebank.features.stores import json_text, locks, storage
+from framebank.pipelines.extract.plan import is_plan
+
+_ASKED_SHARDS = 1000
+
+
+@contextlib.contextmanager
+def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
+    """Make or open the cache and yield its absolute path, held against other runs.
+
+    Raises SpecMismatchError for a cache of another spec, UsageError for a place that is taken by
+    something else or by another run.
+    """
+    local = storage.is_local(path)
+    cache = os.path.abspath(storage.local_path(path)) if local else path.rstrip("/")
+    if local and os.path.lexists(cache) and not os.path.isdir(cache):
+        raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
+    _mend_spec(cache, spec)
+    if layout.read_spec(cache) is None:
+        check_empty(cache)
+        if local:  # which makes the folder, too
+            layout.write_spec(cache, spec)
+    with locks.held(cache, what=f"writing to {cache}"):
+        if not layout.write_spec(cache, spec):
+            cached = layout.read_spec(cache)
+            if cached != spec and not is_in_use(cache):  # of a run that ended before its first
+                layout.replace_spec(cache, spec)
+            elif cached is not None:
+                check_same_spec(cached, spec, where=cache)
+        yield cache
+
+
+def _mend_spec(cache: str, spec: FeatureSpec) -> None:
+    """Write spec.json anew where it is lost or damaged and the shards say that it was `spec`."""
+    with contextlib.suppress(CacheError):
+        if layout.read_spec(cache) is not None:
+            return
+    made = set()
+    for name in itertools.islice(layout.committed_shards(cache), _ASKED_SHARDS):
+        with contextlib.suppress(CacheError):
+            made.add(read_sidecar(cache, name).fingerprint)
+    if made == {spec.fingerprint}:
+        layout.restore_spec(cache, spec)
+        _say(f"{layout.spec_path(cache)} was lost or damaged and is written anew, by its shards")
+
+
+@contextlib.contextmanager
+def open_for_dry_run(path: str, spec: FeatureSpec) -> Iterator[str]:
+    """Yield what `open_for_extraction` does, and raise what it does, but write nothing."""
+    cache = os.path.abspath(storage.local_path(path)) if storage.is_local(path) else path
+    cache = cache.rstrip("/")
+    cached = layout.read_spec(cache)
+    if cached is None:
+        check_empty(cache)
+    elif cached != spec and is_in_use(cache):
+        check_same_spec(cached, spec, where=cache)
+    yield cache
+
+
+def is_in_use(cache: str) -> bool:
+    """Tell whether somebody made features by its spec, or may be about to.
+
+    Of a run whose plan lies there nobody knows in a bucket whether it lives. On a disk the lock
+    tells, and Flink itself is asked for jobs that outlived their client.
+    """
+    if layout.committed_shards(cache) or catalog_files(cache):
+        return True
+    runs = storage.list_files(storage.join(cache, "runs"))
+    return not storage.is_local(cache) and any(is_plan(file.path) for file in runs)
+
+
+def check_empty(cache: str) -> None:
+    """A new cache begins in an empty place; files of other things are left alone."""
+    if not storage.is_local(cache):
+        mine = locks.lease_path(cache)  # of a run that begins at this moment
+        files = itertools.islice(storage.iter_objects(cache), 2)
+        taken = any(file.path != mine for file in files)
+    else:
+        try:
+            names = os.listdir(cache) if os.path.isdir(cache) else []
+        except OSError as error:
+            raise storage.storage_error(cache, error, "list") from error
+        taken = not all(map(storage.is_leftover, names))  # of a run killed while it wrote spec.json
+    if taken and layout.committed_shards(cache):
+        raise CacheError(
+            f"{layout.spec_path(cache)} is missing",
+            got="shards that nobody can say how they were made",
+            todo="restore it, or give another --cache",
+        )
+    if taken:
+        raise UsageError(
+            f"{cache} is no cache of Framebank, and it is not empty",
+            got="no spec.json in it",
+            expected="an empty or new folder, or a cache",
+            todo="give another --cache",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """What was found of interrupted runs and of damage, and what became of it.
+
+    `shards` committed shards with `videos` videos had no catalog, and have one now; the `removed`
+    can be of no use to anybody. `lost` are the ids of videos whose features cannot be read.
+    """
+
+    videos: int = 0
+    shards: int = 0
+    removed: tuple[str, ...] = ()  # what, and why
+    rows: Mapping[str, CatalogRow] = dataclasses.field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
+
+
+def recover(cache: str, spec: FeatureSpec) -> Recovery:
+    """Take stock of a cache before a run: mend what can be mended from what is there.
+
+    A catalog that cannot be read is put aside (`damaged/`), and its shards are put into a new one;
+    committed shards that are in no catalog get one, unless other shards have all of their videos.
+    """
+    removed = [*_remove_damaged_summaries(cache)]
+    try:
+        rows = rows_by_video(cache)
+    except DamagedCatalogError:
+        removed += _remove_damaged_catalogs(cache)
+        rows = rows_by_video(cache)
+    found: list[CatalogRow] = []
+    shards = 0
+    for name, why, some in _orphans(cache, spec, rows):
+        if why:
+            remove_shard(cache, name)
+            removed.append(f"shard {name}: {why}")
+        else:
+            shards += 1
+            found += some
+    if found:
+        write_catalog(cache, f"{_stamp()}-recovered", found)
+        rows = rows_by_video(cache)
+    lost = frozenset(lost_videos(cache, rows, fingerprint=spec.fingerprint))
+    return Recovery(len(found), shards, tuple(removed), rows, lost)
+
+
+def take_stock(cache: str, spec: FeatureSpec) -> Recovery:
+    """Return what `recover` would find, and change nothing."""
+    rows = rows_by_video(cache)
+    videos, shards = 0, 0
+    for _, why, some in _orphans(cache, spec, rows):
+        if not why:
+            rows |= {catalog_text(row.video_id): row for row in some}
+            videos, shards = videos + len(some), shards + 1
+    lost = frozenset(lost_videos(cache, rows, fingerprint=spec.fingerprint))
+    return Recovery(videos, shards, (), rows, lost)
+
+
+def _remove_damaged_catalogs(cache: str) -> Iterator[str]:
+    for path in catalog_files(cache):
+        try:
+            read_file(path, None)
+        except DamagedCatalogError as error:
+            _put_aside(cache, path)
+            yield f"{path}, which cannot be read ({error.got}); its shards are kept"
+
+
+def _remove_damaged_summaries(cache: str) -> Iterator[str]:
+    for file in storage.list_files(storage.join(cache, "runs")):
+        if file.path.endswith(".json") and not storage.is_leftover(file.path):
+            try:
+                json_text.parse(storage.read_bytes(file.path))
+            except ValueError as error:
+                _put_aside(cache, file.path)
+                yield f"{file.path}, which is no JSON ({error})"
+
+
+def _put_aside(cache: str, path: str) -> None:
+    """Move a damaged file to where nobody reads it; raises where its bytes cannot even be read."""
+    name = path.rsplit("/", 1)[-1]
+    storage.write_atomic(storage.join(cache, "damaged", name), storage.read_bytes(path))
+    storage.delete(path)
+
+
+def _orphans(
+    cache: str, spec: FeatureSpec, known: Mapping[str, CatalogRow]
+) -> Iterator[tuple[str, str, list[CatalogRow]]]:
+    """Yield (shard, why it is of no use or "", its rows that count) of shards in no catalog."""
+    names = orphan_shards(cache)
+    if not names:
+        return
+    sizes = _file_sizes(cache)
+    committed = set(layout.committed_among(sizes))
+    noted = faults.read_note(cache).shards
+    names.sort(key=lambda name: layout.whole_of(name) is not None)  # wholes before their parts
+    taken = dict(known)
+    good = committed - noted
+    for name in names:
+        if layout.whole_of(name) in good:
+            yield name, "it is part of one that is whole by now", []
+            continue
+        try:
+            found = read_sidecar(cache, name)
+        except CacheError as error:
+            good.discard(name)
+            yield name, f"{error.got}", []
+            continue
+        path = layout.tfrecord_path(cache, found.file)
+        if found.fingerprint != spec.fingerprint:
+            yield name, f"it was made with another spec, {found.fingerprint}", []
+        elif sizes.get(path) != found.tfrecord_bytes or name in noted:
+            good.discard(name)
+            yield name, f"{path} is missing or damaged", []
+        else:
+            new = [
+                row for row in found.rows if not _holds(taken.get(catalog_text(row.video_id)), row)
+            ]
+            taken |= {catalog_text(row.video_id): row for row in new}
+            yield name, "" if new else "other shards have its videos", new
+
+
+def _holds(known: CatalogRow | None, row: CatalogRow) -> bool:
+    """Tell whether the catalog's row of a video stays the one that counts beside `row`."""
+    return known is not None and (known.run_id, known.time) >= (row.run_id, row.time)
+
+
+def remove_leftovers(cache: str) -> int:
+    """Remove what killed attempts left and nobody reads; return how many files.
+
+    In a bucket no lock tells that nobody else is at work: a shard without a sidecar may be one that
+    another run is about to commit. There only the plans of runs that have ended are removed.
+    """
+    runs = [file.path for file in storage.list_files(storage.join(cache, "runs"))]
+    plans = [path for path in runs if is_plan(path)]
+    if not storage.is_local(cache):
+        ended = {path.removesuffix(".json") for path in runs if path.endswith(".json")}
+        for run in sorted({path.rsplit(".plan-", 1)[0] for path in plans} - ended):
+            _say_unended(cache, run.rsplit("/", 1)[-1])
+        return sum(storage.delete(path) for path in plans if path.rsplit(".plan-", 1)[0] in ended)
+    paths = layout.find_leftovers(cache) + plans
+    if not paths:  # as nearly always: the catalogs need not be read a second time
+        return 0
+    # A shard that a catalog knows is no leftover: its sidecar was lost, readers still read it.
+    kept = {layout.tfrecord_path(cache, shard) for shard in catalogued_shards(cache)}
+    return sum(storage.delete(path) for path in paths if path not in kept)
+
+
+def _say_unended(cache: str, run_id: str) -> None:
+    """Name a run that has a plan and no summary: no lock tells whether it lives."""
+    stamp = run_id.split("-", 1)[0]
+    try:
+        since = datetime.datetime.strptime(stamp[:15], "%Y%m%dT%H%M%S").isoformat(" ") + " UTC"
+    except ValueError:
+        since = stamp
+    _say(
+        f"run {run_id} of {cache}, begun {since}, has not ended: it was stopped, or it is still at "
+        "work; two runs at once do videos twice"
+    )
+
+
+def _say(text: str) -> None:
+    print(f"framebank: {text}", file=sys.stderr, flush=True)
+
+
+def remove_plan(cache: str, run_id: str) -> None:
+    """Remove the plan files of one run."""
+    for file in storage.list_files(storage.join(cache, "runs")):
+        if run_id in file.path and is_plan(file.path):
+            storage.delete(file.path)
+
+
+def rows_by_video(cache: str) -> dict[str, CatalogRow]:
+    """Return the newest row of each video of the catalog; an empty one for a new cache."""
+    if not catalog_files(cache):
+        return {}
+    return {row.video_id: row for row in catalog_rows(read_catalog(cache))}
+
+
+def lost_videos(cache: str, rows: Mapping[str, CatalogRow], *, fingerprint: str) -> set[str]:
+    """Return the ids of catalog rows whose features cannot be read, or are of another spec.
+
+    Their shard is missing, cut short or without its sidecar, or `framebank verify` has noted it;
+    or their record is larger than what readers take.
+    """
+    sizes = _file_sizes(cache) if rows else {}
+    noted = faults.read_note(cache).shards
+
+    def is_whole(row: CatalogRow) -> bool:
+        size_bytes = sizes.get(layout.tfrecord_path(cache, row.shard), -1)
+        committed = layout.sidecar_path(cache, row.shard) in sizes
+        return (
+            committed
+            and size_bytes >= row.offset + row.length
+            and row.length <= MOST_FRAME_BYTES
+            and row.fingerprint in ("", fingerprint)
+            and layout.shard_of(row.shard) not in noted
+        )
+
+    return {video_id for video_id, row in rows.items() if not is_whole(row)}
+
+
+def remove_lost_shards(cache: str, before: Recovery) -> list[str]:
+    """Remove the damaged shards whose videos all lie in others by now; return those that stay."""
+    files = {before.rows[video_id].shard for video_id in before.lost}
+    shards = set(map(layout.shard_of, files)) | faults.read_note(cache).shards
+    if not shards:
+        return []
+    live = {layout.shard_of(row.shard) for row in rows_by_video(cache).values()}
+    for name in sorted(shards - live):
+        remove_shard(cache, name)
+    for file in sorted(files):  # whose sidecar, which named it, may be lost or damaged
+        if layout.shard_of(file) not in live:
+            storage.delete(layout.tfrecord_path(cache, file))
+    faults.write_note(cache, shards & live)
+    return sorted(shards & live)
+
+
+def _file_sizes(cache: str) -> dict[str, int]:
+    files = storage.iter_files(layout.shards_folder(cache))
+    return {file.path: file.size_bytes for file in files}
+
+
+def new_run_id(rows: Mapping[str, CatalogRow]) -> str:
+    """Return an id that sorts after those of all earlier runs, whatever the clock says."""
+    latest = max((row.run_id for row in rows.values()), default="")
+    stamp = _stamp()
+    if stamp <= latest:
+        stamp = latest.rsplit("-", 1)[0] + "0"  # one digit more: it sorts right behind
+    return f"{stamp}-{secrets.token_hex(2)}"
+
+
+def _stamp() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")

@@ -1,0 +1,271 @@
+"""Decode videos, run a frozen network over the frames that a rule picks, keep the features.
+
+    framebank extract clips/ --cache cache --sample fps=2 --weights imagenet
+
+INPUT is any mix of files, folders (walked), globs, gs://bucket/prefixes and manifests (.csv,
+.jsonl, .parquet with a column `uri`). Run the same command again to go on after a crash, to add
+new videos or to redo changed ones: what is done is never decoded again. Options of Apache Beam are
+passed on (--runner PrismRunner, FlinkRunner, DataflowRunner...). Exit status: 0 when every video
+is done or quarantined, 1 when the job failed, 2 for a mistake in the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.decoding.container import DecodeLimits
+from framebank.features.decoding.sampling import parse_rule
+from framebank.features.errors import UsageError
+from framebank.features.extraction.one_clip import make_spec
+from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec
+from framebank.features.stores import temporary
+from framebank.pipelines.extract import bad_ratio, cache_access
+from framebank.pipelines.extract.cache_access import Recovery
+from framebank.pipelines.extract.job import Extraction
+from framebank.pipelines.extract.plan import ShardPlan, Todo, drop_done, plan_shards
+from framebank.pipelines.inputs.listing import InputListing, expand_inputs
+from framebank.pipelines.runners import gate, reachability
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `framebank extract` takes."""
+    defaults = DecoderPolicy()
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="file, folder, glob, gs:// prefix or manifest")
+    add("--cache", required=True, help="folder or gs:// prefix that holds the features")
+    add("--sample", default="fps=1", help="fps=R | uniform=N | every=K | all | keyframes")
+    add("--max-frames", type=int, metavar="M", help="at most M rows a video (default: all)")
+    add("--backbone", default="inception_v3", help="see README.md for the table")
+    add("--layer", help="any named layer (default: the backbone's own)")
+    add("--weights", default="imagenet", help="imagenet | PATH | random:SEED")
+    add("--dtype", default="float16", choices=DTYPES, help="how features are stored")
+    add("--resize", default="stretch", choices=RESIZES, help="how frames get the network's size")
+    add("--precision", default="float32", choices=PRECISIONS, help="what the network computes in")
+    add("--images", action="store_true", help="take still pictures from folders too")
+    add("--videos-per-shard", type=int, metavar="N",
+        help="N, whatever they take (default: up to 64, about half a minute of work)")  # fmt: skip
+    add("--allow-partial", action="store_true", help="keep what a damaged clip still gives, marked")
+    add("--strict", action="store_true", help="refuse a whole clip that ends before its stated end")
+    add("--retry-quarantined", action="store_true", help="try quarantined videos again")
+    add("--max-bad-ratio", type=float, default=0.2, help="fail when more than this is quarantined")
+    add("--batch-size", type=int, default=32, help="frames a batch")
+    add("--decoders", type=int, metavar="N",
+        help="decoder processes of a worker (default: as cores and memory allow)")  # fmt: skip
+    add("--decode-timeout", type=float, default=defaults.timeout_s, metavar="SECONDS",
+        help="a decoder silent for that long hangs; the whole clip may take that, and as much"
+             " again for each 10 MiB")  # fmt: skip
+    add("--max-pixels", type=int, default=defaults.limits.max_pixels, help="of one frame")
+    add("--json", action="store_true", help="print the run's summary as JSON")
+    gate.add_engine_arguments(parser)
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Extract, and return the exit status."""
+    check_numbers(args)
+    parse_rule(args.sample)  # a slip of the pen is told before anything is listed or fetched
+    submission = gate.prepare(
+        beam_args,
+        places={"INPUT": args.inputs, "--cache": [args.cache]},
+        cache=args.cache,
+        wait=args.wait,
+        accelerator=args.accelerator,
+        shared_disk=args.shared_disk,
+    )
+    listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
+    say_listing(listing)
+    if submission.workers_elsewhere and not args.shared_disk:
+        reachability.check_remote("a video of a manifest", (ref.uri for ref in listing.refs))
+    spec, weights = make_spec(
+        sample=args.sample,
+        backbone=args.backbone,
+        layer=args.layer,
+        weights=args.weights,
+        dtype=args.dtype,
+        resize=args.resize,
+        precision=args.precision,
+        max_frames=args.max_frames,
+    )
+    _check_layer(args)
+    if spec.random_weights:
+        _say(f"the network has RANDOM weights ({spec.weights}): good for trying things out only")
+    dry_run = submission.dry_run
+    opening = cache_access.open_for_dry_run if dry_run else cache_access.open_for_extraction
+    with opening(args.cache, spec) as cache:
+        before = cache_access.take_stock(cache, spec) if dry_run else _tidy(cache, spec)
+        todo = drop_done(
+            listing.refs,
+            before.rows,
+            fingerprint=spec.fingerprint,
+            retry_quarantined=args.retry_quarantined,
+            lost=before.lost,
+        )
+        unaccepted, judged_runs = bad_ratio.unaccepted_runs(
+            cache, todo.quarantined_by_run, limit=args.max_bad_ratio, rows=before.rows.values()
+        )
+        if todo.refs:
+            job = Extraction(
+                submission, cache, spec, weights, decoder_policy(args), args.batch_size
+            )
+            summary = job.run(
+                _plan(args, spec, todo),
+                _facts(args, listing, todo, before.videos)
+                | {"unaccepted": unaccepted, "judged_runs": tuple(judged_runs)},
+                run_id=cache_access.new_run_id(before.rows),
+            )
+        else:
+            summary = {"done": 0, "quarantined": 0, "inputs": len(listing.refs)}
+        if summary is None:  # submitted, and nobody waits
+            return 0
+        if not dry_run:
+            _say_repaired(cache, before)
+        return _report(args, summary, todo, unaccepted)
+
+
+def _tidy(cache: str, spec: FeatureSpec) -> Recovery:
+    """Clear up after an interrupted run, mend what can be; return what there is."""
+    temporary.remove_dead()  # here too: a run with nothing to do makes no folder of its own
+    found = cache_access.recover(cache, spec)
+    for what in found.removed:
+        _say(f"removed {what}")
+    if found.shards:
+        _say(f"kept {found.videos} videos in {found.shards} shards of an interrupted run")
+    if leftovers := cache_access.remove_leftovers(cache):
+        _say(f"removed {leftovers} files that an interrupted run left unfinished")
+    if found.lost:
+        _say(
+            f"the features of {len(found.lost)} videos are missing or damaged; those of them that "
+            "are in the input are extracted again (`framebank verify` names the shards)"
+        )
+    return found
+
+
+def _say_repaired(cache: str, before: Recovery) -> None:
+    """Take damaged shards away whose videos were made anew, and say how far that went."""
+    left = cache_access.remove_lost_shards(cache, before)
+    if left:
+        _say(
+            f"{len(left)} damaged shards stay, for some of their videos are not in this input: "
+            f"{', '.join(left[:3])}"
+        )
+    elif before.lost:
+        _say(f"repaired: the {len(before.lost)} videos were extracted again")
+
+
+def _plan(args: argparse.Namespace, spec: FeatureSpec, todo: Todo) -> list[ShardPlan]:
+    return plan_shards(
+        todo.refs, fingerprint=spec.fingerprint, videos_per_shard=args.videos_per_shard
+    )
+
+
+def _facts(
+    args: argparse.Namespace, listing: InputListing, todo: Todo, recovered: int
+) -> dict[str, Any]:
+    """Return what only the command knows of a run and its summary repeats."""
+    return {
+        "inputs": len(listing.refs),
+        "already_done": todo.already_done,
+        "already_quarantined": todo.already_quarantined,
+        "to_extract": len(todo.refs),
+        "recovered": recovered,
+        "skipped_by_suffix": dict(listing.skipped_by_suffix),
+        "command": shlex.join(sys.argv),
+        "max_bad_ratio": args.max_bad_ratio,
+        "allowed_bad_ratio": args.max_bad_ratio,
+    }
+
+
+def decoder_policy(args: argparse.Namespace) -> DecoderPolicy:
+    return DecoderPolicy(
+        decoders=args.decoders,
+        timeout_s=args.decode_timeout,
+        allow_partial=args.allow_partial,
+        strict=args.strict,
+        limits=dataclasses.replace(DecodeLimits(), max_pixels=args.max_pixels),
+    )
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    limits = {
+        "max_frames": (1, 10**9),
+        "videos_per_shard": (1, 100_000),
+        "batch_size": (1, 4096),
+        "decoders": (1, 256),
+        "decode_timeout": (0.1, 1e6),
+        "max_pixels": (1, 2**31),
+        "max_bad_ratio": (0.0, 1.0),
+    }
+    for name, (low, high) in limits.items():
+        value = getattr(args, name)
+        if value is not None and not low <= value <= high:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} is out of range", got=value, expected=f"{low} to {high}")
+
+
+def _check_layer(args: argparse.Namespace) -> None:
+    if args.layer is not None:
+        from framebank.features.network.backbones import check_layer
+
+        check_layer(args.backbone, args.layer)
+
+
+def say_listing(listing: InputListing) -> None:
+    for note in listing.notes:
+        _say(note)
+    if listing.skipped_by_suffix:
+        skipped = ", ".join(
+            f"{count} {suffix or '(no suffix)'}"
+            for suffix, count in sorted(listing.skipped_by_suffix.items())
+        )
+        _say(f"left alone in folders, by suffix: {skipped}")
+
+
+def _report(args: argparse.Namespace, summary: dict[str, Any], todo: Todo, unaccepted: int) -> int:
+    """Print how it ended, and return the exit status."""
+    if args.json:
+        earlier = {
+            "already_done": todo.already_done,
+            "already_quarantined": todo.already_quarantined,
+        }
+        print(json.dumps(summary | earlier))
+    else:
+        for line in _summary_lines(args, summary, todo):
+            print(line)
+    bad = summary["quarantined"] + unaccepted
+    bad_ratio.check(bad, summary["inputs"], limit=args.max_bad_ratio, cache=args.cache)
+    return 0
+
+
+def _summary_lines(args: argparse.Namespace, summary: dict[str, Any], todo: Todo) -> Iterator[str]:
+    if not todo.refs:
+        yield (
+            f"nothing to do: of {summary['inputs']} videos {todo.already_done} are done and "
+            f"{todo.already_quarantined} quarantined; nothing was decoded or written"
+        )
+        return
+    yield (
+        f"{summary['inputs']} videos: {summary['done']} done, {summary['quarantined']} quarantined,"
+        f" {todo.already_done + todo.already_quarantined} from earlier runs"
+    )
+    yield (
+        f"{summary['frames']} frames, {summary['bytes'] / 2**20:.1f} MiB in {summary['shards']} "
+        f"shards of {args.cache}"
+    )
+    if summary["random_weights"]:
+        yield f"  made with RANDOM weights ({summary['spec']['weights']})"
+    for name, count in summary["quarantined_by_class"].items():
+        yield f"  quarantined as {name}: {count}"
+    if summary["partial"]:
+        yield f"  {summary['partial']} stored in part (--allow-partial)"
+    if summary["capped"]:
+        yield f"  {summary['capped']} cut off by --max-frames"
+
+
+def _say(text: str) -> None:
+    print(f"framebank: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,273 @@
+"""The extraction job: plan files in, a catalog and the summary of a run out.
+
+    Create ─► CheckWorkers ─► ReadPlan ─► SpreadShards ─► ExtractShard ─► GatherRows ─► FinishRun
+
+Only names, rows and counts travel between steps: frames and features never leave ExtractShard.
+Nothing follows it but the catalog, so no barrier stands between a feature and its file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import json
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import apache_beam as beam
+
+from framebank import __version__
+from framebank.features.cache import layout
+from framebank.features.cache.catalog import catalogued_shards, write_catalog
+from framebank.features.cache.record import QuantisationError
+from framebank.features.cache.sidecar import CatalogRow, remove_shard
+from framebank.features.errors import JobError
+from framebank.features.stores import json_text, storage
+from framebank.pipelines.extract import bad_ratio
+from framebank.pipelines.extract.plan import ShardPlan, read_plan
+from framebank.pipelines.extract.shard import ExtractConfig, ExtractShard, ShardReport
+from framebank.pipelines.extract.shard_writer import committing
+from framebank.pipelines.jobs.worker_check import worker_check
+from framebank.pipelines.jobs.worker_faults import told_to_client
+
+_SLOWEST = 5  # shards that a summary names
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFacts:
+    """What the submitter knows of a run and its summary repeats."""
+
+    inputs: int
+    already_done: int
+    already_quarantined: int
+    to_extract: int
+    shards_planned: int
+    recovered: int  # videos of shards that an interrupted run had committed without a catalog
+    skipped_by_suffix: dict[str, int]
+    started: str  # UTC, ISO 8601
+    weights_path: str | None
+    command: str
+    runner: str
+    max_bad_ratio: float | None = None  # where nobody waits who would judge it
+    allowed_bad_ratio: float | None = None  # the same, whoever judges it
+    unaccepted: int = 0  # of those already quarantined: what counts still (`bad_ratio`)
+    judged_runs: tuple[str, ...] = ()  # whose quarantine this run accepts if it ends well
+    decoders: str = ""  # what is out of their reach
+
+
+def build_pipeline(
+    pipeline: beam.Pipeline,
+    config: ExtractConfig,
+    facts: RunFacts,
+    *,
+    plan_paths: list[str],
+    hints: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Add the steps of the job to `pipeline`; the same on every runner.
+
+    `hints` are Beam's resource hints for the step that decodes and infers.
+    """
+    extract = beam.ParDo(ExtractShard(config)).with_resource_hints(**hints)
+    _ = (
+        pipeline
+        | "CreatePlanPaths" >> beam.Create(plan_paths, reshuffle=False)  # str
+        | "CheckWorkers" >> beam.Map(worker_check())  # str
+        # Not a Reshuffle: of two with nothing but ParDos between, Flink leaves out the second.
+        | "KeyPlan" >> beam.WithKeys("plan")  # ("plan", str)
+        | "GatherPlan" >> beam.GroupByKey()  # ("plan", [str])
+        | "ReadPlan" >> beam.ParDo(ReadPlan(config))  # ShardPlan
+        | "SpreadShards" >> beam.Reshuffle()
+        | "ExtractShard" >> extract  # ShardReport and CatalogRow
+        | "KeyRows" >> beam.Map(_key_row)  # ("run", [kind, fields] as JSON)
+        | "GatherRows" >> beam.GroupByKey()  # ("run", [[kind, fields] as JSON])
+        | "FinishRun" >> beam.ParDo(FinishRun(config, facts, plan_paths))
+    )
+
+
+def _key_row(row: ShardReport | CatalogRow) -> tuple[str, str]:
+    # As JSON, which escapes what Beam's own coder cannot: file names that are no UTF-8.
+    kind = "shard" if isinstance(row, ShardReport) else "video"
+    return "run", json.dumps([kind, row.to_json()])
+
+
+class ReadPlan(beam.DoFn):  # type: ignore[misc]
+    """Paths of the plan files → their shards, heaviest first.
+
+    One reader, so that an engine which deals to its workers in turn deals evenly.
+    """
+
+    def __init__(self, config: ExtractConfig) -> None:
+        self._config = config
+
+    def process(self, element: tuple[str, Iterable[str]]) -> Iterator[ShardPlan]:
+        with told_to_client():
+            try:
+                for path in sorted(element[1]):
+                    yield from read_plan(path)
+            except storage.FileMissingError:
+                # An engine may do a whole job again that had just ended, and removed its plan.
+                run = layout.run_path(self._config.cache, self._config.run_id)
+                if not storage.exists(run):
+                    raise
+
+
+class FinishRun(beam.DoFn):  # type: ignore[misc]
+    """Writes the catalog of a run, checks that every video is accounted for, then its summary."""
+
+    def __init__(self, config: ExtractConfig, facts: RunFacts, plan_paths: list[str]) -> None:
+        self._config, self._facts, self._plan_paths = config, facts, plan_paths
+
+    def process(self, element: tuple[str, Iterable[str]]) -> Iterator[str]:
+        with told_to_client():
+            with committing():
+                path = self._finish(element[1])
+            yield path
+
+    def _finish(self, lines: Iterable[str]) -> str:
+        cache, run_id = self._config.cache, self._config.run_id
+        tally = Tally()
+        written = write_catalog(cache, run_id, tally.take(lines))
+        tally.check(self._facts, written=written)
+        summary = summarise(self._config, self._facts, tally)
+        path = layout.run_path(cache, run_id)
+        storage.write_atomic(path, json.dumps(summary, indent=2).encode() + b"\n")
+        check_quarantined(self._facts, summary, cache=cache)
+        remove_parts(cache, tally)
+        for plan_path in self._plan_paths:  # last: before this, a part done again needs them
+            storage.delete(plan_path)
+        return path
+
+
+class Tally:
+    """Counts what the shards of a run report, and their rows on their way into the catalog.
+
+    Its memory grows with the shards, not with the videos.
+    """
+
+    def __init__(self) -> None:
+        self.states: Counter[str] = Counter()
+        self.classes: Counter[str] = Counter()
+        self.rows: Counter[str] = Counter()  # by shard
+        self.reports: dict[str, ShardReport] = {}
+        self.frames = self.bytes = self.partial = self.capped = self.repeated = 0
+
+    def take(self, lines: Iterable[str]) -> Iterator[CatalogRow]:
+        """Count what there is, and yield the rows."""
+        for line in lines:
+            kind, fields = json_text.parse(line)
+            if kind == "shard":
+                report = ShardReport.from_json(fields)
+                self.repeated += report.shard in self.reports
+                self.reports[report.shard] = report
+            else:
+                yield self._count(CatalogRow.from_json(fields))
+
+    def _count(self, row: CatalogRow) -> CatalogRow:
+        self.states[row.state] += 1
+        self.rows[layout.shard_of(row.shard)] += 1
+        self.frames += row.rows
+        self.bytes += row.length
+        self.partial += row.partial
+        self.capped += row.capped
+        if row.error_class:
+            self.classes[row.error_class] += 1
+        return row
+
+    def check(self, facts: RunFacts, *, written: int) -> None:
+        """Raise JobError unless every planned shard came once, with all of its rows.
+
+        That a shard's rows are its videos, each once, was checked where it was made.
+        """
+        reported = {shard: report.videos for shard, report in self.reports.items()}
+        whole = reported == dict(self.rows) and not self.repeated
+        if not whole or written != facts.to_extract or len(self.reports) != facts.shards_planned:
+            raise JobError(
+                "the videos of this run do not add up",
+                got=f"{written} rows of {len(self.rows)} shards in the catalog, "
+                f"{len(self.reports)} shards reported and {self.repeated} of them twice",
+                expected=f"{facts.to_extract} videos of {facts.shards_planned} shards, each once",
+                todo="run `framebank verify CACHE`, and report this",
+            )
+
+    def quantisation(self) -> QuantisationError:
+        """Return the error over all shards, added in one order whatever order they came in."""
+        errors = (self.reports[shard].quantisation for shard in sorted(self.reports))
+        return sum(errors, QuantisationError())
+
+    def slowest(self) -> list[dict[str, Any]]:
+        """Return the shards that took longest, for whoever looks for stragglers."""
+        timed = [report for report in self.reports.values() if report.seconds]
+        found = heapq.nlargest(_SLOWEST, timed, key=lambda report: (report.seconds, report.shard))
+        names = ("shard", "seconds", "host", "videos", "frames", "video_bytes")
+        return [{name: getattr(report, name) for name in names} for report in found]
+
+
+def remove_parts(cache: str, tally: Tally) -> None:
+    """Remove what was kept of shards before they were whole.
+
+    A part that a catalog has is of a run that went on where another one seemed dead: it stays.
+    """
+    kept = [
+        layout.part_name(report.shard, number)
+        for report in tally.reports.values()
+        for number in range(report.parts)
+    ]
+    if not kept:
+        return
+    catalogued = {layout.shard_of(name) for name in catalogued_shards(cache)}
+    for name in kept:
+        if name not in catalogued:
+            remove_shard(cache, name)
+
+
+def check_quarantined(facts: RunFacts, summary: dict[str, Any], *, cache: str) -> None:
+    """Raise JobError where more is quarantined than the submitter, who does not wait, allowed."""
+    if facts.max_bad_ratio is not None:
+        bad = summary["quarantined"] + facts.unaccepted
+        bad_ratio.check(bad, facts.inputs, limit=facts.max_bad_ratio, cache=cache)
+
+
+def summarise(config: ExtractConfig, facts: RunFacts, tally: Tally) -> dict[str, Any]:
+    """Return what `runs/<run>.json` holds."""
+    return {
+        "run_id": config.run_id,
+        "fingerprint": config.spec.fingerprint,
+        "spec": config.spec.to_json(),
+        "random_weights": config.spec.random_weights,
+        "done": tally.states["done"],
+        "quarantined": tally.states["quarantined"],
+        "quarantined_by_class": dict(sorted(tally.classes.items())),
+        "frames": tally.frames,
+        "bytes": tally.bytes,
+        "shards": len(tally.reports),
+        "partial": tally.partial,
+        "capped": tally.capped,
+        "quantisation": tally.quantisation().to_json(),
+        "slowest_shards": tally.slowest(),
+        **dataclasses.asdict(facts),
+        "finished": _now(),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what can change a feature, for the record."""
+    from importlib import metadata
+
+    names = ("apache-beam", "tensorflow", "tensorflow-cpu", "keras", "av", "numpy", "pyarrow")
+    found = {"framebank": __version__, "python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> str:
+    import datetime
+
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,202 @@
+"""What a run has to do: inputs, less what is committed, dealt into shards.
+
+The plan is made where the job is submitted, before any work: two videos with one id, a cache of
+another spec or nothing left to do are told at once, and a run over an unchanged input starts no
+engine at all. The shards of a plan go to the workers through files in the cache, so that a plan may
+be larger than what a runner lets a submission carry. `infra/decisions/0001` says more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from framebank.features.cache.catalog import catalog_text
+from framebank.features.cache.sidecar import CatalogRow
+from framebank.features.errors import CacheError, UsageError
+from framebank.features.stores import json_text, storage
+from framebank.features.video import VideoRef
+
+_SHARDS_PER_FILE = 1000
+_SHARD_BYTES = 2**30  # of video: about what one worker gets through in some minutes
+_MOST_VIDEOS = 64
+# What is known of a clip before it is opened is its size. A second of two cores' work for each
+# clip and for each MiB is what ordinary clips take at one frame a second; a GPU is far quicker.
+_WORK_OF_A_CLIP_S = 1.0
+_WORK_OF_A_MIB_S = 1.0
+_SHARD_WORK_S = 30.0  # of a small input; of a large one a share, so that shards stay countable
+_SHARDS_ENOUGH = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPlan:
+    """One unit of work: a name that follows from the videos and the spec, and the videos."""
+
+    shard: str
+    refs: tuple[VideoRef, ...]
+
+    @property
+    def video_bytes(self) -> int:
+        """The size of all its videos; those of unknown size count nothing."""
+        return sum(max(0, ref.size_bytes) for ref in self.refs)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"shard": self.shard, "refs": [ref.to_json() for ref in self.refs]}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> ShardPlan:
+        return cls(fields["shard"], tuple(VideoRef.from_json(ref) for ref in fields["refs"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Todo:
+    """The inputs, told apart by what the catalog says of them."""
+
+    refs: tuple[VideoRef, ...]  # to extract now; `attempt` counts from the catalog
+    already_done: int
+    already_quarantined: int
+    quarantined_by_run: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+def drop_done(
+    refs: Sequence[VideoRef],
+    catalog: Mapping[str, CatalogRow],
+    *,
+    fingerprint: str,
+    retry_quarantined: bool,
+    lost: Collection[str] = (),
+) -> Todo:
+    """Return what is left to do: new videos, changed ones and, if asked for, quarantined ones.
+
+    Those whose ids are `lost` have a row and no whole shard; they are done again, in a new one.
+
+    Raises UsageError for an id that the cache holds from another file which still exists.
+    """
+    todo, done = [], 0
+    quarantined: Counter[str] = Counter()
+    for ref in refs:
+        row = catalog.get(catalog_text(ref.video_id))
+        if row is None:
+            todo.append(ref)
+        elif row.key != ref.key(fingerprint):
+            _check_same_origin(ref, row)
+            todo.append(ref)
+        elif row.video_id in lost or (row.state == "quarantined" and retry_quarantined):
+            todo.append(dataclasses.replace(ref, attempt=row.attempt + 1))
+        elif row.state == "done":
+            done += 1
+        else:
+            quarantined[row.run_id] += 1
+    return Todo(tuple(todo), done, quarantined.total(), quarantined)
+
+
+def _check_same_origin(ref: VideoRef, row: CatalogRow) -> None:
+    """A moved file is extracted afresh; two files that share an id must not replace each other."""
+    if row.uri != catalog_text(ref.uri) and storage.exists(row.uri):
+        raise UsageError(
+            f"two videos have the id {ref.video_id!r}",
+            got=f"{catalog_text(ref.uri)}, and in the cache {row.uri}, which still exists",
+            expected="one id for one video",
+            todo="give ids of your own in a manifest (columns uri, video_id), or use another cache",
+        )
+
+
+def plan_shards(
+    refs: Sequence[VideoRef], *, fingerprint: str, videos_per_shard: int | None = None
+) -> list[ShardPlan]:
+    """Deal videos into shards in the order of their keys; heaviest shards first.
+
+    A shard ends with `videos_per_shard` videos, or before 1 GiB of video (unless one alone has
+    more). Without `videos_per_shard` it also ends at about half a minute of work, or a thousandth
+    of all work where that is more, and with 64 videos at most. Keys are hashes, so a shard is a
+    random sample of the input (long clips spread), and the same input is dealt in the same way
+    everywhere, in whatever order it was listed. Engines that deal shards in turn then give every
+    worker the same bytes but for one shard's, and those that deal when a worker is free end with
+    small ones.
+    """
+    keyed = sorted((ref.key(fingerprint), ref.video_id, ref) for ref in refs)
+    limits = _Limits.of(refs, videos_per_shard)
+    shards = [
+        ShardPlan(_shard_name(group, fingerprint), group)
+        for group in _groups([ref for _, _, ref in keyed], limits)
+    ]
+    return sorted(shards, key=lambda shard: (-shard.video_bytes, shard.shard))
+
+
+class _Limits(NamedTuple):
+    """What one shard may hold."""
+
+    videos: int
+    work_s: float
+
+    @classmethod
+    def of(cls, refs: Sequence[VideoRef], videos_per_shard: int | None) -> _Limits:
+        if videos_per_shard is not None:
+            return cls(videos_per_shard, math.inf)
+        work_s = sum(_work_s(ref) for ref in refs)
+        return cls(_MOST_VIDEOS, max(_SHARD_WORK_S, work_s / _SHARDS_ENOUGH))
+
+
+def _work_s(ref: VideoRef) -> float:
+    return _WORK_OF_A_CLIP_S + _WORK_OF_A_MIB_S * max(0, ref.size_bytes) / 2**20
+
+
+def _groups(refs: Sequence[VideoRef], limits: _Limits) -> Iterator[tuple[VideoRef, ...]]:
+    group: list[VideoRef] = []
+    size_bytes, work_s = 0, 0.0
+    for ref in refs:
+        more, longer_s = max(0, ref.size_bytes), _work_s(ref)
+        if group and (
+            len(group) == limits.videos
+            or size_bytes + more > _SHARD_BYTES
+            or work_s + longer_s > limits.work_s
+        ):
+            yield tuple(group)
+            group, size_bytes, work_s = [], 0, 0.0
+        group.append(ref)
+        size_bytes += more
+        work_s += longer_s
+    if group:
+        yield tuple(group)
+
+
+def _shard_name(refs: Sequence[VideoRef], fingerprint: str) -> str:
+    text = "\n".join(f"{ref.key(fingerprint)} {ref.attempt} {ref.video_id}" for ref in refs)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+
+
+def write_plan(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str]:
+    """Write the plan into the cache, some shards a file; return the paths."""
+    paths = plan_paths(cache, run_id, shards)
+    for number, path in enumerate(paths):
+        some = shards[number * _SHARDS_PER_FILE :][:_SHARDS_PER_FILE]
+        storage.write_atomic(path, (json.dumps(s.to_json()).encode() + b"\n" for s in some))
+    return paths
+
+
+def plan_paths(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str]:
+    """Return the paths that the plan has in the cache."""
+    return [
+        storage.join(cache, "runs", f"{run_id}.plan-{number:05d}.jsonl")
+        for number in range(-(-len(shards) // _SHARDS_PER_FILE))
+    ]
+
+
+def read_plan(path: str) -> Iterator[ShardPlan]:
+    """Yield the shards of one plan file."""
+    for number, line in enumerate(storage.read_bytes(path).splitlines(), start=1):
+        try:
+            shard = ShardPlan.from_json(json_text.parse(line))
+        except (ValueError, KeyError, TypeError) as err:
+            raise CacheError(f"line {number} of the plan {path} is damaged", got=err) from err
+        yield shard
+
+
+def is_plan(name: str) -> bool:
+    """Tell whether a file in `runs/` is a plan (of a run that ended before its end, later on)."""
+    return ".plan-" in name and name.endswith(".jsonl")

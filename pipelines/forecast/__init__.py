@@ -1,0 +1,1 @@
+"""`framebank plan`: what an extraction will take, from probes and a short run."""

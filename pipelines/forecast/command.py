@@ -1,0 +1,232 @@
+"""Say what an extraction will take before it is paid for: frames, bytes, time and price.
+
+    framebank plan clips/ --cache cache --sample fps=2 --runner DataflowRunner --max_num_workers 20
+
+Takes the options of `framebank extract` and writes nothing. It lists the input, leaves out what the
+cache holds already, looks into a sample of the clips (all of them up to --probes), measures this
+machine for some seconds, and prints the numbers with their uncertainty and the command that does
+it. Prices come from a table with a date; --prices names one of your own. Takes up to a minute, also
+for 100,000 clips. Exit status: 0, or 2 for a mistake in the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+
+from framebank.features.cache import layout
+from framebank.features.cores import usable_cores
+from framebank.features.decoding.sampling import parse_rule
+from framebank.features.errors import UsageError
+from framebank.features.extraction.one_clip import make_spec
+from framebank.features.network.backbones import check_layer
+from framebank.features.network.weights import Weights
+from framebank.features.spec import FeatureSpec, check_same_spec
+from framebank.features.stores import storage
+from framebank.features.video import VideoRef
+from framebank.pipelines.extract import cache_access, command
+from framebank.pipelines.extract.plan import Todo, drop_done, plan_shards
+from framebank.pipelines.forecast import estimate, measuring, prices, report
+from framebank.pipelines.forecast.survey import Survey
+from framebank.pipelines.inputs.listing import expand_inputs
+from framebank.pipelines.jobs import beam_options
+from framebank.pipelines.runners.dataflow import submission as dataflow
+
+_OWN_OPTIONS = ("probes", "prices", "no_measure", "json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `framebank plan` takes: the options of extract, and a few of its own."""
+    command.add_arguments(parser)
+    for action in parser._actions:
+        if action.dest == "cache":
+            action.required = False
+            action.help = "where the features will be, or are already in part"
+        elif action.dest == "json":
+            action.help = "print the plan as one JSON document"
+    add = parser.add_argument
+    add("--probes", type=int, default=estimate.MOST_PROBES, metavar="N",
+        help="clips to look into, of more a sample")  # fmt: skip
+    add("--no-measure", action="store_true", help="do not measure this machine: no time, no price")
+    add("--prices", default=prices.OWN_TABLE, metavar="FILE", help="a price table of your own")
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Plan, and return the exit status."""
+    command.check_numbers(args)
+    if not 1 <= args.probes <= 100_000:
+        raise UsageError("--probes is out of range", got=args.probes, expected="1 to 100000")
+    parse_rule(args.sample)  # a slip of the pen is told before anything is listed or fetched
+    table = prices.read_prices(args.prices)
+    machine, workers = _workers(args, beam_args, table)
+    listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
+    command.say_listing(listing)
+    spec, weights, notes = _make_spec(args)
+    width = check_layer(args.backbone, spec.layer)
+    todo = _left_to_do(args, listing.refs, spec)
+    spent_s = measuring.process_age_s()
+    shards = plan_shards(
+        todo.refs, fingerprint=spec.fingerprint, videos_per_shard=args.videos_per_shard
+    )
+    survey = Survey(
+        spec, command.decoder_policy(args), probes=args.probes, timed=not args.no_measure
+    )
+    outlook = survey.look(todo.refs)
+    measured = None
+    if not args.no_measure and outlook.pictures:
+        measured = _measure(args, spec, weights, survey, spent_s)
+    plan = report.Plan(
+        inputs=len(listing.refs),
+        already_done=todo.already_done,
+        already_quarantined=todo.already_quarantined,
+        outlook=outlook,
+        shards=len(shards),
+        spec=spec,
+        width=width,
+        measured=measured,
+        decoders=args.decoders or usable_cores(),
+        batch_size=args.batch_size,
+        table=table,
+        machine=machine,
+        workers=workers,
+        command=submission(args, beam_args),
+        notes=(*notes, *_remarks(args, beam_args)),
+    )
+    report.print_plan(plan, as_json=args.json)
+    return 0
+
+
+def _measure(
+    args: argparse.Namespace, spec: FeatureSpec, weights: Weights, survey: Survey, spent_s: float
+) -> measuring.Measured:
+    _say("measuring this machine, for some 20 s")
+    return measuring.measure(
+        spec,
+        weights,
+        command.decoder_policy(args),
+        batch_size=args.batch_size,
+        clips=survey.decodable(),
+        spent_s=spent_s,
+    )
+
+
+def submission(args: argparse.Namespace, beam_args: Sequence[str]) -> list[str]:
+    """Return the words of the extract command that this plan is of."""
+    parser = argparse.ArgumentParser(add_help=False)
+    command.add_arguments(parser)
+    words = ["framebank", "extract", *args.inputs]
+    for action in parser._actions:
+        value = getattr(args, action.dest)
+        if action.dest in ("inputs", *_OWN_OPTIONS) or value == action.default:
+            continue
+        option = action.option_strings[0]
+        words += [option] if action.nargs == 0 else [option, str(value)]
+    if args.cache is None:
+        words += ["--cache", "CACHE"]
+    return [*words, *beam_args]
+
+
+def _remarks(args: argparse.Namespace, beam_args: Sequence[str]) -> Iterator[str]:
+    """Yield what stands in the way of the command as it is."""
+    if args.cache is None:
+        yield "no --cache: what may be done already was not looked for"
+    remote = "dataflow" in (beam_options.runner_word(beam_args) or "").lower()
+    if remote and any(map(storage.is_local, filter(None, [*args.inputs, args.cache]))):
+        yield "Dataflow's workers do not see paths of this machine: clips and cache go to a bucket"
+
+
+def _workers(
+    args: argparse.Namespace, beam_args: Sequence[str], table: prices.PriceTable
+) -> tuple[prices.Machine, int | None]:
+    """Return the machine that Beam's options choose, and how many workers, None if unsaid."""
+    if not beam_args:  # Beam need not be imported
+        name = dataflow.default_machine(args.accelerator)
+        return prices.find_machine(name, table, accelerator=args.accelerator), None
+    from apache_beam.options.pipeline_options import GoogleCloudOptions, WorkerOptions
+
+    options = beam_options.build_options(beam_args, runner=beam_options.LOCAL_RUNNER)
+    chosen = options.view_as(WorkerOptions)
+    services = options.view_as(GoogleCloudOptions).dataflow_service_options or []
+    accelerator = args.accelerator or _service_accelerator(services)
+    machine = prices.find_machine(
+        chosen.machine_type or dataflow.default_machine(accelerator),
+        table,
+        disk_gb=chosen.disk_size_gb or prices.DISK_GB,
+        accelerator=accelerator,
+    )
+    started = max(prices.WORKERS, chosen.num_workers) if chosen.num_workers else None
+    return machine, chosen.max_num_workers or started
+
+
+def _service_accelerator(services: Sequence[str]) -> str | None:
+    """Return TYPE:COUNT of Dataflow's own `worker_accelerator=type:TYPE;count:COUNT;...`."""
+    for text in services:
+        if match := re.match(r"worker_accelerator=type:([^;]+)(?:;count:(\d+))?", text):
+            return f"{match[1]}:{match[2] or 1}"
+    return None
+
+
+def _make_spec(args: argparse.Namespace) -> tuple[FeatureSpec, Weights, list[str]]:
+    """Return the spec and weights; where the weights cannot be had, random ones cost the same."""
+
+    def make(weights: str) -> tuple[FeatureSpec, Weights]:
+        return make_spec(
+            sample=args.sample,
+            backbone=args.backbone,
+            layer=args.layer,
+            weights=weights,
+            dtype=args.dtype,
+            resize=args.resize,
+            precision=args.precision,
+            max_frames=args.max_frames,
+        )
+
+    try:
+        return *make(args.weights), []
+    except UsageError as error:
+        if args.weights != "imagenet":
+            raise
+        spec, weights = make("random:0")  # any other mistake is one for these too
+        note = f"{error.what} ({error.got}): measured with random ones, which cost the same"
+    cached = layout.read_spec(_absolute(args.cache)) if args.cache else None
+    known = cached.weights_sha256 if cached and cached.weights == "imagenet" else "unknown"
+    return dataclasses.replace(spec, weights="imagenet", weights_sha256=known), weights, [note]
+
+
+def _absolute(cache: str) -> str:
+    local = storage.is_local(cache)
+    return os.path.abspath(storage.local_path(cache)) if local else cache.rstrip("/")
+
+
+def _left_to_do(args: argparse.Namespace, refs: Sequence[VideoRef], spec: FeatureSpec) -> Todo:
+    """Return what a run would extract now; nothing is written, made or locked.
+
+    Raises UsageError and SpecMismatchError for a cache that extraction would refuse too.
+    """
+    if args.cache is None:
+        return Todo(tuple(refs), 0, 0)
+    cache = _absolute(args.cache)
+    if storage.is_local(cache) and os.path.lexists(cache) and not os.path.isdir(cache):
+        raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
+    cached = layout.read_spec(cache)
+    if cached is None:
+        cache_access.check_empty(cache)
+        return Todo(tuple(refs), 0, 0)
+    if cached != spec and cache_access.is_in_use(cache):
+        check_same_spec(cached, spec, where=cache)
+    stock = cache_access.take_stock(cache, spec)
+    return drop_done(
+        refs,
+        stock.rows,
+        fingerprint=spec.fingerprint,
+        retry_quarantined=args.retry_quarantined,
+        lost=stock.lost,
+    )
+
+
+def _say(text: str) -> None:
+    print(f"framebank: {text}", file=sys.stderr, flush=True)

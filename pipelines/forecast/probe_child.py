@@ -1,0 +1,235 @@
+"""One probe: how many frames a rule takes of a clip, and what decoding costs; and its process.
+
+A probe opens a clip as a decoder does (`features/decoding/container.py`: allow-lists, limits, no
+name), walks its packets and lets the sampling rule count on their timestamps, so headers that lie
+do no harm. Of some clips a fraction of a second is decoded as well, which tells what decoding
+costs.
+
+The process gets clips as a decoder does, gives up as much before (`features/decoders/sandbox.py`),
+and answers each with a JSON document a line on stdout; `pipelines/forecast/probing.py` is the other
+side. It imports neither Beam nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import time
+from typing import Any
+
+from framebank.features.decoders import sandbox
+from framebank.features.decoders.child import die_with_parent, limit_memory, rejection_of
+from framebank.features.decoders.launch import JobReader
+from framebank.features.decoding import sampling
+from framebank.features.decoding.container import Clip, DecodeLimits, open_clip
+from framebank.features.decoding.damage import DamageReport, ffmpeg_messages, stated_end
+from framebank.features.decoding.decode import DecodeRequest, decode_video
+from framebank.features.decoding.frames import PacketReader, parts_of, start_decoder
+from framebank.features.decoding.timeline import Shown, Timeline
+from framebank.features.errors import VideoRejected
+
+READ_BYTES = 64 * 2**20  # of packets; what follows is judged by the part that was read
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What to find out about every clip; `size` is the side of the network's input in pixels.
+
+    `memory_bytes` is the address space of one process (None: its share of the machine's memory).
+    """
+
+    sample: str
+    max_frames: int | None
+    size: int
+    resize: str
+    allow_partial: bool
+    limits: DecodeLimits
+    memory_bytes: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """What extraction will find in one clip.
+
+    `rows` is what the rule takes, `pictures` the different frames among them (a frame that stands
+    for two rows goes through the network once). `decode_s` are processor seconds to decode the
+    whole clip, judged by the part that was decoded; None where none was. `estimated` is set where
+    only a part of the packets was read. A clip for the quarantine has an `error_class` and no rows.
+    """
+
+    rows: int = 0
+    pictures: int = 0
+    frames: int = 0
+    duration_s: float = 0.0
+    codec: str = ""
+    pixels: int = 0
+    decode_s: float | None = None
+    estimated: bool = False
+    error_class: str = ""
+
+
+def probe_clip(path: str | int, question: Question, *, decode_s: float = 0.0) -> Probe:
+    """Probe a local file, by path or open; `decode_s`: processor seconds to decode a part in.
+
+    Raises VideoRejected as extraction will, as far as that shows without decoding all of it.
+    """
+    with ffmpeg_messages() as messages, open_clip(path, question.limits) as clip:
+        found = _walk(clip, DamageReport(clip, messages), question)
+    return _time_decoding(path, question, found, decode_s) if decode_s > 0 else found
+
+
+def _walk(clip: Clip, report: DamageReport, question: Question) -> Probe:
+    """Count by the timestamps of the packets."""
+    timeline = Timeline(clip.time_base, clip.nominal_rate)
+    read_bytes, share = 0, 1.0
+    for part in parts_of(clip, report):
+        if part is not clip:
+            timeline.begin_part(part.time_base, part.nominal_rate)
+        read_bytes, share = _walk_part(part, report, timeline, read_bytes)
+        if read_bytes > READ_BYTES:
+            break
+    if read_bytes <= READ_BYTES and report.damaged and not question.allow_partial:
+        raise report.rejection()
+    if not len(timeline):
+        raise report.no_frames()
+    context = clip.stream.codec_context
+    counts = _count(timeline.shown(), min(1.0, max(share, 1e-6)), question)
+    return dataclasses.replace(
+        counts, codec=context.codec.canonical_name, pixels=context.width * context.height
+    )
+
+
+def _walk_part(
+    clip: Clip, report: DamageReport, timeline: Timeline, read_bytes: int
+) -> tuple[int, float]:
+    """Add a part's packets; return the bytes read so far and their share (0 to 1) of the file."""
+    end = stated_end(clip)
+    start_decoder(clip, 1, report)
+    reader = PacketReader(clip, report, all_tracks=end is not None and end.whole_file)
+    for packet in reader:
+        read_bytes += packet.size
+        if read_bytes > READ_BYTES:
+            alone = clip.file.size_bytes == clip.file.whole_bytes
+            if alone and end is not None and end.end_s > 0 and reader.last_end_s is not None:
+                return read_bytes, float(reader.last_end_s / end.end_s)
+            return read_bytes, read_bytes / clip.file.whole_bytes
+        if not packet.is_discard:
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            timeline.add(stamp, packet.duration, packet.is_keyframe)
+    report.finish(timeline, end, reader.last_end_s)
+    return read_bytes, 1.0
+
+
+def _count(shown: Shown, part: float, question: Question) -> Probe:
+    """Count the rows of a clip of which `part` (0 to 1) is in `shown`."""
+    rule = sampling.parse_rule(question.sample)
+    frames, ticks = round(len(shown.pts) / part), round(shown.ticks / part)
+    rows = sampling.count_rows(rule, frames=frames, span=ticks, time_base=shown.time_base)
+    if rule.kind == "keyframes":
+        rows = round(sum(shown.keyframes) / part)
+    cap, limit = question.max_frames, question.limits.max_rows
+    rows = rows if cap is None else min(rows, cap)
+    if rows > limit:
+        message = f"{rule.text} asks for {rows} rows, the limit is {limit}"
+        raise VideoRejected("decode", "too_large", message)
+    if part == 1.0:
+        pictures = len(
+            set(
+                itertools.islice(
+                    sampling.iter_rows(
+                        rule,
+                        pts=shown.pts,
+                        last_duration=shown.last_duration,
+                        time_base=shown.time_base,
+                        keyframes=shown.keyframes,
+                    ),
+                    rows,
+                )
+            )
+        )
+    else:
+        pictures = min(rows, frames)
+    duration_s = float(ticks * shown.time_base)
+    return Probe(rows, pictures, frames, duration_s, estimated=part < 1.0)
+
+
+class _Enough(Exception):
+    """Decoding took the time that it was given."""
+
+
+@dataclasses.dataclass
+class _Clock:
+    """Processor time of this process while a clip decodes, from its first frame on."""
+
+    limit_s: float
+    start_s: float = dataclasses.field(default_factory=time.process_time)
+    first_s: float | None = None
+    first_frames: int = 0
+    frames: int = 0
+
+    def beat(self, frames: int) -> None:
+        """Take note of `frames` decoded; raises _Enough when the time is up."""
+        now = time.process_time()
+        if frames and self.first_s is None:
+            self.first_s, self.first_frames = now, frames
+        self.frames = frames
+        if self.first_s is not None and now - self.first_s > self.limit_s:
+            raise _Enough
+
+    def whole_s(self, frames: int) -> float:
+        """Return what `frames` take: the way to the first frame, and the rest in proportion."""
+        now, first_s = time.process_time(), self.first_s
+        if first_s is None or self.frames <= self.first_frames:
+            return now - self.start_s
+        each_s = (now - first_s) / (self.frames - self.first_frames)
+        return first_s - self.start_s + each_s * max(0, frames - self.first_frames)
+
+
+def _time_decoding(path: str | int, question: Question, found: Probe, limit_s: float) -> Probe:
+    """Decode for `limit_s` processor seconds; a clip that ends before is known exactly."""
+    clock = _Clock(limit_s)
+    request = DecodeRequest(
+        path=path,
+        sample=question.sample,
+        max_frames=question.max_frames,
+        size=question.size,
+        resize=question.resize,
+        allow_partial=question.allow_partial,
+        limits=question.limits,
+    )
+    try:
+        result = decode_video(request, emit_frame=lambda token, rgb: None, beat=clock.beat)
+    except _Enough:
+        return dataclasses.replace(found, decode_s=clock.whole_s(found.frames))
+    return dataclasses.replace(
+        found,
+        rows=len(result.tokens),
+        pictures=len(set(result.tokens.tolist())),
+        frames=result.source.frames,
+        duration_s=result.source.duration_s,
+        decode_s=time.process_time() - clock.start_s,
+        estimated=False,
+    )
+
+
+def main(parent_pid: int, question_json: str) -> None:
+    """Serve probes until stdin ends."""
+    fields = json.loads(question_json)
+    question = Question(**fields | {"limits": DecodeLimits(**fields["limits"])})
+    die_with_parent(parent_pid)
+    limit_memory(question.memory_bytes or 0)
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # a stray print must not reach the wire
+    sandbox.enter()
+    for job, clip in JobReader():
+        out.write(json.dumps(_answer(job, clip, question)).encode() + b"\n")
+        os.close(clip)
+
+
+def _answer(job: dict[str, Any], clip: int, question: Question) -> dict[str, Any]:
+    try:
+        return dataclasses.asdict(probe_clip(clip, question, decode_s=job["decode_s"]))
+    except Exception as error:  # noqa: BLE001 - what extraction would put into quarantine too
+        return {"error_class": rejection_of(error).error_class}

@@ -1,0 +1,265 @@
+"""A plan for people and for programs: a table of two columns, or one JSON document."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from framebank.features import terminal
+from framebank.features.spec import FeatureSpec
+from framebank.pipelines.forecast import measuring, prices
+from framebank.pipelines.forecast.estimate import Estimate
+from framebank.pipelines.forecast.survey import Outlook
+
+# What a video costs in a cache besides its features (record, sidecar, catalog), measured.
+_VIDEO_BYTES = 1900
+_ROW_BYTES = 6  # a timestamp and a number
+_ITEM_BYTES = {"float16": 2, "float32": 4, "uint8": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that is printed, and what it is made from."""
+
+    inputs: int
+    already_done: int
+    already_quarantined: int
+    outlook: Outlook
+    shards: int
+    spec: FeatureSpec
+    width: int
+    measured: measuring.Measured | None
+    decoders: int
+    batch_size: int
+    table: prices.PriceTable
+    machine: prices.Machine
+    workers: int | None
+    command: Sequence[str]
+    notes: tuple[str, ...]
+
+    @property
+    def cache_bytes(self) -> Estimate:
+        """Return what this run adds to the cache."""
+        item, rows, done = _ITEM_BYTES[self.spec.dtype], self.outlook.total("rows"), self.outlook
+        each = _VIDEO_BYTES + (8 * self.width if self.spec.dtype == "uint8" else 0)
+        features = rows.times(item * self.width + _ROW_BYTES)
+        return features.plus(each * (done.total("done").value + done.quarantined.value))
+
+    @property
+    def load(self) -> measuring.Load:
+        return measuring.load_of(
+            self.outlook.forecast, shards=self.shards, batch_size=self.batch_size
+        )
+
+    def here_s(self) -> Estimate | None:
+        """Return the wall time of the whole command on this machine."""
+        if self.measured is None:
+            return None
+        return measuring.wall_s(self.measured, self.load, decoders=self.decoders)
+
+    def quote(self) -> prices.Quote | None:
+        """Return what Dataflow takes for it."""
+        if self.measured is None:
+            return None
+        load = self.load
+        return prices.quote(
+            self.table,
+            self.machine,
+            workers=self.workers or prices.WORKERS,
+            shards=self.shards,
+            backbone=self.spec.backbone,
+            decode_s=load.decode_s,
+            network_s=load.pictures.times(self.measured.frame_s),
+            pictures=load.pictures,
+        )
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
+    """Print the plan on stdout."""
+    if as_json:
+        print(json.dumps(to_json(plan), indent=2))
+        return
+    lines = list(rows(plan))
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        grid = Table.grid(padding=(0, 2))
+        for name, text in lines:
+            grid.add_row(f"[bold]{name}[/bold]", escape(terminal.printable(text)))
+        Console(file=terminal.bare(sys.stdout)).print(grid)
+    else:
+        for name, text in lines:
+            print(f"{name:14}{text}".rstrip())
+    print(f"\n{shlex.join(plan.command)}")
+
+
+def rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Yield the lines of the table as (name, text)."""
+    outlook = plan.outlook
+    yield (
+        "videos",
+        (
+            f"{plan.inputs:,} listed: {plan.already_done:,} done, "
+            f"{plan.already_quarantined:,} in quarantine, {outlook.left:,} left to do"
+        ),
+    )
+    if not outlook.left:
+        yield "", "nothing to do"
+        return
+    quarantined = outlook.quarantined
+    if quarantined.high:
+        yield "quarantine", f"{_number(quarantined)} of those left{_classes(outlook)}"
+    hours = outlook.total("duration_s").times(1 / 3600)
+    frames = _number(outlook.total("frames"))
+    yield "video", f"{_number(hours, digits=2)} hours, {frames} frames in it"
+    yield "frames", f"{_number(outlook.total('rows'))} with {plan.spec.sample}"
+    yield "cache", f"{_between(plan.cache_bytes, _size)} more, in {plan.shards:,} shards"
+    yield from _time_rows(plan)
+    for number, note in enumerate(notes(plan)):
+        yield "" if number else "to know", note
+
+
+def _time_rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    here_s, quote, measured = plan.here_s(), plan.quote(), plan.measured
+    if here_s is None or quote is None or measured is None:
+        yield "time", "not measured, and so no price (--no-measure)"
+        return
+    network = f"{measured.frame_s * 1000:.0f} ms of a core for a frame"
+    decoding = f"{plan.load.decode_s.value:,.0f} s for decoding"
+    yield (
+        "time here",
+        f"{_between(here_s, _clock)} on {measured.cores} cores: {network}, {decoding}",
+    )
+    machine = quote.machine
+    attached = f" with {machine.accelerators} {machine.accelerator}" if machine.accelerator else ""
+    yield (
+        "on Dataflow",
+        (f"{_between(quote.wall_s, _clock)} on {quote.workers:,} {machine.name}{attached}"),
+    )
+    money = _between(quote.price, lambda value: f"{value:,.2f}")
+    yield "price", f"{money} {plan.table.currency} ({quote.worker_hour:.3f} a worker and hour)"
+
+
+def notes(plan: Plan) -> Iterator[str]:
+    """Yield what to know of these numbers: how sure they are and what they leave out."""
+    outlook = plan.outlook
+    forecast = outlook.forecast
+    if not outlook.left:
+        yield from plan.notes
+        return
+    known = f", {outlook.known:,} of them by the listing alone" if outlook.known else ""
+    seen = f"{forecast.probed + outlook.known:,} of {outlook.left:,} clips were looked into{known}"
+    if forecast.exact:
+        parts = f", and {outlook.timed:,} of them were decoded in part" if outlook.timed else ""
+        yield f"{seen}: numbers are what their packets say{parts}"
+    else:
+        yield f"{seen}; ranges are 95 % intervals of that sample"
+    if forecast.probed < outlook.drawn:
+        yield f"{outlook.drawn - forecast.probed} more were to be, and the time was up"
+    if outlook.too_large:
+        yield f"{outlook.too_large:,} large objects of the bucket are judged by their size alone"
+    if not plan.measured or outlook.timed < forecast.clips:
+        yield "left out: damage that only decoding finds, and clips that change before the run"
+    if plan.measured is not None:
+        yield from _time_notes(plan, plan.measured)
+    yield from plan.notes
+
+
+def _time_notes(plan: Plan, measured: measuring.Measured) -> Iterator[str]:
+    table = plan.table
+    yield (
+        f"time here: measured just now on {measured.frames} frames, while the machine did other "
+        f"work on {max(0.0, measured.alone - measured.busy):.1f} cores; the low end is without that"
+    )
+    low, high = prices.CORE_RANGE
+    told = "" if plan.workers else f"{prices.WORKERS} workers are assumed (--max_num_workers); "
+    yield (
+        f"Dataflow: {told}a vCPU there is taken for a core here, {low} to {high} times its time; "
+        f"{prices.START_S.low / 60:.1f} to {prices.START_S.high / 60:.0f} minutes to start; "
+        "not tried here"
+    )
+    if plan.machine.accelerator:
+        yield f"{plan.machine.accelerator}: its speed is assumed, not measured (see the table)"
+    yield (
+        f"prices: {table.currency} in {table.region} as of {table.as_of}, {table.source}; "
+        "without storage, traffic and discounts"
+    )
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """Return the plan as one JSON document; seconds, bytes, and intervals as value, low, high."""
+    outlook, forecast = plan.outlook, plan.outlook.forecast
+    here_s, quote = plan.here_s(), plan.quote()
+    return {
+        "videos": {
+            "listed": plan.inputs,
+            "done": plan.already_done,
+            "quarantined": plan.already_quarantined,
+            "left": outlook.left,
+            "missing": outlook.missing,
+            "empty": outlook.empty,
+            **({"unlisted": outlook.unlisted} if outlook.unlisted else {}),
+        },
+        "sample": {
+            "clips": forecast.clips,
+            "probed": forecast.probed,
+            "complete": forecast.exact,
+            "timed": outlook.timed,
+            "too_large": outlook.too_large,
+            "quarantined_by_class": dict(forecast.classes),
+        },
+        "forecast": {name: dataclasses.asdict(e) for name, e in forecast.totals.items()},
+        "cache_bytes": dataclasses.asdict(plan.cache_bytes),
+        "shards": plan.shards,
+        "spec": plan.spec.to_json(),
+        "here": None
+        if here_s is None or plan.measured is None
+        else {"wall_s": dataclasses.asdict(here_s), **dataclasses.asdict(plan.measured)},
+        "dataflow": quote and dataclasses.asdict(quote),
+        "prices": {
+            name: getattr(plan.table, name)
+            for name in ("as_of", "region", "currency", "source", "note", "accelerators_note")
+        },
+        "notes": list(notes(plan)),
+        "command": shlex.join(plan.command),
+    }
+
+
+def _classes(outlook: Outlook) -> str:
+    found = dict(outlook.forecast.classes)
+    found |= {"missing": found.get("missing", 0) + outlook.missing}
+    found |= {"empty": found.get("empty", 0) + outlook.empty}
+    found |= {"unreadable": found.get("unreadable", 0) + outlook.unlisted}
+    told = ", ".join(f"{count} {name}" for name, count in sorted(found.items()) if count)
+    return f" (seen: {told})" if told else ""
+
+
+def _between(estimate: Estimate, show: Any) -> str:
+    """Return "value (low to high)", without the range where it says nothing."""
+    value, low, high = show(estimate.value), show(estimate.low), show(estimate.high)
+    return value if low == high == value else f"{value} ({low} to {high})"
+
+
+def _number(estimate: Estimate, *, digits: int = 0) -> str:
+    return _between(estimate, lambda value: f"{value:,.{digits}f}")
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

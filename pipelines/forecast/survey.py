@@ -1,0 +1,153 @@
+"""What clips that are left to do will give: a sample of them is probed, within a time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from framebank.features import terminal
+from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.spec import FeatureSpec
+from framebank.features.stores import storage
+from framebank.features.video import VideoRef
+from framebank.pipelines.forecast import estimate
+from framebank.pipelines.forecast.estimate import Estimate, Forecast
+from framebank.pipelines.forecast.probe_child import Probe, Question
+from framebank.pipelines.forecast.probing import probe_all
+
+_PROBE_S = 20.0  # for all probes
+_DECODE_S = 8.0  # of these for decoding
+_TIMED = 100  # clips of which a part is decoded
+_TIMED_S = 0.4  # processor seconds of one of them at most
+_STAGED_BYTES = 64 * 2**20  # a larger object of a bucket is not copied for a probe
+_LINE_EVERY_S = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outlook:
+    """What was found out about the clips that are left to do.
+
+    `forecast` is about those that exist and are not empty; `drawn` of them were to be probed, of
+    `timed` a part was decoded, `too_large` are objects that were judged by their size alone.
+    """
+
+    forecast: Forecast
+    missing: int
+    empty: int
+    unlisted: int  # folders whose content is not known
+    drawn: int
+    timed: int
+    too_large: int
+
+    @property
+    def left(self) -> int:
+        return self.forecast.clips + self.known
+
+    @property
+    def known(self) -> int:
+        """How many end in quarantine for what the listing says of them."""
+        return self.missing + self.empty + self.unlisted
+
+    @property
+    def pictures(self) -> float:
+        return self.total("pictures").value
+
+    def total(self, name: str) -> Estimate:
+        return self.forecast.totals.get(name, Estimate(0.0, 0.0, 0.0))
+
+    @property
+    def quarantined(self) -> Estimate:
+        return self.total("quarantined").plus(self.known)
+
+
+class Survey:
+    """Probes clips: which, how, for how long."""
+
+    def __init__(
+        self, spec: FeatureSpec, policy: DecoderPolicy, *, probes: int, timed: bool
+    ) -> None:
+        """`probes` clips are looked into at most; of some a part is decoded if `timed`."""
+        self._most, self._timed = probes, timed
+        self._question = Question(
+            sample=spec.sample,
+            max_frames=spec.max_frames,
+            size=spec.input_size,
+            resize=spec.resize,
+            allow_partial=policy.allow_partial,
+            limits=policy.limits,
+            memory_bytes=policy.memory_bytes,
+        )
+        self._found: list[tuple[VideoRef, Probe]] = []
+        self._probes: Mapping[str, Probe] = {}
+
+    def look(self, refs: Sequence[VideoRef]) -> Outlook:
+        """Probe a sample of `refs` and return what it says of all of them."""
+        unlisted = sum(bool(ref.why_unlisted) for ref in refs)
+        missing = sum(ref.size_bytes < 0 for ref in refs) - unlisted
+        empty = sum(ref.size_bytes == 0 for ref in refs)
+        strata = estimate.draw(
+            [ref for ref in refs if ref.size_bytes > 0], most=self._most, fits=_fits
+        )
+        order = estimate.probing_order(strata)
+        with _progress(len(order)) as advance:
+            for found in self._probe(order):
+                self._found.append(found)
+                advance()
+        raw = {ref.video_id: probe for ref, probe in self._found}
+        self._probes = estimate.priced(raw)
+        return Outlook(
+            forecast=estimate.forecast(strata, self._probes),
+            missing=missing,
+            empty=empty,
+            unlisted=unlisted,
+            drawn=len(order),
+            timed=sum(probe.decode_s is not None for probe in raw.values()),
+            too_large=sum(len(stratum.refs) for stratum in strata if not stratum.drawn),
+        )
+
+    def _probe(self, order: Sequence[VideoRef]) -> Iterator[tuple[VideoRef, Probe]]:
+        timed = min(_TIMED, len(order)) if self._timed else 0
+        cores = os.cpu_count() or 1
+        each_s = min(_TIMED_S, _DECODE_S * cores / max(1, timed))
+        return probe_all(
+            order,
+            self._question,
+            deadline_s=time.monotonic() + _PROBE_S,
+            decode_s=lambda number: each_s if number < timed else 0.0,
+        )
+
+    def decodable(self) -> list[tuple[VideoRef, Probe]]:
+        """Return the clips that were probed and can be decoded, in random order."""
+        good = [(ref, self._probes[ref.video_id]) for ref, _ in self._found]
+        return [(ref, probe) for ref, probe in good if not probe.error_class]
+
+
+def _fits(ref: VideoRef) -> bool:
+    return ref.size_bytes <= _STAGED_BYTES or storage.is_local(ref.uri)
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """Yield a function to call after each clip; shows a bar on a terminal, a line now and then."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(file=terminal.bare(sys.stderr)), transient=True) as bar:
+            task = bar.add_task("looking into clips", total=total)
+            yield lambda: bar.advance(task)
+        return
+    done, next_s = 0, time.monotonic() + _LINE_EVERY_S
+
+    def advance() -> None:
+        nonlocal done, next_s
+        done += 1
+        if time.monotonic() >= next_s:
+            next_s = time.monotonic() + _LINE_EVERY_S
+            print(f"plan: looked into {done} of {total} clips", file=sys.stderr, flush=True)
+
+    yield advance

@@ -1,0 +1,1 @@
+"""What a job is given: files, folders, globs, prefixes and manifests become videos."""

@@ -1,0 +1,1 @@
+"""What every job shares: options, workers, servers, signals, progress."""

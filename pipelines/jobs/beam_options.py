@@ -1,0 +1,152 @@
+"""Beam's own options behind Framebank's, and errors of ours on their way from worker to client.
+
+`DirectRunner` switches between engines by what it finds in a pipeline; a local run here is always
+Beam's portable in-process runner, so that what ran yesterday runs the same way today.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import difflib
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from framebank.features import errors
+from framebank.features.commands.command_line import take_options_once
+from framebank.features.errors import FramebankError, JobError, UsageError
+from framebank.features.stores import json_text
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+_MARK = re.compile(r"<framebank-error>([A-Za-z0-9+/=]+)</framebank-error>")
+
+
+@contextlib.contextmanager
+def quiet_beam() -> Iterator[None]:
+    """While inside, Beam keeps to itself which of its optional parts are not installed."""
+    root = logging.getLogger()
+    root.addFilter(_worth_saying)
+    try:
+        yield
+    finally:
+        root.removeFilter(_worth_saying)
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    # The model manager of RunInference, and BigQuery.
+    return not str(record.msg).startswith(("Resource module is not", "apitools not found"))
+
+
+def check_beam_options(words: Sequence[str], *, own: Sequence[str] = ()) -> None:
+    """Raise UsageError for words that are no option of Beam (a typo must not be ignored)."""
+    runner = (runner_word(words) or "").lower()
+    parser = _beam_parser(takes_flink=runner.startswith(("flink", "portable")))
+    try:
+        _, unknown = parser.parse_known_args(list(words))
+    except _ParserError as error:
+        raise UsageError(f"an option of Beam is not right: {error}") from None
+    if not unknown:
+        return
+    known = [*own, *(text for action in parser._actions for text in action.option_strings)]
+    close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+    raise UsageError(
+        "unknown option or argument",
+        got=" ".join(unknown),
+        expected="an option of this command or of Beam",
+        todo=f"did you mean {close[0]}?" if close else _advice(unknown[0]),
+    )
+
+
+def runner_word(words: Sequence[str]) -> str | None:
+    """Return what --runner is given among the words; the last counts, None where it is not there.
+
+    Found without Beam, so that a run that needs no engine need not import one.
+    """
+    return dict(named_words(words)).get("--runner") or None
+
+
+def named_words(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield (option, value) of `--option value` and `--option=value`; "" where none follows."""
+    for word, after in zip(words, [*words[1:], "--"], strict=False):
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            follows = "" if after.startswith("--") else after
+            yield option, value if equals else follows
+
+
+def _advice(word: str) -> str:
+    if word.startswith("-"):
+        return "see --help, and Beam's pipeline options"
+    return "name every INPUT before the first option"
+
+
+def build_options(words: Sequence[str], *, runner: str) -> PipelineOptions:
+    """Return Beam's options for the runner of that name, LOCAL_RUNNER for one in this process."""
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+    options = PipelineOptions(list(words), pipeline_type_check=True)
+    options.view_as(StandardOptions).runner = runner
+    return options
+
+
+class WorkerError(Exception):
+    """A FramebankError on its way from a worker to the client, as text."""
+
+
+def mark_for_client(error: FramebankError) -> WorkerError:
+    """Wrap an error so that the client can show just its message (`running.Job`)."""
+    fields = {
+        "kind": type(error).__name__,
+        "what": error.what,
+        "got": None if error.got is None else str(error.got),
+        "expected": None if error.expected is None else str(error.expected),
+        "todo": error.todo,
+    }
+    packed = base64.b64encode(json.dumps(fields).encode()).decode()
+    return WorkerError(f"<framebank-error>{packed}</framebank-error>")
+
+
+def find_marked(text: str) -> FramebankError | None:
+    """Return the error of ours that a text of a worker holds, None where there is none."""
+    match = _MARK.search(text)
+    if match is None:
+        return None
+    fields: dict[str, Any] = json_text.parse(base64.b64decode(match.group(1)))
+    kind = getattr(errors, fields.pop("kind"), JobError)
+    what = fields.pop("what")
+    return (kind if issubclass(kind, FramebankError) else JobError)(what, **fields)
+
+
+class _ParserError(Exception):
+    pass
+
+
+class _RaisingParser(argparse.ArgumentParser):
+    def error(self, message: str):  # type: ignore[no-untyped-def]
+        raise _ParserError(message)
+
+
+def _beam_parser(*, takes_flink: bool) -> argparse.ArgumentParser:
+    """Return a parser that knows every option of every class of Beam's options."""
+    from apache_beam.options import pipeline_options
+
+    from framebank.pipelines.runners.flink import submission
+
+    class Parser(_RaisingParser, pipeline_options._BeamArgumentParser):
+        pass
+
+    parser = Parser(allow_abbrev=False, add_help=False)
+    take_options_once(parser)
+    for options in pipeline_options.PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)
+    for name in submission.OPTIONS.split() if takes_flink else ():
+        with contextlib.suppress(argparse.ArgumentError):  # Beam has come to know it
+            parser.add_argument(f"--{name}", nargs="?")
+    return parser

@@ -1,0 +1,79 @@
+"""What goes wrong on a worker, in words that reach the client through any runner."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import socket
+from collections.abc import Iterator
+
+from framebank.features.errors import FramebankError, JobError
+from framebank.features.stores import storage
+from framebank.features.stores.temporary import temporary_error
+from framebank.pipelines.jobs.beam_options import mark_for_client
+
+# With less address space TensorFlow ends by a signal, without a word (1.7 GiB no, 2.4 GiB yes).
+_LEAST_BYTES = 9 * 2**28
+
+
+@contextlib.contextmanager
+def told_to_client() -> Iterator[None]:
+    """Mark what ends the block for the client: our errors, a full disk, too little memory.
+
+    The runner may still try the element again, here or elsewhere; what is marked is what the client
+    shows when it gives up. Any other exception passes as it is.
+    """
+    try:
+        yield
+    except FramebankError as error:
+        raise mark_for_client(error) from error
+    except Exception as error:
+        fault = _explain(error)
+        if fault is None:
+            raise
+        raise mark_for_client(fault) from error
+
+
+def check_address_space() -> None:
+    """Raise MemoryError where the process is bounded to less than TensorFlow can start in."""
+    bound, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if bound != resource.RLIM_INFINITY and bound < _LEAST_BYTES:
+        raise MemoryError(f"bounded to {bound / 2**30:.1f} GiB (ulimit -v)")
+
+
+def _explain(error: Exception) -> FramebankError | None:
+    if _lacks_memory(error):
+        return JobError(
+            f"the worker {socket.gethostname()} has too little memory",
+            got=f"{type(error).__name__}: {_first_line(error)}",
+            todo="give workers more memory (ulimit -v, the container's limit), or fewer --decoders "
+            "and a smaller --batch-size; then run the same command again",
+        )
+    if isinstance(error, OSError):  # storage explains its own
+        if isinstance(error.filename, str):
+            return storage.storage_error(error.filename, error, "use")
+        return temporary_error(error)
+    if isinstance(error, ImportError):
+        return JobError(
+            f"the worker {socket.gethostname()} cannot load a library that it needs",
+            got=_first_line(error),
+            todo="install Framebank with all it needs where the workers run, then run again",
+        )
+    return None
+
+
+def _lacks_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    # TensorFlow's own error; the loader's, of a library that finds no room; a thread's stack.
+    return (
+        type(error).__name__ == "ResourceExhaustedError"
+        or "failed to map segment" in str(error)
+        or "can't start new thread" in str(error)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else "no more is known"

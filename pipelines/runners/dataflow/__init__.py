@@ -1,0 +1,1 @@
+"""Dataflow: its checks and defaults (`submission`), its jobs, its templates."""

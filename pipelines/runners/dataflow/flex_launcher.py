@@ -1,0 +1,130 @@
+"""What the launcher image of a Dataflow flex template runs: its parameters become a command line.
+
+Google's launcher calls the file that FLEX_TEMPLATE_PYTHON_PY_FILE names with --NAME=VALUE for each
+parameter of the template and for each setting of the job (project, region, machine_type...). The
+parameters of a command are those of its own parser
+(`pipelines/runners/dataflow/template_command.py`); everything else is Beam's. The launcher must not
+wait for the job, so --wait is none of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from framebank.features import terminal
+from framebank.features.errors import FramebankError, UsageError
+
+COMMANDS = {
+    "extract": "framebank.pipelines.extract.command",
+    "score": "framebank.pipelines.score.command",
+}
+# Not for a template: its launcher prints for nobody, does not wait and shares no disk.
+_LEFT_OUT = ("help", "json", "wait", "shared_disk")
+
+
+class Parameter(NamedTuple):
+    """A parameter of a template, made from an argument of a command."""
+
+    name: str
+    action: argparse.Action
+    is_flag: bool
+    is_required: bool
+
+    def words(self, value: str) -> list[str]:
+        """Return what a command line has for this value; raises UsageError."""
+        if self.is_flag:
+            if value.lower() not in ("true", "false"):
+                raise UsageError(f"{self.name} is not right", got=value, expected="true or false")
+            return [self.action.option_strings[-1]] if value.lower() == "true" else []
+        if not self.action.option_strings:
+            return value.split()
+        if self.action.nargs == "+":
+            return [self.action.option_strings[-1], *value.split()]
+        return [f"{self.action.option_strings[-1]}={value}"]
+
+
+def find_parameters(command: str) -> list[Parameter]:
+    """Return the parameters of a command, in the order of its --help."""
+    parser = argparse.ArgumentParser()
+    importlib.import_module(COMMANDS[command]).add_arguments(parser)
+    return [
+        Parameter(
+            name=action.dest,
+            action=action,
+            is_flag=action.nargs == 0,
+            is_required=action.required or not action.option_strings,
+        )
+        for action in parser._actions
+        if action.dest not in _LEFT_OUT
+    ]
+
+
+def build_command_line(words: Sequence[str]) -> list[str]:
+    """Return the words of `framebank` for what Google's launcher gives; raises UsageError.
+
+    Which command it is follows from the parameters that only one of them demands.
+    """
+    given, beams = _split(words)
+    needs = {name: {p.name for p in find_parameters(name) if p.is_required} for name in COMMANDS}
+    fitting = [name for name, required in needs.items() if required <= given.keys()]
+    if len(fitting) != 1:
+        raise UsageError(
+            "these parameters are of no template of Framebank",
+            got=", ".join(sorted(given)) or "none",
+            expected=" or ".join(", ".join(sorted(required)) for required in needs.values()),
+        )
+    parameters = find_parameters(fitting[0])
+    inputs: list[str] = []
+    options: list[str] = []
+    for parameter in parameters:
+        value = given.pop(parameter.name, "")
+        if not value:
+            continue
+        positional = not parameter.action.option_strings
+        (inputs if positional else options).extend(parameter.words(value))
+    beams += [f"--{name}={value}" for name, value in given.items()]
+    if not any(word.startswith("--runner=") for word in beams):
+        beams.append("--runner=DataflowRunner")
+    return [fitting[0], *inputs, *options, *beams]
+
+
+def _split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return --NAME=VALUE and --NAME VALUE by name, and the words that are neither.
+
+    An option that is given twice is a list of Beam's, such as --experiments.
+    """
+    given: dict[str, str] = {}
+    others: list[str] = []
+    rest = list(words)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--"):
+            raise UsageError("no parameter", got=name, expected="--NAME=VALUE")
+        if not equals and rest and not rest[0].startswith("--"):
+            equals, value = "=", rest.pop(0)
+        if not equals or name[2:] in given:
+            others.append(name + equals + value)
+        else:
+            given[name[2:]] = value
+    return given, others
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Submit the job that a template's parameters describe, and return the exit status."""
+    import framebank
+
+    try:
+        words = build_command_line(sys.argv[1:] if argv is None else argv)
+    except FramebankError as error:
+        with terminal.guarded():
+            print(f"framebank: {error}", file=sys.stderr)
+        return error.exit_status
+    return framebank.main(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""Flink: what is checked and set before a job goes to it.
+
+Defaults that Framebank sets, each unless the user did:
+- `--execution_mode_for_batch=BATCH_FORCED`: a failure makes one subtask run again, not the job.
+- `--parallelism`: Beam's is 1. With more than there are slots a job waits for ever.
+- `--flink_version`: Beam's is the newest that it knows, not the cluster's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from framebank.features.errors import UsageError
+from framebank.pipelines.jobs import environments
+from framebank.pipelines.jobs.environments import Workers
+from framebank.pipelines.runners.flink import rest, server
+from framebank.pipelines.runners.flink.rest import Cluster
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+LOCAL = ("[local]", "[auto]")
+_LOCAL_VERSION = "1.20"
+# Of Beam's FlinkPipelineOptions: the job server knows them, Beam's Python side does not.
+OPTIONS = (
+    "allow_non_restored_state attached_mode auto_balance_write_files_sharding_enabled "
+    "auto_watermark_interval checkpoint_timeout_millis checkpointing_interval checkpointing_mode "
+    "disable_metrics enable_stable_input_drain execution_mode_for_batch execution_retry_delay "
+    "externalized_checkpoints_enabled fail_on_checkpointing_errors faster_copy "
+    "file_input_split_max_size_m_b finish_bundle_before_checkpointing flink_conf_dir "
+    "force_slot_sharing_group force_unaligned_checkpoint_enabled job_check_interval_in_secs "
+    "latency_tracking_interval max_bundle_size max_bundle_time_mills min_pause_between_checkpoints "
+    "num_concurrent_checkpoints number_of_execution_retries object_reuse operator_chaining "
+    "re_iterable_group_by_key_result report_checkpoint_duration "
+    "retain_externalized_checkpoints_on_cancellation savepoint_path shutdown_sources_after_idle_ms "
+    "state_backend state_backend_storage_path tolerable_checkpoint_failure_number "
+    "unaligned_checkpoint_enabled use_data_stream_for_batch"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class FlinkSetup:
+    """What was found: the workers, the cluster (None: the job server's own), and what to say."""
+
+    workers: Workers
+    cluster: Cluster | None
+    notes: tuple[str, ...]
+
+
+def prepare(options: PipelineOptions, words: Sequence[str]) -> FlinkSetup:
+    """Check a submission to Flink, and set what it needs in `options`.
+
+    Raises UsageError: no Java, no job server, no cluster at the address, too few slots, workers
+    that nobody starts.
+    """
+    from apache_beam.options.pipeline_options import FlinkRunnerOptions, PortableOptions
+
+    flink = options.view_as(FlinkRunnerOptions)
+    master = flink.flink_master.strip()
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    here = environments.check_endpoint(endpoint) if endpoint else True
+    if master in LOCAL:
+        return _prepare_local(options, words, endpoint=endpoint, here=here)
+    cluster = rest.ask_cluster(master)
+    rest.check_version(cluster, list(flink.PUBLISHED_FLINK_VERSIONS))
+    if _names(words, "flink_version") and flink.flink_version != cluster.minor:
+        raise UsageError(
+            "--flink_version is not the cluster's",
+            got=flink.flink_version,
+            expected=f"{cluster.minor}, or leave it out",
+        )
+    flink.flink_master, flink.flink_version = cluster.url, cluster.minor
+    notes = [*_set_parallelism(options, cluster), f"the job is watched at {cluster.url}"]
+    _require_environment(options, cluster)
+    _check_pool_is_not_shared(options, cluster)
+    workers = environments.find_workers(options, runner_here=cluster.here)
+    if not (endpoint or flink.flink_submit_uber_jar):
+        server.find_java(options)
+    if not endpoint:
+        flink.flink_job_server_jar = server.find_jar(options)
+    return FlinkSetup(workers, cluster, tuple(notes))
+
+
+def default_words(words: Sequence[str]) -> tuple[str, ...]:
+    """Return options to add to the user's: those that Beam's Python side passes on as words."""
+    forced = "--execution_mode_for_batch=BATCH_FORCED"
+    return () if _names(words, "execution_mode_for_batch") else (forced,)
+
+
+def _names(words: Sequence[str], option: str) -> bool:
+    return any(word.split("=")[0] == f"--{option}" for word in words)
+
+
+def _prepare_local(
+    options: PipelineOptions, words: Sequence[str], *, endpoint: str | None, here: bool
+) -> FlinkSetup:
+    """A Flink inside the job server: one of ours, or one that listens at `endpoint`."""
+    from apache_beam.options.pipeline_options import FlinkRunnerOptions, PortableOptions
+
+    flink, portable = options.view_as(FlinkRunnerOptions), options.view_as(PortableOptions)
+    if not _names(words, "flink_version"):
+        flink.flink_version = _LOCAL_VERSION
+    if not portable.environment_type:
+        portable.environment_type = "LOOPBACK"
+    if endpoint:  # its server knows its cluster
+        return FlinkSetup(environments.find_workers(options, runner_here=here), None, ())
+    flink.flink_master = "[local]"  # "[auto]" would look around for a cluster
+    if flink.parallelism < 1:
+        flink.parallelism = 1  # one subtask keeps all cores busy; each more has decoders of its own
+    workers = environments.find_workers(options, runner_here=True)
+    server.find_java(options)
+    flink.flink_job_server_jar = server.find_jar(options)
+    return FlinkSetup(workers, None, ())
+
+
+def _set_parallelism(options: PipelineOptions, cluster: Cluster) -> list[str]:
+    from apache_beam.options.pipeline_options import FlinkRunnerOptions
+
+    flink = options.view_as(FlinkRunnerOptions)
+    managers = len(cluster.hosts)
+    if managers == 0 or cluster.slots == 0:
+        raise UsageError(
+            f"the Flink cluster at {cluster.url} has no task manager",
+            got=f"{managers} task managers, {cluster.slots} slots",
+            todo="start one (bin/taskmanager.sh start), then run the same command again",
+        )
+    if flink.parallelism > cluster.slots:
+        raise UsageError(
+            "--parallelism is more than the cluster has slots: the job would wait for ever",
+            got=f"--parallelism={flink.parallelism}",
+            expected=f"at most {cluster.slots} ({managers} task managers)",
+            todo="leave it out, or start more task managers",
+        )
+    busy = cluster.slots - cluster.free_slots
+    notes = []
+    if flink.parallelism < 1:
+        flink.parallelism = cluster.free_slots or cluster.slots
+        notes.append(f"--parallelism={flink.parallelism}, for {_count(cluster, busy)}")
+    if cluster.free_slots < flink.parallelism:
+        notes.append(f"{busy} of {cluster.slots} slots are busy: the job waits until they are free")
+    return notes
+
+
+def _count(cluster: Cluster, busy: int) -> str:
+    managers = len(cluster.hosts)
+    text = f"{cluster.slots} slots on {managers} task manager{'s' if managers > 1 else ''}"
+    return f"{text}, {busy} of them busy" if busy else text
+
+
+def _require_environment(options: PipelineOptions, cluster: Cluster) -> None:
+    """Without a kind of environment Beam means DOCKER, which a task manager mostly cannot start."""
+    if environments.environment_type(options) is None:
+        raise UsageError(
+            "a Flink cluster needs to be told where its workers are: --environment_type is missing",
+            got=f"--flink_master={cluster.url} alone, for which Beam would start Docker",
+            expected="EXTERNAL with a worker pool beside each task manager, or LOOPBACK where the "
+            "cluster reaches this machine",
+            todo="--environment_type=EXTERNAL --environment_config=localhost:50000",
+        )
+
+
+def _check_pool_is_not_shared(options: PipelineOptions, cluster: Cluster) -> None:
+    """Two task managers give their workers the same ids: in one pool they hang, or do all twice."""
+    from apache_beam.options.pipeline_options import FlinkRunnerOptions
+
+    if options.view_as(FlinkRunnerOptions).parallelism == 1:
+        return
+    kind, managers = environments.environment_type(options), len(cluster.hosts)
+    if kind == "LOOPBACK" and managers > 1:
+        raise UsageError(
+            "LOOPBACK serves one task manager only",
+            got=f"{managers} task managers at {cluster.url}",
+            todo="use --environment_type=EXTERNAL with a pool beside each, or --parallelism=1",
+        )
+    if kind == "EXTERNAL" and len(set(cluster.hosts)) < managers:
+        raise UsageError(
+            "one worker pool cannot serve two task managers",
+            got=f"task managers on {', '.join(sorted(cluster.hosts))}",
+            expected="each on a machine or in a network namespace of its own, with its own pool",
+            todo="start them so (infra/flink), or use --parallelism=1",
+        )

@@ -1,0 +1,242 @@
+"""The one gate before a submission: what cannot work is refused here, in one message.
+
+Nothing has been listed, written or started when `prepare` returns, and it takes seconds: addresses
+are tried once, programs are looked for, and nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from framebank.features.errors import UsageError
+from framebank.features.stores import storage
+from framebank.pipelines.jobs import beam_options
+from framebank.pipelines.runners import reachability as places_of
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from framebank.pipelines.runners.flink.rest import Cluster
+
+_LOCAL = ("direct", "fnapi", "switchingdirect", "bundlebaseddirect")
+
+
+@dataclasses.dataclass(frozen=True)
+class Submission:
+    """A job that may be submitted: how, where its workers are, and what to say about it.
+
+    `kind` is local, prism, flink, dataflow, portable or other. `in_process`: the workers are
+    threads of this process. `waits`: this process stays until the job has ended.
+    """
+
+    words: tuple[str, ...]
+    kind: str = "local"
+    workers_elsewhere: bool = False
+    in_process: bool = True
+    waits: bool = True
+    notes: tuple[str, ...] = ()
+    hints: dict[str, str] = dataclasses.field(default_factory=dict)
+    dry_run: bool = False  # nothing is submitted: the job is only shown
+    cluster: Cluster | None = None  # Flink's, where there is one by address
+    tag: str = ""  # of the place that the job writes to
+    staging: tuple[str, ...] = ()  # where this process puts what the workers need
+    prepared: PipelineOptions | None = None
+
+    @functools.cached_property
+    def options(self) -> PipelineOptions:
+        """Beam's options; made on first use, since importing Beam takes a second."""
+        if self.prepared is not None:
+            return self.prepared
+        return beam_options.build_options(self.words, runner=beam_options.LOCAL_RUNNER)
+
+    @property
+    def hint(self) -> str:
+        """What to look at where nothing moves."""
+        where = f"{self.cluster.url} (state, subtasks, restarts)" if self.cluster else "its page"
+        return {
+            "flink": f"look at {where} and at the log of each worker pool: Flink waits for ever "
+            "for a worker that died before it was connected. Ctrl-C cancels the job; start the "
+            "pools again, then run the same command again",
+            "dataflow": "look at the job's page",
+        }.get(self.kind, "look at the runner's log and at those of its workers")
+
+    @property
+    def runner(self) -> str:
+        """The runner's name, as Beam has it."""
+        from apache_beam.options.pipeline_options import StandardOptions
+
+        return str(self.options.view_as(StandardOptions).runner)
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ours that are about the engine; all others of it are Beam's."""
+    add = parser.add_argument
+    add("--wait", action="store_true", help="on Dataflow: stay until the job has ended")
+    add("--accelerator", metavar="TYPE[:COUNT]", help="on Dataflow: GPUs for each worker")
+    add("--shared-disk", action="store_true",
+        help="all workers see this machine's paths (a disk that each mounts)")  # fmt: skip
+
+
+def prepare(
+    words: Sequence[str],
+    *,
+    places: Mapping[str, Sequence[str]],
+    cache: str,
+    wait: bool,
+    accelerator: str | None,
+    shared_disk: bool,
+) -> Submission:
+    """Check all that can be checked of a submission before it is made; raises UsageError.
+
+    `words` are Beam's options. `places` are the paths that the job touches, by where the user gave
+    them ("INPUT", "--cache"...); `cache` is what it writes. `wait` is --wait, `accelerator`
+    TYPE[:COUNT]. `shared_disk` is the user's word that all workers see this machine's paths.
+    """
+    _check_words(words)
+    submission = _prepare_runner(tuple(words), wait=wait, accelerator=accelerator)
+    if accelerator and submission.kind != "dataflow":
+        raise UsageError(
+            "--accelerator is for Dataflow, which attaches one to each worker",
+            got=f"--runner {beam_options.runner_word(words) or 'DirectRunner'}",
+            todo="leave it out: a GPU that the workers have is used",
+        )
+    if submission.workers_elsewhere and not shared_disk:
+        for role, paths in places.items():
+            places_of.check_remote(role, paths)
+    tag = _tag(cache)
+    if submission.cluster is not None:
+        from framebank.pipelines.runners.flink import rest
+
+        rest.check_nobody_writes(submission.cluster.url, tag, place=cache)
+    if not submission.dry_run:
+        for place in dict.fromkeys((cache, *submission.staging)):
+            places_of.check_writable(place)
+    return dataclasses.replace(submission, tag=tag)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raise UsageError for options of Beam that a job of ours cannot have."""
+    for option, value in beam_options.named_words(words):
+        if option == "--streaming" and value.lower() not in ("false", "0"):
+            raise UsageError(
+                "--streaming is for jobs without an end", todo="leave it out: this one has an end"
+            )
+        if option.startswith("--s3_"):
+            raise UsageError(
+                f"{option} is for Beam's own file system, which Framebank does not use",
+                todo="set AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and so on, here and "
+                "where the workers run",
+            )
+        if option == "--direct_num_workers" and value.startswith("-"):
+            raise UsageError(
+                f"{option} is out of range", got=value, expected="0 (all cores) or more"
+            )
+
+
+def _tag(place: str) -> str:
+    if storage.is_local(place):
+        place = os.path.abspath(storage.local_path(place))
+    return hashlib.sha256(os.fsencode(place.rstrip("/"))).hexdigest()[:8]
+
+
+def _prepare_runner(words: tuple[str, ...], *, wait: bool, accelerator: str | None) -> Submission:
+    named = beam_options.runner_word(words)
+    kind = "local" if named is None else _kind(named)
+    if kind == "local":
+        return Submission(words)
+    if kind == "flink":
+        from framebank.pipelines.runners.flink import submission as flink
+
+        words = (*words, *flink.default_words(words))
+    options = beam_options.build_options(words, runner=str(named))
+    submission = Submission(words, kind, in_process=False, prepared=options)
+    if kind == "prism":
+        from framebank.pipelines.runners import prism
+
+        workers = prism.prepare(options)
+        return dataclasses.replace(
+            submission, workers_elsewhere=workers.elsewhere, in_process=workers.in_process
+        )
+    if kind == "flink":
+        return _prepare_flink(submission, options)
+    if kind == "dataflow":
+        return _prepare_dataflow(submission, options, wait=wait, accelerator=accelerator)
+    return _prepare_portable(submission, options)
+
+
+def _kind(named: str) -> str:
+    """Return what a runner is to us; raises UsageError for a name that Beam does not know."""
+    from apache_beam.options.pipeline_options import StandardOptions
+
+    short = named.lower().rsplit(".", 1)[-1].removesuffix("runner")
+    if short in _LOCAL:
+        return "local"
+    if short in ("prism", "flink", "dataflow", "portable"):
+        return short
+    known = {name.lower().removesuffix("runner") for name in StandardOptions.KNOWN_RUNNER_NAMES}
+    if "." in named or short in known:
+        return "other"
+    raise UsageError(
+        f"Unexpected pipeline runner: {named}",
+        expected="DirectRunner, PrismRunner, FlinkRunner, DataflowRunner or PortableRunner",
+    )
+
+
+def _prepare_flink(submission: Submission, options: PipelineOptions) -> Submission:
+    from framebank.pipelines.runners.flink import submission as flink
+
+    setup = flink.prepare(options, submission.words)
+    return dataclasses.replace(
+        submission,
+        workers_elsewhere=setup.workers.elsewhere,
+        in_process=setup.workers.in_process,
+        notes=setup.notes,
+        cluster=setup.cluster,
+    )
+
+
+def _prepare_dataflow(
+    submission: Submission, options: PipelineOptions, *, wait: bool, accelerator: str | None
+) -> Submission:
+    from framebank.pipelines.runners.dataflow import checks
+    from framebank.pipelines.runners.dataflow import submission as dataflow
+
+    notes = dataflow.prepare(options, accelerator=accelerator, wait=wait)
+    hints = dataflow.resource_hints(options, accelerator=accelerator)
+    return dataclasses.replace(
+        submission,
+        workers_elsewhere=True,
+        waits=wait,
+        notes=tuple(notes),
+        hints=hints,
+        dry_run=checks.is_dry_run(options),
+        staging=checks.staging_places(options),
+    )
+
+
+def _prepare_portable(submission: Submission, options: PipelineOptions) -> Submission:
+    """A job server that somebody else started, or a runner that is not ours to know."""
+    from apache_beam.options.pipeline_options import PortableOptions
+
+    from framebank.pipelines.jobs import environments
+
+    if submission.kind == "other":
+        elsewhere = environments.environment_type(options) != "LOOPBACK"
+        return dataclasses.replace(submission, workers_elsewhere=elsewhere)
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    if not endpoint:
+        raise UsageError(
+            "--runner PortableRunner needs the address of a job server",
+            todo="give --job_endpoint=HOST:PORT",
+        )
+    here = endpoint == "embed" or environments.check_endpoint(endpoint)
+    workers = environments.find_workers(options, runner_here=here)
+    return dataclasses.replace(
+        submission, workers_elsewhere=workers.elsewhere, in_process=workers.in_process
+    )

@@ -1,0 +1,105 @@
+"""Prism, Beam's portable runner in Go: found on this machine, never downloaded.
+
+Beam would fetch a missing one from GitHub, with long retries where that cannot be reached.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from framebank.features.errors import UsageError
+from framebank.pipelines.jobs import environments
+from framebank.pipelines.jobs.environments import Workers
+from framebank.pipelines.jobs.servers import JobServer, free_port, start_server
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+_BEAM_CACHE = "~/.apache_beam/cache/prism/bin"
+_HELP_S = 5.0
+
+
+def prepare(options: PipelineOptions) -> Workers:
+    """Set Prism's defaults in `options`, check its parts, and return where the workers run.
+
+    Raises UsageError for a missing binary and for a pool that does not answer.
+    """
+    from apache_beam.options.pipeline_options import PortableOptions
+
+    portable = options.view_as(PortableOptions)
+    if not portable.environment_type:
+        portable.environment_type = "LOOPBACK"
+    if portable.job_endpoint:
+        here = environments.check_endpoint(portable.job_endpoint)
+        return environments.find_workers(options, runner_here=here)
+    _check_is_prism(find_binary(options))
+    return environments.find_workers(options, runner_here=True)
+
+
+def find_binary(options: PipelineOptions) -> str:
+    """Return the path of Prism; raises UsageError that says what to install."""
+    from apache_beam.options.pipeline_options import PrismRunnerOptions
+
+    given = options.view_as(PrismRunnerOptions).prism_location
+    if given:
+        return _check_binary(os.path.expanduser(given))
+    beside = Path(sys.executable).parent
+    folders = [beside, beside.parent / "built", Path(_BEAM_CACHE).expanduser()]
+    found = shutil.which("prism") or shutil.which("prism", path=os.pathsep.join(map(str, folders)))
+    if found is None:
+        from apache_beam.version import __version__ as version
+
+        package = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{version}"
+        raise UsageError(
+            "Prism, which --runner PrismRunner needs, is not installed",
+            got="no `prism` on PATH or beside Python",
+            todo=f"run `go install {package}` (Go 1.26), or give --prism_location=PATH",
+        )
+    return found
+
+
+def _check_binary(path: str) -> str:
+    what, todo = "--prism_location is not right", "give the path of the program `prism`"
+    if not os.path.isfile(path):
+        raise UsageError(what, got=f"no file {path}", todo=todo)
+    if not os.access(path, os.X_OK):
+        raise UsageError(what, got=f"{path} is not executable", todo=f"chmod +x, or {todo}")
+    return path
+
+
+def _check_is_prism(path: str) -> None:
+    try:
+        told = subprocess.run(
+            [path, "-h"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_HELP_S
+        ).stderr
+    except (OSError, subprocess.TimeoutExpired) as error:
+        told, reason = b"", str(error)
+    else:
+        reason = "its -h does not tell of -job_port"
+    if b"job_port" not in told:
+        raise UsageError(
+            f"{path} is not Prism", got=reason, todo="give --prism_location=PATH of Beam's Prism"
+        )
+
+
+def start(options: PipelineOptions, folder: str) -> JobServer:
+    """Start Prism with its temporary files in `folder`; raises JobError when it does not start."""
+    from apache_beam.options.pipeline_options import JobServerOptions, PrismRunnerOptions
+
+    prism = options.view_as(PrismRunnerOptions)
+    port = options.view_as(JobServerOptions).job_port or free_port()
+    kind = "text" if prism.prism_log_kind == "console" else prism.prism_log_kind
+    command = [
+        find_binary(options),
+        *("--job_port", str(port)),
+        *("--log_level", prism.prism_log_level, "--log_kind", kind),
+        "--serve_http=false",
+    ]
+    return start_server(
+        command, port=port, name="Prism", folder=folder, extra_env={"TMPDIR": folder}
+    )

@@ -1,0 +1,351 @@
+"""One job from its submission to its end: its server, its failure in few words, its cancelling."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import secrets
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING
+
+from framebank.features.errors import FramebankError, JobError
+from framebank.features.stores import temporary
+from framebank.pipelines.jobs import beam_options
+from framebank.pipelines.jobs.servers import JobServer
+from framebank.pipelines.runners.gate import Submission
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+    from apache_beam.runners.runner import PipelineResult
+
+NAMESPACE = "framebank"  # of every counter of ours
+_CANCEL_S = 30.0
+_LOOK_S = 5.0  # whether the work of a job is done
+_END_S = 30.0  # that an engine has to end a job whose work is done
+# What gRPC, in the runner, says when the process at the other end is gone.
+_DEAD_WORKER = ("CANCELLED: client cancelled", "Socket closed", "Connection reset by peer")
+_WORKER_THREADS = (
+    "run_worker",
+    "read_grpc_client_inputs",
+    "wait_until_finish_read",
+    "read_state",
+)
+
+
+class Job:
+    """A job of ours while this process looks after it; a context manager.
+
+    Every temporary file of this process and of the servers that it starts lies in `folder`.
+    """
+
+    def __init__(self, submission: Submission, *, name: str) -> None:
+        self._submission = submission
+        self._name = name
+        self._server: JobServer | None = None
+        self._result: PipelineResult | None = None
+        self._heard: list[str] = []
+        self._cancelled = False
+        self._quiet = contextlib.ExitStack()
+
+    def __enter__(self) -> Job:
+        self._quiet.enter_context(
+            _heard_from_runner(self._heard, quiet=self._submission.kind != "dataflow")
+        )
+        self._excepthook, threading.excepthook = threading.excepthook, self._on_thread_failure
+        self._outside = tempfile.gettempdir()
+        self._live = temporary.live_folder()
+        self.folder = tempfile.tempdir = self._live.path
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the servers of this job and remove its temporary files."""
+        if self._server is not None:
+            self._server.stop()
+        tempfile.tempdir = self._outside
+        self._live.close()
+        threading.excepthook = self._excepthook
+        self._quiet.close()
+
+    def _on_thread_failure(self, args: threading.ExceptHookArgs) -> None:
+        """Keep what ends a thread of a worker in this process: the job's end cuts its calls off."""
+        name = args.thread.name if args.thread else ""
+        if name.startswith(_WORKER_THREADS):
+            self._heard.append(f"{name}: {args.exc_type.__name__}: {args.exc_value}")
+        else:
+            self._excepthook(args)
+
+    def run(
+        self,
+        build: Callable[[beam.Pipeline], object],
+        *,
+        finished: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Submit the pipeline that `build` makes, and wait for its end where the submission says.
+
+        `finished` tells whether all that the job was for is written: an engine that does not end
+        the job after that is not waited for. Raises JobError, or the error of ours that a worker
+        marked for the client.
+        """
+        import apache_beam as beam
+
+        try:
+            self._start_server()
+            pipeline = beam.Pipeline(options=self._submission.options)
+            build(pipeline)
+            self._result = result = pipeline.run()
+            state = self._wait(result, finished) if self._submission.waits else None
+        except FramebankError:
+            raise
+        except Exception as error:
+            if self._cancelled:
+                raise JobError("the job was cancelled") from error
+            raise self._explained(error) from error
+        if state not in (None, "DONE"):
+            if self._submission.kind == "dataflow":
+                raise self._explained(RuntimeError(state))
+            raise JobError("the job did not end well", got=f"state {state}", expected="DONE")
+
+    def _wait(self, result: PipelineResult, finished: Callable[[], bool]) -> str:
+        """Return the state that the job ended in."""
+        if self._submission.kind in ("local", "dataflow"):
+            return str(result.wait_until_finish())
+        end: Future[str] = Future()
+        threading.Thread(target=_await_end, args=(result, end), daemon=True).start()
+        since_s: float | None = None
+        while not wait([end], timeout=_LOOK_S).done:
+            if since_s is None:
+                with contextlib.suppress(FramebankError):  # the store's trouble is told by workers
+                    since_s = time.monotonic() if finished() else None
+            elif time.monotonic() - since_s > _END_S:
+                return self._leave()
+        return end.result()
+
+    def _leave(self) -> str:
+        """End a job whose work is done and that its engine does not end."""
+        _say(f"all is written, and the runner has not ended the job {_END_S:.0f} s later")
+        _, text = self.cancel()
+        self._result = None  # it has no counters any more
+        _say(text or "the job was ended")
+        return "DONE"
+
+    def _start_server(self) -> None:
+        from apache_beam.options.pipeline_options import (
+            FlinkRunnerOptions,
+            GoogleCloudOptions,
+            PortableOptions,
+        )
+
+        kind, options = self._submission.kind, self._submission.options
+        if kind == "dataflow":
+            from framebank.pipelines.runners.dataflow import submission as dataflow
+
+            name = f"{self._name}-{secrets.token_hex(4)}"
+            dataflow.name_job(options, name, command=self._name.removeprefix("framebank-"))
+        if kind == "flink":
+            # Unique, since it is by its name that the job is found on the cluster; and with the
+            # tag of the place it writes to, by which the next run finds it.
+            cloud = options.view_as(GoogleCloudOptions)
+            name = cloud.job_name or self._name
+            self._name = f"{name}-{self._submission.tag}-{secrets.token_hex(4)}"
+            cloud.job_name = self._name
+            if options.view_as(FlinkRunnerOptions).flink_submit_uber_jar:
+                return
+        if kind not in ("flink", "prism") or options.view_as(PortableOptions).job_endpoint:
+            return
+        from framebank.pipelines.runners import prism
+        from framebank.pipelines.runners.flink import server
+
+        self._server = (server if kind == "flink" else prism).start(options, self.folder)
+        options.view_as(PortableOptions).job_endpoint = self._server.endpoint
+
+    def cancel(self) -> tuple[bool, str]:
+        """End the job, from any thread; return whether it has ended, and what to say of it."""
+        self._cancelled = True
+        if self._submission.kind == "dataflow":
+            return self._leave_running()
+        if self._server is not None:  # first: what is being submitted must not reach the cluster
+            self._server.stop()
+        if cluster := self._submission.cluster:
+            from framebank.pipelines.runners.flink import rest
+
+            return rest.cancel_job(cluster.url, self._name, wait_s=_CANCEL_S)
+        if self._server is None and self._submission.kind != "local" and self._result is not None:
+            try:
+                self._result.cancel()
+            except Exception as error:  # noqa: BLE001 - whatever it is, we are on the way out
+                return False, f"the job may still run: its server does not cancel it ({error})"
+            return False, "the job's server was asked to cancel it"
+        return True, ""
+
+    def _leave_running(self) -> tuple[bool, str]:
+        if self._result is None:
+            return False, "the submission was cut off: look whether the job is in Dataflow's list"
+        return False, f"the job goes on without this command. It was {self.submitted_text()}"
+
+    def submitted_text(self) -> str:
+        """Return what to say of a job that nobody waits for."""
+        from framebank.pipelines.runners.dataflow import job
+
+        return job.submitted_text(self._result)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the job was submitted and runs without this process (not so on --dry_run)."""
+        return not self._submission.waits and hasattr(self._result, "job_id")
+
+    def counters(self) -> dict[str, int]:
+        """Return our counters by name, over all steps; {} from a runner that does not tell."""
+        try:
+            found = self._result.metrics().query()["counters"] if self._result else []
+        except Exception:  # noqa: BLE001 - Flink's uber jar has none, and no job fails for that
+            return {}
+        total: Counter[str] = Counter()
+        for metric in found:
+            if metric.key.metric.namespace == NAMESPACE:
+                value = metric.committed if metric.committed is not None else metric.attempted
+                total[metric.key.metric.name] += value or 0
+        return dict(total)
+
+    def _explained(self, error: Exception) -> FramebankError:
+        """Return what to tell of a failure: a worker's own words, or the gist of the runner's.
+
+        An exception of ours inside a DoFn reaches the client as text inside a traceback, on every
+        runner; `mark_for_client` marks it so that it can be taken out again.
+        """
+        texts = [str(error), *self._heard]
+        if cluster := self._submission.cluster:
+            from framebank.pipelines.runners.flink import rest
+
+            texts.append(rest.last_exception(cluster.url, self._name))
+        if self._server is not None:
+            texts.append(self._server.log_tail())
+        for text in texts:
+            if told := beam_options.find_marked(text):
+                return told
+        if self._submission.kind == "dataflow":
+            from framebank.pipelines.runners.dataflow import job
+
+            return job.job_error(error, self._result)
+        return self._unforeseen(error, texts)
+
+    def _missing_pool(self, told: str, texts: list[str], kept: str) -> JobError | None:
+        """Return what to tell where the failure is that a worker pool was not there."""
+        from framebank.pipelines.jobs import environments
+
+        if self._submission.kind in ("local", "dataflow"):
+            return None
+        address = environments.pool_address(self._submission.options)
+        if address is None or not names_pool(address, texts):
+            return None
+        cluster = self._submission.cluster
+        hosts = f" on {', '.join(sorted(set(cluster.hosts)))}" if cluster else ""
+        return JobError(
+            f"no worker pool answers at {address}, where --environment_config has the runner look",
+            got=told[:300],
+            expected=f"one beside each of the runner's workers{hosts}",
+            todo=f"start `{environments.POOL_COMMAND}` there, in an environment that has "
+            f"Framebank; then run the same command again. All that is known: {kept}",
+        )
+
+    def _keep(self, texts: list[str]) -> str:
+        """Write all that is known of a failure to a file, and return where it is."""
+        try:
+            with tempfile.NamedTemporaryFile(
+                "w",
+                prefix="framebank-error-",
+                suffix=".txt",
+                dir=self._outside,
+                delete=False,
+                errors="backslashreplace",
+            ) as file:
+                file.writelines(texts)
+        except OSError as fault:  # the failure is told all the same
+            return f"not kept, as {self._outside} takes no file ({fault.strerror})"
+        return file.name
+
+    def _unforeseen(self, error: Exception, texts: list[str]) -> JobError:
+        """Return what is told of a failure that nobody marked, with all that is known in a file."""
+        kept = self._keep([*traceback.format_exception(error), *(f"\n{t}\n" for t in texts[1:])])
+        told = gist(str(error)) or next(filter(None, map(gist, texts[1:])), "")
+        if missing := self._missing_pool(told, texts, kept):
+            return missing
+        if any(words in told for words in _DEAD_WORKER):
+            return JobError(
+                "a worker of the job died, and the runner did not try again",
+                got=told[:300],
+                todo="see why (memory?), then run the same command again: what was committed is "
+                f"kept. All that is known: {kept}",
+            )
+        return JobError(
+            "the runner could not run the job",
+            got=f"{type(error).__name__}: {told[:600]}",
+            todo="check the options of Beam (--runner and its own); what was committed is kept. "
+            f"All that is known: {kept}",
+        )
+
+
+def names_pool(address: str, texts: Iterable[str]) -> bool:
+    """Return whether a runner tells in `texts` that it did not reach the pool at `address`."""
+    _, _, port = address.rpartition(":")
+    unreached = ("UNAVAILABLE", "Connection refused", "UnknownHostException")
+    place = re.compile(rf":{port}\b|ExternalEnvironmentFactory|BeamFnExternalWorkerPool")
+    return any(place.search(text) and any(one in text for one in unreached) for text in texts)
+
+
+def _await_end(result: PipelineResult, end: Future[str]) -> None:
+    try:
+        end.set_result(str(result.wait_until_finish()))
+    except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        end.set_exception(error)
+
+
+def _say(text: str) -> None:
+    print(f"framebank: {text}", file=sys.stderr, flush=True)
+
+
+def gist(text: str) -> str:
+    """Return the line that says it, of a failure with tracebacks of Python or Java in it."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    starts = [number for number, line in enumerate(lines) if "Traceback (most recent" in line]
+    if starts:  # of a worker: the first line after its frames
+        after = lines[starts[-1] + 1 :]
+        return next((line.strip() for line in after if not line.startswith((" ", "\t"))), "")
+    causes = [line.strip() for line in lines if line.strip().startswith("Caused by:")]
+    if causes:
+        return causes[-1].removeprefix("Caused by:").strip()
+    frames = ("\tat ", "    at ", "\t... ")
+    return "; ".join(line.strip() for line in lines if not line.startswith(frames))
+
+
+@contextlib.contextmanager
+def _heard_from_runner(heard: list[str], *, quiet: bool) -> Iterator[None]:
+    """Keep what a runner's job server says, and show none of it: a failure is told once, by us."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.module != "portable_runner":
+            return not quiet or record.module != "subprocess_server"
+        if record.levelno >= logging.WARNING:
+            heard.append(record.getMessage())
+        return False
+
+    root, beams = logging.getLogger(), logging.getLogger("apache_beam")
+    before = beams.level
+    root.addFilter(keep)
+    if quiet:  # what Beam logs of an exception in this process is what is raised
+        beams.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
+        beams.setLevel(before)

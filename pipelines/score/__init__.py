@@ -1,0 +1,1 @@
+"""The scoring job, from the command to the figures."""

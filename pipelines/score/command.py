@@ -1,0 +1,393 @@
+"""Answer a whole file of questions from cached features, and say how many answers are right.
+
+    framebank score --model model --cache cache --questions questions.jsonl --out answers
+
+Writes OUT/answers-NNNNN-of-NNNNN.jsonl (or .parquet), one row for each question: its likeliest
+answers with their probabilities, and whether the first is right where the true answer is known. A
+question about a video that is quarantined or not in the cache gets a row that says so, and so does
+a row of the file that is no question.
+OUT/_summary.json has the counts, and the accuracy by split and by type. The headline is about the
+test split, --split names another: splits are those of the files, else those that the model's
+training made of them; what it has not seen is test. The same command after a run that was killed,
+or had questions that failed, keeps the files of answers that are whole and makes the others.
+Options of Apache Beam are passed on.
+Exit status: 0 when every question has its row and no record was damaged, 1 otherwise, 2 for a
+mistake in the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from framebank.features.asking.trained_model import Lineage, check_weights, read_head, read_lineage
+from framebank.features.cache.reader import Cache, open_cache
+from framebank.features.errors import JobError, UsageError
+from framebank.features.questions.command import add_format_arguments
+from framebank.features.questions.files import file_hashes
+from framebank.features.questions.reading import read_joined
+from framebank.features.questions.seen_videos import find_seen
+from framebank.features.spec import check_same_spec
+from framebank.features.stores import locks, storage
+from framebank.pipelines.jobs.progress import AnsweredCounts, AnswerFiles, show_progress
+from framebank.pipelines.runners import gate
+from framebank.pipelines.runners.gate import Submission
+from framebank.pipelines.score.answer_files import KINDS, answers_path
+from framebank.pipelines.score.folder import find_kept, prepare_out, read_summary
+from framebank.pipelines.score.tally import ALL, SPLITS, Tally, with_headline
+
+if TYPE_CHECKING:
+    from framebank.pipelines.runners.running import Job
+    from framebank.pipelines.score.pipeline import ScoreConfig
+    from framebank.pipelines.score.plan import ScorePlan
+
+
+_NAMED = 5  # videos, in a message
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `framebank score` takes."""
+    add = parser.add_argument
+    add("--model", required=True, metavar="DIR", help="what `framebank train` wrote")
+    add("--cache", required=True, help="features made in the way that the model was trained on")
+    add("--questions", required=True, nargs="+", action="extend", metavar="FILE",
+        help="files of one set together")  # fmt: skip
+    add_format_arguments(parser)
+    add("--out", required=True, metavar="DIR", help="folder or gs:// prefix for the answers")
+    add("--top", type=int, default=5, metavar="K", help="answers kept for each question")
+    add("--questions-per-file", type=int, default=10_000, metavar="N", help="about")
+    add("--output-format", choices=KINDS, default="jsonl", help="of the answers")
+    add("--split", choices=(*reversed(SPLITS), ALL),
+        help="what the figures are about (default: test, where there is none val); all questions "
+        "get their answers")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace other answers that are in --out")
+    add("--json", action="store_true", help="print the summary as JSON")
+    gate.add_engine_arguments(parser)
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Score, and return the exit status."""
+    for name in ("top", "questions_per_file"):
+        if getattr(args, name) < 1:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} must be above 0", got=getattr(args, name))
+    submission = gate.prepare(
+        beam_args,
+        places={"--model": [args.model], "--cache": [args.cache], "--out": [args.out]},
+        cache=args.out,
+        wait=args.wait,
+        accelerator=args.accelerator,
+        shared_disk=args.shared_disk,
+    )
+    from framebank.pipelines.score.plan import plan_scoring
+
+    lineage = read_lineage(args.model)
+    learnt = list(lineage.questions) == file_hashes(args.questions, args.mapping)
+    questions = read_joined(
+        args.questions,
+        to_train=learnt,
+        set_name=args.format,
+        mapping=args.mapping,
+        keep_faulty=True,
+    )
+    cache = open_cache(args.cache)
+    check_model_fits(lineage, cache, model_dir=args.model)
+    if lineage.random_weights:
+        _say("the model was trained on features of RANDOM network weights")
+    head = read_head(args.model)
+    check_weights(args.model)
+    plan = plan_scoring(
+        questions,
+        cache,
+        per_file=args.questions_per_file,
+        head=head,
+        rule=lineage.rule,
+        seen=find_seen(args.model),
+        as_trained=learnt,
+    )
+    count = len(questions)
+    faults = [question.fault for question in questions if question.fault is not None]
+    if count and plan.other_kinds == count - len(faults):
+        heads = sorted({question.head for question in questions if question.fault is None})
+        raise UsageError(
+            f"not one question is of the kind that the model {args.model} answers ({head})",
+            got=f"{', '.join(heads)} questions",
+            todo="give the question files that the model is for, or a model that is for these",
+        )
+    del questions  # the plan has them
+    if faults:
+        _say(f"{len(faults)} of {count} rows are no questions; the first: {faults[0]}")
+    if plan.missing:
+        _say(_missing_text(plan, cache))
+    about = _describe_run(args, lineage, plan)
+    if submission.dry_run:  # shows the job and writes nothing
+        run_scoring(
+            _config(args, plan, about, {}), submission, remove_plan=lambda: None, questions={}
+        )
+        return 0
+    with _alone(args.out):
+        if not prepare_out(args.out, about, overwrite=args.overwrite, say=_say):
+            _say(f"these questions are answered already; nothing was done in {args.out}")
+            return _report(args, with_headline(read_summary(args.out), args.split))
+        _say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
+        kept, failed = find_kept(args.out, plan, kind=args.output_format)
+        if failed:
+            _say(
+                f"{failed} of {plan.outputs} files of answers hold rows that failed: "
+                "they are made again"
+            )
+        if kept:
+            _say(f"{len(kept)} of {plan.outputs} files of answers are there already")
+        _run_job(args, submission, plan, about, kept)
+    if not submission.waits:
+        return 0
+    summary = read_summary(args.out)
+    if summary["questions"] != count:
+        raise JobError(
+            "not every question got its row",
+            got=f"{summary['questions']} rows",
+            expected=f"{count} questions",
+            todo="run it again with --overwrite, and report this",
+        )
+    return _report(args, summary)
+
+
+def _alone(out: str) -> contextlib.AbstractContextManager[None]:
+    """Hold OUT against another `score`, whose files would stand between this one's."""
+    if storage.is_local(out):
+        try:
+            os.makedirs(storage.local_path(out), exist_ok=True)
+        except OSError as error:
+            raise storage.storage_error(out, error, "write") from error
+    return locks.held(out, what=f"writing answers to {out}")
+
+
+def _missing_text(plan: ScorePlan, cache: Cache) -> str:
+    """Return which videos the questions name that the cache does not have; where it has none of
+    them, its own names too."""
+    some = [name + (f" ({hint})" if hint else "") for name, hint in plan.missing.items()][:_NAMED]
+    more = ", ..." if len(plan.missing) > _NAMED else ""
+    text = f"{len(plan.missing)} videos are not in the cache: {', '.join(some)}{more}"
+    if plan.answerable:
+        return text
+    has = ", ".join(cache.video_ids[:_NAMED]) or "no video at all"
+    return (
+        f"not one question is about a video of the cache. {text}; the cache has for example {has}"
+    )
+
+
+def check_model_fits(lineage: Lineage, cache: Cache, *, model_dir: str) -> None:
+    """Raise SpecMismatchError where the model learnt from features of another kind."""
+    where = f"for the model {model_dir} the cache {cache.path}"
+    check_same_spec(cache.spec, lineage.spec, where=where)
+
+
+def _describe_run(args: argparse.Namespace, lineage: Lineage, plan: ScorePlan) -> dict[str, Any]:
+    """Return what is scored with what; `key` changes when an answer could."""
+    hashes = [
+        hashlib.sha256(storage.read_bytes(storage.join(args.model, name))).hexdigest()
+        for name in ("model.keras", "vocabulary.json")
+    ]
+    parts = [*hashes, plan.digest(), str(plan.outputs), str(args.top), args.output_format]
+    return {
+        "model": args.model,
+        "cache": args.cache,
+        "question_file": " ".join(args.questions),
+        "fingerprint": lineage.spec.fingerprint,
+        "random_weights": lineage.random_weights,
+        "note": plan.note,
+        "key": hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32],
+    }
+
+
+def _run_job(
+    args: argparse.Namespace,
+    submission: Submission,
+    plan: ScorePlan,
+    about: dict[str, Any],
+    kept: dict[int, Tally],
+) -> None:
+    from framebank.pipelines.score import pipeline as score
+
+    config = _config(args, plan, about, kept)
+    todo = [output for output in range(plan.outputs) if output not in kept]
+    paths = [score.plan_path(args.out, output) for output in todo]
+    questions = {
+        os.path.basename(
+            answers_path(args.out, output, plan.outputs, kind=args.output_format)
+        ): sum(len(record.questions) for record in plan.records[output])
+        for output in todo
+    }
+
+    def remove_plan() -> None:
+        for path in paths:
+            storage.delete(path)
+
+    goes_on = False
+    try:
+        for path, output in zip(paths, todo, strict=True):
+            storage.write_atomic(path, plan.text(output))
+            plan.forget(output)
+        goes_on = run_scoring(config, submission, remove_plan=remove_plan, questions=questions)
+    finally:
+        if not goes_on:  # otherwise the job has yet to read it
+            remove_plan()
+
+
+def _config(
+    args: argparse.Namespace, plan: ScorePlan, about: dict[str, Any], kept: dict[int, Tally]
+) -> ScoreConfig:
+    from framebank.pipelines.score import pipeline as score
+
+    return score.ScoreConfig(
+        cache=args.cache,
+        model_dir=args.model,
+        out=args.out,
+        outputs=plan.outputs,
+        top=args.top,
+        about=about,
+        kind=args.output_format,
+        kept=frozenset(kept),
+        kept_tally=sum(kept.values(), Tally()),
+        split=args.split,
+    )
+
+
+def run_scoring(
+    config: ScoreConfig,
+    submission: Submission,
+    *,
+    remove_plan: Callable[[], None],
+    questions: Mapping[str, int],
+) -> bool:
+    """Run the Beam job, to its end where the submission waits; return whether it goes on.
+
+    `questions` are the counts of what is to be answered, by the name of the file they go to.
+    Raises JobError, UsageError.
+    """
+    from framebank.pipelines.jobs.stop_signals import stopping_well
+    from framebank.pipelines.runners.running import Job
+    from framebank.pipelines.score import pipeline as score
+
+    for note in submission.notes:
+        _say(note)
+    with (
+        Job(submission, name="framebank-score") as job,
+        stopping_well(lambda: _end(job, remove_plan)),
+        _progress(config, submission, questions, folder=job.folder) as folder,
+    ):
+        hints = submission.hints
+        config = dataclasses.replace(config, progress_folder=folder)
+        job.run(
+            lambda pipeline: score.build_score(pipeline, config, hints=hints),
+            finished=lambda: score.finished(config),
+        )
+        if not submission.waits:
+            print(job.submitted_text())
+        return job.goes_on
+
+
+@contextlib.contextmanager
+def _progress(
+    config: ScoreConfig, submission: Submission, questions: Mapping[str, int], *, folder: str
+) -> Iterator[str | None]:
+    """Show how far the job is; yields the folder in which workers of this process tell it."""
+    if not submission.waits:
+        yield None
+    elif submission.in_process:
+        counts = os.path.join(folder, "counts")
+        os.mkdir(counts)
+        source = AnsweredCounts(counts, total=sum(questions.values()))
+        with show_progress(source, what="score"):
+            yield counts
+    else:
+        files = AnswerFiles(config.out, questions=questions, hint=submission.hint)
+        with show_progress(files, what="score"):
+            yield None
+
+
+def _end(job: Job, remove_plan: Callable[[], None]) -> Iterator[str]:
+    """End everything on the way out; yields what to say of it."""
+    ended, text = job.cancel()
+    if text:
+        yield text
+    if ended:
+        remove_plan()
+    locks.release_all()
+    job.close()
+    yield "stopped. Run the same command again: it goes on with the files that are not there."
+
+
+def _report(args: argparse.Namespace, summary: dict[str, Any]) -> int:
+    if args.json:
+        print(json.dumps(summary))
+    else:
+        for line in summary_lines(summary, out=args.out):
+            print(line)
+    if summary["failed"]:
+        raise JobError(
+            f"{summary['failed']} questions have no answer",
+            got=f'rows with "status": "failed" in {args.out}, each with its reason',
+            todo=f"mend what they name (`framebank verify {args.cache}` helps), then run the same "
+            "command again: it makes the files with such rows again and keeps the others",
+        )
+    return 0
+
+
+def summary_lines(summary: dict[str, Any], *, out: str) -> Iterator[str]:
+    """Yield the summary as lines for a person."""
+    yield f"{summary['questions']} questions: {summary['answered']} answered, " + ", ".join(
+        f"{summary.get(name, 0)} {text}"  # an older summary has fewer
+        for name, text in (
+            ("not_in_cache", "about videos not in the cache"),
+            ("quarantined", "about quarantined videos"),
+            ("other_kind", "of another kind than the model answers"),
+            ("not_a_question", "in rows that are no questions"),
+            ("failed", "failed"),
+        )
+    )
+    if summary["accuracy"] is None:
+        of_split = "" if summary["split"] == ALL else f" of the split {summary['split']}"
+        yield f"no true answers{of_split} are known, so nothing was judged"
+    yield from _figure_lines(summary)
+    if summary["without_truth"]:
+        yield f"{summary['without_truth']} questions have no true answer to compare with"
+    if unknown := summary.get("without_known_words"):
+        yield f"{unknown} questions have no word that the model knows (see reason in their rows)"
+    yield f"answers are in {out}"
+
+
+def _figure_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """Yield the headline with its types, then the other splits: what a model has learnt from
+    flatters it, so they are no part of it."""
+    split = summary["split"]
+    if summary["accuracy"] is not None:
+        name = "all rows" if split == ALL else f"the split {split}"
+        if "mean_square_error" in summary:
+            yield f"mean square error of the counts of {name}: {summary['mean_square_error']:.3f}"
+        yield f"right in {name}: {_share(summary)}"
+        for kind, part in summary["by_type"].items():
+            yield f"  {kind}: {_share(part)}"
+        if summary.get("note"):
+            yield f"NOTE: {summary['note']}"
+        if split in ("train", "val"):
+            knew = "learnt from" if split == "train" else "may have been chosen by"
+            yield f"WARNING: the model {knew} these questions, so the figures flatter"
+    for name, part in summary["by_split"].items():
+        if name != split and len(summary["by_split"]) > 1:
+            yield f"split {name}: {_share(part)}"
+
+
+def _share(part: dict[str, Any]) -> str:
+    return f"{part['correct']} of {part['judged']} ({part['accuracy']:.1%})"
+
+
+def _say(text: str) -> None:
+    print(f"framebank: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,262 @@
+"""What a scoring job has to do: questions joined with the catalog and dealt into answers files.
+
+Made where the job is submitted, from the catalog alone: no feature is read for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from framebank.features.cache.reader import Cache, Place
+from framebank.features.questions.question import Question, about
+from framebank.features.questions.seen_videos import Seen
+from framebank.features.questions.splits import SplitRule, deal_splits, deal_to_ask
+from framebank.features.questions.videos import ClipNames, find_videos
+from framebank.pipelines.score.answering import AskedQuestion
+from framebank.pipelines.score.feature_reading import RecordPlan
+
+_HEADS = {"yes_no": "open"}
+_WANTS = {
+    "open": "an open answer",
+    "yes_no": "yes or no",
+    "choice": "one of its candidates",
+    "count": "a number",
+}
+_COLUMNS = (*Place._fields, "state", "stage", "error_class", "message", "content_sha256")
+
+_Row = dict[str, Any]  # of the catalog, by column
+
+
+@dataclasses.dataclass(frozen=True)
+class ScorePlan:
+    """What goes into each answers file: records to read, and rows that need no features.
+
+    `missing` maps the videos that the cache does not have to what may have been meant, "" where
+    nothing comes near; `note` says what became of test questions about videos that the model has
+    seen, "" where there are none.
+    """
+
+    records: list[list[RecordPlan]]
+    settled: list[list[tuple[int, dict[str, Any]]]]
+    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def outputs(self) -> int:
+        return len(self.records)
+
+    @property
+    def answerable(self) -> int:
+        """How many questions are about a video whose features are there."""
+        return sum(len(record.questions) for file in self.records for record in file)
+
+    @property
+    def other_kinds(self) -> int:
+        """How many questions want another kind of answer than the model gives."""
+        return sum(row["status"] == "other_kind" for file in self.settled for _, row in file)
+
+    def question_ids(self, output: int) -> list[str]:
+        """Return whose rows one file holds, in order."""
+        ids = {
+            asked.number: asked.question_id
+            for record in self.records[output]
+            for asked in record.questions
+        }
+        ids |= {number: row["question_id"] for number, row in self.settled[output]}
+        return [ids[number] for number in sorted(ids)]
+
+    def text(self, output: int) -> bytes:
+        """Return as JSON what one answers file is made from."""
+        records = [record.to_json() for record in self.records[output]]
+        return json.dumps({"records": records, "settled": self.settled[output]}).encode()
+
+    def forget(self, output: int) -> None:
+        """Free the memory that one file takes: of a million questions it is hundreds of MiB."""
+        self.records[output], self.settled[output] = [], []
+
+    def digest(self) -> str:
+        """Return a hash of all that the answers follow from, but for the model."""
+        whole = hashlib.sha256()
+        for output in range(self.outputs):
+            whole.update(self.text(output) + b"\n")
+        return whole.hexdigest()
+
+
+def plan_scoring(
+    questions: Sequence[Question],
+    cache: Cache,
+    *,
+    per_file: int,
+    head: str = "open",
+    rule: SplitRule | None = None,
+    seen: Seen | None = None,
+    as_trained: bool = False,
+) -> ScorePlan:
+    """Join the questions with the cache and deal them into files, a video's all into one.
+
+    A question that wants another kind of answer than a model of `head` gives is settled without
+    one, and so is a row with a fault. `rule` is by which the model's training dealt questions
+    without a split, `seen` what the model has seen; without both they stay without one.
+    `as_trained` says that the model was trained on these files.
+    """
+    questions, rows, names = _look_up(questions, cache)
+    splits, note = _splits(questions, rows, rule, seen, as_trained)
+    asked: dict[str, list[AskedQuestion]] = {}
+    settled: list[tuple[int, dict[str, Any]]] = []
+    missing: dict[str, str] = {}
+    for number, (question, split) in enumerate(zip(questions, splits, strict=True)):
+        one, row = _asked(number, question, split), rows.get(question.video_id)
+        if question.fault is not None:
+            settled.append((number, one.row("not_a_question", reason=question.fault)))
+        elif _HEADS.get(question.head, question.head) != head:
+            reason = f"it wants {_WANTS[question.head]}, the model gives {_WANTS[head]}"
+            settled.append((number, one.row("other_kind", reason=reason)))
+        elif row is None:
+            if question.video_id not in missing:
+                missing[question.video_id] = names.hint(question.video_id, question.aliases)
+            hint = missing[question.video_id]
+            reason = "no such video in the cache" + (f"; {hint}" if hint else "")
+            settled.append((number, one.row("not_in_cache", reason=reason)))
+        elif row["state"] != "done":
+            reason = f"{row['error_class']} at {row['stage']}: {row['message']}"
+            settled.append((number, one.row("quarantined", reason=reason)))
+        else:
+            asked.setdefault(question.video_id, []).append(one)
+    plan = _deal(_records(asked, rows), settled, per_file)
+    return dataclasses.replace(plan, missing=missing, note=note)
+
+
+def _look_up(
+    questions: Sequence[Question], cache: Cache
+) -> tuple[list[Question], dict[str, _Row], ClipNames]:
+    """Return the questions, each with its clip's id where it has one, the newest catalog rows of
+    these clips by id, and the names of all clips.
+    """
+    import pyarrow as pa
+
+    table = cache.table(list(_COLUMNS))
+    places = {name: row for row, name in enumerate(table.column("video_id").to_pylist())}
+    names = ClipNames(places)
+    found = list(find_videos(questions, names))
+    asked_about = [places[name] for name in dict.fromkeys(found) if name is not None]
+    taken = table.take(pa.array(asked_about, pa.int64())).to_pylist()  # typed: there may be none
+    matched = [
+        question if name is None else about(question, name)
+        for question, name in zip(questions, found, strict=True)
+    ]
+    return matched, {row["video_id"]: row for row in taken}, names
+
+
+def _splits(
+    questions: Sequence[Question],
+    rows: Mapping[str, _Row],
+    rule: SplitRule | None,
+    seen: Seen | None,
+    as_trained: bool,
+) -> tuple[list[str | None], str]:
+    """Return the split of each question, and a note where the model has seen what is called test.
+
+    Those that have an answer and features are dealt as training does and evaluation, the others go
+    with their video, else they are as the file says.
+    """
+    if rule is None and seen is None:
+        return [question.split for question in questions], ""
+    usable = {
+        number: question
+        for number, question in enumerate(questions)
+        if question.answer is not None
+        and question.fault is None
+        and rows.get(question.video_id, {}).get("state") == "done"
+    }
+    asked, rule = list(usable.values()), rule or SplitRule(val_share=0)
+    note = ""
+    if seen is None:
+        dealt, _ = deal_splits(asked, rule)
+    else:
+        by_content = _has_seen(rows, seen)
+        has_seen = seen.videos.__contains__ if as_trained else by_content
+        dealt, _, changed = deal_to_ask(asked, rule, has_seen)
+        note = _changed_note(dealt) if changed else _leak_note(dealt, by_content)
+    by_number = dict(zip(usable, (question.split for question in dealt), strict=True))
+    by_video = {question.video_id: question.split for question in dealt}
+    splits = [
+        by_number.get(number, question.split or by_video.get(question.video_id))
+        for number, question in enumerate(questions)
+    ]
+    return splits, note
+
+
+def _leak_note(dealt: Sequence[Question], has_seen: Callable[[str], bool]) -> str:
+    tests = [question.video_id for question in dealt if question.split == "test"]
+    known = sum(map(has_seen, tests))
+    about = f"{known} of the {len(tests)} test questions are about videos that the model has seen"
+    return f"{about}, so the figures flatter" if known else ""
+
+
+def _changed_note(dealt: Sequence[Question]) -> str:
+    if all(question.split != "test" for question in dealt):
+        return "the model has seen all of these videos, whatever the files call them"
+    note = "the model has seen what the files call test, or they call nothing so"
+    return f"{note}: here test is all that it has not seen"
+
+
+def _has_seen(rows: Mapping[str, _Row], seen: Seen) -> Callable[[str], bool]:
+    contents = {name: row["content_sha256"] for name, row in rows.items() if row["content_sha256"]}
+    return lambda video_id: seen.has(video_id, contents)
+
+
+def _records(
+    asked: Mapping[str, list[AskedQuestion]], rows: Mapping[str, _Row]
+) -> list[RecordPlan]:
+    """Return what is asked of each record, by shard and place in it."""
+    records = [
+        RecordPlan(Place(*(rows[video_id][name] for name in Place._fields)), tuple(its))
+        for video_id, its in asked.items()
+    ]
+    return sorted(records, key=lambda record: (record.place.shard, record.place.offset))
+
+
+def _asked(number: int, question: Question, split: str | None) -> AskedQuestion:
+    return AskedQuestion(
+        number=number,
+        question_id=question.question_id,
+        video_id=question.video_id,
+        question=question.question,
+        kind=question.kind,
+        truth=question.answer,
+        split=split,
+        head=question.head,
+        choices=question.choices,
+        right=question.right,
+    )
+
+
+def _deal(
+    records: list[RecordPlan], settled: list[tuple[int, dict[str, Any]]], per_file: int
+) -> ScorePlan:
+    files: list[list[RecordPlan]] = [[]]
+    count = 0
+    for record in records:
+        if count >= per_file:
+            files.append([])
+            count = 0
+        files[-1].append(record)
+        count += len(record.questions)
+    spare = list(_chunks(settled, per_file)) or [[]]
+    if not records:  # none of the questions is about a video that is done
+        return ScorePlan([[] for _ in spare], spare)
+    if not settled:
+        return ScorePlan(files, [[] for _ in files])
+    # Rows without features come last, in files of their own, unless they fit into the last one.
+    if len(spare) == 1 and count + len(spare[0]) <= per_file:
+        return ScorePlan(files, [*([] for _ in files[1:]), spare[0]])
+    return ScorePlan([*files, *([] for _ in spare)], [*([] for _ in files), *spare])
+
+
+def _chunks(rows: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

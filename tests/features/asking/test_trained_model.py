@@ -1,0 +1,140 @@
+"""A model's folder as `score` and `ask` see it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framebank.features.asking.trained_model import (
+    NotFiniteError,
+    TrainedModel,
+    check_weights,
+    load_model,
+    load_network,
+    pad_clips,
+    read_lineage,
+)
+from framebank.features.errors import JobError, UsageError
+from tests.made.made_cache import SPEC
+from tests.made.made_model import ANSWERS, make_model, spoil_weights
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("made") / "model", SPEC, width=8)
+
+
+@pytest.fixture
+def model(made: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    for path in made.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def test_lineage_and_answers_come_back(model: Path) -> None:
+    lineage = read_lineage(str(model))
+    assert lineage.spec == SPEC and lineage.random_weights
+    loaded = load_model(str(model))
+    clips = [np.ones((2, 8), np.float16), np.full((5, 8), 2, np.float16)]
+    together = loaded.predict(pad_clips(clips), [b"what?", "哪里?".encode()])
+    assert loaded.answers == ANSWERS and together.shape == (2, 3)
+    assert together.sum(axis=1) == pytest.approx(1)
+    alone = loaded.predict(pad_clips(clips[:1]), [b"what?"])
+    assert together[0] == pytest.approx(alone[0], abs=1e-6)  # padding changes no answer
+
+
+def test_best_answers_are_the_likeliest_first() -> None:
+    model = TrainedModel(lambda features, questions: features, ("a", "b", "c"))
+    best = model.best(np.array([0.2, 0.6, 0.2], np.float32), top=2)
+    assert best == [{"answer": "b", "probability": 0.6}, {"answer": "a", "probability": 0.2}]
+    assert len(model.best(np.array([0.2, 0.6, 0.2], np.float32), top=9)) == 3
+
+
+@pytest.mark.parametrize("name", ["model.keras", "vocabulary.json", "lineage.json"])
+def test_a_folder_without_one_of_its_files_is_no_model(model: Path, name: str) -> None:
+    (model / name).unlink()
+    with pytest.raises(UsageError, match=rf"not a trained model\n.*{name}"):
+        read_lineage(str(model))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"answers": []}', '{"answers": 3}'])
+def test_a_damaged_vocabulary_is_told(model: Path, text: str) -> None:
+    (model / "vocabulary.json").write_text(text)
+    with pytest.raises(UsageError, match=r"vocabulary\.json cannot be used"):
+        load_model(str(model))
+
+
+@pytest.mark.parametrize("data", [b"", b"no zip", b"PK\x03\x04 no zip either"])
+def test_a_damaged_model_is_told(model: Path, data: bytes) -> None:
+    (model / "model.keras").write_bytes(data)
+    with pytest.raises(UsageError, match=r"model\.keras cannot be used"):
+        load_model(str(model))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(model: Path, value: float) -> None:
+    check_weights(str(model))
+    spoil_weights(model, value)
+    for look in (load_model, load_network, check_weights):
+        with pytest.raises(NotFiniteError, match=r"weights that are not finite[\s\S]*1 of its"):
+            look(str(model))
+
+
+@pytest.mark.parametrize("data", [b"", b"no zip", b"PK\x03\x04 no zip either"])
+def test_a_damaged_model_is_told_without_tensorflow(model: Path, data: bytes) -> None:
+    (model / "model.keras").write_bytes(data)
+    with pytest.raises(UsageError, match=r"model\.keras cannot be used"):
+        check_weights(str(model))
+
+
+def test_a_model_tells_the_words_that_it_knows(model: Path) -> None:
+    loaded = load_model(str(model))
+    asked = ["zzz qqq", "what is qqq?", "WHAT!", "???", "", "\ud800"]
+    assert loaded.knows(asked) == [False, True, True, False, False, False]
+    assert loaded.knows([]) == []
+    assert loaded.unknown_words("what is the qqq, Zzz (colour)?") == ["qqq", "Zzz"]
+
+
+@pytest.mark.parametrize("within", ["[NaN, 3]", '["a", "b"]', "[1]", "3", "[0, 1e999]"])
+def test_a_range_of_counts_that_is_none_is_told(model: Path, within: str) -> None:
+    (model / "vocabulary.json").write_text(f'{{"head": "count", "range": {within}}}')
+    with pytest.raises(UsageError, match=r"vocabulary\.json cannot be used"):
+        load_model(str(model))
+
+
+def test_half_a_model_and_a_vocabulary_of_another_are_told(model: Path) -> None:
+    whole = (model / "model.keras").read_bytes()
+    (model / "model.keras").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match=r"no whole zip file"):
+        load_model(str(model))
+    (model / "model.keras").write_bytes(whole)
+    (model / "vocabulary.json").write_text('{"answers": ["a", "b"]}')
+    with pytest.raises(UsageError, match=r"2 answers, open, for a model of 3 outputs"):
+        load_model(str(model))
+
+
+def test_a_full_disk_is_not_called_a_damaged_model(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(JobError, match=r"No space left[\s\S]*TMPDIR"):
+        load_model(str(model))
+
+
+def test_a_lineage_that_contradicts_itself_is_told(model: Path) -> None:
+    fields = json.loads((model / "lineage.json").read_text())
+    trained = [{"seed": float("nan"), "val_share": 0.1}, {"seed": 0, "val_share": float("nan")}]
+    wrong = [{"fingerprint": "0"}, *({"making": {"config": {"train": one}}} for one in trained)]
+    for text in ("", "[]", "{}", *(json.dumps(fields | one) for one in wrong)):
+        (model / "lineage.json").write_text(text)
+        with pytest.raises(UsageError, match=r"lineage\.json cannot be used"):
+            read_lineage(str(model))

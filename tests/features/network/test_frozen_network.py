@@ -1,0 +1,235 @@
+"""The network: the values of Keras by hand, whatever the batch, the place in it, the process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from framebank.features.errors import UsageError
+from framebank.features.network.backbones import BACKBONES
+from framebank.features.network.batch_norm_folding import fold_batch_norm
+from framebank.features.network.frozen_graph import freeze
+from framebank.features.network.frozen_network import COMPUTE_BATCH, Network, _load, preprocess
+from framebank.features.network.weights import resolve_weights
+from tests import ROOT
+
+DATA = ROOT / ".." / "shared" / "data"
+NAME = "mobilenet_v2"
+DIGEST_CODE = """
+import hashlib, sys
+import numpy as np
+from framebank.features.network.frozen_network import Network
+from framebank.features.network.weights import resolve_weights
+weights = resolve_weights("random:0", backbone="mobilenet_v2")
+network = Network("mobilenet_v2", "block_5_add", weights, batch_size=int(sys.argv[1]))
+images = np.zeros(network.input_shape, np.uint8)
+images[0] = np.random.default_rng(0).integers(0, 256, images.shape[1:])
+print(hashlib.sha256(network(images)[0].tobytes()).hexdigest())
+"""
+
+
+def make(layer: str = "avg_pool", weights: str = "random:0", **options: Any) -> Network:
+    return Network(NAME, layer, resolve_weights(weights, backbone=NAME), **options)
+
+
+def pictures(count: int, size: int = 224) -> np.ndarray:
+    """uint8[count, size, size, 3]: coloured gradients and noise, each one different."""
+    rng = np.random.default_rng(7)
+    ramp = np.linspace(0, 1, size)
+    images = np.empty((count, size, size, 3), np.uint8)
+    for image in images:
+        low, high = rng.uniform(0, 128, 3), rng.uniform(128, 240, 3)
+        slope = np.outer(ramp ** rng.uniform(0.3, 3), ramp ** rng.uniform(0.3, 3))[..., None]
+        image[:] = low + (high - low) * slope + rng.uniform(0, 15, (size, size, 3))
+    return images
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return make(batch_size=20)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50_v2", "xception"])
+def test_features_are_those_of_keras(name: str) -> None:
+    row = BACKBONES[name]
+    weights = resolve_weights("random:3", backbone=name)
+    images = pictures(3, row.input_size)
+    network = Network(name, row.layer, weights, batch_size=3)
+    model, arrays = _load(row, row.layer, weights)
+    for layer in model.layers:
+        layer.set_weights(arrays.get(layer.name, []))
+    expected = model.predict_on_batch(preprocess(images, row.preprocessing))
+    features = network(images)
+    assert features.shape == (3, row.feature_dim) and features.dtype == np.float32
+    assert network.feature_dim == row.feature_dim
+    assert cosines(features, expected).min() > 0.99999
+    np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
+    assert 1e-3 < np.abs(features).max() < 1e4  # random features fit float16
+
+
+def test_batch_norm_folds_without_changing_the_function() -> None:
+    import keras
+    from keras import layers
+
+    given = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3, use_bias=False)(given)
+    x = layers.Activation("relu")(layers.BatchNormalization(scale=False)(x))
+    x = layers.BatchNormalization()(layers.Conv2D(8, 3)(x))
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)(x)
+    x = layers.ReLU(6.0)(layers.BatchNormalization(center=False)(x))
+    x = layers.BatchNormalization()(layers.SeparableConv2D(8, 3)(x))
+    x = layers.BatchNormalization()(x)  # stays: follows no convolution
+    x = layers.BatchNormalization()(layers.Conv2D(8, 1, activation="relu")(x))  # stays: after ReLU
+    shared = layers.Conv2D(8, 1)(x)
+    x = layers.Add()([shared, layers.BatchNormalization()(shared)])  # stays: used twice
+    model = keras.Model(given, layers.GlobalAveragePooling2D()(x))
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        low = -0.5 if "kernel" in variable.name else 0.5
+        variable.assign(rng.uniform(low, low + 1, variable.shape))
+    arrays = {part.name: part.get_weights() for part in model.layers if part.weights}
+    assert len(fold_batch_norm(model, arrays).skip) == 4
+    images = rng.integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    call = freeze(
+        model,
+        arrays,
+        preprocess=lambda pixels: keras.ops.cast(pixels, "float32") / 255.0,
+        precision="float32",
+        shape=images.shape,
+    )
+    expected = model.predict_on_batch(images.astype(np.float32) / np.float32(255))
+    np.testing.assert_allclose(call(images), expected, atol=2e-5)
+
+
+def test_preprocessing_is_that_of_keras() -> None:
+    import keras
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    for module, name in (
+        ("inception_v3", "inception_v3"),
+        ("xception", "xception"),
+        ("resnet_v2", "resnet50_v2"),
+        ("mobilenet_v2", "mobilenet_v2"),
+        ("resnet", "resnet50"),
+        ("vgg16", "vgg16"),
+        ("vgg19", "vgg19"),
+    ):
+        expected = getattr(keras.applications, module).preprocess_input(images.astype(np.float32))
+        np.testing.assert_array_equal(preprocess(images, BACKBONES[name].preprocessing), expected)
+
+
+def test_a_feature_depends_on_its_own_frame_alone(network: Network) -> None:
+    frame, others = pictures(1)[0], pictures(21)[1:]
+    expected = None
+    for place in (0, 1, 9, 19):  # 20 is no multiple of COMPUTE_BATCH: the last step is filled up
+        for rest in (others, np.zeros_like(others), np.full_like(others, 255)):
+            batch = rest.copy()
+            batch[place] = frame
+            feature = network(batch)[place].tobytes()
+            expected = expected or feature
+            assert feature == expected
+
+
+def test_a_feature_does_not_depend_on_the_batch_size(network: Network) -> None:
+    images = pictures(20)
+    expected = network(images)
+    for batch_size in (1, COMPUTE_BATCH):
+        other = make(batch_size=batch_size)
+        np.testing.assert_array_equal(other(images[:batch_size]), expected[:batch_size])
+
+
+def test_processes_and_threads_agree() -> None:
+    digests = set()
+    for batch_size, threads in (("1", "1"), ("9", "3")):
+        done = subprocess.run(
+            [sys.executable, "-c", DIGEST_CODE, batch_size],
+            env=os.environ | {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        digests.add(done.stdout.strip())
+    assert len(digests) == 1 and len(digests.pop()) == 64
+
+
+def test_networks_in_one_process_keep_their_own_weights(network: Network) -> None:
+    images = pictures(20)
+    before = network(images)
+    other = make(weights="random:1", batch_size=20)(images)
+    np.testing.assert_array_equal(network(images), before)
+    assert cosines(before, other).max() < 0.999
+
+
+def test_a_named_layer_is_pooled() -> None:
+    network = make("block_5_add", batch_size=2)
+    assert network(pictures(2)).shape == (2, network.feature_dim) == (2, 32)
+
+
+def test_bfloat16_is_near_and_leaves_the_process_alone(network: Network) -> None:
+    images = pictures(20)
+    before = network(images)
+    try:
+        rough = make(precision="bfloat16", batch_size=20)
+    except UsageError as err:
+        pytest.skip(f"this processor cannot: {err.what}")
+    features = rough(images)
+    assert not np.array_equal(features, before)
+    assert cosines(features, before).min() > 0.995
+    np.testing.assert_array_equal(make(batch_size=20)(images), before)
+
+
+def test_another_keras_backend_gives_the_same_values(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    images = pictures(20)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    other = make(batch_size=20)
+    assert cosines(other(images), network(images)).min() > 0.99999
+    with pytest.raises(UsageError, match=r"needs Keras on TensorFlow(.|\n)*jax"):
+        make(precision="bfloat16")
+
+
+def test_mistakes_are_said(network: Network) -> None:
+    with pytest.raises(ValueError, match=r"uint8\(3, 224, 224, 3\), expected uint8\(20, 224"):
+        network(pictures(3))
+    with pytest.raises(ValueError, match="got float32"):
+        network(pictures(20).astype(np.float32))
+    with pytest.raises(UsageError, match="no such precision"):
+        make(precision="float8")
+    with pytest.raises(UsageError, match="needs an image"):
+        make(batch_size=0)
+
+
+def test_real_weights_give_the_features_of_keras_by_hand() -> None:
+    path = DATA / "weights" / "inception_v3_2015_partial.weights.h5"
+    if not path.exists():
+        pytest.skip("../shared/data is not here")
+    import av
+    import keras
+
+    clip = sorted((DATA / "clips" / "natural").glob("*.mp4"))[0]
+    with av.open(str(clip)) as container:
+        frame = next(container.decode(video=0))
+    image = frame.reformat(299, 299, "rgb24").to_ndarray()[None]
+    weights = resolve_weights(str(path), backbone="inception_v3")
+    assert weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    features = Network("inception_v3", "avg_pool", weights, batch_size=1)(image)
+    model = keras.applications.InceptionV3(include_top=False, weights=path, pooling="avg")
+    by_hand = model.predict_on_batch(
+        keras.applications.inception_v3.preprocess_input(image.astype(np.float32))
+    )
+    assert features.shape == (1, 2048)
+    assert cosines(features, by_hand).min() > 0.99999

@@ -1,0 +1,149 @@
+"""What a worker may take adds up to what it has, and a clip that asks for more is `too_large`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from framebank.features import memory
+from framebank.features.cache.record import most_rows
+from framebank.features.cache.tfrecord import MOST_PAYLOAD_BYTES
+from framebank.features.decoders import pool
+from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.extraction.engine import Engine, Result
+from framebank.features.memory import Shares, share_memory, usable_memory_bytes
+from framebank.features.video import Extracted, Rejected
+from tests.clips.barcode import write_barcode_clip
+from tests.clips.plain_clips import FakeNetwork, write_clip
+from tests.features.extraction.test_engine import SPEC, ref_of
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize("gib", [4, 6, 8, 16, 24, 64, 512])
+@pytest.mark.parametrize("cores", [1, 2, 4, 16, 96])
+def test_the_shares_add_up_to_no_more_than_there_is(gib: int, cores: int) -> None:
+    shares = share_memory(memory_bytes=gib * GIB, cores=cores)
+    assert 1 <= shares.decoders <= cores
+    assert shares.total_bytes <= gib * GIB
+    assert memory.LEAST_DECODER_BYTES <= shares.decoder_bytes <= memory.MOST_DECODER_BYTES
+    assert shares.clip_bytes > 40 * 2**20
+
+
+def test_with_little_memory_there_are_fewer_decoders_and_always_one() -> None:
+    assert share_memory(memory_bytes=6 * GIB, cores=64).decoders == 3
+    assert share_memory(memory_bytes=GIB, cores=64).decoders == 1
+    assert share_memory(memory_bytes=512 * GIB, cores=64).decoders == 64
+    large = share_memory(memory_bytes=16 * GIB, cores=8, batch_size=256)
+    assert large.decoders < 8 and large.total_bytes <= 16 * GIB
+    asked = share_memory(5, memory_bytes=64 * GIB, cores=2)
+    assert asked.decoders == 5 and asked.total_bytes <= 64 * GIB
+
+
+def groups(folder: Path, files: dict[str, str], lines: str) -> int:
+    for name, text in files.items():
+        path = folder / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "membership").write_text(lines)
+    return usable_memory_bytes(folder / "cgroup", folder / "membership")
+
+
+def test_the_least_limit_of_our_groups_counts(tmp_path: Path) -> None:
+    """Version 2 and 1, in a container (the root is ours) and on a machine (a path leads to us)."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    kib = 1024
+    trials: list[tuple[dict[str, str], str, int]] = [
+        ({}, "", physical),
+        ({"memory.max": "max\n"}, "0::/\n", physical),
+        ({"memory.max": f"{7 * kib}\n"}, "0::/\n", 7 * kib),
+        ({"memory.max": f"{7 * kib}\n"}, "0::/../a\n", 7 * kib),
+        ({"a/memory.max": "4096\n", "a/b/memory.max": "max\n"}, "0::/a/b\n", 4096),
+        ({"a/memory.max": "max\n", "a/b/memory.max": "8192\n"}, "0::/a/b\n", 8192),
+        ({"memory/memory.limit_in_bytes": "5120\n"}, "4:memory:/docker/x\n0::/\n", 5120),
+        ({"memory/a/memory.limit_in_bytes": "5121\n"}, "4:cpu,memory:/a/b\n", 5121),
+        ({"memory/memory.limit_in_bytes": f"{2**63 - 4096}\n"}, "4:memory:/\n", physical),
+        ({"cpu/a/memory.limit_in_bytes": "1\n"}, "3:cpu:/a\n", physical),
+    ]
+    for number, (files, lines, expected) in enumerate(trials):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert groups(folder, files, lines) == expected, (files, lines)
+
+
+def extract(
+    path: Path, sample: str, monkeypatch: pytest.MonkeyPatch, *, clip_bytes: int
+) -> tuple[Result, int]:
+    """Return what becomes of one clip where clips may take `clip_bytes`, and the batches run."""
+    shares = Shares(1, 2 * GIB, clip_bytes)
+    monkeypatch.setattr(pool, "share_memory", lambda *_, **__: shares)
+    network = FakeNetwork(batch_size=1)
+    engine = Engine(network, dataclasses.replace(SPEC, sample=sample), DecoderPolicy())
+    try:
+        (result,) = engine.run([ref_of(path)])
+    finally:
+        engine.close()
+    return result, network.calls
+
+
+ROW_BYTES = 4 * 6 + 256  # of FakeNetwork's six features
+
+
+def test_one_frame_an_hour_under_a_rate_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = [hour * 3600 * 1000 for hour in range(8)]
+    path = write_barcode_clip(tmp_path / "rare.mkv", ticks=hours, last_ticks=1000).path
+    start = time.monotonic()
+    result, frames = extract(path, "fps=1.4", monkeypatch, clip_bytes=30_000 * ROW_BYTES)
+    assert isinstance(result, Rejected) and result.error_class == "too_large"
+    assert "asks for 35281 rows, the limit is 30000" in result.message
+    assert frames <= 8 and time.monotonic() - start < 30
+    result, frames = extract(path, "fps=1.4", monkeypatch, clip_bytes=36_000 * ROW_BYTES)
+    assert isinstance(result, Extracted) and len(result.features) == 35_281
+    assert frames == 8
+
+
+def test_all_of_a_film_is_given_up_at_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_clip(tmp_path / "film.mp4", frames=300)
+    result, frames = extract(path, "every=1", monkeypatch, clip_bytes=100 * ROW_BYTES)
+    assert isinstance(result, Rejected) and result.error_class == "too_large"
+    assert frames <= 100
+    result, _ = extract(path, "every=3", monkeypatch, clip_bytes=100 * ROW_BYTES)
+    assert isinstance(result, Extracted) and len(result.features) == 100
+
+
+def test_no_clip_is_given_more_rows_than_a_record_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framebank.features.cache.record.MOST_PAYLOAD_BYTES", 70_000)
+    limit = most_rows("float16", 6)
+    assert 50 < limit < 200
+    path = write_clip(tmp_path / "long.mp4", frames=limit + 1)
+    result, _ = extract(path, "every=1", monkeypatch, clip_bytes=GIB)
+    assert isinstance(result, Rejected) and result.error_class == "too_large"
+
+
+@pytest.mark.parametrize(("dtype", "width", "hours"), [("float16", 2048, 5), ("float32", 4096, 1)])
+def test_what_a_record_holds(dtype: str, width: int, hours: int) -> None:
+    """Hours of 25 frames a second; a lower limit is memory's."""
+    rows = most_rows(dtype, width)
+    itemsize = {"float16": 2, "float32": 4}[dtype]
+    assert rows * itemsize * width < MOST_PAYLOAD_BYTES < 2**31
+    assert Fraction(rows, 25 * 3600) > hours
+
+
+def test_more_decoders_than_there_is_memory_for_are_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(memory, "usable_memory_bytes", lambda: 4 * GIB)
+    engine = Engine(FakeNetwork(), SPEC, DecoderPolicy(decoders=9))
+    engine.close()
+    assert "9 decoders may take" in caplog.text and "there are 4.0 GiB" in caplog.text

@@ -1,0 +1,53 @@
+"""A Python environment with nothing but a staged package of Framebank and what that asks for.
+
+The first use installs TensorFlow from PyPI, which takes two minutes; it is kept in .venv/built for
+as long as the requirements are the same, and then only the package itself is installed anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.made import built
+
+_LIMIT_S = 900
+
+
+def install(package: Path) -> Path:
+    """Install a staged sdist and return the environment's python; skips where PyPI is away."""
+    key = hashlib.sha256(_requirements(package) + sys.version.encode()).hexdigest()[:12]
+    folder = built.folder() / f"bare-{key}"
+    python = folder / "bin" / "python"
+    with built.alone("bare"):
+        if not python.exists():
+            subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=_LIMIT_S)
+        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "uninstall", "--yes", "framebank"], timeout=_LIMIT_S)
+        done = subprocess.run(
+            [*pip, "install", "--no-compile", package],
+            env=os.environ | {"PIP_CACHE_DIR": str(built.folder() / "pip")},
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+        )
+    if "onnection" in done.stderr and done.returncode:
+        pytest.skip(f"PyPI does not answer: {done.stderr[-200:]}")
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+def _requirements(package: Path) -> bytes:
+    with tarfile.open(package) as archive:
+        for member in archive:
+            if member.name.endswith(".egg-info/requires.txt"):
+                file = archive.extractfile(member)
+                assert file is not None
+                return file.read()
+    raise AssertionError(f"{package} does not say what it requires")

@@ -1,0 +1,196 @@
+"""shard: one network a process, what a shard says of itself, faults in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apache_beam.utils.shared import Shared
+
+from framebank import __version__
+from framebank.features.cache import layout
+from framebank.features.cache.sidecar import CatalogRow, read_sidecar
+from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.errors import JobError, UsageError
+from framebank.features.extraction.one_clip import make_spec
+from framebank.features.video import VideoRef
+from framebank.pipelines.extract import shard
+from framebank.pipelines.extract.plan import ShardPlan
+from framebank.pipelines.extract.shard import (
+    ExtractConfig,
+    ExtractShard,
+    ShardReport,
+    check_version,
+)
+from framebank.pipelines.jobs.beam_options import WorkerError, find_marked
+from framebank.pipelines.jobs.worker_faults import told_to_client
+from tests.clips.plain_clips import FakeNetwork, write_clip
+
+SPEC, WEIGHTS = make_spec(backbone="mobilenet_v2", weights="random:0", sample="uniform=2")
+
+
+def config_of(cache: Path, **changes: Any) -> ExtractConfig:
+    layout.write_spec(str(cache), SPEC)
+    policy = DecoderPolicy(decoders=1)
+    config = ExtractConfig(str(cache), "20260101T00-ab", SPEC, WEIGHTS, policy, batch_size=4)
+    return dataclasses.replace(config, **changes)
+
+
+def plan_of(folder: Path, name: str, count: int = 2) -> ShardPlan:
+    refs = []
+    for number in range(count):
+        path = write_clip(folder / f"{name}{number}.mp4", frames=4, seed=len(name) + number)
+        refs.append(
+            VideoRef(path.name, str(path), path.stat().st_size, str(path.stat().st_mtime_ns))
+        )
+    return ShardPlan(name, tuple(refs))
+
+
+def file_of(cache: str, shard: str) -> str:
+    return layout.tfrecord_path(cache, read_sidecar(cache, shard).file)
+
+
+class _Built:
+    """Stands for `build_network`; counts how often it is called, slowly."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *_: object, **__: object) -> FakeNetwork:
+        self.count += 1
+        threading.Event().wait(0.2)
+        return FakeNetwork(feature_dim=1280)
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> _Built:
+    counter = _Built()
+    monkeypatch.setattr(shard, "build_network", counter)
+    monkeypatch.setattr(shard, "_NETWORK", Shared())
+    return counter
+
+
+def run_one(config: ExtractConfig, plan: ShardPlan) -> list[ShardReport | CatalogRow]:
+    work = ExtractShard(config)
+    work.setup()
+    try:
+        return list(work.process(plan))
+    finally:
+        work.teardown()
+
+
+def test_four_threads_share_one_network(tmp_path: Path, built: _Built) -> None:
+    plans = [plan_of(tmp_path, f"s{number}") for number in range(4)]
+    alone, together = config_of(tmp_path / "alone"), config_of(tmp_path / "together")
+    threads = [
+        threading.Thread(target=run_one, args=(dataclasses.replace(together), plan))
+        for plan in plans
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert built.count == 1
+    for plan in plans:  # a later stage of the same job, too
+        run_one(alone, plan)
+        files = [Path(file_of(c.cache, plan.shard)) for c in (alone, together)]
+        assert files[0].read_bytes() == files[1].read_bytes() != b""
+    assert built.count == 1
+
+
+def test_another_spec_is_another_network(tmp_path: Path, built: _Built) -> None:
+    run_one(config_of(tmp_path / "a"), plan_of(tmp_path, "a", 1))
+    run_one(config_of(tmp_path / "b", batch_size=8), plan_of(tmp_path, "b", 1))
+    assert built.count == 2
+
+
+def test_a_shard_says_who_made_it_and_how_long_that_took(
+    tmp_path: Path, built: _Built, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_of(tmp_path, "s")
+    with caplog.at_level(logging.INFO):
+        report, *rows = run_one(config_of(tmp_path / "c"), plan)
+    assert isinstance(report, ShardReport) and ShardReport.from_json(report.to_json()) == report
+    assert (report.videos, report.frames, report.video_bytes) == (2, 4, plan.video_bytes)
+    assert report.host and report.seconds > 0
+    assert [row.video_id for row in rows if isinstance(row, CatalogRow)] == ["s0.mp4", "s1.mp4"]
+    assert f"shard s: 2 videos, 4 frames, {plan.video_bytes / 2**20:.1f} MiB" in caplog.text
+    again, *rows_again = run_one(config_of(tmp_path / "c", run_id="later"), plan)
+    assert (again, rows_again) == (report, rows)
+    assert built.count == 1
+
+
+def test_a_committed_shard_needs_no_network(tmp_path: Path, built: _Built) -> None:
+    plan = plan_of(tmp_path, "s", 1)
+    run_one(config_of(tmp_path / "c"), plan)
+    before = read_sidecar(str(tmp_path / "c"), "s")
+    count = built.count
+    run_one(config_of(tmp_path / "c", batch_size=16), plan)
+    assert built.count == count and read_sidecar(str(tmp_path / "c"), "s") == before
+
+
+def test_another_version_on_a_worker_is_said_at_once(tmp_path: Path) -> None:
+    config = config_of(tmp_path, framebank_version="0.0.1")
+    with pytest.raises(UsageError, match="another version of Framebank") as caught:
+        check_version(config)
+    assert __version__ in str(caught.value.got) and "0.0.1" in str(caught.value.expected)
+    with pytest.raises(WorkerError) as marked:
+        ExtractShard(config).setup()
+    assert isinstance(find_marked(str(marked.value)), UsageError)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "too little memory"),
+        (MemoryError("Unable to allocate 3 GiB"), "too little memory"),
+        (ImportError("libx.so: failed to map segment from shared object"), "too little memory"),
+        (RuntimeError("can't start new thread"), "too little memory"),
+        (ImportError("No module named 'av'"), "cannot load a library"),
+    ],
+)
+def test_faults_of_a_worker_reach_the_client_in_words(error: Exception, words: str) -> None:
+    with pytest.raises(WorkerError) as caught, told_to_client():
+        raise error
+    told = find_marked(str(caught.value))
+    assert isinstance(told, JobError)
+    assert words in str(told)
+
+
+def test_an_unknown_fault_passes_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError), told_to_client():
+        raise ZeroDivisionError
+
+
+def test_a_worker_with_bounded_memory_fails_with_words_and_another_succeeds(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips" / "a.mp4")
+    cache = tmp_path / "cache"
+    words = ["extract", tmp_path / "clips", "--cache", cache, "--backbone", "mobilenet_v2"]
+    words += ["--weights", "random:0", "--sample", "uniform=2", "--decoders", "1"]
+
+    def extract(limit_bytes: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "framebank", *map(str, words)],
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit_bytes,) * 2),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    poor = extract(1_900_000_000)
+    assert poor.returncode == 1, poor.stderr
+    assert "too little memory" in poor.stderr and "Traceback" not in poor.stderr
+    modest = extract(4_000_000_000)  # bounds the decoders too, and they can work in it
+    assert modest.returncode == 0, modest.stderr

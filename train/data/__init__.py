@@ -1,0 +1,1 @@
+"""Questions joined with a cache, their splits, and batches of both."""

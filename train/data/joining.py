@@ -1,0 +1,176 @@
+"""Question files and a cache become the questions to train on, and a tally of the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from framebank.features.errors import UsageError
+from framebank.features.questions.files import file_hashes
+from framebank.features.questions.question import Question, require_answers
+from framebank.features.questions.reading import read_joined
+from framebank.features.questions.splits import split_of_name
+from framebank.features.questions.videos import ClipNames, join_questions
+
+if TYPE_CHECKING:
+    from framebank.features.cache.reader import Cache
+
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class JoinedQuestions:
+    """`questions` have an answer and a video of the cache; the rest is counted.
+
+    `file_hashes` are the SHA-256 of the files (and the mapping), in the order given; `frames` maps
+    the videos of `questions` to their number of rows; `cache_digest` changes with any video of the
+    cache. `unmatched_videos` end with the quarantined ones; `hints` say of the first of them what
+    may have been meant, "" where nothing comes near. `ignored_names` are splits that the files are
+    named for, where these would leave nothing to train on.
+    """
+
+    questions: list[Question]
+    file_hashes: tuple[str, ...]
+    without_answer: int
+    unmatched: int
+    unmatched_videos: tuple[str, ...]
+    quarantined_videos: tuple[str, ...]
+    hints: tuple[str, ...]
+    frames: dict[str, int]
+    cache_digest: str
+    ignored_names: tuple[str, ...] = ()
+
+
+def read_files(
+    paths: Sequence[str],
+    *,
+    set_name: str | None = None,
+    mapping: str | None = None,
+    to_train: bool = True,
+) -> tuple[list[Question], int, tuple[str, ...]]:
+    """Return (questions with answers, how many had none, the SHA-256 of each file).
+
+    Raises UsageError where none of all files has an answer.
+    """
+    questions = read_joined(paths, set_name=set_name, mapping=mapping, to_train=to_train)
+    answered = require_answers(questions, *paths)
+    return answered, len(questions) - len(answered), tuple(file_hashes(paths, mapping))
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep Python's garbage collector from walking a million living rows again and again."""
+    ran = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if ran:
+            gc.enable()
+
+
+@_collector_paused()
+def join_cache(
+    paths: Sequence[str],
+    cache: Cache,
+    *,
+    max_unmatched_ratio: float,
+    set_name: str | None = None,
+    mapping: str | None = None,
+    to_train: bool = True,
+) -> JoinedQuestions:
+    """Read the question files and keep what the cache can answer.
+
+    `to_train` says that they are to be trained on, or that the model which is asked was.
+
+    Raises UsageError when more than `max_unmatched_ratio` of the questions have no video there.
+    """
+    questions, without_answer, hashes = read_files(
+        paths, set_name=set_name, mapping=mapping, to_train=to_train
+    )
+    columns = cache.table(columns=["video_id", "state", "key", "rows"]).to_pydict()
+    rows = list(zip(*(columns[name] for name in ("video_id", "state", "key", "rows")), strict=True))
+    frames = {video_id: count for video_id, state, _, count in rows if state == "done"}
+    names = ClipNames(video_id for video_id, *_ in rows)
+    known, unknown = join_questions(questions, names)
+    matched = [question for question in known if question.video_id in frames]
+    quarantined = [question for question in known if question.video_id not in frames]
+    missing = {question.video_id: question.aliases for question in unknown}
+    digest = hashlib.sha256()
+    for video_id, state, key, _ in sorted(rows):
+        if state == "done":
+            digest.update(f"{video_id}\0{key}\0".encode("utf-8", "surrogateescape"))
+    joined = JoinedQuestions(
+        questions=matched,
+        file_hashes=hashes,
+        without_answer=without_answer,
+        unmatched=len(questions) - len(matched),
+        unmatched_videos=tuple(dict.fromkeys([*missing, *(q.video_id for q in quarantined)])),
+        quarantined_videos=tuple(dict.fromkeys(q.video_id for q in quarantined)),
+        hints=tuple(names.hint(*wanted) for wanted in list(missing.items())[:_NAMED]),
+        frames={question.video_id: frames[question.video_id] for question in matched},
+        cache_digest=digest.hexdigest()[:32],
+        ignored_names=_ignored_names(paths, questions),
+    )
+    _check_ratio(joined, total=len(questions), cached=frames, limit=max_unmatched_ratio)
+    return joined
+
+
+def _ignored_names(paths: Sequence[str], questions: Sequence[Question]) -> tuple[str, ...]:
+    """Return the splits of the files' names where rows have none for all that."""
+    named = [split for path in paths if (split := split_of_name(path)) is not None]
+    if len(paths) < 2 or len(named) < len(paths):
+        return ()
+    loose = any(question.split is None for question in questions)
+    return tuple(dict.fromkeys(named)) if loose else ()
+
+
+def remarks(joined: JoinedQuestions) -> list[str]:
+    """Return a line for each kind of question that was left out."""
+    said = []
+    if joined.ignored_names:
+        names = " and ".join(joined.ignored_names)
+        said.append(
+            f"the files are named for {names}, which would leave nothing to train on: "
+            "rows without a split are split by video"
+        )
+    if joined.without_answer:
+        said.append(f"{joined.without_answer} questions have no answer and were left out")
+    if joined.unmatched:
+        said.append(f"{joined.unmatched} questions were left out: " + _describe_unmatched(joined))
+    return said
+
+
+def _describe_unmatched(joined: JoinedQuestions) -> str:
+    videos, quarantined = joined.unmatched_videos, joined.quarantined_videos
+    text = f"{len(videos)} videos are not in the cache ({_some(videos)})"
+    if quarantined:
+        text += f"; {len(quarantined)} of them are quarantined ({_some(quarantined)})"
+    hints = [f"{name!r}: {hint}" for name, hint in zip(videos, joined.hints, strict=False) if hint]
+    return text + "".join(f"; {hint}" for hint in hints)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def _check_ratio(
+    joined: JoinedQuestions, *, total: int, cached: dict[str, int], limit: float
+) -> None:
+    if joined.questions and joined.unmatched <= limit * total:
+        return
+    what = "too many questions are about videos that the cache does not have"
+    if not joined.questions:
+        what = "not one question is about a video of the cache"
+    raise UsageError(
+        what,
+        got=f"{joined.unmatched} of {total} questions: {_describe_unmatched(joined)}; "
+        f"the cache has for example {_some(list(cached)) or 'no video at all'}",
+        expected=f"at most {limit:.0%} of the questions",
+        todo="extract those videos, name them in the questions as the cache does (see "
+        "`framebank inspect`), or raise --max-unmatched-ratio",
+    )

@@ -1,0 +1,106 @@
+"""The questions of each split, as `features.questions.splits` deals them: never two by one
+video."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from framebank.features.errors import UsageError
+from framebank.features.questions.question import Question
+from framebank.features.questions.seen_videos import Seen
+from framebank.features.questions.splits import (
+    SPLITS,
+    VAL_SHARE,
+    SplitRule,
+    deal_splits,
+    deal_to_ask,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The questions of each split, and what a person should know about how they came about.
+
+    `changed` says that they are not what training makes of the files, since the model that is asked
+    would then be judged on what it has seen.
+    """
+
+    train: list[Question]
+    val: list[Question]
+    test: list[Question]
+    remarks: tuple[str, ...] = ()
+    changed: bool = False
+
+    @property
+    def judged_on(self) -> str:
+        """Return the split that figures are reported on: test, else val, else train."""
+        return "test" if self.test else "val" if self.val else "train"
+
+    @property
+    def stopped_on(self) -> str:
+        """Return the split that chooses the best epoch: val, else train."""
+        return "val" if self.val else "train"
+
+    def of(self, name: str) -> list[Question]:
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+
+def assign_splits(
+    questions: Sequence[Question], *, seed: int, val_share: float = VAL_SHARE
+) -> Splits:
+    """Give every question a split; raises UsageError when there is nothing to train on.
+
+    Where the file has no val split `val_share` of the training videos become it, at 0 none.
+    """
+    splits = splits_of(questions, seed=seed, val_share=val_share)
+    if not splits.train:
+        counts = ", ".join(f"{len(splits.of(name))} of {name}" for name in SPLITS)
+        raise UsageError(
+            "there is nothing to train on",
+            got=f"{len(questions)} questions: {counts}",
+            todo="give a file with training questions. A split stands in the column split, else in "
+            "the file's name (val_q.csv is val); rows without either are split by video",
+        )
+    return splits
+
+
+def splits_of(
+    questions: Sequence[Question],
+    *,
+    seed: int,
+    val_share: float = VAL_SHARE,
+    seen: Seen | None = None,
+    contents: Mapping[str, str] | None = None,
+    judges: bool = False,
+) -> Splits:
+    """Give every question a split, as `assign_splits` does, where none need be left to train on.
+
+    `seen` is what the model that is asked has seen; `contents` maps videos to hashes of files. With
+    `judges` test holds nothing that it has seen (`question_splits.deal_to_ask`).
+    """
+    rule, hashes, changed = SplitRule(seed, val_share), contents or {}, False
+    if seen is None:
+        dealt, remarks = deal_splits(questions, rule)
+    elif judges:
+        dealt, remarks, changed = deal_to_ask(questions, rule, lambda name: seen.has(name, hashes))
+    else:
+        dealt, remarks = deal_splits(questions, rule, has_seen=lambda name: seen.has(name, hashes))
+    _warn_of_leaks(dealt, remarks)
+    parts = {name: [q for q in dealt if q.split == name] for name in SPLITS}
+    if not parts["test"]:
+        judge = "val" if parts["val"] else "train"
+        remarks.append(f"there are no test questions: figures are of the split {judge}")
+    return Splits(parts["train"], parts["val"], parts["test"], tuple(remarks), changed)
+
+
+def _warn_of_leaks(questions: Iterable[Question], remarks: list[str]) -> None:
+    sides: dict[str, set[str]] = {}
+    for question in questions:
+        sides.setdefault(question.video_id, set()).add(question.split or "")
+    leaks = sorted(video_id for video_id, names in sides.items() if len(names) > 1)
+    if leaks:
+        remarks.append(
+            f"WARNING: {len(leaks)} videos stand on both sides of a split, so the figures flatter: "
+            + ", ".join(leaks[:5])
+        )

@@ -1,0 +1,212 @@
+"""All of Framebank on clips that it makes itself: offline, from nothing to an answer.
+
+    framebank demo [--out DIR]
+
+Makes clips of things being loaded and unloaded, moved left and right, opened and closed; extracts
+their features with InceptionV3; trains; scores; asks about a clip that was held out; and leaves
+everything in DIR with an index.html to look at. Each step is the very command that you would type,
+and is printed. Takes some three minutes on two cores. A second run goes on where the first ended.
+
+Every clip has a twin with the same pictures in reverse order, so that what loads, left or opens
+cannot be seen without their order: the order-blind baseline is at chance, the model is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from framebank.features.bounds import MOST_INT, MOST_SEED, check_number
+from framebank.features.errors import FramebankError, JobError, UsageError
+from framebank.features.stores import json_text
+from framebank.train.demo.folder import BACKBONE, claim_folder, settle_weights
+
+_LABELS = {
+    "model": "model",
+    "order_blind": "order-blind (mean of the frames)",
+    "question_only": "question only",
+    "majority": "majority answer",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `framebank demo` takes."""
+    add = parser.add_argument
+    add("--out", default="framebank-demo", metavar="DIR", help="a folder")
+    add("--clips", type=int, default=200, metavar="N", help="how many clips to make")
+    add("--seed", type=int, default=0, help="of the clips")
+    add("--weights", help="imagenet | PATH | random:SEED (default: imagenet if it can be had)")
+    add("--epochs", type=int, default=40, help="the most epochs of training")
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Run the demo and return the exit status."""
+    if beam_args:
+        raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank demo --help")
+    check_number("--seed", args.seed, 0, MOST_SEED)
+    check_number("--epochs", args.epochs, 0, MOST_INT, above=True)
+    from framebank.train.demo.clips import make_clips, plan_clips
+
+    started = time.monotonic()
+    plan_clips(args.clips, seed=args.seed)  # refuses a bad number before anything is written
+    out = Path(args.out)
+    wanted = {"clips": args.clips, "seed": args.seed, "epochs": args.epochs}
+    claim_folder(out, wanted, weights=args.weights)
+    weights = settle_weights(out, args.weights, say=_say)
+    _say(f"making {args.clips} clips in {out / 'clips'}")
+    plans = make_clips(out, count=args.clips, seed=args.seed, report=_report_clips)
+    steps = Steps(out)
+    commands = demo_commands(out, weights=weights, epochs=args.epochs)
+    steps.run("extract", commands["extract"])
+    metrics = steps.run("train", commands["train"])
+    summary = steps.run("score", commands["score"])
+    held_out = next(plan for plan in plans if plan.split == "test")
+    question = held_out.scene_played.questions[0]
+    ask = ["ask", "--model", str(out / "model"), *_weights_path(weights), "--json"]
+    answer = steps.run("ask", [*ask, str(out / "clips" / f"{held_out.clip_id}.mp4"), question])
+    from framebank.train.demo.page import DemoResult, write_page
+
+    result = DemoResult(
+        metrics=metrics,
+        summary=summary,
+        asked=answer | {"truth": held_out.answer},
+        weights=weights,
+        seconds=steps.seconds | {"in all": time.monotonic() - started},
+        commands=steps.typed,
+    )
+    page = write_page(out, result)
+    print(_closing(result, page))
+    return 0
+
+
+def demo_commands(out: Path, *, weights: str, epochs: int) -> dict[str, list[str]]:
+    """Return the words of each command after `framebank`."""
+    cache, model, questions = str(out / "cache"), str(out / "model"), str(out / "questions.jsonl")
+    return {
+        "extract": [
+            "extract", str(out / "clips"), "--cache", cache, "--sample", "uniform=8",
+            "--weights", weights, "--json",
+        ],
+        "train": [
+            "train", "--cache", cache, "--questions", questions, "--model", model,
+            "--epochs", str(epochs), "--json",
+        ],
+        "score": [
+            "score", "--model", model, "--cache", cache, "--questions", questions,
+            "--out", str(out / "answers"), "--top", "4", "--json",
+        ],
+    }  # fmt: skip
+
+
+def _weights_path(weights: str) -> list[str]:
+    named = weights == "imagenet" or weights.startswith("random:")
+    return [] if named else ["--weights", weights]
+
+
+class Steps:
+    """Runs the commands one after another, showing what each says, and keeps their times."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self.seconds: dict[str, float] = {}
+        self.typed: list[str] = []
+
+    def run(self, name: str, words: list[str]) -> dict[str, Any]:
+        """Run `framebank WORDS` and return the JSON that it prints.
+
+        Raises JobError when it fails; its own message is on stderr by then.
+        """
+        typed = "framebank " + shlex.join(word for word in words if word != "--json")
+        self.typed.append(typed)
+        _say(f"$ {typed}")
+        started = time.monotonic()
+        command = [sys.executable, "-m", "framebank", *words]
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+            _passing_on_sigterm(process),
+        ):
+            try:
+                printed, _ = process.communicate()
+            except KeyboardInterrupt:
+                # The terminal has told the child too; it saves what it has.
+                process.wait()
+                raise
+        self.seconds[name] = time.monotonic() - started
+        if process.returncode != 0:
+            raise StepFailedError(name, typed, process.returncode)
+        try:
+            return dict(json_text.parse(printed))
+        except ValueError as err:
+            raise JobError(f"`{typed}` printed no JSON", got=printed[:300]) from err
+
+
+@contextlib.contextmanager
+def _passing_on_sigterm(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Tell the child when this process is told to end; its exit status then ends the demo."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class StepFailedError(FramebankError):
+    """A command of the demo failed; its exit status becomes the demo's."""
+
+    def __init__(self, name: str, typed: str, status: int) -> None:
+        self.exit_status = status if status > 0 else 128 - status
+        super().__init__(
+            f"the demo ended in its step {name!r}, whose message stands above",
+            got=f"`{typed}` ended with {status}",
+            todo="mend that and give the same command again: it goes on from there",
+        )
+
+
+def direction_table(metrics: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+    """Return (label, accuracy on the direction questions, how many) for the model and baselines."""
+    scores = {"model": metrics} | dict(metrics["baselines"])
+    rows = []
+    for name, label in _LABELS.items():
+        part = scores.get(name, {}).get("by_type", {}).get("direction")
+        if part:
+            rows.append((label, float(part["accuracy"]), int(part["judged"])))
+    return rows
+
+
+def _closing(result: Any, page: Path) -> str:
+    rows = direction_table(result.metrics)
+    asked = result.asked
+    first = asked["answers"][0]
+    lines = [
+        "",
+        f"{'direction questions, held-out clips':40}accuracy",
+        *(f"  {label:38}{accuracy:8.1%}" for label, accuracy, _ in rows),
+        f"  ({rows[0][2]} questions; features by {BACKBONE} with weights {result.weights})",
+        "",
+        f"asked about {Path(asked['video']).name}: {asked['question']}",
+        f"  {first['answer']} ({first['probability']:.0%}); the truth is {asked['truth']}",
+        "",
+        f"done in {result.seconds['in all']:.0f} s. Look at {page}",
+    ]
+    return "\n".join(lines)
+
+
+def _report_clips(made: int, count: int) -> None:
+    if made % 40 == 0 or made == count:
+        _say(f"{made}/{count} clips")
+
+
+def _say(text: str) -> None:
+    print(f"demo: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""The figures of a model, and the page that shows them."""

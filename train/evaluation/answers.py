@@ -1,0 +1,176 @@
+"""What a trained model says to questions, one row of numbers per question, and their accuracies.
+
+Only a few numbers are kept of each question, so a million questions with a thousand answers fit
+into memory. Dimension letters: q questions, a answers, k the answers kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.asking.trained_model import TrainedModel
+from framebank.features.errors import UsageError
+from framebank.features.questions.question import Question
+from framebank.train.data.prefetch import Prefetched
+from framebank.train.data.question_batches import question_batches
+from framebank.train.stop_request import StopRequest
+
+if TYPE_CHECKING:
+    from framebank.features.cache.reader import Cache
+
+TOP = 5
+DISTRACTORS = 99
+_SAY_EVERY_S = 10.0
+NO_RANK = np.iinfo(np.int64).max  # of an answer that the model cannot give
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """`best` int64[q, k] numbers the likeliest answers, `probability` float64[q, k] is theirs.
+
+    Where a model chooses they are numbers of the question's candidates; where it counts `best` is
+    the count, and `probability` says nothing. `rank` int64[q] is how many answers are likelier than
+    the true one, `rank_drawn` how many of DISTRACTORS drawn from the other answers are; NO_RANK
+    where the model cannot give the truth.
+    """
+
+    head: str
+    questions: Sequence[Question]
+    vocabulary: tuple[str, ...]
+    best: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    rank: NDArray[np.int64]
+    rank_drawn: NDArray[np.int64]
+
+    def texts(self, place: int) -> list[tuple[str, float]]:
+        """Return the likeliest answers to the `place`-th question with their probabilities."""
+        pairs = zip(self.best[place].tolist(), self.probability[place].tolist(), strict=True)
+        if self.head == "count":
+            return [(str(number), probability) for number, probability in pairs]
+        texts = self.questions[place].choices if self.head == "choice" else self.vocabulary
+        return [(texts[number], share) for number, share in pairs if number < len(texts)]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Return bool[q]: whether the likeliest answer is the true one."""
+        return self.rank == 0
+
+    def chosen(self) -> list[str]:
+        """Return the likeliest answer to each question."""
+        return [self.texts(place)[0][0] for place in range(len(self.questions))]
+
+
+def ask_all(
+    model: TrainedModel,
+    cache: Cache,
+    questions: Sequence[Question],
+    *,
+    seed: int = 0,
+    stop: StopRequest | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Answers:
+    """Ask every question; `seed` draws the distractors. Raises CacheError, TrainingStopped."""
+    _check_heads(model, questions)
+    answers = _no_answers(model, questions)
+    truths = _truths(model, questions)
+    dice = np.random.default_rng(seed)
+    asked = 0
+    said_s = time.monotonic()
+    with Prefetched(lambda: question_batches(cache, questions), depth=2) as batches:
+        for places, features in batches:
+            if stop is not None:
+                stop.check()
+            these = [questions[place] for place in places]
+            texts = [question.question.encode("utf-8", "replace") for question in these]
+            scores = model.predict(features, texts, [question.choices for question in these])
+            if model.head == "count":
+                _note_counts(answers, places, [model.count(row) for row in scores], truths)
+            else:
+                pairs = zip(scores, these, strict=True)
+                scores = np.stack([model.restrict(row, one.head) for row, one in pairs])
+                _note(answers, places, scores, truths, dice)
+            asked += len(places)
+            if say is not None and time.monotonic() - said_s >= _SAY_EVERY_S:
+                say(f"{asked} of {len(questions)} questions asked")
+                said_s = time.monotonic()
+    return answers
+
+
+def _check_heads(model: TrainedModel, questions: Sequence[Question]) -> None:
+    other = next((question for question in questions if not model.fits(question.head)), None)
+    if other is not None:
+        raise UsageError(
+            "the model answers in another way than these questions ask",
+            got=f"question {other.question_id} of the kind {other.head}",
+            expected=f"questions of the kind {model.head}",
+            todo="give the question files that the model is for",
+        )
+
+
+def _truths(model: TrainedModel, questions: Sequence[Question]) -> list[int | None]:
+    """Return the number of each true answer, None where the model cannot give it."""
+    if model.head == "choice":
+        return [question.right for question in questions]
+    if model.head == "count":
+        numbers = (question.number for question in questions)
+        return [None if n is None or not n.is_integer() else int(n) for n in numbers]
+    number = {answer: place for place, answer in enumerate(model.answers)}
+    return [number.get(question.answer or "") for question in questions]
+
+
+def _no_answers(model: TrainedModel, questions: Sequence[Question]) -> Answers:
+    count = len(questions)
+    most = {"open": len(model.answers), "count": 1}
+    keep = min(TOP, most.get(model.head, max((len(q.choices) for q in questions), default=1)))
+    return Answers(
+        model.head,
+        questions,
+        model.answers,
+        np.zeros((count, keep), np.int64),
+        np.zeros((count, keep)),
+        np.full(count, NO_RANK),
+        np.full(count, NO_RANK),
+    )
+
+
+def _note_counts(
+    answers: Answers, places: Sequence[int], counts: Sequence[int], truths: Sequence[int | None]
+) -> None:
+    for place, count in zip(places, counts, strict=True):
+        answers.best[place] = count
+        if truths[place] == count:
+            answers.rank[place] = answers.rank_drawn[place] = 0
+
+
+def _note(
+    answers: Answers,
+    places: Sequence[int],
+    probabilities: NDArray[np.float32],
+    truths: Sequence[int | None],
+    dice: np.random.Generator,
+) -> None:
+    """Write what float32[b, a] says of the questions at `places` into `answers`."""
+    missing = answers.best.shape[1] - probabilities.shape[1]
+    if missing > 0:  # all questions of the batch have fewer candidates than others
+        probabilities = np.pad(probabilities, [(0, 0), (0, missing)])
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, : answers.best.shape[1]]
+    answers.best[places] = order
+    answers.probability[places] = np.take_along_axis(probabilities, order, axis=1)
+    for place, row in zip(places, probabilities, strict=True):
+        truth = truths[place]
+        if truth is not None:
+            answers.rank[place] = _likelier(row, row[truth], truth)
+            drawn = dice.permutation(len(row) - 1)[:DISTRACTORS]
+            drawn = drawn + (drawn >= truth)
+            answers.rank_drawn[place] = int((row[drawn] >= row[truth]).sum())
+
+
+def _likelier(row: NDArray[np.float32], probability: float, truth: int) -> int:
+    """Return the place of `truth` among float32[a]; of equals the earlier comes first."""
+    return int((row > probability).sum() + (row[:truth] == probability).sum())

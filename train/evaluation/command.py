@@ -1,0 +1,139 @@
+"""`framebank evaluate`: how good a model is, beside what it must beat, as one page.
+
+    framebank evaluate --model DIR --cache CACHE --questions FILE... [--out DIR]
+
+Ten thousand questions take some seconds; trained baselines whose answers to these questions are not
+in the model's folder (judged.jsonl) are trained under the model's own budget first. OUT gets
+report.html, one file that opens without a network, and evaluation.json with every number. A model
+that answers or chooses is judged by its accuracy, one that counts by its mean square error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from framebank.features.bounds import MOST_INT, check_number
+from framebank.features.errors import JobError, UsageError
+from framebank.features.questions.command import add_format_arguments
+from framebank.features.stores import storage
+from framebank.train.evaluation.report_text import caution, many, square_error
+
+_SPLITS = ("train", "val", "test")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, help="the folder that `framebank train` wrote")
+    add("--cache", required=True, help="the feature cache")
+    add("--questions", required=True, nargs="+", action="extend", metavar="FILE",
+        help="question files, the training questions among them for the baselines")  # fmt: skip
+    add_format_arguments(parser)
+    add("--split", choices=_SPLITS,
+        help="(default test, where there is none val; for a model of a registry all questions "
+        "about videos that it has not seen)")  # fmt: skip
+    add("--out", metavar="DIR", help="(default: the model's folder with -evaluation at its end)")
+    add("--examples", type=int, default=12, metavar="N",
+        help="clips to show of the best and as many of the worst (12)")  # fmt: skip
+    add("--max-unmatched-ratio", type=float, default=0.2, metavar="X",
+        help="the share of questions that may lack a video in the cache (0.2)")  # fmt: skip
+    add("--no-baselines", action="store_true", help="train nothing beside the model")
+    add("--json", action="store_true", help="print evaluation.json")
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Evaluate; return the exit status (130 after Ctrl-C). Raises FramebankError."""
+    if beam_args:
+        raise UsageError("unknown option", got=" ".join(beam_args))
+    check_number("--examples", args.examples, 0, MOST_INT)
+    check_number("--max-unmatched-ratio", args.max_unmatched_ratio, 0, 1)
+    from framebank.features.asking.trained_model import read_lineage
+    from framebank.features.cache.reader import open_cache
+    from framebank.features.tensorflow_import import import_tensorflow
+
+    out = _out_folder(args.out or args.model.rstrip("/") + "-evaluation")
+    cache = open_cache(args.cache)
+    read_lineage(args.model)
+    import_tensorflow()
+    from framebank.train.evaluation.evaluating import EvaluateJob, evaluate
+    from framebank.train.evaluation.report_page import write_report
+    from framebank.train.stop_request import TrainingStopped, stop_on_signals
+
+    job = EvaluateJob(
+        model=args.model,
+        questions=tuple(args.questions),
+        out=out,
+        split=args.split,
+        set_name=args.format,
+        mapping=args.mapping,
+        with_baselines=not args.no_baselines,
+        max_unmatched_ratio=args.max_unmatched_ratio,
+    )
+    with stop_on_signals() as stop:
+        stop.listen()
+        try:
+            judged = evaluate(job, cache, stop=stop, say=_say)
+        except TrainingStopped as stopped:
+            _say(f"{stopped}; give the same command again to go on")
+            return stopped.exit_status
+    text = json.dumps(judged.figures, indent=2, ensure_ascii=False) + "\n"
+    data = text.encode("utf-8", "backslashreplace")
+    storage.write_atomic(str(out / "evaluation.json"), data)
+    page = write_report(out, judged, cache, model_dir=args.model, examples=args.examples, say=_say)
+    print(text if args.json else "\n".join(summary(judged.figures)))
+    _say(f"the report is {page}")
+    return 0
+
+
+def summary(figures: Mapping[str, Any]) -> list[str]:
+    """Return the lines that are printed: the model, what stands beside it, and leaks."""
+    measure, value = _measured(figures)
+    lines = [
+        f"{measure} {value} on {many(figures['judged'], 'question')} about "
+        f"{many(figures['videos'], 'video')} of {figures['split']}"
+    ]
+    for name, score in figures["baselines"].items():
+        lines.append(f"  {name.replace('_', ' '):<24}{_measured(score)[1]}")
+    if careful := caution(figures):
+        lines.append(f"NOTE: {careful}")
+    if figures["flatters"]:
+        lines.append(f"WARNING: {figures['flatters']}")
+    leaks = len(figures["leaks"]["pairs"])
+    if leaks:
+        lines.append(
+            f"WARNING: {leaks} pairs of videos on two sides of a split are the same or nearly"
+        )
+    return lines
+
+
+def _measured(score: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the measure of a score and its value with the interval."""
+    if "mean_square_error" in score:
+        return "mean square error", square_error(score)
+    low, high = score["interval"]
+    return "accuracy", f"{score['accuracy']:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _out_folder(path: str) -> Path:
+    """Return the folder that is there now; raises UsageError, JobError."""
+    todo = "give another --out"
+    if not storage.is_local(path):
+        raise UsageError("a report is written to a local folder", got=path, todo=todo)
+    out = Path(storage.local_path(path))
+    if out.exists() and not out.is_dir():
+        raise UsageError("--out is a file", got=path, expected="a folder", todo=todo)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            return out
+    except OSError as err:
+        raise JobError(f"cannot write to {out}", got=err.strerror or err, todo=todo) from err
+
+
+def _say(text: str) -> None:
+    print(f"evaluate: {text}", file=sys.stderr, flush=True)

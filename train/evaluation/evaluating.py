@@ -1,0 +1,228 @@
+"""One evaluation: a trained model, beside what must be beaten, on the questions of a split."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framebank.features.asking.trained_model import load_model, read_lineage
+from framebank.features.errors import UsageError
+from framebank.features.questions.files import file_hashes
+from framebank.features.questions.question import Question
+from framebank.features.stores import json_text, storage
+from framebank.train.data.held_split import question_lines
+from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
+from framebank.train.data.splits import SPLITS
+from framebank.train.evaluation import baselines as evaluation_baselines
+from framebank.train.evaluation import figures as evaluation
+from framebank.train.evaluation import splits as evaluation_splits
+from framebank.train.evaluation.answers import Answers, ask_all
+from framebank.train.evaluation.leaks import find_leaks
+from framebank.train.evaluation.splits import Asked
+from framebank.train.judging import baselines
+from framebank.train.judging.judged_answers import Said, read_judged
+from framebank.train.model.config import ModelConfig, TrainConfig
+from framebank.train.stop_request import StopRequest
+
+if TYPE_CHECKING:
+    from framebank.features.cache.reader import Cache
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateJob:
+    """What to judge; `split` None is what `evaluation_splits.choose` takes."""
+
+    model: str
+    questions: tuple[str, ...]
+    out: Path
+    split: str | None = None
+    set_name: str | None = None
+    mapping: str | None = None
+    with_baselines: bool = True
+    max_unmatched_ratio: float = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """`figures` are what evaluation.json holds; `answers` belong to `questions`, in order."""
+
+    figures: dict[str, Any]
+    questions: Sequence[Question]
+    answers: Answers
+
+
+def evaluate(
+    job: EvaluateJob, cache: Cache, *, stop: StopRequest, say: Callable[[str], None]
+) -> Judged:
+    """Judge the model; raises FramebankError, TrainingStopped (trained baselines go on later)."""
+    _check_spec(job.model, cache)
+    made = _Making.read(job.model)
+    as_trained = made.fields.get("questions_sha256") == file_hashes(job.questions, job.mapping)
+    joined = join_cache(
+        job.questions,
+        cache,
+        max_unmatched_ratio=job.max_unmatched_ratio,
+        set_name=job.set_name,
+        mapping=job.mapping,
+        to_train=as_trained,
+    )
+    chosen = evaluation_splits.choose(
+        joined.questions,
+        cache,
+        job.model,
+        split=job.split,
+        seed=made.train.seed,
+        val_share=made.train.val_share,
+        same_files=made.is_of(joined),
+        chosen_on=made.chosen_on,
+        as_trained=as_trained,
+    )
+    asked = chosen.questions
+    notes = [*remarks(joined), *chosen.splits.remarks]
+    for note in (*notes, chosen.flatters):
+        if note:
+            say(note)
+    say(f"asking {len(asked)} questions of the split {chosen.name}")
+    seed = made.train.seed
+    answers = ask_all(load_model(job.model), cache, asked, seed=seed, stop=stop, say=say)
+    said = _baselines(job, made, cache, joined, chosen, stop=stop, say=say)
+    say("looking for videos on both sides of the split")
+    sides: dict[str, dict[str, None]] = {}
+    for split in SPLITS:
+        for question in chosen.splits.of(split):
+            sides.setdefault(question.video_id, {})[split] = None
+    counts = answers.head == "count"
+    errors = evaluation.square_errors(asked, answers.chosen()) if counts else None
+    whole = {
+        "model": job.model,
+        "split": chosen.name,
+        "flatters": chosen.flatters,
+        "seen_videos": None if chosen.seen is None else sorted(chosen.seen),
+        "epoch_chosen_on": made.chosen_on,
+        "questions_files": list(job.questions),
+        "questions_sha256": list(joined.file_hashes),
+        "videos": len({question.video_id for question in asked}),
+        "random_weights": cache.spec.random_weights,
+        "weights": str(cache.spec.weights),
+        "notes": notes,
+        **evaluation.judge(asked, answers, durations_s=_durations(cache), seed=seed),
+        "baselines": evaluation_baselines.figures(
+            said, asked, answers.right, seed=seed, errors=errors
+        ),
+        "leaks": find_leaks(
+            cache, {video_id: tuple(its) for video_id, its in sides.items()}, seed=seed, say=say
+        ),
+    }
+    return Judged(whole, asked, answers)
+
+
+def _check_spec(model_dir: str, cache: Cache) -> None:
+    fingerprint = read_lineage(model_dir).spec.fingerprint
+    if fingerprint != cache.fingerprint:
+        raise UsageError(
+            "the model learnt from features of another making than those of the cache",
+            got=cache.fingerprint,
+            expected=fingerprint,
+            todo="give the cache that the model was trained on, or one with its spec",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Making:
+    """What the model was made from (`fields`), and under which budget."""
+
+    fields: Mapping[str, Any]
+    model: ModelConfig
+    train: TrainConfig
+    language: str | None
+    embeddings: str | None  # where the file of word vectors was
+    chosen_on: str  # the split that chose the best epoch
+
+    @classmethod
+    def read(cls, model_dir: str) -> _Making:
+        lineage = json_text.read_object(storage.join(model_dir, "lineage.json"))
+        fields = lineage.get("making") or {}
+        config = fields.get("config") or {}
+        try:
+            model = ModelConfig(**_known(ModelConfig, config.get("model") or {}))
+            train = TrainConfig(**_known(TrainConfig, config.get("train") or {}))
+        except (UsageError, TypeError) as err:
+            said = err.what if isinstance(err, UsageError) else err
+            raise UsageError(
+                f"the model in {model_dir} was made in a way that is none any more",
+                got=said,
+                todo="train it again with --overwrite",
+            ) from err
+        return cls(
+            fields,
+            model,
+            train,
+            config.get("language"),
+            lineage.get("embeddings_file"),
+            "val" if (lineage.get("questions") or {"val": 1}).get("val") else "train",
+        )
+
+    def is_of(self, joined: JoinedQuestions) -> bool:
+        return (
+            self.fields.get("questions_sha256") == list(joined.file_hashes)
+            and self.fields.get("cache_digest") == joined.cache_digest
+        )
+
+
+def _baselines(
+    job: EvaluateJob,
+    made: _Making,
+    cache: Cache,
+    joined: JoinedQuestions,
+    chosen: Asked,
+    *,
+    stop: StopRequest,
+    say: Callable[[str], None],
+) -> dict[str, Said]:
+    """Return what each baseline says to the questions that are asked."""
+    asked, splits = chosen.questions, chosen.splits
+    if not splits.train:
+        return {}
+    said = evaluation_baselines.count_answers(splits.train, asked)
+    if not job.with_baselines:
+        return said
+    stored = read_judged(job.model, asked) if made.is_of(joined) else {}
+    from framebank.train.fit.training import TrainJob
+
+    vectors = made.embeddings
+    if vectors is not None and not storage.exists(vectors):
+        say(f"NOTE: {vectors} is gone: the trained baselines start without word vectors")
+        vectors = None
+
+    files, set_name, mapping = job.questions, job.set_name, job.mapping
+    if chosen.unseen:  # the files' own splits are not those of this evaluation
+        learnt = str(job.out / "baselines" / "questions.jsonl")
+        storage.write_atomic(learnt, question_lines([*splits.train, *splits.val]))
+        files, set_name, mapping = (learnt,), "plain", None
+    work = TrainJob(
+        questions=files,
+        model=made.model,
+        train=dataclasses.replace(made.train, max_unmatched_ratio=job.max_unmatched_ratio),
+        set_name=set_name,
+        mapping=mapping,
+        language=made.language,
+        embeddings=vectors,
+    )
+    for kind in baselines.TRAINED:
+        said[kind] = stored.get(kind) or evaluation_baselines.train_answers(
+            kind, work, cache, asked, out=job.out, stop=stop, say=say
+        )
+    return said
+
+
+def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in fields.items() if name in names}
+
+
+def _durations(cache: Cache) -> dict[str, float]:
+    table = cache.table(columns=["video_id", "source_duration_s"]).to_pydict()
+    pairs = zip(table["video_id"], table["source_duration_s"], strict=True)
+    return {video_id: duration_s or 0.0 for video_id, duration_s in pairs}

@@ -1,0 +1,161 @@
+"""The figures of an evaluation: accuracies with intervals, calibration, confusion, recall.
+
+Everything is judged by question and drawn by video (`train.judging.bootstrap`); what comes out is
+plain JSON, from which the page is written (`train.evaluation.report_page`).
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.questions.question import Question
+from framebank.train.evaluation.answers import DISTRACTORS, NO_RANK, Answers
+from framebank.train.judging.bootstrap import interval
+
+_BINS = 10
+_COMMONEST = 8
+_RECALL_AT = (1, 5, 10)
+_WORD_BANDS = ((5, "up to 5 words"), (8, "6 to 8 words"), (12, "9 to 12 words"))
+_SECOND_BANDS = ((5, "under 5 s"), (10, "5 to 10 s"), (30, "10 to 30 s"), (60, "30 to 60 s"))
+
+
+def share(right: NDArray[np.bool_], groups: Sequence[str], *, seed: int) -> dict[str, Any]:
+    """Return how many of bool[q] are right, with the interval over videos `groups`."""
+    around = interval(right, groups, seed=seed)
+    return {
+        "judged": len(right),
+        "correct": int(right.sum()),
+        "accuracy": float(right.mean()),
+        "interval": [around.low, around.high],
+    }
+
+
+def judge(
+    questions: Sequence[Question],
+    answers: Answers,
+    *,
+    durations_s: Mapping[str, float],
+    seed: int,
+) -> dict[str, Any]:
+    """Return all figures of the model on `questions`, which are not empty."""
+    right = answers.right
+    groups = [question.video_id for question in questions]
+
+    def parts(name: Callable[[Question], str]) -> dict[str, Any]:
+        return _parts(questions, right, name, seed)
+
+    figures = {
+        **share(right, groups, seed=seed),
+        "head": answers.head,
+        "measure": "mean square error" if answers.head == "count" else "accuracy",
+        "by_type": parts(lambda question: question.kind),
+        "by_question_length": parts(lambda q: _band(len(q.question.split()), _WORD_BANDS)),
+        "by_video_length": parts(lambda q: _seconds(durations_s.get(q.video_id, 0.0))),
+        "confusion": confuse(questions, answers.chosen()),
+    }
+    if answers.head == "count":
+        return figures | square_error(questions, answers.chosen(), seed=seed)
+    return {
+        **figures,
+        "top5": share(answers.rank < 5, groups, seed=seed),
+        "outside_vocabulary": int((answers.rank == NO_RANK).sum()),
+        "recall_among_distractors": _recall(answers),
+        "distractors": min(DISTRACTORS, _most_answers(answers) - 1),
+        "calibration": calibrate(answers.probability[:, 0], right),
+    }
+
+
+def _most_answers(answers: Answers) -> int:
+    if answers.head == "choice":
+        return max(len(question.choices) for question in answers.questions)
+    return len(answers.vocabulary)
+
+
+def square_errors(
+    questions: Sequence[Question], said: Sequence[str | None]
+) -> NDArray[np.float64] | None:
+    """Return the square error of each count, float64[q]; None where not all are counts."""
+    numbers = [question.number for question in questions]
+    if not questions or None in numbers or None in said:
+        return None
+    pairs = zip(said, numbers, strict=True)
+    return np.array([(float(one or 0) - float(number or 0)) ** 2 for one, number in pairs])
+
+
+def square_error(
+    questions: Sequence[Question], said: Sequence[str | None], *, seed: int
+) -> dict[str, Any]:
+    """Return the mean square error of counts, with its interval over videos; none for others."""
+    errors = square_errors(questions, said)
+    if errors is None:
+        return {}
+    around = interval(errors, [question.video_id for question in questions], seed=seed)
+    return {
+        "mean_square_error": float(errors.mean()),
+        "mean_square_error_interval": [around.low, around.high],
+    }
+
+
+def _parts(
+    questions: Sequence[Question],
+    right: NDArray[np.bool_],
+    name: Callable[[Question], str],
+    seed: int,
+) -> dict[str, Any]:
+    places: dict[str, list[int]] = collections.defaultdict(list)
+    for place, question in enumerate(questions):
+        places[name(question)].append(place)
+    return {
+        part: share(right[its], [questions[place].video_id for place in its], seed=seed)
+        for part, its in sorted(places.items(), key=lambda item: (-len(item[1]), item[0]))
+    }
+
+
+def _band(value: float, bands: Sequence[tuple[int, str]]) -> str:
+    return next((text for most, text in bands if value <= most), "13 words or more")
+
+
+def _seconds(duration_s: float) -> str:
+    if not duration_s > 0:  # nor NaN, of a container that says so
+        return "not known"
+    return next((text for below, text in _SECOND_BANDS if duration_s < below), "60 s or more")
+
+
+def _recall(answers: Answers) -> dict[str, float]:
+    """Return, by k, how often the truth is among the k likeliest of itself and the distractors."""
+    return {str(k): float((answers.rank_drawn < k).mean()) for k in _RECALL_AT}
+
+
+def calibrate(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the expected calibration error and its bins (Guo et al., ICML 2017, section 2)."""
+    places = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins = [
+        {
+            "from": place / _BINS,
+            "to": (place + 1) / _BINS,
+            "judged": int((places == place).sum()),
+            "confidence": float(confidence[places == place].mean()),
+            "accuracy": float(right[places == place].mean()),
+        }
+        for place in range(_BINS)
+        if (places == place).any()
+    ]
+    error = sum(abs(one["confidence"] - one["accuracy"]) * one["judged"] for one in bins)
+    return {"expected_error": float(error / len(right)), "bins": bins}
+
+
+def confuse(questions: Sequence[Question], chosen: Sequence[str]) -> dict[str, Any]:
+    """Return how often each of the commonest true answers was answered by which."""
+    truths = collections.Counter(question.answer or "" for question in questions)
+    names = sorted(truths, key=lambda answer: (-truths[answer], answer))[:_COMMONEST]
+    pairs = collections.Counter(
+        (question.answer, answer if answer in names else None)
+        for question, answer in zip(questions, chosen, strict=True)
+    )
+    rows = [[pairs[(truth, answer)] for answer in (*names, None)] for truth in names]
+    return {"answers": names, "rows": rows}  # the last column counts all other answers

@@ -1,0 +1,180 @@
+"""Thumbnails of the frames that the network saw, from the source videos that are still there.
+
+The frames come as extraction takes them: by the cache's own sampling rule, from decoder processes
+that a damaged clip cannot hang or crash, a clip of a bucket by way of a temporary copy.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import io
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.decoders.pool import ClipDone, DecoderPolicy, DecoderPool, Frame
+from framebank.features.errors import FramebankError, VideoRejected
+from framebank.features.stores import storage
+from framebank.features.video import VideoRef
+
+if TYPE_CHECKING:
+    from framebank.features.cache.reader import Cache
+
+FRAMES = 8
+_LONG_SIDE = 176  # pixels of a thumbnail
+_KEPT = 256  # thumbnails of one clip while it is decoded; beyond, every second one is dropped
+_POLICY = DecoderPolicy(decoders=2, timeout_s=20.0, allow_partial=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Thumbnails:
+    """`pictures` are data: addresses of JPEGs with `pts_ms`; or there are none, with a `reason`."""
+
+    pictures: tuple[str, ...] = ()
+    pts_ms: tuple[int, ...] = ()
+    reason: str = ""
+    size: tuple[int, int] = (0, 0)  # width and height of each
+
+
+def make_thumbnails(
+    cache: Cache, video_ids: Collection[str], *, say: Callable[[str], None] | None = None
+) -> dict[str, Thumbnails]:
+    """Return up to FRAMES thumbnails of each video, or the reason why there are none."""
+    found: dict[str, Thumbnails] = {}
+    clips = []
+    for row in _rows(cache, video_ids):
+        missing = _why_missing(row["uri"])
+        if missing:
+            found[row["video_id"]] = Thumbnails(reason=missing)
+        else:
+            clips.append(row)
+    if clips and say is not None:
+        say(f"taking frames from {len(clips)} source videos")
+    try:
+        for row, clip in _decode(cache, clips):
+            found[row["video_id"]] = clip
+    except FramebankError as error:  # no room, a store that does not answer: the page does without
+        for row in clips:
+            reason = f"The source video cannot be fetched: {error.what}."
+            found.setdefault(row["video_id"], Thumbnails(reason=reason))
+    return found
+
+
+def _rows(cache: Cache, video_ids: Collection[str]) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = ["video_id", "uri", "size_bytes", "generation", "content_sha256"]
+    table = cache.table(columns=[*names, "source_width", "source_height"])
+    wanted = pa.array(sorted(video_ids), table.column("video_id").type)
+    return table.filter(pc.is_in(table.column("video_id"), wanted)).to_pylist()
+
+
+def _why_missing(uri: str) -> str:
+    if not uri:
+        return "The catalog does not say where the source video is."
+    if storage.is_local(uri) and not Path(storage.local_path(uri)).exists():
+        return f"The source video is not there any more: {uri}"
+    return ""
+
+
+def _decode(
+    cache: Cache, rows: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], Thumbnails]]:
+    """Yield each row with its thumbnails; raises FramebankError where clips cannot be fetched."""
+    if not rows:
+        return
+    kept: dict[int, _Kept] = {}
+    pool = DecoderPool(cache.spec, _POLICY)
+    with contextlib.closing(pool):
+        for event in pool.decode(_refs(rows)):
+            row = rows[event.clip]
+            if isinstance(event, Frame):
+                kept.setdefault(event.clip, _Kept(_shown_size(row))).add(event.token, event.rgb)
+            elif isinstance(event, ClipDone):
+                yield row, _chosen(row, event.fields, kept.pop(event.clip, None))
+            else:
+                kept.pop(event.clip, None)
+                yield row, Thumbnails(reason=_why_rejected(row["uri"], event.reason))
+
+
+def _refs(rows: list[dict[str, Any]]) -> Iterator[VideoRef]:
+    for row in rows:
+        uri, generation, size_bytes = row["uri"], row["generation"], row["size_bytes"]
+        if storage.is_local(uri):  # the content hash says whether it changed, not its time
+            generation, size_bytes = "", Path(storage.local_path(uri)).stat().st_size
+        yield VideoRef(row["video_id"], uri, size_bytes, generation)
+
+
+def _why_rejected(uri: str, reason: VideoRejected) -> str:
+    if reason.error_class == "missing":
+        return f"The source video is not there any more: {uri}"
+    if reason.stage == "open":
+        return f"The source video cannot be read ({reason.error_class}): {reason.message}"
+    return f"The source video cannot be decoded ({reason.error_class}): {reason.message}"
+
+
+def _shown_size(row: dict[str, Any]) -> tuple[int, int]:
+    """Return the (width, height) of a thumbnail, both even, in the shape of the source."""
+    width, height = max(row["source_width"], 1), max(row["source_height"], 1)
+    scale = _LONG_SIDE / max(width, height)
+    return max(32, 2 * round(width * scale / 2)), max(32, 2 * round(height * scale / 2))
+
+
+def _chosen(row: dict[str, Any], fields: dict[str, Any], kept: _Kept | None) -> Thumbnails:
+    if fields["sha256"] != row["content_sha256"]:
+        reason = f"The source video has changed since its features were taken: {row['uri']}"
+        return Thumbnails(reason=reason)
+    rows = [
+        (pts_ms, kept.pictures[token])
+        for token, pts_ms in zip(fields["tokens"], fields["pts_ms"], strict=True)
+        if kept is not None and token in kept.pictures
+    ]
+    if kept is None or not rows:
+        return Thumbnails(reason="No frame of the source video can be shown.")
+    places = np.linspace(0, len(rows) - 1, min(FRAMES, len(rows))).round().astype(int)
+    chosen = [rows[place] for place in places.tolist()]
+    pictures = tuple(
+        "data:image/jpeg;base64," + base64.b64encode(picture).decode() for _, picture in chosen
+    )
+    return Thumbnails(pictures, tuple(pts_ms for pts_ms, _ in chosen), size=kept.size)
+
+
+class _Kept:
+    """JPEGs of one clip's frames by token; of a long clip every second, fourth … one."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+        self.pictures: dict[int, bytes] = {}
+        self._step, self._count = 1, 0
+
+    def add(self, token: int, rgb: NDArray[np.uint8]) -> None:
+        if token in self.pictures:  # a decoder that died is asked again
+            return
+        if self._count % self._step == 0:
+            self.pictures[token] = _jpeg(rgb, self.size)
+        self._count += 1
+        if len(self.pictures) > _KEPT:
+            self._step *= 2
+            self.pictures = dict(list(self.pictures.items())[::2])
+
+
+def _jpeg(rgb: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
+    """Return uint8[h, w, 3] (RGB) as a JPEG of `size`."""
+    import av
+
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+    width, height = size
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mjpeg") as output:
+        stream = output.add_stream("mjpeg", rate=1, options={"qmin": "3", "qmax": "6"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuvj420p"
+        picture = frame.reformat(width, height, format="yuvj420p", interpolation="AREA")
+        output.mux(stream.encode(picture))
+        output.mux(stream.encode())
+    return buffer.getvalue()

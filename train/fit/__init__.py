@@ -1,0 +1,1 @@
+"""The training run: its command, loop, checkpoints, and the model folder it leaves."""

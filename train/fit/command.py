@@ -1,0 +1,254 @@
+"""`framebank train`: a model from a cache and question files.
+
+    framebank train --cache CACHE --questions FILE... --model DIR
+
+240 clips with a few questions each take about a minute on two cores. MODEL gets model.keras,
+vocabulary.json, metrics.json, history.jsonl and lineage.json; the figures, beside those of
+majority, question-only and order-blind, end on stdout. A run that was stopped or killed goes on
+when the same command is given again.
+
+Several replicas: `--strategy mirrored` takes this machine's GPUs; `--local-workers N` starts N
+processes here; `--strategy multi_worker` is one worker of a cluster that TF_CONFIG (or Slurm)
+describes. The global batch, the steps and the losses are the same for any number of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from framebank.features.errors import FramebankError, UsageError
+from framebank.features.questions.command import add_format_arguments
+from framebank.features.questions.word_cutting import LANGUAGES, check_language
+from framebank.train.model.config import (
+    LR_SCHEDULES,
+    PRECISIONS,
+    TRAINED_KINDS,
+    ModelConfig,
+    TrainConfig,
+)
+
+if TYPE_CHECKING:
+    from framebank.train.stop_request import StopRequest
+    from framebank.train.workers.replicas import Workers
+
+_MODEL_OPTIONS = {
+    "answers": "the most answers that the model can give (the commonest of the training split)",
+    "words": "the most words that it knows",
+    "projection": "width that a frame's features are projected to",
+    "frame_units": "width of the LSTM over frames",
+    "question_units": "width of the LSTM over words",
+    "dense_units": "width of the dense layer",
+    "dropout": "share of values dropped before the dense layers",
+    "frame_dropout": "share of feature columns dropped, in all frames of a clip alike",
+}
+_TRAIN_OPTIONS = {
+    "epochs": "the most epochs",
+    "batch_size": "questions in a step, over all replicas",
+    "learning_rate": "Adam's, at the start",
+    "warmup_epochs": "epochs in which the rate of the cosine schedule rises from 0",
+    "weight_decay": "decoupled from the gradient",
+    "clip_norm": "the most that the norm of all gradients together may be",
+    "patience": "epochs without a better validation before training stops",
+    "val_share": "of the training videos choose the epoch where no val split is given; 0: none",
+    "seed": "of weights, order and split",
+    "max_unmatched_ratio": "the share of questions that may lack a video in the cache",
+    "checkpoint_every_s": "seconds between checkpoints",
+    "memory_bytes": "features beyond this, per worker, are read from the shards in every epoch",
+    "shuffle_bytes": "of features that a shuffle may hold, over all workers",
+}
+_STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")  # as in train.workers.replicas
+_LABELS = {
+    "order_blind": "order-blind (mean of frames)",
+    "question_only": "question only",
+    "majority_per_question": "majority per question",
+    "majority": "majority answer",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cache", required=True, help="the feature cache")
+    parser.add_argument(
+        "--questions", required=True, nargs="+", action="extend", metavar="FILE",
+        help="question files: .csv, .jsonl or .json with video_id, question, answer [split, type]",
+    )  # fmt: skip
+    add_format_arguments(parser)
+    parser.add_argument("--model", required=True, help="folder for the model")
+    parser.add_argument(
+        "--model-kind", choices=TRAINED_KINDS, default=ModelConfig.kind,
+        help=f"what reads the frames (default {ModelConfig.kind})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--embeddings", metavar="FILE",
+        help="pretrained word vectors: GloVe, word2vec or fastText, text or binary, also .gz",
+    )  # fmt: skip
+    parser.add_argument(
+        "--language", choices=LANGUAGES, help="cut questions of this language into words"
+    )
+    parser.add_argument("--lr-schedule", choices=LR_SCHEDULES, default=TrainConfig.lr_schedule)
+    parser.add_argument("--precision", choices=PRECISIONS, default=TrainConfig.precision)
+    parser.add_argument("--strategy", choices=_STRATEGIES, default="none", help="(default none)")
+    parser.add_argument(
+        "--local-workers", type=int, metavar="N", help="train with N processes on this machine"
+    )
+    parser.add_argument("--stage-dir", metavar="DIR", help="keep staged shards of a bucket there")
+    parser.add_argument(
+        "--stage-bytes", type=int, default=50 * 2**30, metavar="BYTES",
+        help="the most that staged shards may take (default 50 GiB)",
+    )  # fmt: skip
+    for config, options in ((ModelConfig, _MODEL_OPTIONS), (TrainConfig, _TRAIN_OPTIONS)):
+        for name, text in options.items():
+            default = getattr(config, name)
+            parser.add_argument(
+                "--" + name.replace("_", "-"), type=type(default), default=default,
+                help=f"{text} (default {default})",
+            )  # fmt: skip
+    parser.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard's events there")
+    parser.add_argument("--no-baselines", action="store_true", help="train no baselines")
+    parser.add_argument("--overwrite", action="store_true", help="throw away what --model holds")
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Train; return the exit status (130 after Ctrl-C). Raises FramebankError."""
+    if beam_args:
+        raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank train --help")
+    model = ModelConfig(
+        kind=args.model_kind, **{name: getattr(args, name) for name in _MODEL_OPTIONS}
+    )
+    train = TrainConfig(
+        lr_schedule=args.lr_schedule,
+        precision=args.precision,
+        **{name: getattr(args, name) for name in _TRAIN_OPTIONS},
+    )
+    check_language(args.language)
+    if args.local_workers is not None:
+        if args.strategy not in ("none", "multi_worker"):
+            raise UsageError("--local-workers is a strategy of its own", got=args.strategy)
+        from framebank.train.workers.local_workers import run_local_workers
+
+        return run_local_workers(args, args.local_workers)
+    from framebank.features.cache.reader import open_cache
+    from framebank.train.fit.model_folder import ModelFolder
+    from framebank.train.stop_request import TrainingStopped, stop_on_signals
+
+    folder = ModelFolder(args.model)
+    cache = open_cache(args.cache)
+    if not len(cache):
+        raise UsageError(f"the cache {args.cache} holds no features", todo="extract videos first")
+    with stop_on_signals() as stop:
+        try:
+            workers = _start_workers(args.strategy, stop)
+        except TrainingStopped as stopped:
+            return stopped.exit_status
+        from framebank.train.data.shard_staging import Staging
+        from framebank.train.fit.training import TrainJob, train_model
+
+        say = _say if workers.is_chief else _say_nothing
+        if cache.spec.random_weights:
+            say(f"NOTE: the features come from RANDOM weights ({cache.spec.weights})")
+        job = TrainJob(
+            questions=tuple(args.questions),
+            set_name=args.format,
+            mapping=args.mapping,
+            model=model,
+            train=train,
+            with_baselines=not args.no_baselines,
+            tensorboard=args.tensorboard,
+            staging=Staging(args.stage_dir, args.stage_bytes),
+            language=args.language,
+            embeddings=args.embeddings,
+        )
+        try:
+            with workers.together():
+                metrics = train_model(
+                    job, cache, folder,
+                    stop=stop, say=say, overwrite=args.overwrite, workers=workers,
+                )  # fmt: skip
+        except TrainingStopped as stopped:
+            say(f"{stopped}; what was done is saved. Give the same command again to go on.")
+            return stopped.exit_status
+    if workers.is_chief:
+        print(json.dumps(metrics, ensure_ascii=False) if args.json else table(metrics))
+        say(f"the model is in {args.model}")
+    return 0
+
+
+def _start_workers(strategy: str, stop: StopRequest) -> Workers:
+    from framebank.features.tensorflow_import import import_tensorflow
+    from framebank.train.stop_request import signals_held
+
+    if strategy == "none":
+        import_tensorflow()
+        from framebank.train.workers.replicas import Workers
+
+        return Workers()
+    import_tensorflow(wake=lambda: None)
+    if strategy == "multi_worker":
+        from framebank.train.workers.cluster import read_cluster
+        from framebank.train.workers.rendezvous import meet
+
+        cluster = read_cluster()
+        name, address = cluster.members[cluster.index]
+        if len(cluster.members) > 1:
+            _say(f"{name} at {address}, one of {len(cluster.members)}, waits for the others")
+        meet(cluster, check=stop.check, say=_say)
+    started: list[Workers | FramebankError] = []
+
+    def start() -> None:
+        from framebank.train.workers.replicas import start_workers
+
+        try:
+            started.append(start_workers(strategy))
+        except FramebankError as err:  # what TensorFlow said besides helps nobody
+            started.append(err)
+
+    with signals_held():
+        import_tensorflow(wake=start)
+        stop.listen()
+    if isinstance(started[0], FramebankError):
+        raise started[0]
+    return started[0]
+
+
+def _say_nothing(text: str) -> None:
+    """The chief says it."""
+
+
+def _say(text: str) -> None:
+    print(f"train: {text}", file=sys.stderr, flush=True)
+
+
+def table(metrics: Mapping[str, Any]) -> str:
+    """Return the figures as a person reads them: a line for the model and each baseline."""
+    kinds = list(metrics["by_type"])[:8]
+    rows: list[tuple[str, Mapping[str, Any]]] = [("this model", metrics)]
+    rows += [
+        (label, metrics["baselines"][name])
+        for name, label in _LABELS.items()
+        if name in metrics["baselines"]
+    ]
+    counts = "mean_square_error" in metrics
+    field, form = ("mean_square_error", ".3f") if counts else ("accuracy", ".1%")
+    cells = [["all", *kinds]]
+    for _, scores in rows:
+        own = [scores, *(scores["by_type"].get(kind, {}) for kind in kinds)]
+        cells.append([f"{one.get(field, 0.0):{form}}" for one in own])
+    widths = [max(map(len, (*column, " " * 6))) + 2 for column in zip(*cells, strict=True)]
+    labels = [f"{metrics['measure']}, split {metrics['split']}", *(label for label, _ in rows)]
+    lines = [
+        f"{label:30}" + "".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True))
+        for label, line in zip(labels, cells, strict=True)
+    ]
+    said = f"{metrics['questions']} questions judged" + ("; the lower the better" if counts else "")
+    if metrics["oov_answers"]:
+        said += f"; {metrics['oov_answers']} have an answer the model cannot give: counted wrong"
+    lines.append(said)
+    if metrics["random_weights"]:
+        lines.append(
+            "The features come from RANDOM weights; a real network would give other figures"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,297 @@
+"""The training loop: one for every strategy, that a kill cannot hurt.
+
+Keras' `fit` does not work under MultiWorkerMirroredStrategy (Keras issue 20585), so the loop is our
+own: `strategy.run` of one step, the loss scaled by the global batch (the weights in a batch, see
+`train.data.batches`), Keras' callbacks through `CallbackList`, and checkpoints at exact steps. With
+the same seed a run that was killed and started again makes the same steps as one that was not, and
+several workers make the same steps as one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from framebank.features.asking.trained_model import NotFiniteError
+from framebank.features.errors import JobError
+from framebank.train.data.batches import Batch, Features, QuestionTable, steps_per_epoch
+from framebank.train.data.prefetch import Prefetched
+from framebank.train.fit.callbacks import BestEpoch, HistoryRows, PlateauRate, ProgressLine
+from framebank.train.fit.checkpoint import RunCheckpoints, finite
+from framebank.train.fit.optimizer import make_optimizer
+from framebank.train.judging.predicting import Judge, Predictions, network_inputs
+from framebank.train.model.config import TrainConfig
+from framebank.train.model.heads import COUNT, OPEN_HEAD, Head
+from framebank.train.model.row_dropout import Rows, noise_of, use_row_noise
+from framebank.train.stop_request import StopRequest, TrainingStopped
+from framebank.train.workers.replicas import Workers
+
+
+@dataclasses.dataclass(frozen=True)
+class FitData:
+    """What one fit sees: the rows it learns from and the rows that choose its best epoch."""
+
+    features: Features
+    train: QuestionTable
+    val: QuestionTable
+    head: Head = OPEN_HEAD
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """How a fit went: a row per epoch, the best epoch (from 1), and the steps of all processes."""
+
+    history: list[dict[str, Any]]
+    best_epoch: int
+    steps: int
+
+
+def fit(
+    network: keras.Model,
+    data: FitData,
+    *,
+    config: TrainConfig,
+    folder: Path,
+    stop: StopRequest,
+    label: str = "model",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    on_judged: Callable[[int, Predictions], None] | None = None,
+    workers: Workers | None = None,
+) -> FitResult:
+    """Train `network`, from `folder`'s newest checkpoint if there is one; leave its best weights.
+
+    Raises TrainingStopped after saving when `stop` is set, JobError when it cannot save.
+    """
+    run = _Run(network, data, config, folder, workers or Workers(), label)
+    run.on_judged = on_judged
+    run.restore()
+    if not run.finished:
+        run.train(stop, callbacks)
+    run.best.use_best(network)
+    return FitResult(run.history.rows, run.best.epoch + 1, run.step)
+
+
+class _Run:
+    """One fit and its state: where it is (`epoch`, `place`, `step`), sums, history, best epoch."""
+
+    def __init__(
+        self,
+        network: keras.Model,
+        data: FitData,
+        config: TrainConfig,
+        folder: Path,
+        workers: Workers,
+        label: str,
+    ) -> None:
+        self.network, self.data, self.config = network, data, config
+        self.workers, self.strategy, self.label = workers, workers.strategy, label
+        self.steps_per_epoch = steps_per_epoch(data.train, config.batch_size)
+        use_row_noise(network)
+        with self.strategy.scope():
+            self.optimizer = make_optimizer(config, steps_per_epoch=self.steps_per_epoch)
+            self.optimizer.build(network.trainable_variables)
+            network.compile(optimizer=self.optimizer)  # callbacks look for it there
+        # Of the epoch so far, over all replicas: loss, right answers, rows.
+        self.sums = tf.Variable(tf.zeros(3, tf.float64), trainable=False)
+        self.best = BestEpoch(patience=config.patience, by_loss=data.head.kind == COUNT)
+        self.plateau = PlateauRate(config)
+        self.history = HistoryRows(label)
+        self.on_judged: Callable[[int, Predictions], None] | None = None
+        self.checkpoints = RunCheckpoints(
+            folder, network=network, optimizer=self.optimizer, sums=[self.sums], workers=workers
+        )
+        self.epoch = self.place = self.step = 0
+        self.finished = False
+        self._saved = time.monotonic()
+        self._ahead: Prefetched[list[Batch]] | None = None  # the next epoch's batches
+        self._train_step = self._make_train_step()
+        self._judge = Judge(
+            network, data.features, batch_size=config.batch_size, head=data.head, workers=workers
+        )
+
+    def restore(self) -> None:
+        restored = self.checkpoints.restore()
+        if restored is None:
+            return
+        state, best_weights = restored
+        self.epoch, self.place = state["epoch"], state["place"]
+        self.step, self.finished = state["step"], state["finished"]
+        self.history.rows = state["history"]
+        self.best.restore(state["best"], best_weights)
+        self.plateau.restore(state["plateau"])
+
+    def save(self) -> None:
+        """Write a checkpoint; only the chief does, and no other worker is needed for it.
+
+        Raises JobError instead where the run is not sound: it would go on from there for good.
+        """
+        self._saved = time.monotonic()
+        if not self.workers.is_chief:
+            return
+        self._check_sound()
+        state = {
+            "epoch": self.epoch,
+            "place": self.place,
+            "step": self.step,
+            "finished": self.finished,
+            "history": self.history.rows,
+            "best": self.best.state(),
+            "plateau": self.plateau.state(),
+        }
+        number = self.step * 2 + self.finished  # the finished state follows its last step
+        self.checkpoints.save(state, self.best.weights, number=number)
+        self._saved = time.monotonic()
+
+    def train(self, stop: StopRequest, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        # The best epoch and the row come first: others may read them.
+        heard: list[keras.callbacks.Callback] = [self.best, self.plateau, self.history]
+        if self.workers.is_chief:
+            progress = ProgressLine(
+                self.label, epochs=self.config.epochs, steps=self.steps_per_epoch, done=self.step
+            )
+            heard += [progress, *callbacks]
+        listeners = keras.callbacks.CallbackList(
+            heard, model=self.network, epochs=self.config.epochs, steps=self.steps_per_epoch
+        )
+        self.network.stop_training = self.best.waited >= self.config.patience
+        listeners.on_train_begin()
+        with contextlib.ExitStack() as last:
+            last.callback(listeners.on_train_end)
+            last.callback(self._drop_ahead)
+            while self.epoch < self.config.epochs and not self.network.stop_training:
+                self._train_epoch(listeners, stop)
+            self.finished = True
+            self.save()
+
+    def _train_epoch(self, heard: keras.callbacks.CallbackList, stop: StopRequest) -> None:
+        heard.on_epoch_begin(self.epoch)
+        started, before, stops = time.perf_counter(), self.place, None
+        with self._ahead or Prefetched(
+            functools.partial(self._steps, self.epoch, self.place)
+        ) as steps:
+            self._ahead = None
+            for batches in steps:
+                self._check_stop(stop, stops)
+                heard.on_train_batch_begin(self.place)
+                asked = tf.constant(float(stop.signal_number is not None))
+                loss, stops = self._train_step(
+                    self.workers.per_replica(batches), tf.constant(self.step), asked
+                )
+                self.place, self.step = self.place + 1, self.step + 1
+                heard.on_train_batch_end(self.place - 1, {"loss": loss})
+                if time.monotonic() - self._saved >= self.config.checkpoint_every_s:
+                    self.save()
+            self._check_stop(stop, stops)
+            times = self._times(started, steps.waited_s, self.place - before)
+        if self.epoch + 1 < self.config.epochs:  # read on while this epoch is judged
+            self._ahead = Prefetched(functools.partial(self._steps, self.epoch + 1, 0))
+        heard.on_epoch_end(self.epoch, self._epoch_logs() | times)
+        self.epoch, self.place = self.epoch + 1, 0
+        self.sums.assign(tf.zeros_like(self.sums))
+
+    def _drop_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def _steps(self, epoch: int, skip: int) -> Iterator[list[Batch]]:
+        """Yield the batches of each step that is left of an epoch, one per local replica."""
+        batches = self.data.features.training_batches(
+            self.data.train,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            epoch=epoch,
+            skip=skip,
+        )
+        for first in batches:
+            yield [first, *(next(batches) for _ in range(self.workers.local_replicas - 1))]
+
+    def _times(self, started: float, waited_s: float, steps: int) -> dict[str, float]:
+        self.sums.numpy()  # waits for the device
+        spent_s = time.perf_counter() - started
+        return {
+            "step_ms": 1000 * spent_s / max(steps, 1),
+            "input_wait_ms": 1000 * waited_s / max(steps, 1),
+        }
+
+    def _check_stop(self, stop: StopRequest, stops: tf.Tensor | None) -> None:
+        """Save and stop when this process was asked to, or, at the same step, any other was."""
+        if self.workers.count > 1:
+            if stops is None or not float(stops):
+                return
+        elif stop.signal_number is None:
+            return
+        self.save()
+        self.workers.sum(0.0)  # the chief has saved
+        raise TrainingStopped(stop.signal_number or signal.SIGTERM)
+
+    def _epoch_logs(self) -> dict[str, float]:
+        loss, right, rows = self.sums.numpy().tolist()
+        self._check_sound()
+        try:
+            judged = self._judge.predict(self.data.val)
+        except NotFiniteError as err:
+            raise self._diverged(f"{err.what}: {err.got}") from err
+        if self.on_judged is not None and self.workers.is_chief:
+            self.on_judged(self.epoch, judged)
+        error = {"val_mean_square_error": judged.loss} if self.data.head.kind == COUNT else {}
+        return error | {
+            "loss": loss / max(rows, 1),
+            "accuracy": right / max(rows, 1),
+            "val_loss": judged.loss,
+            "val_accuracy": judged.accuracy,
+            "learning_rate": float(keras.ops.convert_to_numpy(self.optimizer.learning_rate)),
+        }
+
+    def _check_sound(self) -> None:
+        """Raise JobError where the loss or a weight is not finite. Adam never comes back of it."""
+        loss = float(self.sums.numpy()[0])
+        got = "" if math.isfinite(loss) else f"loss {loss}"
+        if not finite(self.network.get_weights()):
+            got = (f"{got} and " if got else "") + "weights that are NaN or infinite"
+        if got:
+            raise self._diverged(got)
+
+    def _diverged(self, got: str) -> JobError:
+        return JobError(
+            f"training of {self.label} diverged in epoch {self.epoch + 1}",
+            got=got,
+            todo=f"a --learning-rate below {self.config.learning_rate}, with --overwrite",
+        )
+
+    def _make_train_step(self) -> Any:
+        size, seed, head = self.config.batch_size, self.config.seed, self.data.head
+        smoothing = self.config.label_smoothing
+
+        def replica_step(batch: Batch, step: tf.Tensor, asked: tf.Tensor) -> tf.Tensor:
+            rows = head.rows(Rows(seed, step, batch["place"], size), batch)
+            with noise_of(rows), tf.GradientTape() as tape:
+                answers = head.outputs(self.network, network_inputs(batch), training=True)
+                losses = head.losses(batch["answer"], answers, smoothing=smoothing)
+                loss = tf.reduce_sum(losses * batch["weight"])
+            gradients = tape.gradient(loss, self.network.trainable_variables)
+            self.optimizer.apply(gradients, self.network.trainable_variables)
+            real = tf.cast(batch["index"] >= 0, tf.float32)
+            hits = tf.cast(head.hits(batch["answer"], answers), tf.float32)
+            sums = [tf.reduce_sum(value * real) for value in (losses, hits, tf.ones_like(real))]
+            return tf.stack([*sums, loss, asked])
+
+        @tf.function(reduce_retracing=True)
+        def train_step(
+            batch: Batch, step: tf.Tensor, asked: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            parts = self.strategy.run(replica_step, args=(batch, step, asked))
+            total = self.strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
+            self.sums.assign_add(tf.cast(total[:3], tf.float64))
+            return total[3], total[4]
+
+        return train_step

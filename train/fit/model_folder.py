@@ -1,0 +1,187 @@
+"""The folder of a model: what is in it, when it counts as finished, and who may write there.
+
+    model.keras  vocabulary.json  metrics.json  history.jsonl  judged.jsonl  seen.json.gz
+    lineage.json (last)
+
+While a run is under way `run.json` says what it is made from, and `checkpoints/` where it is. Only
+a run of the same making goes on from those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framebank.features.errors import JobError, UsageError
+from framebank.features.questions.seen_videos import SEEN
+from framebank.features.stores import json_text, storage
+from framebank.features.stores.temporary import at_fault, temporary_error
+from framebank.train.judging.judged_answers import JUDGED_FILE
+
+if TYPE_CHECKING:
+    import keras
+
+_ASKED = ("model.keras", "vocabulary.json", "metrics.json", "history.jsonl")
+MODEL_FILES = (*_ASKED, JUDGED_FILE, SEEN)
+MARK = "lineage.json"
+_RUN = "run.json"
+_CHECKPOINTS = "checkpoints"
+_LOCK = ".lock"
+_OURS = (*MODEL_FILES, MARK, _RUN, _CHECKPOINTS, _LOCK)
+
+
+class ModelFolder:
+    """One model's folder on this machine."""
+
+    def __init__(self, path: str) -> None:
+        """Raises UsageError for a path that is a bucket, a file, or a folder of other things."""
+        if not storage.is_local(path):
+            raise UsageError("a model is written to a local folder", got=path, todo="copy it after")
+        self.path = Path(storage.local_path(path))
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError("--model is a file", got=path, expected="a new or empty folder")
+        with _explained(self.path):
+            names = sorted(os.listdir(self.path)) if self.path.exists() else []
+        others = [name for name in names if name not in _OURS and not name.startswith(".")]
+        if others and MARK not in names and _RUN not in names:
+            raise UsageError(
+                "--model is a folder with other things in it",
+                got=f"{path} with {', '.join(others[:5])}",
+                expected="a new or empty folder, or one that `framebank train` wrote",
+            )
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / MARK).exists()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / _CHECKPOINTS
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; raises UsageError when another one trains there."""
+        with _explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / _LOCK).open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as err:
+                raise UsageError(
+                    f"another `framebank train` is at work in {self.path}",
+                    todo="wait for it, or give another --model",
+                ) from err
+            yield
+            with contextlib.suppress(OSError):
+                (self.path / _LOCK).unlink()
+
+    def claim(self, making: Mapping[str, Any], *, overwrite: bool) -> bool:
+        """Make the folder ready for a run made from `making`; return whether it is finished.
+
+        Raises UsageError when the folder holds (a start of) a model of another making. A start that
+        came to no checkpoint, as when a file was found wanting, is none.
+        """
+        if overwrite:
+            self._clear()
+        found = self._making()
+        if not self.finished and not any(self.checkpoints.glob("*/*")):
+            found = None
+        if found is not None and found != json_text.parse(json.dumps(making)):
+            state = "a finished model" if self.finished else "an unfinished run"
+            raise UsageError(
+                f"{self.path} holds {state} that was made from something else\n"
+                + "\n".join(_differences(found, making)),
+                todo="give another --model, or --overwrite to throw away what is there",
+            )
+        if not self.finished:
+            self.write_json(_RUN, making)
+        return self.finished
+
+    def _making(self) -> dict[str, Any] | None:
+        for name, part in ((MARK, "making"), (_RUN, None)):
+            try:
+                fields = json_text.parse((self.path / name).read_text("utf-8"))
+                return fields[part] if part else fields
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, KeyError, TypeError) as err:
+                raise UsageError(
+                    f"{self.path / name} cannot be read", got=err, todo="--overwrite starts afresh"
+                ) from err
+        return None
+
+    def _clear(self) -> None:
+        with _explained(self.path):
+            for name in (MARK, _RUN, *MODEL_FILES):  # first what says that the rest is good
+                (self.path / name).unlink(missing_ok=True)
+            if self.checkpoints.exists():
+                shutil.rmtree(self.checkpoints)
+
+    def write_json(self, name: str, fields: Mapping[str, Any]) -> None:
+        self.write_text(name, json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file whole or not at all; raises FramebankError when it cannot be written."""
+        self.write_bytes(name, text.encode("utf-8", "backslashreplace"))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file whole or not at all; raises FramebankError when it cannot be written."""
+        storage.write_atomic(str(self.path / name), data)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return a JSON file of the folder; raises UsageError when it is missing or damaged."""
+        try:
+            return dict(json_text.parse((self.path / name).read_text("utf-8")))
+        except (OSError, ValueError) as err:
+            raise UsageError(
+                f"{self.path / name} cannot be read", got=err, todo="train again with --overwrite"
+            ) from err
+
+    def save_model(self, model: keras.Model) -> None:
+        """Write model.keras whole or not at all."""
+        temporary = self.path / ".part.keras"
+        with _explained(self.path):
+            model.save(temporary)
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(self.path / "model.keras")
+
+    def finish(self, lineage: Mapping[str, Any]) -> None:
+        """Write the lineage, which makes the model count, and drop what a resume would need."""
+        self.write_json(MARK, lineage)
+        with _explained(self.path):
+            (self.path / _RUN).unlink(missing_ok=True)
+            if self.checkpoints.exists():
+                shutil.rmtree(self.checkpoints)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        if at_fault(str(path)):  # where Keras keeps a vocabulary while it saves a model
+            raise temporary_error(err) from err
+        raise JobError(
+            f"cannot write to {path}",
+            got=err.strerror or err,
+            todo="make room or mend the permissions, then run the same command: it goes on",
+        ) from err
+
+
+def _differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name in dict.fromkeys([*found, *asked]):
+        old, new = found.get(name), json_text.parse(json.dumps(asked.get(name)))
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += _differences(old, new)
+        elif old != new:
+            lines.append(f"  * {name}: there {old}, asked for {new}")
+    return lines

@@ -1,0 +1,322 @@
+"""One training run from cache and question files to a model folder.
+
+The model and its trained baselines go through the same loop one after another, each with
+checkpoints of its own, so a run that is killed anywhere goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from framebank.features.asking.trained_model import check_weights
+from framebank.features.errors import JobError
+from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
+from framebank.features.questions.word_cutting import cutter_version
+from framebank.train.data.held_split import seen_by
+from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
+from framebank.train.data.shard_staging import Staging, shard_files
+from framebank.train.data.splits import SPLITS
+from framebank.train.fit import lineage
+from framebank.train.fit.callbacks import AnswerSample
+from framebank.train.fit.loop import FitData, FitResult, fit
+from framebank.train.fit.model_folder import ModelFolder
+from framebank.train.fit.training_data import Material, gather
+from framebank.train.fit.warm_start import start_from
+from framebank.train.judging import baselines
+from framebank.train.judging.accuracy import Score
+from framebank.train.judging.judged_answers import JUDGED_FILE, judged_text
+from framebank.train.judging.predicting import Judge
+from framebank.train.model.config import ModelConfig, TrainConfig
+from framebank.train.model.network import build_network, export
+from framebank.train.stop_request import StopRequest
+from framebank.train.word_vectors.files import file_sha256
+from framebank.train.workers.replicas import Workers
+
+if TYPE_CHECKING:
+    from framebank.features.cache.reader import Cache
+
+_ROOM_QUESTIONS = 4096  # that a batch has room for, however few there are
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainJob:
+    """What to train from, and how."""
+
+    questions: tuple[str, ...]
+    model: ModelConfig
+    train: TrainConfig
+    with_baselines: bool = True
+    tensorboard: str | None = None
+    set_name: str | None = None
+    mapping: str | None = None
+    staging: Staging = Staging()  # noqa: RUF009 - frozen
+    warm_start: str | None = None  # a model folder, whose weights the model starts from
+    language: str | None = (
+        None  # one of features.questions.word_cutting, whose questions are cut into words
+    )
+    embeddings: str | None = None  # a file of word vectors, which the embedding starts from
+
+    def config(self) -> dict[str, Any]:
+        """Return the part of the config that the result depends on."""
+        return {
+            "model": dataclasses.asdict(self.model),
+            "train": self.train.lasting(),
+            "with_baselines": self.with_baselines,
+            **({} if self.set_name is None else {"format": self.set_name}),
+            **({} if self.warm_start is None else {"warm_start": self.warm_start}),
+            **({} if self.language is None else {"language": self.language}),
+            **({} if self.language is None else {"cut_by": cutter_version(self.language)}),
+            **({} if self.embeddings is None else {"embeddings": file_sha256(self.embeddings)}),
+        }
+
+
+def train_model(
+    job: TrainJob,
+    cache: Cache,
+    folder: ModelFolder,
+    *,
+    stop: StopRequest,
+    say: Callable[[str], None],
+    overwrite: bool = False,
+    workers: Workers | None = None,
+) -> dict[str, Any]:
+    """Train, judge and save; return what metrics.json holds.
+
+    An unfinished run goes on; a finished one of the same making is only reported. Of several
+    workers only the chief touches `folder`. Raises FramebankError, and TrainingStopped (all done
+    so far is saved).
+    """
+    config, workers = job.train, workers or Workers()
+    joined = join_cache(
+        job.questions,
+        cache,
+        max_unmatched_ratio=config.max_unmatched_ratio,
+        set_name=job.set_name,
+        mapping=job.mapping,
+    )
+    for remark in remarks(joined):
+        say(remark)
+    making = lineage.run_making(cache, joined, job.config())
+    with contextlib.ExitStack() as held:
+
+        def claim() -> bool:
+            held.enter_context(folder.locked())
+            finished = folder.claim(making, overwrite=overwrite)
+            if finished:  # by an older version maybe, which saved what had diverged
+                check_weights(str(folder.path))
+            return finished
+
+        if workers.do_on_chief(claim):
+            say(f"{folder.path} is finished already and made from just this; nothing to do")
+            if workers.is_chief and not (folder.path / SEEN).exists():
+                say(f"NOTE: {NO_LIST}; --overwrite trains it again")
+            return workers.do_on_chief(lambda: folder.read_json("metrics.json"))
+        # Without this, sums over threads differ in their last bits from run to run.
+        tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(config.seed)
+        files = held.enter_context(contextlib.closing(shard_files(cache.path, job.staging)))
+        material = gather(
+            job.model, config, cache, joined, files=files, workers=workers, stop=stop, say=say,
+            language=job.language, embeddings=job.embeddings,
+        )  # fmt: skip
+        job = dataclasses.replace(job, train=_fitting(config, len(material.learnt)))
+        with warnings.catch_warnings(), _memory_told():
+            if (
+                len(material.head.vocabulary) == 1
+            ):  # said in gather; Keras wonders at it in each graph
+                warnings.simplefilter("ignore")
+            metrics = _train_all(job, material, folder, stop=stop, say=say, workers=workers)
+        metrics |= _accounting(cache, joined, material)
+        if material.vectors is not None:
+            metrics["embeddings"] = {"file": job.embeddings} | material.vectors.coverage
+        if workers.is_chief:
+            folder.write_json("metrics.json", metrics)
+            counts = {name: len(material.splits.of(name)) for name in SPLITS}
+            made = lineage.make_lineage(cache, making, questions=counts, files=list(job.questions))
+            if job.embeddings is not None:
+                made["embeddings_file"] = job.embeddings
+            folder.write_bytes(SEEN, _seen(job, cache, material).to_bytes())
+            folder.finish(made)
+    return metrics
+
+
+def _fitting(config: TrainConfig, questions: int) -> TrainConfig:
+    """Return the config without rows of a batch that no question would ever fill."""
+    most = max(questions, _ROOM_QUESTIONS)
+    return dataclasses.replace(config, batch_size=min(config.batch_size, most))
+
+
+@contextlib.contextmanager
+def _memory_told() -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as err:
+        raise JobError(
+            "the training does not fit into memory",
+            got=str(err).split("}} ")[-1].split(" on /job")[0][:200],
+            todo="a smaller --batch-size, or smaller layers (--frame-units, --dense-units, ...)",
+        ) from err
+
+
+def _seen(job: TrainJob, cache: Cache, material: Material) -> Seen:
+    """Return what the model has seen: all videos but those of the test split, and what the model
+    that it started from has seen."""
+    splits = material.splits
+    contents = content_hashes(cache, {q.video_id for q in (*splits.train, *splits.val)})
+    seen = seen_by([*splits.train, *splits.val], contents)
+    before = None if job.warm_start is None else find_seen(job.warm_start)
+    return seen if before is None else seen | before
+
+
+def _train_all(
+    job: TrainJob,
+    material: Material,
+    folder: ModelFolder,
+    *,
+    stop: StopRequest,
+    say: Callable[[str], None],
+    workers: Workers,
+) -> dict[str, Any]:
+    """Train the model, save it, then the baselines; return their figures."""
+    splits = material.splits
+    asked = splits.of(splits.judged_on)
+    network, result = _fit(job, job.model, material, folder, stop=stop, workers=workers, say=say)
+    say(f"{job.model.kind}: best epoch {result.best_epoch} of {len(result.history)}")
+    if workers.is_chief:
+        folder.save_model(export(network, material.text))
+        words = [str(word) for word in material.text.get_vocabulary()]
+        spoken = {} if job.language is None else {"language": job.language}
+        known = {**material.head.to_json(), **spoken, "words": words}
+        folder.write_json("vocabulary.json", known)
+    said = {"model": _judge(network, job, material, workers)}
+    score = Score.of(asked, said["model"])
+    history, beside = (
+        list(result.history),
+        {
+            "majority": Score.of(asked, baselines.majority(splits.train, asked)),
+            "majority_per_question": Score.of(
+                asked, baselines.majority_per_question(splits.train, asked)
+            ),
+        },
+    )
+    for kind in baselines.TRAINED if job.with_baselines else ():
+        model = dataclasses.replace(job.model, kind=kind)
+        other, fitted = _fit(job, model, material, folder, stop=stop, workers=workers, say=say)
+        say(f"{kind}: best epoch {fitted.best_epoch} of {len(fitted.history)}")
+        said[kind] = _judge(other, job, material, workers)
+        beside[kind] = Score.of(asked, said[kind])
+        history += fitted.history
+    if workers.is_chief:
+        rows = "".join(json.dumps(row) + "\n" for row in history)
+        folder.write_text("history.jsonl", rows)
+        folder.write_text(JUDGED_FILE, judged_text(asked, said))
+    return {
+        "split": splits.judged_on,
+        "questions": score.judged,
+        "correct": score.correct,
+        **score.to_json(),
+        "baselines": {name: other.to_json() for name, other in beside.items()},
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+        "steps": result.steps,
+    }
+
+
+def _fit(
+    job: TrainJob,
+    model: ModelConfig,
+    material: Material,
+    folder: ModelFolder,
+    *,
+    stop: StopRequest,
+    workers: Workers,
+    say: Callable[[str], None],
+) -> tuple[keras.Model, FitResult]:
+    warm_start = job.warm_start if model is job.model else None
+    if material.vectors is not None:
+        model = dataclasses.replace(model, word_size=material.vectors.size)
+    keras.utils.set_random_seed(job.train.seed)  # each network starts alike, resumed or not
+    with workers.strategy.scope(), _precision(job.train.precision):
+        network = build_network(
+            model,
+            material.statistics,
+            words=material.text.vocabulary_size(),
+            head=material.head,
+        )
+    if material.vectors is not None:
+        material.vectors.start(network)
+    if warm_start is not None:
+        words = [str(word) for word in material.text.get_vocabulary()]
+        answers = material.head.vocabulary.answers
+        start_from(network, warm_start, words=words, answers=answers, say=say)
+    callbacks, sample = [], None
+    val = material.tables[material.splits.stopped_on]
+    if job.tensorboard and workers.is_chief:
+        board = f"{job.tensorboard}/{model.kind}"
+        callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
+        sample = AnswerSample(board + "/answers", val.questions, material.head)
+    result = fit(
+        network,
+        FitData(material.features, material.learnt, val, material.head),
+        config=job.train,
+        folder=folder.checkpoints / model.kind,
+        stop=stop,
+        label=model.kind,
+        callbacks=callbacks,
+        on_judged=sample,
+        workers=workers,
+    )
+    return network, result
+
+
+@contextlib.contextmanager
+def _precision(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if name == "float32" else f"mixed_{name}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _judge(
+    network: keras.Model, job: TrainJob, material: Material, workers: Workers
+) -> list[str | None]:
+    """Return the network's answer to each question of the judged split, in its order."""
+    judge = Judge(
+        network,
+        material.features,
+        batch_size=job.train.batch_size,
+        head=material.head,
+        workers=workers,
+    )
+    table = material.tables[material.splits.judged_on]
+    chosen = judge.predict(table).chosen
+    pairs = zip(table.questions, chosen.tolist(), strict=True)
+    return [material.head.answer(question, number) for question, number in pairs]
+
+
+def _accounting(cache: Cache, joined: JoinedQuestions, material: Material) -> dict[str, Any]:
+    """Return what was left out and what cannot be answered."""
+    table = material.tables[material.splits.judged_on]
+    return {
+        "answers": len(material.head.vocabulary),
+        "head": material.head.kind,
+        "measure": material.head.measure,
+        "oov_answers": int(np.sum(~material.head.knows(table.answer))),
+        "oov_train": len(material.splits.train) - len(material.learnt),
+        "unmatched": joined.unmatched,
+        "unmatched_videos": list(joined.unmatched_videos[:100]),
+        "without_answer": joined.without_answer,
+        "random_weights": cache.spec.random_weights,
+        "remarks": list(material.splits.remarks),
+    }

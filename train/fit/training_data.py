@@ -1,0 +1,147 @@
+"""What a run trains on: questions in their splits, vocabularies, features, statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from framebank.features.questions.word_cutting import cut_questions
+from framebank.train.data.batches import Features, QuestionTable, cached_features
+from framebank.train.data.clip_features import ShardFiles
+from framebank.train.data.epoch_order import plan_epoch
+from framebank.train.data.joining import JoinedQuestions
+from framebank.train.data.splits import SPLITS, Splits, assign_splits
+from framebank.train.model.config import ModelConfig, TrainConfig
+from framebank.train.model.heads import COUNT, OPEN, Head
+from framebank.train.model.standardise import FrameStatistics, frame_statistics
+from framebank.train.model.text import text_layer, without_spaces, word_numbers
+from framebank.train.stop_request import StopRequest
+from framebank.train.word_vectors.embeddings import WordVectors, find_vectors
+from framebank.train.workers.replicas import Workers
+
+if TYPE_CHECKING:
+    from framebank.features.cache.reader import Cache
+
+# Frames of each lane that mean and variance are taken from: 16 lanes have them to half a percent,
+# and training need not wait until the whole of a large cache was read.
+STATISTICS_FRAMES = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """All that the fits share."""
+
+    splits: Splits
+    head: Head
+    text: keras.layers.TextVectorization
+    statistics: FrameStatistics
+    features: Features
+    tables: dict[str, QuestionTable]
+    learnt: QuestionTable  # the training rows whose answer is in the vocabulary
+    vectors: WordVectors | None = None
+
+
+def gather(
+    model: ModelConfig,
+    config: TrainConfig,
+    cache: Cache,
+    joined: JoinedQuestions,
+    *,
+    files: ShardFiles | None,
+    workers: Workers,
+    stop: StopRequest,
+    say: Callable[[str], None],
+    language: str | None = None,
+    embeddings: str | None = None,
+) -> Material:
+    """Put together what is trained on; raises FramebankError, TrainingStopped.
+
+    `embeddings` is a file of word vectors, `language` one of features.questions.word_cutting.
+    """
+    splits = assign_splits(joined.questions, seed=config.seed, val_share=config.val_share)
+    for remark in splits.remarks:
+        say(remark)
+    head = Head.of(splits.train, size=model.answers)
+    vocabulary = head.vocabulary
+    if len(vocabulary) == 1:
+        say(
+            f"NOTE: all training questions have one answer, {vocabulary.answers[0]!r}: "
+            "the model can say nothing else"
+        )
+    asked = [question.question for question in splits.train]
+    choices = [choice for question in splits.train for choice in question.choices]
+    if language is None and without_spaces(asked):
+        say(
+            "NOTE: the questions are written without spaces and are read letter by letter; "
+            "--language zh, ja or ko would cut them into words"
+        )
+    text = text_layer(asked, choices=choices, max_words=model.words, language=language)
+
+    def numbers(asked: Any) -> Any:
+        return word_numbers(text, cut_questions(asked.numpy().tolist(), language))
+
+    features = cached_features(
+        cache,
+        joined.frames,
+        files=files,
+        share=workers.share,
+        keep_bytes=config.memory_bytes,
+        shuffle_bytes=config.shuffle_bytes,
+    )
+    parts = {name: splits.of(name) for name in SPLITS}
+    knows = head.knows(head.truth(splits.train))
+    known = [question for question, known in zip(splits.train, knows, strict=True) if known]
+    tables = {
+        name: QuestionTable.of(questions, head, text=numbers)
+        for name, questions in (parts | {"learnt": known}).items()
+        if questions
+    }
+    learnt = tables.pop("learnt")
+    vectors = None
+    if embeddings is not None:
+        words = [str(word) for word in text.get_vocabulary()]
+        counted = np.bincount(tables["train"].words.ravel(), minlength=len(words))
+        vectors = find_vectors(embeddings, words, asked=counted, say=say)
+    statistics = sample_statistics(features, {q.video_id for q in splits.train}, workers, stop)
+    say(
+        f"{len(learnt)} questions to learn from, {len(parts['val'])} to choose the epoch by, "
+        f"{len(parts['test'])} to judge; {_describe(head)}, {len(joined.frames)} videos"
+    )
+    return Material(splits, head, text, statistics, features, tables, learnt, vectors)
+
+
+def _describe(head: Head) -> str:
+    if head.kind == COUNT:
+        return f"counts from {head.low} to {head.high}"
+    return f"{len(head.vocabulary)} answers" if head.kind == OPEN else "answers to choose from"
+
+
+def sample_statistics(
+    features: Features, video_ids: set[str], workers: Workers, stop: StopRequest
+) -> FrameStatistics:
+    """Return mean and variance over the first STATISTICS_FRAMES of each lane's `video_ids`.
+
+    Each worker reads its own lanes; merged lane by lane they are the same for any number of them.
+    """
+    stored, share, width = features.stored, features.share, features.width
+    numbers = np.array(sorted(features.number(video_id) for video_id in video_ids), np.int64)
+    replica = stored.replica(np.arange(stored.lanes), replicas=share.replicas)
+    sums = np.zeros((stored.lanes, 1 + 2 * width))
+    for lane, videos in enumerate(plan_epoch(stored, numbers, batch_size=1).reading):
+        if not share.first <= replica[lane] < share.first + share.local or not len(videos):
+            continue
+        before = np.cumsum(stored.frames[videos]) - stored.frames[videos]
+        clips = []
+        for number in videos[before < STATISTICS_FRAMES].tolist():
+            stop.check()
+            clips.append(features.clips.read(number))
+        part = frame_statistics(clips, width)
+        sums[lane] = np.concatenate([[part.count], part.mean, part.squares])
+    total = frame_statistics([], width)
+    for row in workers.sum(sums):
+        total = total.merge(FrameStatistics(int(row[0]), row[1 : 1 + width], row[1 + width :]))
+    return total

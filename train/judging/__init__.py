@@ -1,0 +1,1 @@
+"""Scores of a model and of what stands beside it."""

@@ -1,0 +1,96 @@
+"""What a network says to a table of questions, asked by all workers in common."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from framebank.features.asking.trained_model import NotFiniteError
+from framebank.train.data.batches import Batch, Features, QuestionTable
+from framebank.train.data.prefetch import Prefetched
+from framebank.train.model.heads import COUNT, OPEN_HEAD, Head
+from framebank.train.workers.replicas import Workers
+
+_TINY = 1e-7
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """`chosen` int64[q] is the answer to each question, as the head numbers them.
+
+    `loss` is over answers that the head can give, `accuracy` over all: another answer is a wrong
+    one. For counts `loss` is the mean square error of what is answered.
+    """
+
+    chosen: NDArray[np.int64]
+    loss: float
+    accuracy: float
+
+
+class Judge:
+    """Asks `network` the questions of a table; its graph is traced once."""
+
+    def __init__(
+        self,
+        network: keras.Model,
+        features: Features,
+        *,
+        batch_size: int,
+        head: Head = OPEN_HEAD,
+        workers: Workers | None = None,
+    ) -> None:
+        self._features, self._batch_size = features, batch_size
+        self._workers, self._head = workers or Workers(), head
+
+        @tf.function(reduce_retracing=True)
+        def answer(batch: Batch) -> tf.Tensor:
+            return head.outputs(network, batch, training=False)
+
+        self._answer = answer
+
+    def predict(self, table: QuestionTable) -> Predictions:
+        """Return what the network says to every question of `table`, in its order.
+
+        Each worker asks about its own videos; all of them get the whole. Raises NotFiniteError, in
+        all of them: of answers that are NaN the first would be taken for chosen.
+        """
+        said = np.zeros((2, len(table)))  # per question: chosen output, surprise at the truth
+        with Prefetched(
+            lambda: self._features.batches(table, batch_size=self._batch_size)
+        ) as batches:
+            for batch in batches:
+                real = batch["index"].numpy() >= 0
+                if not real.any():
+                    continue
+                index = batch["index"].numpy()[real]
+                outputs = self._answer(network_inputs(batch)).numpy()[real]
+                finite = np.isfinite(outputs).all(axis=1)
+                said[1, index[~finite]] = np.nan
+                index, outputs = index[finite], outputs[finite]
+                asked = [table.questions[place] for place in index.tolist()]
+                said[0, index] = self._head.chosen(outputs, asked)
+                if self._head.kind == COUNT:
+                    said[1, index] = np.square(said[0, index] - table.answer[index])
+                    continue
+                truth = outputs[np.arange(len(index)), np.maximum(table.answer[index], 0)]
+                said[1, index] = -np.log(np.maximum(truth, _TINY))
+        said = self._workers.sum(said)
+        if bad := int(np.isnan(said[1]).sum()):
+            raise NotFiniteError(
+                "the network gives answers that are not finite",
+                got=f"NaN or infinity to {bad} of {len(table)} questions",
+                todo="train with a lower --learning-rate, and --overwrite",
+            )
+        chosen, known = said[0].astype(np.int64), self._head.knows(table.answer)
+        loss = float(said[1][known].mean()) if known.any() else 0.0
+        accuracy = float((chosen == table.answer)[known].sum() / max(len(table), 1))
+        return Predictions(chosen, loss, accuracy)
+
+
+def network_inputs(batch: Batch) -> Batch:
+    """Return of a batch what a network, or a head, looks at."""
+    return {name: batch[name] for name in ("features", "words", "choices") if name in batch}

@@ -1,0 +1,118 @@
+"""What a model is and how it is trained, as frozen dataclasses that check themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from framebank.features.bounds import MOST_BYTES, MOST_FLOAT, MOST_INT, MOST_SEED, check_number
+from framebank.features.errors import UsageError
+from framebank.features.questions.splits import VAL_SHARE
+
+# The first by default.
+TRAINED_KINDS = ("lstm", "attention", "transformer", "bigru", "wide", "mean")
+MODEL_KINDS = (*TRAINED_KINDS, "order_blind", "question_only")
+LR_SCHEDULES = ("constant", "cosine", "plateau")
+PRECISIONS = ("float32", "bfloat16")
+_MOST_WIDTH = 2**16  # of a layer, or a batch: far more than any machine has room for
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the model; `kind` says what it may look at (the baselines see less).
+
+    `answers` and `words` cap the two vocabularies; `clip_sigma` caps standardised features.
+    `frame_dropout` drops whole feature columns of a clip, `dropout` acts before the dense layers.
+    """
+
+    kind: str = "lstm"
+    projection: int = 128
+    frame_units: int = 96
+    word_size: int = 32
+    question_units: int = 48
+    dense_units: int = 64
+    answers: int = 1000
+    words: int = 10_000
+    dropout: float = 0.3
+    frame_dropout: float = 0.3
+    clip_sigma: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in MODEL_KINDS:
+            raise UsageError("no such model", got=self.kind, expected=" | ".join(MODEL_KINDS))
+        sizes = ("projection", "frame_units", "word_size", "question_units", "dense_units")
+        _check(self, sizes, 0, _MOST_WIDTH, above=True)
+        _check(self, ("answers", "words"), 0, MOST_INT, above=True)
+        _check(self, ("clip_sigma",), 0, MOST_FLOAT, above=True)
+        _check(self, ("dropout", "frame_dropout"), 0, 1, below=True)  # of 1 nothing would be left
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How to train. `batch_size` is the global batch, whatever the number of replicas.
+
+    `warmup_epochs` belongs to the cosine. `precision` bfloat16 computes in that and keeps weights
+    in float32; unlike float16 it needs no scaling of the loss. `patience` counts epochs without a
+    better validation score. `val_share` of the training videos choose the epoch where no val split
+    is given; at 0 all of them train, and what they say chooses it; at 1 none would be left to
+    train on. `checkpoint_every_s` bounds what a kill can cost; `memory_bytes` is how many bytes of
+    features may be held, beyond which they are read from the shards in every epoch;
+    `shuffle_bytes` is what a shuffle may hold.
+    """
+
+    epochs: int = 60
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    lr_schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    precision: str = "float32"
+    weight_decay: float = 0.2
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.05
+    patience: int = 15
+    val_share: float = VAL_SHARE
+    seed: int = 0
+    max_unmatched_ratio: float = 0.2
+    checkpoint_every_s: float = 20.0
+    memory_bytes: int = 2**31
+    shuffle_bytes: int = 2**28
+
+    def __post_init__(self) -> None:
+        _check(self, ("epochs", "patience"), 0, MOST_INT, above=True)
+        _check(self, ("batch_size",), 0, _MOST_WIDTH, above=True)
+        _check(self, ("memory_bytes", "shuffle_bytes"), 0, MOST_BYTES, above=True)
+        _check(self, ("learning_rate", "clip_norm"), 0, MOST_FLOAT, above=True)
+        _check(self, ("weight_decay", "warmup_epochs", "checkpoint_every_s"), 0, MOST_FLOAT)
+        _check(self, ("val_share", "label_smoothing"), 0, 1, below=True)
+        _check(self, ("max_unmatched_ratio",), 0, 1)
+        _check(self, ("seed",), 0, MOST_SEED)
+        if self.warmup_epochs and self.lr_schedule != "cosine":
+            raise UsageError(
+                "--warmup-epochs belongs to --lr-schedule cosine",
+                got=f"{self.warmup_epochs} with {self.lr_schedule}",
+            )
+        if self.precision not in PRECISIONS:
+            expected = " | ".join(PRECISIONS)
+            raise UsageError("no such --precision", got=self.precision, expected=expected)
+        if self.lr_schedule not in LR_SCHEDULES:
+            expected = " | ".join(LR_SCHEDULES)
+            raise UsageError("no such --lr-schedule", got=self.lr_schedule, expected=expected)
+
+    def lasting(self) -> dict[str, Any]:
+        """Return the fields that the result depends on: those a resumed run must share."""
+        free = ("checkpoint_every_s", "memory_bytes")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in free}
+
+
+def _check(
+    config: object,
+    names: tuple[str, ...],
+    low: float,
+    high: float,
+    *,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    for name in names:
+        option = "--" + name.replace("_", "-")
+        check_number(option, getattr(config, name), low, high, above=above, below=below)

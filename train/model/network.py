@@ -1,0 +1,97 @@
+"""The model: a reader of frames ‖ embedding and LSTM over words → dense → softmax.
+
+What reads the frames is the model's kind: an LSTM (the seed's model, and the default), attention, a
+transformer, a bidirectional GRU, an LSTM beside a direct path, or their mean, each in a file
+`model_<kind>.py`; what reads the question is `model_text.py`, what answers `model_heads.py`.
+
+`build_network` makes what is trained (features and word numbers in); `export` wraps it with the
+text layer into what is saved: one `.keras` file of Keras' own layers, loadable in safe mode, that
+takes raw question strings and features padded on the right with rows of zeros. Padding never
+changes an answer, and masks are right-padded with at least one step, as cuDNN's LSTM wants them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from framebank.train.model import attention, bigru, lstm, mean, outputs, transformer, wide
+from framebank.train.model.config import ModelConfig
+from framebank.train.model.frames import Frames, make_frames
+from framebank.train.model.heads import CHOICE, COUNT, OPEN_HEAD, Head
+from framebank.train.model.standardise import FrameStatistics
+from framebank.train.model.text import read_question, word_numbers
+
+if TYPE_CHECKING:
+    import keras
+
+# (frames, question float[b, q], config) → float[b, v], by kind; question_only has none.
+_READERS: Mapping[str, Callable[[Frames, Any, ModelConfig], Any]] = {
+    "lstm": lstm.read_frames,
+    "attention": attention.read_frames,
+    "transformer": transformer.read_frames,
+    "bigru": bigru.read_frames,
+    "wide": wide.read_frames,
+    "mean": mean.read_frames,
+    "order_blind": mean.read_frames,
+}
+
+
+def build_network(
+    config: ModelConfig,
+    statistics: FrameStatistics,
+    *,
+    words: int,
+    answers: int = 0,
+    head: Head = OPEN_HEAD,
+) -> keras.Model:
+    """Return {"features": float32[b, n, d], "words": int32[b, l]} → probabilities float32[b, a].
+
+    `words` is the size of the text layer's vocabulary with its two special entries. With another
+    head than open the output is float32[b, 1]: a number, or the score of the candidate whose words
+    are the further input "choice" int32[b, l].
+    """
+    import keras
+
+    features = keras.Input((None, len(statistics.mean)), name="features", dtype="float32")
+    texts = ("words", "choice") if head.kind == CHOICE else ("words",)
+    inputs = {name: keras.Input((None,), name=name, dtype="int32") for name in texts}
+    inputs["features"] = features
+    if head.kind == CHOICE:  # one reader for both texts
+        ids = keras.Input((None,), dtype="int32")
+        reader = keras.Model(ids, read_question(ids, config, words), name="reader")
+        joined = question = reader(inputs["words"])
+    else:
+        joined = question = read_question(inputs["words"], config, words)
+    if config.kind in _READERS:
+        frames = make_frames(features, config, statistics)
+        video = _READERS[config.kind](frames, question, config)
+        joined = keras.layers.Concatenate()([video, question])
+    joined = keras.layers.Dropout(config.dropout)(joined)
+    hidden = keras.layers.Dense(config.dense_units, activation="relu", name="hidden")(joined)
+    hidden = keras.layers.Dropout(config.dropout)(hidden)
+    if config.kind == "wide":
+        hidden = keras.layers.Concatenate()([hidden, wide.direct_path(frames, question)])
+    if head.kind == CHOICE:
+        output = outputs.score_choice(hidden, reader(inputs["choice"]), config)
+    elif head.kind == COUNT:
+        output = outputs.say_number(hidden, head)
+    else:
+        output = outputs.answer_open(hidden, answers or len(head.vocabulary))
+    return keras.Model(inputs, output, name=config.kind)
+
+
+def export(network: keras.Model, text: keras.layers.TextVectorization) -> keras.Model:
+    """Return the network with {"features", "question": string[b]} for inputs, to be saved.
+
+    One that scores candidates has the input "choice": string[b] too.
+    """
+    import keras
+
+    features = keras.Input(network.input["features"].shape[1:], name="features", dtype="float32")
+    asked = {"question": "words"} | ({"choice": "choice"} if "choice" in network.input else {})
+    inputs, numbers = {"features": features}, {}
+    for name, number in asked.items():
+        inputs[name] = keras.Input((), name=name, dtype="string")
+        numbers[number] = keras.ops.cast(word_numbers(text, inputs[name]), "int32")
+    return keras.Model(inputs, network({"features": features} | numbers), name="framebank")

@@ -1,0 +1,1 @@
+"""The schedule's command, and the registry of models."""

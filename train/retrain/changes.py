@@ -1,0 +1,126 @@
+"""Is there anything to retrain on? What a model was made from, and what is there now.
+
+News is: a video that the questions are about came, went, or has other features; other bytes of a
+question file or the mapping; another value of start, format, or a key of held, promote, model or
+train. Measured against every version of the registry, also one that was kept aside or rolled back
+from: what was judged once is not trained again every night. Another version of Framebank or of its
+libraries is no news.
+
+Looked at in two steps. The names of the cache's catalogs and the hashes of the question files are
+known at once; equal ones mean that nothing is new. Else the questions are joined with the cache,
+and the same features of the same videos are nothing new either: an extraction that ran every night
+and found no clip leaves a catalog all the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from framebank.features.cache import catalog, layout
+from framebank.features.errors import CacheError, UsageError
+from framebank.features.stores import storage
+from framebank.train.retrain.config import RetrainConfig
+
+if TYPE_CHECKING:
+    from framebank.features.cache.reader import Cache
+
+BASIS = "basis.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Basis:
+    """What a model is made from. `catalogs` maps runs of the cache to the size of their catalog;
+    `videos` is a hash of the videos and feature keys that the questions are about ("": not known
+    yet); `questions` are the SHA-256 of the question files and the mapping."""
+
+    fingerprint: str
+    catalogs: dict[str, int]
+    questions: tuple[str, ...]
+    config: str
+    videos: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any], *, path: str = BASIS) -> Basis:
+        """Raises CacheError naming `path`."""
+        try:
+            found = cls(**fields | {"questions": tuple(fields["questions"])})
+            dict(found.catalogs)
+        except (KeyError, TypeError, ValueError) as err:
+            raise CacheError(f"{path} is damaged", got=err, todo="restore it from a copy") from err
+        return found
+
+    def looks_like(self, other: Basis) -> bool:
+        """Return whether both are of the same files."""
+        return dataclasses.replace(self, videos="") == dataclasses.replace(other, videos="")
+
+    def is_made_of(self, other: Basis) -> bool:
+        """Return whether both give the same model, though a catalog may have been added."""
+        bare = dataclasses.replace(other, catalogs={})
+        return dataclasses.replace(self, catalogs={}) == bare
+
+    def news(self, older: Basis | None) -> list[str]:
+        """Return what is new against `older`, for people."""
+        if older is None:
+            return ["no model is in use yet"]
+        said = []
+        runs = sum(older.catalogs.get(run) != size for run, size in self.catalogs.items())
+        if runs:
+            said.append(f"{runs} catalogs of the cache")
+        files = len(set(self.questions) - set(older.questions))
+        if files or len(self.questions) != len(older.questions):
+            said.append(f"{files} question files of {len(self.questions)}")
+        if self.config != older.config:
+            said.append("the config")
+        return said or ["what the model in use was made from is not all there any more"]
+
+
+def look(config: RetrainConfig, *, fingerprint: str) -> Basis:
+    """Return what is there now, from the names of catalogs and the bytes of question files."""
+    folder = layout.catalog_folder(config.cache)
+    sizes = {file.path.rsplit("/", 1)[-1]: file.size_bytes for file in storage.iter_files(folder)}
+    known = {path.rsplit("/", 1)[-1] for path in catalog.catalog_files(config.cache)}
+    read = [_hash(path, "questions") for path in config.questions]
+    if config.mapping is not None:
+        read.append(_hash(config.mapping, "mapping"))
+    return Basis(
+        fingerprint=fingerprint,
+        catalogs={name: sizes[name] for name in sorted(known)},
+        questions=tuple(read),
+        config=config.digest(),
+    )
+
+
+def _hash(path: str, key: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        with storage.open_read(path) as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except storage.FileMissingError as err:
+        raise UsageError("no such file", got=path, todo=f"check the key {key}") from err
+    return digest.hexdigest()
+
+
+def videos_digest(cache: Cache, video_ids: Iterable[str]) -> str:
+    """Return a hash of the features of `video_ids`: of each video's key, which names its content
+    and how it was made."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = cache.table(columns=["video_id", "key", "state"])
+    wanted = pa.array(list(video_ids), pa.string())
+    done = pc.equal(table.column("state"), "done")
+    table = table.filter(pc.and_(done, pc.is_in(table.column("video_id"), value_set=wanted)))
+    table = table.select(["video_id", "key"]).sort_by("video_id")
+    digest = hashlib.sha256()
+    for batch in table.to_batches(max_chunksize=100_000):
+        rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        text = "".join(f"{video_id}\0{key}\0" for video_id, key in rows)
+        digest.update(text.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]

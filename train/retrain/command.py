@@ -1,0 +1,62 @@
+"""`framebank retrain`: a new model where there is something new, in use only if it is better.
+
+    framebank retrain --config retrain.toml
+
+Ends within seconds with "nothing new" where cache and question files are as they were. Else trains,
+asks the new model and the one in use the same held questions, which neither has seen, and replaces
+the one in use only when the new one is better by the config's margin; otherwise the new one is kept
+aside in the registry with the reason. Made for a scheduler: it may be killed at any time, and two
+may run at once. `framebank models list` shows what came of it; `--dry-run` only says what is new.
+
+New is: a video that the questions are about came, went, or has other features; other bytes of a
+question file or the mapping; another value in the config that shapes the model or the judgement.
+Another version of Framebank is not.
+
+The exit status is 0 when it ended as it should: promoted, kept aside and nothing new alike, so that
+a scheduler neither tries again nor alarms. 1 when the job failed (trying again goes on), 2 for a
+mistake in the config (trying again is of no use), 130 or 143 when it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from framebank.features.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="TOML", help="what to train, and when")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what is new; write nothing"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Retrain; return the exit status (130 after Ctrl-C). Raises FramebankError."""
+    if beam_args:
+        raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank retrain --help")
+    from framebank.train.retrain.config import read_config
+    from framebank.train.retrain.retraining import retrain
+    from framebank.train.stop_request import TrainingStopped, stop_on_signals
+
+    config = read_config(args.config)
+    with stop_on_signals() as stop:
+        try:
+            result = retrain(config, stop=stop, say=_say, dry_run=args.dry_run)
+        except TrainingStopped as stopped:
+            saved = "what was done is saved" if config.work else "nothing was kept (see: work)"
+            _say(f"{stopped}; {saved}, and the model in use is as it was")
+            return stopped.exit_status
+    if args.json:
+        print(json.dumps(result.to_json(), ensure_ascii=False))
+    else:
+        named = result.event in ("promoted", "kept aside")
+        print(f"{result.event}{f' {result.version}' if named else ''}: {result.reason}")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"retrain: {text}", file=sys.stderr, flush=True)

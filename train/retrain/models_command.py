@@ -1,0 +1,182 @@
+"""`framebank models`: the versions of a registry, and which one is in use.
+
+    framebank models list --registry REGISTRY
+    framebank models show current --registry REGISTRY       or show VERSION
+    framebank models promote VERSION --registry REGISTRY    use this one, whatever its figures
+    framebank models rollback --registry REGISTRY           use the one that was in use before
+
+A version is a model folder: `--model` of score, ask and evaluate takes the path that `show` prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from framebank.features.errors import JobError, UsageError
+
+CURRENT = "current"
+_ACTIONS = {
+    "list": "the versions, and what became of each",
+    "show": "a version's path, figures and events",
+    "promote": "use this version, whatever its figures",
+    "rollback": "use the version that was in use before",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text in _ACTIONS.items():
+        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if name in ("show", "promote"):
+            also = f", or {CURRENT}" if name == "show" else ""
+            action.add_argument("version", metavar="VERSION", help=f"as `list` shows it{also}")
+        action.add_argument("--registry", required=True, metavar="R", help="a folder or bucket")
+        action.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace, beam_args: list[str]) -> int:
+    """Show or change a registry; return the exit status. Raises FramebankError."""
+    if beam_args:
+        raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank models --help")
+    from framebank.train.retrain.registry import Registry
+
+    registry = Registry(args.registry)
+    if args.action == "promote":
+        _move(registry, args.version)
+    if args.action == "rollback":
+        _move(registry, None)
+    version = args.version if args.action == "show" else CURRENT
+    shown = _rows(registry) if args.action == "list" else _row(registry, version)
+    if args.json:
+        print(json.dumps(shown, ensure_ascii=False))
+    else:
+        print(_table(shown) if isinstance(shown, list) else _sheet(shown))
+    return 0
+
+
+def _move(registry: Any, version: str | None) -> None:
+    """Make `version` the one in use, or without one the version that was in use before."""
+    from framebank.train.retrain.registry import ROLLED_BACK
+
+    registry.finish_interrupted()
+    current = registry.current()
+    event, reason = "promoted", "by hand"
+    if version is None:
+        if not current.before:
+            got = f"{current.version or 'no version'} in use"
+            raise UsageError("no version was in use before", got=got)
+        event, reason = ROLLED_BACK, f"by hand, from {current.version}"
+        version = current.before[-1]
+    _check_loadable(registry, version)
+    if current.version == version:
+        raise UsageError(f"{version} is in use already")
+    if not registry.move(current, version, event=event, reason=reason):
+        raise JobError(
+            f"another process changed which model is in use; {version} was not taken",
+            got=f"{registry.current().version} is in use now",
+            todo="look at `framebank models list` and run the command again if it is still wanted",
+        )
+
+
+def _check_loadable(registry: Any, version: str) -> None:
+    """Raise UsageError where the version is not there whole, NotFiniteError for one of NaN."""
+    from framebank.features.asking.trained_model import check_weights, read_lineage
+
+    registry.verdict(version)
+    read_lineage(registry.folder(version))
+    check_weights(registry.folder(version))
+
+
+def _row(registry: Any, version: str) -> dict[str, Any]:
+    current = registry.current()
+    found = current.version if version == CURRENT else version
+    if found is None:
+        todo = "run `framebank retrain`, or name a VERSION"
+        raise UsageError(f"no model is in use in {registry.path}", todo=todo)
+    events = [row for row in registry.history() if row.get("version") == found]
+    verdict = registry.verdict(found)
+    return {
+        "version": found,
+        "in_use": found == current.version,
+        "path": registry.folder(found),
+        "made_from": _lineage(registry, found),
+        "figures": verdict["figures"],
+        "reason": verdict["reason"],
+        "events": [{name: row[name] for name in ("time", "event", "reason")} for row in events],
+    }
+
+
+def _lineage(registry: Any, version: str) -> dict[str, Any]:
+    """Return what a version was made from, as far as its lineage tells."""
+    fields = registry.read_json(version, "lineage.json")
+    making = fields.get("making", {})
+    return {
+        "cache": fields.get("cache"),
+        "fingerprint": fields.get("fingerprint"),
+        "runs": fields.get("runs"),
+        "questions": fields.get("questions"),
+        "questions_sha256": fields.get("questions_sha256"),
+        "warm_start": making.get("warm_start"),
+        "seed": fields.get("seed"),
+        "framebank": fields.get("versions", {}).get("framebank"),
+    }
+
+
+def _rows(registry: Any) -> list[dict[str, Any]]:
+    from framebank.train.retrain.current_model import check_whole
+
+    current = registry.current()
+    last = {row.get("version"): row for row in registry.history()}
+    rows = []
+    check_whole(registry, current)
+    for version in registry.versions():
+        event = last.get(version, {})
+        if version == current.version:
+            event = {"event": current.event, "time": current.time, "reason": current.reason}
+        rows.append(
+            {
+                "version": version,
+                "in_use": version == current.version,
+                "event": event.get("event", "not settled yet"),
+                "time": event.get("time", ""),
+                "reason": event.get("reason", ""),
+            }
+        )
+    return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "no version yet"
+    lines = [f"  {'version':24}{'':16}{'since':27}why"]
+    for row in rows:
+        mark = "*" if row["in_use"] else " "
+        lines.append(f"{mark} {row['version']:24}{row['event']:16}{row['time']:27}{row['reason']}")
+    lines.append("* is in use" if any(row["in_use"] for row in rows) else "none is in use")
+    return "\n".join(lines)
+
+
+def _sheet(row: dict[str, Any]) -> str:
+    lines = [f"{row['version']} {'(in use)' if row['in_use'] else ''}".rstrip()]
+    lines += [f"  path:      {row['path']}", f"  judged:    {row['reason']}"]
+    lines += [f"  {name}: {_figure(value)}" for name, value in row["figures"].items()]
+    lines += ["  made from"]
+    lines += [f"    {name}: {_listed(value)}" for name, value in row["made_from"].items()]
+    lines += [f"  {one['time']}  {one['event']}: {one['reason']}" for one in row["events"]]
+    return "\n".join(lines)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(map(_figure, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _listed(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value[-3:])) + (f" and {len(value) - 3} more" * (len(value) > 3))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items())
+    return "none" if value is None else str(value)

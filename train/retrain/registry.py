@@ -1,0 +1,253 @@
+"""A registry of models in a folder or bucket: its versions, which one is in use, what happened.
+
+    REGISTRY/models/<version>/   a model folder with basis.json and seen.json.gz; verdict.json last
+    REGISTRY/current.json        which version is in use, replaced by compare-and-swap
+    REGISTRY/history.jsonl       a line per event, appended by compare-and-swap
+
+`current.json` tells its own event, and a verdict says what shall become of its version. So a
+process that dies between two writes loses nothing: the next one finishes what they say (`settle`).
+A version without verdict.json is not whole; nothing ever points at it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from framebank.features.errors import CacheError, UsageError
+from framebank.features.stores import compare_and_swap, json_text, storage
+
+VERDICT = "verdict.json"
+ROLLED_BACK = "rolled back to"  # the event by which a version came into use again
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MOVE = re.compile(r"move (\d+)")  # the id of an event by which a version came into use
+_REMEMBERED = 100  # versions to roll back to
+
+
+@dataclasses.dataclass(frozen=True)
+class Current:
+    """What current.json says. `number` counts its changes; `before` are the versions that were in
+    use before, the last one last; `generation` is of the file and not in it."""
+
+    number: int = 0
+    version: str | None = None
+    before: tuple[str, ...] = ()
+    event: str = ""
+    reason: str = ""
+    time: str = ""
+    token: str = ""
+    generation: str = compare_and_swap.ABSENT
+
+    def to_json(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        del fields["generation"]
+        return fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a version: whether it is the one in use now, and why (not)."""
+
+    promoted: bool
+    reason: str
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def new_version() -> str:
+    """Return a name that no other process chooses and that sorts by time."""
+    time = datetime.datetime.now(datetime.UTC)
+    return f"{time:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+class Registry:
+    """The registry at `path`; a folder that does not exist is an empty one."""
+
+    def __init__(self, path: str) -> None:
+        storage.is_local(path)  # refuses an unknown scheme
+        self.path = path
+
+    def folder(self, version: str) -> str:
+        """Return where a version lies; raises UsageError for what cannot be one's name."""
+        if not _VERSION.fullmatch(version):
+            raise UsageError("not the name of a version", got=repr(version))
+        return storage.join(self.path, "models", version)
+
+    # Which one is in use
+
+    def current(self) -> Current:
+        """Return what is in use; `version` is None where nothing is, and `number` is then the last
+        one that history tells of. Raises CacheError."""
+        path = storage.join(self.path, "current.json")
+        data, generation = compare_and_swap.read_with_generation(path)
+        if data is None:
+            moves = [_MOVE.fullmatch(str(row.get("id"))) for row in self.history()]
+            return Current(number=max((int(one[1]) for one in moves if one), default=0))
+        try:
+            found = Current(**json_text.parse(data), generation=generation)
+            found = dataclasses.replace(found, before=tuple(found.before), number=int(found.number))
+            for version in (found.version, *found.before):
+                if not _VERSION.fullmatch("x" if version is None else version):
+                    raise ValueError(f"{version!r} is not the name of a version")
+            return found
+        except (ValueError, TypeError, OverflowError) as err:
+            raise _damaged(path, err) from err
+
+    def move(self, seen: Current, version: str, *, event: str, reason: str) -> bool:
+        """Make `version` the one in use, if that is still as `seen`; return whether it was done."""
+        before = seen.before
+        if event == ROLLED_BACK:
+            before = before[:-1]
+        elif seen.version is not None:
+            before = (*before, seen.version)[-_REMEMBERED:]
+        moved = Current(
+            number=seen.number + 1,
+            version=version,
+            before=before,
+            event=event,
+            reason=reason,
+            time=now(),
+            token=secrets.token_hex(8),
+        )
+        path = storage.join(self.path, "current.json")
+        if not compare_and_swap.replace_if(
+            path, _json(moved.to_json()), generation=seen.generation
+        ):
+            return False
+        self._record_move(moved)
+        return True
+
+    # Versions
+
+    def files(self) -> dict[str, list[str]]:
+        """Return the files of every version, whole or not, by its name."""
+        found: dict[str, list[str]] = {}
+        top = storage.join(self.path, "models") + "/"
+        for path in _files_under(top):
+            version, slash, name = path[len(top) :].partition("/")
+            if slash and _VERSION.fullmatch(version):
+                found.setdefault(version, []).append(name)
+        return dict(sorted(found.items()))
+
+    def versions(self) -> list[str]:
+        """Return the names of all whole versions, the oldest first."""
+        return [version for version, names in self.files().items() if VERDICT in names]
+
+    def read_json(self, version: str, name: str) -> dict[str, Any]:
+        """Return a JSON file of a version; raises UsageError where there is none, CacheError."""
+        path = storage.join(self.folder(version), name)
+        try:
+            return dict(json_text.parse(storage.read_bytes(path)))
+        except storage.FileMissingError as err:
+            raise UsageError(
+                f"there is no version {version} in {self.path}",
+                got=f"no {path}",
+                todo="see `framebank models list`",
+            ) from err
+        except (ValueError, TypeError) as err:
+            raise _damaged(path, err) from err
+
+    def verdict(self, version: str) -> dict[str, Any]:
+        """Return what was judged of a whole version; raises UsageError, CacheError."""
+        fields = self.read_json(version, VERDICT)
+        kinds = {"better": bool, "reason": str, "against_number": int, "figures": dict}
+        wrong = [name for name, kind in kinds.items() if not isinstance(fields.get(name), kind)]
+        if wrong:
+            path = storage.join(self.folder(version), VERDICT)
+            raise _damaged(path, f"no fitting {', '.join(wrong)}")
+        return fields
+
+    # History
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return all events, the oldest first; raises CacheError."""
+        return self._read_history()[0]
+
+    def _read_history(self) -> tuple[list[dict[str, Any]], bytes, str]:
+        path = storage.join(self.path, "history.jsonl")
+        data, generation = compare_and_swap.read_with_generation(path)
+        rows = []
+        for number, line in enumerate((data or b"").splitlines(), start=1):
+            try:
+                rows.append(dict(json_text.parse(line)))
+            except (ValueError, TypeError) as err:
+                todo = "take that line out, or restore the file: it only tells what happened"
+                raise CacheError(f"line {number} of {path} is damaged", got=err, todo=todo) from err
+        return rows, data or b"", generation
+
+    def _record(self, event_id: str, event: str, version: str, reason: str, time: str) -> None:
+        """Append an event, once: one whose "id" is there already is left out."""
+        fields = {"id": event_id, "event": event, "version": version, "reason": reason}
+        line = json.dumps(fields | {"time": time}, ensure_ascii=False).encode() + b"\n"
+        while True:
+            rows, data, generation = self._read_history()
+            if any(row.get("id") == event_id for row in rows):
+                return
+            path = storage.join(self.path, "history.jsonl")
+            if compare_and_swap.replace_if(path, data + line, generation=generation):
+                return
+
+    def _record_move(self, moved: Current) -> None:
+        version = moved.version or ""
+        self._record(f"move {moved.number}", moved.event, version, moved.reason, moved.time)
+
+    # What verdicts say
+
+    def settle(self, version: str) -> Outcome:
+        """Do with a whole version what its verdict says, unless it was done before."""
+        verdict = self.verdict(version)
+        current, reason = self.current(), str(verdict["reason"])
+        if current.version == version:
+            self._record_move(current)
+            return Outcome(True, reason)
+        if verdict["better"]:
+            unchanged = current.number == verdict["against_number"]
+            if unchanged and self.move(current, version, event="promoted", reason=reason):
+                return Outcome(True, reason)
+            current = self.current()
+            if current.version == version:  # another process has settled it just now
+                return Outcome(True, reason)
+            reason = (
+                f"while it was trained and judged against {verdict.get('against') or 'none'}, "
+                f"{current.version} came into use ({current.event} {current.time})"
+            )
+        self._record(f"aside {version}", "kept aside", version, reason, now())
+        return Outcome(False, reason)
+
+    def finish_interrupted(self) -> list[str]:
+        """Finish what dead processes began; return the versions that were settled now."""
+        current = self.current()
+        if current.version is not None:
+            self._record_move(current)
+        told = {row.get("version") for row in self.history()}
+        left = [version for version in self.versions() if version not in told]
+        for version in left:
+            self.settle(version)
+        return left
+
+
+def _files_under(folder: str) -> Iterator[str]:
+    if not storage.is_local(folder):
+        for path, _, _ in storage.store_of(folder).list_objects(folder):
+            yield path
+        return
+    for place, _, names in os.walk(storage.local_path(folder)):
+        inner = os.path.relpath(place, storage.local_path(folder)).replace(os.sep, "/")
+        for name in names:
+            yield folder + (name if inner == "." else f"{inner}/{name}")
+
+
+def _json(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _damaged(path: str, err: object) -> CacheError:
+    return CacheError(f"{path} is damaged", got=err, todo="restore it from a copy")

@@ -1,0 +1,258 @@
+"""One retraining: look for news, train, judge against the model in use, promote or keep aside.
+
+The model in use changes by one compare-and-swap at the very end. Whatever a killed run leaves,
+half-written versions, work folders, a verdict that nobody acted on, the next run puts in order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.asking.trained_model import NotFiniteError, check_weights
+from framebank.features.cache.reader import Cache, open_cache, open_spec
+from framebank.features.errors import UsageError
+from framebank.features.questions.question import Question
+from framebank.features.questions.seen_videos import Seen, content_hashes, read_seen
+from framebank.features.stores import storage
+from framebank.train.data.held_split import part_questions
+from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
+from framebank.train.evaluation.answers import ask_all
+from framebank.train.retrain.candidate import train_candidate, work_folder
+from framebank.train.retrain.changes import BASIS, Basis, look, videos_digest
+from framebank.train.retrain.config import RetrainConfig
+from framebank.train.retrain.current_model import (
+    check_features,
+    check_head,
+    check_pointer,
+    check_whole,
+)
+from framebank.train.retrain.publishing import check_writable, publish, remove_leftovers, write_json
+from framebank.train.retrain.registry import VERDICT, Current, Registry, new_version
+from framebank.train.retrain.takeover import Decision, decide, gains
+from framebank.train.stop_request import StopRequest
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a retraining ended.
+
+    `event` is "nothing new", "promoted", "kept aside", or after a dry run "something new".
+    """
+
+    event: str
+    version: str | None
+    reason: str
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What all steps of one retraining share; `current` is as it was at the start."""
+
+    config: RetrainConfig
+    registry: Registry
+    current: Current
+    stop: StopRequest
+    say: Say
+
+    @property
+    def in_use(self) -> str | None:
+        """The folder of the model in use."""
+        return None if self.current.version is None else self.registry.folder(self.current.version)
+
+
+@dataclasses.dataclass(frozen=True)
+class _News:
+    """What there is to train on that no version was made from; `said` tells what is new."""
+
+    basis: Basis
+    cache: Cache
+    joined: JoinedQuestions
+    said: str
+
+
+def retrain(config: RetrainConfig, *, stop: StopRequest, say: Say, dry_run: bool = False) -> Result:
+    """Retrain if there is anything new; raises FramebankError, TrainingStopped.
+
+    With `dry_run` nothing is written anywhere, and what is new ends in the event "something new".
+    """
+    registry = Registry(config.registry)
+    if not dry_run:
+        _put_in_order(registry, say)
+    run = _Run(config, registry, registry.current(), stop, say)
+    news = _look_for_news(run)
+    if isinstance(news, Result):
+        return news
+    for remark in remarks(news.joined):
+        say(remark)
+    if dry_run:
+        return Result("something new", run.current.version, news.said)
+    say(f"new: {news.said}")
+    check_writable(registry)
+    with work_folder(config) as work:
+        return _train_and_judge(run, news.basis, news.cache, news.joined.questions, work)
+
+
+def _look_for_news(run: _Run) -> _News | Result:
+    config, registry, current = run.config, run.registry, run.current
+    fingerprint = open_spec(config.cache).fingerprint
+    files = registry.files()
+    check_pointer(registry, current)
+    check_whole(registry, current, files)
+    bases = {
+        version: Basis.from_json(
+            registry.read_json(version, BASIS), path=storage.join(registry.folder(version), BASIS)
+        )
+        for version, names in files.items()
+        if VERDICT in names
+    }
+    check_features(current, bases, fingerprint)
+    basis = look(config, fingerprint=fingerprint)
+    for version, other in bases.items():
+        if basis.looks_like(other):
+            return _nothing_new(current, version)
+    cache = open_cache(config.cache)
+    joined = join_cache(
+        config.questions,
+        cache,
+        max_unmatched_ratio=config.train.max_unmatched_ratio,
+        set_name=config.format,
+        mapping=config.mapping,
+    )
+    basis = dataclasses.replace(basis, videos=videos_digest(cache, joined.frames))
+    for version, other in bases.items():
+        if basis.is_made_of(other):
+            return _nothing_new(current, version)
+    said = ", ".join(basis.news(bases.get(current.version or "")))
+    return _News(basis, cache, joined, said)
+
+
+def _put_in_order(registry: Registry, say: Say) -> None:
+    for version in registry.finish_interrupted():
+        say(f"finished what a run that was ended had left to do with {version}")
+    for version in remove_leftovers(registry):
+        say(f"removed {version}, which a run that was ended had half written")
+
+
+def _nothing_new(current: Current, version: str) -> Result:
+    state = "in use" if current.version == version else "not in use"
+    return Result("nothing new", current.version, f"{version}, {state}, was made from just this")
+
+
+def _train_and_judge(
+    run: _Run, basis: Basis, cache: Cache, questions: list[Question], work: Path
+) -> Result:
+    config, in_use = run.config, run.in_use
+    learnt, held = part_questions(questions, share=config.held.share)
+    if not learnt:
+        raise UsageError("there is nothing to train on", got="all videos are held")
+    warm = None
+    if in_use is not None:
+        check_head(questions, in_use)
+        warm = in_use if _is_sound(run, in_use) and config.start == "warm" else None
+    candidate = train_candidate(
+        config, cache, learnt, basis, work, warm=warm, stop=run.stop, say=run.say
+    )
+    contents = content_hashes(cache, {question.video_id for question in questions})
+    known = read_seen(str(candidate)) | (read_seen(in_use) if in_use else Seen())
+    judged = [q for q in held if not known.has(q.video_id, contents)]
+    figures = {
+        "held_questions": len(judged),
+        "held_videos": len({q.video_id for q in judged}),
+        "excluded_videos": len({q.video_id for q in held} - {q.video_id for q in judged}),
+    }
+    if figures["excluded_videos"]:
+        run.say(f"{figures['excluded_videos']} held videos are left out: a model has seen them")
+    decision = _judge(config, str(candidate), in_use, cache, judged, stop=run.stop)
+    decision = dataclasses.replace(decision, figures=decision.figures | figures)
+    write_json(str(candidate / BASIS), basis.to_json())
+    return _hand_in(run, candidate, decision)
+
+
+def _is_sound(run: _Run, in_use: str) -> bool:
+    """Return whether the model in use can be asked; raises UsageError for a damaged one.
+
+    One whose weights are not finite answers nothing: any model that does takes its place.
+    """
+    from framebank.features.asking.trained_model import load_model
+
+    try:
+        if run.config.start == "fresh":  # a warm start loads it at once anyway
+            load_model(in_use)
+        else:
+            check_weights(in_use)
+    except NotFiniteError as err:
+        run.say(f"WARNING: {err.what}; the new model is compared with none")
+        return False
+    return True
+
+
+def _hand_in(run: _Run, candidate: Path, decision: Decision) -> Result:
+    """Bring the candidate into the registry with its verdict, and do what that says."""
+    version = new_version()
+    verdict = {
+        "better": decision.better,
+        "reason": decision.reason,
+        "against": run.current.version,
+        "against_number": run.current.number,
+        "figures": decision.figures,
+    }
+    publish(run.registry, version, candidate, verdict)
+    outcome = run.registry.settle(version)
+    shutil.rmtree(candidate, ignore_errors=True)
+    event = "promoted" if outcome.promoted else "kept aside"
+    return Result(event, version, outcome.reason, decision.figures)
+
+
+def _judge(
+    config: RetrainConfig,
+    candidate: str,
+    in_use: str | None,
+    cache: Cache,
+    judged: list[Question],
+    *,
+    stop: StopRequest,
+) -> Decision:
+    from framebank.features.asking.trained_model import load_model
+
+    try:
+        said = ask_all(load_model(candidate), cache, judged, stop=stop)
+    except NotFiniteError as err:
+        return Decision(False, f"not to be used: {err.what}", {})
+    new, counts = gains(said, judged), said.head == "count"
+    if in_use is None:
+        return _unrivalled(new, "no model was in use", counts=counts)
+    try:
+        rival = load_model(in_use)
+        if len(judged) < config.held.least:
+            reason = (
+                f"{len(judged)} held questions that neither model has seen are too few to compare "
+                f"them: {config.held.least} are asked for"
+            )
+            return Decision(False, reason, {})
+        old = gains(ask_all(rival, cache, judged, stop=stop), judged)
+    except NotFiniteError as err:
+        return _unrivalled(new, f"the model in use answers nothing: {err.what}", counts=counts)
+    groups = [question.video_id for question in judged]
+    return decide(new, old, groups, config.promote, counts=counts)
+
+
+def _unrivalled(new: NDArray[np.float64], reason: str, *, counts: bool) -> Decision:
+    """Return that the new model, whose gains are `new`, is taken since there is no other."""
+    if not len(new):
+        return Decision(True, f"{reason}, and there was no held question", {})
+    name = "mean_square_error" if counts else "accuracy"
+    # A gain in counts is an error below zero.
+    return Decision(True, reason, {name: float(abs(new.mean()))})

@@ -1,0 +1,1 @@
+"""Pretrained word vectors: their files, and a model's embedding made from them."""

@@ -1,0 +1,1 @@
+"""One worker or many: the cluster, its replicas, who waits for whom."""

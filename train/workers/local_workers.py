@@ -1,0 +1,182 @@
+"""`framebank train --local-workers N`: N real workers on this machine, looked after by one parent.
+
+The parent gives each a port and its TF_CONFIG, puts its name before every line it says, hands on
+Ctrl-C and SIGTERM, and ends all when one dies. A worker whose parent is gone ends too: its standard
+input is a pipe that only the parent holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import IO
+
+from framebank import HOME
+from framebank.features.errors import JobError, UsageError
+from framebank.features.stores import json_text
+from framebank.train.stop_request import signals_held
+from framebank.train.workers.cluster import local_cluster
+
+_MOST = 64
+_LOOK_S = 0.1
+_LEAVE_S = 30.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# TensorFlow's C++ side, whose log level does not hold once a cluster is up; what matters we say.
+_CHATTER = re.compile(
+    rb"[IWE]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\]"
+    # The further lines of such a message.
+    rb"|\s*$|/job:worker|RPC: /tensorflow|The tasks have crashed|The error could be from"
+    rb"|Additional GRPC error|:UNKNOWN:"
+)
+
+
+def run_local_workers(args: argparse.Namespace, count: int) -> int:
+    """Run `count` workers with the options `args`; return the exit status. Raises JobError."""
+    if not 1 <= count <= _MOST:
+        raise UsageError("--local-workers", got=count, expected=f"1 to {_MOST}")
+    fields = json.dumps(vars(args) | {"local_workers": None, "strategy": "multi_worker"})
+    ports = _free_ports(count)
+    workers: list[subprocess.Popen[bytes]] = []
+    joined: list[threading.Thread] = []
+    stopped: list[int] = []
+
+    def hand_on(number: int, frame: object) -> None:
+        for worker in workers:
+            worker.send_signal(signal.SIGKILL if stopped else signal.SIGTERM)
+        stopped.append(number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for index in range(count):
+            config = local_cluster(ports, index).config
+            with signals_held():  # in the worker too, until it listens for them
+                worker = _start(fields, config, chief=index == 0)
+            workers.append(worker)
+            thread = threading.Thread(target=_join_log, args=(worker.stderr, f"worker {index}"))
+            thread.start()
+            joined.append(thread)
+        return _look_after(workers, stopped)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        for thread in joined:
+            thread.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _start(fields: str, tf_config: str, *, chief: bool) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"TF_CONFIG": tf_config}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (HOME, os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [sys.executable, "-m", "framebank.train.workers.local_workers", fields],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=None if chief else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C reaches the parent alone, which hands it on
+    )
+
+
+def _join_log(stream: IO[bytes] | None, name: str) -> None:
+    for line in stream or ():
+        if _CHATTER.match(line):
+            continue
+        sys.stderr.write(f"[{name}] {line.decode(errors='replace')}")
+        sys.stderr.flush()
+
+
+def _look_after(workers: list[subprocess.Popen[bytes]], stopped: list[int]) -> int:
+    """Wait for all; raises JobError as soon as one dies while others are at work.
+
+    Once they were asked to stop all leave at the same step, so the first is waited for, and the
+    others only for a while.
+    """
+    first_ended = None
+    while True:
+        ended = [worker.poll() for worker in workers]
+        failed = [(number, status) for number, status in enumerate(ended) if status]
+        if stopped and None not in ended:
+            return 128 + stopped[0]
+        if stopped and any(status is not None for status in ended):
+            first_ended = first_ended or time.monotonic()
+            if time.monotonic() - first_ended > _LEAVE_S:
+                return 128 + stopped[0]
+        if failed and not stopped:
+            number, status = failed[0]
+            if status > 128:  # it got a signal of its own, saved, and the others did as well
+                return _wait_for_rest(workers, status)
+            if status < 0:
+                name = signal.Signals(-status).name
+                raise JobError(
+                    f"worker {number} was killed by {name}; all workers were ended",
+                    todo="give the same command again: it goes on from the last checkpoint",
+                )
+            return status  # what was wrong it has said itself
+        if None not in ended:
+            return 0
+        time.sleep(_LOOK_S)
+
+
+def _wait_for_rest(workers: list[subprocess.Popen[bytes]], status: int) -> int:
+    end = time.monotonic() + _LEAVE_S
+    for worker in workers:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # then the caller kills it
+            worker.wait(max(end - time.monotonic(), 0))
+    return status
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent's end of standard input is closed.
+
+    Linux is asked to do so as well: this thread waits where TensorFlow holds Python's lock.
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    while os.read(0, 1):  # not sys.stdin, whose lock would be held when Python ends
+        continue
+    os._exit(1)
+
+
+def main() -> int:
+    """Be one worker: the options are JSON in the first argument."""
+    from framebank.features import terminal
+    from framebank.features.errors import FramebankError
+    from framebank.features.tensorflow_import import quiet_google
+    from framebank.train.fit import command
+
+    quiet_google()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    args = argparse.Namespace(**json_text.parse(sys.argv[1]))
+    with terminal.guarded():
+        try:
+            return command.run(args, [])
+        except FramebankError as error:
+            print(f"framebank: {error}", file=sys.stderr, flush=True)
+            return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
