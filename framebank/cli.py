@@ -38,25 +38,52 @@ class Command(NamedTuple):
     module: str
     help: str
     takes_beam_options: bool = False
+    extra: str = "all"  # of the package, which brings what the command needs
 
 
 COMMANDS = {
-    "extract": Command("pipelines.extract.command", "decode videos and keep features", True),
-    "plan": Command("pipelines.forecast.command", "say what an extraction will take", True),
+    "extract": Command(
+        "pipelines.extract.command", "decode videos and keep features", True, extra="extract"
+    ),
+    "plan": Command(
+        "pipelines.forecast.command", "say what an extraction will take", True, extra="extract"
+    ),
     "inspect": Command("features.commands.inspect_command", "show what a cache holds"),
     "verify": Command("features.commands.verify_command", "read a cache back and name each fault"),
     "questions": Command("features.questions.command", "show what question files hold"),
-    "train": Command("train.fit.command", "train a model on cached features"),
-    "retrain": Command("train.retrain.command", "train again where something is new"),
-    "models": Command("train.retrain.models_command", "show and choose the models of a registry"),
-    "evaluate": Command("train.evaluation.command", "judge a model and write a report"),
-    "score": Command("pipelines.score.command", "answer a file of questions in batch", True),
-    "ask": Command("features.asking.command", "ask one question about one clip"),
+    "train": Command("train.fit.command", "train a model on cached features", extra="train"),
+    "retrain": Command(
+        "train.retrain.command", "train again where something is new", extra="train"
+    ),
+    "models": Command(
+        "train.retrain.models_command", "show and choose the models of a registry", extra="train"
+    ),
+    "evaluate": Command(
+        "train.evaluation.command", "judge a model and write a report", extra="train"
+    ),
+    "score": Command(
+        "pipelines.score.command", "answer a file of questions in batch", True, extra="extract"
+    ),
+    "ask": Command("features.asking.command", "ask one question about one clip", extra="train"),
     "template": Command(
         "pipelines.runners.dataflow.template_command",
         "write a template of jobs for Dataflow",
+        extra="gcp",
     ),
     "demo": Command("train.demo.command", "make clips, extract, train, score and ask"),
+}
+
+_LIBRARIES = {
+    "apache_beam": "Apache Beam",
+    "av": "PyAV",
+    "boto3": "boto3",
+    "google": "Google's client libraries",
+    "google_crc32c": "google-crc32c",
+    "h5py": "h5py",
+    "jinja2": "Jinja2",
+    "keras": "Keras",
+    "rich": "rich",
+    "tensorflow": "TensorFlow",
 }
 
 
@@ -95,11 +122,7 @@ def _answer(words: list[str]) -> int:
     except FramebankError as error:
         return _failure(error)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "apache_beam":
-            raise
-        what = f"{words[0]} needs Apache Beam, which this environment does not have"
-        todo = "use the one that `pip install` made; trainers' environments have no Beam"
-        return _failure(UsageError(what, todo=todo))
+        return _failure(missing_library(words[0], error))
     except KeyboardInterrupt:
         print("framebank: stopped", file=sys.stderr)
         return 130
@@ -115,6 +138,15 @@ def _answer(words: list[str]) -> int:
         terminal.flush()  # raises again where it is the output that cannot be written
         path = error.filename if isinstance(error.filename, str) else "a file"
         return _failure(storage_error(path, error, "use"))
+
+
+def missing_library(name: str, error: ModuleNotFoundError) -> UsageError:
+    """Return what a user of the command `name` is told; raises `error` where a module is ours."""
+    library = _LIBRARIES.get((error.name or "").partition(".")[0])
+    if library is None:
+        raise error
+    todo = f'pip install "framebank[{COMMANDS[name].extra}]"'
+    return UsageError(f"{name} needs {library}, which this environment does not have", todo=todo)
 
 
 def _failure(error: FramebankError) -> int:
