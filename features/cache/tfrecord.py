@@ -13,9 +13,12 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-import google_crc32c
-
 from framebank.features.errors import CacheError
+
+try:
+    import google_crc32c as crc32c
+except ImportError:  # an environment that only reads
+    from framebank.features.cache import crc32c  # type: ignore[no-redef]
 
 # Protocol buffers end at 2 GiB, and with them every reader: see the note on size limits in
 # https://protobuf.dev/programming-guides/encoding/
@@ -36,7 +39,7 @@ class Framed(NamedTuple):
 
 
 def _masked_crc(data: bytes) -> int:
-    crc = int(google_crc32c.value(data))
+    crc = int(crc32c.value(data))
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
