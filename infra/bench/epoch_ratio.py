@@ -61,11 +61,11 @@ def epoch_seconds(features: Any, tables: tuple[Any, Any], *, epochs: int) -> lis
     """Train for `epochs`; return the seconds of each but the first, judging included."""
     import keras
 
+    from framebank.features.stop_signals import StopRequest
     from framebank.train.fit.loop import FitData, fit
     from framebank.train.model.config import ModelConfig, TrainConfig
     from framebank.train.model.network import build_network
     from framebank.train.model.standardise import FrameStatistics
-    from framebank.train.stop_request import StopRequest
 
     learnt, val = tables
     ends: list[float] = []

@@ -111,12 +111,12 @@ class Extraction:
     def _submit(
         self, job: Job, config: ExtractConfig, facts: RunFacts, shards: Sequence[ShardPlan]
     ) -> None:
+        from framebank.features.stop_signals import end_on_signals
         from framebank.pipelines.extract.pipeline import build_pipeline
-        from framebank.pipelines.jobs.stop_signals import stopping_well
 
         hints = self.submission.hints
         with (
-            stopping_well(lambda: self._end(job, config.run_id, shards)),
+            end_on_signals(lambda: self._end(job, config.run_id, shards)),
             self._planned(job, config.run_id, shards) as paths,
             self._progress(config, shards),
         ):

@@ -25,6 +25,21 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+# Of Beam's FlinkPipelineOptions: the job server knows them, Beam's Python side does not.
+_FLINK_OPTIONS = (
+    "allow_non_restored_state attached_mode auto_balance_write_files_sharding_enabled "
+    "auto_watermark_interval checkpoint_timeout_millis checkpointing_interval checkpointing_mode "
+    "disable_metrics enable_stable_input_drain execution_mode_for_batch execution_retry_delay "
+    "externalized_checkpoints_enabled fail_on_checkpointing_errors faster_copy "
+    "file_input_split_max_size_m_b finish_bundle_before_checkpointing flink_conf_dir "
+    "force_slot_sharing_group force_unaligned_checkpoint_enabled job_check_interval_in_secs "
+    "latency_tracking_interval max_bundle_size max_bundle_time_mills min_pause_between_checkpoints "
+    "num_concurrent_checkpoints number_of_execution_retries object_reuse operator_chaining "
+    "re_iterable_group_by_key_result report_checkpoint_duration "
+    "retain_externalized_checkpoints_on_cancellation savepoint_path shutdown_sources_after_idle_ms "
+    "state_backend state_backend_storage_path tolerable_checkpoint_failure_number "
+    "unaligned_checkpoint_enabled use_data_stream_for_batch"
+)
 _MARK = re.compile(r"<framebank-error>([A-Za-z0-9+/=]+)</framebank-error>")
 
 
@@ -137,8 +152,6 @@ def _beam_parser(*, takes_flink: bool) -> argparse.ArgumentParser:
     """Return a parser that knows every option of every class of Beam's options."""
     from apache_beam.options import pipeline_options
 
-    from framebank.pipelines.runners.flink import submission
-
     class Parser(_RaisingParser, pipeline_options._BeamArgumentParser):
         pass
 
@@ -146,7 +159,7 @@ def _beam_parser(*, takes_flink: bool) -> argparse.ArgumentParser:
     take_options_once(parser)
     for options in pipeline_options.PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
-    for name in submission.OPTIONS.split() if takes_flink else ():
+    for name in _FLINK_OPTIONS.split() if takes_flink else ():
         with contextlib.suppress(argparse.ArgumentError):  # Beam has come to know it
             parser.add_argument(f"--{name}", nargs="?")
     return parser

@@ -272,7 +272,7 @@ def run_scoring(
     `questions` are the counts of what is to be answered, by the name of the file they go to.
     Raises JobError, UsageError.
     """
-    from framebank.pipelines.jobs.stop_signals import stopping_well
+    from framebank.features.stop_signals import end_on_signals
     from framebank.pipelines.runners.running import Job
     from framebank.pipelines.score import pipeline as score
 
@@ -280,7 +280,7 @@ def run_scoring(
         _say(note)
     with (
         Job(submission, name="framebank-score") as job,
-        stopping_well(lambda: _end(job, remove_plan)),
+        end_on_signals(lambda: _end(job, remove_plan)),
         _progress(config, submission, questions, folder=job.folder) as folder,
     ):
         hints = submission.hints

@@ -26,13 +26,13 @@ from framebank.features.errors import UsageError
 from framebank.features.questions.reading import read_joined
 from framebank.features.questions.seen_videos import find_seen, read_seen
 from framebank.features.questions.splits import SPLITS
+from framebank.features.stop_signals import StopRequest
 from framebank.features.video import Rejected, VideoRef
 from framebank.pipelines.score.plan import plan_scoring
 from framebank.train.data.joining import join_cache
 from framebank.train.evaluation.evaluating import EvaluateJob, evaluate
 from framebank.train.evaluation.splits import choose
 from framebank.train.fit import command
-from framebank.train.stop_request import StopRequest
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 from tests.made.made_questions import write_jsonl
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from framebank.features.asking.trained_model import TrainedModel
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question
+from framebank.features.stop_signals import StopRequest
 from framebank.train.data.prefetch import Prefetched
 from framebank.train.data.question_batches import question_batches
-from framebank.train.stop_request import StopRequest
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache

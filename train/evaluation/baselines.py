@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from framebank.features.asking.trained_model import load_model
 from framebank.features.questions.question import QUESTION_WORDS, Question
+from framebank.features.stop_signals import StopRequest
 from framebank.train.evaluation import figures as evaluation
 from framebank.train.evaluation.answers import ask_all
 from framebank.train.fit.model_folder import ModelFolder
@@ -24,7 +25,6 @@ from framebank.train.judging import baselines
 from framebank.train.judging.accuracy import is_right
 from framebank.train.judging.bootstrap import paired_bootstrap
 from framebank.train.judging.judged_answers import Said
-from framebank.train.stop_request import StopRequest
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache

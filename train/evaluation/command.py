@@ -60,9 +60,9 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     cache = open_cache(args.cache)
     read_lineage(args.model)
     import_tensorflow()
+    from framebank.features.stop_signals import TrainingStopped, stop_on_signals
     from framebank.train.evaluation.evaluating import EvaluateJob, evaluate
     from framebank.train.evaluation.report_page import write_report
-    from framebank.train.stop_request import TrainingStopped, stop_on_signals
 
     job = EvaluateJob(
         model=args.model,

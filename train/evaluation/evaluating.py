@@ -11,6 +11,7 @@ from framebank.features.asking.trained_model import load_model, read_lineage
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import file_hashes
 from framebank.features.questions.question import Question
+from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import json_text, storage
 from framebank.train.data.held_split import question_lines
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
@@ -24,7 +25,6 @@ from framebank.train.evaluation.splits import Asked
 from framebank.train.judging import baselines
 from framebank.train.judging.judged_answers import Said, read_judged
 from framebank.train.model.config import ModelConfig, TrainConfig
-from framebank.train.stop_request import StopRequest
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache

@@ -32,7 +32,7 @@ from framebank.train.model.config import (
 )
 
 if TYPE_CHECKING:
-    from framebank.train.stop_request import StopRequest
+    from framebank.features.stop_signals import StopRequest
     from framebank.train.workers.replicas import Workers
 
 _MODEL_OPTIONS = {
@@ -132,8 +132,8 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
         return run_local_workers(args, args.local_workers)
     from framebank.features.cache.reader import open_cache
+    from framebank.features.stop_signals import TrainingStopped, stop_on_signals
     from framebank.train.fit.model_folder import ModelFolder
-    from framebank.train.stop_request import TrainingStopped, stop_on_signals
 
     folder = ModelFolder(args.model)
     cache = open_cache(args.cache)
@@ -178,8 +178,8 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
 
 def _start_workers(strategy: str, stop: StopRequest) -> Workers:
+    from framebank.features.stop_signals import signals_held
     from framebank.features.tensorflow_import import import_tensorflow
-    from framebank.train.stop_request import signals_held
 
     if strategy == "none":
         import_tensorflow()

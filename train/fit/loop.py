@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from framebank.features.asking.trained_model import NotFiniteError
 from framebank.features.errors import JobError
+from framebank.features.stop_signals import StopRequest, TrainingStopped
 from framebank.train.data.batches import Batch, Features, QuestionTable, steps_per_epoch
 from framebank.train.data.prefetch import Prefetched
 from framebank.train.fit.callbacks import BestEpoch, HistoryRows, PlateauRate, ProgressLine
@@ -33,7 +34,6 @@ from framebank.train.judging.predicting import Judge, Predictions, network_input
 from framebank.train.model.config import TrainConfig
 from framebank.train.model.heads import COUNT, OPEN_HEAD, Head
 from framebank.train.model.row_dropout import Rows, noise_of, use_row_noise
-from framebank.train.stop_request import StopRequest, TrainingStopped
 from framebank.train.workers.replicas import Workers
 
 

@@ -21,6 +21,7 @@ from framebank.features.asking.trained_model import check_weights
 from framebank.features.errors import JobError
 from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
 from framebank.features.questions.word_cutting import cutter_version
+from framebank.features.stop_signals import StopRequest
 from framebank.train.data.held_split import seen_by
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.shard_staging import Staging, shard_files
@@ -37,7 +38,6 @@ from framebank.train.judging.judged_answers import JUDGED_FILE, judged_text
 from framebank.train.judging.predicting import Judge
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.network import build_network, export
-from framebank.train.stop_request import StopRequest
 from framebank.train.word_vectors.files import file_sha256
 from framebank.train.workers.replicas import Workers
 

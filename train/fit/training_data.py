@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from framebank.features.questions.word_cutting import cut_questions
+from framebank.features.stop_signals import StopRequest
 from framebank.train.data.batches import Features, QuestionTable, cached_features
 from framebank.train.data.clip_features import ShardFiles
 from framebank.train.data.epoch_order import plan_epoch
@@ -19,7 +20,6 @@ from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.heads import COUNT, OPEN, Head
 from framebank.train.model.standardise import FrameStatistics, frame_statistics
 from framebank.train.model.text import text_layer, without_spaces, word_numbers
-from framebank.train.stop_request import StopRequest
 from framebank.train.word_vectors.embeddings import WordVectors, find_vectors
 from framebank.train.workers.replicas import Workers
 

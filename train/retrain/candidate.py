@@ -20,12 +20,12 @@ from framebank.features.cache.reader import Cache
 from framebank.features.errors import JobError
 from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import SEEN
+from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import storage
 from framebank.features.stores.temporary import live_folder
 from framebank.train.data.held_split import question_lines
 from framebank.train.retrain.changes import Basis
 from framebank.train.retrain.config import RetrainConfig
-from framebank.train.stop_request import StopRequest
 
 Say = Callable[[str], None]
 

@@ -38,9 +38,9 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Retrain; return the exit status (130 after Ctrl-C). Raises FramebankError."""
     if beam_args:
         raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank retrain --help")
+    from framebank.features.stop_signals import TrainingStopped, stop_on_signals
     from framebank.train.retrain.config import read_config
     from framebank.train.retrain.retraining import retrain
-    from framebank.train.stop_request import TrainingStopped, stop_on_signals
 
     config = read_config(args.config)
     with stop_on_signals() as stop:

@@ -20,6 +20,7 @@ from framebank.features.cache.reader import Cache, open_cache, open_spec
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import Seen, content_hashes, read_seen
+from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import storage
 from framebank.train.data.held_split import part_questions
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
@@ -36,7 +37,6 @@ from framebank.train.retrain.current_model import (
 from framebank.train.retrain.publishing import check_writable, publish, remove_leftovers, write_json
 from framebank.train.retrain.registry import VERDICT, Current, Registry, new_version
 from framebank.train.retrain.takeover import Decision, decide, gains
-from framebank.train.stop_request import StopRequest
 
 Say = Callable[[str], None]
 

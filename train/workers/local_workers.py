@@ -23,8 +23,8 @@ from typing import IO
 
 from framebank import HOME
 from framebank.features.errors import JobError, UsageError
+from framebank.features.stop_signals import signals_held
 from framebank.features.stores import json_text
-from framebank.train.stop_request import signals_held
 from framebank.train.workers.cluster import local_cluster
 
 _MOST = 64

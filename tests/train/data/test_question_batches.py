@@ -14,9 +14,9 @@ from framebank.features.asking.trained_model import NotFiniteError, TrainedModel
 from framebank.features.cache.reader import Cache, check_finite, open_cache
 from framebank.features.errors import CacheError
 from framebank.features.questions.question import Question
+from framebank.features.stop_signals import StopRequest, TrainingStopped
 from framebank.train.data.question_batches import question_batches
 from framebank.train.evaluation.answers import NO_RANK, ask_all
-from framebank.train.stop_request import StopRequest, TrainingStopped
 from tests.made.made_cache import make_cache, make_extracted
 
 

@@ -17,6 +17,7 @@ import pytest
 from framebank.features.asking.trained_model import NotFiniteError
 from framebank.features.errors import JobError
 from framebank.features.questions.question import Question
+from framebank.features.stop_signals import StopRequest
 from framebank.train.data.batches import QuestionTable, held_features
 from framebank.train.fit.checkpoint import finite
 from framebank.train.fit.loop import FitData, FitResult, fit
@@ -24,7 +25,6 @@ from framebank.train.judging.predicting import Judge
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.network import build_network
 from framebank.train.model.standardise import FrameStatistics
-from framebank.train.stop_request import StopRequest
 
 SIZES = ModelConfig(projection=4, frame_units=4, question_units=4, dense_units=4)
 

@@ -36,7 +36,7 @@ from framebank.train.fit.loop import FitData, fit
 from framebank.train.model.network import build_network
 from framebank.train.data.epoch_order import Stored
 from framebank.train.model.standardise import frame_statistics
-from framebank.train.stop_request import StopRequest
+from framebank.features.stop_signals import StopRequest
 from framebank.train.model.vocabulary import AnswerVocabulary
 from framebank.train.workers.replicas import Workers
 

@@ -21,6 +21,7 @@ from framebank.features.cache.reader import open_cache
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question, head_kind
 from framebank.features.questions.reading import read_joined
+from framebank.features.stop_signals import StopRequest
 from framebank.train.data.batches import QuestionTable
 from framebank.train.evaluation.evaluating import EvaluateJob, Judged, evaluate
 from framebank.train.fit.command import table
@@ -34,7 +35,6 @@ from framebank.train.model.standardise import FrameStatistics
 from framebank.train.model.text import text_layer
 from framebank.train.retrain.config import PromoteConfig
 from framebank.train.retrain.takeover import decide, gains
-from framebank.train.stop_request import StopRequest
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 
 WIDTH = 16

@@ -23,6 +23,7 @@ from framebank.features.asking.trained_model import NotFiniteError, load_model
 from framebank.features.cache.reader import open_cache
 from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import Seen
+from framebank.features.stop_signals import StopRequest
 from framebank.train.data.held_split import (
     is_held,
     part_questions,
@@ -35,7 +36,6 @@ from framebank.train.retrain.config import HeldConfig, RetrainConfig
 from framebank.train.retrain.registry import Registry
 from framebank.train.retrain.retraining import _judge
 from framebank.train.retrain.takeover import Decision
-from framebank.train.stop_request import StopRequest
 from tests import ROOT
 from tests.attackers.killing import MarkedJob
 from tests.made.made_cache import SPEC

@@ -1,15 +1,23 @@
-"""Stopping politely: the first Ctrl-C or SIGTERM is noted, and the loop saves before it ends."""
+"""Ctrl-C, SIGTERM, SIGHUP: end in seconds, with nothing half done and no process left.
+
+What works in steps notes the first signal, saves and ends by itself (`stop_on_signals`). What waits
+for others, as a job's client does, is ended from beside it (`end_on_signals`).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SAME_SIGNAL_S = 1.0
 
 
 class TrainingStopped(Exception):
@@ -75,3 +83,51 @@ def signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+@contextlib.contextmanager
+def end_on_signals(end: Callable[[], Iterable[str]]) -> Iterator[None]:
+    """While inside, the first Ctrl-C, SIGTERM or SIGHUP runs `end` and ends this process.
+
+    What `end` yields is told on stderr. The status is 130, 143 or 129. Another signal, a second
+    after the first or later, ends the process at once.
+    """
+    # A copy: while TensorFlow is imported, standard error itself is held back.
+    told = os.fdopen(os.dup(2), "w", errors="backslashreplace")
+    stopping: list[threading.Thread] = []
+    impatient_s = math.inf
+
+    def on_signal(number: int, frame: object) -> None:
+        nonlocal impatient_s
+        if time.monotonic() > impatient_s:
+            os._exit(128 + number)
+        if stopping:  # timeout(1) and service managers signal a process and its group, both at once
+            return
+        impatient_s = time.monotonic() + _SAME_SIGNAL_S
+        # In a thread of its own: the main thread may be inside what `end` has to wait for.
+        stopping.append(threading.Thread(target=_stop, args=(number, end, told), daemon=True))
+        stopping[0].start()
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (*_SIGNALS, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:  # nohup
+                continue
+            before[number] = signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        if stopping:  # what the main thread has met since then comes from the stopping itself
+            stopping[0].join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        told.close()
+
+
+def _stop(number: int, end: Callable[[], Iterable[str]], told: TextIO) -> None:
+    try:
+        print(f"\nframebank: stopping ({signal.Signals(number).name})", file=told, flush=True)
+        for text in end():
+            print(f"framebank: {text}", file=told, flush=True)
+    finally:
+        os._exit(128 + number)
