@@ -21,6 +21,30 @@ RESIZES = ("stretch", "crop")
 
 
 @dataclasses.dataclass(frozen=True)
+class SpecChoice:
+    """What is chosen of a spec, in the words of `framebank extract`; `layer` None: the backbone's.
+
+    `weights` is "imagenet", a path, or "random:SEED".
+    """
+
+    sample: str = "fps=1"
+    backbone: str = "inception_v3"
+    layer: str | None = None
+    weights: str = "imagenet"
+    dtype: str = "float16"
+    resize: str = "stretch"
+    precision: str = "float32"
+    max_frames: int | None = None
+
+    @classmethod
+    def of(cls, options: object) -> SpecChoice:
+        """Take what is chosen from a command's options."""
+        return cls(
+            **{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)}
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class FeatureSpec:
     """How features are made; two specs with equal fields give equal features.
 

@@ -15,7 +15,7 @@ from framebank.features.errors import UsageError, VideoRejected
 from framebank.features.extraction.engine import Engine
 from framebank.features.network.backbones import BACKBONES
 from framebank.features.network.weights import Weights, resolve_weights
-from framebank.features.spec import FeatureSpec
+from framebank.features.spec import FeatureSpec, SpecChoice
 from framebank.features.stores import storage
 from framebank.features.video import Extracted, Rejected, VideoRef
 
@@ -23,40 +23,31 @@ if TYPE_CHECKING:
     from framebank.features.network.frozen_network import Network
 
 
-def make_spec(
-    *,
-    sample: str = "fps=1",
-    backbone: str = "inception_v3",
-    layer: str | None = None,
-    weights: str = "imagenet",
-    dtype: str = "float16",
-    resize: str = "stretch",
-    precision: str = "float32",
-    max_frames: int | None = None,
-) -> tuple[FeatureSpec, Weights]:
+def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
     """Return the spec that these choices make, and the weights found for it.
 
     Raises UsageError for a choice that does not exist or weights that cannot be had.
     """
+    backbone, most = choice.backbone, choice.max_frames
     if backbone not in BACKBONES:
         raise UsageError("no such backbone", got=backbone, expected=", ".join(sorted(BACKBONES)))
-    if max_frames is not None and max_frames < 1:
-        raise UsageError("--max-frames must be positive", got=max_frames, expected="1 or more")
+    if most is not None and most < 1:
+        raise UsageError("--max-frames must be positive", got=most, expected="1 or more")
     row = BACKBONES[backbone]
-    rule = parse_rule(sample)
-    found = resolve_weights(weights, backbone=backbone)
+    rule = parse_rule(choice.sample)
+    found = resolve_weights(choice.weights, backbone=backbone)
     spec = FeatureSpec(
         backbone=backbone,
-        layer=layer or row.layer,
+        layer=choice.layer or row.layer,
         weights=found.name,
         weights_sha256=found.sha256,
         input_size=row.input_size,
-        resize=resize,
+        resize=choice.resize,
         preprocessing=row.preprocessing,
         sample=rule.text,
-        max_frames=max_frames,
-        precision=precision,
-        dtype=dtype,
+        max_frames=most,
+        precision=choice.precision,
+        dtype=choice.dtype,
     )
     return spec, found
 
@@ -86,7 +77,7 @@ def extract_features(
     class, message) for a clip that cannot be used, UsageError for choices that do not exist.
     """
     if spec is None:
-        spec, found = make_spec(sample=sample, weights=weights)
+        spec, found = make_spec(SpecChoice(sample=sample, weights=weights))
     else:
         found = resolve_weights(weights, backbone=spec.backbone)
         if found.sha256 != spec.weights_sha256:

@@ -112,6 +112,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     from framebank.features.decoders.pool import DecoderPolicy
     from framebank.features.extraction.engine import Engine
     from framebank.features.extraction.one_clip import build_network, make_spec
+    from framebank.features.spec import SpecChoice
     from framebank.features.video import VideoRef
     from framebank.train.data.batches import Features, cached_features
     from framebank.train.data.epoch_order import Stored
@@ -129,7 +130,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     wanted = dict.fromkeys(row["video_id"] for row in rows)
     cached = epoch_seconds(cached_features(cache, wanted), tables, epochs=args.epochs)
 
-    spec, weights = make_spec(sample=sample, weights=args.weights)
+    spec, weights = make_spec(SpecChoice(sample=sample, weights=args.weights))
     engine = Engine(build_network(spec, weights), spec, DecoderPolicy())
     paths = [folder / "clips" / video_id for video_id in sorted(wanted)]
     stored = Stored.dealt([0] * len(paths), [args.frames] * len(paths))

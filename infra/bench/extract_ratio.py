@@ -42,9 +42,10 @@ def measure_warm(paths: list[Path], args: argparse.Namespace) -> dict[str, objec
     from framebank.features.decoders.pool import DecoderPolicy
     from framebank.features.extraction.engine import Engine
     from framebank.features.extraction.one_clip import build_network, make_spec
+    from framebank.features.spec import SpecChoice
     from framebank.features.video import Extracted, VideoRef
 
-    spec, weights = make_spec(sample=f"fps={args.fps}", weights=args.weights)
+    spec, weights = make_spec(SpecChoice(sample=f"fps={args.fps}", weights=args.weights))
     model, network = build_model(args.weights), build_network(spec, weights)
     refs = [VideoRef(path.name, str(path), path.stat().st_size, "") for path in paths]
     engine = Engine(network, spec, DecoderPolicy())

@@ -24,7 +24,7 @@ from framebank.features.decoding.container import DecodeLimits
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
 from framebank.features.extraction.one_clip import make_spec
-from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec
+from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, SpecChoice
 from framebank.features.stores import temporary
 from framebank.pipelines.extract import bad_ratio, cache_access
 from framebank.pipelines.extract.cache_access import Recovery
@@ -36,18 +36,25 @@ from framebank.pipelines.runners import gate, reachability
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `framebank extract` takes."""
-    defaults = DecoderPolicy()
+    defaults, choice = DecoderPolicy(), SpecChoice()
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="file, folder, glob, gs:// prefix or manifest")
     add("--cache", required=True, help="folder or gs:// prefix that holds the features")
-    add("--sample", default="fps=1", help="fps=R | uniform=N | every=K | all | keyframes")
+    add("--sample", default=choice.sample, help="fps=R | uniform=N | every=K | all | keyframes")
     add("--max-frames", type=int, metavar="M", help="at most M rows a video (default: all)")
-    add("--backbone", default="inception_v3", help="see README.md for the table")
+    add("--backbone", default=choice.backbone, help="see README.md for the table")
     add("--layer", help="any named layer (default: the backbone's own)")
-    add("--weights", default="imagenet", help="imagenet | PATH | random:SEED")
-    add("--dtype", default="float16", choices=DTYPES, help="how features are stored")
-    add("--resize", default="stretch", choices=RESIZES, help="how frames get the network's size")
-    add("--precision", default="float32", choices=PRECISIONS, help="what the network computes in")
+    add("--weights", default=choice.weights, help="imagenet | PATH | random:SEED")
+    add("--dtype", default=choice.dtype, choices=DTYPES, help="how features are stored")
+    add(
+        "--resize", default=choice.resize, choices=RESIZES, help="how frames get the network's size"
+    )
+    add(
+        "--precision",
+        default=choice.precision,
+        choices=PRECISIONS,
+        help="what the network computes in",
+    )
     add("--images", action="store_true", help="take still pictures from folders too")
     add("--videos-per-shard", type=int, metavar="N",
         help="N, whatever they take (default: up to 64, about half a minute of work)")  # fmt: skip
@@ -82,16 +89,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     say_listing(listing)
     if submission.workers_elsewhere and not args.shared_disk:
         reachability.check_remote("a video of a manifest", (ref.uri for ref in listing.refs))
-    spec, weights = make_spec(
-        sample=args.sample,
-        backbone=args.backbone,
-        layer=args.layer,
-        weights=args.weights,
-        dtype=args.dtype,
-        resize=args.resize,
-        precision=args.precision,
-        max_frames=args.max_frames,
-    )
+    spec, weights = make_spec(SpecChoice.of(args))
     _check_layer(args)
     if spec.random_weights:
         _say(f"the network has RANDOM weights ({spec.weights}): good for trying things out only")

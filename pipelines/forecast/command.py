@@ -25,7 +25,7 @@ from framebank.features.errors import UsageError
 from framebank.features.extraction.one_clip import make_spec
 from framebank.features.network.backbones import check_layer
 from framebank.features.network.weights import Weights
-from framebank.features.spec import FeatureSpec, check_same_spec
+from framebank.features.spec import FeatureSpec, SpecChoice, check_same_spec
 from framebank.features.stores import storage
 from framebank.features.video import VideoRef
 from framebank.pipelines.extract import cache_access, command
@@ -173,24 +173,15 @@ def _service_accelerator(services: Sequence[str]) -> str | None:
 def _make_spec(args: argparse.Namespace) -> tuple[FeatureSpec, Weights, list[str]]:
     """Return the spec and weights; where the weights cannot be had, random ones cost the same."""
 
-    def make(weights: str) -> tuple[FeatureSpec, Weights]:
-        return make_spec(
-            sample=args.sample,
-            backbone=args.backbone,
-            layer=args.layer,
-            weights=weights,
-            dtype=args.dtype,
-            resize=args.resize,
-            precision=args.precision,
-            max_frames=args.max_frames,
-        )
-
+    choice = SpecChoice.of(args)
     try:
-        return *make(args.weights), []
+        return *make_spec(choice), []
     except UsageError as error:
-        if args.weights != "imagenet":
+        if choice.weights != "imagenet":
             raise
-        spec, weights = make("random:0")  # any other mistake is one for these too
+        spec, weights = make_spec(
+            dataclasses.replace(choice, weights="random:0")
+        )  # any other mistake is one for these too
         note = f"{error.what} ({error.got}): measured with random ones, which cost the same"
     cached = layout.read_spec(_absolute(args.cache)) if args.cache else None
     known = cached.weights_sha256 if cached and cached.weights == "imagenet" else "unknown"

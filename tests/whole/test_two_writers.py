@@ -20,6 +20,7 @@ from framebank.features.cache.catalog import catalog_files
 from framebank.features.cache.sidecar import read_sidecar
 from framebank.features.errors import CacheError
 from framebank.features.extraction.one_clip import make_spec
+from framebank.features.spec import SpecChoice
 from framebank.features.stores import locks, storage
 from tests import ROOT
 from tests.clips.plain_clips import write_clip
@@ -163,7 +164,7 @@ def test_features_of_another_spec_are_seen_by_readers_and_made_anew(
 ) -> None:
     cache = f"{place}/mixed"
     assert framebank.main(words(clips, cache)) == 0
-    spec, _ = make_spec(backbone="mobilenet_v2", weights="random:0", sample="every=2")
+    spec, _ = make_spec(SpecChoice(backbone="mobilenet_v2", weights="random:0", sample="every=2"))
     storage.delete(layout.spec_path(cache))
     layout.write_spec(cache, spec)
     with pytest.raises(CacheError, match=r"6 videos of .* were made with another spec"):

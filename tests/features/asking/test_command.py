@@ -24,7 +24,7 @@ from framebank.features.cache import layout
 from framebank.features.errors import JobError, SpecMismatchError, UsageError, VideoRejected
 from framebank.features.extraction.one_clip import make_spec
 from framebank.features.network.weights import hash_file
-from framebank.features.spec import FeatureSpec
+from framebank.features.spec import FeatureSpec, SpecChoice
 from framebank.features.stores import storage
 from framebank.features.video import Extracted
 from tests.made.made_cache import make_extracted
@@ -35,7 +35,7 @@ WIDTH = 8
 
 @pytest.fixture(scope="module")
 def spec() -> FeatureSpec:
-    return make_spec(sample="uniform=4", weights="random:3")[0]
+    return make_spec(SpecChoice(sample="uniform=4", weights="random:3"))[0]
 
 
 @pytest.fixture(scope="module")

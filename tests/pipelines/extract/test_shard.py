@@ -21,6 +21,7 @@ from framebank.features.cache.sidecar import CatalogRow, read_sidecar
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import JobError, UsageError
 from framebank.features.extraction.one_clip import make_spec
+from framebank.features.spec import SpecChoice
 from framebank.features.video import VideoRef
 from framebank.pipelines.extract import shard
 from framebank.pipelines.extract.plan import ShardPlan
@@ -34,7 +35,9 @@ from framebank.pipelines.jobs.beam_options import WorkerError, find_marked
 from framebank.pipelines.jobs.worker_faults import told_to_client
 from tests.clips.plain_clips import FakeNetwork, write_clip
 
-SPEC, WEIGHTS = make_spec(backbone="mobilenet_v2", weights="random:0", sample="uniform=2")
+SPEC, WEIGHTS = make_spec(
+    SpecChoice(backbone="mobilenet_v2", weights="random:0", sample="uniform=2")
+)
 
 
 def config_of(cache: Path, **changes: Any) -> ExtractConfig:

@@ -9,6 +9,7 @@ import pytest
 
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.extraction.one_clip import make_spec
+from framebank.features.spec import SpecChoice
 from framebank.pipelines.forecast import measuring
 from framebank.pipelines.forecast.estimate import Estimate, draw, forecast, priced, probing_order
 from framebank.pipelines.forecast.measuring import (
@@ -71,7 +72,7 @@ def test_a_run_of_the_engine_is_measured(
 ) -> None:
     """With few pictures it is the network by itself that is timed."""
     spec, weights = make_spec(
-        backbone="mobilenet_v2", weights="random:0", sample=f"every={40 // pictures}"
+        SpecChoice(backbone="mobilenet_v2", weights="random:0", sample=f"every={40 // pictures}")
     )
     monkeypatch.setattr(measuring, "build_network", lambda *_, **__: FakeNetwork(batch_size=8))
     for name in "abc":
@@ -90,7 +91,9 @@ def test_a_run_of_the_engine_is_measured(
 def test_the_run_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "RUN_S", 0.5)
     monkeypatch.setattr(measuring, "_GRACE_S", 0.5)
-    spec, _ = make_spec(backbone="mobilenet_v2", weights="random:0", sample="every=100000")
+    spec, _ = make_spec(
+        SpecChoice(backbone="mobilenet_v2", weights="random:0", sample="every=100000")
+    )
     clip = write_clip(tmp_path / "long.mp4", frames=3000, size=(320, 240))
     refs = expand_inputs([str(clip)], images=False).refs * 50
     start = time.monotonic()
