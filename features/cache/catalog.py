@@ -298,8 +298,13 @@ def read_catalog(
     if len(more):
         known = [name for name in wanted or () if name in more.column_names]
         tables.append(more if wanted is None else more.select(known))
-    table = _concat(tables)
-    return table.take(_newest(table))
+    return newest_rows(_concat(tables))
+
+
+def newest_rows(table: pa.Table) -> pa.Table:
+    """Return the newest row of each video, in the order of `table`."""
+    newest = _newest(table)
+    return table if len(newest) == len(table) else table.take(newest)
 
 
 def _ranks(table: pa.Table, name: str) -> NDArray[np.int64]:
@@ -335,14 +340,14 @@ def catalog_rows(table: pa.Table) -> Iterator[CatalogRow]:
 
 def catalogued_shards(cache: str) -> set[str]:
     """Return what rows of some catalog call their shard (`layout.shard_of` has its own name)."""
-    shards: set[str] = set()
-    for path in catalog_files(cache):
-        column = read_file(path, ["shard"]).column("shard")
-        shards.update(column.unique().to_pylist())
-    return shards
+    return set(read_all_rows(cache, columns=["shard"]).column("shard").unique().to_pylist())
 
 
-def orphan_shards(cache: str) -> list[str]:
-    """Return the committed shards that are in no catalog, for their run died before it."""
-    known = {layout.shard_of(name) for name in catalogued_shards(cache)}
+def orphan_shards(cache: str, *, catalogued: Iterable[str] | None = None) -> list[str]:
+    """Return the committed shards that are in no catalog, for their run died before it.
+
+    `catalogued` is what `catalogued_shards` gives, where that is known.
+    """
+    names = catalogued_shards(cache) if catalogued is None else catalogued
+    known = {layout.shard_of(name) for name in names}
     return [shard for shard in layout.committed_shards(cache) if shard not in known]

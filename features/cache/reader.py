@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import tensorflow as tf
 
-_PLACES = ("video_id", "key", "state", "shard", "record", "offset", "length", "rows", "fingerprint")
 _PARALLEL_SHARDS = 4  # how many shards a shuffled dataset mixes
 
 
@@ -81,17 +80,20 @@ def check_finite(video_id: str, features: NDArray[Any]) -> None:
 
 
 class Cache:
-    """An open cache. Iterating gives one FeatureRecord per done video, shard by shard.
+    """An open cache, as it was when it was opened: its catalog is read once, and held.
 
-    `len(cache)` is the number of done videos, `cache[video_id]` reads one, `in` asks for one.
+    Iterating gives one FeatureRecord per done video, shard by shard. `len(cache)` is the number of
+    done videos, `cache[video_id]` reads one, `in` asks for one.
     """
 
-    def __init__(self, path: str, spec: FeatureSpec, table: pa.Table) -> None:
-        """Made by `open_cache`; `table` holds the newest row of each video."""
+    def __init__(self, path: str, spec: FeatureSpec, rows: pa.Table) -> None:
+        """Made by `open_cache`; `rows` are those of all catalogs, superseded ones too."""
         self.path = path
         self.spec = spec
-        _check_fingerprints(path, spec, table)
-        self._places = _sorted_places(_readable(path, table))
+        self.catalogued_files: frozenset[str] = frozenset(rows.column("shard").unique().to_pylist())
+        self._table = catalog.newest_rows(rows)
+        _check_fingerprints(path, spec, self._table)
+        self._places = _sorted_places(_readable(path, self._table))
 
     @property
     def fingerprint(self) -> str:
@@ -138,16 +140,12 @@ class Cache:
             for start, end in zip(starts, ends, strict=True)
         ]
 
-    def live_shards(self) -> list[str]:
-        """Return the names of the shards that hold at least one done video, sorted."""
-        return [shard for shard, _, _ in self._spans]
-
     def __iter__(self) -> Iterator[record.FeatureRecord]:
         for number in range(len(self._spans)):
             yield from self.read_shard(number)
 
     def read_shard(self, number: int) -> Iterator[record.FeatureRecord]:
-        """Yield the done videos of the `number`-th live shard, in order of place."""
+        """Yield the done videos of the `number`-th file of records, in order of place."""
         _, start, end = self._spans[number]
         return self._read_rows(number, np.arange(start, end))
 
@@ -182,8 +180,13 @@ class Cache:
         return catalog.catalog_rows(self.table())
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the newest row of every video as an Arrow table."""
-        return catalog.read_catalog(self.path, columns=columns)
+        """Return the newest row of every video as an Arrow table, of all columns by default.
+
+        Columns that the cache does not have are left out.
+        """
+        if columns is None:
+            return self._table
+        return self._table.select([name for name in columns if name in self._table.column_names])
 
     @functools.cached_property
     def feature_dim(self) -> int | None:
@@ -292,7 +295,8 @@ def open_cache(path: str) -> Cache:
     """
     path = str(path)
     spec = open_spec(path)
-    if not catalog.catalog_files(path):
+    rows = catalog.read_all_rows(path)
+    if not len(rows) and not catalog.catalog_files(path):
         shards = len(layout.committed_shards(path))
         raise CacheError(
             f"the cache {path} has no catalog yet",
@@ -301,7 +305,7 @@ def open_cache(path: str) -> Cache:
             else "an extraction that was interrupted before its first shard",
             todo="run the same `framebank extract` command again; what is committed is kept",
         )
-    return Cache(path, spec, catalog.read_catalog(path, columns=_PLACES))
+    return Cache(path, spec, rows)
 
 
 def open_spec(path: str) -> FeatureSpec:

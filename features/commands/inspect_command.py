@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         _print(rows := quarantined_rows(cache), _quarantine_lines(rows), args.json)
     else:
         _print(summary := summarise(cache), _summary_lines(summary), args.json)
-    if orphans := catalog.orphan_shards(args.cache):
+    if orphans := catalog.orphan_shards(args.cache, catalogued=cache.catalogued_files):
         print(
             f"framebank: {len(orphans)} committed shards are in no catalog yet (a run was "
             "interrupted); run the same extract command again to add them",

@@ -13,14 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framebank.features.cache import layout
-from framebank.features.cache.reader import open_cache
+from framebank.features.cache import catalog, layout
+from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.errors import CacheError, UsageError
 from tests import ROOT
 from tests.made.made_cache import SPEC, make_cache, make_extracted, make_shard
 from tests.servers.fake_bucket import serve_bucket
 
 IDS = ["a.mp4", "c/ü.mp4", "d.mp4", "b.mp4"]
+
+
+def _live_shards(cache: Cache) -> list[str]:
+    return sorted({row.shard for row in cache.rows() if row.state == "done"})
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def test_readers_see_the_newest_done_rows_only(path: str) -> None:
     records = list(cache)
     assert [record.video_id for record in records] == cache.video_ids == IDS
     assert len(cache) == 4 and "b.mp4" in cache and "bad.mp4" not in cache
-    assert cache.live_shards() == ["r1-0", "r1-1", "r2-0"]
+    assert _live_shards(cache) == ["r1-0", "r1-1", "r2-0"]
     assert (cache.spec, cache.fingerprint) == (SPEC, SPEC.fingerprint)
     assert cache.feature_dim == 8
     newest = make_extracted("b.mp4", rows=4, seed=1)
@@ -65,6 +69,14 @@ def test_some_videos_are_read_in_the_order_of_the_shards(path: str) -> None:
     assert list(cache.read([])) == []
     with pytest.raises(KeyError):
         list(cache.read(["bad.mp4"]))
+
+
+def test_the_catalog_is_read_once(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = open_cache(path)
+    monkeypatch.setattr(catalog, "read_file", None)
+    assert len(cache) == len(list(cache)) == 4 and len(list(cache.rows())) == 5
+    assert cache.table(["video_id", "no such column"]).column_names == ["video_id"]
+    assert cache.catalogued_files == {"r1-0", "r1-1", "r2-0"}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
@@ -103,7 +115,7 @@ def test_a_flipped_byte_is_named_by_shard_record_and_video(path: str) -> None:
     second = open_cache(path)["d.mp4"]
     _flip(path, "r1-1", -100)
     cache = open_cache(path)
-    assert second.video_id not in cache.live_shards()
+    assert second.video_id not in _live_shards(cache)
     words = r"record 1 .* of .*r1-1\.tfrecord, video 'd\.mp4'"
     with pytest.raises(CacheError, match=words):
         list(cache)
