@@ -64,8 +64,8 @@ def epoch_seconds(features: Any, tables: tuple[Any, Any], *, epochs: int) -> lis
     from framebank.features.stop_signals import StopRequest
     from framebank.train.fit.loop import FitData, fit
     from framebank.train.model.config import ModelConfig, TrainConfig
+    from framebank.train.model.frames import FrameStatistics
     from framebank.train.model.network import build_network
-    from framebank.train.model.standardise import FrameStatistics
 
     learnt, val = tables
     ends: list[float] = []

@@ -35,8 +35,8 @@ def build(kind: str, frames: NDArray[np.float32], *, answers: int) -> Any:
 
     from framebank.train.fit.optimizer import make_optimizer
     from framebank.train.model.config import ModelConfig, TrainConfig
+    from framebank.train.model.frames import frame_statistics
     from framebank.train.model.network import build_network
-    from framebank.train.model.standardise import frame_statistics
 
     keras.utils.set_random_seed(0)
     statistics_ = frame_statistics(list(frames), frames.shape[2])

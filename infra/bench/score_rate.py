@@ -75,9 +75,9 @@ def make_cache(cache: str, *, videos: int) -> None:
 def make_model(folder: Path) -> None:
     """Write the folder of a model of the default kind and size that was never trained."""
     from framebank.train.model.config import ModelConfig
+    from framebank.train.model.frames import FrameStatistics
     from framebank.train.model.heads import Head
     from framebank.train.model.network import build_network, export
-    from framebank.train.model.standardise import FrameStatistics
     from framebank.train.model.text import text_layer
     from framebank.train.model.vocabulary import AnswerVocabulary
 

@@ -26,9 +26,9 @@ def make_model(
     import keras
 
     from framebank.train.model.config import ModelConfig
+    from framebank.train.model.frames import FrameStatistics
     from framebank.train.model.heads import Head
     from framebank.train.model.network import build_network, export
-    from framebank.train.model.standardise import FrameStatistics
     from framebank.train.model.text import text_layer
     from framebank.train.model.vocabulary import AnswerVocabulary
 

@@ -17,8 +17,8 @@ from framebank.train.data.epoch_order import plan_epoch
 from framebank.train.data.joining import JoinedQuestions
 from framebank.train.data.splits import SPLITS, Splits, assign_splits
 from framebank.train.model.config import ModelConfig, TrainConfig
+from framebank.train.model.frames import FrameStatistics, frame_statistics
 from framebank.train.model.heads import COUNT, OPEN, Head
-from framebank.train.model.standardise import FrameStatistics, frame_statistics
 from framebank.train.model.text import text_layer, without_spaces, word_numbers
 from framebank.train.word_vectors.embeddings import WordVectors, find_vectors
 from framebank.train.workers.replicas import Workers

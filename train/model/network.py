@@ -1,9 +1,5 @@
 """The model: a reader of frames ‖ embedding and LSTM over words → dense → softmax.
 
-What reads the frames is the model's kind: an LSTM (the seed's model, and the default), attention, a
-transformer, a bidirectional GRU, an LSTM beside a direct path, or their mean, each in a file
-`model_<kind>.py`; what reads the question is `model_text.py`, what answers `model_heads.py`.
-
 `build_network` makes what is trained (features and word numbers in); `export` wraps it with the
 text layer into what is saved: one `.keras` file of Keras' own layers, loadable in safe mode, that
 takes raw question strings and features padded on the right with rows of zeros. Padding never
@@ -12,29 +8,16 @@ changes an answer, and masks are right-padded with at least one step, as cuDNN's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from framebank.train.model import attention, bigru, lstm, mean, outputs, transformer, wide
 from framebank.train.model.config import ModelConfig
-from framebank.train.model.frames import Frames, make_frames
+from framebank.train.model.frames import FrameStatistics, make_frames
 from framebank.train.model.heads import CHOICE, COUNT, OPEN_HEAD, Head
-from framebank.train.model.standardise import FrameStatistics
+from framebank.train.model.readers import READERS, direct_path
 from framebank.train.model.text import read_question, word_numbers
 
 if TYPE_CHECKING:
     import keras
-
-# (frames, question float[b, q], config) → float[b, v], by kind; question_only has none.
-_READERS: Mapping[str, Callable[[Frames, Any, ModelConfig], Any]] = {
-    "lstm": lstm.read_frames,
-    "attention": attention.read_frames,
-    "transformer": transformer.read_frames,
-    "bigru": bigru.read_frames,
-    "wide": wide.read_frames,
-    "mean": mean.read_frames,
-    "order_blind": mean.read_frames,
-}
 
 
 def build_network(
@@ -63,22 +46,40 @@ def build_network(
         joined = question = reader(inputs["words"])
     else:
         joined = question = read_question(inputs["words"], config, words)
-    if config.kind in _READERS:
+    if config.kind in READERS:
         frames = make_frames(features, config, statistics)
-        video = _READERS[config.kind](frames, question, config)
+        video = READERS[config.kind](frames, question, config)
         joined = keras.layers.Concatenate()([video, question])
     joined = keras.layers.Dropout(config.dropout)(joined)
     hidden = keras.layers.Dense(config.dense_units, activation="relu", name="hidden")(joined)
     hidden = keras.layers.Dropout(config.dropout)(hidden)
     if config.kind == "wide":
-        hidden = keras.layers.Concatenate()([hidden, wide.direct_path(frames, question)])
+        hidden = keras.layers.Concatenate()([hidden, direct_path(frames, question)])
     if head.kind == CHOICE:
-        output = outputs.score_choice(hidden, reader(inputs["choice"]), config)
-    elif head.kind == COUNT:
-        output = outputs.say_number(hidden, head)
+        output = _score_choice(hidden, reader(inputs["choice"]), config)
+    elif head.kind == COUNT:  # the layers before learn the number standardised
+        number = keras.layers.Dense(1, name="number", dtype="float32")(hidden)
+        output = keras.layers.Rescaling(head.spread, offset=head.mean, dtype="float32")(number)
     else:
-        output = outputs.answer_open(hidden, answers or len(head.vocabulary))
+        output = keras.layers.Dense(
+            answers or len(head.vocabulary), activation="softmax", name="answers", dtype="float32"
+        )(hidden)
     return keras.Model(inputs, output, name=config.kind)
+
+
+def _score_choice(hidden: Any, choice: Any, config: ModelConfig) -> Any:
+    """Return the score float32[b, 1] of one candidate each, read as `choice` float[b, q].
+
+    A softmax over the scores of a question's candidates gives their probabilities.
+    """
+    from keras import layers
+
+    choice = layers.Dense(hidden.shape[-1], activation="tanh", name="choice_dense")(choice)
+    # Not relu: in a unit that is linear for all candidates the gradients of what they share cancel
+    # out, and Adam would make steps of the rounding that is left, others with more workers.
+    together = layers.Concatenate()([hidden, choice, layers.Multiply()([hidden, choice])])
+    fits = layers.Dense(config.dense_units, activation="gelu", name="fits")(together)
+    return layers.Dense(1, name="score", dtype="float32")(fits)
 
 
 def export(network: keras.Model, text: keras.layers.TextVectorization) -> keras.Model:

@@ -23,8 +23,8 @@ from framebank.train.fit.checkpoint import finite
 from framebank.train.fit.loop import FitData, FitResult, fit
 from framebank.train.judging.predicting import Judge
 from framebank.train.model.config import ModelConfig, TrainConfig
+from framebank.train.model.frames import FrameStatistics
 from framebank.train.model.network import build_network
-from framebank.train.model.standardise import FrameStatistics
 
 SIZES = ModelConfig(projection=4, frame_units=4, question_units=4, dense_units=4)
 

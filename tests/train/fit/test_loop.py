@@ -35,7 +35,7 @@ from framebank.train.data.batches import Features, QuestionTable
 from framebank.train.fit.loop import FitData, fit
 from framebank.train.model.network import build_network
 from framebank.train.data.epoch_order import Stored
-from framebank.train.model.standardise import frame_statistics
+from framebank.train.model.frames import frame_statistics
 from framebank.features.stop_signals import StopRequest
 from framebank.train.model.vocabulary import AnswerVocabulary
 from framebank.train.workers.replicas import Workers
@@ -153,8 +153,8 @@ def test_mixed_precision_keeps_small_spreads_and_loads_as_before(tmp_path: Path)
     import keras
 
     from framebank.train.fit.training import _precision
+    from framebank.train.model.frames import FrameStatistics
     from framebank.train.model.network import build_network, export
-    from framebank.train.model.standardise import FrameStatistics
     from framebank.train.model.text import text_layer
 
     text = text_layer(["what is it?"], max_words=5)

@@ -182,8 +182,8 @@ def test_a_fit_that_had_ended_is_taken_as_it_was(tmp_path: Path) -> None:
     from framebank.train.data.batches import QuestionTable, held_features
     from framebank.train.fit.loop import FitData, fit
     from framebank.train.model.config import ModelConfig, TrainConfig
+    from framebank.train.model.frames import FrameStatistics
     from framebank.train.model.network import build_network
-    from framebank.train.model.standardise import FrameStatistics
 
     questions = [Question(str(n), f"{n}", "what?", "ab"[n]) for n in range(2)]
     table = QuestionTable(questions, np.full((2, 2), 1, np.int32), np.array([0, 1], np.int32))

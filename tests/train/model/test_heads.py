@@ -29,9 +29,9 @@ from framebank.train.fit.model_folder import ModelFolder
 from framebank.train.fit.training import TrainJob, train_model
 from framebank.train.fit.warm_start import start_from
 from framebank.train.model.config import ModelConfig, TrainConfig
+from framebank.train.model.frames import FrameStatistics
 from framebank.train.model.heads import Head
 from framebank.train.model.network import build_network
-from framebank.train.model.standardise import FrameStatistics
 from framebank.train.model.text import text_layer
 from framebank.train.retrain.config import PromoteConfig
 from framebank.train.retrain.takeover import decide, gains

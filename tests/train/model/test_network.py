@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from framebank.train.model.config import MODEL_KINDS, ModelConfig
-from framebank.train.model.standardise import frame_statistics
+from framebank.train.model.frames import frame_statistics
 
 QUESTIONS = ["What is it?", "what is that", "Что это?", "where, now"]
 WIDTH = 6

@@ -219,8 +219,8 @@ def test_a_warm_start_keeps_words_and_answers_by_name(tmp_path: Path) -> None:
     import keras
 
     from framebank.train.model.config import ModelConfig
+    from framebank.train.model.frames import FrameStatistics
     from framebank.train.model.network import build_network
-    from framebank.train.model.standardise import FrameStatistics
 
     folder = make_model(tmp_path / "model", SPEC, width=6)
     words = json.loads((folder / "vocabulary.json").read_text())["words"]

@@ -46,9 +46,9 @@ def test_a_network_that_chooses_starts_from_them_too() -> None:
     import keras
 
     from framebank.train.model.config import ModelConfig
+    from framebank.train.model.frames import FrameStatistics
     from framebank.train.model.heads import CHOICE, Head
     from framebank.train.model.network import build_network
-    from framebank.train.model.standardise import FrameStatistics
 
     statistics = FrameStatistics(2, np.zeros(4), np.ones(4))
     config = ModelConfig(projection=4, frame_units=4, word_size=3, question_units=4)

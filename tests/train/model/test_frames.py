@@ -1,10 +1,10 @@
-"""train.model.standardise: parts merge to the whole, constant columns stay small."""
+"""train.model.frames: parts merge to the whole, constant columns stay small."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from framebank.train.model.standardise import frame_statistics
+from framebank.train.model.frames import frame_statistics
 
 
 def test_parts_merge_to_the_whole() -> None:
