@@ -10,18 +10,15 @@ refused.
 
 from __future__ import annotations
 
-import codecs
 import collections
-import csv
 import functools
 import hashlib
-import io
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from framebank.features.errors import UsageError
-from framebank.features.stores import json_text, storage
+from framebank.features.stores import json_text, storage, tables
 
 EXPECTED = "columns video_id (or video), question, answer, and optionally split, type, question_id"
 
@@ -44,8 +41,8 @@ def read_rows(path: str) -> Iterator[Row]:
 
 def _is_lines(text: str) -> bool:
     """Return whether half of the first lines that are not empty are objects of their own."""
-    first = list(itertools.islice(filter(str.strip, _lines(text)), _PEEKED))
-    return 2 * sum(map(_is_object, first)) >= len(first)
+    first = list(itertools.islice(tables.numbered_lines(text), _PEEKED))
+    return 2 * sum(_is_object(line) for _, line in first) >= len(first)
 
 
 def _is_object(line: str) -> bool:
@@ -57,20 +54,11 @@ def _is_object(line: str) -> bool:
 
 def read_text(path: str, *, option: str = "--questions") -> str:
     """Return the text of the file that `option` named; raises UsageError when it has none."""
-    data = _read_bytes(path, option)
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as err:
-        line = data.count(b"\n", 0, err.start) + 1
-        raise UsageError(
-            f"{path} is not UTF-8 text",
-            got=f"byte 0x{data[err.start]:02x} in line {line}",
-            todo=f"save it as UTF-8 (for example: iconv -f {_likely_encoding(data)} -t utf-8)",
-        ) from err
-
-
-def _likely_encoding(data: bytes) -> str:
-    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin1"
+        return tables.decode_text(_read_bytes(path, option))
+    except tables.NotUtf8Error as err:
+        todo = f"save it as UTF-8 (for example: iconv -f {err.likely} -t utf-8)"
+        raise UsageError(f"{path} is not UTF-8 text", got=err, todo=todo) from err
 
 
 def file_hashes(paths: Sequence[str], mapping: str | None) -> list[str]:
@@ -107,10 +95,7 @@ def _read_json(path: str, text: str) -> Iterator[Row]:
 
 
 def _read_jsonl(path: str, text: str) -> Iterator[Row]:
-    # Not splitlines(): that also cuts at characters that are legal inside a JSON string.
-    for number, line in enumerate(_lines(text), start=1):
-        if not line.strip():
-            continue
+    for number, line in tables.numbered_lines(text):
         where = f"line {number}"
         try:
             fields = _parse_json(line, path, first_line=number)
@@ -120,15 +105,6 @@ def _read_jsonl(path: str, text: str) -> Iterator[Row]:
             yield where, err
         else:
             yield where, _as_fields(path, where, fields)
-
-
-def _lines(text: str) -> Iterator[str]:
-    """Yield the lines of `text` with their ends."""
-    start = 0
-    while start < len(text):
-        end = text.find("\n", start) + 1 or len(text)
-        yield text[start:end]
-        start = end
 
 
 class RepeatedNames(dict[str, Any]):
@@ -200,33 +176,31 @@ def _column(name: str) -> str:
 def _read_csv(path: str, text: str) -> Iterator[Row]:
     lines = text.lstrip("\r\n")
     above = text.count("\n", 0, len(text) - len(lines))
-    header = lines.split("\n", 1)[0]
-    # TGIF-QA's files are called .csv and separated by tabs: the header tells.
-    delimiter = max("\t,;", key=header.count)
-    reader = csv.DictReader(io.StringIO(lines, newline=""), delimiter=delimiter, strict=True)
+    delimiter = tables.header_delimiter(lines, "\t,;")
+    rows = tables.read_csv(lines, delimiter)
     try:
-        if twice := _twice(reader.fieldnames or []):
+        _, header = next(rows)
+        if twice := _twice(header):
             raise _twice_error(f"{path} has two columns of one name", twice)
-        for fields in reader:
-            where = f"line {above + reader.line_num}"
-            if any(fields.get(None) or []):  # type: ignore[call-overload]
-                cells = len(reader.fieldnames or [])
+        names = [_column(name) for name in header]
+        for number, cells in rows:
+            where = f"line {above + number}"
+            if any(cells[len(names) :]):
                 error = UsageError(
                     f"{path} has a row with more cells than the header has columns",
                     got=where,
-                    expected=f"{cells} cells, separated by {delimiter!r}",
+                    expected=f"{len(names)} cells, separated by {delimiter!r}",
                     todo="put text that holds the separator into double quotes",
                 )
                 yield where, error
                 continue
-            named = {
-                _column(name): value for name, value in fields.items() if name and name.strip()
-            }
-            if any(named.values()):
-                yield where, named
-    except csv.Error as err:
+            row = dict(itertools.zip_longest(names, cells[: len(names)]))
+            row.pop("", None)  # a column without a name
+            if any(row.values()):
+                yield where, row
+    except tables.NotCsvError as err:
         raise UsageError(
             f"{path} is not valid CSV",
-            got=f"{err}, in the row that starts in line {above + reader.line_num + 1}",
+            got=f"{err}, in the row that starts in line {above + err.start}",
             todo="close its quotes, and write a quote within a quoted cell twice",
         ) from err

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 from collections.abc import Iterable, Mapping, Sequence
 
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import read_text
 from framebank.features.questions.question import Question
 from framebank.features.questions.videos import same_form, wishes
-from framebank.features.stores import json_text
+from framebank.features.stores import json_text, tables
 
 _EXPECTED = "two names in each line, as in MSVD's youtube_mapping.txt: -4wsuPCjDBc_5_15 vid1"
 
@@ -80,11 +79,7 @@ def read_pairs(path: str) -> list[Pair]:
     content = read_text(path, option="--mapping")
     if content.lstrip().startswith("{"):
         return _read_object(path, content)
-    lines = [
-        (number, line.removesuffix("\r"))
-        for number, line in enumerate(content.split("\n"), start=1)
-        if line.strip()
-    ]
+    lines = [(number, line.rstrip("\r\n")) for number, line in tables.numbered_lines(content)]
     if not lines:
         raise UsageError(f"{path} is empty", expected=_EXPECTED)
     delimiter = next((mark for mark in "\t,;" if mark in lines[0][1]), None)
@@ -93,7 +88,7 @@ def read_pairs(path: str) -> list[Pair]:
         if delimiter is None:
             cells = [cell for cell in line.split(" ") if cell]
         else:
-            cells = next(csv.reader(io.StringIO(line), delimiter=delimiter))
+            cells = next(csv.reader([line], delimiter=delimiter))
         if len(cells) != 2 or not all(map(str.strip, cells)):
             got = f"{line.strip()[:80]!r} in line {number}"
             raise UsageError(f"{path} is no mapping of names", got=got, expected=_EXPECTED)

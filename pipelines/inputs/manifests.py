@@ -7,9 +7,7 @@ its line, before any work.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,10 +15,9 @@ from typing import Any
 from framebank.features.cache.catalog import catalog_text
 from framebank.features.cache.sidecar import COLUMN_NAMES
 from framebank.features.errors import UsageError
-from framebank.features.stores import json_text, storage
+from framebank.features.stores import json_text, storage, tables
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-_DELIMITERS = (",", "\t", ";")
 _OWN = ("uri", "video_id")
 
 
@@ -104,39 +101,34 @@ def _plain(value: Any) -> str | int | float | bool | None:
 
 def _decode(path: str, data: bytes) -> str:
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as err:
-        line = data.count(b"\n", 0, err.start) + 1
-        raise _fault(path, f"line {line}", "bytes that are no UTF-8", "UTF-8") from err
+        return tables.decode_text(data)
+    except tables.NotUtf8Error as err:
+        raise _fault(path, f"line {err.line}", "bytes that are no UTF-8", "UTF-8") from err
 
 
 def _read_csv(path: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     text = _decode(path, data)
-    first = text.split("\n", 1)[0].rstrip("\r")
-    delimiter = max(_DELIMITERS, key=first.count)  # of equals the comma
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows = tables.read_csv(text, tables.header_delimiter(text, ",\t;"))
     try:
         # A column without a name is what pandas writes its index as.
-        header = next(reader, [])
+        _, header = next(rows, (0, []))
         names = [name.strip() or f"column_{at}" for at, name in enumerate(header)]
         _check_header(path, names)
-        for values in reader:
+        for number, values in rows:
             if not values:
                 continue
-            place = f"line {reader.line_num}"
+            place = f"line {number}"
             if len(values) != len(names):
                 raise _fault(path, place, f"{len(values)} values", f"{len(names)}, as the header")
             yield place, dict(zip(names, values, strict=True))
-    except csv.Error as err:
-        raise _fault(path, f"line {reader.line_num}", err) from err
+    except tables.NotCsvError as err:
+        raise _fault(path, f"line {err.line}", err) from err
 
 
 def _read_jsonl(path: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     checked: set[str] = set()
-    for number, line in enumerate(_decode(path, data).split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"line {number}"
+    for number, line in tables.numbered_lines(_decode(path, data)):
+        line, place = line.removesuffix("\n"), f"line {number}"
         try:
             fields = json_text.parse(line, object_pairs_hook=_with_names_once)
         except ValueError as err:
