@@ -73,8 +73,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Ask, print the answers and return the exit status."""
-    if beam_args:
-        raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank ask --help")
+    found = execute(args, beam_args)
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        for line in answer_lines(found["answers"]):
+            print(line)
+    return 0
+
+
+def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
+    """Ask; return the answers and what they are about. Raises UsageError, JobError."""
     if args.top < 1:
         raise UsageError("--top must be above 0", got=args.top)
     # As in a file of questions.
@@ -97,21 +106,15 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     answers, unknown = answer_question(
         args.model, extracted, question, top=args.top, choices=choices
     )
-    if args.json:
-        fields = {
-            "video": video,
-            "question": question,
-            "answers": answers,
-            "unknown_words": unknown,
-            "frames": len(extracted.features),
-            "model": args.model,
-            "random_weights": lineage.random_weights,
-        }
-        print(json.dumps(fields, ensure_ascii=False))
-    else:
-        for line in answer_lines(answers):
-            print(line)
-    return 0
+    return {
+        "video": video,
+        "question": question,
+        "answers": answers,
+        "unknown_words": unknown,
+        "frames": len(extracted.features),
+        "model": args.model,
+        "random_weights": lineage.random_weights,
+    }
 
 
 def _check_choices(choices: list[str], head: str, *, model_dir: str) -> None:

@@ -28,6 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Verify and print; returns 0 for a sound cache, 1 for faults. Raises UsageError."""
+    report = execute(args, beam_args)
+    if args.json:
+        print(json.dumps({"sound": not report.faults} | report.to_json(), indent=2))
+    else:
+        _print(args.cache, report)
+    return 1 if report.faults else 0
+
+
+def execute(args: argparse.Namespace, beam_args: list[str]) -> Report:
+    """Verify, and note what is damaged. Raises UsageError."""
     last = time.monotonic()
 
     def progress(done: int, total: int) -> None:
@@ -38,11 +48,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
     report = verify_cache(args.cache, progress=progress)
     _note(args.cache, report)
-    if args.json:
-        print(json.dumps({"sound": not report.faults} | report.to_json(), indent=2))
-    else:
-        _print(args.cache, report)
-    return 1 if report.faults else 0
+    return report
 
 
 def _note(cache: str, report: Report) -> None:

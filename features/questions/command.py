@@ -55,6 +55,16 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Print what the files hold; returns 1 when a row was refused. Raises UsageError."""
+    found = execute(args, beam_args)
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        print("\n".join(_lines(found, shown=None if args.all else _SHOWN)))
+    return 1 if found["refused"] else 0
+
+
+def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
+    """Return what the files hold. Raises UsageError."""
     check_number("--seed", args.seed, 0, MOST_SEED)
     check_number("--val-share", args.val_share, 0, 1, below=True)
     files = read_question_files(args.questions, set_name=args.format, mapping=args.mapping)
@@ -64,12 +74,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
         table = open_cache(args.cache).table(["video_id", "state"]).to_pydict()
         states = dict(zip(table["video_id"], table["state"], strict=True))
-    found = describe_files(files, states, rule=SplitRule(args.seed, args.val_share))
-    if args.json:
-        print(json.dumps(found, ensure_ascii=False, indent=2))
-    else:
-        print("\n".join(_lines(found, shown=None if args.all else _SHOWN)))
-    return 1 if found["refused"] else 0
+    return describe_files(files, states, rule=SplitRule(args.seed, args.val_share))
 
 
 def _lines(found: Mapping[str, Any], *, shown: int | None) -> Iterator[str]:

@@ -48,8 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Evaluate; return the exit status (130 after Ctrl-C). Raises FramebankError."""
-    if beam_args:
-        raise UsageError("unknown option", got=" ".join(beam_args))
+    from framebank.features.stop_signals import TrainingStopped
+
+    try:
+        figures = execute(args, beam_args)
+    except TrainingStopped as stopped:
+        return stopped.exit_status
+    print(_text(figures) if args.json else "\n".join(summary(figures)))
+    return 0
+
+
+def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
+    """Evaluate; return what evaluation.json has. Raises FramebankError, TrainingStopped."""
     check_number("--examples", args.examples, 0, MOST_INT)
     check_number("--max-unmatched-ratio", args.max_unmatched_ratio, 0, 1)
     from framebank.features.asking.trained_model import read_lineage
@@ -80,14 +90,16 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             judged = evaluate(job, cache, stop=stop, say=_say)
         except TrainingStopped as stopped:
             _say(f"{stopped}; give the same command again to go on")
-            return stopped.exit_status
-    text = json.dumps(judged.figures, indent=2, ensure_ascii=False) + "\n"
-    data = text.encode("utf-8", "backslashreplace")
+            raise
+    data = _text(judged.figures).encode("utf-8", "backslashreplace")
     storage.write_atomic(str(out / "evaluation.json"), data)
     page = write_report(out, judged, cache, model_dir=args.model, examples=args.examples, say=_say)
-    print(text if args.json else "\n".join(summary(judged.figures)))
     _say(f"the report is {page}")
-    return 0
+    return judged.figures
+
+
+def _text(figures: Mapping[str, Any]) -> str:
+    return json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
 
 
 def summary(figures: Mapping[str, Any]) -> list[str]:

@@ -22,8 +22,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
-from framebank.features.errors import UsageError
+if TYPE_CHECKING:
+    from framebank.train.retrain.retraining import Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Retrain; return the exit status (130 after Ctrl-C). Raises FramebankError."""
-    if beam_args:
-        raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank retrain --help")
+    from framebank.features.stop_signals import TrainingStopped
+
+    try:
+        result = execute(args, beam_args)
+    except TrainingStopped as stopped:
+        return stopped.exit_status
+    if args.json:
+        print(json.dumps(result.to_json(), ensure_ascii=False))
+    else:
+        named = result.event in ("promoted", "kept aside")
+        print(f"{result.event}{f' {result.version}' if named else ''}: {result.reason}")
+    return 0
+
+
+def execute(args: argparse.Namespace, beam_args: list[str]) -> Result:
+    """Retrain. Raises FramebankError, TrainingStopped."""
     from framebank.features.stop_signals import TrainingStopped, stop_on_signals
     from framebank.train.retrain.config import read_config
     from framebank.train.retrain.retraining import retrain
@@ -45,17 +61,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     config = read_config(args.config)
     with stop_on_signals() as stop:
         try:
-            result = retrain(config, stop=stop, say=_say, dry_run=args.dry_run)
+            return retrain(config, stop=stop, say=_say, dry_run=args.dry_run)
         except TrainingStopped as stopped:
             saved = "what was done is saved" if config.work else "nothing was kept (see: work)"
             _say(f"{stopped}; {saved}, and the model in use is as it was")
-            return stopped.exit_status
-    if args.json:
-        print(json.dumps(result.to_json(), ensure_ascii=False))
-    else:
-        named = result.event in ("promoted", "kept aside")
-        print(f"{result.event}{f' {result.version}' if named else ''}: {result.reason}")
-    return 0
+            raise
 
 
 def _say(text: str) -> None:
