@@ -10,7 +10,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,9 @@ from tests.made import built
 _LIMIT_S = 900
 
 
-def install(package: Path) -> Path:
-    """Install a staged sdist and return the environment's python; skips where PyPI is away."""
-    key = hashlib.sha256(_requirements(package) + sys.version.encode()).hexdigest()[:12]
+def install(package: Path, requirements: Path) -> Path:
+    """Install a staged sdist and its requirements; return the python. Skips where PyPI is away."""
+    key = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = built.folder() / f"bare-{key}"
     python = folder / "bin" / "python"
     with built.alone("bare"):
@@ -31,7 +30,7 @@ def install(package: Path) -> Path:
         pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "uninstall", "--yes", "framebank"], timeout=_LIMIT_S)
         done = subprocess.run(
-            [*pip, "install", "--no-compile", package],
+            [*pip, "install", "--no-compile", "--requirement", requirements, package],
             env=os.environ | {"PIP_CACHE_DIR": str(built.folder() / "pip")},
             capture_output=True,
             text=True,
@@ -41,13 +40,3 @@ def install(package: Path) -> Path:
         pytest.skip(f"PyPI does not answer: {done.stderr[-200:]}")
     assert done.returncode == 0, done.stderr
     return python
-
-
-def _requirements(package: Path) -> bytes:
-    with tarfile.open(package) as archive:
-        for member in archive:
-            if member.name.endswith(".egg-info/requires.txt"):
-                file = archive.extractfile(member)
-                assert file is not None
-                return file.read()
-    raise AssertionError(f"{package} does not say what it requires")

@@ -204,6 +204,11 @@ def _set_package(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
             todo="use a checkout that can be written, or give --sdk_container_image=IMAGE",
         )
     setup.setup_file = str(script.resolve())
+    # The package alone asks for what reading a cache needs; workers take the rest by this list.
+    listed = script.parent / "infra" / "docker" / "worker-cpu.txt"
+    if not setup.requirements_file and listed.is_file():
+        setup.requirements_file = str(listed)
+        setup.requirements_cache = "skip"  # each worker's pip fetches them, as it did by the package
 
 
 def _checkout() -> Path:

@@ -263,7 +263,9 @@ def test_the_staged_job_runs_in_a_bare_environment(
     graph = tmp_path / "pipeline.pb"
     graph.write_bytes(storage.read_bytes(
         job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"]))  # fmt: skip
-    python = bare_environment.install(package)
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_bytes(read_staged(staged["requirements.txt"]))
+    python = bare_environment.install(package, requirements)
     ran = subprocess.run(
         [python, "-c", RUN_STAGED, graph], cwd=tmp_path, env=os.environ, capture_output=True,
         text=True, timeout=300,
