@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 
 from framebank.features.cache import faults
 from framebank.features.cache.verify import Report, verify_cache
 from framebank.features.errors import FramebankError
+from framebank.features.progress import Bar
 from framebank.features.terminal import printable
-
-_PROGRESS_S = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,15 +36,13 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
 def execute(args: argparse.Namespace, beam_args: list[str]) -> Report:
     """Verify, and note what is damaged. Raises UsageError."""
-    last = time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PROGRESS_S:
-            last = time.monotonic()
-            print(f"framebank: verified {done:,} of {total:,} shards", file=sys.stderr, flush=True)
-
-    report = verify_cache(args.cache, progress=progress)
+    with Bar("verify", total=None) as bar:
+        report = verify_cache(
+            args.cache,
+            progress=lambda done, total: bar.update(
+                done, f"verified {done:,} of {total:,} shards", total=total
+            ),
+        )
     _note(args.cache, report)
     return report
 

@@ -16,11 +16,12 @@ from framebank.features.decoders.launch import confinement_here
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import FramebankError
 from framebank.features.network.weights import Weights
+from framebank.features.progress import show_progress
 from framebank.features.spec import FeatureSpec
 from framebank.features.stores import json_text, locks, storage
 from framebank.pipelines.extract import cache_access
 from framebank.pipelines.extract.plan import ShardPlan, plan_paths, write_plan
-from framebank.pipelines.jobs.progress import CommittedShards, WorkerCounts, show_progress
+from framebank.pipelines.jobs.progress import CommittedShards, WorkerCounts
 from framebank.pipelines.runners.gate import Submission
 
 if TYPE_CHECKING:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from framebank.features import terminal
+from framebank.features.cores import usable_cores
 from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.progress import Bar
 from framebank.features.spec import FeatureSpec
 from framebank.features.stores import storage
 from framebank.features.video import VideoRef
@@ -24,7 +22,6 @@ _DECODE_S = 8.0  # of these for decoding
 _TIMED = 100  # clips of which a part is decoded
 _TIMED_S = 0.4  # processor seconds of one of them at most
 _STAGED_BYTES = 64 * 2**20  # a larger object of a bucket is not copied for a probe
-_LINE_EVERY_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +90,10 @@ class Survey:
             [ref for ref in refs if ref.size_bytes > 0], most=self._most, fits=_fits
         )
         order = estimate.probing_order(strata)
-        with _progress(len(order)) as advance:
-            for found in self._probe(order):
+        with Bar("plan", total=len(order)) as bar:
+            for done, found in enumerate(self._probe(order), start=1):
                 self._found.append(found)
-                advance()
+                bar.update(done, f"looked into {done} of {len(order)} clips")
         raw = {ref.video_id: probe for ref, probe in self._found}
         self._probes = estimate.priced(raw)
         return Outlook(
@@ -111,7 +108,7 @@ class Survey:
 
     def _probe(self, order: Sequence[VideoRef]) -> Iterator[tuple[VideoRef, Probe]]:
         timed = min(_TIMED, len(order)) if self._timed else 0
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
         each_s = min(_TIMED_S, _DECODE_S * cores / max(1, timed))
         return probe_all(
             order,
@@ -128,26 +125,3 @@ class Survey:
 
 def _fits(ref: VideoRef) -> bool:
     return ref.size_bytes <= _STAGED_BYTES or storage.is_local(ref.uri)
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """Yield a function to call after each clip; shows a bar on a terminal, a line now and then."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with Progress(console=Console(file=terminal.bare(sys.stderr)), transient=True) as bar:
-            task = bar.add_task("looking into clips", total=total)
-            yield lambda: bar.advance(task)
-        return
-    done, next_s = 0, time.monotonic() + _LINE_EVERY_S
-
-    def advance() -> None:
-        nonlocal done, next_s
-        done += 1
-        if time.monotonic() >= next_s:
-            next_s = time.monotonic() + _LINE_EVERY_S
-            print(f"plan: looked into {done} of {total} clips", file=sys.stderr, flush=True)
-
-    yield advance

@@ -30,13 +30,14 @@ from typing import TYPE_CHECKING, Any
 from framebank.features.asking.trained_model import Lineage, check_weights, read_head, read_lineage
 from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.errors import JobError, UsageError
+from framebank.features.progress import show_progress
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.questions.files import file_hashes
 from framebank.features.questions.reading import read_joined
 from framebank.features.questions.seen_videos import find_seen
 from framebank.features.spec import check_same_spec
 from framebank.features.stores import locks, storage
-from framebank.pipelines.jobs.progress import AnsweredCounts, AnswerFiles, show_progress
+from framebank.pipelines.jobs.progress import AnsweredCounts, AnswerFiles
 from framebank.pipelines.runners import gate
 from framebank.pipelines.runners.gate import Submission
 from framebank.pipelines.score.answer_files import KINDS, answers_path
@@ -117,7 +118,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     if count and plan.other_kinds == count - len(faults):
         heads = sorted({question.head for question in questions if question.fault is None})
         raise UsageError(
-            f"not one question is of the kind that the model {args.model} answers ({head})",
+            f"not one question is of the kind that the model {args.model} answers ({head.kind})",
             got=f"{', '.join(heads)} questions",
             todo="give the question files that the model is for, or a model that is for these",
         )

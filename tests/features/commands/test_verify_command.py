@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from framebank.features import progress
 from framebank.features.commands import verify_command
 from tests.made.made_cache import make_cache
 
@@ -30,7 +31,7 @@ def test_a_sound_cache_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_fault_ends_with_1_and_has_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify_command, "_PROGRESS_S", 0)
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0)
     make_cache(str(tmp_path))
     shard = tmp_path / "shards/r1-1.tfrecord"
     shard.write_bytes(shard.read_bytes()[:-9])

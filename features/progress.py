@@ -1,0 +1,215 @@
+"""How far a command is, said on stderr: a bar where one can be drawn, else a line now and then.
+
+A loop that counts says so itself:
+
+    with progress.Bar("verify", total=len(shards)) as bar:
+        for done, shard in enumerate(shards, 1):
+            ...
+            bar.update(done, f"verified {done} of {len(shards)} shards")
+
+What counts elsewhere (a job's workers) is a `Source`: `show_progress` looks at it from a thread of
+its own, says how long the rest takes and when nothing moves any more. A terminal gets rich's bar, a
+notebook its widget, where ipywidgets is installed; a log gets lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Protocol, TextIO
+
+from framebank.features import terminal
+
+_BAR_EVERY_S = 0.5
+_LINE_EVERY_S = 5.0
+_STALL_S = 300.0  # without any progress, after which that is said, and again after as long
+# Before there is as much of either, how long the rest takes is a guess.
+_LEAST_WORK_S = 10.0
+_LEAST_SHARE = 0.05
+
+
+class Bar:
+    """One count on its way to `total`; `what` names the command.
+
+    A line is written every `line_every_s` at most, the first after as long; a bar is gone with the
+    end of the block.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        total: float | None,
+        line_every_s: float | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
+        self._what, self._stream = what, stream or sys.stderr
+        self._drawn = _can_draw(self._stream)
+        lines_s = _LINE_EVERY_S if line_every_s is None else line_every_s
+        self.every_s = _BAR_EVERY_S if self._drawn else lines_s
+        self._said_s = time.monotonic()
+        if self._drawn:
+            from rich import progress
+            from rich.console import Console
+
+            self._bar = progress.Progress(
+                progress.TextColumn(what, markup=False),
+                progress.BarColumn(),
+                progress.TextColumn("{task.fields[said]}", markup=False),
+                progress.TimeElapsedColumn(),
+                console=Console(file=terminal.bare(self._stream)),
+                transient=True,
+            )
+            self._task = self._bar.add_task(what, total=total, said="starting")
+
+    def __enter__(self) -> Bar:
+        if self._drawn:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._drawn:
+            self._bar.stop()
+
+    @property
+    def is_due(self) -> bool:
+        """Tell whether an update would be seen: for those whose words cost something."""
+        return time.monotonic() - self._said_s >= self.every_s
+
+    def update(
+        self, done: float, said: str, *, total: float | None = None, now: bool = False
+    ) -> None:
+        """Show `done` of the total and a line about it, where that is due or asked for `now`.
+
+        `total` where it was not known at first."""
+        if not now and not self.is_due:
+            return
+        self._said_s = time.monotonic()
+        if self._drawn:
+            self._bar.update(self._task, completed=done, total=total, said=terminal.printable(said))
+        else:
+            self.say(said)
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        if self._drawn:
+            self._bar.console.print(terminal.printable(f"{self._what}: {text}"), markup=False)
+        else:
+            print(f"{self._what}: {text}", file=self._stream, flush=True)
+
+
+def _can_draw(stream: TextIO) -> bool:
+    if stream.isatty():
+        return True
+    if "IPython" not in sys.modules or importlib.util.find_spec("ipywidgets") is None:
+        return False
+    from rich.console import Console
+
+    return Console().is_jupyter
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """One look at a job: `done` of its units are safe, `said` tells how far it is.
+
+    `work` grows whenever anything moves: what stands still for long has stopped.
+    """
+
+    done: int
+    said: str
+    work: float
+
+
+class Source(Protocol):
+    """What can be looked at; `hint` says what to look at where it stands still."""
+
+    line_every_s: float
+    total: int
+    hint: str
+
+    def look(self) -> Seen:
+        """Return how far the job is."""
+
+
+@contextlib.contextmanager
+def show_progress(source: Source, *, what: str = "extract") -> Iterator[None]:
+    """Show how far a job is, until the end of the block; `what` names the command."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_watch, args=(source, what, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=2)
+
+
+def _watch(source: Source, what: str, stop: threading.Event) -> None:
+    pace, stall = Pace(), Stall(source.hint)
+    with Bar(what, total=source.total, line_every_s=source.line_every_s) as bar:
+        while not stop.wait(bar.every_s):
+            seen, now_s = source.look(), time.monotonic()
+            left_s = pace.left_s(seen.done, source.total, now_s)
+            left = "" if left_s is None else f", about {_duration(left_s)} left"
+            bar.update(seen.done, seen.said + left, now=True)
+            if stalled := stall.note(seen.work, now_s):
+                bar.say(stalled)
+
+
+class Pace:
+    """How quickly something grows since it first did: the time before was the start-up's."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, float] | None = None
+
+    def rate(self, count: float, now_s: float) -> float | None:
+        """Return what is added a second, None as long as that is a guess."""
+        if count <= 0:
+            return None
+        if self._start is None:
+            self._start = (count, now_s)
+        first, since_s = self._start
+        spent_s = now_s - since_s
+        return (count - first) / spent_s if spent_s >= _LEAST_WORK_S and count > first else None
+
+    def left_s(self, done: int, total: int, now_s: float) -> float | None:
+        """Return how long the rest takes at this pace, None as long as that is a guess."""
+        rate = self.rate(done, now_s)
+        if rate is None or self._start is None or done - self._start[0] < _LEAST_SHARE * total:
+            return None
+        return (total - done) / rate
+
+
+class Stall:
+    """Notices that nothing moves, and says so every `_STALL_S`."""
+
+    def __init__(self, hint: str) -> None:
+        self._hint = hint
+        self._work, self._since_s, self._said_s = -1.0, 0.0, 0.0
+
+    def note(self, work: float, now_s: float) -> str | None:
+        """Return what to say after this look, None where something moved or it was said."""
+        if work != self._work:
+            self._work, self._since_s, self._said_s = work, now_s, now_s
+        if now_s - self._said_s < _STALL_S:
+            return None
+        self._said_s = now_s
+        minutes = round((now_s - self._since_s) / 60)
+        return f"nothing has moved for {minutes} minutes{': ' * bool(self._hint)}{self._hint}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,96 @@
+"""A bar on a terminal, lines elsewhere; how long the rest takes, and that nothing moves."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from framebank.features import progress
+from framebank.features.progress import Bar, Pace, Seen, Stall
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now_s = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
+    return now_s
+
+
+def test_lines_come_now_and_then(clock: list[float]) -> None:
+    stream = io.StringIO()
+    with Bar("verify", total=3, stream=stream) as bar:
+        bar.update(1, "1 of 3")
+        clock[0] += 5.0
+        bar.update(2, "2 of 3")
+        bar.update(3, "3 of 3")
+        bar.say("done")
+    assert stream.getvalue().splitlines() == ["verify: 2 of 3", "verify: done"]
+
+
+def test_a_bar_is_drawn_on_a_terminal_and_is_gone_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = Terminal()
+    with Bar("plan", total=4, stream=stream) as bar:
+        bar.update(2, "2 of \x1b[31m[4]" + "x" * 80, now=True)
+        bar.say("a line that stays")
+    said = stream.getvalue()
+    assert "2 of \\x1b[31m[4]" in said and "\x1b[31m[4]" not in said
+    assert "━" in said and "plan: a line that stays" in said
+    assert said.endswith("\x1b[2K")  # the bar's line is wiped
+
+
+def test_the_time_left_does_not_count_the_start_up() -> None:
+    """Half a minute of it made 14:30 out of 15 seconds."""
+    pace = Pace()
+    assert pace.left_s(0, 100, 0.0) is None
+    assert pace.left_s(0, 100, 30.0) is None
+    assert pace.left_s(4, 100, 32.0) is None  # the first of them: since when, nobody knows
+    assert pace.left_s(8, 100, 33.0) is None  # a second of work tells little
+    assert pace.left_s(5, 100, 60.0) is None  # and so does one video
+    assert pace.left_s(52, 100, 44.0) == pytest.approx(12.0)
+    assert pace.left_s(100, 100, 56.0) == 0.0
+
+
+def test_a_job_that_stands_still_is_told_of_every_five_minutes() -> None:
+    stall = Stall("look at X")
+    said = [stall.note(work, now_s) for work, now_s in ((0, 0), (0, 299), (3, 300), (3, 599))]
+    assert said == [None] * 4
+    assert stall.note(3, 600) == "nothing has moved for 5 minutes: look at X"
+    assert stall.note(3, 899) is None
+    assert stall.note(3, 900) == "nothing has moved for 10 minutes: look at X"
+    assert stall.note(4, 901) is None and stall.note(4, 1200) is None
+
+
+def test_lines_say_what_left_and_what_stands_still(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = [(0, 130.0), (10, 140.0), (60, 165.0), (60, 165.0 + 301)]
+
+    class Source:
+        line_every_s, total, hint = 0.0, 100, "look at X"
+
+        def look(self) -> Seen:
+            done, clock[0] = looks.pop(0)
+            return Seen(done, f"{done} of 100", done)
+
+    class Stop:
+        def wait(self, timeout: float) -> bool:
+            return not looks
+
+    progress._watch(Source(), "extract", Stop())  # type: ignore[arg-type]
+    assert capsys.readouterr().err.splitlines() == [
+        "extract: 0 of 100",
+        "extract: 10 of 100",
+        "extract: 60 of 100, about 0:20 left",
+        "extract: 60 of 100, about 4:21 left",
+        "extract: nothing has moved for 5 minutes: look at X",
+    ]
