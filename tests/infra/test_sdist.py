@@ -1,0 +1,49 @@
+"""What the source distribution holds, and that README's links lead somewhere outside a checkout."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import yaml
+
+import framebank
+from tests import ROOT
+
+
+def test_the_sdist_holds_what_readme_points_at(tmp_path: Path) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    source = tmp_path / "source"
+    for name in tracked:
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    made = subprocess.run(
+        [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path / "dist")],
+        cwd=source, capture_output=True, text=True,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    (archive,) = (tmp_path / "dist").iterdir()
+    with tarfile.open(archive) as found:
+        names = {name.partition("/")[2] for name in found.getnames()}
+    wanted = {name for name in tracked if not name.startswith(".") and (ROOT / name).is_file()}
+    assert not wanted - names
+    assert not {name for name in names if name.endswith(".pyc")}
+
+
+def test_links_of_the_readme_are_absolute() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert links and all(link.startswith("https://") for link in links)
+    for link in links:
+        _, _, path = link.partition("/blob/main/")
+        assert not path or (ROOT / path).exists(), link
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == framebank.__version__
