@@ -1,12 +1,20 @@
-"""Which process wrote something, and whether it is gone: as far as this machine can tell."""
+"""Which process wrote something and whether it is gone, and processes that end with their parent.
+
+As a program, `python processes.py PARENT COMMAND...`, it is COMMAND that ends with PARENT.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def this_process(pid: int | None = None) -> dict[str, Any]:
@@ -45,3 +53,19 @@ def _started(pid: int) -> str:
         return ""
     fields = stat.rpartition(")")[2].split()  # a name may hold spaces and brackets
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def end_with_parent(parent: int, *, by: int = signal.SIGKILL) -> None:
+    """Have the kernel end this process, and what it may become, with the process `parent`.
+
+    It does so when the *thread* that started this one ends (prctl(2), PR_SET_PDEATHSIG).
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
+        if os.getppid() != parent:  # which ended before
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    end_with_parent(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])

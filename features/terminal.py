@@ -23,6 +23,11 @@ _OBEYED = re.compile(
 )
 
 
+def say(text: str) -> None:
+    """Tell whoever runs a command what is no result of it."""
+    print(f"framebank: {text}", file=sys.stderr, flush=True)
+
+
 def printable(text: object) -> str:
     """Return `text` fit for one line of a terminal: what cannot be seen as escapes."""
     return "".join(char if char.isprintable() else _escaped(char) for char in str(text))

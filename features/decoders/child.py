@@ -14,7 +14,6 @@ line, with the open clip (`features/decoders/launch.py`). End of input ends the 
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import hashlib
 import json
@@ -36,6 +35,7 @@ from framebank.features.decoders import sandbox
 from framebank.features.decoders.launch import JobReader
 from framebank.features.decoding import container, decode
 from framebank.features.errors import VideoRejected, internal_rejection
+from framebank.features.processes import end_with_parent
 
 HEADER = struct.Struct("<cI")
 TOKEN = struct.Struct("<q")
@@ -43,7 +43,6 @@ BEAT_EVERY_S = 0.5
 _CHUNK_BYTES = 1 << 20
 _DAMAGE = ("corrupt", "truncated", "no_frames", "unsupported_codec", "internal")
 _NEAR_LIMIT = 0.8  # of its memory: what a decoder that failed had, if that was why
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(parent_pid: int, memory_bytes: int) -> None:
@@ -208,14 +207,12 @@ def _read_jobs(jobs: list[tuple[dict[str, Any], int]], ready: threading.Conditio
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """Ask the kernel to end this process with its parent, stopped or not.
+    """End with the parent, stopped or not, and before it where memory is short.
 
     The end of stdin says the same, but nobody reads it in a process that is stopped (SIGSTOP).
     """
+    end_with_parent(parent_pid)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent_pid:
-            os._exit(0)
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # short of memory, the kernel takes a decoder, not the job
 

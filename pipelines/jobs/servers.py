@@ -16,19 +16,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from framebank.features import processes
 from framebank.features.errors import JobError
 from framebank.pipelines.jobs.environments import answers
 
 _START_S = 60.0
 _STOP_S = 3.0
 _TAIL_BYTES = 20_000
-# prctl(2): PR_SET_PDEATHSIG survives exec. The parent may have died before it was set.
-_TIED = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9)
-if os.getppid() != int(sys.argv[1]): sys.exit(1)
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
 
 
 class JobServer:
@@ -68,7 +62,7 @@ def start_server(
     with log.open("wb") as output:
         # A session of its own: Ctrl-C in the terminal is for the submitter, which ends the job.
         process = subprocess.Popen(
-            [sys.executable, "-SE", "-c", _TIED, str(os.getpid()), *command],
+            [sys.executable, "-SEP", processes.__file__, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -40,11 +40,11 @@ _CONNECT_S = 20.0
 _STAND_IN_S = 600.0
 _DATA_STEPS = ("beam:runner:source:v1", "beam:runner:sink:v1")
 _WORDS = 5  # of a dead worker, the last lines
-# As Beam's pool starts a worker; tied to this process, see prctl(2), PR_SET_PDEATHSIG.
+# As Beam's pool starts a worker; tied to this process.
 _WORKER = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 15)
-if os.getppid() != int(sys.argv[3]): sys.exit(1)
+import signal, sys
+from framebank.features.processes import end_with_parent
+end_with_parent(int(sys.argv[3]), by=signal.SIGTERM)
 from apache_beam.runners.worker.sdk_worker import SdkHarness
 SdkHarness(
     sys.argv[1], worker_id=sys.argv[2], state_cache_size=0, data_buffer_time_limit_ms=-1

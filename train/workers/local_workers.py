@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from typing import IO
 
 from framebank import HOME
 from framebank.features.errors import JobError, UsageError
+from framebank.features.processes import end_with_parent
 from framebank.features.stop_signals import signals_held
 from framebank.features.stores import json_text
 from framebank.train.workers.cluster import local_cluster
@@ -30,7 +30,6 @@ from framebank.train.workers.cluster import local_cluster
 _MOST = 64
 _LOOK_S = 0.1
 _LEAVE_S = 30.0
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # TensorFlow's C++ side, whose log level does not hold once a cluster is up; what matters we say.
 _CHATTER = re.compile(
     rb"[IWE]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\]"
@@ -40,8 +39,11 @@ _CHATTER = re.compile(
 )
 
 
-def run_local_workers(args: argparse.Namespace, count: int) -> int:
-    """Run `count` workers with the options `args`; return the exit status. Raises JobError."""
+def run_local_workers(args: argparse.Namespace, count: int, *, quiet: bool = False) -> int:
+    """Run `count` workers with the options `args`; return the exit status. Raises JobError.
+
+    The chief prints the figures on stdout, with `quiet` nobody does.
+    """
     if not 1 <= count <= _MOST:
         raise UsageError("--local-workers", got=count, expected=f"1 to {_MOST}")
     fields = json.dumps(vars(args) | {"local_workers": None, "strategy": "multi_worker"})
@@ -60,7 +62,7 @@ def run_local_workers(args: argparse.Namespace, count: int) -> int:
         for index in range(count):
             config = local_cluster(ports, index).config
             with signals_held():  # in the worker too, until it listens for them
-                worker = _start(fields, config, chief=index == 0)
+                worker = _start(fields, config, prints=index == 0 and not quiet)
             workers.append(worker)
             thread = threading.Thread(target=_join_log, args=(worker.stderr, f"worker {index}"))
             thread.start()
@@ -87,14 +89,14 @@ def _free_ports(count: int) -> list[int]:
             each.close()
 
 
-def _start(fields: str, tf_config: str, *, chief: bool) -> subprocess.Popen[bytes]:
+def _start(fields: str, tf_config: str, *, prints: bool) -> subprocess.Popen[bytes]:
     environment = os.environ | {"TF_CONFIG": tf_config}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (HOME, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         [sys.executable, "-m", "framebank.train.workers.local_workers", fields],
         env=environment,
         stdin=subprocess.PIPE,
-        stdout=None if chief else subprocess.DEVNULL,
+        stdout=None if prints else subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C reaches the parent alone, which hands it on
     )
@@ -153,8 +155,7 @@ def _end_with_parent() -> None:
 
     Linux is asked to do so as well: this thread waits where TensorFlow holds Python's lock.
     """
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(os.getppid())
     while os.read(0, 1):  # not sys.stdin, whose lock would be held when Python ends
         continue
     os._exit(1)
