@@ -17,10 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from framebank.features.errors import FramebankError, UsageError
+from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.questions.word_cutting import LANGUAGES, check_language
 from framebank.train.model.config import (
@@ -114,8 +114,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Train; return the exit status (130 after Ctrl-C). Raises FramebankError."""
-    if beam_args:
-        raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank train --help")
+    from framebank.features.stop_signals import TrainingStopped
+
+    def show(metrics: dict[str, Any]) -> None:
+        print(json.dumps(metrics, ensure_ascii=False) if args.json else table(metrics))
+
+    if args.local_workers is not None:
+        return _run_workers(args, quiet=False)
+    try:
+        execute(args, beam_args, show=show)
+    except TrainingStopped as stopped:
+        return stopped.exit_status
+    return 0
+
+
+def _run_workers(args: argparse.Namespace, *, quiet: bool) -> int:
+    """Train with processes on this machine, of which the chief prints the metrics; return the exit
+    status."""
+    from framebank.train.workers.local_workers import run_local_workers
+
+    _configs(args)
+    if args.strategy not in ("none", "multi_worker"):
+        raise UsageError("--local-workers is a strategy of its own", got=args.strategy)
+    return run_local_workers(args, args.local_workers, quiet=quiet)
+
+
+def _configs(args: argparse.Namespace) -> tuple[ModelConfig, TrainConfig]:
+    """Return the model and its training as the options say; raises UsageError."""
     model = ModelConfig(
         kind=args.model_kind, **{name: getattr(args, name) for name in _MODEL_OPTIONS}
     )
@@ -125,25 +150,36 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         **{name: getattr(args, name) for name in _TRAIN_OPTIONS},
     )
     check_language(args.language)
-    if args.local_workers is not None:
-        if args.strategy not in ("none", "multi_worker"):
-            raise UsageError("--local-workers is a strategy of its own", got=args.strategy)
-        from framebank.train.workers.local_workers import run_local_workers
+    return model, train
 
-        return run_local_workers(args, args.local_workers)
+
+def execute(
+    args: argparse.Namespace,
+    beam_args: list[str],
+    *,
+    show: Callable[[dict[str, Any]], None] = lambda metrics: None,
+) -> dict[str, Any]:
+    """Train; return what metrics.json has, which the chief of several workers hands to `show`.
+
+    Raises FramebankError, TrainingStopped.
+    """
     from framebank.features.cache.reader import open_cache
     from framebank.features.stop_signals import TrainingStopped, stop_on_signals
     from framebank.train.fit.model_folder import ModelFolder
 
+    model, train = _configs(args)
     folder = ModelFolder(args.model)
+    if args.local_workers is not None:
+        if status := _run_workers(args, quiet=True):
+            if status > 128:
+                raise TrainingStopped(status - 128)
+            raise JobError("a worker failed", got=f"exit status {status}", todo="see what it said")
+        return folder.read_json("metrics.json")
     cache = open_cache(args.cache)
     if not len(cache):
         raise UsageError(f"the cache {args.cache} holds no features", todo="extract videos first")
     with stop_on_signals() as stop:
-        try:
-            workers = _start_workers(args.strategy, stop)
-        except TrainingStopped as stopped:
-            return stopped.exit_status
+        workers = _start_workers(args.strategy, stop)
         from framebank.train.data.shard_staging import Staging
         from framebank.train.fit.training import TrainJob, train_model
 
@@ -170,11 +206,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
                 )  # fmt: skip
         except TrainingStopped as stopped:
             say(f"{stopped}; what was done is saved. Give the same command again to go on.")
-            return stopped.exit_status
+            raise
     if workers.is_chief:
-        print(json.dumps(metrics, ensure_ascii=False) if args.json else table(metrics))
+        show(metrics)
         say(f"the model is in {args.model}")
-    return 0
+    return metrics
 
 
 def _start_workers(strategy: str, stop: StopRequest) -> Workers:
