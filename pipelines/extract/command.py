@@ -16,7 +16,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from framebank.features.decoders.pool import DecoderPolicy
@@ -74,7 +74,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
-    """Extract, and return the exit status."""
+    """Extract, print the summary and return the exit status."""
+
+    def show(summary: dict[str, Any]) -> None:
+        print(json.dumps(summary) if args.json else "\n".join(_summary_lines(args, summary)))
+
+    execute(args, beam_args, show=show)
+    return 0
+
+
+def execute(
+    args: argparse.Namespace,
+    beam_args: list[str],
+    *,
+    show: Callable[[dict[str, Any]], None] = lambda summary: None,
+) -> dict[str, Any] | None:
+    """Extract; return the run's summary, None for a job that was submitted and nobody waits for.
+
+    `show` gets the summary before it is judged. Raises UsageError, JobError.
+    """
     check_numbers(args)
     parse_rule(args.sample)  # a slip of the pen is told before anything is listed or fetched
     submission = gate.prepare(
@@ -120,10 +138,17 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         else:
             summary = {"done": 0, "quarantined": 0, "inputs": len(listing.refs)}
         if summary is None:  # submitted, and nobody waits
-            return 0
+            return None
         if not dry_run:
             _say_repaired(cache, before)
-        return _report(args, summary, todo, unaccepted)
+        summary |= {
+            "already_done": todo.already_done,
+            "already_quarantined": todo.already_quarantined,
+        }
+        show(summary)
+        bad = summary["quarantined"] + unaccepted
+        bad_ratio.check(bad, summary["inputs"], limit=args.max_bad_ratio, cache=args.cache)
+        return summary
 
 
 def _tidy(cache: str, spec: FeatureSpec) -> Recovery:
@@ -224,32 +249,17 @@ def say_listing(listing: InputListing) -> None:
         _say(f"left alone in folders, by suffix: {skipped}")
 
 
-def _report(args: argparse.Namespace, summary: dict[str, Any], todo: Todo, unaccepted: int) -> int:
-    """Print how it ended, and return the exit status."""
-    if args.json:
-        earlier = {
-            "already_done": todo.already_done,
-            "already_quarantined": todo.already_quarantined,
-        }
-        print(json.dumps(summary | earlier))
-    else:
-        for line in _summary_lines(args, summary, todo):
-            print(line)
-    bad = summary["quarantined"] + unaccepted
-    bad_ratio.check(bad, summary["inputs"], limit=args.max_bad_ratio, cache=args.cache)
-    return 0
-
-
-def _summary_lines(args: argparse.Namespace, summary: dict[str, Any], todo: Todo) -> Iterator[str]:
-    if not todo.refs:
+def _summary_lines(args: argparse.Namespace, summary: dict[str, Any]) -> Iterator[str]:
+    done, quarantined = summary["already_done"], summary["already_quarantined"]
+    if "frames" not in summary:
         yield (
-            f"nothing to do: of {summary['inputs']} videos {todo.already_done} are done and "
-            f"{todo.already_quarantined} quarantined; nothing was decoded or written"
+            f"nothing to do: of {summary['inputs']} videos {done} are done and {quarantined} "
+            "quarantined; nothing was decoded or written"
         )
         return
     yield (
         f"{summary['inputs']} videos: {summary['done']} done, {summary['quarantined']} quarantined,"
-        f" {todo.already_done + todo.already_quarantined} from earlier runs"
+        f" {done + quarantined} from earlier runs"
     )
     yield (
         f"{summary['frames']} frames, {summary['bytes'] / 2**20:.1f} MiB in {summary['shards']} "

@@ -56,7 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
-    """Plan, and return the exit status."""
+    """Plan, print the plan and return the exit status."""
+    report.print_plan(execute(args, beam_args), as_json=args.json)
+    return 0
+
+
+def execute(args: argparse.Namespace, beam_args: list[str]) -> report.Plan:
+    """Return the plan. Raises UsageError."""
     command.check_numbers(args)
     if not 1 <= args.probes <= 100_000:
         raise UsageError("--probes is out of range", got=args.probes, expected="1 to 100000")
@@ -79,7 +85,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     measured = None
     if not args.no_measure and outlook.pictures:
         measured = _measure(args, spec, weights, survey, spent_s)
-    plan = report.Plan(
+    return report.Plan(
         inputs=len(listing.refs),
         already_done=todo.already_done,
         already_quarantined=todo.already_quarantined,
@@ -96,8 +102,6 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         command=submission(args, beam_args),
         notes=(*notes, *_remarks(args, beam_args)),
     )
-    report.print_plan(plan, as_json=args.json)
-    return 0
 
 
 def _measure(

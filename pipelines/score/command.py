@@ -74,7 +74,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
-    """Score, and return the exit status."""
+    """Score, print the summary and return the exit status."""
+
+    def show(summary: dict[str, Any]) -> None:
+        text = json.dumps(summary) if args.json else "\n".join(summary_lines(summary, out=args.out))
+        print(text)
+
+    execute(args, beam_args, show=show)
+    return 0
+
+
+def execute(
+    args: argparse.Namespace,
+    beam_args: list[str],
+    *,
+    show: Callable[[dict[str, Any]], None] = lambda summary: None,
+) -> dict[str, Any] | None:
+    """Score; return the summary, None for a job that is only shown or that nobody waits for.
+
+    `show` gets the summary before it is judged. Raises UsageError, JobError.
+    """
     for name in ("top", "questions_per_file"):
         if getattr(args, name) < 1:
             option = "--" + name.replace("_", "-")
@@ -132,11 +151,12 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         run_scoring(
             _config(args, plan, about, {}), submission, remove_plan=lambda: None, questions={}
         )
-        return 0
+        return None
     with _alone(args.out):
         if not prepare_out(args.out, about, overwrite=args.overwrite, say=_say):
             _say(f"these questions are answered already; nothing was done in {args.out}")
-            return _report(args, with_headline(read_summary(args.out), args.split))
+            summary = with_headline(read_summary(args.out), args.split)
+            return _judged(args, summary, show)
         _say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
         kept, failed = find_kept(args.out, plan, kind=args.output_format)
         if failed:
@@ -148,7 +168,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             _say(f"{len(kept)} of {plan.outputs} files of answers are there already")
         _run_job(args, submission, plan, about, kept)
     if not submission.waits:
-        return 0
+        return None
     summary = read_summary(args.out)
     if summary["questions"] != count:
         raise JobError(
@@ -157,7 +177,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             expected=f"{count} questions",
             todo="run it again with --overwrite, and report this",
         )
-    return _report(args, summary)
+    return _judged(args, summary, show)
 
 
 def _alone(out: str) -> contextlib.AbstractContextManager[None]:
@@ -326,12 +346,11 @@ def _end(job: Job, remove_plan: Callable[[], None]) -> Iterator[str]:
     yield "stopped. Run the same command again: it goes on with the files that are not there."
 
 
-def _report(args: argparse.Namespace, summary: dict[str, Any]) -> int:
-    if args.json:
-        print(json.dumps(summary))
-    else:
-        for line in summary_lines(summary, out=args.out):
-            print(line)
+def _judged(
+    args: argparse.Namespace, summary: dict[str, Any], show: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Return the summary once it is shown; raises JobError where questions failed."""
+    show(summary)
     if summary["failed"]:
         raise JobError(
             f"{summary['failed']} questions have no answer",
@@ -339,7 +358,7 @@ def _report(args: argparse.Namespace, summary: dict[str, Any]) -> int:
             todo=f"mend what they name (`framebank verify {args.cache}` helps), then run the same "
             "command again: it makes the files with such rows again and keeps the others",
         )
-    return 0
+    return summary
 
 
 def summary_lines(summary: dict[str, Any], *, out: str) -> Iterator[str]:
