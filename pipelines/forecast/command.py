@@ -16,6 +16,7 @@ import dataclasses
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 from framebank.features.cache import layout
@@ -34,7 +35,7 @@ from framebank.pipelines.forecast import estimate, measuring, prices, report
 from framebank.pipelines.forecast.survey import Survey
 from framebank.pipelines.inputs.listing import expand_inputs
 from framebank.pipelines.jobs import beam_options
-from framebank.pipelines.runners.dataflow import submission as dataflow
+from framebank.pipelines.runners.dataflow.machines import default_machine
 
 _OWN_OPTIONS = ("probes", "prices", "no_measure", "json")
 
@@ -57,12 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Plan, print the plan and return the exit status."""
-    report.print_plan(execute(args, beam_args), as_json=args.json)
+    plan = execute(args, beam_args, spent_s=measuring.process_age_s())
+    report.print_plan(plan, as_json=args.json)
     return 0
 
 
-def execute(args: argparse.Namespace, beam_args: list[str]) -> report.Plan:
-    """Return the plan. Raises UsageError."""
+def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 0.0) -> report.Plan:
+    """Return the plan; `spent_s` is how long this process took to come here. Raises UsageError."""
+    spent_s -= time.monotonic()
     command.check_numbers(args)
     if not 1 <= args.probes <= 100_000:
         raise UsageError("--probes is out of range", got=args.probes, expected="1 to 100000")
@@ -74,7 +77,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> report.Plan:
     spec, weights, notes = _make_spec(args)
     width = check_layer(args.backbone, spec.layer)
     todo = _left_to_do(args, listing.refs, spec)
-    spent_s = measuring.process_age_s()
+    spent_s += time.monotonic()
     shards = plan_shards(
         todo.refs, fingerprint=spec.fingerprint, videos_per_shard=args.videos_per_shard
     )
@@ -148,7 +151,7 @@ def _workers(
 ) -> tuple[prices.Machine, int | None]:
     """Return the machine that Beam's options choose, and how many workers, None if unsaid."""
     if not beam_args:  # Beam need not be imported
-        name = dataflow.default_machine(args.accelerator)
+        name = default_machine(args.accelerator)
         return prices.find_machine(name, table, accelerator=args.accelerator), None
     from apache_beam.options.pipeline_options import GoogleCloudOptions, WorkerOptions
 
@@ -157,7 +160,7 @@ def _workers(
     services = options.view_as(GoogleCloudOptions).dataflow_service_options or []
     accelerator = args.accelerator or _service_accelerator(services)
     machine = prices.find_machine(
-        chosen.machine_type or dataflow.default_machine(accelerator),
+        chosen.machine_type or default_machine(accelerator),
         table,
         disk_gb=chosen.disk_size_gb or prices.DISK_GB,
         accelerator=accelerator,
