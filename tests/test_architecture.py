@@ -18,7 +18,7 @@ from tests import ROOT
 # "" are the modules of the floor itself.
 ROOMS = {
     "features": [
-        "", "stores", "cache", "decoding", "decoders", "network", "questions", "extraction",
+        "", "pages", "stores", "cache", "decoding", "decoders", "network", "questions", "extraction",
         "asking", "commands",
     ],
     "pipelines": [

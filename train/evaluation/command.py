@@ -22,7 +22,6 @@ from framebank.features.bounds import MOST_INT, check_number
 from framebank.features.errors import JobError, UsageError
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.stores import storage
-from framebank.train.evaluation.report_text import caution, many, square_error
 
 _SPLITS = ("train", "val", "test")
 
@@ -72,7 +71,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     import_tensorflow()
     from framebank.features.stop_signals import TrainingStopped, stop_on_signals
     from framebank.train.evaluation.evaluating import EvaluateJob, evaluate
-    from framebank.train.evaluation.report_page import write_report
+    from framebank.train.evaluation.report import write_report
 
     job = EvaluateJob(
         model=args.model,
@@ -104,6 +103,8 @@ def _text(figures: Mapping[str, Any]) -> str:
 
 def summary(figures: Mapping[str, Any]) -> list[str]:
     """Return the lines that are printed: the model, what stands beside it, and leaks."""
+    from framebank.train.evaluation.report import caution, many
+
     measure, value = _measured(figures)
     lines = [
         f"{measure} {value} on {many(figures['judged'], 'question')} about "
@@ -125,10 +126,11 @@ def summary(figures: Mapping[str, Any]) -> list[str]:
 
 def _measured(score: Mapping[str, Any]) -> tuple[str, str]:
     """Return the measure of a score and its value with the interval."""
+    from framebank.train.evaluation.report import span, square_error
+
     if "mean_square_error" in score:
         return "mean square error", square_error(score)
-    low, high = score["interval"]
-    return "accuracy", f"{score['accuracy']:.1%} ({low:.1%} to {high:.1%})"
+    return "accuracy", f"{score['accuracy']:.1%} ({span(score['interval'])})"
 
 
 def _out_folder(path: str) -> Path:

@@ -1,7 +1,7 @@
 """The figures of an evaluation: accuracies with intervals, calibration, confusion, recall.
 
 Everything is judged by question and drawn by video (`train.judging.bootstrap`); what comes out is
-plain JSON, from which the page is written (`train.evaluation.report_page`).
+plain JSON, from which the page is written (`train.evaluation.report`).
 """
 
 from __future__ import annotations

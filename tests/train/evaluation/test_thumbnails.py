@@ -15,7 +15,7 @@ from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.stores import storage
 from framebank.features.video import SourceInfo, VideoRef
-from framebank.train.evaluation.report_frames import make_thumbnails
+from framebank.train.evaluation.thumbnails import make_thumbnails
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 from tests.servers import bucket_servers
 

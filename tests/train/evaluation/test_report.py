@@ -13,15 +13,14 @@ import pytest
 
 from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache
+from framebank.features.pages.page import short
 from framebank.features.questions.question import Question
 from framebank.features.video import SourceInfo, VideoRef
 from framebank.train.evaluation import baselines
 from framebank.train.evaluation import figures as evaluation
 from framebank.train.evaluation.answers import NO_RANK, Answers
 from framebank.train.evaluation.evaluating import Judged
-from framebank.train.evaluation.report_cases import choose_cases
-from framebank.train.evaluation.report_page import verdict, write_report
-from framebank.train.evaluation.report_text import short, square_error
+from framebank.train.evaluation.report import choose_cases, square_error, verdict, write_report
 from tests.made.chromium import find_chromium, open_page
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 

@@ -6,10 +6,8 @@ that a damaged clip cannot hang or crash, a clip of a bucket by way of a tempora
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
-import io
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from framebank.features.decoders.pool import ClipDone, DecoderPolicy, DecoderPool, Frame
 from framebank.features.errors import FramebankError, VideoRejected
+from framebank.features.pages.page import jpeg_address
 from framebank.features.stores import storage
 from framebank.features.video import VideoRef
 
@@ -139,42 +138,24 @@ def _chosen(row: dict[str, Any], fields: dict[str, Any], kept: _Kept | None) -> 
         return Thumbnails(reason="No frame of the source video can be shown.")
     places = np.linspace(0, len(rows) - 1, min(FRAMES, len(rows))).round().astype(int)
     chosen = [rows[place] for place in places.tolist()]
-    pictures = tuple(
-        "data:image/jpeg;base64," + base64.b64encode(picture).decode() for _, picture in chosen
-    )
-    return Thumbnails(pictures, tuple(pts_ms for pts_ms, _ in chosen), size=kept.size)
+    pts_ms, pictures = zip(*chosen, strict=True)
+    return Thumbnails(pictures, pts_ms, size=kept.size)
 
 
 class _Kept:
-    """JPEGs of one clip's frames by token; of a long clip every second, fourth … one."""
+    """Pictures of one clip's frames by token; of a long clip every second, fourth … one."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
-        self.pictures: dict[int, bytes] = {}
+        self.pictures: dict[int, str] = {}
         self._step, self._count = 1, 0
 
     def add(self, token: int, rgb: NDArray[np.uint8]) -> None:
         if token in self.pictures:  # a decoder that died is asked again
             return
         if self._count % self._step == 0:
-            self.pictures[token] = _jpeg(rgb, self.size)
+            self.pictures[token] = jpeg_address(rgb, width=self.size[0], height=self.size[1])
         self._count += 1
         if len(self.pictures) > _KEPT:
             self._step *= 2
             self.pictures = dict(list(self.pictures.items())[::2])
-
-
-def _jpeg(rgb: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
-    """Return uint8[h, w, 3] (RGB) as a JPEG of `size`."""
-    import av
-
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-    width, height = size
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mjpeg") as output:
-        stream = output.add_stream("mjpeg", rate=1, options={"qmin": "3", "qmax": "6"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuvj420p"
-        picture = frame.reformat(width, height, format="yuvj420p", interpolation="AREA")
-        output.mux(stream.encode(picture))
-        output.mux(stream.encode())
-    return buffer.getvalue()

@@ -1,0 +1,83 @@
+"""Pages from templates of Jinja2 that escape whatever is put into them, and parts of pages.
+
+A template `extends "base.html.j2"`, which has the style, and may import from "parts.html.j2".
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import jinja2
+
+_TITLE = 1000  # characters that pointing at a cut text shows
+
+
+def render(template: Path, **values: Any) -> str:
+    """Return `template` with `values` as HTML; raises jinja2.UndefinedError for one not given."""
+    return _environment(template.parent).get_template(template.name).render(values)
+
+
+@functools.cache
+def _environment(folder: Path) -> jinja2.Environment:
+    import jinja2  # not where a cache is only read
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
+    )
+    environment.filters["short"] = short
+    return environment
+
+
+def short(text: object, most: int) -> str:
+    """Return `text` for HTML in at most `most` characters; pointing at it shows what was cut."""
+    from markupsafe import Markup, escape
+
+    whole = str(text)
+    if len(whole) <= most:
+        return escape(whole)
+    cut = Markup('<abbr title="{}">{}…</abbr>')
+    return cut.format(whole[:_TITLE], whole[: most - 1].rstrip())
+
+
+def html_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table, for a notebook, of `rows` of cells below `head`, all of them escaped."""
+
+    def row(cells: Sequence[object], tag: str) -> str:
+        inner = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)
+        return f"<tr>{inner}</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows)
+    return f"<table><thead>{row(head, 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+def jpeg_address(rgb: NDArray[np.uint8], *, width: int, height: int) -> str:
+    """Return uint8[h, w, 3] (RGB) scaled to an even `width` and `height` as a data: address."""
+    return "data:image/jpeg;base64," + base64.b64encode(_jpeg(rgb, width, height)).decode()
+
+
+def _jpeg(rgb: NDArray[np.uint8], width: int, height: int) -> bytes:
+    import av
+
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mjpeg") as output:
+        stream = output.add_stream("mjpeg", rate=1, options={"qmin": "3", "qmax": "6"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuvj420p"
+        picture = frame.reformat(width, height, format="yuvj420p", interpolation="AREA")
+        output.mux(stream.encode(picture))
+        output.mux(stream.encode())
+    return buffer.getvalue()

@@ -1,0 +1,273 @@
+"""The page of an evaluation: one report.html that opens without a network.
+
+Styles, plots and pictures are inside the file; its content security policy forbids it to ask for
+anything else, and it runs no script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.pages.page import render
+from framebank.features.pages.plots import calibration_plot, curve_plot, learning_curves
+from framebank.features.stores import json_text, storage
+from framebank.train.evaluation.answers import NO_RANK
+from framebank.train.evaluation.evaluating import Judged
+from framebank.train.evaluation.thumbnails import Thumbnails, make_thumbnails
+
+if TYPE_CHECKING:
+    from framebank.features.cache.reader import Cache
+
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_LABELS = {
+    "order_blind": ("order-blind", "trained alike, but sees only the mean of the frames"),
+    "question_only": ("question only", "trained alike, but sees no video at all"),
+    "majority_per_question": ("majority per question", "the commonest answer to the same question"),
+    "majority_per_word": ("majority per question word", "the commonest answer to what, who, how …"),
+    "majority": ("majority", "always the commonest answer"),
+}
+_PARTS = {
+    "by_type": ("By type of question", "type"),
+    "by_question_length": ("By length of question", "words"),
+    "by_video_length": ("By length of video", "seconds"),
+}
+_CASES = (
+    ("Best cases: right and sure", "The answers that it was surest of, of those that are right."),
+    ("Worst cases: wrong and sure", "The answers that it was surest of, of those that are wrong."),
+)
+_COUNT_CASES = (
+    ("Best cases: exactly right", "Counts that are the true ones."),
+    ("Worst cases: far off", "Counts that are the farthest from the true ones."),
+)
+
+
+def write_report(
+    out: Path,
+    judged: Judged,
+    cache: Cache,
+    *,
+    model_dir: str,
+    examples: int,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Write `out`/report.html; `examples` clips each are shown of the best and the worst."""
+    chosen = choose_cases(judged, examples)
+    shown = {judged.questions[place].video_id for its in chosen for place in its}
+    frames = make_thumbnails(cache, shown, say=say)
+    figures, history = judged.figures, read_history(model_dir)
+    counts = figures["head"] == "count"
+    cases = zip(_COUNT_CASES if counts else _CASES, chosen, strict=True)
+    text = render(
+        _TEMPLATE,
+        name=figures["model"].rstrip("/").rpartition("/")[2] or figures["model"],
+        verdict=verdict(figures),
+        figures=figures,
+        counts=counts,
+        scores=list(_score_rows(figures, counts=counts)),
+        tables=[(title, unit, figures[name]) for name, (title, unit) in _PARTS.items()],
+        calibration="calibration" in figures and calibration_plot(figures["calibration"]["bins"]),
+        curves=list(_curves(history, chosen_on=figures["epoch_chosen_on"])),
+        history=history,
+        sections=[(*told, [_case(judged, place, frames) for place in its]) for told, its in cases],
+        about=list(_about(figures)),
+        percent=percent,
+        span=span,
+        many=many,
+        name_pair=_name_pair,
+    )
+    page = out / "report.html"
+    storage.write_atomic(str(page), text.encode("utf-8", "backslashreplace"))
+    return page
+
+
+def read_history(model_dir: str) -> list[dict[str, Any]]:
+    """Return the epochs of the model's training; none where the folder holds no history."""
+    try:
+        text = storage.read_bytes(storage.join(model_dir, "history.jsonl")).decode()
+        return [dict(json_text.parse(line)) for line in text.splitlines()]
+    except (storage.FileMissingError, ValueError, TypeError):
+        return []  # the figures stand without it
+
+
+def verdict(figures: Mapping[str, Any]) -> str:
+    """Say in one or two sentences how good the model is, and whether it beats its baselines."""
+    text = (
+        f"Right on {percent(figures['accuracy'])} ({span(figures['interval'])}) of "
+        f"{many(figures['judged'], 'question')} about {many(figures['videos'], 'video')} of the "
+        f"split {figures['split']}."
+    )
+    if figures["head"] == "count":
+        text = f"Mean square error {square_error(figures)}, the lower the better. {text}"
+    beside = figures["baselines"]
+    if careful := caution(figures):
+        text = f"{text} {careful}"
+    if not beside:
+        return f"{text} Nothing stands beside it that would say whether this is much."
+    if figures["videos"] < 2:
+        return text
+    hardest = min(beside, key=lambda name: beside[name]["ahead"]["interval"][0])
+    ahead = beside[hardest]["ahead"]
+    label = _LABELS[hardest][0]
+    low, high = ahead["interval"]
+    if low > 0:
+        return f"{text} Better than every baseline: {_points(ahead)} of {label}."
+    if high < 0:
+        return f"{text} Worse than {label}: {_points(ahead)}."
+    return f"{text} Not surely better than {label}: {_points(ahead)}."
+
+
+def caution(figures: Mapping[str, Any]) -> str:
+    """Return what an interval over videos cannot tell here; "" where it can."""
+    videos = figures["videos"]
+    if videos < 2:
+        return "All are about one video, so no interval says how sure that is."
+    if figures["correct"] in (0, figures["judged"]) and figures["head"] != "count":
+        chance = 1 - 0.05 ** (1 / videos)
+        return (
+            f"All draws of videos are alike, so the interval says nothing; with {videos} videos "
+            f"the true figure may be {100 * chance:.1f} points away."
+        )
+    return ""
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def span(interval: Sequence[float]) -> str:
+    """Return "41.0% to 53.2%"."""
+    low, high = interval
+    return f"{low:.1%} to {high:.1%}"
+
+
+def square_error(score: Mapping[str, Any]) -> str:
+    low, high = score["mean_square_error_interval"]
+    return f"{_error(score['mean_square_error'])} ({_error(low)} to {_error(high)})"
+
+
+def many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _error(value: float) -> str:
+    """Return a square error; one of seven places or more in powers of ten, lest the page widens."""
+    return f"{value:.2f}" if abs(value) < 1e6 else f"{value:.2e}"
+
+
+def _points(ahead: Mapping[str, Any]) -> str:
+    """Return a difference with its interval: "12.1 points (5.0 to 19.3) ahead"."""
+    difference, (low, high) = ahead["difference"], ahead["interval"]
+    where = "behind" if difference < 0 else "ahead"
+    if difference < 0:
+        low, high = -high, -low
+    if ahead["measure"] == "mean square error":
+        between = f"({_error(low)} to {_error(high)})".replace("-", "−")
+        return f"{_error(abs(difference))} {between} of mean square error {where}"
+    between = f"({100 * low:.1f} to {100 * high:.1f})".replace("-", "−")
+    return f"{100 * abs(difference):.1f} points {between} {where}"
+
+
+def _score_rows(figures: Mapping[str, Any], *, counts: bool) -> Iterator[dict[str, Any]]:
+    """Yield what the kit's `score_row` takes, of the model and of each baseline."""
+    beside = figures["baselines"]
+    rows = [("this model", "sees question and frames", figures)]
+    rows += [(*label, beside[name]) for name, label in _LABELS.items() if name in beside]
+    measure, edges, end = "accuracy", "interval", 1.0
+    if counts:
+        measure, edges = "mean_square_error", "mean_square_error_interval"
+        end = max(score[edges][1] for _, _, score in rows) or 1.0
+    for label, about, score in rows:
+        low, high = score[edges]
+        yield {
+            "label": label,
+            "about": f"{about}; exactly right on {percent(score['accuracy'])}" if counts else about,
+            "share": score[measure] / end,
+            "interval": (low / end, high / end),
+            "number": _error(score[measure]) if counts else percent(score[measure]),
+            "below": f"{_error(low)} to {_error(high)}" if counts else span((low, high)),
+            "ours": "ahead" not in score,
+            "ahead": f"the model is {_points(score['ahead'])}" if "ahead" in score else "",
+        }
+
+
+def _curves(history: Sequence[Mapping[str, Any]], *, chosen_on: str) -> Iterator[tuple[str, str]]:
+    """Yield the title and the plot of each curve of training."""
+    right = "Right answers in validation, by epoch"
+    if chosen_on == "train":
+        right = "Right answers to training questions (none was kept back), by epoch"
+    curves = (("val_accuracy", right, True), ("loss", "Loss in training, by epoch", False))
+    for field, title, is_share in curves:
+        its = learning_curves(history, field)
+        yield title, curve_plot(its, title=title, is_share=is_share)
+
+
+def choose_cases(judged: Judged, most: int) -> tuple[list[int], list[int]]:
+    """Return up to `most` surest right answers and as many wrong ones, surest first.
+
+    A second question about one video comes in only where there are not enough videos.
+    """
+    order = (-_weights(judged)).argsort(kind="stable").tolist()
+    right = judged.answers.right
+    return (
+        _spread([place for place in order if right[place]], judged, most),
+        _spread([place for place in order if not right[place]], judged, most),
+    )
+
+
+def _weights(judged: Judged) -> NDArray[np.float64]:
+    """Return float64[q]: how sure each answer is; of a count, how far off."""
+    if judged.answers.head != "count":
+        return judged.answers.probability[:, 0]
+    truths = np.array([question.number or 0.0 for question in judged.questions])
+    return np.abs(judged.answers.best[:, 0] - truths)
+
+
+def _spread(places: list[int], judged: Judged, most: int) -> list[int]:
+    first: dict[str, int] = {}
+    for place in places:
+        first.setdefault(judged.questions[place].video_id, place)
+    ones = set(first.values())
+    more = [place for place in places if place not in ones]
+    chosen = set([*first.values(), *more][:most])
+    return [place for place in places if place in chosen]
+
+
+def _case(judged: Judged, place: int, frames: Mapping[str, Thumbnails]) -> dict[str, Any]:
+    question = judged.questions[place]
+    gone = Thumbnails(reason="The source video is not there any more.")
+    clip, when = frames.get(question.video_id, gone), ""
+    if clip.pictures:
+        first, last = clip.pts_ms[0] / 1000, clip.pts_ms[-1] / 1000
+        when = f", at {first:.1f} s"
+        if last > first:
+            when = f", frames from {first:.1f} s to {last:.1f} s"
+    return {
+        "question": question,
+        "clip": clip,
+        "when": when,
+        "right": judged.answers.right[place],
+        "unknown": judged.answers.rank[place] == NO_RANK,
+        "answers": judged.answers.texts(place),
+    }
+
+
+def _name_pair(pair: Mapping[str, Any]) -> str:
+    one, other = (
+        f"{video} ({split})" for video, split in zip(pair["videos"], pair["splits"], strict=True)
+    )
+    sure = f" (cosine {pair['cosine']:.4f})" if "cosine" in pair else ""
+    return f"{one} and {other}: {pair['why']}{sure}"
+
+
+def _about(figures: Mapping[str, Any]) -> Iterator[str]:
+    yield f"model: {figures['model']}"
+    files = zip(figures["questions_files"], figures["questions_sha256"], strict=False)
+    for path, digest in files:
+        yield f"questions: {path} (sha256 {digest[:16]}…)"
+    yield f"weights of the image network: {figures['weights']}"
+    yield from figures["notes"]
