@@ -18,11 +18,12 @@ command line, 129, 130 or 143 when a signal stopped it, and 141 when the reader 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from framebank.features import terminal
 from framebank.features.commands.command_line import CommandParser
@@ -116,28 +117,37 @@ def _answer(words: list[str]) -> int:
         print(f"framebank {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        return _mistake(f"no such command: {words[0]!r}{_near(words[0], COMMANDS)}\n{_overview()}")
+        return _mistake(f"no such command: {words[0]!r}{near(words[0], COMMANDS)}\n{_overview()}")
     try:
-        return _run(words[0], words[1:])
+        with parsed(words[0], words[1:], command_parser(words[0])) as (module, args, rest):
+            return int(module.run(args, rest))
     except FramebankError as error:
         return _failure(error)
-    except ModuleNotFoundError as error:
-        return _failure(missing_library(words[0], error))
     except KeyboardInterrupt:
         print("framebank: stopped", file=sys.stderr)
         return 130
-    except MemoryError as error:
-        got = str(error).splitlines()[0] if str(error) else None
-        todo = "give it more (ulimit -v, the container's limit), or ask for less at a time"
-        return _failure(JobError(f"{words[0]} needs more memory than there is", got=got, todo=todo))
-    except OSError as error:  # not of a file of the user's: storage explains those
-        from framebank.features.stores.storage import storage_error
-
+    except OSError as error:
         if terminal.reader_left():
             raise
         terminal.flush()  # raises again where it is the output that cannot be written
-        path = error.filename if isinstance(error.filename, str) else "a file"
-        return _failure(storage_error(path, error, "use"))
+        return _failure(explained(words[0], error))
+    except (ModuleNotFoundError, MemoryError) as error:
+        return _failure(explained(words[0], error))
+
+
+def explained(name: str, error: ModuleNotFoundError | MemoryError | OSError) -> FramebankError:
+    """Return what a user of the command `name` is told; raises `error` where it is our mistake."""
+    if isinstance(error, ModuleNotFoundError):
+        return missing_library(name, error)
+    if isinstance(error, MemoryError):
+        got = str(error).splitlines()[0] if str(error) else None
+        todo = "give it more (ulimit -v, the container's limit), or ask for less at a time"
+        return JobError(f"{name} needs more memory than there is", got=got, todo=todo)
+    from framebank.features.stores.storage import storage_error
+
+    # Not of a file of the user's: storage explains those.
+    path = error.filename if isinstance(error.filename, str) else "a file"
+    return storage_error(path, error, "use")
 
 
 def missing_library(name: str, error: ModuleNotFoundError) -> UsageError:
@@ -154,36 +164,50 @@ def _failure(error: FramebankError) -> int:
     return error.exit_status
 
 
-def _run(name: str, words: list[str]) -> int:
-    command = COMMANDS[name]
-    module = importlib.import_module(f"framebank.{command.module}")
-    parser = CommandParser(
+def command_parser(name: str, *, kind: type[CommandParser] = CommandParser) -> CommandParser:
+    """Return the parser of a command's options."""
+    module = _module(name)
+    parser = kind(
         prog=f"framebank {name}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     module.add_arguments(parser)
+    return parser
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"framebank.{COMMANDS[name].module}")
+
+
+@contextlib.contextmanager
+def parsed(
+    name: str, words: Sequence[str], parser: CommandParser
+) -> Iterator[tuple[Any, argparse.Namespace, list[str]]]:
+    """Yield the module of a command, its options and Beam's, as `words` give them."""
     args, rest = parser.parse_known_args(words)
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     quiet_google()
-    if not command.takes_beam_options:
+    if not COMMANDS[name].takes_beam_options:
         if rest:
-            parser.error(f"does not take {' '.join(rest)}{_near(rest[0], _options(parser))}")
-        return int(module.run(args, rest))
+            parser.error(f"does not take {' '.join(rest)}{near(rest[0], _options(parser))}")
+        yield _module(name), args, rest
+        return
     from framebank.pipelines.jobs.beam_options import check_beam_options, quiet_beam
 
     with quiet_beam():
         if rest:
             check_beam_options(rest, own=_options(parser))
-        return int(module.run(args, rest))
+        yield _module(name), args, rest
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
     return [text for action in parser._actions for text in action.option_strings]
 
 
-def _near(word: str, known: Sequence[str] | dict[str, Command]) -> str:
+def near(word: str, known: Iterable[str]) -> str:
+    """Return the one of `known` that may have been meant, in words."""
     import difflib
 
     close = difflib.get_close_matches(word.split("=")[0], list(known), n=1)
