@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from framebank.features.questions.seen_videos import SEEN
-from framebank.train.data.held_split import seen_by
+from framebank.train.data.splits import seen_by
 from framebank.train.retrain import command, retraining
 from framebank.train.retrain.takeover import Decision
 
@@ -27,7 +27,7 @@ def main(words: list[str]) -> int:
     def train(*given: Any, **options: Any) -> Path:
         folder = Path(given[4], "candidate")
         shutil.copytree(model, folder, dirs_exist_ok=True)
-        (folder / SEEN).write_bytes(seen_by(given[2], {}).to_bytes())
+        (folder / SEEN).write_bytes(seen_by(given[2].questions, {}).to_bytes())
         time.sleep(float(wait_s))
         return folder
 

@@ -6,14 +6,15 @@ import contextlib
 import dataclasses
 import gc
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import file_hashes
 from framebank.features.questions.question import Question, require_answers
 from framebank.features.questions.reading import read_joined
-from framebank.features.questions.splits import split_of_name
+from framebank.features.questions.splits import follow_videos, split_of_name
 from framebank.features.questions.videos import ClipNames, join_questions
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _NAMED = 5
 class JoinedQuestions:
     """`questions` have an answer and a video of the cache; the rest is counted.
 
-    `file_hashes` are the SHA-256 of the files (and the mapping), in the order given; `frames` maps
+    `file_hashes` are the SHA-256 of the `files` (and the mapping), in their order; `frames` maps
     the videos of `questions` to their number of rows; `cache_digest` changes with any video of the
     cache. `unmatched_videos` end with the quarantined ones; `hints` say of the first of them what
     may have been meant, "" where nothing comes near. `ignored_names` are splits that the files are
@@ -34,31 +35,48 @@ class JoinedQuestions:
     """
 
     questions: list[Question]
+    files: tuple[str, ...]
     file_hashes: tuple[str, ...]
-    without_answer: int
-    unmatched: int
-    unmatched_videos: tuple[str, ...]
-    quarantined_videos: tuple[str, ...]
-    hints: tuple[str, ...]
     frames: dict[str, int]
     cache_digest: str
+    without_answer: int = 0
+    unmatched: int = 0
+    unmatched_videos: tuple[str, ...] = ()
+    quarantined_videos: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
     ignored_names: tuple[str, ...] = ()
 
+    def only(self, questions: Sequence[Question]) -> JoinedQuestions:
+        """Return some of the questions, to be trained on as a plain file of them would be.
 
-def read_files(
-    paths: Sequence[str],
-    *,
-    set_name: str | None = None,
-    mapping: str | None = None,
-    to_train: bool = True,
-) -> tuple[list[Question], int, tuple[str, ...]]:
-    """Return (questions with answers, how many had none, the SHA-256 of each file).
+        Those without a split follow their video's, else they train. They are known by the SHA-256
+        of that file.
+        """
+        kept = follow_videos(questions, "train")
+        digest = hashlib.sha256()
+        for line in question_lines(kept):
+            digest.update(line)
+        frames = {question.video_id: self.frames[question.video_id] for question in kept}
+        hashes = (digest.hexdigest(),)
+        return JoinedQuestions(kept, self.files, hashes, frames, self.cache_digest)
 
-    Raises UsageError where none of all files has an answer.
-    """
-    questions = read_joined(paths, set_name=set_name, mapping=mapping, to_train=to_train)
-    answered = require_answers(questions, *paths)
-    return answered, len(questions) - len(answered), tuple(file_hashes(paths, mapping))
+
+def question_lines(questions: Iterable[Question]) -> Iterator[bytes]:
+    """Yield questions as the lines of a plain question file."""
+    for question in questions:
+        fields: dict[str, Any] = {
+            "question_id": question.question_id,
+            "video_id": question.video_id,
+            "question": question.question,
+            "answer": question.answer if question.right is None else question.right,
+            "split": question.split,
+            "type": question.type,
+        }
+        if question.head != "open":
+            fields["head"] = question.head
+        if question.choices:
+            fields["choices"] = list(question.choices)
+        yield json.dumps(fields, ensure_ascii=True).encode() + b"\n"
 
 
 @contextlib.contextmanager
@@ -87,11 +105,11 @@ def join_cache(
 
     `to_train` says that they are to be trained on, or that the model which is asked was.
 
-    Raises UsageError when more than `max_unmatched_ratio` of the questions have no video there.
+    Raises UsageError when more than `max_unmatched_ratio` of the questions have no video there, and
+    where none of all files has an answer.
     """
-    questions, without_answer, hashes = read_files(
-        paths, set_name=set_name, mapping=mapping, to_train=to_train
-    )
+    asked = read_joined(paths, set_name=set_name, mapping=mapping, to_train=to_train)
+    questions = require_answers(asked, *paths)
     columns = cache.table(columns=["video_id", "state", "key", "rows"]).to_pydict()
     rows = list(zip(*(columns[name] for name in ("video_id", "state", "key", "rows")), strict=True))
     frames = {video_id: count for video_id, state, _, count in rows if state == "done"}
@@ -106,8 +124,9 @@ def join_cache(
             digest.update(f"{video_id}\0{key}\0".encode("utf-8", "surrogateescape"))
     joined = JoinedQuestions(
         questions=matched,
-        file_hashes=hashes,
-        without_answer=without_answer,
+        files=tuple(paths),
+        file_hashes=tuple(file_hashes(paths, mapping)),
+        without_answer=len(asked) - len(questions),
         unmatched=len(questions) - len(matched),
         unmatched_videos=tuple(dict.fromkeys([*missing, *(q.video_id for q in quarantined)])),
         quarantined_videos=tuple(dict.fromkeys(q.video_id for q in quarantined)),

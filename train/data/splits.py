@@ -1,9 +1,15 @@
-"""The questions of each split, as `features.questions.splits` deals them: never two by one
-video."""
+"""The questions of each split, as `features.questions.splits` deals them, and the held ones.
+
+The held split of retraining are videos that judge models and that none of them has seen. A video is
+held by a hash of its id alone, so it stays held whatever is added later, and whatever its bytes
+become. A held video that a model has seen all the same (`features.questions.seen_videos`), since
+another share was held then, or since a copy of it goes by another id, judges nobody.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from framebank.features.errors import UsageError
@@ -15,6 +21,7 @@ from framebank.features.questions.splits import (
     SplitRule,
     deal_splits,
     deal_to_ask,
+    follow_videos,
 )
 
 
@@ -104,3 +111,32 @@ def _warn_of_leaks(questions: Iterable[Question], remarks: list[str]) -> None:
             f"WARNING: {len(leaks)} videos stand on both sides of a split, so the figures flatter: "
             + ", ".join(leaks[:5])
         )
+
+
+def is_held(video_id: str, *, share: float) -> bool:
+    """Return whether a video is among the `share` that is held."""
+    digest = hashlib.sha256(b"held\0" + video_id.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def part_questions(
+    questions: Sequence[Question], *, share: float
+) -> tuple[list[Question], list[Question]]:
+    """Return (questions to train on, held questions)."""
+    held = {name for name in {q.video_id for q in questions} if is_held(name, share=share)}
+    return (
+        [question for question in questions if question.video_id not in held],
+        [question for question in questions if question.video_id in held],
+    )
+
+
+def seen_videos(questions: Iterable[Question]) -> set[str]:
+    """Return the videos that a model trained on `questions` has seen: all but those of test."""
+    dealt = follow_videos(list(questions), "train")
+    return {question.video_id for question in dealt if question.split != "test"}
+
+
+def seen_by(questions: Iterable[Question], contents: Mapping[str, str]) -> Seen:
+    """Return what a model trained on `questions` has seen."""
+    videos = seen_videos(questions)
+    return Seen(frozenset(videos), frozenset(contents[name] for name in videos if name in contents))

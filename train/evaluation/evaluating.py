@@ -11,9 +11,9 @@ from framebank.features.asking.trained_model import load_model, read_lineage
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import file_hashes
 from framebank.features.questions.question import Question
+from framebank.features.questions.sets import PLAIN
 from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import json_text, storage
-from framebank.train.data.held_split import question_lines
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.splits import SPLITS
 from framebank.train.evaluation import baselines as evaluation_baselines
@@ -196,13 +196,15 @@ def _baselines(
         say(f"NOTE: {vectors} is gone: the trained baselines start without word vectors")
         vectors = None
 
-    files, set_name, mapping = job.questions, job.set_name, job.mapping
+    learnt: tuple[str, ...] | JoinedQuestions = job.questions
+    set_name, mapping = job.set_name, job.mapping
     if chosen.unseen:  # the files' own splits are not those of this evaluation
-        learnt = str(job.out / "baselines" / "questions.jsonl")
-        storage.write_atomic(learnt, question_lines([*splits.train, *splits.val]))
-        files, set_name, mapping = (learnt,), "plain", None
+        learnt = joined.only([*splits.train, *splits.val])
+        set_name, mapping = PLAIN, None
+    elif made.fields.get("questions_sha256") == list(joined.file_hashes):
+        learnt = joined
     work = TrainJob(
-        questions=files,
+        questions=learnt,
         model=made.model,
         train=dataclasses.replace(made.train, max_unmatched_ratio=job.max_unmatched_ratio),
         set_name=set_name,

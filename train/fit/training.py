@@ -22,10 +22,9 @@ from framebank.features.errors import JobError
 from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
 from framebank.features.questions.word_cutting import cutter_version
 from framebank.features.stop_signals import StopRequest
-from framebank.train.data.held_split import seen_by
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.shard_staging import Staging, shard_files
-from framebank.train.data.splits import SPLITS
+from framebank.train.data.splits import SPLITS, seen_by
 from framebank.train.fit import lineage
 from framebank.train.fit.callbacks import AnswerSample
 from framebank.train.fit.loop import FitData, FitResult, fit
@@ -51,7 +50,7 @@ _ROOM_QUESTIONS = 4096  # that a batch has room for, however few there are
 class TrainJob:
     """What to train from, and how."""
 
-    questions: tuple[str, ...]
+    questions: tuple[str, ...] | JoinedQuestions  # files, or what some of them came to
     model: ModelConfig
     train: TrainConfig
     with_baselines: bool = True
@@ -96,13 +95,15 @@ def train_model(
     so far is saved).
     """
     config, workers = job.train, workers or Workers()
-    joined = join_cache(
-        job.questions,
-        cache,
-        max_unmatched_ratio=config.max_unmatched_ratio,
-        set_name=job.set_name,
-        mapping=job.mapping,
-    )
+    joined = job.questions
+    if not isinstance(joined, JoinedQuestions):
+        joined = join_cache(
+            joined,
+            cache,
+            max_unmatched_ratio=config.max_unmatched_ratio,
+            set_name=job.set_name,
+            mapping=job.mapping,
+        )
     for remark in remarks(joined):
         say(remark)
     making = lineage.run_making(cache, joined, job.config())
@@ -130,9 +131,7 @@ def train_model(
         )  # fmt: skip
         job = dataclasses.replace(job, train=_fitting(config, len(material.learnt)))
         with warnings.catch_warnings(), _memory_told():
-            if (
-                len(material.head.vocabulary) == 1
-            ):  # said in gather; Keras wonders at it in each graph
+            if len(material.head.answers) == 1:  # said in gather; Keras wonders at it in each graph
                 warnings.simplefilter("ignore")
             metrics = _train_all(job, material, folder, stop=stop, say=say, workers=workers)
         metrics |= _accounting(cache, joined, material)
@@ -141,7 +140,7 @@ def train_model(
         if workers.is_chief:
             folder.write_json("metrics.json", metrics)
             counts = {name: len(material.splits.of(name)) for name in SPLITS}
-            made = lineage.make_lineage(cache, making, questions=counts, files=list(job.questions))
+            made = lineage.make_lineage(cache, making, questions=counts, files=list(joined.files))
             if job.embeddings is not None:
                 made["embeddings_file"] = job.embeddings
             folder.write_bytes(SEEN, _seen(job, cache, material).to_bytes())
@@ -256,7 +255,7 @@ def _fit(
         material.vectors.start(network)
     if warm_start is not None:
         words = [str(word) for word in material.text.get_vocabulary()]
-        answers = material.head.vocabulary.answers
+        answers = material.head.answers
         start_from(network, warm_start, words=words, answers=answers, say=say)
     callbacks, sample = [], None
     val = material.tables[material.splits.stopped_on]
@@ -309,7 +308,7 @@ def _accounting(cache: Cache, joined: JoinedQuestions, material: Material) -> di
     """Return what was left out and what cannot be answered."""
     table = material.tables[material.splits.judged_on]
     return {
-        "answers": len(material.head.vocabulary),
+        "answers": len(material.head.answers),
         "head": material.head.kind,
         "measure": material.head.measure,
         "oov_answers": int(np.sum(~material.head.knows(table.answer))),

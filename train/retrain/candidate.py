@@ -18,12 +18,11 @@ from pathlib import Path
 from framebank import __version__
 from framebank.features.cache.reader import Cache
 from framebank.features.errors import JobError
-from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import SEEN
 from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import storage
 from framebank.features.stores.temporary import live_folder
-from framebank.train.data.held_split import question_lines
+from framebank.train.data.joining import JoinedQuestions
 from framebank.train.retrain.changes import Basis
 from framebank.train.retrain.config import RetrainConfig
 
@@ -67,7 +66,7 @@ def _held(folder: Path) -> Iterator[Path]:
 def train_candidate(
     config: RetrainConfig,
     cache: Cache,
-    learnt: list[Question],
+    learnt: JoinedQuestions,
     basis: Basis,
     work: Path,
     *,
@@ -77,7 +76,7 @@ def train_candidate(
 ) -> Path:
     """Train in `work`, from where a killed run of the same making was; return the model's folder.
 
-    The held questions are in no file that the trainer reads; what the model has seen it keeps.
+    `learnt` are no held questions; what the model has seen it keeps.
     """
     from framebank.features.tensorflow_import import import_tensorflow
 
@@ -89,15 +88,13 @@ def train_candidate(
     making = json.dumps([basis.to_json(), warm, __version__])
     made_before = work / "making.json"
     resumes = made_before.exists() and made_before.read_text() == making
-    questions = str(work / "questions.jsonl")
-    storage.write_atomic(questions, question_lines(learnt))
     folder = ModelFolder(str(work / "candidate"))
     without_list = folder.finished and not (folder.path / SEEN).exists()  # of an older version
     if not resumes or without_list:
         shutil.rmtree(folder.path, ignore_errors=True)
         storage.write_atomic(str(made_before), making.encode())
     job = TrainJob(
-        questions=(questions,),
+        questions=learnt,
         set_name="plain",
         model=config.model,
         train=config.train,

@@ -22,8 +22,8 @@ from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import Seen, content_hashes, read_seen
 from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import storage
-from framebank.train.data.held_split import part_questions
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
+from framebank.train.data.splits import part_questions
 from framebank.train.evaluation.answers import ask_all
 from framebank.train.retrain.candidate import train_candidate, work_folder
 from framebank.train.retrain.changes import BASIS, Basis, look, videos_digest
@@ -102,7 +102,7 @@ def retrain(config: RetrainConfig, *, stop: StopRequest, say: Say, dry_run: bool
     say(f"new: {news.said}")
     check_writable(registry)
     with work_folder(config) as work:
-        return _train_and_judge(run, news.basis, news.cache, news.joined.questions, work)
+        return _train_and_judge(run, news, work)
 
 
 def _look_for_news(run: _Run) -> _News | Result:
@@ -151,10 +151,9 @@ def _nothing_new(current: Current, version: str) -> Result:
     return Result("nothing new", current.version, f"{version}, {state}, was made from just this")
 
 
-def _train_and_judge(
-    run: _Run, basis: Basis, cache: Cache, questions: list[Question], work: Path
-) -> Result:
+def _train_and_judge(run: _Run, news: _News, work: Path) -> Result:
     config, in_use = run.config, run.in_use
+    cache, questions = news.cache, news.joined.questions
     learnt, held = part_questions(questions, share=config.held.share)
     if not learnt:
         raise UsageError("there is nothing to train on", got="all videos are held")
@@ -163,7 +162,14 @@ def _train_and_judge(
         check_head(questions, in_use)
         warm = in_use if _is_sound(run, in_use) and config.start == "warm" else None
     candidate = train_candidate(
-        config, cache, learnt, basis, work, warm=warm, stop=run.stop, say=run.say
+        config,
+        cache,
+        news.joined.only(learnt),
+        news.basis,
+        work,
+        warm=warm,
+        stop=run.stop,
+        say=run.say,
     )
     contents = content_hashes(cache, {question.video_id for question in questions})
     known = read_seen(str(candidate)) | (read_seen(in_use) if in_use else Seen())
@@ -177,7 +183,7 @@ def _train_and_judge(
         run.say(f"{figures['excluded_videos']} held videos are left out: a model has seen them")
     decision = _judge(config, str(candidate), in_use, cache, judged, stop=run.stop)
     decision = dataclasses.replace(decision, figures=decision.figures | figures)
-    write_json(str(candidate / BASIS), basis.to_json())
+    write_json(str(candidate / BASIS), news.basis.to_json())
     return _hand_in(run, candidate, decision)
 
 

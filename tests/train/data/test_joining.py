@@ -1,15 +1,15 @@
-"""framebank.joining: what question files and a cache give to train on, and what is said of the
-rest."""
+"""What question files and a cache give to train on, and what is said of the rest."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from framebank.features.cache.reader import open_cache
 from framebank.features.errors import UsageError
-from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
+from framebank.train.data.joining import JoinedQuestions, join_cache, question_lines, remarks
 from tests.made.made_cache import make_cache
 
 
@@ -58,3 +58,17 @@ def test_names_that_leave_nothing_to_train_on_do_not_count_and_that_is_said(
     assert remarks(joined)[0].startswith("the files are named for val and test, which would leave")
     joined = join(tmp_path, train_q="a,who?,x", test_q="d,who?,x")
     assert [q.split for q in joined.questions] == ["train", "test"] and not remarks(joined)
+
+
+def test_questions_in_memory_are_trained_on_as_a_file_of_them_would_be(tmp_path: Path) -> None:
+    make_cache(str(tmp_path / "cache"))
+    rows = "video,question,answer,split,a0,a1\na,who?,1,,x,y\nd,which?,p,val,p,q\nd,what?,x,,x,y\n"
+    given, copy = tmp_path / "q.csv", tmp_path / "copy.jsonl"
+    given.write_text(rows + "zzz,who?,x,,x,y\n")
+    cache = open_cache(str(tmp_path / "cache"))
+    joined = join_cache([str(given)], cache, max_unmatched_ratio=1)
+    kept = joined.only(joined.questions[1:])
+    assert [question.split for question in kept.questions] == ["val", "val"]
+    copy.write_bytes(b"".join(question_lines(kept.questions)))
+    read = join_cache([str(copy)], cache, max_unmatched_ratio=0, set_name="plain")
+    assert kept == dataclasses.replace(read, files=(str(given),))

@@ -23,14 +23,10 @@ from framebank.features.asking.trained_model import NotFiniteError, load_model
 from framebank.features.cache.reader import open_cache
 from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import Seen
+from framebank.features.questions.splits import follow_videos
 from framebank.features.stop_signals import StopRequest
-from framebank.train.data.held_split import (
-    is_held,
-    part_questions,
-    question_lines,
-    seen_by,
-    seen_videos,
-)
+from framebank.train.data.joining import question_lines
+from framebank.train.data.splits import is_held, part_questions, seen_by, seen_videos
 from framebank.train.fit.warm_start import start_from
 from framebank.train.retrain.config import HeldConfig, RetrainConfig
 from framebank.train.retrain.registry import Registry
@@ -136,7 +132,7 @@ def test_kills_of_a_real_retraining_leave_the_model_in_use(made: Path, tmp_path:
             )
             model = load_model(registry.folder(version))
             said = model.predict(np.zeros((1, 5, 24), np.float32), [b"Is the box loaded?"])
-            assert np.isfinite(said).all() and said.shape == (1, len(model.answers))
+            assert np.isfinite(said).all() and said.shape == (1, len(model.head.answers))
         assert start().wait(200) == 0, log.read_text()
     finally:
         job.kill_all()
@@ -145,7 +141,7 @@ def test_kills_of_a_real_retraining_leave_the_model_in_use(made: Path, tmp_path:
     assert set(registry.files()) == set(registry.versions()) and len(registry.versions()) == 2
     assert len(registry.history()) == 2 and not list(temporary.iterdir())
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == [
-        ".lock", "making.json", "questions.jsonl"
+        ".lock", "making.json"
     ]  # fmt: skip
 
 
@@ -205,7 +201,7 @@ def test_questions_to_train_on_are_read_back_as_they_were(tmp_path: Path) -> Non
         Question("6", "c", "what?", "b"),
     ]
     path = tmp_path / "q.jsonl"
-    path.write_bytes(b"".join(question_lines(questions)))
+    path.write_bytes(b"".join(question_lines(follow_videos(questions, "train"))))
     found = read_questions(str(path), set_name="plain")
     splits = [question.split for question in found]
     assert splits == ["val", "val", "train", "train", "test", "test"]
