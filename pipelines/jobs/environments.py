@@ -10,13 +10,11 @@ import dataclasses
 import os
 import shutil
 import socket
-from typing import TYPE_CHECKING
+
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, WorkerOptions
 
 from framebank.features.errors import UsageError
 from framebank.features.stores import json_text
-
-if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
 
 _CONNECT_S = 3.0
 _DOCKER = "/var/run/docker.sock"
@@ -34,8 +32,6 @@ class Workers:
 
 def environment_type(options: PipelineOptions) -> str | None:
     """Return --environment_type as one of the known kinds; raises UsageError for another."""
-    from apache_beam.options.pipeline_options import PortableOptions
-
     kind = options.view_as(PortableOptions).environment_type
     if kind is None or kind in _TYPES or kind.startswith("beam:env:"):
         return kind
@@ -74,8 +70,6 @@ def pool_address(options: PipelineOptions) -> str | None:
 
 
 def _pool_address(options: PipelineOptions) -> str:
-    from apache_beam.options.pipeline_options import PortableOptions
-
     portable = options.view_as(PortableOptions)
     config = portable.environment_config or ""
     if config.lstrip().startswith("{"):
@@ -111,8 +105,6 @@ def _check_pool(host: str, port: int) -> None:
 
 
 def _check_process(options: PipelineOptions, *, runner_here: bool) -> None:
-    from apache_beam.options.pipeline_options import PortableOptions
-
     portable = options.view_as(PortableOptions)
     if portable.environment_config:
         command = _json_field(portable.environment_config, "command")
@@ -142,8 +134,6 @@ def _check_docker() -> None:
 
 def _check_image(options: PipelineOptions) -> None:
     """Beam's own image, which DOCKER means without another one, has no Framebank in it."""
-    from apache_beam.options.pipeline_options import PortableOptions, WorkerOptions
-
     portable = options.view_as(PortableOptions)
     image = portable.environment_config or portable.lookup_environment_option(
         "docker_container_image"

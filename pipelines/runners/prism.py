@@ -10,15 +10,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from apache_beam.options.pipeline_options import (
+    JobServerOptions,
+    PipelineOptions,
+    PortableOptions,
+    PrismRunnerOptions,
+)
 
 from framebank.features.errors import UsageError
 from framebank.pipelines.jobs import environments
 from framebank.pipelines.jobs.environments import Workers
 from framebank.pipelines.jobs.servers import JobServer, free_port, start_server
-
-if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
 
 _BEAM_CACHE = "~/.apache_beam/cache/prism/bin"
 _HELP_S = 5.0
@@ -29,8 +32,6 @@ def prepare(options: PipelineOptions) -> Workers:
 
     Raises UsageError for a missing binary and for a pool that does not answer.
     """
-    from apache_beam.options.pipeline_options import PortableOptions
-
     portable = options.view_as(PortableOptions)
     if not portable.environment_type:
         portable.environment_type = "LOOPBACK"
@@ -43,8 +44,6 @@ def prepare(options: PipelineOptions) -> Workers:
 
 def find_binary(options: PipelineOptions) -> str:
     """Return the path of Prism; raises UsageError that says what to install."""
-    from apache_beam.options.pipeline_options import PrismRunnerOptions
-
     given = options.view_as(PrismRunnerOptions).prism_location
     if given:
         return _check_binary(os.path.expanduser(given))
@@ -89,8 +88,6 @@ def _check_is_prism(path: str) -> None:
 
 def start(options: PipelineOptions, folder: str) -> JobServer:
     """Start Prism with its temporary files in `folder`; raises JobError when it does not start."""
-    from apache_beam.options.pipeline_options import JobServerOptions, PrismRunnerOptions
-
     prism = options.view_as(PrismRunnerOptions)
     port = options.view_as(JobServerOptions).job_port or free_port()
     kind = "text" if prism.prism_log_kind == "console" else prism.prism_log_kind

@@ -14,17 +14,20 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PortableOptions,
+)
+from apache_beam.runners.runner import PipelineResult
 
 from framebank.features.errors import FramebankError, JobError
 from framebank.features.stores import temporary
 from framebank.pipelines.jobs import beam_options
 from framebank.pipelines.jobs.servers import JobServer
 from framebank.pipelines.runners.gate import Submission
-
-if TYPE_CHECKING:
-    import apache_beam as beam
-    from apache_beam.runners.runner import PipelineResult
 
 NAMESPACE = "framebank"  # of every counter of ours
 _CANCEL_S = 30.0
@@ -97,8 +100,6 @@ class Job:
         the job after that is not waited for. Raises JobError, or the error of ours that a worker
         marked for the client.
         """
-        import apache_beam as beam
-
         try:
             self._start_server()
             pipeline = beam.Pipeline(options=self._submission.options)
@@ -140,12 +141,6 @@ class Job:
         return "DONE"
 
     def _start_server(self) -> None:
-        from apache_beam.options.pipeline_options import (
-            FlinkRunnerOptions,
-            GoogleCloudOptions,
-            PortableOptions,
-        )
-
         kind, options = self._submission.kind, self._submission.options
         if kind == "dataflow":
             from framebank.pipelines.runners.dataflow import submission as dataflow

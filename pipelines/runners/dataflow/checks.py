@@ -9,12 +9,18 @@ import importlib.util
 import os
 import re
 import threading
-from typing import TYPE_CHECKING
+
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    TestOptions,
+    WorkerOptions,
+)
 
 from framebank.features.errors import UsageError
-
-if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
 
 _CREDENTIALS_S = 7.0
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]")
@@ -34,38 +40,28 @@ def check(options: PipelineOptions, *, wait: bool) -> None:
 
 def is_prime(options: PipelineOptions) -> bool:
     """Return whether the job is for Dataflow Prime, which chooses machines by hints."""
-    from apache_beam.options.pipeline_options import DebugOptions
-
     experiment = options.view_as(DebugOptions).lookup_experiment("enable_prime")
     return "enable_prime" in services(options) or bool(experiment)
 
 
 def is_dry_run(options: PipelineOptions) -> bool:
     """Return whether the job is only to be shown."""
-    from apache_beam.options.pipeline_options import TestOptions
-
     return bool(options.view_as(TestOptions).dry_run)
 
 
 def staging_places(options: PipelineOptions) -> tuple[str, ...]:
     """Return where the submission puts the packages, and the job its temporary files."""
-    from apache_beam.options.pipeline_options import GoogleCloudOptions
-
     cloud = options.view_as(GoogleCloudOptions)
     return tuple(filter(None, dict.fromkeys((cloud.staging_location, cloud.temp_location))))
 
 
 def services(options: PipelineOptions) -> list[str]:
     """Return the options for the service itself."""
-    from apache_beam.options.pipeline_options import GoogleCloudOptions
-
     return list(options.view_as(GoogleCloudOptions).dataflow_service_options or [])
 
 
 def _read_dry_run(options: PipelineOptions) -> None:
     """Beam takes any text after --dry_run for yes, "false" too."""
-    from apache_beam.options.pipeline_options import TestOptions
-
     test = options.view_as(TestOptions)
     word = str(test.dry_run).lower()
     if word not in ("true", "false"):
@@ -86,11 +82,9 @@ def _check_installed() -> None:
 
 
 def _check_conflicts(options: PipelineOptions, *, wait: bool) -> None:
-    from apache_beam.options import pipeline_options as beams
-
-    setup, cloud = options.view_as(beams.SetupOptions), options.view_as(beams.GoogleCloudOptions)
-    standard = options.view_as(beams.StandardOptions)
-    experiments = options.view_as(beams.DebugOptions).experiments or []
+    setup, cloud = options.view_as(SetupOptions), options.view_as(GoogleCloudOptions)
+    standard = options.view_as(StandardOptions)
+    experiments = options.view_as(DebugOptions).experiments or []
     one_model = "one SDK process a worker, since each holds a network"
     refused = (
         (setup.save_main_session, "--save_main_session", "leave it out: no code is in __main__"),
@@ -126,8 +120,6 @@ def _check_conflicts(options: PipelineOptions, *, wait: bool) -> None:
 
 def _check_cloud(options: PipelineOptions) -> None:
     """Check whose the job is, where it runs and where it keeps its files."""
-    from apache_beam.options.pipeline_options import GoogleCloudOptions
-
     cloud = options.view_as(GoogleCloudOptions)
     cloud.region = cloud.region or os.environ.get("CLOUDSDK_COMPUTE_REGION")
     cloud.temp_location = cloud.temp_location or cloud.staging_location
@@ -149,8 +141,6 @@ def _check_cloud(options: PipelineOptions) -> None:
 
 
 def _check_workers(options: PipelineOptions) -> None:
-    from apache_beam.options.pipeline_options import DebugOptions, WorkerOptions
-
     workers, debug = options.view_as(WorkerOptions), options.view_as(DebugOptions)
     for view, name in (
         (workers, "num_workers"),
@@ -168,8 +158,6 @@ def _check_workers(options: PipelineOptions) -> None:
 
 def check_credentials(options: PipelineOptions) -> None:
     """Raise UsageError without credentials where the job needs any."""
-    from apache_beam.options.pipeline_options import GoogleCloudOptions
-
     if options.view_as(GoogleCloudOptions).no_auth or is_dry_run(options):
         return
     found: list[bool] = []

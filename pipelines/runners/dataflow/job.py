@@ -7,29 +7,25 @@ what --dry_run prints is what a submission sends.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.runners.runner import PipelineResult
 
 from framebank.features.errors import JobError
 from framebank.features.stores import json_text
-
-if TYPE_CHECKING:
-    from apache_beam.runners.runner import PipelineResult
 
 _CONSOLE = "https://console.cloud.google.com/dataflow/jobs"
 
 
 def job_link(result: PipelineResult) -> str:
     """Return the address of the job's page in Google's console."""
-    from apache_beam.options.pipeline_options import GoogleCloudOptions
-
     cloud = result._options.view_as(GoogleCloudOptions)
     return f"{_CONSOLE}/{cloud.region}/{result.job_id()}?project={cloud.project}"
 
 
 def submitted_text(result: PipelineResult) -> str:
     """Return what to print of a job that nobody waits for, or that was not submitted at all."""
-    from apache_beam.options.pipeline_options import GoogleCloudOptions
-
     if not hasattr(result, "job_id"):  # of --dry_run
         return json.dumps(describe_job(result.job), indent=2)
     cloud = result._options.view_as(GoogleCloudOptions)

@@ -13,16 +13,22 @@ import re
 import secrets
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 
 from framebank import HOME, __version__
 from framebank.features.errors import UsageError
 from framebank.features.stores import storage
 from framebank.pipelines.runners.dataflow import checks
 from framebank.pipelines.runners.dataflow.checks import is_prime, services
-
-if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
+from framebank.pipelines.runners.dataflow.machines import GPUS, MACHINE, gpu_text, parse_accelerator
 
 _THREADS = 2  # one shard is decoded while the other's last frames are computed
 _WORKERS = 10
@@ -33,26 +39,7 @@ _SYSTEM_GB, _STAGED_GB_PER_THREAD = (
 # Measured: 1.1 GiB resident for inception_v3 in float32 with batches of 32, and 20 MiB for each
 # more thread. The decoders come on top, and what a large clip's frames take; the rest is reserve.
 _MIN_RAM = "8GB"
-_MACHINE = "n1-standard-4"
 _ONE_PROCESS = "no_use_multiple_sdk_containers"
-_ACCELERATOR = re.compile(r"([a-z][-a-z0-9]*)(?::([1-9][0-9]*))?")
-
-
-class _Gpu(NamedTuple):
-    machines: tuple[str, ...]  # the families that take it
-    machine: str  # unless the user says another
-
-
-# https://cloud.google.com/compute/docs/gpus
-_GPUS = {
-    "nvidia-tesla-t4": _Gpu(("n1-",), "n1-standard-4"),
-    "nvidia-tesla-p4": _Gpu(("n1-",), "n1-standard-4"),
-    "nvidia-tesla-p100": _Gpu(("n1-",), "n1-standard-4"),
-    "nvidia-tesla-v100": _Gpu(("n1-",), "n1-standard-8"),
-    "nvidia-l4": _Gpu(("g2-",), "g2-standard-4"),
-    "nvidia-tesla-a100": _Gpu(("a2-highgpu-",), "a2-highgpu-1g"),
-    "nvidia-a100-80gb": _Gpu(("a2-ultragpu-",), "a2-ultragpu-1g"),
-}
 
 
 def prepare(options: PipelineOptions, *, accelerator: str | None, wait: bool = False) -> list[str]:
@@ -61,17 +48,11 @@ def prepare(options: PipelineOptions, *, accelerator: str | None, wait: bool = F
     `accelerator` is TYPE or TYPE:COUNT. Raises UsageError; takes less than ten seconds.
     """
     checks.check(options, wait=wait)
-    gpu = None if accelerator is None else _parse_accelerator(accelerator)
+    gpu = None if accelerator is None else parse_accelerator(accelerator)
     _set_workers(options, gpu)
     _set_package(options, gpu)
     checks.check_credentials(options)
     return _notes(options)
-
-
-def default_machine(accelerator: str | None) -> str:
-    """Return the machine type where the user names none; `accelerator` is TYPE or TYPE:COUNT."""
-    kind = (accelerator or "").partition(":")[0]
-    return _GPUS[kind].machine if kind in _GPUS else _MACHINE
 
 
 def resource_hints(options: PipelineOptions, *, accelerator: str | None) -> dict[str, str]:
@@ -80,21 +61,17 @@ def resource_hints(options: PipelineOptions, *, accelerator: str | None) -> dict
     Any hint turns right fitting on, which FlexRS does not have and which must not be used together
     with worker_accelerator. So a GPU goes into the hints on Prime only.
     """
-    from apache_beam.options.pipeline_options import GoogleCloudOptions
-
     if options.view_as(GoogleCloudOptions).flexrs_goal:
         return {}
     if accelerator is None:
         return {"min_ram": _MIN_RAM}
     if not is_prime(options):
         return {}
-    return {"min_ram": _MIN_RAM, "accelerator": _gpu_text(*_parse_accelerator(accelerator))}
+    return {"min_ram": _MIN_RAM, "accelerator": gpu_text(*parse_accelerator(accelerator))}
 
 
 def name_job(options: PipelineOptions, name: str, *, command: str) -> None:
     """Name the job after `name` unless it has a name, and label it by what made it."""
-    from apache_beam.options.pipeline_options import GoogleCloudOptions
-
     cloud = options.view_as(GoogleCloudOptions)
     cloud.job_name = (
         cloud.job_name or f"{name}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
@@ -107,33 +84,14 @@ def name_job(options: PipelineOptions, name: str, *, command: str) -> None:
     cloud.labels = given
 
 
-def _parse_accelerator(text: str) -> tuple[str, int]:
-    match = _ACCELERATOR.fullmatch(text)
-    if match is None or match[1] not in _GPUS:
-        raise UsageError(
-            "--accelerator is not right", got=text, expected=f"TYPE[:COUNT] of {', '.join(_GPUS)}"
-        )
-    return match[1], int(match[2] or 1)
-
-
-def _gpu_text(kind: str, count: int) -> str:
-    return f"type:{kind};count:{count};install-nvidia-driver"
-
-
 def _set_workers(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
-    from apache_beam.options.pipeline_options import (
-        DebugOptions,
-        GoogleCloudOptions,
-        WorkerOptions,
-    )
-
     workers, debug = options.view_as(WorkerOptions), options.view_as(DebugOptions)
     _set_machine(options, gpu)
     if gpu is not None and not is_prime(options):
         _check_no_hints(options)
         options.view_as(GoogleCloudOptions).dataflow_service_options = [
             *services(options),
-            f"worker_accelerator={_gpu_text(*gpu)}",
+            f"worker_accelerator={gpu_text(*gpu)}",
         ]
     threads = debug.number_of_worker_harness_threads or _THREADS
     debug.number_of_worker_harness_threads = threads
@@ -144,16 +102,14 @@ def _set_workers(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
 
 
 def _set_machine(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
-    from apache_beam.options.pipeline_options import WorkerOptions
-
     workers = options.view_as(WorkerOptions)
     if is_prime(options):
         if workers.machine_type:
             todo = "leave it out: Prime chooses machines by resource hints"
             raise UsageError("Dataflow Prime takes no --machine_type", todo=todo)
         return
-    chosen = _GPUS[gpu[0]] if gpu else None
-    workers.machine_type = workers.machine_type or (chosen.machine if chosen else _MACHINE)
+    chosen = GPUS[gpu[0]] if gpu else None
+    workers.machine_type = workers.machine_type or (chosen.machine if chosen else MACHINE)
     if gpu and chosen and not workers.machine_type.startswith(chosen.machines):
         raise UsageError(
             f"--machine_type does not take {gpu[0]}",
@@ -163,8 +119,6 @@ def _set_machine(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
 
 
 def _check_no_hints(options: PipelineOptions) -> None:
-    from apache_beam.options.pipeline_options import StandardOptions
-
     if hints := options.view_as(StandardOptions).resource_hints:
         raise UsageError(
             "--resource_hint and --accelerator exclude each other except on Prime",
@@ -175,8 +129,6 @@ def _check_no_hints(options: PipelineOptions) -> None:
 
 def _set_package(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
     """See to it that the workers have Framebank: in their image, or packaged from a checkout."""
-    from apache_beam.options.pipeline_options import SetupOptions, WorkerOptions
-
     setup, image = options.view_as(SetupOptions), options.view_as(WorkerOptions).sdk_container_image
     if gpu is not None and not image:
         raise UsageError(
@@ -208,7 +160,9 @@ def _set_package(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
     listed = script.parent / "infra" / "docker" / "worker-cpu.txt"
     if not setup.requirements_file and listed.is_file():
         setup.requirements_file = str(listed)
-        setup.requirements_cache = "skip"  # each worker's pip fetches them, as it did by the package
+        setup.requirements_cache = (
+            "skip"  # each worker's pip fetches them, as it did by the package
+        )
 
 
 def _checkout() -> Path:
@@ -217,11 +171,9 @@ def _checkout() -> Path:
 
 
 def _notes(options: PipelineOptions) -> list[str]:
-    from apache_beam.options import pipeline_options as beams
-
-    workers, cloud = options.view_as(beams.WorkerOptions), options.view_as(beams.GoogleCloudOptions)
-    threads = options.view_as(beams.DebugOptions).number_of_worker_harness_threads
-    where = workers.sdk_container_image or options.view_as(beams.SetupOptions).setup_file
+    workers, cloud = options.view_as(WorkerOptions), options.view_as(GoogleCloudOptions)
+    threads = options.view_as(DebugOptions).number_of_worker_harness_threads
+    where = workers.sdk_container_image or options.view_as(SetupOptions).setup_file
     machine = workers.machine_type or "machines that Prime chooses"
     return [
         f"Dataflow in {cloud.region}: at most {workers.max_num_workers} workers, {machine}, "

@@ -9,13 +9,15 @@ import subprocess
 import urllib.request
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    JobServerOptions,
+    PipelineOptions,
+)
 
 from framebank.features.errors import JobError, UsageError
 from framebank.pipelines.jobs.servers import JobServer, free_port, start_server
-
-if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
 
 JAR_VARIABLE = "FRAMEBANK_FLINK_JOB_SERVER_JAR"
 _LEAST_JAVA = 11
@@ -24,8 +26,6 @@ _HEAD_S = 5.0
 
 def find_java(options: PipelineOptions) -> str:
     """Return the java to start; raises UsageError where there is none, or an old one."""
-    from apache_beam.options.pipeline_options import JobServerOptions
-
     given = options.view_as(JobServerOptions).job_server_java_launcher
     home = os.environ.get("JAVA_HOME")
     name = os.path.join(home, "bin", "java") if home and given == "java" else given
@@ -50,7 +50,6 @@ def find_java(options: PipelineOptions) -> str:
 
 def find_jar(options: PipelineOptions) -> str:
     """Return the path or address of the job server; raises UsageError where there is none."""
-    from apache_beam.options.pipeline_options import FlinkRunnerOptions, JobServerOptions
     from apache_beam.utils.subprocess_server import JavaJarServer
 
     flink = options.view_as(FlinkRunnerOptions)
@@ -102,8 +101,6 @@ def _check_there(url: str, what: str) -> None:
 
 def start(options: PipelineOptions, folder: str) -> JobServer:
     """Start the Java job server with all its files in `folder`; raises JobError if it does not."""
-    from apache_beam.options.pipeline_options import FlinkRunnerOptions, JobServerOptions
-
     flink, server = options.view_as(FlinkRunnerOptions), options.view_as(JobServerOptions)
     port = server.job_port or free_port()
     temporary = os.path.join(folder, "java")
@@ -124,7 +121,6 @@ def start(options: PipelineOptions, folder: str) -> JobServer:
 
 def local_jar(options: PipelineOptions) -> str:
     """Return the job server's jar on this machine, fetched into Beam's cache if need be."""
-    from apache_beam.options.pipeline_options import FlinkRunnerOptions, JobServerOptions
     from apache_beam.utils.subprocess_server import JavaJarServer
 
     given = options.view_as(FlinkRunnerOptions).flink_job_server_jar

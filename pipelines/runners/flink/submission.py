@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+)
 
 from framebank.features.errors import UsageError
 from framebank.pipelines.jobs import environments
 from framebank.pipelines.jobs.environments import Workers
 from framebank.pipelines.runners.flink import rest, server
 from framebank.pipelines.runners.flink.rest import Cluster
-
-if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
 
 LOCAL = ("[local]", "[auto]")
 _LOCAL_VERSION = "1.20"
@@ -40,8 +42,6 @@ def prepare(options: PipelineOptions, words: Sequence[str]) -> FlinkSetup:
     Raises UsageError: no Java, no job server, no cluster at the address, too few slots, workers
     that nobody starts.
     """
-    from apache_beam.options.pipeline_options import FlinkRunnerOptions, PortableOptions
-
     flink = options.view_as(FlinkRunnerOptions)
     master = flink.flink_master.strip()
     endpoint = options.view_as(PortableOptions).job_endpoint
@@ -82,8 +82,6 @@ def _prepare_local(
     options: PipelineOptions, words: Sequence[str], *, endpoint: str | None, here: bool
 ) -> FlinkSetup:
     """A Flink inside the job server: one of ours, or one that listens at `endpoint`."""
-    from apache_beam.options.pipeline_options import FlinkRunnerOptions, PortableOptions
-
     flink, portable = options.view_as(FlinkRunnerOptions), options.view_as(PortableOptions)
     if not _names(words, "flink_version"):
         flink.flink_version = _LOCAL_VERSION
@@ -101,8 +99,6 @@ def _prepare_local(
 
 
 def _set_parallelism(options: PipelineOptions, cluster: Cluster) -> list[str]:
-    from apache_beam.options.pipeline_options import FlinkRunnerOptions
-
     flink = options.view_as(FlinkRunnerOptions)
     managers = len(cluster.hosts)
     if managers == 0 or cluster.slots == 0:
@@ -148,8 +144,6 @@ def _require_environment(options: PipelineOptions, cluster: Cluster) -> None:
 
 def _check_pool_is_not_shared(options: PipelineOptions, cluster: Cluster) -> None:
     """Two task managers give their workers the same ids: in one pool they hang, or do all twice."""
-    from apache_beam.options.pipeline_options import FlinkRunnerOptions
-
     if options.view_as(FlinkRunnerOptions).parallelism == 1:
         return
     kind, managers = environments.environment_type(options), len(cluster.hosts)
