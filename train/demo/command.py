@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     commands = demo_commands(out, weights=weights, epochs=args.epochs)
     steps.run("extract", commands["extract"])
     metrics = steps.run("train", commands["train"])
-    summary = steps.run("score", commands["score"])
+    steps.run("score", commands["score"])
     held_out = next(plan for plan in plans if plan.split == "test")
     question = held_out.scene_played.questions[0]
     ask = ["ask", "--model", str(out / "model"), *_weights_path(weights), "--json"]
@@ -77,7 +77,6 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
     result = DemoResult(
         metrics=metrics,
-        summary=summary,
         asked=answer | {"truth": held_out.answer},
         weights=weights,
         seconds=steps.seconds | {"in all": time.monotonic() - started},
@@ -174,25 +173,16 @@ class StepFailedError(FramebankError):
         )
 
 
-def direction_table(metrics: Mapping[str, Any]) -> list[tuple[str, float, int]]:
-    """Return (label, accuracy on the direction questions, how many) for the model and baselines."""
-    scores = {"model": metrics} | dict(metrics["baselines"])
-    rows = []
-    for name, label in _LABELS.items():
-        part = scores.get(name, {}).get("by_type", {}).get("direction")
-        if part:
-            rows.append((label, float(part["accuracy"]), int(part["judged"])))
-    return rows
-
-
 def _closing(result: Any, page: Path) -> str:
+    from framebank.train.demo.page import direction_table
+
     rows = direction_table(result.metrics)
     asked = result.asked
     first = asked["answers"][0]
     lines = [
         "",
         f"{'direction questions, held-out clips':40}accuracy",
-        *(f"  {label:38}{accuracy:8.1%}" for label, accuracy, _ in rows),
+        *(f"  {_LABELS[name]:38}{accuracy:8.1%}" for name, accuracy, _ in rows),
         f"  ({rows[0][2]} questions; features by {BACKBONE} with weights {result.weights})",
         "",
         f"asked about {Path(asked['video']).name}: {asked['question']}",

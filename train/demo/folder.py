@@ -98,7 +98,7 @@ def settle_weights(out: Path, given: str | None, *, say: Callable[[str], None]) 
 def _choose_weights(say: Callable[[str], None]) -> str:
     """Return "imagenet" where it can be had quickly, else random weights."""
     say("looking for the published ImageNet weights")
-    command = [sys.executable, "-c", _FETCH, BACKBONE, str(_CONNECT_S)]
+    command = [sys.executable, "-P", "-c", _FETCH, BACKBONE, str(_CONNECT_S)]
     fetch = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         _, told = fetch.communicate(timeout=_FETCH_S)

@@ -21,9 +21,9 @@ from framebank.train.demo.command import (
     Steps,
     add_arguments,
     demo_commands,
-    direction_table,
     run,
 )
+from framebank.train.demo.page import direction_table
 from tests import ROOT
 
 # Stands in for the command `framebank`: notes what it is told and prints what the real one would.

@@ -13,7 +13,6 @@ import pytest
 
 from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache
-from framebank.features.pages.page import short
 from framebank.features.questions.question import Question
 from framebank.features.video import SourceInfo, VideoRef
 from framebank.train.evaluation import baselines
@@ -174,7 +173,6 @@ def test_long_texts_are_cut_and_equal_draws_are_no_certainty(cache: Cache, tmp_p
     judged.figures["by_type"]["<w>" * 9000] = score
     text = _write(tmp_path, cache, judged).read_text("utf-8")
     assert "<w>" not in text and 300 < text.count("&lt;w&gt;") < 400
-    assert short("<b>" * 9, 5).endswith("&lt;b&gt;&lt;…</abbr>") and short("<b>", 3) == "&lt;b&gt;"
     figures = judged.figures | {"correct": 60, "accuracy": 1.0, "interval": [1.0, 1.0]}
     assert "with 6 videos the true figure may be 39.3 points away" in verdict(figures)
     assert "All are about one video" in verdict(figures | {"videos": 1})
