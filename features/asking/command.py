@@ -35,7 +35,7 @@ from framebank.features.errors import (
     VideoRejected,
 )
 from framebank.features.network.weights import Weights, resolve_weights
-from framebank.features.questions.rows import text
+from framebank.features.questions.parsing import text
 from framebank.features.questions.videos import ClipNames, same_form
 from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, check_same_spec
 from framebank.features.stores import json_text, storage
@@ -91,7 +91,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     if not question:
         raise UsageError("the question is empty", expected='words, such as "what is he doing?"')
     lineage = read_lineage(args.model)
-    _check_choices(choices, read_head(args.model), model_dir=args.model)
+    _check_choices(choices, read_head(args.model).kind, model_dir=args.model)
     check_weights(args.model)
     check_asked_spec(args, lineage.spec)
     source = find_weights(lineage, given=args.weights)
@@ -294,7 +294,7 @@ def answer_question(
         ) from err
     unknown = model.unknown_words(question)
     _say_unknown(model, question, unknown, choices)
-    return model.best(scores, top=top, choices=choices), unknown
+    return model.head.best(scores, top=top, choices=choices), unknown
 
 
 def _say_unknown(

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.asking.heads import CHOICE, Head, choice_shares
 from framebank.features.errors import JobError, UsageError
-from framebank.features.questions.question import YES_NO
 from framebank.features.questions.splits import VAL_SHARE, SplitRule
 from framebank.features.questions.word_cutting import LANGUAGES, check_language, cut_questions
 from framebank.features.spec import FeatureSpec
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     import keras
 
 MODEL_FILES = ("model.keras", "vocabulary.json", "lineage.json")
-# A question's head → the head of a model that can answer it.
-_HEAD_OF = {"open": "open", "yes_no": "open", "choice": "choice", "count": "count"}
-_DIGITS = 6  # of a probability: what is left of it does not depend on the batch
 _WEIGHTS = "model.weights.h5"  # in a .keras file
 _PAD_OR_UNKNOWN = 1  # the numbers up to this are of no word of the model's
 
@@ -58,7 +55,7 @@ class Lineage:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A model with its `head`: "open" (it has `answers`), "choice", or "count" (within `range`).
+    """A network and its `head`, which says what its outputs stand for.
 
     `call` is the network: float32[b, n, d] features, padded on the right with rows of zeros, and b
     questions in UTF-8, for a choice also b candidates, to float32[b, a] or [b, 1]. `number` gives
@@ -66,11 +63,9 @@ class TrainedModel:
     """
 
     call: Callable[..., NDArray[np.float32]]
-    answers: tuple[str, ...] = ()
-    head: str = "open"
-    range: tuple[int, int] = (0, 0)
-    language: str | None = None
+    head: Head
     number: Callable[[list[bytes]], NDArray[np.int64]] | None = None
+    language: str | None = None  # that questions are cut into words as
 
     def predict(
         self,
@@ -78,13 +73,13 @@ class TrainedModel:
         questions: list[bytes],
         choices: Sequence[Sequence[str]] | None = None,
     ) -> NDArray[np.float32]:
-        """Return probabilities float32[b, a] in the order of `answers`.
+        """Return probabilities float32[b, a] in the order of the head's answers.
 
         Of a choice they are of each row's own candidates, 0 beyond them and for one that stands
         again; of a count the output is float32[b, 1], the number before it is rounded. Raises
         ValueError without candidates, NotFiniteError.
         """
-        if self.head != "choice":
+        if self.head.kind != CHOICE:
             return _finite(self.call(features, questions))
         if choices is None or not all(choices):
             raise ValueError("a question comes without the candidates to choose from")
@@ -92,47 +87,7 @@ class TrainedModel:
         texts = [text.encode("utf-8", "replace") for row in choices for text in row]
         asked = [text for text, count in zip(questions, counts, strict=True) for _ in range(count)]
         scores = _finite(self.call(np.repeat(features, counts, axis=0), asked, texts))[:, 0]
-        table = np.full((len(counts), max(counts)), -np.inf, np.float32)
-        table[np.arange(max(counts)) < np.array(counts)[:, None]] = scores
-        for row, texts_of_row in zip(table, choices, strict=True):
-            if len(set(texts_of_row)) < len(texts_of_row):
-                again = [texts_of_row.index(one) < n for n, one in enumerate(texts_of_row)]
-                row[: len(again)][again] = -np.inf
-        shares = np.exp(table - table.max(axis=1, keepdims=True))
-        return shares / shares.sum(axis=1, keepdims=True)
-
-    def restrict(
-        self, probabilities: NDArray[np.float32], question_head: str
-    ) -> NDArray[np.float32]:
-        """Return float32[a] with yes and no alone for a question of the head yes_no.
-
-        A vocabulary without one of them stays as it is.
-        """
-        if self.head != "open" or question_head != "yes_no" or not set(YES_NO) <= set(self.answers):
-            return probabilities
-        kept = np.where([answer in YES_NO for answer in self.answers], probabilities, 0)
-        return np.asarray(kept / max(float(kept.sum()), 1e-30), np.float32)
-
-    def best(
-        self, scores: NDArray[np.float32], *, top: int, choices: Sequence[str] = ()
-    ) -> list[dict[str, Any]]:
-        """Return the `top` likeliest answers of one row of scores, the best first.
-
-        Of equals the earlier in the vocabulary or among `choices` comes first. A count is one
-        answer, with the number it was rounded from.
-        """
-        if self.head == "count":
-            return [{"answer": str(self.count(scores)), "number": round(float(scores[0]), _DIGITS)}]
-        texts = choices if self.head == "choice" else self.answers
-        order = np.argsort(-scores[: len(texts)], kind="stable")[:top]
-        return [
-            {"answer": texts[place], "probability": round(float(scores[place]), _DIGITS)}
-            for place in order
-        ]
-
-    def count(self, scores: NDArray[np.float32]) -> int:
-        """Return the number of a counting model, rounded and within its range."""
-        return int(np.clip(np.rint(scores[0]), *self.range))
+        return choice_shares(scores, choices)
 
     def knows(self, questions: Sequence[str]) -> list[bool]:
         """Return whether the model knows one word or more of each text."""
@@ -147,10 +102,6 @@ class TrainedModel:
         words = [word for word in words if word]
         return [word for word, known in zip(words, self.knows(words), strict=True) if not known]
 
-    def fits(self, question_head: str) -> bool:
-        """Return whether a question of this head is one that the model can answer."""
-        return _HEAD_OF.get(question_head, question_head) == self.head
-
 
 def _finite(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
     bad = [not np.isfinite(row).all() for row in outputs]
@@ -163,21 +114,18 @@ def _finite(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
     return outputs
 
 
-def read_head(model_dir: str) -> str:
-    """Return "open", "choice" or "count" without loading the model; raises UsageError."""
-    return _head(model_dir, _read_json(model_dir, "vocabulary.json"))
+def read_head(model_dir: str) -> Head:
+    """Return the model's head without loading it; raises UsageError."""
+    fields = _read_json(model_dir, "vocabulary.json")
+    try:
+        return Head.from_json(fields)
+    except ValueError as err:
+        raise _damaged(model_dir, "vocabulary.json", err) from err
 
 
-def _head(model_dir: str, fields: dict[str, Any]) -> str:
-    head = fields.get("head", "open")
-    if head not in _HEAD_OF.values():
-        raise _damaged(model_dir, "vocabulary.json", f"the head {head!r}")
-    return str(head)
-
-
-def _language(model_dir: str, fields: dict[str, Any]) -> str | None:
+def _read_language(model_dir: str) -> str | None:
     """Return what questions are cut into words as; raises UsageError where that cannot be done."""
-    language = fields.get("language")
+    language = _read_json(model_dir, "vocabulary.json").get("language")
     if language is not None and language not in LANGUAGES:
         raise _damaged(model_dir, "vocabulary.json", f"the language {language!r}")
     check_language(language)
@@ -192,7 +140,7 @@ def read_lineage(model_dir: str) -> Lineage:
     for name in MODEL_FILES:
         if not storage.exists(storage.join(model_dir, name)):
             raise _no_model(model_dir, f"no {name} in it")
-    _language(model_dir, _read_json(model_dir, "vocabulary.json"))
+    _read_language(model_dir)
     fields = _read_json(model_dir, "lineage.json")
     try:
         spec = FeatureSpec.from_json(fields["spec"])
@@ -225,26 +173,16 @@ def load_model(model_dir: str) -> TrainedModel:
 
     Raises UsageError where the folder holds no model or a damaged one, NotFiniteError.
     """
-    fields = _read_json(model_dir, "vocabulary.json")
-    head, answers, within = _head(model_dir, fields), fields.get("answers"), fields.get("range")
-    if head == "open" and (not isinstance(answers, list) or not answers):
-        raise _damaged(model_dir, "vocabulary.json", "no list of answers in it")
-    if head == "count" and not (
-        isinstance(within, list) and [type(bound) for bound in within] == [int, int]
-    ):
-        raise _damaged(model_dir, "vocabulary.json", "no range of counts in it")
-    language = _language(model_dir, fields)
+    head, language = read_head(model_dir), _read_language(model_dir)
     model = load_network(model_dir)
     import tensorflow as tf
 
-    answers = [str(answer) for answer in answers or []] if head == "open" else []
-    if model.output.shape[-1] != (len(answers) or 1) or ("choice" in model.input) != (
-        head == "choice"
-    ):
-        got = f"{len(answers)} answers, {head}, for a model of {model.output.shape[-1]} outputs"
+    chooses, outputs, answers = head.kind == CHOICE, model.output.shape[-1], len(head.answers)
+    if outputs != (answers or 1) or ("choice" in model.input) != chooses:
+        got = f"{answers} answers, {head.kind}, for a model of {outputs} outputs"
         raise _damaged(model_dir, "vocabulary.json", got)
     text = _text_layer(model_dir, model)
-    texts = ("question", "choice") if head == "choice" else ("question",)
+    texts = ("question", "choice") if chooses else ("question",)
     # One signature for all shapes: a batch of another length is no new graph.
     graph = tf.function(
         lambda features, *asked: model(
@@ -268,8 +206,7 @@ def load_model(model_dir: str) -> TrainedModel:
     def number(asked: list[bytes]) -> NDArray[np.int64]:
         return np.asarray(text(tf.constant(cut_questions(asked, language), tf.string)), np.int64)
 
-    low, high = within or (0, 0)
-    return TrainedModel(call, tuple(answers), head, (int(low), int(high)), language, number)
+    return TrainedModel(call, head, number, language)
 
 
 def load_network(model_dir: str) -> keras.Model:

@@ -79,10 +79,9 @@ def make_model(folder: Path) -> None:
     from framebank.train.model.heads import Head
     from framebank.train.model.network import build_network, export
     from framebank.train.model.text import text_layer
-    from framebank.train.model.vocabulary import AnswerVocabulary
 
     text = text_layer([f"what does the {word} do with it?" for word in _WORDS], max_words=5000)
-    head = Head(vocabulary=AnswerVocabulary(ANSWERS))
+    head = Head(answers=ANSWERS)
     statistics = FrameStatistics(2, np.full(WIDTH, 0.5), np.full(WIDTH, 0.3))
     network = build_network(ModelConfig(), statistics, words=text.vocabulary_size(), head=head)
     folder.mkdir(parents=True)

@@ -150,8 +150,8 @@ def _row(
     example: Example, scores: NDArray[np.float32], model: TrainedModel, top: int
 ) -> dict[str, Any]:
     asked = example.asked
-    scores = model.restrict(scores, asked.head)
-    answers = model.best(scores, top=top, choices=asked.choices)
+    scores = model.head.restrict(scores[None], [asked.head])[0]
+    answers = model.head.best(scores, top=top, choices=asked.choices)
     row = asked.row("answered") | {"answers": answers}
     if asked.truth is not None:
         # An answer outside the vocabulary is none of these, so it counts as wrong.

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from framebank.features.asking.heads import OPEN_HEAD, Head
 from framebank.features.cache.reader import Cache, Place
 from framebank.features.questions.question import Question, about
 from framebank.features.questions.seen_videos import Seen
@@ -19,7 +20,6 @@ from framebank.features.questions.videos import ClipNames, find_videos
 from framebank.pipelines.score.answering import AskedQuestion
 from framebank.pipelines.score.feature_reading import RecordPlan
 
-_HEADS = {"yes_no": "open"}
 _WANTS = {
     "open": "an open answer",
     "yes_no": "yes or no",
@@ -91,7 +91,7 @@ def plan_scoring(
     cache: Cache,
     *,
     per_file: int,
-    head: str = "open",
+    head: Head = OPEN_HEAD,
     rule: SplitRule | None = None,
     seen: Seen | None = None,
     as_trained: bool = False,
@@ -112,8 +112,8 @@ def plan_scoring(
         one, row = _asked(number, question, split), rows.get(question.video_id)
         if question.fault is not None:
             settled.append((number, one.row("not_a_question", reason=question.fault)))
-        elif _HEADS.get(question.head, question.head) != head:
-            reason = f"it wants {_WANTS[question.head]}, the model gives {_WANTS[head]}"
+        elif not head.fits(question.head):
+            reason = f"it wants {_WANTS[question.head]}, the model gives {_WANTS[head.kind]}"
             settled.append((number, one.row("other_kind", reason=reason)))
         elif row is None:
             if question.video_id not in missing:

@@ -30,14 +30,13 @@ def make_model(
     from framebank.train.model.heads import Head
     from framebank.train.model.network import build_network, export
     from framebank.train.model.text import text_layer
-    from framebank.train.model.vocabulary import AnswerVocabulary
 
     keras.utils.set_random_seed(seed)
     text = text_layer(["what is the man doing?", "which colour is it?"], max_words=50)
     config = ModelConfig(projection=8, frame_units=8, word_size=4, question_units=4, dense_units=8)
     statistics = FrameStatistics(2, np.full(width, 0.5), np.full(width, 0.1))
-    answers = AnswerVocabulary(ANSWERS if kind == "open" else ())
-    head = Head(kind, answers, mean=3.0, spread=2.0, low=2, high=5)
+    answers = ANSWERS if kind == "open" else ()
+    head = Head(kind, answers, low=2, high=5, mean=3.0, spread=2.0)
     network = build_network(config, statistics, words=text.vocabulary_size(), head=head)
     # Answers of an untrained network hardly differ: make them lean.
     network.set_weights([weights * 3 for weights in network.get_weights()])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.asking.heads import COUNT, OPEN
 from framebank.features.asking.trained_model import TrainedModel
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question
@@ -78,7 +79,7 @@ def ask_all(
     """Ask every question; `seed` draws the distractors. Raises CacheError, TrainingStopped."""
     _check_heads(model, questions)
     answers = _no_answers(model, questions)
-    truths = _truths(model, questions)
+    truths = [model.head.number(question) for question in questions]
     dice = np.random.default_rng(seed)
     asked = 0
     said_s = time.monotonic()
@@ -89,11 +90,10 @@ def ask_all(
             these = [questions[place] for place in places]
             texts = [question.question.encode("utf-8", "replace") for question in these]
             scores = model.predict(features, texts, [question.choices for question in these])
-            if model.head == "count":
-                _note_counts(answers, places, [model.count(row) for row in scores], truths)
+            if model.head.kind == COUNT:
+                _note_counts(answers, places, model.head.chosen(scores, these).tolist(), truths)
             else:
-                pairs = zip(scores, these, strict=True)
-                scores = np.stack([model.restrict(row, one.head) for row, one in pairs])
+                scores = model.head.restrict(scores, [question.head for question in these])
                 _note(answers, places, scores, truths, dice)
             asked += len(places)
             if say is not None and time.monotonic() - said_s >= _SAY_EVERY_S:
@@ -103,35 +103,25 @@ def ask_all(
 
 
 def _check_heads(model: TrainedModel, questions: Sequence[Question]) -> None:
-    other = next((question for question in questions if not model.fits(question.head)), None)
+    other = next((question for question in questions if not model.head.fits(question.head)), None)
     if other is not None:
         raise UsageError(
             "the model answers in another way than these questions ask",
             got=f"question {other.question_id} of the kind {other.head}",
-            expected=f"questions of the kind {model.head}",
+            expected=f"questions of the kind {model.head.kind}",
             todo="give the question files that the model is for",
         )
 
 
-def _truths(model: TrainedModel, questions: Sequence[Question]) -> list[int | None]:
-    """Return the number of each true answer, None where the model cannot give it."""
-    if model.head == "choice":
-        return [question.right for question in questions]
-    if model.head == "count":
-        numbers = (question.number for question in questions)
-        return [None if n is None or not n.is_integer() else int(n) for n in numbers]
-    number = {answer: place for place, answer in enumerate(model.answers)}
-    return [number.get(question.answer or "") for question in questions]
-
-
 def _no_answers(model: TrainedModel, questions: Sequence[Question]) -> Answers:
     count = len(questions)
-    most = {"open": len(model.answers), "count": 1}
-    keep = min(TOP, most.get(model.head, max((len(q.choices) for q in questions), default=1)))
+    head = model.head
+    most = {OPEN: len(head.answers), COUNT: 1}
+    keep = min(TOP, most.get(head.kind, max((len(q.choices) for q in questions), default=1)))
     return Answers(
-        model.head,
+        head.kind,
         questions,
-        model.answers,
+        head.answers,
         np.zeros((count, keep), np.int64),
         np.zeros((count, keep)),
         np.full(count, NO_RANK),

@@ -273,7 +273,7 @@ class _Run:
         smoothing = self.config.label_smoothing
 
         def replica_step(batch: Batch, step: tf.Tensor, asked: tf.Tensor) -> tf.Tensor:
-            rows = head.rows(Rows(seed, step, batch["place"], size), batch)
+            rows = Rows(seed, step, head.places(batch), size)
             with noise_of(rows), tf.GradientTape() as tape:
                 answers = head.outputs(self.network, network_inputs(batch), training=True)
                 losses = head.losses(batch["answer"], answers, smoothing=smoothing)

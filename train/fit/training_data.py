@@ -66,10 +66,9 @@ def gather(
     for remark in splits.remarks:
         say(remark)
     head = Head.of(splits.train, size=model.answers)
-    vocabulary = head.vocabulary
-    if len(vocabulary) == 1:
+    if len(head.answers) == 1:
         say(
-            f"NOTE: all training questions have one answer, {vocabulary.answers[0]!r}: "
+            f"NOTE: all training questions have one answer, {head.answers[0]!r}: "
             "the model can say nothing else"
         )
     asked = [question.question for question in splits.train]
@@ -117,7 +116,7 @@ def gather(
 def _describe(head: Head) -> str:
     if head.kind == COUNT:
         return f"counts from {head.low} to {head.high}"
-    return f"{len(head.vocabulary)} answers" if head.kind == OPEN else "answers to choose from"
+    return f"{len(head.answers)} answers" if head.kind == OPEN else "answers to choose from"
 
 
 def sample_statistics(

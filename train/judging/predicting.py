@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from framebank.features.asking.trained_model import NotFiniteError
 from framebank.train.data.batches import Batch, Features, QuestionTable
 from framebank.train.data.prefetch import Prefetched
-from framebank.train.model.heads import COUNT, OPEN_HEAD, Head
+from framebank.train.model.heads import OPEN_HEAD, Head
 from framebank.train.workers.replicas import Workers
-
-_TINY = 1e-7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +70,9 @@ class Judge:
                 said[1, index[~finite]] = np.nan
                 index, outputs = index[finite], outputs[finite]
                 asked = [table.questions[place] for place in index.tolist()]
-                said[0, index] = self._head.chosen(outputs, asked)
-                if self._head.kind == COUNT:
-                    said[1, index] = np.square(said[0, index] - table.answer[index])
-                    continue
-                truth = outputs[np.arange(len(index)), np.maximum(table.answer[index], 0)]
-                said[1, index] = -np.log(np.maximum(truth, _TINY))
+                chosen = self._head.chosen(outputs, asked)
+                said[0, index] = chosen
+                said[1, index] = self._head.surprise(table.answer[index], outputs, chosen)
         said = self._workers.sum(said)
         if bad := int(np.isnan(said[1]).sum()):
             raise NotFiniteError(

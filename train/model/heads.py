@@ -1,14 +1,12 @@
-"""How a model answers: by its vocabulary (open), by choosing a candidate, or with a number (count).
-
-A model has one head, found from its training questions. What differs between heads is here: the
-truth as a number, the loss, the answer that an output stands for. Questions for yes or no ride on
-the vocabulary and are answered with nothing else.
+"""The head of a model that learns: its truth as numbers, its loss, and noise and candidates' words
+as the network sees them. What its outputs stand for is said in `features.asking.heads`.
 
 Dimension letters: b batch, q questions, a answers, c candidates, l words.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,39 +15,37 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from framebank.features.asking import heads
+from framebank.features.asking.heads import CHOICE, COUNT, OPEN, counted_once
 from framebank.features.errors import UsageError
-from framebank.features.questions.question import YES_NO, Question, head_kind
+from framebank.features.questions.question import Question, head_kind
 from framebank.features.questions.word_cutting import encode_texts
-from framebank.train.model.row_dropout import Rows
-from framebank.train.model.vocabulary import OUTSIDE, AnswerVocabulary
 
-OPEN, CHOICE, COUNT = "open", "choice", "count"
+OUTSIDE = -1  # of an answer that the head cannot give
 _NONE = -1e9  # the score of a candidate that only fills up
+_TINY = 1e-7
 
 
 @dataclasses.dataclass(frozen=True)
-class Head:
-    """`vocabulary` is empty but for open answers. Counts are learnt with `mean` and `spread` taken
-    off, and answered within `low` and `high`, the range of the training answers.
-    """
+class Head(heads.Head):
+    """Counts are learnt with `mean` and `spread` taken off."""
 
-    kind: str = OPEN
-    vocabulary: AnswerVocabulary = AnswerVocabulary(())  # noqa: RUF009 - frozen
     mean: float = 0.0
     spread: float = 1.0
-    low: int = 0
-    high: int = 0
 
     @classmethod
     def of(cls, train: Sequence[Question], *, size: int) -> Head:
-        """Return the head that `train` asks for, with at most `size` answers.
+        """Return the head that `train` asks for, with the `size` commonest answers at most; equally
+        common ones come in alphabetical order.
 
         Raises UsageError where it asks for several, whose answers have no measure in common, and
         for choices that leave nothing to choose.
         """
         kind = head_kind(train)
         if kind == OPEN:
-            return cls(vocabulary=AnswerVocabulary.of(train, size=size))
+            counts = collections.Counter(q.answer for q in train if q.answer is not None)
+            ranked = sorted(counts, key=lambda answer: (-counts[answer], answer))
+            return cls(answers=tuple(ranked[:size]))
         if kind == CHOICE:
             if max(len(set(question.choices)) for question in train) < 2:
                 first = train[0]
@@ -64,11 +60,6 @@ class Head:
         low, high = round(float(numbers.min())), round(float(numbers.max()))
         return cls(COUNT, mean=float(numbers.mean()), spread=spread, low=low, high=high)
 
-    @property
-    def measure(self) -> str:
-        """Return the name of the measure that this head is judged by."""
-        return "mean square error" if self.kind == COUNT else "accuracy"
-
     def truth(self, questions: Sequence[Question]) -> NDArray[Any]:
         """Return int32[q]: answer or candidate, OUTSIDE where the head cannot give it.
 
@@ -76,12 +67,8 @@ class Head:
         """
         if self.kind == COUNT:
             return np.array([question.number for question in questions], np.float32)
-        return np.array([self._place(question) for question in questions], np.int32)
-
-    def _place(self, question: Question) -> int:
-        if self.kind == OPEN:
-            return self.vocabulary.number(question.answer)
-        return OUTSIDE if question.right is None else question.right
+        numbers = (self.number(question) for question in questions)
+        return np.array([OUTSIDE if number is None else number for number in numbers], np.int32)
 
     def knows(self, truth: NDArray[Any]) -> NDArray[np.bool_]:
         """Return bool[q]: whether the head can give each `truth`; any count can be learnt from."""
@@ -90,8 +77,7 @@ class Head:
     def choices(self, questions: Sequence[Question], text: Any) -> NDArray[np.int32] | None:
         """Return the words of the candidates int32[q, c, l], padded with 0; None but for choice.
 
-        One that stands again has no words: it counts once, where it stands first. `text` turns
-        string[n] into int[n, l].
+        One that does not count has no words. `text` turns string[n] into int[n, l].
         """
         if self.kind != CHOICE:
             return None
@@ -101,10 +87,9 @@ class Head:
         table = np.zeros((len(questions), most, words.shape[1]), np.int32)
         start = 0
         for row, question in zip(table, questions, strict=True):
-            for place, choice in enumerate(question.choices):
-                if question.choices.index(choice) == place:
-                    row[place] = words[start + place]
-            start += len(question.choices)
+            counts, count = counted_once(question.choices), len(question.choices)
+            row[:count][counts] = words[start : start + count][counts]
+            start += count
         return table
 
     def outputs(self, network: Callable[..., Any], batch: Any, *, training: bool) -> tf.Tensor:
@@ -120,12 +105,12 @@ class Head:
         scores = tf.reshape(scores, (size, most))
         return tf.nn.softmax(tf.where(tf.reduce_any(choices != 0, axis=2), scores, _NONE))
 
-    def rows(self, rows: Rows, batch: Any) -> Rows:
-        """Return the rows of noise that the network sees: the same for all candidates of a row."""
+    def places(self, batch: Any) -> tf.Tensor:
+        """Return int32 the places in the global batch of the rows that the network sees, by which
+        they take their noise: all candidates of a question have its place."""
         if self.kind != CHOICE:
-            return rows
-        places = tf.repeat(rows.places, tf.shape(batch["choices"])[1])
-        return rows._replace(places=places)
+            return batch["place"]
+        return tf.repeat(batch["place"], tf.shape(batch["choices"])[1])
 
     def losses(self, truth: tf.Tensor, outputs: tf.Tensor, *, smoothing: float) -> tf.Tensor:
         """Return float[b]; `smoothing` of the labels is for open answers."""
@@ -144,28 +129,14 @@ class Head:
             return number == tf.cast(truth, number.dtype)
         return tf.argmax(outputs, axis=1, output_type=tf.int32) == truth
 
-    def chosen(self, outputs: NDArray[Any], questions: Sequence[Question]) -> NDArray[np.int64]:
-        """Return int64[b]: the number of the answer, of the candidate, or the count itself."""
+    def surprise(
+        self, truth: NDArray[Any], outputs: NDArray[Any], chosen: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        """Return float[b], the loss of what is answered: of counts the square error."""
         if self.kind == COUNT:
-            return np.clip(np.rint(outputs[:, 0]), self.low, self.high).astype(np.int64)
-        yes_no = [self.vocabulary.number(answer) for answer in YES_NO]
-        if self.kind == OPEN and OUTSIDE not in yes_no:
-            asked = np.array([question.head == "yes_no" for question in questions])
-            fits = np.isin(np.arange(outputs.shape[1]), yes_no)
-            outputs = np.where(asked[:, None] & ~fits, -1.0, outputs)
-        return outputs.argmax(axis=1).astype(np.int64)
-
-    def answer(self, question: Question, chosen: int) -> str:
-        """Return the text of what `chosen` says to `question`."""
-        if self.kind == COUNT:
-            return str(chosen)
-        texts = question.choices if self.kind == CHOICE else self.vocabulary.answers
-        return texts[chosen] if 0 <= chosen < len(texts) else ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `features.asking.trained_model` needs to know, for vocabulary.json."""
-        fields: dict[str, Any] = {"answers": list(self.vocabulary.answers), "head": self.kind}
-        return fields | ({"range": [self.low, self.high]} if self.kind == COUNT else {})
+            return np.square(chosen - truth)
+        share = outputs[np.arange(len(truth)), np.maximum(truth, 0)]
+        return -np.log(np.maximum(share, _TINY))
 
 
 OPEN_HEAD = Head()

@@ -62,7 +62,7 @@ def build_network(
         output = keras.layers.Rescaling(head.spread, offset=head.mean, dtype="float32")(number)
     else:
         output = keras.layers.Dense(
-            answers or len(head.vocabulary), activation="softmax", name="answers", dtype="float32"
+            answers or len(head.answers), activation="softmax", name="answers", dtype="float32"
         )(hidden)
     return keras.Model(inputs, output, name=config.kind)
 

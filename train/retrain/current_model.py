@@ -61,7 +61,7 @@ def check_features(current: Current, bases: Mapping[str, Basis], fingerprint: st
 
 def check_head(questions: Sequence[Question], in_use: str) -> None:
     """Raise UsageError where the questions want another kind of answer than the model in use."""
-    asked, given = head_kind(questions), read_head(in_use)
+    asked, given = head_kind(questions), read_head(in_use).kind
     if asked != given:
         raise UsageError(
             "the questions want another kind of answer than the model in use gives",

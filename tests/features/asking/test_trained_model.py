@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from framebank.features.asking.heads import Head
 from framebank.features.asking.trained_model import (
     NotFiniteError,
-    TrainedModel,
     check_weights,
     load_model,
     load_network,
@@ -43,17 +43,17 @@ def test_lineage_and_answers_come_back(model: Path) -> None:
     loaded = load_model(str(model))
     clips = [np.ones((2, 8), np.float16), np.full((5, 8), 2, np.float16)]
     together = loaded.predict(pad_clips(clips), [b"what?", "哪里?".encode()])
-    assert loaded.answers == ANSWERS and together.shape == (2, 3)
+    assert loaded.head.answers == ANSWERS and together.shape == (2, 3)
     assert together.sum(axis=1) == pytest.approx(1)
     alone = loaded.predict(pad_clips(clips[:1]), [b"what?"])
     assert together[0] == pytest.approx(alone[0], abs=1e-6)  # padding changes no answer
 
 
 def test_best_answers_are_the_likeliest_first() -> None:
-    model = TrainedModel(lambda features, questions: features, ("a", "b", "c"))
-    best = model.best(np.array([0.2, 0.6, 0.2], np.float32), top=2)
+    head = Head(answers=("a", "b", "c"))
+    best = head.best(np.array([0.2, 0.6, 0.2], np.float32), top=2)
     assert best == [{"answer": "b", "probability": 0.6}, {"answer": "a", "probability": 0.2}]
-    assert len(model.best(np.array([0.2, 0.6, 0.2], np.float32), top=9)) == 3
+    assert len(head.best(np.array([0.2, 0.6, 0.2], np.float32), top=9)) == 3
 
 
 @pytest.mark.parametrize("name", ["model.keras", "vocabulary.json", "lineage.json"])

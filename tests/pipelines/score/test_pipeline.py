@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from framebank.features.asking.heads import Head
 from framebank.features.asking.trained_model import TrainedModel
 from framebank.pipelines.score.answering import (
     AnswerRow,
@@ -38,7 +39,7 @@ def _mean_model() -> TrainedModel:
             means.append(clip[:rows].mean(axis=0))
         return np.stack(means)
 
-    return TrainedModel(predict, ("a", "b", "c"))
+    return TrainedModel(predict, Head(answers=("a", "b", "c")))
 
 
 def _examples(lengths: list[int]) -> list[Example]:
@@ -80,7 +81,7 @@ def test_bad_questions_among_many_are_found_by_halves() -> None:
         calls.append(len(questions))
         return good.call(features, questions)
 
-    rows = answer_examples(examples, TrainedModel(predict, good.answers), top=3)
+    rows = answer_examples(examples, TrainedModel(predict, good.head), top=3)
     assert [row.number for row in rows] == list(range(100)) and len(calls) < 50
     failed = [row.number for row in rows if row.row["status"] == "failed"]
     assert failed == [0, 57, 99]
@@ -96,7 +97,7 @@ def test_a_question_of_a_megabyte_weighs_on_no_other() -> None:
         shapes.append((len(questions), max(map(len, questions))))
         return _mean_model().call(features, questions)
 
-    model = TrainedModel(predict, ("a", "b", "c"))
+    model = TrainedModel(predict, Head(answers=("a", "b", "c")))
     rows = [row.row for row in answer_examples(examples, model, top=3)]
     assert [row["status"] == "failed" for row in rows] == [place == 5 for place in range(8)]
     assert "1000000 characters" in rows[5]["reason"] and sorted(shapes) == [(1, 5000), (6, 5)]

@@ -15,8 +15,7 @@ from framebank.train.data.batches import (
     held_features,
     steps_per_epoch,
 )
-from framebank.train.model.heads import Head
-from framebank.train.model.vocabulary import OUTSIDE, AnswerVocabulary
+from framebank.train.model.heads import OUTSIDE, Head
 from tests.made.made_cache import make_cache
 
 LENGTHS = {"a.mp4": 3, "b.mp4": 4, "c/ü.mp4": 3, "d.mp4": 5}
@@ -27,13 +26,12 @@ def make_table() -> QuestionTable:
         Question(str(n), list(LENGTHS)[n % 4], "w " * (n % 3 + 1), f"answer {n % 2}")
         for n in range(10)
     ]
-    vocabulary = AnswerVocabulary(("answer 1",))
 
     def text(asked):  # type: ignore[no-untyped-def]
         counts = [len(q.split()) for q in asked.numpy()]
         return np.array([[1] * count + [0] * (3 - count) for count in counts])
 
-    return QuestionTable.of(questions, Head(vocabulary=vocabulary), text=text)
+    return QuestionTable.of(questions, Head(answers=("answer 1",)), text=text)
 
 
 @pytest.fixture(params=["held", "streamed"])
@@ -89,10 +87,9 @@ def test_a_batch_is_no_longer_than_its_longest_clip_and_question(tmp_path: Path)
 
 def test_vocabulary_ranks_by_count_then_alphabet() -> None:
     questions = [Question("1", "v", "q", answer) for answer in "bbaacd"] + [Question("2", "v", "q")]
-    vocabulary = AnswerVocabulary.of(questions, size=3)
-    assert vocabulary.answers == ("a", "b", "c") and len(vocabulary) == 3
-    assert vocabulary.number("c") == 2
-    assert vocabulary.number("d") == vocabulary.number(None) == OUTSIDE
+    head = Head.of(questions, size=3)
+    assert head.answers == ("a", "b", "c")
+    assert head.truth([questions[4], questions[5], questions[6]]).tolist() == [2, OUTSIDE, OUTSIDE]
 
 
 def test_candidates_are_as_long_as_the_longest_of_the_batch() -> None:

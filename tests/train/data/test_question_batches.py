@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from framebank.features.asking.heads import Head
 from framebank.features.asking.trained_model import NotFiniteError, TrainedModel
 from framebank.features.cache.reader import Cache, check_finite, open_cache
 from framebank.features.errors import CacheError
@@ -58,7 +59,7 @@ def _model() -> TrainedModel:
         found = [rows.get(question, [0.2, 0.3, 0.5]) for question in questions]
         return np.array(found, np.float32)
 
-    return TrainedModel(predict, ("blue", "red", "cat"))
+    return TrainedModel(predict, Head(answers=("blue", "red", "cat")))
 
 
 def test_ranks_and_right_answers(cache: Cache) -> None:
@@ -91,7 +92,7 @@ def test_answers_that_are_not_finite_are_never_judged(
     questions = [
         dataclasses.replace(question, head=head, **about.get(head, {})) for question in _questions()
     ]
-    model = TrainedModel(predict, ("blue", "red", "cat"), head, (0, 9))
+    model = TrainedModel(predict, Head(head, ("blue", "red", "cat"), 0, 9))
     with pytest.raises(NotFiniteError, match=r"not finite[\s\S]*1 of \d+ questions"):
         ask_all(model, cache, questions)
 

@@ -37,12 +37,11 @@ from framebank.train.model.network import build_network
 from framebank.train.data.epoch_order import Stored
 from framebank.train.model.frames import frame_statistics
 from framebank.features.stop_signals import StopRequest
-from framebank.train.model.vocabulary import AnswerVocabulary
 from framebank.train.workers.replicas import Workers
 
 clips = [direction_clip(n // 2, forward=n % 2 == 0) for n in range(48)]
 questions = [Question(str(n), str(n), "what?", "ab"[n % 2]) for n in range(48)]
-head = Head("choice") if sys.argv[2] == "choice" else Head(vocabulary=AnswerVocabulary(("a", "b")))
+head = Head("choice") if sys.argv[2] == "choice" else Head(answers=("a", "b"))
 choices = np.tile(np.int32([[1, 2], [1, 3]]), (48, 1, 1)) if head.kind == "choice" else None
 table = QuestionTable(
     questions, np.ones((48, 2), np.int32), np.arange(48, dtype=np.int32) % 2, choices

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from framebank.features.asking import heads
 from framebank.features.asking.trained_model import (
     TrainedModel,
     load_model,
@@ -104,7 +105,7 @@ def judged(cache: str, folder: Path) -> Judged:
 def test_a_choice_is_learnt_and_judged_over_each_rows_own_candidates(cache, tmp_path):
     folder = tmp_path / "choice"
     metrics = train(cache, folder, [choice_row(number) for number in range(200)])
-    assert metrics["head"] == read_head(str(folder)) == "choice"
+    assert metrics["head"] == read_head(str(folder)).kind == "choice"
     assert metrics["accuracy"] > 0.75
     assert metrics["baselines"]["question_only"]["accuracy"] < 0.6
     figures = judge(cache, folder)
@@ -118,7 +119,7 @@ def test_a_choice_is_learnt_and_judged_over_each_rows_own_candidates(cache, tmp_
     assert shares.shape == (2, 5)
     assert shares.sum(axis=1) == pytest.approx([1, 1])
     assert (shares[0, 3:] == 0).all()
-    assert model.best(shares[1], top=2, choices=THINGS)[0]["answer"] == "a bird"
+    assert model.head.best(shares[1], top=2, choices=THINGS)[0]["answer"] == "a bird"
     with pytest.raises(ValueError, match="candidates"):
         model.predict(clip, [b"What is seen?"])
     check_warm_start(folder, words)
@@ -163,9 +164,9 @@ def test_a_count_is_a_rounded_number_within_the_range_of_training(cache, tmp_pat
     low, high = figures["mean_square_error_interval"]
     assert low <= figures["mean_square_error"] <= high
     model = load_model(str(tmp_path / "count"))
-    assert model.range == (1, 9)
-    assert model.best(np.float32([40.2]), top=3) == [{"answer": "9", "number": 40.200001}]
-    assert model.count(np.float32([-3])) == 1
+    assert (model.head.low, model.head.high) == (1, 9)
+    assert model.head.best(np.float32([40.2]), top=3) == [{"answer": "9", "number": 40.200001}]
+    assert model.head.chosen(np.float32([[-3]]), ()).tolist() == [1]
 
 
 def test_yes_and_no_alone_answer_a_question_for_them(cache, tmp_path):
@@ -177,12 +178,12 @@ def test_yes_and_no_alone_answer_a_question_for_them(cache, tmp_path):
     metrics = train(cache, tmp_path / "both", rows)
     assert metrics["accuracy"] > 0.9
     model = load_model(str(tmp_path / "both"))
-    likely = np.full(len(model.answers), 0.1, np.float32)
-    likely[model.answers.index("yes")] = 0.05
-    kept = model.restrict(likely, "yes_no")
-    assert model.best(kept, top=9)[0]["answer"] == "no"
+    likely = np.full((1, len(model.head.answers)), 0.1, np.float32)
+    likely[0, model.head.answers.index("yes")] = 0.05
+    kept = model.head.restrict(likely, ["yes_no"])
+    assert model.head.best(kept[0], top=9)[0]["answer"] == "no"
     assert kept.sum() == pytest.approx(1)
-    assert model.restrict(likely, "open") is likely
+    assert model.head.restrict(likely, ["open"]) is likely
 
 
 def test_what_one_model_cannot_learn_together_is_refused(cache, tmp_path):
@@ -222,7 +223,9 @@ def test_a_candidate_that_stands_again_counts_once(tmp_path):
     assert (words[:, :, 0] > 0).tolist() == [
         [True, True, False, True], [True, True, False, False], [True, True, True, False]
     ]  # fmt: skip
-    model = TrainedModel(lambda *asked: np.zeros((len(asked[2]), 1), np.float32), head="choice")
+    model = TrainedModel(
+        lambda *asked: np.zeros((len(asked[2]), 1), np.float32), heads.Head("choice")
+    )
     shares = model.predict(np.zeros((3, 1, 1)), [b"?"] * 3, [q.choices for q in questions])
     assert shares == pytest.approx(np.float32([[1, 1, 0, 1], [1.5, 1.5, 0, 0], [1, 1, 1, 0]]) / 3)
 
