@@ -7,9 +7,11 @@ for others, as a job's client does, is ended from beside it (`end_on_signals`).
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +20,7 @@ from typing import Any, TextIO
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAME_SIGNAL_S = 1.0
+_KEPT_ALIVE = contextvars.ContextVar("kept_alive", default=False)
 
 
 class TrainingStopped(Exception):
@@ -86,12 +89,30 @@ def signals_held() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def kept_alive() -> Iterator[None]:
+    """While inside, Ctrl-C ends what is being done, and not this process: it is a user's own."""
+    token = _KEPT_ALIVE.set(True)
+    try:
+        yield
+    finally:
+        _KEPT_ALIVE.reset(token)
+
+
+@contextlib.contextmanager
 def end_on_signals(end: Callable[[], Iterable[str]]) -> Iterator[None]:
     """While inside, the first Ctrl-C, SIGTERM or SIGHUP runs `end` and ends this process.
 
     What `end` yields is told on stderr. The status is 130, 143 or 129. Another signal, a second
     after the first or later, ends the process at once.
     """
+    if _KEPT_ALIVE.get():
+        try:
+            yield
+        except KeyboardInterrupt:
+            for text in end():
+                print(f"framebank: {text}", file=sys.stderr, flush=True)
+            raise
+        return
     # A copy: while TensorFlow is imported, standard error itself is held back.
     told = os.fdopen(os.dup(2), "w", errors="backslashreplace")
     stopping: list[threading.Thread] = []

@@ -1,8 +1,25 @@
 """Framebank: decode videos once, keep per-frame features, train and score on the features.
 
-In a checkout the floors `features/`, `pipelines/` and `train/` lie beside this folder, and are its
-sub-packages all the same; installed, they lie in it (setup.py).
+    import framebank as fb
+
+    fb.plan("clips/", sample="fps=2")                        what an extraction will take
+    fb.extract("clips/", cache="cache", sample="fps=2")      decode, run the network, keep the rows
+    cache = fb.open_cache("cache")                           records, Arrow, tf.data, PyTorch
+    fb.questions("questions.jsonl", cache=cache)             what question files hold
+    fb.train(cache=cache, questions="questions.jsonl", model="model")
+    fb.evaluate(model="model", cache=cache, questions="questions.jsonl")
+    fb.score(model="model", cache=cache, questions="questions.jsonl", out="answers")
+    fb.ask("clip.mp4", "what is the man doing?", model="model")
+    fb.retrain(config="retrain.toml")                        a new model where something is new
+    fb.verify("cache")                                       read it back, name each fault
+    fb.extract_features("clip.mp4", sample="fps=2")          one clip, without a cache
+
+The functions are the commands of `framebank` and take the words of their options, with underscores
+for hyphens. Errors are `fb.FramebankError`: what is wrong, and what to do next.
 """
+
+# In a checkout the floors `features/`, `pipelines/` and `train/` lie beside this folder, and are
+# its sub-packages all the same; installed, they lie in it (setup.py).
 
 from __future__ import annotations
 
@@ -10,12 +27,49 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from framebank.api import (
+        ask,
+        evaluate,
+        extract,
+        plan,
+        questions,
+        retrain,
+        score,
+        train,
+        verify,
+    )
     from framebank.cli import main
-    from framebank.features.cache.reader import open_cache
+    from framebank.features.cache.reader import Cache, open_cache
+    from framebank.features.errors import (
+        CacheError,
+        FramebankError,
+        JobError,
+        SpecMismatchError,
+        UsageError,
+    )
     from framebank.features.extraction.one_clip import extract_features
 
 __version__ = "0.1.0"
-__all__ = ["extract_features", "main", "open_cache"]
+__all__ = [
+    "Cache",
+    "CacheError",
+    "FramebankError",
+    "JobError",
+    "SpecMismatchError",
+    "UsageError",
+    "ask",
+    "evaluate",
+    "extract",
+    "extract_features",
+    "main",
+    "open_cache",
+    "plan",
+    "questions",
+    "retrain",
+    "score",
+    "train",
+    "verify",
+]
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 HOME = os.path.dirname(_HERE)  # the folder from which `import framebank` works
@@ -23,15 +77,25 @@ if not os.path.isdir(os.path.join(_HERE, "features")):
     __path__.append(HOME)
 
 _HOMES = {
-    "extract_features": "framebank.features.extraction.one_clip",
-    "main": "framebank.cli",
-    "open_cache": "framebank.features.cache.reader",
+    "framebank.features.cache.reader": ("Cache", "open_cache"),
+    "framebank.features.errors": (
+        *("CacheError", "FramebankError", "JobError", "SpecMismatchError", "UsageError"),
+    ),
+    "framebank.features.extraction.one_clip": ("extract_features",),
+    "framebank.cli": ("main",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        import importlib
+    if name not in __all__:
+        raise AttributeError(f"module 'framebank' has no attribute {name!r}")
+    import importlib
 
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'framebank' has no attribute {name!r}")
+    if name == "train":  # the package of that name, which can be called
+        return importlib.import_module("framebank.train")
+    home = next((home for home, names in _HOMES.items() if name in names), "framebank.api")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,105 @@
+"""framebank/api.py: its functions take the words of the commands, and fail as they do."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import framebank as fb
+from framebank import api, cli
+from tests import ROOT
+from tests.made.made_cache import make_cache
+
+COMMANDS = [name for name in cli.COMMANDS if name in fb.__all__]
+_NOT_TAKEN = {"help", "json", "all"}  # what a command prints is returned
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> str:
+    make_cache(str(tmp_path / "cache"))
+    return str(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_function_takes_the_words_and_defaults_of_its_command(name: str) -> None:
+    words = {api.word_of(action): action for action in cli.command_parser(name)._actions}
+    taken = dict(inspect.signature(getattr(fb, name)).parameters)
+    assert (taken.pop("beam_options", None) is not None) == cli.COMMANDS[name].takes_beam_options
+    assert set(taken) == set(words) - _NOT_TAKEN
+    for word, parameter in taken.items():
+        action = words[word]
+        assert action.required == (parameter.default is parameter.empty), word
+        if not action.required:
+            empty = not action.default and not parameter.default
+            assert parameter.default == action.default or empty, word
+
+
+def test_everything_public_is_there_and_told_of() -> None:
+    assert {"extract", "plan", "train", "evaluate", "score", "ask", "retrain"} <= set(COMMANDS)
+    assert sorted(fb.__all__) == fb.__all__ and set(fb.__all__) <= set(dir(fb))
+    for name in fb.__all__:
+        assert inspect.getdoc(getattr(fb, name)), name
+        assert f"fb.{name}" in (fb.__doc__ or "") or name not in COMMANDS
+    with pytest.raises(AttributeError, match="nothing_of_ours"):
+        _ = fb.nothing_of_ours  # type: ignore[attr-defined]
+
+
+def test_importing_it_is_light() -> None:
+    heavy = "{'tensorflow', 'keras', 'apache_beam', 'pyarrow', 'numpy', 'av'}"
+    code = f"import sys, framebank; dir(framebank); print({heavy} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("first", ["", "import framebank.train.model.config"])
+def test_train_is_a_function_and_a_package(first: str) -> None:
+    code = (
+        f"import framebank as fb\n{first}\n"
+        "try: fb.train(cache='/nowhere', questions='q.csv', model='/tmp/never')\n"
+        "except fb.UsageError as err: print(err.what)\n"
+        "import framebank.train.judging\n"
+        "assert callable(fb.train) and fb.train.judging.__doc__"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "there is no cache at /nowhere\n"
+
+
+def test_a_mistake_is_an_error_of_ours_that_names_the_near_word(tmp_path: Path) -> None:
+    given = {"cache": str(tmp_path), "questions": "q.csv", "model": str(tmp_path / "m")}
+    for words, told in (
+        ({**given, "epoch": 3}, r"train: .*'epoch' \(did you mean epochs\?\)"),
+        ({"cache": "c"}, "train: missing a required argument: 'questions'"),
+        ({**given, "epochs": "many"}, "train: argument --epochs: invalid int value: 'many'"),
+        ({**given, "model_kind": "gru"}, "train: argument --model-kind: invalid choice"),
+        ({**given, "no_baselines": "yes"}, "no_baselines is True or False, not 'yes'"),
+        ({**given, "learning_rate": float("nan")}, "is no number that can be used"),
+    ):
+        with pytest.raises(fb.UsageError, match=told):
+            fb.train(**words)
+    with pytest.raises(fb.UsageError, match="the following arguments are required: INPUT"):
+        fb.extract([], cache=tmp_path / "cache")
+    pytest.importorskip("apache_beam")
+    with pytest.raises(fb.UsageError, match=r"did you mean --runner\?"):
+        fb.extract("clips", cache=tmp_path / "cache", runer="PrismRunner")
+
+
+def test_what_is_returned_is_not_printed(cache: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report = fb.verify(Path(cache))
+    assert report.faults == [] and report.records == 5
+    assert capsys.readouterr().out == ""
+
+
+def test_a_word_that_looks_like_an_option_is_none(tmp_path: Path) -> None:
+    (tmp_path / "-x.csv").write_text("video_id,question,answer\na,what?,b\n")
+    found = fb.questions([str(tmp_path / "-x.csv")], seed=3)
+    assert found["refused"] == 0 and found["files"][0]["path"].endswith("-x.csv")
+    with pytest.raises(fb.UsageError, match="-nothing"):
+        fb.questions("-nothing.csv")
