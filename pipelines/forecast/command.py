@@ -1,12 +1,12 @@
-"""Say what an extraction will take before it is paid for: frames, bytes, time and price.
+"""Say what an extraction will take before it is paid for: frames, bytes, hours and time.
 
     framebank plan clips/ --cache cache --sample fps=2 --runner DataflowRunner --max_num_workers 20
 
 Takes the options of `framebank extract` and writes nothing. It lists the input, leaves out what the
 cache holds already, looks into a sample of the clips (all of them up to --probes), measures this
 machine for some seconds, and prints the numbers with their uncertainty and the command that does
-it. Prices come from a table with a date; --prices names one of your own. Takes up to a minute, also
-for 100,000 clips. Exit status: 0, or 2 for a mistake in the command line.
+it. With --prices FILE, which says what a worker on Dataflow costs, also time and price there. Takes
+up to a minute, also for 100,000 clips. Exit status: 0, or 2 for a mistake in the command line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -35,7 +34,7 @@ from framebank.pipelines.forecast import estimate, measuring, prices, report
 from framebank.pipelines.forecast.survey import Survey
 from framebank.pipelines.inputs.listing import expand_inputs
 from framebank.pipelines.jobs import beam_options
-from framebank.pipelines.runners.dataflow.machines import default_machine
+from framebank.pipelines.runners.dataflow.machines import parse_accelerator
 
 _OWN_OPTIONS = ("probes", "prices", "no_measure", "json")
 
@@ -53,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--probes", type=int, default=estimate.MOST_PROBES, metavar="N",
         help="clips to look into, of more a sample")  # fmt: skip
     add("--no-measure", action="store_true", help="do not measure this machine: no time, no price")
-    add("--prices", default=prices.OWN_TABLE, metavar="FILE", help="a price table of your own")
+    add("--prices", metavar="FILE",
+        help="what a worker on Dataflow is, for time and price there: JSON with currency, "
+        "worker_hour, vcpus, and with --accelerator frames_per_s")  # fmt: skip
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
@@ -70,8 +71,12 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
     if not 1 <= args.probes <= 100_000:
         raise UsageError("--probes is out of range", got=args.probes, expected="1 to 100000")
     parse_rule(args.sample)  # a slip of the pen is told before anything is listed or fetched
-    table = prices.read_prices(args.prices)
-    machine, workers = _workers(args, beam_args, table)
+    if args.accelerator:
+        parse_accelerator(args.accelerator)
+    priced = prices.read_prices(args.prices) if args.prices else None
+    if priced is not None:
+        prices.check_accelerator(priced, args.accelerator)
+    workers = _workers(beam_args)
     listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
     command.say_listing(listing)
     spec, weights, notes = _make_spec(args)
@@ -99,8 +104,8 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
         measured=measured,
         decoders=args.decoders or usable_cores(),
         batch_size=args.batch_size,
-        table=table,
-        machine=machine,
+        priced=priced,
+        accelerated=args.accelerator is not None,
         workers=workers,
         command=submission(args, beam_args),
         notes=(*notes, *_remarks(args, beam_args)),
@@ -146,35 +151,16 @@ def _remarks(args: argparse.Namespace, beam_args: Sequence[str]) -> Iterator[str
         yield "Dataflow's workers do not see paths of this machine: clips and cache go to a bucket"
 
 
-def _workers(
-    args: argparse.Namespace, beam_args: Sequence[str], table: prices.PriceTable
-) -> tuple[prices.Machine, int | None]:
-    """Return the machine that Beam's options choose, and how many workers, None if unsaid."""
+def _workers(beam_args: Sequence[str]) -> int | None:
+    """Return how many workers Beam's options start at most, None where they do not say."""
     if not beam_args:  # Beam need not be imported
-        name = default_machine(args.accelerator)
-        return prices.find_machine(name, table, accelerator=args.accelerator), None
-    from apache_beam.options.pipeline_options import GoogleCloudOptions, WorkerOptions
+        return None
+    from apache_beam.options.pipeline_options import WorkerOptions
 
     options = beam_options.build_options(beam_args, runner=beam_options.LOCAL_RUNNER)
     chosen = options.view_as(WorkerOptions)
-    services = options.view_as(GoogleCloudOptions).dataflow_service_options or []
-    accelerator = args.accelerator or _service_accelerator(services)
-    machine = prices.find_machine(
-        chosen.machine_type or default_machine(accelerator),
-        table,
-        disk_gb=chosen.disk_size_gb or prices.DISK_GB,
-        accelerator=accelerator,
-    )
     started = max(prices.WORKERS, chosen.num_workers) if chosen.num_workers else None
-    return machine, chosen.max_num_workers or started
-
-
-def _service_accelerator(services: Sequence[str]) -> str | None:
-    """Return TYPE:COUNT of Dataflow's own `worker_accelerator=type:TYPE;count:COUNT;...`."""
-    for text in services:
-        if match := re.match(r"worker_accelerator=type:([^;]+)(?:;count:(\d+))?", text):
-            return f"{match[1]}:{match[2] or 1}"
-    return None
+    return chosen.max_num_workers or started
 
 
 def _make_spec(args: argparse.Namespace) -> tuple[FeatureSpec, Weights, list[str]]:

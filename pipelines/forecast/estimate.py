@@ -57,6 +57,10 @@ class Estimate:
         """Return the sum with a number that is certain."""
         return Estimate(self.value + known, self.low + known, self.high + known)
 
+    def added(self, other: Estimate) -> Estimate:
+        """Return the sum with another, end by end."""
+        return Estimate(self.value + other.value, self.low + other.low, self.high + other.high)
+
     def times(self, factor: float) -> Estimate:
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.cores import usable_cores
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.extraction.engine import Engine, FrameNetwork
 from framebank.features.extraction.one_clip import build_network
@@ -70,21 +71,13 @@ def load_of(forecast: Forecast, *, shards: int, batch_size: int) -> Load:
     return Load(pictures, forecast.totals["decode_s"], forecast.longest_s, shards)
 
 
-def processor_s(measured: Measured, load: Load) -> Estimate:
-    """Return processor seconds of decoding and network together."""
-    decode, network = load.decode_s, load.pictures.times(measured.frame_s)
-    return Estimate(
-        decode.value + network.value, decode.low + network.low, decode.high + network.high
-    )
-
-
 def wall_s(measured: Measured, load: Load, *, decoders: int) -> Estimate:
     """Return how long the whole command will take here, in seconds.
 
     The value is for a machine as busy with other things as it was while measured, the low end for
     one that does nothing else.
     """
-    total = processor_s(measured, load)
+    total = load.decode_s.added(load.pictures.times(measured.frame_s))
 
     def whole(cpu_s: float, decode_s: float, busy: float) -> float:
         decoding_s = max(load.longest_s, decode_s / decoders)  # decoders need not be enough
@@ -124,7 +117,7 @@ def measure(
         marks, decode_s = _time_network(network, blank), 0.0
     frames = marks[-1].frames - marks[0].frames
     cpu_s, took_s = marks[-1].cpu_s - marks[0].cpu_s, marks[-1].wall_s - marks[0].wall_s
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     busy = min(cores, max(0.1, (cpu_s + decode_s * frames) / took_s))
     whole_machine = (marks[-1].machine_s - marks[0].machine_s) / took_s
     return Measured(

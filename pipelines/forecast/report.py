@@ -36,8 +36,8 @@ class Plan:
     measured: measuring.Measured | None
     decoders: int
     batch_size: int
-    table: prices.PriceTable
-    machine: prices.Machine
+    priced: prices.Prices | None
+    accelerated: bool
     workers: int | None
     command: Sequence[str]
     notes: tuple[str, ...]
@@ -63,16 +63,15 @@ class Plan:
         return measuring.wall_s(self.measured, self.load, decoders=self.decoders)
 
     def quote(self) -> prices.Quote | None:
-        """Return what Dataflow takes for it."""
-        if self.measured is None:
+        """Return what Dataflow takes for it, None where no price of a worker is known."""
+        if self.measured is None or self.priced is None:
             return None
         load = self.load
         return prices.quote(
-            self.table,
-            self.machine,
+            self.priced,
+            accelerated=self.accelerated,
             workers=self.workers or prices.WORKERS,
             shards=self.shards,
-            backbone=self.spec.backbone,
             decode_s=load.decode_s,
             network_s=load.pictures.times(self.measured.frame_s),
             pictures=load.pictures,
@@ -128,8 +127,8 @@ def rows(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _time_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     here_s, quote, measured = plan.here_s(), plan.quote(), plan.measured
-    if here_s is None or quote is None or measured is None:
-        yield "time", "not measured, and so no price (--no-measure)"
+    if here_s is None or measured is None:
+        yield "time", "not measured" + ", and so no price" * (plan.priced is not None)
         return
     network = f"{measured.frame_s * 1000:.0f} ms of a core for a frame"
     decoding = f"{plan.load.decode_s.value:,.0f} s for decoding"
@@ -137,14 +136,12 @@ def _time_rows(plan: Plan) -> Iterator[tuple[str, str]]:
         "time here",
         f"{_between(here_s, _clock)} on {measured.cores} cores: {network}, {decoding}",
     )
-    machine = quote.machine
-    attached = f" with {machine.accelerators} {machine.accelerator}" if machine.accelerator else ""
-    yield (
-        "on Dataflow",
-        (f"{_between(quote.wall_s, _clock)} on {quote.workers:,} {machine.name}{attached}"),
-    )
-    money = _between(quote.price, lambda value: f"{value:,.2f}")
-    yield "price", f"{money} {plan.table.currency} ({quote.worker_hour:.3f} a worker and hour)"
+    if quote is not None:
+        there = f"{quote.workers:,} workers of {quote.prices.vcpus} vCPUs"
+        yield "on Dataflow", f"{_between(quote.wall_s, _clock)} on {there}"
+        money = _between(quote.price, lambda value: f"{value:,.2f}")
+        hourly = f"{quote.prices.worker_hour:.3f} a worker and hour"
+        yield "price", f"{money} {quote.prices.currency} ({hourly})"
 
 
 def notes(plan: Plan) -> Iterator[str]:
@@ -173,11 +170,12 @@ def notes(plan: Plan) -> Iterator[str]:
 
 
 def _time_notes(plan: Plan, measured: measuring.Measured) -> Iterator[str]:
-    table = plan.table
     yield (
         f"time here: measured just now on {measured.frames} frames, while the machine did other "
         f"work on {max(0.0, measured.alone - measured.busy):.1f} cores; the low end is without that"
     )
+    if plan.priced is None:
+        return
     low, high = prices.CORE_RANGE
     told = "" if plan.workers else f"{prices.WORKERS} workers are assumed (--max_num_workers); "
     yield (
@@ -185,12 +183,7 @@ def _time_notes(plan: Plan, measured: measuring.Measured) -> Iterator[str]:
         f"{prices.START_S.low / 60:.1f} to {prices.START_S.high / 60:.0f} minutes to start; "
         "not tried here"
     )
-    if plan.machine.accelerator:
-        yield f"{plan.machine.accelerator}: its speed is assumed, not measured (see the table)"
-    yield (
-        f"prices: {table.currency} in {table.region} as of {table.as_of}, {table.source}; "
-        "without storage, traffic and discounts"
-    )
+    yield "the price is that of workers alone, without storage and traffic"
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -223,10 +216,6 @@ def to_json(plan: Plan) -> dict[str, Any]:
         if here_s is None or plan.measured is None
         else {"wall_s": dataclasses.asdict(here_s), **dataclasses.asdict(plan.measured)},
         "dataflow": quote and dataclasses.asdict(quote),
-        "prices": {
-            name: getattr(plan.table, name)
-            for name in ("as_of", "region", "currency", "source", "note", "accelerators_note")
-        },
         "notes": list(notes(plan)),
         "command": shlex.join(plan.command),
     }

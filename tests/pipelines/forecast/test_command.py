@@ -17,7 +17,7 @@ import pytest
 import framebank
 from framebank.features.cache import layout
 from framebank.features.stores import storage
-from framebank.pipelines.forecast import prices, survey
+from framebank.pipelines.forecast import survey
 from tests.clips.mixed_clips import write_mixed_clips
 from tests.clips.plain_clips import write_clip
 from tests.pipelines.extract.test_command import tree
@@ -100,26 +100,38 @@ def test_shards_that_are_in_no_catalog_yet_are_done(
     assert plan(capsys, mixed, "--cache", killed, *QUICK)["videos"]["left"] == 0
 
 
+@pytest.fixture
+def prices(tmp_path: Path) -> Path:
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"currency": "EUR", "worker_hour": 0.4, "vcpus": 8}))
+    return path
+
+
 def test_a_measured_plan_has_time_and_price(
-    mixed: Path, capsys: pytest.CaptureFixture[str]
+    mixed: Path, prices: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--runner", "DataflowRunner", "--max_num_workers=3", "--machine_type", "n2-standard-8"]
+    words = ["--runner", "DataflowRunner", "--max_num_workers=3", "--prices", prices]
     found = plan(capsys, mixed, *QUICK, "--videos-per-shard", 2, *words, measure=True)
     here = found["here"]
     assert 0 < here["wall_s"]["low"] < here["wall_s"]["value"] < here["wall_s"]["high"]
     assert 0 < here["frame_s"] < 5 and 0 < here["busy"] <= here["cores"]
-    assert found["dataflow"]["workers"] == 3 and found["dataflow"]["machine"]["vcpus"] == 8
+    assert found["dataflow"]["workers"] == 3 and found["dataflow"]["prices"]["vcpus"] == 8
     assert 0 < found["dataflow"]["price"]["low"] < found["dataflow"]["price"]["high"]
-    assert found["prices"]["as_of"] == prices.read_prices().as_of
-    assert any("as of" in note for note in found["notes"])
+    assert found["dataflow"]["prices"]["currency"] == "EUR"
+
+
+def test_without_prices_there_is_none(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(capsys, mixed, *QUICK, "--runner", "DataflowRunner")
+    assert found["dataflow"] is None
+    assert "price" not in json.dumps(found)
 
 
 def test_the_command_is_the_one_to_run(
-    mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mixed: Path, prices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(mixed, tmp_path / "a folder's $clips")
     words = ["--cache", tmp_path / "the cache", *QUICK, "--max-frames", 7, "--allow-partial",
-             "--probes", 5, "--prices", prices.OWN_TABLE]  # fmt: skip
+             "--probes", 5, "--prices", prices]  # fmt: skip
     beam = [
         "--runner",
         "DataflowRunner",
@@ -202,8 +214,7 @@ def test_objects_of_a_bucket_are_planned(
         (["--backbone", "none"], "no such backbone"),
         (["--weights", "/no/file.h5"], "no such weights"),
         (["--layer", "none"], "no such layer"),
-        (["--accelerator", "t4"], "does not know this accelerator"),
-        (["--runner", "DataflowRunner", "--machine_type", "huge"], "this machine type"),
+        (["--accelerator", "t4"], "--accelerator is not right"),
         (["--max_num_workerz", "3"], "did you mean --max_num_workers"),
     ],
 )
