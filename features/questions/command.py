@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from framebank.features.bounds import MOST_SEED, check_number
+from framebank.features.questions.known_sets import FORMATS
 from framebank.features.questions.reading import read_question_files
 from framebank.features.questions.report import describe_files
-from framebank.features.questions.sets import FORMATS
 from framebank.features.questions.splits import VAL_SHARE, SplitRule
 from framebank.features.terminal import printable
 

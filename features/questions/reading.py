@@ -16,11 +16,22 @@ from typing import Any
 
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import EXPECTED, Row, read_rows
-from framebank.features.questions.mapping import map_videos
+from framebank.features.questions.known_sets import (
+    ANSWER_COLUMNS,
+    PLAIN,
+    SETS,
+    find_set,
+    is_answers,
+)
+from framebank.features.questions.parsing import (
+    VIDEO_COLUMNS,
+    faulty_question,
+    id_text,
+    make_question,
+)
 from framebank.features.questions.question import Question
-from framebank.features.questions.rows import VIDEO_COLUMNS, faulty_question, id_text, make_question
-from framebank.features.questions.sets import ANSWER_COLUMNS, PLAIN, SETS, find_set, is_answers
 from framebank.features.questions.splits import join_files
+from framebank.features.questions.videos import map_videos
 
 _PEEKED = 100
 
@@ -62,7 +73,7 @@ def read_questions(
 ) -> list[Question]:
     """Read one question file; raises UsageError when it is missing, broken or empty.
 
-    `set_name` is one of question_sets.FORMATS (found from the content by default), `mapping` a file
+    `set_name` is one of known_sets.FORMATS (found from the content by default), `mapping` a file
     of other names for its videos.
     """
     (file,) = read_accepted([path], set_name=set_name, mapping=mapping)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from framebank.features.asking.trained_model import load_model, read_lineage
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import file_hashes
+from framebank.features.questions.known_sets import PLAIN
 from framebank.features.questions.question import Question
-from framebank.features.questions.sets import PLAIN
 from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import json_text, storage
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks

@@ -36,7 +36,7 @@ from typing import Any
 
 from framebank.features.bounds import MOST_INT, MOST_SEED, within
 from framebank.features.errors import UsageError
-from framebank.features.questions.sets import FORMATS
+from framebank.features.questions.known_sets import FORMATS
 from framebank.features.questions.word_cutting import check_language
 from framebank.features.stores import storage
 from framebank.train.model.config import TRAINED_KINDS, ModelConfig, TrainConfig

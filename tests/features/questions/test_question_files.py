@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from framebank.features.errors import UsageError
-from framebank.features.questions.check import find_odd_rows
 from framebank.features.questions.question import HEADS, Question, require_answers
 from framebank.features.questions.reading import read_joined, read_question_files, read_questions
+from framebank.features.questions.report import find_odd_rows
 
 ROW = {"video_id": "a.mp4", "question": "what is it?", "answer": "a cat"}
 

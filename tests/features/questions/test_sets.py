@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from framebank.features.errors import UsageError
-from framebank.features.questions.check import find_odd_rows
 from framebank.features.questions.question import Question
 from framebank.features.questions.reading import (
     QuestionFile,
@@ -18,7 +17,7 @@ from framebank.features.questions.reading import (
     read_question_files,
     read_questions,
 )
-from framebank.features.questions.report import describe_files
+from framebank.features.questions.report import describe_files, find_odd_rows
 from framebank.features.questions.videos import ClipNames, join_questions
 from tests import ROOT
 

@@ -11,12 +11,12 @@ import functools
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import EXPECTED, RepeatedNames, load_json
+from framebank.features.questions.known_sets import PLAIN, SETS, type_name
 from framebank.features.questions.question import HEADS, YES_NO, Question
-from framebank.features.questions.sets import PLAIN, SETS, type_name
 from framebank.features.questions.splits import SPLIT_NAMES
 
 VIDEO_COLUMNS = ("video", "gif_name", "video_name", "video_id")
@@ -28,22 +28,38 @@ _TRUTHS = {"true": "yes", "false": "no"}
 _COMPOUND = frozenset((list, dict, RepeatedNames)).__contains__
 
 
+class _Row(NamedTuple):
+    path: str
+    where: str
+    fields: Mapping[str, Any]
+    set_name: str
+
+    def text(self, name: str) -> str:
+        return text(self.fields.get(name))
+
+    def fault(self, what: str, got: str, expected: str) -> UsageError:
+        return UsageError(
+            f"{self.path} has {what}", got=f"{got} in {self.where}", expected=expected
+        )
+
+
 def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name: str) -> Question:
     """Return the question of one row; raises UsageError for a row that cannot be one."""
+    row = _Row(path, where, fields, set_name)
     if any(map(_COMPOUND, map(type, fields.values()))):
-        _check_texts(path, where, fields)
+        _check_texts(row)
     known = SETS.get(set_name)
     video_columns: tuple[str, ...] = VIDEO_COLUMNS
     id_columns: tuple[str, ...] = ID_COLUMNS
     if known is not None:
         video_columns, id_columns = (known.video,), (known.question_id,)
     video = _first_id(fields, video_columns)
-    question = text(fields.get("question"))
+    question = row.text("question")
     if not video or not question:
         missing = "video" if not video else "question"
         raise UsageError(f"{path} has a row without a {missing}", got=where, expected=EXPECTED)
-    choices = _choices(path, where, fields)
-    answer = text(fields.get("answer")) or None
+    choices = _choices(row)
+    answer = row.text("answer") or None
     if not choices or all(map(_as_truth, choices)):
         # CSV writes true and false where JSON has what is read as yes and no.
         choices = tuple(_as_truth(choice) or choice for choice in choices)
@@ -51,18 +67,18 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
     right = None
     if answer is not None and choices:
         if set_name == PLAIN:
-            _check_clear(path, where, fields, choices)
-        right = _right(path, where, answer, choices)
-    head = _head(path, where, fields, set_name=set_name, answer=answer, choices=choices)
+            _check_clear(row, choices)
+        right = _right(row, answer, choices)
+    head = _head(row, answer, choices)
     if head == "count" and answer is not None:
-        _check_number(path, where, answer)
+        _check_number(row, answer)
     return Question(
         question_id=_first_id(fields, id_columns),
         video_id=sys.intern(video),  # the texts that a million rows share are kept once
         question=question,
         answer=choices[right] if right is not None else answer and sys.intern(answer),
-        split=_split(path, where, fields),
-        type=_type(fields, set_name),
+        split=_split(row),
+        type=_type(row),
         head=head,
         choices=choices,
         right=right,
@@ -79,16 +95,6 @@ def faulty_question(fields: Mapping[str, Any], fault: str) -> Question:
     )
 
 
-def _check_texts(path: str, where: str, fields: Mapping[str, Any]) -> None:
-    for name in _TEXTS:
-        if isinstance(fields.get(name), list | dict):
-            raise UsageError(
-                f"{path} has a row with something else than text",
-                got=f"{name} {fields[name]!r:.60} in {where}",
-                expected="text or a number; several answers are as many rows",
-            )
-
-
 def text(value: Any) -> str:
     """Return a cell as text with single spaces; numbers as they are written, nothing as ""."""
     if type(value) is str:  # most of a million rows
@@ -98,10 +104,6 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return " ".join(str(value).split())
-
-
-def _as_truth(answer: str) -> str | None:
-    return answer if answer in YES_NO else _TRUTHS.get(answer.lower())
 
 
 def id_text(value: Any) -> str:
@@ -117,6 +119,20 @@ def _first_id(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
         if found := id_text(fields.get(name)):
             return found
     return ""
+
+
+def _as_truth(answer: str) -> str | None:
+    return answer if answer in YES_NO else _TRUTHS.get(answer.lower())
+
+
+def _check_texts(row: _Row) -> None:
+    for name in _TEXTS:
+        if isinstance(row.fields.get(name), list | dict):
+            raise row.fault(
+                "a row with something else than text",
+                f"{name} {row.fields[name]!r:.60}",
+                "text or a number; several answers are as many rows",
+            )
 
 
 @functools.lru_cache(maxsize=1000)
@@ -138,34 +154,30 @@ def _listed_choices(fields: Mapping[str, Any]) -> list[Any] | None:
     return listed
 
 
-def _choices(path: str, where: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
-    names = _choice_columns(tuple(fields))
-    if not names and "choices" not in fields:  # most of a million rows
+def _choices(row: _Row) -> tuple[str, ...]:
+    """Return the choices of the list, else of the columns a0, a1, ...; a row may have fewer of
+    these than its file, and begin with a1. One left out between others is "", as an empty cell."""
+    names = _choice_columns(tuple(row.fields))
+    if not names and "choices" not in row.fields:  # most of a million rows
         return ()
     try:
-        listed = _listed_choices(fields)
+        listed = _listed_choices(row.fields)
     except ValueError as err:
-        raise UsageError(
-            f"{path} has choices that cannot be read",
-            got=f"{fields['choices']!r:.60} in {where}",
-            expected=f'a JSON list of at most {_MOST_CHOICES} texts, as ["one", "two"], or columns '
+        raise row.fault(
+            "choices that cannot be read",
+            f"{row.fields['choices']!r:.60}",
+            f'a JSON list of at most {_MOST_CHOICES} texts, as ["one", "two"], or columns '
             "a0, a1, ...",
         ) from err
-    return tuple(map(text, listed)) if listed is not None else _column_choices(fields, names)
-
-
-def _column_choices(fields: Mapping[str, Any], names: list[str]) -> tuple[str, ...]:
-    """Return the choices of the columns a0, a1, ...; a row may have fewer than its file, and begin
-    with a1. One that is left out between others is "", as an empty cell.
-    """
-    cells = {int(name[1]): cell for name in names if (cell := text(fields[name]))}
+    if listed is not None:
+        return tuple(map(text, listed))
+    cells = {int(name[1]): cell for name in names if (cell := row.text(name))}
     if len(cells) < 2:
         return ()
-    first = 0 if 0 in cells else 1
-    return tuple(cells.get(place, "") for place in range(first, max(cells) + 1))
+    return tuple(cells.get(place, "") for place in range(0 if 0 in cells else 1, max(cells) + 1))
 
 
-def _right(path: str, where: str, answer: str, choices: tuple[str, ...]) -> int:
+def _right(row: _Row, answer: str, choices: tuple[str, ...]) -> int:
     """Return the index of the true choice: the answer is that index (from 0), or its text.
 
     Of equal choices it is the first, as it is of equal scores.
@@ -176,11 +188,8 @@ def _right(path: str, where: str, answer: str, choices: tuple[str, ...]) -> int:
     truths = [_as_truth(choice) for choice in choices]
     if (truth := _as_truth(answer)) in truths and truth is not None:
         return truths.index(truth)
-    raise UsageError(
-        f"{path} has an answer that is none of its choices",
-        got=f"{answer!r} in {where}",
-        expected=f"0 to {len(choices) - 1}, or one of " + ", ".join(choices)[:200],
-    )
+    expected = f"0 to {len(choices) - 1}, or one of " + ", ".join(choices)[:200]
+    raise row.fault("an answer that is none of its choices", repr(answer), expected)
 
 
 def _named(answer: str, choices: tuple[str, ...]) -> str:
@@ -190,78 +199,61 @@ def _named(answer: str, choices: tuple[str, ...]) -> str:
     return choices[int(answer)] if is_index else ""
 
 
-def _check_clear(
-    path: str, where: str, fields: Mapping[str, Any], choices: tuple[str, ...]
-) -> None:
+def _check_clear(row: _Row, choices: tuple[str, ...]) -> None:
     """Raise UsageError for an answer that is one choice by its index and another by its text."""
-    answer = text(fields["answer"])
-    listed = _listed_choices(fields) or ()
-    meant = isinstance(fields["answer"], int) and set(map(type, listed)) == {str}
+    answer = row.text("answer")
+    listed = _listed_choices(row.fields) or ()
+    meant = isinstance(row.fields["answer"], int) and set(map(type, listed)) == {str}
     if answer in choices and _named(answer, choices) not in ("", answer) and not meant:
-        raise UsageError(
-            f"{path} has an answer that may be a place or a choice",
-            got=f"{answer!r} of {' | '.join(choices):.100} in {where}",
-            expected='the place as a number, choices as text: "answer": 2, "choices": ["1", ...]',
+        raise row.fault(
+            "an answer that may be a place or a choice",
+            f"{answer!r} of {' | '.join(choices):.100}",
+            'the place as a number, choices as text: "answer": 2, "choices": ["1", ...]',
         )
 
 
-def _head(
-    path: str,
-    where: str,
-    fields: Mapping[str, Any],
-    *,
-    set_name: str,
-    answer: str | None,
-    choices: tuple[str, ...],
-) -> str:
-    known = SETS.get(set_name)
+def _head(row: _Row, answer: str | None, choices: tuple[str, ...]) -> str:
+    known = SETS.get(row.set_name)
     head = known.head if known is not None else "choice" if choices else "open"
-    if known is not None and known.yes_no == text(fields.get("type")):
+    if known is not None and known.yes_no == row.text("type"):
         # NExT-OE's binary questions offer other pairs too ("wild or domesticated").
         head = "yes_no" if answer in ("yes", "no", None) else "open"
-    if set_name == PLAIN and (stated := text(fields.get("head")).lower()):
+    if known is None and (stated := row.text("head").lower()):
         head = stated
     if head not in HEADS or (head == "choice") != bool(choices):
-        raise UsageError(
-            f"{path} has a question whose kind of answer is not clear",
-            got=f"{head!r} with {len(choices)} choices in {where}",
-            expected="head: " + " | ".join(HEADS) + "; choices for the kind choice alone",
+        raise row.fault(
+            "a question whose kind of answer is not clear",
+            f"{head!r} with {len(choices)} choices",
+            "head: " + " | ".join(HEADS) + "; choices for the kind choice alone",
         )
     if head == "yes_no" and answer not in (*YES_NO, None):
-        raise UsageError(
-            f"{path} has a question for yes or no with another answer",
-            got=f"{answer!r:.60} in {where}",
-            expected="yes or no; questions with other answers are open",
+        raise row.fault(
+            "a question for yes or no with another answer",
+            f"{answer!r:.60}",
+            "yes or no; questions with other answers are open",
         )
     return head
 
 
-def _check_number(path: str, where: str, answer: str) -> None:
+def _check_number(row: _Row, answer: str) -> None:
     try:
         if abs(float(answer)) <= _MOST_COUNT:
             return
         expected = f"a number from {-_MOST_COUNT} to {_MOST_COUNT}"
     except ValueError:
         expected = "a number"
-    got = f"{answer!r:.60} in {where}"
-    raise UsageError(f"{path} has a count that is no number", got=got, expected=expected)
+    raise row.fault("a count that is no number", f"{answer!r:.60}", expected)
 
 
-def _type(fields: Mapping[str, Any], set_name: str) -> str | None:
-    stated = sys.intern(text(fields.get("type"))) or None
-    if set_name == PLAIN:
+def _type(row: _Row) -> str | None:
+    stated = sys.intern(row.text("type")) or None
+    if row.set_name == PLAIN:
         return stated
-    return type_name(set_name, stated) if stated else SETS[set_name].all_of_type
+    return type_name(row.set_name, stated) if stated else SETS[row.set_name].all_of_type
 
 
-def _split(path: str, where: str, fields: Mapping[str, Any]) -> str | None:
-    name = text(fields.get("split")).lower()
-    if not name:
-        return None
-    if name not in SPLIT_NAMES:
-        raise UsageError(
-            f"{path} has a split that is not known",
-            got=f"{name!r} in {where}",
-            expected="train, val or test",
-        )
-    return SPLIT_NAMES[name]
+def _split(row: _Row) -> str | None:
+    name = row.text("split").lower()
+    if name and name not in SPLIT_NAMES:
+        raise row.fault("a split that is not known", repr(name), "train, val or test")
+    return SPLIT_NAMES.get(name)
