@@ -136,7 +136,9 @@ def _run_workers(args: argparse.Namespace, *, quiet: bool) -> int:
     _configs(args)
     if args.strategy not in ("none", "multi_worker"):
         raise UsageError("--local-workers is a strategy of its own", got=args.strategy)
-    return run_local_workers(args, args.local_workers, quiet=quiet)
+    options = json.dumps(vars(args) | {"local_workers": None, "strategy": "multi_worker"})
+    worker = [sys.executable, "-m", "framebank.train.fit.local_worker", options]
+    return run_local_workers(worker, args.local_workers, quiet=quiet)
 
 
 def _configs(args: argparse.Namespace) -> tuple[ModelConfig, TrainConfig]:

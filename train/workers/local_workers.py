@@ -2,14 +2,12 @@
 
 The parent gives each a port and its TF_CONFIG, puts its name before every line it says, hands on
 Ctrl-C and SIGTERM, and ends all when one dies. A worker whose parent is gone ends too: its standard
-input is a pipe that only the parent holds.
+input is a pipe that only the parent holds (`end_with_input`).
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import re
 import signal
@@ -18,13 +16,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import IO
 
 from framebank import HOME
 from framebank.features.errors import JobError, UsageError
 from framebank.features.processes import end_with_parent
 from framebank.features.stop_signals import signals_held
-from framebank.features.stores import json_text
 from framebank.train.workers.cluster import local_cluster
 
 _MOST = 64
@@ -39,14 +37,13 @@ _CHATTER = re.compile(
 )
 
 
-def run_local_workers(args: argparse.Namespace, count: int, *, quiet: bool = False) -> int:
-    """Run `count` workers with the options `args`; return the exit status. Raises JobError.
+def run_local_workers(command: Sequence[str], count: int, *, quiet: bool = False) -> int:
+    """Run `count` workers by `command`; return the exit status. Raises JobError.
 
     The chief prints the figures on stdout, with `quiet` nobody does.
     """
     if not 1 <= count <= _MOST:
         raise UsageError("--local-workers", got=count, expected=f"1 to {_MOST}")
-    fields = json.dumps(vars(args) | {"local_workers": None, "strategy": "multi_worker"})
     ports = _free_ports(count)
     workers: list[subprocess.Popen[bytes]] = []
     joined: list[threading.Thread] = []
@@ -62,7 +59,7 @@ def run_local_workers(args: argparse.Namespace, count: int, *, quiet: bool = Fal
         for index in range(count):
             config = local_cluster(ports, index).config
             with signals_held():  # in the worker too, until it listens for them
-                worker = _start(fields, config, prints=index == 0 and not quiet)
+                worker = _start(command, config, prints=index == 0 and not quiet)
             workers.append(worker)
             thread = threading.Thread(target=_join_log, args=(worker.stderr, f"worker {index}"))
             thread.start()
@@ -89,11 +86,11 @@ def _free_ports(count: int) -> list[int]:
             each.close()
 
 
-def _start(fields: str, tf_config: str, *, prints: bool) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], tf_config: str, *, prints: bool) -> subprocess.Popen[bytes]:
     environment = os.environ | {"TF_CONFIG": tf_config}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (HOME, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [sys.executable, "-m", "framebank.train.workers.local_workers", fields],
+        command,
         env=environment,
         stdin=subprocess.PIPE,
         stdout=None if prints else subprocess.DEVNULL,
@@ -150,7 +147,7 @@ def _wait_for_rest(workers: list[subprocess.Popen[bytes]], status: int) -> int:
     return status
 
 
-def _end_with_parent() -> None:
+def end_with_input() -> None:
     """End this process when the parent's end of standard input is closed.
 
     Linux is asked to do so as well: this thread waits where TensorFlow holds Python's lock.
@@ -159,25 +156,3 @@ def _end_with_parent() -> None:
     while os.read(0, 1):  # not sys.stdin, whose lock would be held when Python ends
         continue
     os._exit(1)
-
-
-def main() -> int:
-    """Be one worker: the options are JSON in the first argument."""
-    from framebank.features import terminal
-    from framebank.features.errors import FramebankError
-    from framebank.features.tensorflow_import import quiet_google
-    from framebank.train.fit import command
-
-    quiet_google()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    args = argparse.Namespace(**json_text.parse(sys.argv[1]))
-    with terminal.guarded():
-        try:
-            return command.run(args, [])
-        except FramebankError as error:
-            print(f"framebank: {error}", file=sys.stderr, flush=True)
-            return error.exit_status
-
-
-if __name__ == "__main__":
-    sys.exit(main())
