@@ -110,6 +110,8 @@ class Bar:
 
 
 def _can_draw(stream: TextIO) -> bool:
+    if importlib.util.find_spec("rich") is None:  # an environment that only reads
+        return False
     if stream.isatty():
         return True
     if "IPython" not in sys.modules or importlib.util.find_spec("ipywidgets") is None:
