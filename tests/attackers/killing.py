@@ -21,7 +21,7 @@ from tests import ROOT
 _MARK = "FRAMEBANK_TEST_MARK"
 # Words of a process's command line → what it is; the first that fits counts.
 _KINDS = {
-    "decoder_child": "decoder",
+    "decoders.child": "decoder",
     "sdk_worker_main": "sdk_worker",
     "SdkHarness": "sdk_worker",  # as a worker pool starts it
     "worker_pool": "pool",

@@ -116,7 +116,7 @@ def decoder_pids() -> Iterator[int]:
                 words = (folder / "cmdline").read_text()
             except OSError:
                 continue
-            if parent == me and "decoder_child" in words:
+            if parent == me and "decoders.child" in words:
                 yield int(folder.name)
 
 
