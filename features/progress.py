@@ -50,11 +50,11 @@ class Bar:
         stream: TextIO | None = None,
     ) -> None:
         self._what, self._stream = what, stream or sys.stderr
-        self._drawn = _can_draw(self._stream)
+        self.is_drawn = _can_draw(self._stream)
         lines_s = _LINE_EVERY_S if line_every_s is None else line_every_s
-        self.every_s = _BAR_EVERY_S if self._drawn else lines_s
+        self.every_s = _BAR_EVERY_S if self.is_drawn else lines_s
         self._said_s = time.monotonic()
-        if self._drawn:
+        if self.is_drawn:
             from rich import progress
             from rich.console import Console
 
@@ -69,7 +69,7 @@ class Bar:
             self._task = self._bar.add_task(what, total=total, said="starting")
 
     def __enter__(self) -> Bar:
-        if self._drawn:
+        if self.is_drawn:
             self._bar.start()
         return self
 
@@ -79,7 +79,7 @@ class Bar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._drawn:
+        if self.is_drawn:
             self._bar.stop()
 
     @property
@@ -96,14 +96,14 @@ class Bar:
         if not now and not self.is_due:
             return
         self._said_s = time.monotonic()
-        if self._drawn:
+        if self.is_drawn:
             self._bar.update(self._task, completed=done, total=total, said=terminal.printable(said))
         else:
             self.say(said)
 
     def say(self, text: str) -> None:
         """Write a line that stays."""
-        if self._drawn:
+        if self.is_drawn:
             self._bar.console.print(terminal.printable(f"{self._what}: {text}"), markup=False)
         else:
             print(f"{self._what}: {text}", file=self._stream, flush=True)

@@ -6,9 +6,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import keras
 import numpy as np
 
-from framebank.features import terminal
+from framebank.features.progress import Bar
 from framebank.features.questions.question import Question
 from framebank.train.model.config import TrainConfig
 
@@ -24,9 +21,6 @@ if TYPE_CHECKING:
     from framebank.train.judging.predicting import Predictions
     from framebank.train.model.heads import Head
 
-_BAR_EVERY_S = 0.2
-_LINE_EVERY_S = 5.0
-_BAR_WIDTH = 20
 _TIMES = ("step_ms", "input_wait_ms")  # a repeated run has others, and equal rows otherwise
 _PLATEAU_FACTOR = 0.5
 _SAMPLE = 8
@@ -138,21 +132,30 @@ class ProgressLine(keras.callbacks.Callback):
     ) -> None:
         """`steps` is steps per epoch, `done` the steps made before this process started."""
         super().__init__()
-        self._label, self._epochs, self._steps, self._done = label, epochs, steps, done
+        self._label, self._epochs, self._total, self._done = label, epochs, epochs * steps, done
         self._made, self._epoch = 0, done // max(steps, 1)
-        self._stream = stream or terminal.bare(sys.stderr)
-        self._bar = self._stream.isatty()
-        self._start = self._said = time.monotonic()
+        self.bar = Bar("train", total=self._total, stream=stream)
+        self._start = time.monotonic()
         self._validated = self._times = ""
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        self.bar.__enter__()
+
+    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
+        self.bar.__exit__(None, None, None)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._made += 1
-        if time.monotonic() - self._said >= (_BAR_EVERY_S if self._bar else _LINE_EVERY_S):
+        if self.bar.is_due:
             loss = (logs or {}).get("loss")
-            self._say("" if loss is None else f"loss {float(loss):.3f}")
+            step = min(self._done + self._made, self._total)
+            left_s = (time.monotonic() - self._start) / self._made * (self._total - step)
+            parts = [f"step {step}/{self._total}", "" if loss is None else f"loss {loss:.3f}"]
+            parts += [self._validated, self._times, f"at most {left_s:.0f} s left"]
+            self.bar.update(step, self._told(self._epoch, *parts))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         logs = logs or {}
@@ -162,34 +165,13 @@ class ProgressLine(keras.callbacks.Callback):
         if "step_ms" in logs:
             waited = logs["input_wait_ms"] / max(logs["step_ms"], 1e-9)
             self._times = f"{logs['step_ms']:.1f} ms a step, {waited:.1%} of it waiting for input"
-        if not self._bar and logs:
-            text = f"epoch {epoch + 1}/{self._epochs}, loss {logs['loss']:.3f}"
-            parts = [f"{self._label}: {text}", self._validated, self._times]
-            self._stream.write("train: " + ", ".join(part for part in parts if part) + "\n")
-            self._stream.flush()
+        if logs and not self.bar.is_drawn:
+            loss = f"loss {logs['loss']:.3f}"
+            self.bar.say(self._told(epoch, loss, self._validated, self._times))
 
-    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
-        if self._bar:
-            self._stream.write("\r\033[K")
-            self._stream.flush()
-
-    def _say(self, loss: str) -> None:
-        self._said = time.monotonic()
-        total = self._epochs * self._steps
-        step = min(self._done + self._made, total)
-        left_s = (self._said - self._start) / max(self._made, 1) * (total - step)
-        parts = [f"epoch {self._epoch + 1}/{self._epochs}", f"step {step}/{total}", loss]
-        parts += [self._validated, self._times, f"at most {left_s:.0f} s left"]
-        text = f"{self._label}: " + ", ".join(part for part in parts if part)
-        if self._bar:
-            filled = round(_BAR_WIDTH * step / max(total, 1))
-            bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
-            # A line that wraps could not be written over.
-            room = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"\r\033[K{f'{bar} {text}'[:room]}")
-        else:
-            self._stream.write(f"train: {text}\n")
-        self._stream.flush()
+    def _told(self, epoch: int, *parts: str) -> str:
+        said = ", ".join(filter(None, (f"epoch {epoch + 1}/{self._epochs}", *parts)))
+        return f"{self._label}: {said}"
 
 
 class HistoryRows(keras.callbacks.Callback):
@@ -203,6 +185,3 @@ class HistoryRows(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         numbers = {name: float(value) for name, value in (logs or {}).items() if name not in _TIMES}
         self.rows.append({"model": self.label, "epoch": epoch + 1, **numbers})
-
-    def text(self) -> str:
-        return "".join(json.dumps(row) + "\n" for row in self.rows)
