@@ -16,12 +16,12 @@ from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import json_text, storage
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.splits import SPLITS
-from framebank.train.evaluation import baselines as evaluation_baselines
 from framebank.train.evaluation import figures as evaluation
 from framebank.train.evaluation import splits as evaluation_splits
 from framebank.train.evaluation.answers import Answers, ask_all
 from framebank.train.evaluation.leaks import find_leaks
 from framebank.train.evaluation.splits import Asked
+from framebank.train.fit.model_folder import ModelFolder
 from framebank.train.judging import baselines
 from framebank.train.judging.judged_answers import Said, read_judged
 from framebank.train.model.config import ModelConfig, TrainConfig
@@ -108,9 +108,7 @@ def evaluate(
         "weights": str(cache.spec.weights),
         "notes": notes,
         **evaluation.judge(asked, answers, durations_s=_durations(cache), seed=seed),
-        "baselines": evaluation_baselines.figures(
-            said, asked, answers.right, seed=seed, errors=errors
-        ),
+        "baselines": evaluation.beside(said, asked, answers.right, seed=seed, errors=errors),
         "leaks": find_leaks(
             cache, {video_id: tuple(its) for video_id, its in sides.items()}, seed=seed, say=say
         ),
@@ -181,15 +179,19 @@ def _baselines(
     stop: StopRequest,
     say: Callable[[str], None],
 ) -> dict[str, Said]:
-    """Return what each baseline says to the questions that are asked."""
+    """Return what each baseline says to the questions that are asked.
+
+    Those that are trained come from the model's folder, where they were trained under its budget
+    and judged on the same questions; else they are trained now, in folders below `job.out`.
+    """
     asked, splits = chosen.questions, chosen.splits
     if not splits.train:
         return {}
-    said = evaluation_baselines.count_answers(splits.train, asked)
+    said = baselines.count_answers(splits.train, asked)
     if not job.with_baselines:
         return said
     stored = read_judged(job.model, asked) if made.is_of(joined) else {}
-    from framebank.train.fit.training import TrainJob
+    from framebank.train.fit.training import TrainJob, train_model
 
     vectors = made.embeddings
     if vectors is not None and not storage.exists(vectors):
@@ -206,6 +208,7 @@ def _baselines(
     work = TrainJob(
         questions=learnt,
         model=made.model,
+        with_baselines=False,
         train=dataclasses.replace(made.train, max_unmatched_ratio=job.max_unmatched_ratio),
         set_name=set_name,
         mapping=mapping,
@@ -213,9 +216,14 @@ def _baselines(
         embeddings=vectors,
     )
     for kind in baselines.TRAINED:
-        said[kind] = stored.get(kind) or evaluation_baselines.train_answers(
-            kind, work, cache, asked, out=job.out, stop=stop, say=say
-        )
+        if stored.get(kind):
+            said[kind] = stored[kind]
+            continue
+        path = str(job.out / "baselines" / kind)
+        say(f"training {kind} under the model's budget in {path}")
+        alike = dataclasses.replace(work, model=dataclasses.replace(made.model, kind=kind))
+        train_model(alike, cache, ModelFolder(path), stop=stop, say=say)
+        said[kind] = ask_all(load_model(path), cache, asked, stop=stop, say=say).chosen()
     return said
 
 

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.asking.scores import is_right
 from framebank.features.questions.question import Question
 from framebank.train.evaluation.answers import DISTRACTORS, NO_RANK, Answers
-from framebank.train.judging.bootstrap import interval
+from framebank.train.judging.bootstrap import interval, paired_bootstrap
+from framebank.train.judging.judged_answers import Said
 
 _BINS = 10
 _COMMONEST = 8
@@ -99,6 +101,43 @@ def square_error(
         "mean_square_error": float(errors.mean()),
         "mean_square_error_interval": [around.low, around.high],
     }
+
+
+def beside(
+    said: Mapping[str, Said],
+    asked: Sequence[Question],
+    right: NDArray[np.bool_],
+    *,
+    seed: int,
+    errors: NDArray[np.float64] | None = None,
+) -> dict[str, Any]:
+    """Return the figures of each baseline, and by how much the model is ahead of it.
+
+    `right` bool[q] says whether the model's answers are, `errors` float64[q] are the square errors
+    of counts. "ahead" is the difference of accuracies, or by how much the model's mean square error
+    is the smaller one, with its interval, by a paired bootstrap over videos.
+    """
+    groups = [question.video_id for question in asked]
+    found = {}
+    for name, answers in said.items():
+        its = np.array([is_right(q, one) for one, q in zip(answers, asked, strict=True)])
+        theirs = square_errors(asked, answers) if errors is not None else None
+        if errors is not None and theirs is not None:
+            measure = "mean square error"
+            ahead = paired_bootstrap(-errors, -theirs, groups, seed=seed)
+        else:
+            measure, ahead = "accuracy", paired_bootstrap(right, its, groups, seed=seed)
+        found[name] = {
+            **share(its, groups, seed=seed),
+            **square_error(asked, answers, seed=seed),
+            "ahead": {
+                "measure": measure,
+                "difference": ahead.difference,
+                "interval": [ahead.low, ahead.high],
+                "probability_better": ahead.probability_better,
+            },
+        }
+    return found
 
 
 def _parts(

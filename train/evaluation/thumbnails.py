@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from framebank.features.decoders.pool import ClipDone, DecoderPolicy, DecoderPoo
 from framebank.features.errors import FramebankError, VideoRejected
 from framebank.features.pages.page import jpeg_address
 from framebank.features.stores import storage
+from framebank.features.stores.storage import StoredFile
 from framebank.features.video import VideoRef
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FRAMES = 8
 _LONG_SIDE = 176  # pixels of a thumbnail
 _KEPT = 256  # thumbnails of one clip while it is decoded; beyond, every second one is dropped
+_GONE = "The source video is not there any more"
 _POLICY = DecoderPolicy(decoders=2, timeout_s=20.0, allow_partial=True)
 
 
@@ -45,20 +46,23 @@ def make_thumbnails(
 ) -> dict[str, Thumbnails]:
     """Return up to FRAMES thumbnails of each video, or the reason why there are none."""
     found: dict[str, Thumbnails] = {}
-    clips = []
-    for row in _rows(cache, video_ids):
-        missing = _why_missing(row["uri"])
-        if missing:
-            found[row["video_id"]] = Thumbnails(reason=missing)
-        else:
-            clips.append(row)
-    if clips and say is not None:
-        say(f"taking frames from {len(clips)} source videos")
+    rows = _rows(cache, video_ids)
     try:
-        for row, clip in _decode(cache, clips):
-            found[row["video_id"]] = clip
+        clips = []
+        for row in rows:
+            file = storage.find(row["uri"]) if row["uri"] else None
+            if file is not None:
+                clips.append((row, file))
+            elif row["uri"]:
+                found[row["video_id"]] = Thumbnails(reason=f"{_GONE}: {row['uri']}")
+            else:
+                reason = "The catalog does not say where the source video is."
+                found[row["video_id"]] = Thumbnails(reason=reason)
+        if clips and say is not None:
+            say(f"taking frames from {len(clips)} source videos")
+        found.update(_decode(cache, clips))
     except FramebankError as error:  # no room, a store that does not answer: the page does without
-        for row in clips:
+        for row in rows:
             reason = f"The source video cannot be fetched: {error.what}."
             found.setdefault(row["video_id"], Thumbnails(reason=reason))
     return found
@@ -68,54 +72,41 @@ def _rows(cache: Cache, video_ids: Collection[str]) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    names = ["video_id", "uri", "size_bytes", "generation", "content_sha256"]
-    table = cache.table(columns=[*names, "source_width", "source_height"])
+    names = ["video_id", "uri", "content_sha256", "source_width", "source_height"]
+    table = cache.table(columns=names)
     wanted = pa.array(sorted(video_ids), table.column("video_id").type)
     return table.filter(pc.is_in(table.column("video_id"), wanted)).to_pylist()
 
 
-def _why_missing(uri: str) -> str:
-    if not uri:
-        return "The catalog does not say where the source video is."
-    if storage.is_local(uri) and not Path(storage.local_path(uri)).exists():
-        return f"The source video is not there any more: {uri}"
-    return ""
-
-
 def _decode(
-    cache: Cache, rows: list[dict[str, Any]]
-) -> Iterator[tuple[dict[str, Any], Thumbnails]]:
-    """Yield each row with its thumbnails; raises FramebankError where clips cannot be fetched."""
-    if not rows:
+    cache: Cache, clips: Sequence[tuple[dict[str, Any], StoredFile]]
+) -> Iterator[tuple[str, Thumbnails]]:
+    """Yield each video_id with its thumbnails; raises FramebankError for one not fetched."""
+    if not clips:
         return
     kept: dict[int, _Kept] = {}
-    pool = DecoderPool(cache.spec, _POLICY)
-    with contextlib.closing(pool):
-        for event in pool.decode(_refs(rows)):
-            row = rows[event.clip]
+    refs = (
+        VideoRef(row["video_id"], row["uri"], file.size_bytes, file.generation)
+        for row, file in clips
+    )
+    with contextlib.closing(DecoderPool(cache.spec, _POLICY)) as pool:
+        for event in pool.decode(refs):
+            row, _ = clips[event.clip]
             if isinstance(event, Frame):
                 kept.setdefault(event.clip, _Kept(_shown_size(row))).add(event.token, event.rgb)
             elif isinstance(event, ClipDone):
-                yield row, _chosen(row, event.fields, kept.pop(event.clip, None))
+                yield row["video_id"], _chosen(row, event.fields, kept.pop(event.clip, None))
             else:
                 kept.pop(event.clip, None)
-                yield row, Thumbnails(reason=_why_rejected(row["uri"], event.reason))
-
-
-def _refs(rows: list[dict[str, Any]]) -> Iterator[VideoRef]:
-    for row in rows:
-        uri, generation, size_bytes = row["uri"], row["generation"], row["size_bytes"]
-        if storage.is_local(uri):  # the content hash says whether it changed, not its time
-            generation, size_bytes = "", Path(storage.local_path(uri)).stat().st_size
-        yield VideoRef(row["video_id"], uri, size_bytes, generation)
+                reason = _why_rejected(row["uri"], event.reason)
+                yield row["video_id"], Thumbnails(reason=reason)
 
 
 def _why_rejected(uri: str, reason: VideoRejected) -> str:
     if reason.error_class == "missing":
-        return f"The source video is not there any more: {uri}"
-    if reason.stage == "open":
-        return f"The source video cannot be read ({reason.error_class}): {reason.message}"
-    return f"The source video cannot be decoded ({reason.error_class}): {reason.message}"
+        return f"{_GONE}: {uri}"
+    done = "read" if reason.stage == "open" else "decoded"
+    return f"The source video cannot be {done} ({reason.error_class}): {reason.message}"
 
 
 def _shown_size(row: dict[str, Any]) -> tuple[int, int]:

@@ -1,17 +1,28 @@
 """What a model must beat: answers that need no video, or no order of frames.
 
-`majority` and `majority_per_question` only count. `question_only` and `order_blind` are trained by
-the same loop under the same budget (`TRAINED`, kinds of `train.model.config.ModelConfig`).
+Those by majority only count. `question_only` and `order_blind` are trained by the same loop under
+the same budget (`TRAINED`, kinds of `train.model.config.ModelConfig`).
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
-from framebank.features.questions.question import Question
+from framebank.features.questions.question import QUESTION_WORDS, Question
+from framebank.train.judging.judged_answers import Said
 
 TRAINED = ("order_blind", "question_only")
+
+
+def count_answers(train: Sequence[Question], asked: Sequence[Question]) -> dict[str, Said]:
+    """Return what the baselines say that only count the answers of `train`."""
+    return {
+        "majority": majority(train, asked),
+        "majority_per_word": majority_per_word(train, asked),
+        "majority_per_question": majority_per_question(train, asked),
+    }
 
 
 class Majority:
@@ -43,13 +54,29 @@ def majority(train: Sequence[Question], asked: Sequence[Question]) -> list[str]:
 
 def majority_per_question(train: Sequence[Question], asked: Sequence[Question]) -> list[str]:
     """Answer as `train` mostly answers the same question, else as it answers any."""
-    by_text: dict[str, list[Question]] = collections.defaultdict(list)
+    return _majority_per(_plain, train, asked)
+
+
+def majority_per_word(train: Sequence[Question], asked: Sequence[Question]) -> list[str]:
+    """Answer as `train` mostly answers questions that open with the same question word."""
+    return _majority_per(_word, train, asked)
+
+
+def _majority_per(
+    part: Callable[[Question], str], train: Sequence[Question], asked: Sequence[Question]
+) -> list[str]:
+    parts: dict[str, list[Question]] = collections.defaultdict(list)
     for question in train:
-        by_text[_plain(question.question)].append(question)
-    counted = {text: Majority(questions) for text, questions in by_text.items()}
+        parts[part(question)].append(question)
+    counted = {name: Majority(questions) for name, questions in parts.items()}
     fallback = Majority(train)
-    return [counted.get(_plain(q.question), fallback).says(q) for q in asked]
+    return [counted.get(part(question), fallback).says(question) for question in asked]
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().strip("?!. ").split())
+def _plain(question: Question) -> str:
+    return " ".join(question.question.casefold().strip("?!. ").split())
+
+
+def _word(question: Question) -> str:
+    word = dataclasses.replace(question, type=None).kind
+    return word if word in QUESTION_WORDS else "other"

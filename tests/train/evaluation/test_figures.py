@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from framebank.features.questions.question import Question
-from framebank.train.evaluation import baselines
 from framebank.train.evaluation import figures as evaluation
 from framebank.train.evaluation.answers import NO_RANK, Answers
+from framebank.train.judging import baselines
 
 
 def _questions() -> list[Question]:
@@ -40,7 +40,7 @@ def test_baselines_have_intervals_and_the_lead_over_them() -> None:
     ]
     said = baselines.count_answers(questions, questions)
     right = np.ones(80, bool)
-    found = baselines.figures(said, questions, right, seed=0)
+    found = evaluation.beside(said, questions, right, seed=0)
     assert set(found) == {"majority", "majority_per_word", "majority_per_question"}
     for score in found.values():
         low, high = score["interval"]
@@ -48,10 +48,3 @@ def test_baselines_have_intervals_and_the_lead_over_them() -> None:
         assert score["ahead"]["difference"] == 0.25
         assert score["ahead"]["interval"] == pytest.approx([1 - high, 1 - low])
         assert score["ahead"]["probability_better"] == 1.0
-
-
-def test_majority_per_word_counts_by_the_question_word() -> None:
-    rows = [("what?", "cat"), ("what?", "cat"), ("Who is it?", "man"), ("who?", "man")]
-    train = [Question(str(n), "v", text, answer) for n, (text, answer) in enumerate(rows)]
-    asked = [Question(str(n), "w", text) for n, text in enumerate(["who then?", "why?"])]
-    assert baselines.majority_per_word(train, asked) == ["man", "cat"]

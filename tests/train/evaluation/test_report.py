@@ -15,11 +15,11 @@ from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.questions.question import Question
 from framebank.features.video import SourceInfo, VideoRef
-from framebank.train.evaluation import baselines
 from framebank.train.evaluation import figures as evaluation
 from framebank.train.evaluation.answers import NO_RANK, Answers
 from framebank.train.evaluation.evaluating import Judged
 from framebank.train.evaluation.report import choose_cases, square_error, verdict, write_report
+from framebank.train.judging import baselines
 from tests.made.chromium import find_chromium, open_page
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 
@@ -92,7 +92,7 @@ def _judged(*, leaks: bool = True) -> Judged:
         "random_weights": True, "flatters": "", "epoch_chosen_on": "val",
         "weights": "random:0", "questions_files": ["q.jsonl"],
         "questions_sha256": ["ab" * 32],
-        "baselines": baselines.figures(said, questions, answers.right, seed=0),
+        "baselines": evaluation.beside(said, questions, answers.right, seed=0),
         "leaks": {"videos": 9, "compared": 7, "capped": False, "pairs": pairs, "alike": []},
     }  # fmt: skip
     return Judged(figures | more, questions, answers)
@@ -212,7 +212,7 @@ def test_counts_are_judged_by_their_square_error(cache: Cache, tmp_path: Path) -
     assert figures["mean_square_error"] == (1 + 4 + 0 + 36) / 4
     said = {"majority": ["3"] * 4}
     errors = evaluation.square_errors(questions, answers.chosen())
-    beside = baselines.figures(said, questions, answers.right, seed=0, errors=errors)
+    beside = evaluation.beside(said, questions, answers.right, seed=0, errors=errors)
     assert beside["majority"]["ahead"]["difference"] == -10.25
     judged = Judged(_judged().figures | {"baselines": beside} | figures, questions, answers)
     judged.figures.pop("calibration")
