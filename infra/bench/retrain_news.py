@@ -106,10 +106,15 @@ def make_registry(config_path: str) -> None:
     from framebank.features.stores import storage
     from framebank.train.data.joining import join_cache
     from framebank.train.data.splits import seen_by
-    from framebank.train.retrain.changes import BASIS, look, videos_digest
+    from framebank.train.retrain.basis import look, videos_digest
     from framebank.train.retrain.config import read_config
-    from framebank.train.retrain.publishing import write_json
-    from framebank.train.retrain.registry import VERDICT, Registry, new_version
+    from framebank.train.retrain.registry import (
+        BASIS,
+        VERDICT,
+        Registry,
+        new_version,
+        write_json,
+    )
 
     config = read_config(config_path)
     cache = open_cache(config.cache)

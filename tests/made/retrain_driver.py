@@ -17,7 +17,7 @@ from typing import Any
 from framebank.features.questions.seen_videos import SEEN
 from framebank.train.data.splits import seen_by
 from framebank.train.retrain import command, retraining
-from framebank.train.retrain.takeover import Decision
+from framebank.train.retrain.promotion import Decision
 
 
 def main(words: list[str]) -> int:
@@ -35,7 +35,7 @@ def main(words: list[str]) -> int:
         return Decision(not worse, "worse" if worse else "better", {"accuracy": 0.5})
 
     retraining.train_candidate = train
-    retraining._judge = judge
+    retraining.judge = judge
     import argparse
 
     parser = argparse.ArgumentParser()

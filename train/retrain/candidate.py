@@ -23,7 +23,7 @@ from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import storage
 from framebank.features.stores.temporary import live_folder
 from framebank.train.data.joining import JoinedQuestions
-from framebank.train.retrain.changes import Basis
+from framebank.train.retrain.basis import Basis
 from framebank.train.retrain.config import RetrainConfig
 
 Say = Callable[[str], None]

@@ -125,13 +125,14 @@ def _lineage(registry: Any, version: str) -> dict[str, Any]:
 
 
 def _rows(registry: Any) -> list[dict[str, Any]]:
-    from framebank.train.retrain.current_model import check_whole
+    from framebank.train.retrain.registry import VERDICT
 
-    current = registry.current()
+    current, files = registry.current(), registry.files()
     last = {row.get("version"): row for row in registry.history()}
     rows = []
-    check_whole(registry, current)
-    for version in registry.versions():
+    if current.version is not None:
+        registry.check_in_use(current, files)
+    for version in (version for version, names in files.items() if VERDICT in names):
         event = last.get(version, {})
         if version == current.version:
             event = {"event": current.event, "time": current.time, "reason": current.reason}

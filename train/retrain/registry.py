@@ -6,24 +6,35 @@
 
 `current.json` tells its own event, and a verdict says what shall become of its version. So a
 process that dies between two writes loses nothing: the next one finishes what they say (`settle`).
-A version without verdict.json is not whole; nothing ever points at it.
+A version without verdict.json is not whole; nothing ever points at it. Its first file says which
+process writes it, and where that one is gone it belongs to nobody: on the same machine the kernel
+knows, for another machine it counts as gone after a day (it is written in seconds to minutes).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from framebank.features.asking.trained_model import MODEL_FILES
 from framebank.features.errors import CacheError, UsageError
+from framebank.features.processes import is_gone, this_process
+from framebank.features.questions.seen_videos import SEEN
 from framebank.features.stores import compare_and_swap, json_text, storage
 
-VERDICT = "verdict.json"
+VERDICT, BASIS = "verdict.json", "basis.json"
+_MAKER = "maker.json"
+_WHOLE = (*MODEL_FILES, BASIS, SEEN, VERDICT)
+_GONE_AFTER_S = 24 * 3600.0
+_FIRST_FILE_S = 60.0  # within which a living process has written who it is
 ROLLED_BACK = "rolled back to"  # the event by which a version came into use again
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOVE = re.compile(r"move (\d+)")  # the id of an event by which a version came into use
@@ -165,6 +176,67 @@ class Registry:
             raise _damaged(path, f"no fitting {', '.join(wrong)}")
         return fields
 
+    def check_in_use(self, current: Current, files: Mapping[str, Sequence[str]]) -> None:
+        """Raise CacheError where a file of the version in use is gone, or what says which it is;
+        `files` as `files()` gives them."""
+        if current.version is None:
+            if current.number:
+                events = [f"{row['event']} {row['version']}" for row in self.history()]
+                raise CacheError(
+                    f"no model is in use in {self.path}, though its history tells of one",
+                    got=f"no current.json; {current.number} changes of it, the last events: "
+                    + ", ".join(events[-3:]),
+                    todo="restore current.json, or `framebank models promote` a version",
+                )
+            return
+        missing = [name for name in _WHOLE if name not in files.get(current.version, ())]
+        if missing:
+            others = [name for name in files if VERDICT in files[name] and name != current.version]
+            raise CacheError(
+                f"{current.version}, which is in use in {self.path}, is not there whole",
+                got=f"no {', '.join(missing)}; other versions: {', '.join(others[-5:]) or 'none'}",
+                todo="restore its folder, or `framebank models promote` another one",
+            )
+
+    # New versions
+
+    def publish(self, version: str, folder: Path, verdict: Mapping[str, Any]) -> None:
+        """Copy the files of `folder` to `version`; `verdict` comes last and makes it whole."""
+        target = self.folder(version)
+        write_json(storage.join(target, _MAKER), this_process())
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and not path.name.startswith("."):
+                storage.write_atomic(storage.join(target, path.name), _chunks(path))
+        write_json(storage.join(target, VERDICT), verdict)
+
+    def check_writable(self) -> None:
+        """Raise FramebankError if nothing can be written: better before a training than after."""
+        folder = self.folder(new_version())
+        write_json(storage.join(folder, _MAKER), this_process())
+        self._remove(folder, [_MAKER])
+
+    def remove_leftovers(self) -> list[str]:
+        """Remove the versions that dead processes left half-written; return their names."""
+        removed = []
+        for version, names in self.files().items():
+            if VERDICT not in names and self._is_abandoned(version, names):
+                self._remove(self.folder(version), names)
+                removed.append(version)
+        return removed
+
+    def _is_abandoned(self, version: str, names: Sequence[str]) -> bool:
+        if _MAKER not in names:  # killed before its first file was whole
+            return _age_s(version) > _FIRST_FILE_S
+        gone = is_gone(self.read_json(version, _MAKER))
+        return _age_s(version) > _GONE_AFTER_S if gone is None else gone
+
+    def _remove(self, folder: str, names: Sequence[str]) -> None:
+        for name in sorted(names, key=lambda name: name == _MAKER):  # who wrote it goes last
+            storage.delete(storage.join(folder, name))
+        if storage.is_local(folder):
+            with contextlib.suppress(OSError):  # something is in it that is not ours
+                os.rmdir(storage.local_path(folder))
+
     # History
 
     def history(self) -> list[dict[str, Any]]:
@@ -245,8 +317,30 @@ def _files_under(folder: str) -> Iterator[str]:
             yield folder + (name if inner == "." else f"{inner}/{name}")
 
 
+def write_json(path: str, fields: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    storage.write_atomic(path, _json(fields))
+
+
 def _json(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps(fields, indent=2, ensure_ascii=False).encode() + b"\n"
+    text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            yield chunk
+
+
+def _age_s(version: str) -> float:
+    """Return for how long a version has been called so; 0 for a name that tells no time."""
+    try:
+        made = datetime.datetime.strptime(version[:15], "%Y%m%d-%H%M%S")
+    except ValueError:
+        return 0.0
+    made = made.replace(tzinfo=datetime.UTC)
+    return (datetime.datetime.now(datetime.UTC) - made).total_seconds()
 
 
 def _damaged(path: str, err: object) -> CacheError:

@@ -8,35 +8,36 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from framebank.features.asking.trained_model import NotFiniteError, check_weights
+from framebank.features.asking.trained_model import (
+    NotFiniteError,
+    check_weights,
+    load_model,
+    read_head,
+)
 from framebank.features.cache.reader import Cache, open_cache, open_spec
 from framebank.features.errors import UsageError
-from framebank.features.questions.question import Question
+from framebank.features.questions.question import Question, head_kind
 from framebank.features.questions.seen_videos import Seen, content_hashes, read_seen
 from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import storage
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.splits import part_questions
-from framebank.train.evaluation.answers import ask_all
+from framebank.train.retrain.basis import Basis, look, videos_digest
 from framebank.train.retrain.candidate import train_candidate, work_folder
-from framebank.train.retrain.changes import BASIS, Basis, look, videos_digest
 from framebank.train.retrain.config import RetrainConfig
-from framebank.train.retrain.current_model import (
-    check_features,
-    check_head,
-    check_pointer,
-    check_whole,
+from framebank.train.retrain.promotion import Decision, judge
+from framebank.train.retrain.registry import (
+    BASIS,
+    VERDICT,
+    Current,
+    Registry,
+    new_version,
+    write_json,
 )
-from framebank.train.retrain.publishing import check_writable, publish, remove_leftovers, write_json
-from framebank.train.retrain.registry import VERDICT, Current, Registry, new_version
-from framebank.train.retrain.takeover import Decision, decide, gains
 
 Say = Callable[[str], None]
 
@@ -100,7 +101,7 @@ def retrain(config: RetrainConfig, *, stop: StopRequest, say: Say, dry_run: bool
     if dry_run:
         return Result("something new", run.current.version, news.said)
     say(f"new: {news.said}")
-    check_writable(registry)
+    registry.check_writable()
     with work_folder(config) as work:
         return _train_and_judge(run, news, work)
 
@@ -109,8 +110,7 @@ def _look_for_news(run: _Run) -> _News | Result:
     config, registry, current = run.config, run.registry, run.current
     fingerprint = open_spec(config.cache).fingerprint
     files = registry.files()
-    check_pointer(registry, current)
-    check_whole(registry, current, files)
+    registry.check_in_use(current, files)
     bases = {
         version: Basis.from_json(
             registry.read_json(version, BASIS), path=storage.join(registry.folder(version), BASIS)
@@ -118,7 +118,7 @@ def _look_for_news(run: _Run) -> _News | Result:
         for version, names in files.items()
         if VERDICT in names
     }
-    check_features(current, bases, fingerprint)
+    _check_features(current, bases, fingerprint)
     basis = look(config, fingerprint=fingerprint)
     for version, other in bases.items():
         if basis.looks_like(other):
@@ -139,10 +139,36 @@ def _look_for_news(run: _Run) -> _News | Result:
     return _News(basis, cache, joined, said)
 
 
+def _check_features(current: Current, bases: Mapping[str, Basis], fingerprint: str) -> None:
+    """Raise UsageError where the cache's features are others than the model in use learnt from."""
+    if current.version is None:
+        return
+    made = bases[current.version].fingerprint
+    if made != fingerprint:
+        raise UsageError(
+            "the features of the cache are made in another way than those of the model in use",
+            got=f"fingerprint {fingerprint}",
+            expected=f"{made}, as the version {current.version} was trained on",
+            todo="give another registry: the two cannot be compared on the same features",
+        )
+
+
+def _check_head(questions: Sequence[Question], in_use: str) -> None:
+    """Raise UsageError where the questions want another kind of answer than the model in use."""
+    asked, given = head_kind(questions), read_head(in_use).kind
+    if asked != given:
+        raise UsageError(
+            "the questions want another kind of answer than the model in use gives",
+            got=f"questions of the kind {asked}",
+            expected=f"{given}, as {in_use} answers",
+            todo="give another registry: the two have no measure in common",
+        )
+
+
 def _put_in_order(registry: Registry, say: Say) -> None:
     for version in registry.finish_interrupted():
         say(f"finished what a run that was ended had left to do with {version}")
-    for version in remove_leftovers(registry):
+    for version in registry.remove_leftovers():
         say(f"removed {version}, which a run that was ended had half written")
 
 
@@ -159,7 +185,7 @@ def _train_and_judge(run: _Run, news: _News, work: Path) -> Result:
         raise UsageError("there is nothing to train on", got="all videos are held")
     warm = None
     if in_use is not None:
-        check_head(questions, in_use)
+        _check_head(questions, in_use)
         warm = in_use if _is_sound(run, in_use) and config.start == "warm" else None
     candidate = train_candidate(
         config,
@@ -181,7 +207,7 @@ def _train_and_judge(run: _Run, news: _News, work: Path) -> Result:
     }
     if figures["excluded_videos"]:
         run.say(f"{figures['excluded_videos']} held videos are left out: a model has seen them")
-    decision = _judge(config, str(candidate), in_use, cache, judged, stop=run.stop)
+    decision = judge(config, str(candidate), in_use, cache, judged, stop=run.stop)
     decision = dataclasses.replace(decision, figures=decision.figures | figures)
     write_json(str(candidate / BASIS), news.basis.to_json())
     return _hand_in(run, candidate, decision)
@@ -192,8 +218,6 @@ def _is_sound(run: _Run, in_use: str) -> bool:
 
     One whose weights are not finite answers nothing: any model that does takes its place.
     """
-    from framebank.features.asking.trained_model import load_model
-
     try:
         if run.config.start == "fresh":  # a warm start loads it at once anyway
             load_model(in_use)
@@ -215,50 +239,8 @@ def _hand_in(run: _Run, candidate: Path, decision: Decision) -> Result:
         "against_number": run.current.number,
         "figures": decision.figures,
     }
-    publish(run.registry, version, candidate, verdict)
+    run.registry.publish(version, candidate, verdict)
     outcome = run.registry.settle(version)
     shutil.rmtree(candidate, ignore_errors=True)
     event = "promoted" if outcome.promoted else "kept aside"
     return Result(event, version, outcome.reason, decision.figures)
-
-
-def _judge(
-    config: RetrainConfig,
-    candidate: str,
-    in_use: str | None,
-    cache: Cache,
-    judged: list[Question],
-    *,
-    stop: StopRequest,
-) -> Decision:
-    from framebank.features.asking.trained_model import load_model
-
-    try:
-        said = ask_all(load_model(candidate), cache, judged, stop=stop)
-    except NotFiniteError as err:
-        return Decision(False, f"not to be used: {err.what}", {})
-    new, counts = gains(said, judged), said.head == "count"
-    if in_use is None:
-        return _unrivalled(new, "no model was in use", counts=counts)
-    try:
-        rival = load_model(in_use)
-        if len(judged) < config.held.least:
-            reason = (
-                f"{len(judged)} held questions that neither model has seen are too few to compare "
-                f"them: {config.held.least} are asked for"
-            )
-            return Decision(False, reason, {})
-        old = gains(ask_all(rival, cache, judged, stop=stop), judged)
-    except NotFiniteError as err:
-        return _unrivalled(new, f"the model in use answers nothing: {err.what}", counts=counts)
-    groups = [question.video_id for question in judged]
-    return decide(new, old, groups, config.promote, counts=counts)
-
-
-def _unrivalled(new: NDArray[np.float64], reason: str, *, counts: bool) -> Decision:
-    """Return that the new model, whose gains are `new`, is taken since there is no other."""
-    if not len(new):
-        return Decision(True, f"{reason}, and there was no held question", {})
-    name = "mean_square_error" if counts else "accuracy"
-    # A gain in counts is an error below zero.
-    return Decision(True, reason, {name: float(abs(new.mean()))})

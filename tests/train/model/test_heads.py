@@ -35,7 +35,7 @@ from framebank.train.model.heads import Head
 from framebank.train.model.network import build_network
 from framebank.train.model.text import text_layer
 from framebank.train.retrain.config import PromoteConfig
-from framebank.train.retrain.takeover import decide, gains
+from framebank.train.retrain.promotion import decide, gains
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 
 WIDTH = 16

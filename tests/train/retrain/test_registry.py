@@ -1,4 +1,4 @@
-"""registry, publishing.py, retraining.py and models_command.py without training: two at
+"""registry, retraining.py and models_command.py without training: two at
 once, kills at any moment, and what is left after them, on a disk and in a bucket.
 """
 
@@ -21,7 +21,6 @@ import framebank
 from framebank.features.errors import CacheError, UsageError
 from framebank.features.processes import this_process
 from framebank.features.stores import storage
-from framebank.train.retrain.publishing import remove_leftovers
 from framebank.train.retrain.registry import Registry, new_version
 from tests import ROOT
 from tests.made.made_cache import SPEC
@@ -223,7 +222,7 @@ def test_what_a_living_process_writes_is_left_alone(place: str, tmp_path: Path) 
         path = storage.join(registry.folder(version), "maker.json")
         storage.write_atomic(path, json.dumps(maker).encode())
         storage.write_atomic(storage.join(registry.folder(version), "model.keras"), b"half")
-    assert sorted(remove_leftovers(registry)) == sorted([gone, old])
+    assert sorted(registry.remove_leftovers()) == sorted([gone, old])
     assert sorted(registry.files()) == sorted([ours, elsewhere]) and not registry.versions()
 
 

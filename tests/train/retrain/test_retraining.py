@@ -29,9 +29,8 @@ from framebank.train.data.joining import question_lines
 from framebank.train.data.splits import is_held, part_questions, seen_by, seen_videos
 from framebank.train.fit.warm_start import start_from
 from framebank.train.retrain.config import HeldConfig, RetrainConfig
+from framebank.train.retrain.promotion import Decision, judge
 from framebank.train.retrain.registry import Registry
-from framebank.train.retrain.retraining import _judge
-from framebank.train.retrain.takeover import Decision
 from tests import ROOT
 from tests.attackers.killing import MarkedJob
 from tests.made.made_cache import SPEC
@@ -154,17 +153,17 @@ def test_a_model_of_nan_neither_judges_nor_is_used(made: Path, tmp_path: Path) -
         Question(str(n), f"{n:03d}-loading.mp4", "what is it?", ANSWERS[n % 2]) for n in range(9)
     ]
 
-    def judge(candidate: Path, in_use: Path | None) -> Decision:
+    def decide(candidate: Path, in_use: Path | None) -> Decision:
         rival = None if in_use is None else str(in_use)
-        return _judge(config, str(candidate), rival, cache, judged, stop=StopRequest())
+        return judge(config, str(candidate), rival, cache, judged, stop=StopRequest())
 
     for in_use in (None, good, bad):
-        decision = judge(bad, in_use)
+        decision = decide(bad, in_use)
         assert not decision.better and "not finite" in decision.reason and not decision.figures
-    decision = judge(good, bad)
+    decision = decide(good, bad)
     assert decision.better and "in use answers nothing" in decision.reason
     assert 0 <= decision.figures["accuracy"] <= 1
-    decision = judge(good, good)
+    decision = decide(good, good)
     assert not decision.better and "is asked for" in decision.reason
     with pytest.raises(NotFiniteError):
         start_from(None, str(bad), words=(), answers=(), say=print)

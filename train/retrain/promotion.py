@@ -1,4 +1,4 @@
-"""Whether a new model may take over, from what both said to the same held questions."""
+"""Whether a new model is promoted: it and the one in use are asked the same held questions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.asking.trained_model import NotFiniteError, load_model
 from framebank.features.questions.question import Question
+from framebank.features.stop_signals import StopRequest
+from framebank.train.evaluation.answers import Answers, ask_all
 from framebank.train.judging.bootstrap import paired_bootstrap
-from framebank.train.retrain.config import PromoteConfig
+from framebank.train.retrain.config import PromoteConfig, RetrainConfig
 
 if TYPE_CHECKING:
-    from framebank.train.evaluation.answers import Answers
+    from framebank.features.cache.reader import Cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,47 @@ class Decision:
     better: bool
     reason: str
     figures: dict[str, Any]
+
+
+def judge(
+    config: RetrainConfig,
+    candidate: str,
+    in_use: str | None,
+    cache: Cache,
+    judged: list[Question],
+    *,
+    stop: StopRequest,
+) -> Decision:
+    """Ask both models the held questions `judged`, and decide; raises TrainingStopped."""
+    try:
+        said = ask_all(load_model(candidate), cache, judged, stop=stop)
+    except NotFiniteError as err:
+        return Decision(False, f"not to be used: {err.what}", {})
+    new, counts = gains(said, judged), said.head == "count"
+    if in_use is None:
+        return _unrivalled(new, "no model was in use", counts=counts)
+    try:
+        rival = load_model(in_use)
+        if len(judged) < config.held.least:
+            reason = (
+                f"{len(judged)} held questions that neither model has seen are too few to compare "
+                f"them: {config.held.least} are asked for"
+            )
+            return Decision(False, reason, {})
+        old = gains(ask_all(rival, cache, judged, stop=stop), judged)
+    except NotFiniteError as err:
+        return _unrivalled(new, f"the model in use answers nothing: {err.what}", counts=counts)
+    groups = [question.video_id for question in judged]
+    return decide(new, old, groups, config.promote, counts=counts)
+
+
+def _unrivalled(new: NDArray[np.float64], reason: str, *, counts: bool) -> Decision:
+    """Return that the new model, whose gains are `new`, is taken since there is no other."""
+    if not len(new):
+        return Decision(True, f"{reason}, and there was no held question", {})
+    name = "mean_square_error" if counts else "accuracy"
+    # A gain in counts is an error below zero.
+    return Decision(True, reason, {name: float(abs(new.mean()))})
 
 
 def gains(answers: Answers, questions: Sequence[Question]) -> NDArray[np.float64]:

@@ -23,11 +23,10 @@ from framebank.features.cache import catalog, layout
 from framebank.features.errors import CacheError, UsageError
 from framebank.features.stores import storage
 from framebank.train.retrain.config import RetrainConfig
+from framebank.train.retrain.registry import BASIS
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
-
-BASIS = "basis.json"
 
 
 @dataclasses.dataclass(frozen=True)
