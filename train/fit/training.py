@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from framebank.features.asking.scores import Score
 from framebank.features.asking.trained_model import check_weights
 from framebank.features.errors import JobError
 from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
@@ -25,14 +26,12 @@ from framebank.features.stop_signals import StopRequest
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.shard_staging import Staging, shard_files
 from framebank.train.data.splits import SPLITS, seen_by
-from framebank.train.fit import lineage
 from framebank.train.fit.callbacks import AnswerSample
 from framebank.train.fit.loop import FitData, FitResult, fit
-from framebank.train.fit.model_folder import ModelFolder
+from framebank.train.fit.model_folder import ModelFolder, make_lineage, run_making
 from framebank.train.fit.training_data import Material, gather
 from framebank.train.fit.warm_start import start_from
 from framebank.train.judging import baselines
-from framebank.train.judging.accuracy import Score
 from framebank.train.judging.judged_answers import JUDGED_FILE, judged_text
 from framebank.train.judging.predicting import Judge
 from framebank.train.model.config import ModelConfig, TrainConfig
@@ -106,7 +105,7 @@ def train_model(
         )
     for remark in remarks(joined):
         say(remark)
-    making = lineage.run_making(cache, joined, job.config())
+    making = run_making(cache, joined, job.config())
     with contextlib.ExitStack() as held:
 
         def claim() -> bool:
@@ -140,7 +139,7 @@ def train_model(
         if workers.is_chief:
             folder.write_json("metrics.json", metrics)
             counts = {name: len(material.splits.of(name)) for name in SPLITS}
-            made = lineage.make_lineage(cache, making, questions=counts, files=list(joined.files))
+            made = make_lineage(cache, making, questions=counts, files=list(joined.files))
             if job.embeddings is not None:
                 made["embeddings_file"] = job.embeddings
             folder.write_bytes(SEEN, _seen(job, cache, material).to_bytes())

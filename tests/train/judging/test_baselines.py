@@ -1,0 +1,31 @@
+"""train.judging.baselines: counts by hand."""
+
+from __future__ import annotations
+
+from framebank.features.questions.question import Question
+from framebank.train.judging.baselines import (
+    majority,
+    majority_per_question,
+    majority_per_word,
+)
+
+
+def ask(text: str, answer: str, kind: str | None = None) -> Question:
+    return Question("1", "v", text, answer, None, kind)
+
+
+TRAIN = [ask("who?", "man"), ask("Who ?", "man"), ask("what?", "cat"), ask("what?", "cat"),
+         ask("what?", "cat"), ask("what?", "man")]  # fmt: skip
+
+
+def test_majorities() -> None:
+    asked = [ask("what?", "cat"), ask("WHO?", "man"), ask("why?", "dog")]
+    assert majority(TRAIN, asked) == ["cat"] * 3  # of equals the first by alphabet
+    assert majority_per_question(TRAIN, asked) == ["cat", "man", "cat"]
+
+
+def test_majority_per_word_counts_by_the_question_word() -> None:
+    rows = [("what?", "cat"), ("what?", "cat"), ("Who is it?", "man"), ("who?", "man")]
+    train = [Question(str(n), "v", text, answer) for n, (text, answer) in enumerate(rows)]
+    asked = [Question(str(n), "w", text) for n, text in enumerate(["who then?", "why?"])]
+    assert majority_per_word(train, asked) == ["man", "cat"]
