@@ -307,6 +307,13 @@ def newest_rows(table: pa.Table) -> pa.Table:
     return table if len(newest) == len(table) else table.take(newest)
 
 
+def where(table: pa.Table, name: str, value: str) -> pa.Table:
+    """Return the rows whose column `name` is `value`."""
+    import pyarrow.compute as pc
+
+    return table.filter(pc.equal(table.column(name), value))
+
+
 def _ranks(table: pa.Table, name: str) -> NDArray[np.int64]:
     """Return int64[rows] that order as the texts of a column do."""
     column = table.column(name).combine_chunks().dictionary_encode()

@@ -8,9 +8,13 @@ gs://BUCKET/NAME alike, and imports TensorFlow only for `dataset()`.
 
 from __future__ import annotations
 
+import difflib
 import functools
+import itertools
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -22,9 +26,11 @@ from framebank.features.spec import FeatureSpec
 from framebank.features.stores import storage
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
     import tensorflow as tf
 
+_MOST_NAMES = 100_000  # among which near ones are looked for
 _PARALLEL_SHARDS = 4  # how many shards a shuffled dataset mixes
 
 
@@ -79,11 +85,18 @@ def check_finite(video_id: str, features: NDArray[Any]) -> None:
         )
 
 
+class NoSuchVideoError(UsageError, KeyError):
+    """A video that a cache does not have, or not done."""
+
+    __str__ = Exception.__str__  # a KeyError's own hides where lines end
+
+
 class Cache:
     """An open cache, as it was when it was opened: its catalog is read once, and held.
 
     Iterating gives one FeatureRecord per done video, shard by shard. `len(cache)` is the number of
-    done videos, `cache[video_id]` reads one, `in` asks for one.
+    done videos, `cache[video_id]` reads one, `in` asks for one. The same videos as other libraries
+    take them: `table()` (Arrow), `to_pandas()`, `dataset()` (tf.data), `torch()`.
     """
 
     def __init__(self, path: str, spec: FeatureSpec, rows: pa.Table) -> None:
@@ -99,8 +112,33 @@ class Cache:
     def fingerprint(self) -> str:
         return self.spec.fingerprint
 
+    def __fspath__(self) -> str:
+        return self.path
+
     def __len__(self) -> int:
         return len(self._places)
+
+    def _facts(self) -> dict[str, str]:
+        """Return what a person wants to know of a cache at first sight."""
+        spec, others = self.spec, len(self._table) - len(self)
+        frames = sum(self._places.column("rows").to_pylist())
+        made = f"{spec.backbone} {spec.layer}, {spec.sample}, {spec.dtype}"
+        return {
+            "videos": f"{len(self):,} done" + (f", {others:,} quarantined" if others else ""),
+            "frames": f"{frames:,}",
+            "made with": made + (f", RANDOM weights ({spec.weights})" * spec.random_weights),
+            "fingerprint": self.fingerprint,
+        }
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        said = f"videos {facts['videos']}; frames {facts['frames']}; made with {facts['made with']}"
+        return f"<Cache {self.path!r}: {said}>"
+
+    def _repr_html_(self) -> str:
+        rows = {"cache": self.path, **self._facts()}
+        cells = (f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
+        return f"<table>{''.join(cells)}</table>"
 
     @property
     def video_ids(self) -> list[str]:
@@ -115,15 +153,22 @@ class Cache:
         return video_id in self._index
 
     def __getitem__(self, video_id: str) -> record.FeatureRecord:
-        """Read one video; raises KeyError when it is not done in this cache, CacheError."""
-        if video_id not in self._index:
-            raise KeyError(f"{video_id!r} is no done video of {self.path}")
-        place = self._place(self._index[video_id])
+        """Read one video; raises NoSuchVideoError, which is a KeyError too, and CacheError."""
+        place = Place(*(column[self._row(video_id)].as_py() for column in self._places.columns))
         path = layout.tfrecord_path(self.path, place.shard)
         return check_record(place, storage.read_range(path, place.offset, place.length), path)
 
-    def _place(self, row: int) -> Place:
-        return Place(*(column[row].as_py() for column in self._places.columns))
+    def _row(self, video_id: str) -> int:
+        if video_id in self._index:
+            return self._index[video_id]
+        what = f"{video_id!r} is no done video of {self.path}"
+        known = catalog.where(self._table, "video_id", catalog.catalog_text(str(video_id)))
+        for row in catalog.catalog_rows(known):
+            raise NoSuchVideoError(what, got=f"{row.state} as {row.error_class}: {row.message}")
+        names = itertools.islice(self._index, _MOST_NAMES)
+        near = difflib.get_close_matches(str(video_id), names, n=3)
+        todo = f"did you mean {', '.join(map(repr, near))}?" if near else "see `cache.video_ids`"
+        raise NoSuchVideoError(what, todo=todo)
 
     @functools.cached_property
     def _spans(self) -> list[tuple[str, int, int]]:
@@ -141,20 +186,18 @@ class Cache:
         ]
 
     def __iter__(self) -> Iterator[record.FeatureRecord]:
-        for number in range(len(self._spans)):
-            yield from self.read_shard(number)
-
-    def read_shard(self, number: int) -> Iterator[record.FeatureRecord]:
-        """Yield the done videos of the `number`-th file of records, in order of place."""
-        _, start, end = self._spans[number]
-        return self._read_rows(number, np.arange(start, end))
+        return self._read(np.arange(len(self)))
 
     def read(self, video_ids: Iterable[str]) -> Iterator[record.FeatureRecord]:
         """Yield these videos in the order of iteration; each shard is opened once, read forward.
 
-        Raises KeyError when one is not done in this cache, CacheError.
+        Raises NoSuchVideoError when one is not done in this cache, CacheError.
         """
-        wanted = np.unique(np.array([self._index[video_id] for video_id in video_ids], np.int64))
+        return self._read(np.array([self._row(video_id) for video_id in video_ids], np.int64))
+
+    def _read(self, rows: NDArray[np.int64]) -> Iterator[record.FeatureRecord]:
+        """Yield the videos of these rows of `_places`, each once, in order."""
+        wanted = np.unique(rows)
         ends = [end for _, _, end in self._spans]
         for number, rows in enumerate(np.split(wanted, np.searchsorted(wanted, ends))[:-1]):
             if len(rows):
@@ -187,6 +230,14 @@ class Cache:
         if columns is None:
             return self._table
         return self._table.select([name for name in columns if name in self._table.column_names])
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return `table` as a pandas DataFrame; raises UsageError where pandas is missing."""
+        try:
+            return self.table(columns).to_pandas()
+        except ModuleNotFoundError as err:
+            todo = "pip install pandas, or use `table()`, which is Arrow's"
+            raise UsageError("to_pandas needs pandas, which is not installed", todo=todo) from err
 
     @functools.cached_property
     def feature_dim(self) -> int | None:
@@ -225,13 +276,55 @@ class Cache:
 
     def _elements(self, number: Any) -> Iterator[dict[str, Any]]:
         # TensorFlow's own TFRecordDataset cannot say which file is damaged, so this reader is used.
-        for found in self.read_shard(int(number)):
-            yield {
-                "video_id": found.video_id.encode("utf-8", "surrogateescape"),
-                "features": found.features,
-                "pts_ms": found.pts_ms,
-                "frame_index": found.frame_index,
-            }
+        _, start, end = self._spans[int(number)]
+        for found in self._read(np.arange(start, end)):
+            element = _element(found)
+            yield element | {"video_id": found.video_id.encode("utf-8", "surrogateescape")}
+
+    def torch(self) -> TorchVideos:
+        """Return the done videos as PyTorch's DataLoader takes them.
+
+        Elements: dicts of video_id, features float16[n, d] or float32[n, d], pts_ms int64[n] and
+        frame_index int64[n]. Videos differ in n: give DataLoader batch_size=None or a collate_fn
+        that pads. It shuffles with shuffle=True and deals videos to its workers.
+        """
+        return TorchVideos(self)
+
+
+class TorchVideos:
+    """A dataset of PyTorch's (map-style, and an iterable) that does not need it to be there."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)  # which also ends a loop
+        return self.__getitems__([number % len(self)])[0]
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Read several at once, as DataLoader asks for a batch: a shard is opened once for them."""
+        rows = np.array(numbers, np.int64)
+        found = dict(zip(np.unique(rows).tolist(), self.cache._read(rows), strict=True))
+        return [_element(found[number]) for number in rows.tolist()]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield all; in a worker of a DataLoader its share."""
+        data = sys.modules.get("torch.utils.data")
+        worker = data.get_worker_info() if data else None
+        share = np.arange(len(self))
+        if worker is not None:
+            share = np.array_split(share, worker.num_workers)[worker.id]
+        return map(_element, self.cache._read(share))
+
+
+def _element(found: record.FeatureRecord) -> dict[str, Any]:
+    return {
+        name: getattr(found, name) for name in ("video_id", "features", "pts_ms", "frame_index")
+    }
 
 
 def _read_frame(stream: BinaryIO, place: Place) -> bytes:

@@ -10,6 +10,7 @@ rows.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import hashlib
 import json
@@ -111,6 +112,11 @@ class Sidecar:
     def __post_init__(self) -> None:
         if not self.file:  # one file a shard, under the shard's own name
             object.__setattr__(self, "file", self.shard)
+
+
+def utc_now() -> str:
+    """Return the time as rows and summaries have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def done_row(

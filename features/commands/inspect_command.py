@@ -12,7 +12,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache
@@ -20,9 +20,6 @@ from framebank.features.errors import ERROR_CLASSES, FramebankError, UsageError
 from framebank.features.questions.videos import ClipNames
 from framebank.features.stores import storage
 from framebank.features.terminal import printable
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # What --quarantined --json gives of each row, in this order; the manifest's columns follow.
 _QUARANTINE_FIELDS = (
@@ -79,11 +76,13 @@ def summarise(cache: Cache) -> dict[str, Any]:
     columns = ["state", "rows", "error_class", "partial", "capped"]
     table = cache.table(columns)
     states = Counter(table.column("state").to_pylist())
-    done = _where(table, "state", "done")
+    done = catalog.where(table, "state", "done")
     files = storage.list_files(layout.shards_folder(cache.path))
     committed = set(layout.committed_shards(cache.path))
     shards = [file for file in files if layout.shard_of_file(file.path) in committed]
-    classes = Counter(_where(table, "state", "quarantined").column("error_class").to_pylist())
+    classes = Counter(
+        catalog.where(table, "state", "quarantined").column("error_class").to_pylist()
+    )
     return {
         "videos": {"done": states["done"], "quarantined": states["quarantined"]},
         "frames": sum(done.column("rows").to_pylist()),
@@ -107,15 +106,9 @@ def _feature_dim(cache: Cache) -> int | None:
         return None
 
 
-def _where(table: pa.Table, name: str, value: str) -> pa.Table:
-    import pyarrow.compute as pc
-
-    return table.filter(pc.equal(table.column(name), value))
-
-
 def quarantined_rows(cache: Cache) -> list[dict[str, Any]]:
     """Return one dict per quarantined video, by class and id."""
-    rows = catalog.catalog_rows(_where(cache.table(), "state", "quarantined"))
+    rows = catalog.catalog_rows(catalog.where(cache.table(), "state", "quarantined"))
     ordered = sorted(rows, key=lambda row: (row.error_class, row.video_id))
     return [
         {name: getattr(row, name) for name in _QUARANTINE_FIELDS} | dict(row.columns)
@@ -139,7 +132,7 @@ def describe_video(cache: Cache, video_id: str) -> dict[str, Any]:
             todo=names.hint(video_id)
             or "`framebank inspect CACHE --json` counts them, the catalog/*.parquet lists them",
         )
-    row = next(catalog.catalog_rows(_where(table, "video_id", found_id)))
+    row = next(catalog.catalog_rows(catalog.where(table, "video_id", found_id)))
     found = row.to_json()
     columns = found.pop("columns")
     found |= dict(columns)

@@ -8,13 +8,16 @@ import pickle
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache
+from framebank.features.cache.record import FeatureRecord
 from framebank.features.errors import CacheError, UsageError
 from tests import ROOT
 from tests.made.made_cache import SPEC, make_cache, make_extracted, make_shard
@@ -77,6 +80,83 @@ def test_the_catalog_is_read_once(path: str, monkeypatch: pytest.MonkeyPatch) ->
     assert len(cache) == len(list(cache)) == 4 and len(list(cache.rows())) == 5
     assert cache.table(["video_id", "no such column"]).column_names == ["video_id"]
     assert cache.catalogued_files == {"r1-0", "r1-1", "r2-0"}
+
+
+def test_it_says_what_it_is(path: str) -> None:
+    cache = open_cache(path)
+    assert repr(cache) == (
+        f"<Cache {path!r}: videos 4 done, 1 quarantined; frames 15; made with inception_v3 "
+        "avg_pool, fps=1, float16, RANDOM weights (random:0)>"
+    )
+    html = cache._repr_html_()
+    assert html.startswith("<table>") and cache.fingerprint in html
+    cache.path = "<script>"
+    assert "<script>" not in cache._repr_html_()
+    shown = {"table", "to_pandas", "dataset", "torch", "video_ids", "rows", "read", "feature_dim"}
+    assert shown <= set(dir(cache)) and os.fspath(open_cache(path)) == path
+
+
+def test_an_unknown_id_is_told_with_what_comes_near(path: str) -> None:
+    cache = open_cache(path)
+    for video_id, told in (
+        ("a.mp3", r"'a\.mp3' is no done video of .*did you mean 'a\.mp4'"),
+        ("bad.mp4", r"got:      quarantined as missing: no file"),
+        ("nothing like it", r"see `cache\.video_ids`"),
+        (0, r"0 is no done video"),
+    ):
+        with pytest.raises(UsageError, match=told) as caught:
+            cache[video_id]  # type: ignore[index]
+        assert isinstance(caught.value, KeyError)
+
+
+def test_pandas_takes_its_table_where_it_is(path: str) -> None:
+    cache = open_cache(path)
+    try:
+        import pandas  # noqa: F401
+    except ModuleNotFoundError:
+        with pytest.raises(UsageError, match="pip install pandas"):
+            cache.to_pandas()
+    else:
+        assert cache.to_pandas(["video_id"])["video_id"].tolist() == [*sorted(IDS), "bad.mp4"]
+
+
+def _same(element: dict[str, Any], record: FeatureRecord) -> None:
+    assert element["video_id"] == record.video_id
+    for name in ("features", "pts_ms", "frame_index"):
+        np.testing.assert_array_equal(element[name], getattr(record, name))
+
+
+def test_pytorch_takes_it_without_being_there(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = open_cache(path)
+    videos = pickle.loads(pickle.dumps(cache.torch()))
+    records = list(cache)
+    assert len(videos) == 4
+    for elements in (videos, [videos[n] for n in range(4)], videos.__getitems__([0, 1, 2, 3])):
+        for element, record in zip(elements, records, strict=True):
+            _same(element, record)
+    for element, number in zip(videos.__getitems__([2, 0, 2]), [2, 0, 2], strict=True):
+        _same(element, records[number])
+    _same(videos[-1], records[3])
+    with pytest.raises(IndexError):
+        videos[4]
+    assert "torch" not in sys.modules or sys.modules["torch"].__file__
+    shares = []
+    for worker in range(3):
+        info = types.SimpleNamespace(id=worker, num_workers=3)
+        data = types.SimpleNamespace(get_worker_info=lambda info=info: info)
+        monkeypatch.setitem(sys.modules, "torch.utils.data", cast(types.ModuleType, data))
+        shares.append([element["video_id"] for element in videos])
+    assert sum(shares, []) == IDS and max(map(len, shares)) == 2  # noqa: RUF017
+
+
+def test_pytorchs_own_loader_takes_it(path: str) -> None:
+    data = pytest.importorskip("torch.utils.data")
+    cache = open_cache(path)
+    loaded = list(data.DataLoader(cache.torch(), batch_size=None, num_workers=2))
+    for element, record in zip(loaded, cache, strict=True):
+        _same(element, record)
+    loader = data.DataLoader(cache.torch(), batch_size=2, shuffle=True, collate_fn=list)
+    assert sorted(one["video_id"] for batch in loader for one in batch) == sorted(IDS)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
