@@ -99,7 +99,7 @@ def test_it_says_what_it_is(path: str) -> None:
 def test_an_unknown_id_is_told_with_what_comes_near(path: str) -> None:
     cache = open_cache(path)
     for video_id, told in (
-        ("a.mp3", r"'a\.mp3' is no done video of .*did you mean 'a\.mp4'"),
+        ("a.mp3", r"'a\.mp3' is no done video of [^~]*did you mean 'a\.mp4'"),
         ("bad.mp4", r"got:      quarantined as missing: no file"),
         ("nothing like it", r"see `cache\.video_ids`"),
         (0, r"0 is no done video"),
