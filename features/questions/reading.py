@@ -1,9 +1,9 @@
 """Reading question files: of a known set or plain, several at once, joined with their answers.
 
 What a set publishes in two files (ActivityNet-QA's questions and answers) is joined by question id.
-A row that cannot be a question is not dropped in silence: it is listed, and `read_questions` and
-`read_accepted` refuse its file, or keep it as a question with a fault where the caller gives every
-row one of its own.
+A row that cannot be a question is not dropped in silence: it is listed, and `read_questions`
+refuses its file, or keeps it as a question with a fault where the caller gives every row one of its
+own.
 """
 
 from __future__ import annotations
@@ -69,28 +69,19 @@ class QuestionFile:
 
 
 def read_questions(
-    path: str, *, set_name: str | None = None, mapping: str | None = None
-) -> list[Question]:
-    """Read one question file; raises UsageError when it is missing, broken or empty.
-
-    `set_name` is one of known_sets.FORMATS (found from the content by default), `mapping` a file
-    of other names for its videos.
-    """
-    (file,) = read_accepted([path], set_name=set_name, mapping=mapping)
-    return file.questions
-
-
-def read_accepted(
     paths: Sequence[str],
     *,
+    to_train: bool = False,
     set_name: str | None = None,
     mapping: str | None = None,
     keep_faulty: bool = False,
-) -> list[QuestionFile]:
-    """Read question files as a whole; raises UsageError for a row that cannot be a question.
+) -> list[Question]:
+    """Return the questions of all files, with the splits of their names (`splits.join_files`).
 
-    With `keep_faulty` such rows stay in their places, unless a file has no others; an answer that
-    belongs to no question is refused all the same.
+    `set_name` is one of known_sets.FORMATS (found from the content by default), `mapping` a file
+    of other names for their videos. Raises UsageError for a file that is missing, broken or empty,
+    and for a row that cannot be a question. With `keep_faulty` such rows stay in their places,
+    unless a file has no others; an answer that belongs to no question is refused all the same.
     """
     files = read_question_files(paths, set_name=set_name, mapping=mapping, keep_faulty=keep_faulty)
     for file in files:
@@ -107,21 +98,6 @@ def read_accepted(
                 expected=first.expected or None,
                 todo="; ".join(todo) or None,
             )
-    return files
-
-
-def read_joined(
-    paths: Sequence[str],
-    *,
-    to_train: bool = False,
-    set_name: str | None = None,
-    mapping: str | None = None,
-    keep_faulty: bool = False,
-) -> list[Question]:
-    """Read question files as `read_accepted` does, into one list, with the splits of their names
-    (`question_splits.join_files`).
-    """
-    files = read_accepted(paths, set_name=set_name, mapping=mapping, keep_faulty=keep_faulty)
     return join_files([(file.path, file.questions) for file in files], to_train=to_train)
 
 

@@ -33,7 +33,7 @@ from framebank.features.errors import JobError, UsageError
 from framebank.features.progress import show_progress
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.questions.files import file_hashes
-from framebank.features.questions.reading import read_joined
+from framebank.features.questions.reading import read_questions
 from framebank.features.questions.seen_videos import find_seen
 from framebank.features.spec import check_same_spec
 from framebank.features.stores import locks, storage
@@ -110,7 +110,7 @@ def execute(
 
     lineage = read_lineage(args.model)
     learnt = list(lineage.questions) == file_hashes(args.questions, args.mapping)
-    questions = read_joined(
+    questions = read_questions(
         args.questions,
         to_train=learnt,
         set_name=args.format,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.cache import catalog, layout
+from framebank.features.questions.question import Question
+from framebank.features.questions.reading import read_questions
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 
 WIDTH = 24
@@ -62,3 +65,8 @@ def _with_rows(video):  # type: ignore[no-untyped-def]
 def write_jsonl(path: Path, rows: list[dict[str, str]]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return str(path)
+
+
+def read_one(path: str, **options: Any) -> list[Question]:
+    """Return the questions of one file, with the splits that its rows state."""
+    return read_questions([path], to_train=True, **options)

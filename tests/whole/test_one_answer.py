@@ -23,7 +23,7 @@ from framebank.features.asking.trained_model import read_lineage
 from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.errors import UsageError
-from framebank.features.questions.reading import read_joined
+from framebank.features.questions.reading import read_questions
 from framebank.features.questions.seen_videos import find_seen, read_seen
 from framebank.features.questions.splits import SPLITS
 from framebank.features.stop_signals import StopRequest
@@ -241,7 +241,7 @@ def test_evaluate_and_score_split_other_files_alike(
     )  # fmt: skip
     lineage = read_lineage(made.model)
     plan = plan_scoring(
-        read_joined(files), made.cache, per_file=99, rule=lineage.rule,
+        read_questions(files), made.cache, per_file=99, rule=lineage.rule,
         seen=find_seen(made.model),
     )  # fmt: skip
     asked = [one for file in plan.records for record in file for one in record.questions]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import file_hashes
 from framebank.features.questions.question import Question, require_answers
-from framebank.features.questions.reading import read_joined
+from framebank.features.questions.reading import read_questions
 from framebank.features.questions.splits import follow_videos, split_of_name
 from framebank.features.questions.videos import ClipNames, join_questions
 
@@ -108,7 +108,7 @@ def join_cache(
     Raises UsageError when more than `max_unmatched_ratio` of the questions have no video there, and
     where none of all files has an answer.
     """
-    asked = read_joined(paths, set_name=set_name, mapping=mapping, to_train=to_train)
+    asked = read_questions(paths, set_name=set_name, mapping=mapping, to_train=to_train)
     questions = require_answers(asked, *paths)
     columns = cache.table(columns=["video_id", "state", "key", "rows"]).to_pydict()
     rows = list(zip(*(columns[name] for name in ("video_id", "state", "key", "rows")), strict=True))

@@ -10,8 +10,9 @@ import pytest
 
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import HEADS, Question, require_answers
-from framebank.features.questions.reading import read_joined, read_question_files, read_questions
+from framebank.features.questions.reading import read_question_files, read_questions
 from framebank.features.questions.report import find_odd_rows
+from tests.made.made_questions import read_one
 
 ROW = {"video_id": "a.mp4", "question": "what is it?", "answer": "a cat"}
 
@@ -36,9 +37,7 @@ def write(folder: Path, name: str, text: str | bytes) -> str:
     ],
 )
 def test_reads_each_format(tmp_path: Path, name: str, text: str) -> None:
-    assert read_questions(write(tmp_path, name, text)) == [
-        Question("1", "a.mp4", "what is it?", "a cat")
-    ]
+    assert read_one(write(tmp_path, name, text)) == [Question("1", "a.mp4", "what is it?", "a cat")]
 
 
 def test_optional_columns_and_unknown_answers(tmp_path: Path) -> None:
@@ -46,7 +45,7 @@ def test_optional_columns_and_unknown_answers(tmp_path: Path) -> None:
         ROW | {"video": "b.mp4", "split": "Validation", "type": 3, "qid": 7, "answer": True},
         ROW | {"answer": float("nan"), "qid": 8, "split": ""},
     ]
-    first, second = read_questions(write(tmp_path, "q.json", json.dumps(rows)))
+    first, second = read_one(write(tmp_path, "q.json", json.dumps(rows)))
     assert first == Question("7", "b.mp4", "what is it?", "yes", "val", "3")
     assert second == Question("8", "a.mp4", "what is it?")
     assert (first.kind, second.kind) == ("3", "what")
@@ -55,7 +54,7 @@ def test_optional_columns_and_unknown_answers(tmp_path: Path) -> None:
 
 def test_ids_are_unique_in_a_file(tmp_path: Path) -> None:
     lines = ["video,question,answer,qid", "a,q,1,0", "b,q,1,0", "b,r,1,0", "c,q,1,9"]
-    ids = [q.question_id for q in read_questions(write(tmp_path, "q.csv", "\n".join(lines)))]
+    ids = [q.question_id for q in read_one(write(tmp_path, "q.csv", "\n".join(lines)))]
     assert ids == ["a:0", "b:0#2", "b:0#3", "9"]
 
 
@@ -91,7 +90,7 @@ def test_ids_are_unique_in_all_files_together(tmp_path: Path) -> None:
         write(tmp_path, "a.csv", head + "a,q,\na,r,5\na,s,\n"),
         write(tmp_path, "b.csv", head + "b,q,3\nb,r,5\nb,s,\n"),
     ]
-    assert [q.question_id for q in read_joined(paths)] == ["1", "a:5", "#3", "3", "b:5", "6"]
+    assert [q.question_id for q in read_questions(paths)] == ["1", "a:5", "#3", "3", "b:5", "6"]
 
 
 TYPED = [
@@ -125,8 +124,8 @@ def test_the_same_content_reads_alike_from_each_format(tmp_path: Path, delimiter
         for row in TYPED:
             cells = {n: json.dumps(c) if isinstance(c, list) else c for n, c in row.items()}
             table.writerow({n: "" if cell != cell else cell for n, cell in cells.items()})
-    read = read_questions(lines)
-    assert read == read_questions(listed)
+    read = read_one(lines)
+    assert read == read_one(listed)
     assert [(q.video_id, q.answer) for q in read[:5]] == [
         (" clip\u202f1.mp4 ", "3"), ("a.mp4", "2.5"), ("a.mp4", "100000.0"), ("a.mp4", "yes"),
         ("a.mp4", "no"),
@@ -136,21 +135,19 @@ def test_the_same_content_reads_alike_from_each_format(tmp_path: Path, delimiter
     ]  # fmt: skip
     assert read[11].question_id == "12" and read[12].answer == "yes"
     assert [q.answer for q in read[13:]] == ["yes", "no", "no"]
-    assert read_questions(str(tmp_path / "q.csv")) == read
+    assert read_one(str(tmp_path / "q.csv")) == read
     numbers = write(tmp_path, "n.json", '[{"video": 1.50, "question": "q", "answer": 1E3}]')
-    (written,) = read_questions(numbers)  # as they are written
+    (written,) = read_one(numbers)  # as they are written
     assert (written.video_id, written.answer) == ("1.50", "1E3")
 
 
 @pytest.mark.parametrize("names", ["a0,a1,a2", "a1,a2,a3"])
 def test_multiple_choice_answers_become_text(tmp_path: Path, names: str) -> None:
     text = f"video,question,answer,{names}\nx,why?,2,one,two,three\nx,why?,two,one,two,three\n"
-    answers = [q.answer for q in read_questions(write(tmp_path, "q.csv", text))]
+    answers = [q.answer for q in read_one(write(tmp_path, "q.csv", text))]
     assert answers == ["three", "two"]
     with pytest.raises(UsageError, match=r"none of its choices[\s\S]*line 2"):
-        read_questions(
-            write(tmp_path, "q.csv", f"video,question,answer,{names}\nx,?,3,one,two,three")
-        )
+        read_one(write(tmp_path, "q.csv", f"video,question,answer,{names}\nx,?,3,one,two,three"))
 
 
 @pytest.mark.parametrize(
@@ -202,15 +199,15 @@ def test_multiple_choice_answers_become_text(tmp_path: Path, names: str) -> None
 )
 def test_each_mistake_is_told(tmp_path: Path, name: str, text: str | bytes, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        read_questions(write(tmp_path, name, text))
+        read_one(write(tmp_path, name, text))
 
 
 def test_missing_files_folders_and_answers(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such question file"):
-        read_questions(str(tmp_path / "none.csv"))
+        read_one(str(tmp_path / "none.csv"))
     (tmp_path / "q.csv").mkdir()
     with pytest.raises(UsageError, match="cannot read"):
-        read_questions(str(tmp_path / "q.csv"))
+        read_one(str(tmp_path / "q.csv"))
     with pytest.raises(UsageError, match="no answers to train on"):
         require_answers([Question("1", "a", "q")], "q.csv")
 
@@ -226,4 +223,4 @@ def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "q.csv"
     path.write_text('video_id,question,answer\na.mp4,"what,x\nb.mp4,who,"y"\nc.mp4,who,z\n')
     with pytest.raises(UsageError, match="starts in line 2"):
-        read_questions(str(path))
+        read_one(str(path))

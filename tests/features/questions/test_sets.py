@@ -10,16 +10,11 @@ import pytest
 
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question
-from framebank.features.questions.reading import (
-    QuestionFile,
-    read_accepted,
-    read_joined,
-    read_question_files,
-    read_questions,
-)
+from framebank.features.questions.reading import QuestionFile, read_question_files, read_questions
 from framebank.features.questions.report import describe_files, find_odd_rows
 from framebank.features.questions.videos import ClipNames, join_questions
 from tests import ROOT
+from tests.made.made_questions import read_one
 
 ANNOTATIONS = ROOT / ".." / "shared" / "data" / "annotations"
 
@@ -77,7 +72,7 @@ def test_each_set_is_found_by_its_content(
     assert find_odd_rows(file) == []
     matched, _ = join_questions([q], ClipNames(["other.mp4", cached]))
     assert [q.video_id for q in matched] == [cached]
-    assert read_questions(path, set_name=set_name) == file.questions
+    assert read_one(path, set_name=set_name) == file.questions
 
 
 def test_activitynet_answers_are_joined_by_id(tmp_path: Path) -> None:
@@ -105,7 +100,7 @@ def test_answers_that_fit_no_question_are_refused(tmp_path: Path) -> None:
         ("entry 3", "refused"), ("entry 4", "refused"),
     ]  # fmt: skip
     with pytest.raises(UsageError, match=r"not its own[\s\S]*2 rows cannot be used"):
-        read_accepted([asked, truth])
+        read_questions([asked, truth])
 
 
 def test_files_together_give_the_published_splits(tmp_path: Path) -> None:
@@ -114,13 +109,13 @@ def test_files_together_give_the_published_splits(tmp_path: Path) -> None:
         write(tmp_path, f"{split}_qa.json", [row | {"id": number, "video_id": video}])
         for number, (split, video) in enumerate([("train", 1), ("val", 1201), ("test", 1451)])
     ]
-    assert [q.split for q in read_joined(paths)] == ["train", "val", "test"]
+    assert [q.split for q in read_questions(paths)] == ["train", "val", "test"]
     same = [paths[0], write(tmp_path, "val_2.json", [row])]
-    assert [q.question_id for q in read_joined(same)] == ["1:0#1", "1:0#2"]
-    assert [q.split for q in read_joined(paths[:1])] == ["train"]
-    assert [q.split for q in read_joined([write(tmp_path, "train_val.json", [row])])] == [None]
+    assert [q.question_id for q in read_questions(same)] == ["1:0#1", "1:0#2"]
+    assert [q.split for q in read_questions(paths[:1])] == ["train"]
+    assert [q.split for q in read_questions([write(tmp_path, "train_val.json", [row])])] == [None]
     stated = write(tmp_path, "val.json", [row | {"split": "test"}, row | {"split": None}])
-    assert [q.split for q in read_joined([stated])] == ["test", "val"]
+    assert [q.split for q in read_questions([stated])] == ["test", "val"]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +129,7 @@ def test_files_together_give_the_published_splits(tmp_path: Path) -> None:
 )
 def test_a_mapping_names_the_videos(tmp_path: Path, name: str, content: str) -> None:
     mapping = write(tmp_path, name, content)
-    questions = read_questions(write(tmp_path, "test_qa.json", MSVD), mapping=mapping)
+    questions = read_one(write(tmp_path, "test_qa.json", MSVD), mapping=mapping)
     for cached in ("a/-4wsu_5_15.avi", "vid1.avi"):
         assert join_questions(questions, ClipNames([cached]))[0][0].video_id == cached
 
@@ -153,16 +148,16 @@ def test_a_mapping_names_the_videos(tmp_path: Path, name: str, content: str) -> 
 def test_a_broken_mapping_is_told(tmp_path: Path, content: str, said: str) -> None:
     questions = write(tmp_path, "q.json", MSVD)
     with pytest.raises(UsageError, match=said):
-        read_questions(questions, mapping=write(tmp_path, "map.txt", content))
+        read_one(questions, mapping=write(tmp_path, "map.txt", content))
     with pytest.raises(UsageError, match=r"no such file[\s\S]*--mapping"):
-        read_questions(questions, mapping=str(tmp_path / "none.txt"))
+        read_one(questions, mapping=str(tmp_path / "none.txt"))
 
 
 def test_a_stated_format_must_fit_and_wins(tmp_path: Path) -> None:
     path = write(tmp_path, "q.json", MSVD)
     with pytest.raises(UsageError, match=r"not a file of NExT-QA[\s\S]*frame_count"):
-        read_questions(path, set_name="next-qa")
-    assert read_questions(path, set_name="plain")[0].aliases == ()
+        read_one(path, set_name="next-qa")
+    assert read_one(path, set_name="plain")[0].aliases == ()
 
 
 def test_plain_files_state_the_kind_of_answer(tmp_path: Path) -> None:
@@ -171,13 +166,13 @@ def test_plain_files_state_the_kind_of_answer(tmp_path: Path) -> None:
         {"video": "a", "question": "r", "answer": 2.5, "head": "count"},
         {"video": "a", "question": "s", "answer": True, "head": "yes_no"},
     ]
-    found = read_questions(write(tmp_path, "q.json", rows))
+    found = read_one(write(tmp_path, "q.json", rows))
     assert [(q.head, q.answer, q.right, q.number) for q in found] == [
         ("choice", "y", 1, None), ("count", "2.5", None, 2.5), ("yes_no", "yes", None, None),
     ]  # fmt: skip
     for bad in ({"head": "rank"}, {"head": "choice"}, {"head": "count", "answer": "few"}):
         with pytest.raises(UsageError, match=r"not clear|no number"):
-            read_questions(write(tmp_path, "bad.json", [rows[2] | bad]))
+            read_one(write(tmp_path, "bad.json", [rows[2] | bad]))
 
 
 def odd(file: QuestionFile) -> list[tuple[str, str, str]]:
@@ -264,7 +259,7 @@ def test_majority_is_of_the_training_split() -> None:
 def test_published_files_read_whole(
     names: str, set_name: str, counts: dict[str, int], odd_rows: int
 ) -> None:
-    files = read_accepted([str(ANNOTATIONS / name) for name in names.split()])
+    files = read_question_files([str(ANNOTATIONS / name) for name in names.split()])
     found = describe_files(files)
     splits = found["sets"][set_name]["splits"]
     assert {split: facts["questions"] for split, facts in splits.items()} == counts

@@ -21,7 +21,7 @@ from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import open_cache
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question, head_kind
-from framebank.features.questions.reading import read_joined
+from framebank.features.questions.reading import read_questions
 from framebank.features.stop_signals import StopRequest
 from framebank.train.data.batches import QuestionTable
 from framebank.train.evaluation.evaluating import EvaluateJob, Judged, evaluate
@@ -202,7 +202,7 @@ def test_a_head_without_questions_is_open():
 def test_questions_of_a_file_keep_their_candidates(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps(choice_row(2)) + "\n")
-    (question,) = read_joined([str(path)])
+    (question,) = read_questions([str(path)])
     assert question.choices[question.right] == "a bird"
 
 
@@ -216,7 +216,7 @@ def test_a_candidate_that_stands_again_counts_once(tmp_path):
     path.write_text(
         "".join(json.dumps(row(n, question="?", **r)) + "\n" for n, r in enumerate(rows))
     )
-    questions = read_joined([str(path)])
+    questions = read_questions([str(path)])
     assert [(q.right, q.answer) for q in questions] == [(0, "mug"), (1, "mug"), (2, "3")]
     head = Head.of(questions, size=9)
     words = head.choices(questions, lambda texts: np.ones((len(texts), 2)))
@@ -253,7 +253,7 @@ def test_what_is_not_clear_is_refused_with_its_row(tmp_path, row_of):
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps(row(1, question="?") | row_of) + "\n")
     with pytest.raises(UsageError, match="line 1"):
-        read_joined([str(path)])
+        read_questions([str(path)])
 
 
 def test_what_leaves_nothing_to_learn_is_refused(cache, tmp_path):

@@ -35,7 +35,7 @@ from tests import ROOT
 from tests.attackers.killing import MarkedJob
 from tests.made.made_cache import SPEC
 from tests.made.made_model import ANSWERS, make_model, spoil_weights
-from tests.made.made_questions import make_direction_cache, write_jsonl
+from tests.made.made_questions import make_direction_cache, read_one, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +189,6 @@ def test_a_video_stays_held_whatever_is_added() -> None:
 
 
 def test_questions_to_train_on_are_read_back_as_they_were(tmp_path: Path) -> None:
-    from framebank.features.questions.reading import read_questions
-
     questions = [
         Question("1", "a.mp4", "wh\u2028at?", "ü", split="val", type="t"),
         Question("2", "a.mp4", "what?", "b"),
@@ -201,7 +199,7 @@ def test_questions_to_train_on_are_read_back_as_they_were(tmp_path: Path) -> Non
     ]
     path = tmp_path / "q.jsonl"
     path.write_bytes(b"".join(question_lines(follow_videos(questions, "train"))))
-    found = read_questions(str(path), set_name="plain")
+    found = read_one(str(path), set_name="plain")
     splits = [question.split for question in found]
     assert splits == ["val", "val", "train", "train", "test", "test"]
     for question, read in zip(questions, found, strict=True):
