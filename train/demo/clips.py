@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.errors import FramebankError, UsageError
+from framebank.features.stores import storage
 from framebank.train.demo.drawing import Canvas
-from framebank.train.demo.scenes import SCENES, Scene, Stage
+from framebank.train.demo.scenes import COLOURS, SCENES, Scene, Stage
 
 RATES_FPS = (
     Fraction(10), Fraction(12), Fraction(25, 2), Fraction(15), Fraction(24000, 1001),
@@ -101,6 +102,7 @@ class Take:
     ease: float  # 0: steady, 1: slow at both ends
     mirror: bool
     brightness: float
+    colour: str
     stage: Stage
 
     def progress(self, index: int) -> float:
@@ -117,7 +119,8 @@ def prepare_take(plan: ClipPlan) -> Take:
     rng = np.random.default_rng(plan.pair_seed)
     width, height = SIZES[int(rng.integers(len(SIZES)))]
     rate = RATES_FPS[int(rng.integers(len(RATES_FPS)))]
-    stage = plan.scene_played.prepare(rng, width / height)
+    colour = list(COLOURS)[int(rng.integers(len(COLOURS)))]
+    stage = plan.scene_played.prepare(rng, width / height, COLOURS[colour])
     return Take(
         width=width,
         height=height,
@@ -128,6 +131,7 @@ def prepare_take(plan: ClipPlan) -> Take:
         ease=float(rng.uniform(0.0, 1.0)),
         mirror=bool(rng.integers(2)) and stage.may_mirror,
         brightness=float(rng.uniform(0.85, 1.1)),
+        colour=colour,
         stage=stage,
     )
 
@@ -211,15 +215,14 @@ def make_clips(
 
 def write_questions(plans: list[ClipPlan], path: Path) -> None:
     """Write each clip's questions as JSON lines: direction (two for training) and colour."""
-    lines = [json.dumps(row, ensure_ascii=False) for plan in plans for row in question_rows(plan)]
-    partial = path.with_name(path.name + ".part")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+    rows = (row for plan in plans for row in question_rows(plan))
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    storage.write_atomic(str(path), lines.encode())
 
 
 def question_rows(plan: ClipPlan) -> list[dict[str, str]]:
     """Return the questions about one clip; its twin is asked in the same words."""
-    scene, colour = plan.scene_played, prepare_take(plan).stage.colour
+    scene, colour = plan.scene_played, prepare_take(plan).colour
     first = plan.pair_index % len(scene.questions)
     wordings = [scene.questions[first]]
     if plan.split == "train":

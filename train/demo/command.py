@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from framebank.features.bounds import MOST_INT, MOST_SEED, check_number
-from framebank.features.errors import FramebankError, JobError, UsageError
+from framebank.features.errors import FramebankError, JobError
 from framebank.features.stores import json_text
 from framebank.train.demo.folder import BACKBONE, claim_folder, settle_weights
 
@@ -50,8 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Run the demo and return the exit status."""
-    if beam_args:
-        raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank demo --help")
     check_number("--seed", args.seed, 0, MOST_SEED)
     check_number("--epochs", args.epochs, 0, MOST_INT, above=True)
     from framebank.train.demo.clips import make_clips, plan_clips
@@ -64,11 +62,9 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     weights = settle_weights(out, args.weights, say=_say)
     _say(f"making {args.clips} clips in {out / 'clips'}")
     plans = make_clips(out, count=args.clips, seed=args.seed, report=_report_clips)
-    steps = Steps(out)
+    steps = Steps()
     commands = demo_commands(out, weights=weights, epochs=args.epochs)
-    steps.run("extract", commands["extract"])
-    metrics = steps.run("train", commands["train"])
-    steps.run("score", commands["score"])
+    printed = {name: steps.run(name, words) for name, words in commands.items()}
     held_out = next(plan for plan in plans if plan.split == "test")
     question = held_out.scene_played.questions[0]
     ask = ["ask", "--model", str(out / "model"), *_weights_path(weights), "--json"]
@@ -76,7 +72,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     from framebank.train.demo.page import DemoResult, write_page
 
     result = DemoResult(
-        metrics=metrics,
+        metrics=printed["train"],
         asked=answer | {"truth": held_out.answer},
         weights=weights,
         seconds=steps.seconds | {"in all": time.monotonic() - started},
@@ -114,8 +110,7 @@ def _weights_path(weights: str) -> list[str]:
 class Steps:
     """Runs the commands one after another, showing what each says, and keeps their times."""
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.typed: list[str] = []
 

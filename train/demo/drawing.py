@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Colour = tuple[float, float, float]  # red, green, blue in [0, 255]
+Point = tuple[float, float]
 Plane = NDArray[np.float32]
 Distance = Callable[[Plane, Plane], Plane]
 
@@ -42,11 +43,7 @@ class Canvas:
 
     def disc(self, x: float, y: float, radius: float, *, colour: Colour) -> None:
         """Paint a filled circle."""
-        self._paint(
-            (x - radius, y - radius, x + radius, y + radius),
-            lambda px, py: np.hypot(px - x, py - y) - radius,
-            colour=colour,
-        )
+        self.line((x, y), (x, y), thickness=2 * radius, colour=colour)
 
     def box(
         self, left: float, top: float, right: float, bottom: float, *, colour: Colour,
@@ -84,7 +81,7 @@ class Canvas:
         self.pixels[area] += cover * (np.asarray(colour, np.float32) - self.pixels[area])
 
     def line(
-        self, start: tuple[float, float], end: tuple[float, float], *, thickness: float,
+        self, start: Point, end: Point, *, thickness: float,
         colour: Colour,
     ) -> None:  # fmt: skip
         """Paint a thick line with round ends."""
@@ -102,24 +99,22 @@ class Canvas:
         bounds = (min(x0, x1) - half, min(y0, y1) - half, max(x0, x1) + half, max(y0, y1) + half)
         self._paint(bounds, distance, colour=colour)
 
-    def polygon(self, corners: list[tuple[float, float]], *, colour: Colour) -> None:
+    def polygon(self, corners: list[Point], *, colour: Colour) -> None:
         """Paint a convex polygon, its corners in either direction of turning."""
-        area = sum(
-            x0 * y1 - x1 * y0
-            for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True)
-        )
+        ends = zip(corners, corners[1:] + corners[:1], strict=True)
+        sides = [(start, end) for start, end in ends if start != end]
+        area = sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in sides)
         if abs(area) < 1e-9:
             return
         turn = math.copysign(1.0, area)
 
+        def beyond(px: Plane, py: Plane, start: Point, end: Point) -> Plane:
+            (x0, y0), (x1, y1) = start, end
+            over: Plane = (px - x0) * (y1 - y0) - (py - y0) * (x1 - x0)
+            return over * np.float32(turn / math.dist(start, end))
+
         def distance(px: Plane, py: Plane) -> Plane:
-            sides: list[Plane] = []
-            for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
-                length = math.hypot(x1 - x0, y1 - y0)
-                if length > 1e-9:
-                    side = (px - x0) * (y1 - y0) - (py - y0) * (x1 - x0)
-                    sides.append(side * np.float32(turn / length))
-            far: Plane = np.maximum.reduce(sides)
+            far: Plane = np.maximum.reduce([beyond(px, py, *side) for side in sides])
             return far
 
         xs, ys = [x for x, _ in corners], [y for _, y in corners]

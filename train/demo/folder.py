@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from framebank.features.errors import UsageError
-from framebank.features.stores import json_text
+from framebank.features.stores import json_text, storage
 
 _MARK = "demo.json"
 BACKBONE = "inception_v3"
@@ -76,9 +76,8 @@ def _read_mark(out: Path) -> dict[str, Any]:
 
 
 def _write_mark(out: Path, fields: Mapping[str, Any]) -> None:
-    partial = out / f".{_MARK}.part"
-    partial.write_text(json.dumps({"framebank demo": dict(fields)}, indent=2) + "\n", "utf-8")
-    partial.replace(out / _MARK)
+    text = json.dumps({"framebank demo": dict(fields)}, indent=2) + "\n"
+    storage.write_atomic(str(out / _MARK), text.encode())
 
 
 def settle_weights(out: Path, given: str | None, *, say: Callable[[str], None]) -> str:
@@ -88,10 +87,11 @@ def settle_weights(out: Path, given: str | None, *, say: Callable[[str], None]) 
         found["weights"] = given or _choose_weights(say)
         _write_mark(out, found)
     weights = str(found["weights"])
-    if weights.startswith("random:"):
-        say(f"weights: {weights}. RANDOM: the network has never learnt anything")
-    else:
-        say(f"weights: {weights}")
+    random = weights.startswith("random:")
+    say(
+        f"weights: {weights}"
+        + (". RANDOM: the network has never learnt anything" if random else "")
+    )
     return weights
 
 

@@ -2,7 +2,7 @@
 
 A play is a function of `progress` in [0, 1] alone, so the same pictures shown in reverse order are
 its opposite: no single picture, and no mean of pictures, tells loading from unloading. Only the
-order does. Lengths are as in `demo_drawing`: heights of the picture, y downwards.
+order does. Lengths are as in `train.demo.drawing`: heights of the picture, y downwards.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ SKIN, DARK = (226, 178, 140), (38, 34, 40)
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One prepared stage: its colour by name, what never moves, and what does.
+    """One prepared stage: what never moves, and what does.
 
     `light` is how bright the left and the right edge of the picture are.
     """
 
-    colour: str
     build: Callable[[Canvas], None]
     act: Callable[[Canvas, float], None]
     may_mirror: bool = True
@@ -48,11 +47,7 @@ class Scene:
     forward: str
     backward: str
     questions: tuple[str, ...]
-    prepare: Callable[[np.random.Generator, float], Stage]
-
-
-def _pick_colour(rng: np.random.Generator) -> str:
-    return list(COLOURS)[int(rng.integers(len(COLOURS)))]
+    prepare: Callable[[np.random.Generator, float, Colour], Stage]  # by lot, aspect and colour
 
 
 def _muted(rng: np.random.Generator, low: float, high: float) -> Colour:
@@ -71,11 +66,10 @@ def _draw_man(canvas: Canvas, x: float, floor: float, tall: float, *, shirt: Col
     canvas.disc(x, neck - 0.08 * tall, 0.105 * tall, colour=SKIN)
 
 
-def prepare_truck(rng: np.random.Generator, aspect: float) -> Stage:
+def prepare_truck(rng: np.random.Generator, aspect: float, paint: Colour) -> Stage:
     """A man carries a box into an open truck (0: on the pavement, 1: inside)."""
-    colour = _pick_colour(rng)
     sky, street = _muted(rng, 130, 215), _muted(rng, 70, 120)
-    paint, shirt = _muted(rng, 60, 200), _muted(rng, 30, 220)
+    side, shirt = _muted(rng, 60, 200), _muted(rng, 30, 220)
     floor = rng.uniform(0.84, 0.9)
     size = rng.uniform(0.27, 0.36)
     left = aspect * rng.uniform(0.51, 0.55)  # the truck's open end
@@ -94,17 +88,15 @@ def prepare_truck(rng: np.random.Generator, aspect: float) -> Stage:
         y = floor - 0.03 - size / 2 - (floor - 0.03 - bed) * min(lift * 2.5, 1.0)
         man = min(x, left - 0.06) - size / 2 - 0.02
         _draw_man(canvas, man, floor, tall, shirt=shirt)
-        box = COLOURS[colour]
-        canvas.box(x - size / 2, y - size / 2, x + size / 2, y + size / 2, colour=box)
-        tape = shade(box, 0.6)
-        canvas.box(x - size / 2, y - 0.02, x + size / 2, y + 0.02, colour=tape)
+        canvas.box(x - size / 2, y - size / 2, x + size / 2, y + size / 2, colour=paint)
+        canvas.box(x - size / 2, y - 0.02, x + size / 2, y + 0.02, colour=shade(paint, 0.6))
         canvas.line(
             (man, floor - 0.66 * tall), (min(x, left - 0.04) - size / 3, y + 0.04), thickness=0.06,
             colour=SKIN,
         )  # fmt: skip
-        _draw_truck(canvas, left + 0.17, top, bed, floor, paint=paint)
+        _draw_truck(canvas, left + 0.17, top, bed, floor, paint=side)
 
-    return Stage(colour, build, act)
+    return Stage(build, act)
 
 
 def _draw_truck(
@@ -120,8 +112,11 @@ def _draw_truck(
         canvas.disc(x, floor - 0.05, 0.04, colour=(170, 170, 175))
 
 
-def _build_street(rng: np.random.Generator, aspect: float) -> Callable[[Canvas], None]:
-    """Return a street whose left end is a fence and whose right end is a plain house."""
+def _on_a_street(
+    rng: np.random.Generator, aspect: float, act: Callable[[Canvas, float], None]
+) -> Stage:
+    """Return a street from a sunlit fence at its left end to a plain house in the shade."""
+    light = (rng.uniform(1.0, 1.1), rng.uniform(0.35, 0.5))
     sky, street, wall = _muted(rng, 170, 225), _muted(rng, 80, 130), _muted(rng, 120, 200)
     slats = int(rng.integers(6, 9))
     high, house = rng.uniform(0.2, 0.3), rng.uniform(0.52, 0.6)
@@ -139,12 +134,11 @@ def _build_street(rng: np.random.Generator, aspect: float) -> Callable[[Canvas],
              (aspect * (house + 0.06), 0.0)], colour=(110, 50, 45),
         )  # fmt: skip
 
-    return build
+    return Stage(build, act, may_mirror=False, light=light)
 
 
-def prepare_ball(rng: np.random.Generator, aspect: float) -> Stage:
+def prepare_ball(rng: np.random.Generator, aspect: float, paint: Colour) -> Stage:
     """A ball rolls along a street, out of the sun into the shade (0: left end, 1: right end)."""
-    colour = _pick_colour(rng)
     radius = rng.uniform(0.2, 0.28)
     start, end = rng.uniform(0.5, 0.9) * radius, aspect - rng.uniform(0.5, 0.9) * radius
     hop, floor = rng.uniform(0.0, 0.12), rng.uniform(0.86, 0.95)
@@ -155,27 +149,25 @@ def prepare_ball(rng: np.random.Generator, aspect: float) -> Stage:
         turn = (x - start) / radius
         canvas.box(x - 0.7 * radius, floor - 0.02, x + 0.7 * radius, floor + 0.02, colour=DARK,
                    corner=0.02)  # fmt: skip
-        canvas.disc(x, y, radius, colour=COLOURS[colour])
+        canvas.disc(x, y, radius, colour=paint)
         for spoke in range(3):
             angle = turn + spoke * 2 * math.pi / 3
             canvas.disc(
                 x + 0.55 * radius * math.cos(angle), y + 0.55 * radius * math.sin(angle),
-                0.22 * radius, colour=shade(COLOURS[colour], 0.55),
+                0.22 * radius, colour=shade(paint, 0.55),
             )  # fmt: skip
 
-    light = (rng.uniform(1.0, 1.1), rng.uniform(0.35, 0.5))
-    return Stage(colour, _build_street(rng, aspect), act, may_mirror=False, light=light)
+    return _on_a_street(rng, aspect, act)
 
 
-def prepare_car(rng: np.random.Generator, aspect: float) -> Stage:
+def prepare_car(rng: np.random.Generator, aspect: float, paint: Colour) -> Stage:
     """A car drives along the same street; it looks alike from both ends."""
-    colour = _pick_colour(rng)
     long, tall = rng.uniform(0.62, 0.8), rng.uniform(0.24, 0.3)
     start, end = rng.uniform(0.1, 0.3) * long, aspect - rng.uniform(0.1, 0.3) * long
     floor = rng.uniform(0.86, 0.93)
 
     def act(canvas: Canvas, progress: float) -> None:
-        x, paint = start + progress * (end - start), COLOURS[colour]
+        x = start + progress * (end - start)
         top = floor - 0.08 - tall
         canvas.polygon(
             [(x - 0.32 * long, top + 0.02), (x - 0.2 * long, top - 0.15),
@@ -188,13 +180,11 @@ def prepare_car(rng: np.random.Generator, aspect: float) -> Stage:
             canvas.disc(x + side * 0.29 * long, floor - 0.06, 0.085, colour=DARK)
             canvas.disc(x + side * 0.29 * long, floor - 0.06, 0.04, colour=(190, 190, 195))
 
-    light = (rng.uniform(1.0, 1.1), rng.uniform(0.35, 0.5))
-    return Stage(colour, _build_street(rng, aspect), act, may_mirror=False, light=light)
+    return _on_a_street(rng, aspect, act)
 
 
-def prepare_door(rng: np.random.Generator, aspect: float) -> Stage:
+def prepare_door(rng: np.random.Generator, aspect: float, paint: Colour) -> Stage:
     """A door on its hinge before a sunlit garden (0: shut, 1: open)."""
-    colour = _pick_colour(rng)
     wall = _muted(rng, 60, 140)
     wide, high = rng.uniform(0.58, 0.75), rng.uniform(0.74, 0.86)
     hinge = (aspect - wide) / 2 + rng.uniform(-0.12, 0.12)
@@ -215,19 +205,18 @@ def prepare_door(rng: np.random.Generator, aspect: float) -> Stage:
     def act(canvas: Canvas, progress: float) -> None:
         turn = progress * angle
         free, near = hinge + wide * math.cos(turn), 0.1 * math.sin(turn)
-        paint = shade(COLOURS[colour], 1.0 - 0.25 * progress)
+        lit = shade(paint, 1.0 - 0.25 * progress)
         canvas.polygon(
-            [(hinge, top), (free, top - near), (free, floor + near), (hinge, floor)], colour=paint
+            [(hinge, top), (free, top - near), (free, floor + near), (hinge, floor)], colour=lit
         )
         knob = hinge + wide * 0.86 * math.cos(turn)
         canvas.disc(knob, (top + floor) / 2, 0.035, colour=(60, 50, 30))
 
-    return Stage(colour, build, act)
+    return Stage(build, act)
 
 
-def prepare_chest(rng: np.random.Generator, aspect: float) -> Stage:
+def prepare_chest(rng: np.random.Generator, aspect: float, paint: Colour) -> Stage:
     """A chest whose lid rises from gold (0: shut, 1: open)."""
-    colour = _pick_colour(rng)
     wall, floor_colour = _muted(rng, 90, 200), _muted(rng, 60, 110)
     wide, high = rng.uniform(0.8, 1.0), rng.uniform(0.3, 0.36)
     left, floor = (aspect - wide) / 2 + rng.uniform(-0.1, 0.1), rng.uniform(0.88, 0.94)
@@ -239,7 +228,7 @@ def prepare_chest(rng: np.random.Generator, aspect: float) -> Stage:
         canvas.box(0, floor - 0.12, aspect, 1, colour=floor_colour)
 
     def act(canvas: Canvas, progress: float) -> None:
-        paint, right = COLOURS[colour], left + wide
+        right = left + wide
         raised = rise * math.sin(progress * math.pi / 2)
         edge, slant = top - 0.1 - raised, 0.05 * progress
         lid = [(left - slant, edge), (right + slant, edge), (right, top), (left, top)]
@@ -254,7 +243,7 @@ def prepare_chest(rng: np.random.Generator, aspect: float) -> Stage:
             colour=(60, 50, 30),
         )  # fmt: skip
 
-    return Stage(colour, build, act)
+    return Stage(build, act)
 
 
 SCENES: tuple[Scene, ...] = (

@@ -159,8 +159,8 @@ def test_sigterm_reaches_the_step(place: Path) -> None:
     (place / "hangs").write_text("extract")
     code = (
         "import sys; sys.path.pop(0)  # where the stub is\n"
-        "from pathlib import Path; from framebank.train.demo.command import Steps\n"
-        "try: Steps(Path('.')).run('extract', ['extract'])\n"
+        "from framebank.train.demo.command import Steps\n"
+        "try: Steps().run('extract', ['extract'])\n"
         "except Exception as error: sys.exit(error.exit_status)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -175,7 +175,7 @@ def test_sigterm_reaches_the_step(place: Path) -> None:
 def test_commands_are_what_a_user_would_type(tmp_path: Path) -> None:
     commands = demo_commands(tmp_path, weights="imagenet", epochs=3)
     assert {words[0] for words in commands.values()} == set(commands)
-    steps = Steps(tmp_path)
+    steps = Steps()
     assert steps.typed == [] and steps.seconds == {}
 
 
