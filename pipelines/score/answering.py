@@ -1,5 +1,8 @@
-"""Questions with their features in, answer rows out.
+"""Questions in, answer rows out: their features are read from the shards, then the model is asked.
 
+What is broken costs the questions that it concerns and no others: a damaged record those about its
+video, a shard that is missing or cut short those about the videos that are not there, a question
+that the model chokes on itself. Each of these gets its row, "failed" with the reason.
 Questions are sorted by the length of their clips before they are padded, so that little is computed
 on padding.
 Dimension letters: b batch, n frames, d feature width, a answers.
@@ -7,110 +10,116 @@ Dimension letters: b batch, n frames, d feature width, a answers.
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+import errno
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.asking.scores import is_right
 from framebank.features.asking.trained_model import TrainedModel, pad_clips
-from framebank.features.cache.catalog import catalog_text
-from framebank.features.stores import json_text
+from framebank.features.cache import layout
+from framebank.features.cache.reader import check_record
+from framebank.features.errors import CacheError, FramebankError
+from framebank.features.stores import storage
+from framebank.pipelines.score.plan import AnswerRow, Asked, RecordPlan
 from framebank.pipelines.score.tally import NO_WORDS
 
+_RUN_BYTES = 2**25  # of neighbouring records that are read in one go
+# A file's own fault. Of a bucket such an answer is about all of it, and the job fails.
+_FILE_FAULTS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.EIO, errno.ESTALE)
 _PADDED_BYTES = 2**26  # of one padded batch of features
 _LONG_TEXT = 1000  # characters; the longest question of the published sets has 135
 _MOST_TEXT = 20_000  # characters; a step for each, in some languages
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class AskedQuestion:
-    """One line of the question file; `number` is its place there, `video_id` the cache's."""
+class Example(NamedTuple):
+    """A question on its way through the model; questions about one clip share one array."""
 
-    number: int
-    question_id: str
-    video_id: str
-    question: str
-    kind: str
-    truth: str | None
-    split: str | None = None
-    head: str = "open"
-    choices: tuple[str, ...] = ()
-    right: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        # dataclasses.asdict takes six times as long, and there may be millions.
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> AskedQuestion:
-        return cls(**fields | {"choices": tuple(fields["choices"])})
+    asked: Asked
+    features: NDArray[Any]  # [n, d]
 
     @property
     def characters(self) -> int:
         """Return how long the longest of its texts is."""
-        return max(map(len, (self.question, *self.choices)))
-
-    def row(self, status: str, *, reason: str | None = None) -> dict[str, Any]:
-        """Return the answer row of this question, without answers."""
-        return {
-            "video_id": self.video_id,
-            "question_id": self.question_id,
-            "question": self.question,
-            "type": self.kind,
-            "split": self.split,
-            "status": status,
-            "reason": reason,
-            "answers": [],
-            "truth": self.truth,
-            "correct": None,
-        }
+        question = self.asked.question
+        return max(map(len, (question.question, *question.choices)))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Example:
-    """A question on its way through the model; questions about one clip share one array."""
+def read_examples(cache: str, records: Iterable[RecordPlan]) -> Iterator[Example | AnswerRow]:
+    """Yield for each question its example, or its row if it failed.
 
-    output: int
-    asked: AskedQuestion
-    features: NDArray[Any]  # [n, d]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class AnswerRow:
-    """A finished row: the answers file it belongs to and its place in the question file.
-
-    It travels as the bytes that end up in the file: Beam's coders refuse some text that JSON takes.
+    Raises FramebankError where the fault is not the shard's: then the runner may try again.
     """
-
-    output: int
-    number: int
-    line: bytes
-
-    @classmethod
-    def of(cls, output: int, number: int, row: dict[str, Any]) -> AnswerRow:
-        """Make one of a row: UTF-8 JSON of Unicode texts."""
-        try:
-            line = json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError:  # half a surrogate pair, which strict readers take for damage
-            line = json.dumps(_unicode(row), ensure_ascii=False).encode()
-        return cls(output, number, line + b"\n")
-
-    @property
-    def row(self) -> dict[str, Any]:
-        return dict(json_text.parse(self.line))
+    for run in neighbours(records):
+        path = layout.tfrecord_path(cache, run[0].place.shard)
+        frames = _read(cache, path, run)
+        if isinstance(frames, str):
+            for record in run:
+                yield from _failed(record, frames)
+            continue
+        for record, frame in zip(run, frames, strict=True):
+            yield from _examples(record, frame, path)
 
 
-def _unicode(value: Any) -> Any:
-    """Return a JSON value with half of a surrogate pair replaced by the text of its escape."""
-    if isinstance(value, str):
-        return catalog_text(value)
-    if isinstance(value, dict):
-        return {name: _unicode(item) for name, item in value.items()}
-    return [_unicode(item) for item in value] if isinstance(value, list) else value
+def _read(cache: str, path: str, run: Sequence[RecordPlan]) -> list[bytes] | str:
+    """Return the records' frames, or what is wrong with their shard."""
+    try:
+        return read_run(path, run)
+    except storage.FileMissingError:
+        if not storage.exists(layout.spec_path(cache)):
+            raise  # nothing of the cache is on this worker
+        return f"the shard {path} is missing"
+    except FramebankError as error:
+        if getattr(error.__cause__, "errno", None) in _FILE_FAULTS and storage.is_local(path):
+            return f"{error.what}: {error.got}"
+        raise
+
+
+def _failed(record: RecordPlan, reason: str) -> Iterator[AnswerRow]:
+    for asked in record.questions:
+        yield asked.row("failed", reason=reason)
+
+
+def _examples(record: RecordPlan, frame: bytes, path: str) -> Iterator[Example | AnswerRow]:
+    try:
+        features = check_record(record.place, frame, path).features
+    except CacheError as error:
+        yield from _failed(record, f"{error.what}: {error.got}")
+        return
+    if not np.isfinite(features).all():  # a network may make answers of them all the same
+        where = f"record {record.place.record} of {path}"
+        yield from _failed(record, f"{where}: features that are not finite")
+        return
+    for asked in record.questions:
+        yield Example(asked, features)
+
+
+def neighbours(records: Iterable[RecordPlan]) -> Iterator[list[RecordPlan]]:
+    """Yield records that lie side by side in one shard, up to 32 MiB of them at a time."""
+    run: list[RecordPlan] = []
+    for record in sorted(records, key=lambda record: (record.place.shard, record.place.offset)):
+        place = record.place
+        if run:
+            first, before = run[0].place, run[-1].place
+            apart = (place.shard, place.offset) != (before.shard, before.offset + before.length)
+            if apart or place.offset + place.length - first.offset > _RUN_BYTES:
+                yield run
+                run = []
+        run.append(record)
+    if run:
+        yield run
+
+
+def read_run(path: str, run: Sequence[RecordPlan]) -> list[bytes]:
+    """Return the frames of neighbouring records, read at once; shorter where the file ends."""
+    first, last = run[0].place, run[-1].place
+    data = storage.read_range(path, first.offset, last.offset + last.length - first.offset)
+    starts = [record.place.offset - first.offset for record in run]
+    return [
+        data[start : start + record.place.length] for start, record in zip(starts, run, strict=True)
+    ]
 
 
 def answer_examples(
@@ -126,41 +135,30 @@ def answer_examples(
 
 def _answer(examples: Sequence[Example], model: TrainedModel, top: int) -> list[AnswerRow]:
     try:
+        questions = [example.asked.question for example in examples]
         scores = _probabilities(examples, model)
-        rows = [
-            _row(example, row, model, top) for example, row in zip(examples, scores, strict=True)
+        scores = model.head.restrict(scores, [question.head for question in questions])
+        known = model.knows([question.question for question in questions])
+        return [
+            _row(example.asked, row, model, top, None if knows else NO_WORDS)
+            for example, row, knows in zip(examples, scores, known, strict=True)
         ]
-        known = model.knows([example.asked.question for example in examples])
-        for row in itertools.compress(rows, (not knows for knows in known)):
-            row["reason"] = NO_WORDS
     except Exception as error:  # noqa: BLE001 - one bad question must not fail its batch
         if len(examples) > 1:
             half = len(examples) // 2
             return _answer(examples[:half], model, top) + _answer(examples[half:], model, top)
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        failed = examples[0].asked.row("failed", reason=reason)
-        return [AnswerRow.of(examples[0].output, examples[0].asked.number, failed)]
-    return [
-        AnswerRow.of(example.output, example.asked.number, row)
-        for example, row in zip(examples, rows, strict=True)
-    ]
+        return [examples[0].asked.row("failed", reason=reason)]
 
 
 def _row(
-    example: Example, scores: NDArray[np.float32], model: TrainedModel, top: int
-) -> dict[str, Any]:
-    asked = example.asked
-    scores = model.head.restrict(scores[None], [asked.head])[0]
-    answers = model.head.best(scores, top=top, choices=asked.choices)
-    row = asked.row("answered") | {"answers": answers}
-    if asked.truth is not None:
-        # An answer outside the vocabulary is none of these, so it counts as wrong.
-        row["correct"] = answers[0]["answer"] == asked.truth
-    if asked.truth is not None and asked.head == "count":
-        row["correct"] = float(answers[0]["answer"]) == float(asked.truth)
-    elif asked.right is not None:
-        row["correct"] = int(scores[: len(asked.choices)].argmax()) == asked.right
-    return row
+    asked: Asked, scores: NDArray[np.float32], model: TrainedModel, top: int, reason: str | None
+) -> AnswerRow:
+    question = asked.question
+    answers = model.head.best(scores, top=top, choices=question.choices)
+    # An answer outside the vocabulary is none of these, so it counts as wrong.
+    correct = None if question.answer is None else is_right(question, answers[0]["answer"])
+    return asked.row("answered", reason=reason, answers=answers, correct=correct)
 
 
 def _groups(batch: Sequence[Example]) -> Iterator[list[int]]:
@@ -168,7 +166,7 @@ def _groups(batch: Sequence[Example]) -> Iterator[list[int]]:
 
     A batch takes memory and time for its longest text as often as it has rows.
     """
-    texts = [example.asked.characters for example in batch]
+    texts = [example.characters for example in batch]
     short = [place for place, length in enumerate(texts) if length <= _LONG_TEXT]
     for group in length_groups([len(batch[place].features) for place in short], _room(batch)):
         yield [short[place] for place in group]
@@ -204,13 +202,13 @@ def _probabilities(examples: Sequence[Example], model: TrainedModel) -> NDArray[
 
     Raises ValueError for a text that is too long and for what is no answer, NotFiniteError.
     """
-    longest = max(example.asked.characters for example in examples)
+    longest = max(example.characters for example in examples)
     if longest > _MOST_TEXT:
         raise ValueError(f"a text of {longest} characters, where {_MOST_TEXT} are read at most")
-    questions = [example.asked.question.encode("utf-8", "replace") for example in examples]
-    choices = [example.asked.choices for example in examples]
+    questions = [example.asked.question for example in examples]
+    texts = [question.question.encode("utf-8", "replace") for question in questions]
     features = pad_clips([example.features for example in examples])
-    probabilities = model.predict(features, questions, choices)
+    probabilities = model.predict(features, texts, [question.choices for question in questions])
     if len(probabilities) != len(examples):
         raise ValueError(f"the model gives {probabilities.shape}, not one row for each question")
     return probabilities

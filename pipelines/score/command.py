@@ -40,8 +40,13 @@ from framebank.features.stores import locks, storage
 from framebank.pipelines.jobs.progress import AnsweredCounts, AnswerFiles
 from framebank.pipelines.runners import gate
 from framebank.pipelines.runners.gate import Submission
-from framebank.pipelines.score.answer_files import KINDS, answers_path
-from framebank.pipelines.score.folder import find_kept, prepare_out, read_summary
+from framebank.pipelines.score.folder import (
+    KINDS,
+    answers_path,
+    find_kept,
+    prepare_out,
+    read_summary,
+)
 from framebank.pipelines.score.tally import ALL, SPLITS, Tally, with_headline
 
 if TYPE_CHECKING:
@@ -118,7 +123,8 @@ def execute(
         keep_faulty=True,
     )
     cache = open_cache(args.cache)
-    check_model_fits(lineage, cache, model_dir=args.model)
+    where = f"for the model {args.model} the cache {cache.path}"
+    check_same_spec(cache.spec, lineage.spec, where=where)
     if lineage.random_weights:
         _say("the model was trained on features of RANDOM network weights")
     head = read_head(args.model)
@@ -153,10 +159,10 @@ def execute(
         )
         return None
     with _alone(args.out):
-        if not prepare_out(args.out, about, overwrite=args.overwrite, say=_say):
+        there = prepare_out(args.out, about, overwrite=args.overwrite, say=_say)
+        if there is not None:
             _say(f"these questions are answered already; nothing was done in {args.out}")
-            summary = with_headline(read_summary(args.out), args.split)
-            return _judged(args, summary, show)
+            return _judged(args, with_headline(there, args.split), show)
         _say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
         kept, failed = find_kept(args.out, plan, kind=args.output_format)
         if failed:
@@ -204,12 +210,6 @@ def _missing_text(plan: ScorePlan, cache: Cache) -> str:
     )
 
 
-def check_model_fits(lineage: Lineage, cache: Cache, *, model_dir: str) -> None:
-    """Raise SpecMismatchError where the model learnt from features of another kind."""
-    where = f"for the model {model_dir} the cache {cache.path}"
-    check_same_spec(cache.spec, lineage.spec, where=where)
-
-
 def _describe_run(args: argparse.Namespace, lineage: Lineage, plan: ScorePlan) -> dict[str, Any]:
     """Return what is scored with what; `key` changes when an answer could."""
     hashes = [
@@ -243,7 +243,7 @@ def _run_job(
     questions = {
         os.path.basename(
             answers_path(args.out, output, plan.outputs, kind=args.output_format)
-        ): sum(len(record.questions) for record in plan.records[output])
+        ): plan.files[output].answerable
         for output in todo
     }
 
@@ -254,8 +254,7 @@ def _run_job(
     goes_on = False
     try:
         for path, output in zip(paths, todo, strict=True):
-            storage.write_atomic(path, plan.text(output))
-            plan.forget(output)
+            storage.write_atomic(path, plan.take(output))
         goes_on = run_scoring(config, submission, remove_plan=remove_plan, questions=questions)
     finally:
         if not goes_on:  # otherwise the job has yet to read it

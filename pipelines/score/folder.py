@@ -1,30 +1,120 @@
-"""The folder of answers between two runs of `framebank score`: what is kept, what is done again."""
+"""The folder of answers: its files of rows, and what of an earlier run is kept or done again.
+
+A file of rows is JSON lines or Parquet with the same fields, written whole or not at all. All texts
+are Unicode: for half a surrogate pair, which a question file may hold, stands the text of its
+escape.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from framebank.features.cache.catalog import catalog_text
 from framebank.features.errors import JobError, UsageError
 from framebank.features.stores import json_text, storage
-from framebank.pipelines.score.answer_files import answers_path, read_answers
 from framebank.pipelines.score.tally import ALL, Tally
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from framebank.pipelines.score.plan import ScorePlan
 
+_ROWS = 1000  # of a Parquet file that are made at a time
 _OURS = re.compile(
     r"(answers-\d+-of-\d+\.(?:jsonl|parquet)|_plan-\d+\.json|_summary\.json|_run\.json)"
 )
 
 
+def answers_path(out: str, output: int, outputs: int, *, kind: str) -> str:
+    """Return the path of one file; its ending is the `kind`."""
+    return storage.join(out, f"answers-{output:05d}-of-{outputs:05d}.{kind}")
+
+
+def plain(value: Any) -> Any:
+    """Return a JSON value whose texts are Unicode."""
+    if isinstance(value, str):
+        return catalog_text(value)
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def write_answers(path: str, rows: Sequence[dict[str, Any]], *, kind: str) -> None:
+    """Write rows of plain texts; raises JobError, UsageError."""
+    _WRITERS[kind](path, rows)
+
+
+def read_answers(path: str, *, kind: str) -> list[dict[str, Any]] | None:
+    """Return the rows of a file, None where it is damaged or not there."""
+    try:
+        return list(_READERS[kind](path))
+    except (storage.FileMissingError, ValueError, OSError):  # of Arrow and of JSON too
+        return None
+
+
+def _write_jsonl(path: str, rows: Sequence[dict[str, Any]]) -> None:
+    lines = (json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+    storage.write_atomic(path, lines)
+
+
+def _read_jsonl(path: str) -> Iterator[dict[str, Any]]:
+    with storage.open_read(path) as file:
+        for line in file:
+            yield dict(json_text.parse(line))
+
+
+@functools.cache
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    texts = ("video_id", "question_id", "question", "type", "split", "status", "reason")
+    answer = pa.struct(
+        [("answer", pa.string()), ("probability", pa.float64()), ("number", pa.float64())]
+    )
+    more = [("answers", pa.list_(answer)), ("truth", pa.string()), ("correct", pa.bool_())]
+    return pa.schema([*((name, pa.string()) for name in texts), *more])
+
+
+def _write_parquet(path: str, rows: Sequence[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with (
+        storage.open_atomic(path) as file,
+        pq.ParquetWriter(file, _schema(), compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for start in range(0, len(rows), _ROWS):
+            writer.write_table(pa.Table.from_pylist(rows[start : start + _ROWS], schema=_schema()))
+
+
+def _read_parquet(path: str) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = pa.BufferReader(storage.read_bytes(path))
+    for batch in pq.ParquetFile(data, page_checksum_verification=True).iter_batches(_ROWS):
+        yield from batch.to_pylist()
+
+
+_WRITERS: dict[str, Callable[[str, Sequence[dict[str, Any]]], None]] = {
+    "jsonl": _write_jsonl,
+    "parquet": _write_parquet,
+}
+_READERS: dict[str, Callable[[str], Iterator[dict[str, Any]]]] = {
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+}
+KINDS = tuple(_WRITERS)
+
+
 def prepare_out(
     out: str, about: dict[str, Any], *, overwrite: bool, say: Callable[[str], None]
-) -> bool:
-    """Clear OUT of an earlier run of this command; returns False when all is done already.
+) -> dict[str, Any] | None:
+    """Clear OUT of an earlier run of this command; returns its summary when all is done already.
 
     Answers of a run of the same key stay, unless `overwrite`; where some questions failed, not all
     is done. Raises UsageError where OUT holds answers to something else. Other files are left
@@ -36,8 +126,9 @@ def prepare_out(
     ours = [name for name in names if _OURS.fullmatch(name)]
     if ours:
         before = _read_run_key(out)
-        if before == about["key"] and "_summary.json" in ours and not overwrite and _all_well(out):
-            return False
+        goes_on = before == about["key"] and not overwrite
+        if goes_on and "_summary.json" in ours and (summary := _read_whole(out)) is not None:
+            return summary
         if before != about["key"] and not overwrite:
             raise UsageError(
                 f"{out} already holds answers of another run",
@@ -54,7 +145,7 @@ def prepare_out(
             if overwrite or not name.startswith(("answers-", "_run")):
                 storage.delete(storage.join(out, name))
     storage.write_atomic(storage.join(out, "_run.json"), json.dumps(about, indent=2).encode())
-    return True
+    return None
 
 
 def _read_run_key(out: str) -> str | None:
@@ -64,13 +155,13 @@ def _read_run_key(out: str) -> str | None:
         return None
 
 
-def _all_well(out: str) -> bool:
-    """Return whether a run has ended in which no question failed."""
+def _read_whole(out: str) -> dict[str, Any] | None:
+    """Return the summary of a run that has ended and in which no question failed."""
     try:
-        summary = read_summary(out)
-        return int(summary["failed"]) == 0 and ALL in summary  # which those of 0.1 did not have
+        summary = read_summary(out)  # those of 0.1 did not have all figures
+        return summary if int(summary["failed"]) == 0 and ALL in summary else None
     except (ValueError, KeyError, TypeError, OverflowError):
-        return False
+        return None
 
 
 def find_kept(out: str, plan: ScorePlan, *, kind: str) -> tuple[dict[int, Tally], int]:
@@ -87,7 +178,7 @@ def find_kept(out: str, plan: ScorePlan, *, kind: str) -> tuple[dict[int, Tally]
         if path.rsplit("/", 1)[-1] not in there:
             continue
         rows = read_answers(path, kind=kind)
-        wanted = [catalog_text(text) for text in plan.question_ids(output)]
+        wanted = [catalog_text(text) for text in plan.files[output].question_ids()]
         if (
             rows is not None
             and [catalog_text(str(row.get("question_id"))) for row in rows] == wanted

@@ -4,7 +4,9 @@
 
 The plan (which questions, about which records of which shards) is made where the job is submitted
 and travels through OUT. One file of answers is one unit of work: what is written stays, whatever
-ends the job. A record is read once, however many questions are asked about it. Every question ends
+ends the job. An element is such a file, and its features are read where they are answered from: no
+shuffle stands between the model and the file, and memory holds one file's rows and a batch of
+features. A record is read once, however many questions are asked about it. Every question ends
 in exactly one row: answered, not_in_cache, quarantined, other_kind (it wants another kind of answer
 than the model gives), not_a_question (the file's row is broken), or failed.
 
@@ -20,21 +22,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.ml.inference.base import RunInference
+from apache_beam.ml.inference.base import ModelHandler, RunInference
 
+from framebank.features.asking.trained_model import TrainedModel, load_model
 from framebank.features.stores import json_text, storage
-from framebank.pipelines.jobs.worker_check import worker_check
-from framebank.pipelines.jobs.worker_faults import told_to_client
-from framebank.pipelines.score.answer_files import answers_path, write_answers
-from framebank.pipelines.score.answer_handler import AnswerFile, AnswerModelHandler, FilePlan
-from framebank.pipelines.score.answering import AnswerRow
-from framebank.pipelines.score.feature_reading import RecordPlan
+from framebank.pipelines.jobs.progress import CountsWriter
+from framebank.pipelines.jobs.worker_faults import told_to_client, worker_check
+from framebank.pipelines.score.answering import Example, answer_examples, read_examples
+from framebank.pipelines.score.folder import answers_path, plain, write_answers
+from framebank.pipelines.score.plan import FilePlan
 from framebank.pipelines.score.tally import Tally
+
+NAMESPACE = "framebank"
+_BATCH = 128  # questions that are answered together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +48,7 @@ class ScoreConfig:
 
     `outputs` is the number of files, `kind` what they are; those in `kept` are there from a run
     that was killed, and hold the rows that `kept_tally` counts. The summary's headline is about the
-    rows of `split`, as `score_tally.with_headline` takes it.
+    rows of `split`, as `tally.with_headline` takes it.
     """
 
     cache: str
@@ -106,15 +111,88 @@ class ReadPlan(beam.DoFn):  # type: ignore[misc]
     def process(self, output: int) -> Iterator[FilePlan]:
         with told_to_client():
             fields = json_text.read_object(plan_path(self._config.out, output))
-        settled = [AnswerRow.of(output, number, row) for number, row in fields["settled"]]
-        shards: dict[str, list[RecordPlan]] = {}
-        for record in map(RecordPlan.from_json, fields["records"]):
-            shards.setdefault(record.place.shard, []).append(record)
-        yield FilePlan(output, settled, list(shards.values()))
+        yield FilePlan.from_json(output, fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerFile:
+    """The rows of one answers file, in the order of the question file.
+
+    Their texts are plain: Beam's coders refuse some that JSON takes.
+    """
+
+    output: int
+    rows: list[dict[str, Any]]
+
+
+class AnswerModelHandler(ModelHandler[FilePlan, AnswerFile, TrainedModel]):  # type: ignore[misc]
+    """Answers questions with the model in `model_dir`, keeping the `top` likeliest answers each.
+
+    It is loaded once per process, whatever threads and bundles that serves.
+
+    How many are answered is told in `progress_folder`, where there is one.
+    """
+
+    def __init__(
+        self, model_dir: str, *, cache: str, top: int, progress_folder: str | None = None
+    ) -> None:
+        super().__init__(min_batch_size=1, max_batch_size=1)
+        self._model_dir, self._cache, self._top = model_dir, cache, top
+        self._progress_folder = progress_folder
+        self._counts: CountsWriter | None = None  # a worker's own: made where it works
+
+    def load_model(self) -> TrainedModel:
+        with told_to_client():
+            return load_model(self._model_dir)
+
+    def _count(self, answered: int, *, now: bool = False) -> None:
+        if self._counts is None:
+            self._counts = CountsWriter(self._progress_folder)
+        self._counts.counts.done += answered
+        self._counts.write(now=now)
+
+    def run_inference(
+        self,
+        batch: Sequence[FilePlan],
+        model: TrainedModel,
+        inference_args: dict[str, Any] | None = None,
+    ) -> list[AnswerFile]:
+        """Return the rows of each file; raises FramebankError, marked for the client."""
+        with told_to_client():
+            return [self._answer_file(plan, model) for plan in batch]
+
+    def get_num_bytes(self, batch: Sequence[FilePlan]) -> int:
+        return sum(record.place.length for plan in batch for record in plan.records)
+
+    def get_metrics_namespace(self) -> str:
+        return NAMESPACE
+
+    def _answer_file(self, plan: FilePlan, model: TrainedModel) -> AnswerFile:
+        rows = list(plan.settled)
+        examples: list[Example] = []
+
+        def answer() -> None:
+            rows.extend(answer_examples(examples, model, top=self._top))
+            self._count(len(examples))
+            examples.clear()
+
+        for item in read_examples(self._cache, plan.records):
+            if not isinstance(item, Example):
+                rows.append(item)
+                continue
+            examples.append(item)
+            if len(examples) == _BATCH:
+                answer()
+        if examples:
+            answer()
+        self._count(0, now=True)
+        return AnswerFile(
+            plan.output, [plain(row) for _, row in sorted(rows, key=lambda row: row[0])]
+        )
 
 
 class WriteAnswers(beam.DoFn):  # type: ignore[misc]
-    """Lines of an answers file → their Tally, once the file is there."""
+    """Rows of an answers file → their Tally, once the file is there."""
 
     def __init__(self, config: ScoreConfig) -> None:
         self._config = config
@@ -123,8 +201,8 @@ class WriteAnswers(beam.DoFn):  # type: ignore[misc]
         config = self._config
         path = answers_path(config.out, file.output, config.outputs, kind=config.kind)
         with told_to_client():
-            write_answers(path, file.lines, kind=config.kind)
-        yield Tally.of(map(json_text.parse, file.lines))
+            write_answers(path, file.rows, kind=config.kind)
+        yield Tally.of(file.rows)
 
 
 class SumTallies(beam.CombineFn):  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """What a scoring job has to do: questions joined with the catalog and dealt into answers files.
 
-Made where the job is submitted, from the catalog alone: no feature is read for it.
+Made where the job is submitted, from the catalog alone: no feature is read for it. The plan of a
+file travels through OUT as JSON.
 """
 
 from __future__ import annotations
@@ -9,16 +10,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from framebank.features.asking.heads import OPEN_HEAD, Head
 from framebank.features.cache.reader import Cache, Place
-from framebank.features.questions.question import Question, about
+from framebank.features.questions.question import Question, about, with_split
 from framebank.features.questions.seen_videos import Seen
 from framebank.features.questions.splits import SplitRule, deal_splits, deal_to_ask
 from framebank.features.questions.videos import ClipNames, find_videos
-from framebank.pipelines.score.answering import AskedQuestion
-from framebank.pipelines.score.feature_reading import RecordPlan
 
 _WANTS = {
     "open": "an open answer",
@@ -29,60 +28,144 @@ _WANTS = {
 _COLUMNS = (*Place._fields, "state", "stage", "error_class", "message", "content_sha256")
 
 _Row = dict[str, Any]  # of the catalog, by column
+AnswerRow = tuple[int, dict[str, Any]]  # (place in the question file, row of an answers file)
+
+
+class Asked(NamedTuple):
+    """A question and its place in the question file."""
+
+    number: int
+    question: Question
+
+    def row(
+        self,
+        status: str,
+        *,
+        reason: str | None = None,
+        answers: Sequence[dict[str, Any]] = (),
+        correct: bool | None = None,
+    ) -> AnswerRow:
+        """Return the answer row of the question."""
+        row = {
+            "video_id": self.question.video_id,
+            "question_id": self.question.question_id,
+            "question": self.question.question,
+            "type": self.question.kind,
+            "split": self.question.split,
+            "status": status,
+            "reason": reason,
+            "answers": list(answers),
+            "truth": self.question.answer,
+            "correct": correct,
+        }
+        return self.number, row
+
+    def to_json(self) -> dict[str, Any]:
+        question = self.question
+        return {
+            "number": self.number,
+            "question_id": question.question_id,
+            "video_id": question.video_id,
+            "question": question.question,
+            "kind": question.kind,
+            "truth": question.answer,
+            "split": question.split,
+            "head": question.head,
+            "choices": question.choices,
+            "right": question.right,
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Asked:
+        names = {"kind": "type", "truth": "answer"}
+        about = {names.get(name, name): value for name, value in fields.items()}
+        about["choices"] = tuple(about["choices"])
+        return cls(about.pop("number"), Question(**about))
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordPlan:
+    """Where one video's record lies, and what is asked about it."""
+
+    place: Place
+    questions: tuple[Asked, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class FilePlan:
+    """What one answers file is made from: records to read, by shard and place in it, and rows that
+    need no features."""
+
+    output: int
+    records: list[RecordPlan]
+    settled: list[AnswerRow]
+
+    @property
+    def answerable(self) -> int:
+        return sum(len(record.questions) for record in self.records)
+
+    def question_ids(self) -> list[str]:
+        """Return whose rows the file holds, in order."""
+        asked = (one for record in self.records for one in record.questions)
+        ids = {number: question.question_id for number, question in asked}
+        ids |= {number: row["question_id"] for number, row in self.settled}
+        return [ids[number] for number in sorted(ids)]
+
+    def to_json(self) -> bytes:
+        records = [
+            {"place": record.place, "questions": [asked.to_json() for asked in record.questions]}
+            for record in self.records
+        ]
+        return json.dumps({"records": records, "settled": self.settled}).encode()
+
+    @classmethod
+    def from_json(cls, output: int, fields: dict[str, Any]) -> FilePlan:
+        records = [
+            RecordPlan(Place(*one["place"]), tuple(map(Asked.from_json, one["questions"])))
+            for one in fields["records"]
+        ]
+        return cls(output, records, [(number, row) for number, row in fields["settled"]])
 
 
 @dataclasses.dataclass(frozen=True)
 class ScorePlan:
-    """What goes into each answers file: records to read, and rows that need no features.
+    """What goes into each answers file.
 
     `missing` maps the videos that the cache does not have to what may have been meant, "" where
     nothing comes near; `note` says what became of test questions about videos that the model has
     seen, "" where there are none.
     """
 
-    records: list[list[RecordPlan]]
-    settled: list[list[tuple[int, dict[str, Any]]]]
+    files: list[FilePlan]
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
     note: str = ""
 
     @property
     def outputs(self) -> int:
-        return len(self.records)
+        return len(self.files)
 
     @property
     def answerable(self) -> int:
         """How many questions are about a video whose features are there."""
-        return sum(len(record.questions) for file in self.records for record in file)
+        return sum(file.answerable for file in self.files)
 
     @property
     def other_kinds(self) -> int:
         """How many questions want another kind of answer than the model gives."""
-        return sum(row["status"] == "other_kind" for file in self.settled for _, row in file)
+        return sum(row["status"] == "other_kind" for file in self.files for _, row in file.settled)
 
-    def question_ids(self, output: int) -> list[str]:
-        """Return whose rows one file holds, in order."""
-        ids = {
-            asked.number: asked.question_id
-            for record in self.records[output]
-            for asked in record.questions
-        }
-        ids |= {number: row["question_id"] for number, row in self.settled[output]}
-        return [ids[number] for number in sorted(ids)]
-
-    def text(self, output: int) -> bytes:
-        """Return as JSON what one answers file is made from."""
-        records = [record.to_json() for record in self.records[output]]
-        return json.dumps({"records": records, "settled": self.settled[output]}).encode()
-
-    def forget(self, output: int) -> None:
-        """Free the memory that one file takes: of a million questions it is hundreds of MiB."""
-        self.records[output], self.settled[output] = [], []
+    def take(self, output: int) -> bytes:
+        """Return the plan of one file as JSON, and free what it takes: of a million questions it is
+        hundreds of MiB."""
+        data = self.files[output].to_json()
+        self.files[output] = FilePlan(output, [], [])
+        return data
 
     def digest(self) -> str:
         """Return a hash of all that the answers follow from, but for the model."""
         whole = hashlib.sha256()
-        for output in range(self.outputs):
-            whole.update(self.text(output) + b"\n")
+        for file in self.files:
+            whole.update(file.to_json() + b"\n")
         return whole.hexdigest()
 
 
@@ -105,29 +188,38 @@ def plan_scoring(
     """
     questions, rows, names = _look_up(questions, cache)
     splits, note = _splits(questions, rows, rule, seen, as_trained)
-    asked: dict[str, list[AskedQuestion]] = {}
-    settled: list[tuple[int, dict[str, Any]]] = []
+    asked: dict[str, list[Asked]] = {}
+    settled: list[AnswerRow] = []
     missing: dict[str, str] = {}
     for number, (question, split) in enumerate(zip(questions, splits, strict=True)):
-        one, row = _asked(number, question, split), rows.get(question.video_id)
+        if split is not None and split != question.split:
+            question = with_split(question, split)
+        one, row = Asked(number, question), rows.get(question.video_id)
         if question.fault is not None:
-            settled.append((number, one.row("not_a_question", reason=question.fault)))
+            settled.append(one.row("not_a_question", reason=question.fault))
         elif not head.fits(question.head):
             reason = f"it wants {_WANTS[question.head]}, the model gives {_WANTS[head.kind]}"
-            settled.append((number, one.row("other_kind", reason=reason)))
+            settled.append(one.row("other_kind", reason=reason))
         elif row is None:
             if question.video_id not in missing:
                 missing[question.video_id] = names.hint(question.video_id, question.aliases)
             hint = missing[question.video_id]
             reason = "no such video in the cache" + (f"; {hint}" if hint else "")
-            settled.append((number, one.row("not_in_cache", reason=reason)))
+            settled.append(one.row("not_in_cache", reason=reason))
         elif row["state"] != "done":
             reason = f"{row['error_class']} at {row['stage']}: {row['message']}"
-            settled.append((number, one.row("quarantined", reason=reason)))
+            settled.append(one.row("quarantined", reason=reason))
         else:
             asked.setdefault(question.video_id, []).append(one)
-    plan = _deal(_records(asked, rows), settled, per_file)
-    return dataclasses.replace(plan, missing=missing, note=note)
+    records = [
+        RecordPlan(Place(*(rows[video_id][name] for name in Place._fields)), tuple(its))
+        for video_id, its in asked.items()
+    ]
+    records.sort(key=lambda record: (record.place.shard, record.place.offset))
+    files = [
+        FilePlan(output, *parts) for output, parts in enumerate(_deal(records, settled, per_file))
+    ]
+    return ScorePlan(files, missing, note)
 
 
 def _look_up(
@@ -209,54 +301,23 @@ def _has_seen(rows: Mapping[str, _Row], seen: Seen) -> Callable[[str], bool]:
     return lambda video_id: seen.has(video_id, contents)
 
 
-def _records(
-    asked: Mapping[str, list[AskedQuestion]], rows: Mapping[str, _Row]
-) -> list[RecordPlan]:
-    """Return what is asked of each record, by shard and place in it."""
-    records = [
-        RecordPlan(Place(*(rows[video_id][name] for name in Place._fields)), tuple(its))
-        for video_id, its in asked.items()
-    ]
-    return sorted(records, key=lambda record: (record.place.shard, record.place.offset))
-
-
-def _asked(number: int, question: Question, split: str | None) -> AskedQuestion:
-    return AskedQuestion(
-        number=number,
-        question_id=question.question_id,
-        video_id=question.video_id,
-        question=question.question,
-        kind=question.kind,
-        truth=question.answer,
-        split=split,
-        head=question.head,
-        choices=question.choices,
-        right=question.right,
-    )
-
-
 def _deal(
-    records: list[RecordPlan], settled: list[tuple[int, dict[str, Any]]], per_file: int
-) -> ScorePlan:
-    files: list[list[RecordPlan]] = [[]]
+    records: list[RecordPlan], settled: list[AnswerRow], per_file: int
+) -> Iterator[tuple[list[RecordPlan], list[AnswerRow]]]:
+    """Yield the records and the rows of each file; one at least."""
+    some: list[RecordPlan] = []
     count = 0
     for record in records:
         if count >= per_file:
-            files.append([])
-            count = 0
-        files[-1].append(record)
+            yield some, []
+            some, count = [], 0
+        some.append(record)
         count += len(record.questions)
-    spare = list(_chunks(settled, per_file)) or [[]]
-    if not records:  # none of the questions is about a video that is done
-        return ScorePlan([[] for _ in spare], spare)
-    if not settled:
-        return ScorePlan(files, [[] for _ in files])
     # Rows without features come last, in files of their own, unless they fit into the last one.
-    if len(spare) == 1 and count + len(spare[0]) <= per_file:
-        return ScorePlan(files, [*([] for _ in files[1:]), spare[0]])
-    return ScorePlan([*files, *([] for _ in spare)], [*([] for _ in files), *spare])
-
-
-def _chunks(rows: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+    if count + len(settled) <= per_file or not settled:
+        yield some, settled
+        return
+    if some:
+        yield some, []
+    for start in range(0, len(settled), per_file):
+        yield [], settled[start : start + per_file]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import csv
 import dataclasses
 import functools
@@ -244,7 +245,7 @@ def test_evaluate_and_score_split_other_files_alike(
         read_questions(files), made.cache, per_file=99, rule=lineage.rule,
         seen=find_seen(made.model),
     )  # fmt: skip
-    asked = [one for file in plan.records for record in file for one in record.questions]
+    asked = [one for file in plan.files for record in file.records for _, one in record.questions]
     found = {(one.question_id, one.video_id): one.split for one in asked}
     tests = {key for key, split in found.items() if split == "test"}
     splits = chosen.splits
@@ -304,3 +305,29 @@ def test_ask_finds_the_same_files_and_says_the_same(
                 }
                 for one in row["answers"]
             ]
+
+
+def test_evaluate_and_retrain_read_each_catalog_once(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: collections.Counter[str] = collections.Counter()
+    read_file = catalog.read_file
+
+    def counted(path: str, columns: Any) -> Any:
+        reads[path] += 1
+        return read_file(path, columns)
+
+    monkeypatch.setattr(catalog, "read_file", counted)
+    words = ["evaluate", "--model", made.model, "--cache", made.cache.path, "--out"]
+    words += [str(tmp_path / "out"), "--max-unmatched-ratio", "1", "--questions", *made.files]
+    assert framebank.main(words) == 0  # trains baselines too
+    assert list(reads.values()) == [1]
+    reads.clear()
+    config = tmp_path / "retrain.toml"
+    config.write_text(
+        f'registry = "registry"\ncache = "{made.cache.path}"\nquestions = {made.files}\n'
+        "[model]\nframe_units = 4\nquestion_units = 4\ndense_units = 4\n"
+        "[train]\nepochs = 1\nmax_unmatched_ratio = 1\n"
+    )
+    assert framebank.main(["retrain", "--config", str(config)]) == 0
+    assert list(reads.values()) == [1]

@@ -230,7 +230,7 @@ def test_files_of_answers_that_are_there_are_kept(
 def test_the_model_is_loaded_once_in_a_process(
     model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from framebank.pipelines.score import answer_handler
+    from framebank.pipelines.score import pipeline
 
     loads: list[str] = []
 
@@ -238,7 +238,7 @@ def test_the_model_is_loaded_once_in_a_process(
         loads.append(model_dir)
         return load_model(model_dir)
 
-    monkeypatch.setattr(answer_handler, "load_model", load)
+    monkeypatch.setattr(pipeline, "load_model", load)
     rows = [dict(QUESTIONS[0], question=f"what is {number}?") for number in range(300)]
     rows += [dict(QUESTIONS[4], question=f"what is {number}?") for number in range(300)]
     _, out = _score(model, cache, "--questions-per-file", "1", rows=rows)
@@ -248,16 +248,16 @@ def test_the_model_is_loaded_once_in_a_process(
 def test_a_file_is_written_before_the_next_is_answered(
     model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from framebank.pipelines.score import answer_handler
+    from framebank.pipelines.score import pipeline
 
     there: list[int] = []
-    answer = answer_handler.answer_examples
+    answer = pipeline.answer_examples
 
     def counted(*words: Any, **options: Any) -> Any:
         there.append(len(list((cache.parent / "answers").glob("answers-*"))))
         return answer(*words, **options)
 
-    monkeypatch.setattr(answer_handler, "answer_examples", counted)
+    monkeypatch.setattr(pipeline, "answer_examples", counted)
     _score(model, cache, "--questions-per-file", "1")
     assert len(there) == 4 and there == sorted(set(there))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,17 @@ from numpy.typing import NDArray
 
 from framebank.features.asking.heads import Head
 from framebank.features.asking.trained_model import TrainedModel
-from framebank.pipelines.score.answering import (
-    AnswerRow,
-    AskedQuestion,
-    Example,
-    answer_examples,
-    length_groups,
-)
+from framebank.features.questions.question import Question
+from framebank.pipelines.score.answering import Example, answer_examples, length_groups
+from framebank.pipelines.score.folder import KINDS, plain, read_answers, write_answers
 from framebank.pipelines.score.pipeline import SumTallies
+from framebank.pipelines.score.plan import Asked
 from framebank.pipelines.score.tally import NO_WORDS, Tally, with_headline
 
 
-def _asked(number: int, question: str = "what?", truth: str | None = "b") -> AskedQuestion:
-    return AskedQuestion(number, str(number), f"{number}.mp4", question, "what", truth)
+def _asked(number: int, question: str = "what?", truth: str | None = "b") -> Asked:
+    about = Question(str(number), f"{number}.mp4", question, truth, type="what")
+    return Asked(number, about)
 
 
 def _mean_model() -> TrainedModel:
@@ -45,7 +44,7 @@ def _mean_model() -> TrainedModel:
 def _examples(lengths: list[int]) -> list[Example]:
     random = np.random.default_rng(0)
     return [
-        Example(0, _asked(number), random.random((length, 3)).astype(np.float16) + 0.1)
+        Example(_asked(number), random.random((length, 3)).astype(np.float16) + 0.1)
         for number, length in enumerate(lengths)
     ]
 
@@ -55,8 +54,8 @@ def test_rows_come_in_order_and_padding_changes_nothing() -> None:
     together = answer_examples(examples, _mean_model(), top=2)
     alone = [answer_examples([example], _mean_model(), top=2)[0] for example in examples]
     assert together == alone
-    assert [row.number for row in together] == list(range(7))
-    first = together[0].row["answers"]
+    assert [number for number, _ in together] == list(range(7))
+    first = together[0][1]["answers"]
     assert len(first) == 2 and first[0]["probability"] >= first[1]["probability"]
     means = examples[0].features.astype(np.float32).mean(axis=0)
     assert first[0]["answer"] == "abc"[int(means.argmax())]
@@ -64,8 +63,8 @@ def test_rows_come_in_order_and_padding_changes_nothing() -> None:
 
 def test_one_bad_question_costs_only_its_own_row() -> None:
     examples = _examples([2, 2, 2])
-    examples[1] = Example(0, _asked(1, "bad"), examples[1].features)
-    rows = [row.row for row in answer_examples(examples, _mean_model(), top=3)]
+    examples[1] = Example(_asked(1, "bad"), examples[1].features)
+    rows = [row for _, row in answer_examples(examples, _mean_model(), top=3)]
     assert [row["status"] for row in rows] == ["answered", "failed", "answered"]
     assert "cannot be answered" in rows[1]["reason"] and rows[1]["correct"] is None
 
@@ -73,7 +72,7 @@ def test_one_bad_question_costs_only_its_own_row() -> None:
 def test_bad_questions_among_many_are_found_by_halves() -> None:
     examples = _examples([2] * 100)
     for place in (0, 57, 99):
-        examples[place] = Example(0, _asked(place, "bad"), examples[place].features)
+        examples[place] = Example(_asked(place, "bad"), examples[place].features)
     calls: list[int] = []
     good = _mean_model()
 
@@ -82,15 +81,15 @@ def test_bad_questions_among_many_are_found_by_halves() -> None:
         return good.call(features, questions)
 
     rows = answer_examples(examples, TrainedModel(predict, good.head), top=3)
-    assert [row.number for row in rows] == list(range(100)) and len(calls) < 50
-    failed = [row.number for row in rows if row.row["status"] == "failed"]
+    assert [number for number, _ in rows] == list(range(100)) and len(calls) < 50
+    failed = [number for number, row in rows if row["status"] == "failed"]
     assert failed == [0, 57, 99]
 
 
 def test_a_question_of_a_megabyte_weighs_on_no_other() -> None:
     examples = _examples([2] * 8)
     for place, length in ((3, 5000), (5, 10**6)):
-        examples[place] = Example(0, _asked(place, "x" * length), examples[place].features)
+        examples[place] = Example(_asked(place, "x" * length), examples[place].features)
     shapes: list[tuple[int, int]] = []
 
     def predict(features: NDArray[np.float32], questions: list[bytes]) -> NDArray[np.float32]:
@@ -98,15 +97,15 @@ def test_a_question_of_a_megabyte_weighs_on_no_other() -> None:
         return _mean_model().call(features, questions)
 
     model = TrainedModel(predict, Head(answers=("a", "b", "c")))
-    rows = [row.row for row in answer_examples(examples, model, top=3)]
+    rows = [row for _, row in answer_examples(examples, model, top=3)]
     assert [row["status"] == "failed" for row in rows] == [place == 5 for place in range(8)]
     assert "1000000 characters" in rows[5]["reason"] and sorted(shapes) == [(1, 5000), (6, 5)]
 
 
 def test_answers_that_are_not_finite_fail_their_row() -> None:
-    example = Example(0, _asked(0), np.array([[1, np.inf, 0]], np.float32))
-    (row,) = answer_examples([example], _mean_model(), top=3)
-    assert row.row["status"] == "failed" and "finite" in row.row["reason"]
+    example = Example(_asked(0), np.array([[1, np.inf, 0]], np.float32))
+    ((_, row),) = answer_examples([example], _mean_model(), top=3)
+    assert row["status"] == "failed" and "finite" in row["reason"]
 
 
 def test_a_question_without_a_known_word_says_so_in_its_row() -> None:
@@ -115,9 +114,9 @@ def test_a_question_without_a_known_word_says_so_in_its_row() -> None:
     model = dataclasses.replace(model, number=known)
     asked = [_asked(0, "what?"), _asked(1, "zzz qqq")]
     features = np.full((1, 3), 0.5, np.float32)
-    rows = answer_examples([Example(0, one, features) for one in asked], model, top=1)
-    assert [row.row["reason"] for row in rows] == [None, NO_WORDS]
-    assert {row.row["status"] for row in rows} == {"answered"}
+    rows = answer_examples([Example(one, features) for one in asked], model, top=1)
+    assert [row["reason"] for _, row in rows] == [None, NO_WORDS]
+    assert {row["status"] for _, row in rows} == {"answered"}
 
 
 @pytest.mark.parametrize("room", [1, 10, 64, 10**9])
@@ -196,9 +195,15 @@ def test_no_judged_rows_have_no_accuracy() -> None:
     assert Tally().to_json()["accuracy"] is None and Tally().to_json()["questions"] == 0
 
 
-def test_rows_of_any_text_become_lines_of_json() -> None:
-    row = {"question": "was ist 这 \u2028 \ud800?"}
-    line = AnswerRow.of(0, 0, row).line
-    assert line.endswith(b"\n") and line.count(b"\n") == 1
-    assert json.loads(line)["question"] == "was ist 这 \u2028 \\ud800?"
-    assert "这".encode() in line
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_any_text_become_lines_of_json(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"answers.{kind}"
+    asked = _asked(0, "was ist 这 \u2028 \ud800?")
+    row = plain(asked.row("failed", reason="\udcff")[1])
+    write_answers(str(path), [row], kind=kind)
+    assert read_answers(str(path), kind=kind) == [row]
+    assert row["question"] == "was ist 这 \u2028 \\ud800?" and row["reason"] == "\\xff"
+    if kind == "jsonl":
+        line = path.read_bytes()
+        assert line.endswith(b"\n") and line.count(b"\n") == 1
+        assert json.loads(line) == row and "这".encode() in line

@@ -13,14 +13,8 @@ from framebank.features.cache import catalog, layout, record
 from framebank.features.cache.reader import open_cache
 from framebank.features.questions.question import Question
 from framebank.features.stores import storage
-from framebank.pipelines.score.answering import AnswerRow, Example
-from framebank.pipelines.score.feature_reading import (
-    RecordPlan,
-    neighbours,
-    read_examples,
-    read_run,
-)
-from framebank.pipelines.score.plan import plan_scoring
+from framebank.pipelines.score.answering import Example, neighbours, read_examples, read_run
+from framebank.pipelines.score.plan import RecordPlan, plan_scoring
 from tests.made.made_cache import SPEC, make_cache, make_extracted, make_shard
 
 IDS = ("a.mp4", "b.mp4", "c.mp4", "d.mp4")
@@ -38,13 +32,13 @@ def cache(tmp_path: Path) -> str:
 
 def _plans(cache: str, ids: tuple[str, ...] = IDS) -> list[RecordPlan]:
     questions = [Question(str(number), name, "what?") for number, name in enumerate(ids)]
-    return plan_scoring(questions, open_cache(cache), per_file=100).records[0]
+    return plan_scoring(questions, open_cache(cache), per_file=100).files[0].records
 
 
 def _read(cache: str, plans: list[RecordPlan]) -> list[dict[str, Any] | Example]:
     """Return the rows of what failed, and the others as examples."""
-    items = read_examples(cache, 0, plans)
-    return [item.row if isinstance(item, AnswerRow) else item for item in items]
+    items = read_examples(cache, plans)
+    return [item if isinstance(item, Example) else item[1] for item in items]
 
 
 def test_neighbouring_records_are_read_together(
