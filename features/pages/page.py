@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import base64
 import functools
-import html
 import io
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,17 +49,6 @@ def short(text: object, most: int) -> str:
         return escape(whole)
     cut = Markup('<abbr title="{}">{}…</abbr>')
     return cut.format(whole[:_TITLE], whole[: most - 1].rstrip())
-
-
-def html_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table, for a notebook, of `rows` of cells below `head`, all of them escaped."""
-
-    def row(cells: Sequence[object], tag: str) -> str:
-        inner = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)
-        return f"<tr>{inner}</tr>"
-
-    body = "".join(row(cells, "td") for cells in rows)
-    return f"<table><thead>{row(head, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 def jpeg_address(rgb: NDArray[np.uint8], *, width: int, height: int) -> str:

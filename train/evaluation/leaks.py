@@ -16,6 +16,7 @@ Dimension letters: v videos, n frames, d feature width, s width of a sketch.
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,11 +90,8 @@ def find_leaks(
         sketches = _sketch(cache, drawn, say)
         candidates, capped = _near(sketches, side, frozenset(same))
         nearest = [pair for pair, cosine in candidates if cosine >= _NEAR_MEAN]
-        near = list(_confirm(cache, nearest, sketches.mean))
-    near.sort(key=lambda found: -found[1])
-    pairs += [
-        _named(pair, side, "nearly equal features") | {"cosine": cosine} for pair, cosine in near
-    ]
+        near = sorted(_confirm(cache, nearest, sketches.mean), key=lambda found: -found[1])
+    pairs += [_named(pair, side, "nearly equal features", cosine) for pair, cosine in near]
     named = {pair for pair, _ in near}
     alike = [(pair, cosine) for pair, cosine in candidates if pair not in named][:_MOST_ALIKE]
     return {
@@ -101,12 +99,15 @@ def find_leaks(
         "compared": len(drawn),
         "capped": capped,
         "pairs": pairs,
-        "alike": [_named(pair, side, "alike") | {"cosine": cosine} for pair, cosine in alike],
+        "alike": [_named(pair, side, "alike", cosine) for pair, cosine in alike],
     }
 
 
-def _named(pair: Pair, side: Mapping[str, str], why: str) -> dict[str, Any]:
-    return {"videos": list(pair), "splits": [side[name] for name in pair], "why": why}
+def _named(
+    pair: Pair, side: Mapping[str, str], why: str, cosine: float | None = None
+) -> dict[str, Any]:
+    found = {"videos": list(pair), "splits": [side[name] for name in pair], "why": why}
+    return found if cosine is None else found | {"cosine": cosine}
 
 
 def _same_bytes(digests: Mapping[str, str], side: Mapping[str, str]) -> list[Pair]:
@@ -178,20 +179,16 @@ def _near(
     by_side: dict[str, list[int]] = {}
     for place, name in enumerate(sketches.ids):
         by_side.setdefault(side[name], []).append(place)
-    found: list[tuple[float, Pair]] = []
-    capped = False
     most = _MOST_PAIRS + len(known) + 1  # one too many shows that there are more
-    for one, other in itertools.combinations(by_side.values(), 2):
-        for left, right, cosine in _near_places(sketches.rows, one, other, most):
-            pair = sketches.ids[left], sketches.ids[right]
-            if pair not in known and pair[::-1] not in known:
-                found.append((-cosine, pair))
-            if len(found) >= 4 * _MOST_PAIRS:
-                found.sort()
-                capped = capped or -found[_MOST_PAIRS][0] >= _NEAR_MEAN
-                del found[_MOST_PAIRS:]
-    found.sort()
-    capped = capped or any(-cosine >= _NEAR_MEAN for cosine, _ in found[_MOST_PAIRS:])
+    pairs = (
+        (-cosine, (sketches.ids[left], sketches.ids[right]))
+        for one, other in itertools.combinations(by_side.values(), 2)
+        for left, right, cosine in _near_places(sketches.rows, one, other, most)
+    )
+    found = heapq.nsmallest(
+        _MOST_PAIRS + 1, (f for f in pairs if f[1] not in known and f[1][::-1] not in known)
+    )
+    capped = len(found) > _MOST_PAIRS and -found[-1][0] >= _NEAR_MEAN
     return [(pair, -cosine) for cosine, pair in found[:_MOST_PAIRS]], capped
 
 

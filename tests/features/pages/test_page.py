@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 import pytest
 
-from framebank.features.pages.page import html_table, jpeg_address, render, short
+from framebank.features.pages.page import jpeg_address, render, short
 
 
 def test_what_is_put_in_is_escaped_and_must_be_given(tmp_path: Path) -> None:
@@ -26,15 +26,6 @@ def test_what_is_put_in_is_escaped_and_must_be_given(tmp_path: Path) -> None:
 def test_a_text_is_cut_where_pointing_shows_the_rest() -> None:
     assert short("<b>" * 9, 5).endswith("&lt;b&gt;&lt;…</abbr>") and short("<b>", 3) == "&lt;b&gt;"
     assert f'title="{"&lt;b&gt;" * 9}"' in short("<b>" * 9, 5)
-
-
-def test_cells_of_a_table_are_escaped() -> None:
-    table = html_table(["name", "<frames>"], [["a & b", 3], ['"c"', None]])
-    assert table == (
-        "<table><thead><tr><th>name</th><th>&lt;frames&gt;</th></tr></thead><tbody>"
-        "<tr><td>a &amp; b</td><td>3</td></tr><tr><td>&quot;c&quot;</td><td>None</td></tr>"
-        "</tbody></table>"
-    )
 
 
 def test_a_picture_has_the_size_that_was_asked_for() -> None:
