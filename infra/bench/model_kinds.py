@@ -33,7 +33,7 @@ def build(kind: str, frames: NDArray[np.float32], *, answers: int) -> Any:
     """Return a compiled network for clips like `frames` float32[b, n, d]."""
     import keras
 
-    from framebank.train.fit.optimizer import make_optimizer
+    from framebank.train.fit.loop import make_optimizer
     from framebank.train.model.config import ModelConfig, TrainConfig
     from framebank.train.model.frames import frame_statistics
     from framebank.train.model.network import build_network

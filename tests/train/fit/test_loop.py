@@ -114,7 +114,7 @@ def test_schedules() -> None:
     import keras
 
     from framebank.train.fit.callbacks import PlateauRate
-    from framebank.train.fit.optimizer import make_optimizer
+    from framebank.train.fit.loop import make_optimizer
 
     config = TrainConfig(epochs=10, learning_rate=0.1, warmup_epochs=2)
     rate = make_optimizer(config, steps_per_epoch=5)._learning_rate
@@ -138,7 +138,7 @@ def test_schedules() -> None:
 def test_the_sum_is_clipped() -> None:
     import tensorflow as tf
 
-    from framebank.train.fit.optimizer import make_optimizer
+    from framebank.train.fit.loop import make_optimizer
 
     optimizer = make_optimizer(
         TrainConfig(lr_schedule="constant", clip_norm=1.0), steps_per_epoch=1
