@@ -11,7 +11,6 @@ import datetime
 import itertools
 import os
 import secrets
-import sys
 from collections.abc import Iterator, Mapping
 
 from framebank.features.cache import faults, layout
@@ -31,6 +30,7 @@ from framebank.features.cache.tfrecord import MOST_FRAME_BYTES
 from framebank.features.errors import CacheError, UsageError
 from framebank.features.spec import FeatureSpec, check_same_spec
 from framebank.features.stores import json_text, locks, storage
+from framebank.features.terminal import say
 from framebank.pipelines.extract.plan import is_plan
 
 _ASKED_SHARDS = 1000
@@ -73,7 +73,7 @@ def _mend_spec(cache: str, spec: FeatureSpec) -> None:
             made.add(read_sidecar(cache, name).fingerprint)
     if made == {spec.fingerprint}:
         layout.restore_spec(cache, spec)
-        _say(f"{layout.spec_path(cache)} was lost or damaged and is written anew, by its shards")
+        say(f"{layout.spec_path(cache)} was lost or damaged and is written anew, by its shards")
 
 
 @contextlib.contextmanager
@@ -279,14 +279,10 @@ def _say_unended(cache: str, run_id: str) -> None:
         since = datetime.datetime.strptime(stamp[:15], "%Y%m%dT%H%M%S").isoformat(" ") + " UTC"
     except ValueError:
         since = stamp
-    _say(
+    say(
         f"run {run_id} of {cache}, begun {since}, has not ended: it was stopped, or it is still at "
         "work; two runs at once do videos twice"
     )
-
-
-def _say(text: str) -> None:
-    print(f"framebank: {text}", file=sys.stderr, flush=True)
 
 
 def remove_plan(cache: str, run_id: str) -> None:

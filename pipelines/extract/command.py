@@ -19,19 +19,30 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from framebank.features.cache.sidecar import utc_now
 from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.decoders.wire import confinement_here
 from framebank.features.decoding.container import DecodeLimits
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
 from framebank.features.extraction.one_clip import make_spec
 from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, SpecChoice
 from framebank.features.stores import temporary
-from framebank.pipelines.extract import bad_ratio, cache_access
+from framebank.features.terminal import say
+from framebank.pipelines.extract import cache_access
 from framebank.pipelines.extract.cache_access import Recovery
 from framebank.pipelines.extract.job import Extraction
-from framebank.pipelines.extract.plan import ShardPlan, Todo, drop_done, plan_shards
+from framebank.pipelines.extract.plan import (
+    ExtractConfig,
+    RunFacts,
+    check_bad_ratio,
+    drop_done,
+    plan_shards,
+    unaccepted_runs,
+)
 from framebank.pipelines.inputs.listing import InputListing, expand_inputs
 from framebank.pipelines.runners import gate, reachability
+from framebank.pipelines.runners.gate import Submission
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +121,7 @@ def execute(
     spec, weights = make_spec(SpecChoice.of(args))
     _check_layer(args)
     if spec.random_weights:
-        _say(f"the network has RANDOM weights ({spec.weights}): good for trying things out only")
+        say(f"the network has RANDOM weights ({spec.weights}): good for trying things out only")
     dry_run = submission.dry_run
     opening = cache_access.open_for_dry_run if dry_run else cache_access.open_for_extraction
     with opening(args.cache, spec) as cache:
@@ -122,19 +133,41 @@ def execute(
             retry_quarantined=args.retry_quarantined,
             lost=before.lost,
         )
-        unaccepted, judged_runs = bad_ratio.unaccepted_runs(
+        unaccepted, judged_runs = unaccepted_runs(
             cache, todo.quarantined_by_run, limit=args.max_bad_ratio, rows=before.rows.values()
         )
         if todo.refs:
-            job = Extraction(
-                submission, cache, spec, weights, decoder_policy(args), args.batch_size
-            )
-            summary = job.run(
-                _plan(args, spec, todo),
-                _facts(args, listing, todo, before.videos)
-                | {"unaccepted": unaccepted, "judged_runs": tuple(judged_runs)},
+            config = ExtractConfig(
+                cache=cache,
                 run_id=cache_access.new_run_id(before.rows),
+                spec=spec,
+                weights=weights,
+                policy=decoder_policy(args),
+                batch_size=args.batch_size,
             )
+            shards = plan_shards(
+                todo.refs, fingerprint=spec.fingerprint, videos_per_shard=args.videos_per_shard
+            )
+            facts = RunFacts(
+                inputs=len(listing.refs),
+                already_done=todo.already_done,
+                already_quarantined=todo.already_quarantined,
+                to_extract=len(todo.refs),
+                shards_planned=len(shards),
+                recovered=before.videos,
+                skipped_by_suffix=dict(listing.skipped_by_suffix),
+                started=utc_now(),
+                weights_path=weights.local_path,
+                command=shlex.join(sys.argv),
+                runner=submission.runner,
+                # Where somebody waits, it is judged below, with the runs before.
+                max_bad_ratio=None if submission.waits else args.max_bad_ratio,
+                allowed_bad_ratio=args.max_bad_ratio,
+                unaccepted=unaccepted,
+                judged_runs=tuple(judged_runs),
+                decoders=_confinement(submission),
+            )
+            summary = Extraction(submission, config, facts, shards).run()
         else:
             summary = {"done": 0, "quarantined": 0, "inputs": len(listing.refs)}
         if summary is None:  # submitted, and nobody waits
@@ -147,7 +180,7 @@ def execute(
         }
         show(summary)
         bad = summary["quarantined"] + unaccepted
-        bad_ratio.check(bad, summary["inputs"], limit=args.max_bad_ratio, cache=args.cache)
+        check_bad_ratio(bad, summary["inputs"], limit=args.max_bad_ratio, cache=args.cache)
         return summary
 
 
@@ -156,13 +189,13 @@ def _tidy(cache: str, spec: FeatureSpec) -> Recovery:
     temporary.remove_dead()  # here too: a run with nothing to do makes no folder of its own
     found = cache_access.recover(cache, spec)
     for what in found.removed:
-        _say(f"removed {what}")
+        say(f"removed {what}")
     if found.shards:
-        _say(f"kept {found.videos} videos in {found.shards} shards of an interrupted run")
+        say(f"kept {found.videos} videos in {found.shards} shards of an interrupted run")
     if leftovers := cache_access.remove_leftovers(cache):
-        _say(f"removed {leftovers} files that an interrupted run left unfinished")
+        say(f"removed {leftovers} files that an interrupted run left unfinished")
     if found.lost:
-        _say(
+        say(
             f"the features of {len(found.lost)} videos are missing or damaged; those of them that "
             "are in the input are extracted again (`framebank verify` names the shards)"
         )
@@ -173,35 +206,19 @@ def _say_repaired(cache: str, before: Recovery) -> None:
     """Take damaged shards away whose videos were made anew, and say how far that went."""
     left = cache_access.remove_lost_shards(cache, before)
     if left:
-        _say(
+        say(
             f"{len(left)} damaged shards stay, for some of their videos are not in this input: "
             f"{', '.join(left[:3])}"
         )
     elif before.lost:
-        _say(f"repaired: the {len(before.lost)} videos were extracted again")
+        say(f"repaired: the {len(before.lost)} videos were extracted again")
 
 
-def _plan(args: argparse.Namespace, spec: FeatureSpec, todo: Todo) -> list[ShardPlan]:
-    return plan_shards(
-        todo.refs, fingerprint=spec.fingerprint, videos_per_shard=args.videos_per_shard
-    )
-
-
-def _facts(
-    args: argparse.Namespace, listing: InputListing, todo: Todo, recovered: int
-) -> dict[str, Any]:
-    """Return what only the command knows of a run and its summary repeats."""
-    return {
-        "inputs": len(listing.refs),
-        "already_done": todo.already_done,
-        "already_quarantined": todo.already_quarantined,
-        "to_extract": len(todo.refs),
-        "recovered": recovered,
-        "skipped_by_suffix": dict(listing.skipped_by_suffix),
-        "command": shlex.join(sys.argv),
-        "max_bad_ratio": args.max_bad_ratio,
-        "allowed_bad_ratio": args.max_bad_ratio,
-    }
+def _confinement(submission: Submission) -> str:
+    """Return what decoders cannot do where a job's workers are, as far as it is known."""
+    if submission.workers_elsewhere:
+        return "what decoders are shut in by stands in the workers' logs"
+    return confinement_here().line()
 
 
 def decoder_policy(args: argparse.Namespace) -> DecoderPolicy:
@@ -240,13 +257,13 @@ def _check_layer(args: argparse.Namespace) -> None:
 
 def say_listing(listing: InputListing) -> None:
     for note in listing.notes:
-        _say(note)
+        say(note)
     if listing.skipped_by_suffix:
         skipped = ", ".join(
             f"{count} {suffix or '(no suffix)'}"
             for suffix, count in sorted(listing.skipped_by_suffix.items())
         )
-        _say(f"left alone in folders, by suffix: {skipped}")
+        say(f"left alone in folders, by suffix: {skipped}")
 
 
 def _summary_lines(args: argparse.Namespace, summary: dict[str, Any]) -> Iterator[str]:
@@ -273,7 +290,3 @@ def _summary_lines(args: argparse.Namespace, summary: dict[str, Any]) -> Iterato
         yield f"  {summary['partial']} stored in part (--allow-partial)"
     if summary["capped"]:
         yield f"  {summary['capped']} cut off by --max-frames"
-
-
-def _say(text: str) -> None:
-    print(f"framebank: {text}", file=sys.stderr, flush=True)

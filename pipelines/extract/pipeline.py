@@ -23,39 +23,21 @@ from framebank import __version__
 from framebank.features.cache import layout
 from framebank.features.cache.catalog import catalogued_shards, write_catalog
 from framebank.features.cache.record import QuantisationError
-from framebank.features.cache.sidecar import CatalogRow, remove_shard
+from framebank.features.cache.sidecar import CatalogRow, remove_shard, utc_now
 from framebank.features.errors import JobError
 from framebank.features.stores import json_text, storage
-from framebank.pipelines.extract import bad_ratio
-from framebank.pipelines.extract.plan import ShardPlan, read_plan
-from framebank.pipelines.extract.shard import ExtractConfig, ExtractShard, ShardReport
+from framebank.pipelines.extract.plan import (
+    ExtractConfig,
+    RunFacts,
+    ShardPlan,
+    check_bad_ratio,
+    read_plan,
+)
+from framebank.pipelines.extract.shard import ExtractShard, ShardReport
 from framebank.pipelines.extract.shard_writer import committing
-from framebank.pipelines.jobs.worker_check import worker_check
-from framebank.pipelines.jobs.worker_faults import told_to_client
+from framebank.pipelines.jobs.worker_faults import told_to_client, worker_check
 
 _SLOWEST = 5  # shards that a summary names
-
-
-@dataclasses.dataclass(frozen=True)
-class RunFacts:
-    """What the submitter knows of a run and its summary repeats."""
-
-    inputs: int
-    already_done: int
-    already_quarantined: int
-    to_extract: int
-    shards_planned: int
-    recovered: int  # videos of shards that an interrupted run had committed without a catalog
-    skipped_by_suffix: dict[str, int]
-    started: str  # UTC, ISO 8601
-    weights_path: str | None
-    command: str
-    runner: str
-    max_bad_ratio: float | None = None  # where nobody waits who would judge it
-    allowed_bad_ratio: float | None = None  # the same, whoever judges it
-    unaccepted: int = 0  # of those already quarantined: what counts still (`bad_ratio`)
-    judged_runs: tuple[str, ...] = ()  # whose quarantine this run accepts if it ends well
-    decoders: str = ""  # what is out of their reach
 
 
 def build_pipeline(
@@ -227,7 +209,7 @@ def check_quarantined(facts: RunFacts, summary: dict[str, Any], *, cache: str) -
     """Raise JobError where more is quarantined than the submitter, who does not wait, allowed."""
     if facts.max_bad_ratio is not None:
         bad = summary["quarantined"] + facts.unaccepted
-        bad_ratio.check(bad, facts.inputs, limit=facts.max_bad_ratio, cache=cache)
+        check_bad_ratio(bad, facts.inputs, limit=facts.max_bad_ratio, cache=cache)
 
 
 def summarise(config: ExtractConfig, facts: RunFacts, tally: Tally) -> dict[str, Any]:
@@ -248,7 +230,7 @@ def summarise(config: ExtractConfig, facts: RunFacts, tally: Tally) -> dict[str,
         "quantisation": tally.quantisation().to_json(),
         "slowest_shards": tally.slowest(),
         **dataclasses.asdict(facts),
-        "finished": _now(),
+        "finished": utc_now(),
         "versions": versions(),
     }
 
@@ -265,9 +247,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _now() -> str:
-    import datetime
-
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

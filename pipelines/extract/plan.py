@@ -13,12 +13,16 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from framebank import __version__
 from framebank.features.cache.catalog import catalog_text
 from framebank.features.cache.sidecar import CatalogRow
-from framebank.features.errors import CacheError, UsageError
+from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.errors import CacheError, FramebankError, JobError, UsageError
+from framebank.features.network.weights import Weights
+from framebank.features.spec import FeatureSpec
 from framebank.features.stores import json_text, storage
 from framebank.features.video import VideoRef
 
@@ -31,6 +35,42 @@ _WORK_OF_A_CLIP_S = 1.0
 _WORK_OF_A_MIB_S = 1.0
 _SHARD_WORK_S = 30.0  # of a small input; of a large one a share, so that shards stay countable
 _SHARDS_ENOUGH = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtractConfig:
+    """All that a worker needs to know; travels with the job."""
+
+    cache: str
+    run_id: str
+    spec: FeatureSpec
+    weights: Weights
+    policy: DecoderPolicy
+    batch_size: int = 32
+    progress_folder: str | None = None
+    framebank_version: str = __version__  # of the submitter: `dataclasses` takes it as a value
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFacts:
+    """What the submitter knows of a run and its summary repeats."""
+
+    inputs: int
+    already_done: int
+    already_quarantined: int
+    to_extract: int
+    shards_planned: int
+    recovered: int  # videos of shards that an interrupted run had committed without a catalog
+    skipped_by_suffix: dict[str, int]
+    started: str  # UTC, ISO 8601
+    weights_path: str | None
+    command: str
+    runner: str
+    max_bad_ratio: float | None = None  # where nobody waits who would judge it
+    allowed_bad_ratio: float | None = None  # the same, whoever judges it
+    unaccepted: int = 0  # of those already quarantined: what counts still (`unaccepted_runs`)
+    judged_runs: tuple[str, ...] = ()  # whose quarantine this run accepts if it ends well
+    decoders: str = ""  # what is out of their reach
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +144,60 @@ def _check_same_origin(ref: VideoRef, row: CatalogRow) -> None:
             expected="one id for one video",
             todo="give ids of your own in a manifest (columns uri, video_id), or use another cache",
         )
+
+
+def unaccepted_runs(
+    cache: str, runs: Mapping[str, int], *, limit: float, rows: Iterable[CatalogRow]
+) -> tuple[int, list[str]]:
+    """Return how many of the quarantined videos no run has accepted, and the runs to judge anew.
+
+    A run that ends within its ratio accepts what it quarantined: a later one over a part of the
+    same input has nothing new to complain of. A run that did not, or that never came to its end,
+    accepts nothing, so the same command again fails again. What it left counts until a run whose
+    input holds all of it ends within its ratio: those are to judge anew.
+
+    `runs` are the videos of this input by the run that quarantined them, `rows` those of the whole
+    catalog.
+    """
+    if not runs:
+        return 0, []
+    accepted: set[str] = set()
+    for summary in _summaries(cache):
+        if _is_accepted(summary, limit):
+            accepted.update((str(summary["run_id"]), *map(str, summary.get("judged_runs") or ())))
+    left = {run: count for run, count in runs.items() if run not in accepted}
+    whole = Counter(row.run_id for row in rows if row.state == "quarantined" and row.run_id in left)
+    return sum(left.values()), sorted(run for run in left if left[run] == whole[run])
+
+
+def check_bad_ratio(bad: int, inputs: int, *, limit: float, cache: str) -> None:
+    """Raise JobError where more than `limit` of the inputs are `bad`."""
+    if bad > limit * inputs:
+        raise JobError(
+            "too many videos are quarantined; the features of the others are kept",
+            got=f"{bad} of {inputs} ({bad / inputs:.0%})",
+            expected=f"at most {limit:.0%} (--max-bad-ratio)",
+            todo=f"see `framebank inspect {cache} --quarantined`",
+        )
+
+
+def _summaries(cache: str) -> Iterator[dict[str, Any]]:
+    for file in storage.iter_files(storage.join(cache, "runs")):
+        if file.path.endswith(".json") and not storage.is_leftover(file.path):
+            try:
+                yield json_text.read_object(file.path)
+            except FramebankError:
+                continue  # a run that nobody can read has accepted nothing
+
+
+def _is_accepted(summary: Mapping[str, Any], limit: float) -> bool:
+    """Return whether a run ended within its ratio, or would have ended within this `limit`."""
+    try:
+        bad = summary["quarantined"] + summary.get("unaccepted", summary["already_quarantined"])
+        most = max(limit, summary.get("allowed_bad_ratio") or 0.0)
+        return bool(summary["run_id"] and bad <= most * summary["inputs"])
+    except (KeyError, TypeError):
+        return False
 
 
 def plan_shards(

@@ -13,8 +13,9 @@ import contextlib
 import dataclasses
 import logging
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -25,16 +26,13 @@ from framebank import __version__
 from framebank.features.cache import layout
 from framebank.features.cache.record import QuantisationError
 from framebank.features.cache.sidecar import CatalogRow, Sidecar, read_sidecar
-from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import JobError, UsageError
 from framebank.features.extraction.engine import Engine, close_all
 from framebank.features.extraction.one_clip import build_network
-from framebank.features.network.weights import Weights, localise_weights
-from framebank.features.spec import FeatureSpec
+from framebank.features.network.weights import localise_weights
 from framebank.features.stores import storage
-from framebank.pipelines.extract.plan import ShardPlan
+from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan
 from framebank.pipelines.extract.shard_writer import ShardWriter, committing, keep_finished
-from framebank.pipelines.extract.shared_engine import SharedEngine
 from framebank.pipelines.jobs.progress import CountsWriter
 from framebank.pipelines.jobs.worker_faults import check_address_space, told_to_client
 
@@ -42,20 +40,6 @@ if TYPE_CHECKING:
     from framebank.features.network.frozen_network import Network
 
 NAMESPACE = "framebank"  # of every counter
-
-
-@dataclasses.dataclass(frozen=True)
-class ExtractConfig:
-    """All that a worker needs to know; travels with the job."""
-
-    cache: str
-    run_id: str
-    spec: FeatureSpec
-    weights: Weights
-    policy: DecoderPolicy
-    batch_size: int = 32
-    progress_folder: str | None = None
-    framebank_version: str = __version__  # of the submitter: `dataclasses` takes it as a value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +78,59 @@ class ShardReport:
     def from_json(cls, fields: dict[str, Any]) -> ShardReport:
         error = QuantisationError.from_json(fields["quantisation"])
         return cls(**fields | {"quantisation": error})
+
+
+class SharedEngine:
+    """The engine of a process: built when it is first needed, closed when its last user leaves.
+
+    Runners have several instances of a DoFn in the threads of one process (Flink: one for each
+    slot). With an engine each, memory and decoders would be multiplied by the slots, and a worker
+    that dies would cost a shard for each slot instead of one. So they take turns, a shard at a
+    time; one engine keeps all cores busy by itself.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._counting = threading.Lock()
+        self._users = 0
+        self._engine: Engine | None = None
+        self._made_for: Hashable = None
+
+    def join(self) -> None:
+        """Count one more user."""
+        with self._counting:
+            self._users += 1
+
+    def leave(self) -> None:
+        """Count one user less; the last one ends the decoder processes."""
+        with self._counting:
+            self._users -= 1
+            if self._users:
+                return
+        with self._turn:
+            self._close()
+
+    def _close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    @contextlib.contextmanager
+    def turn(self, job: Hashable, build: Callable[[], Engine]) -> Iterator[Engine]:
+        """Yield the engine to one thread at a time; `build` makes it for the first of a job.
+
+        After an exception it is closed: its decoders may still be at the clips of that shard.
+        """
+        with self._turn:
+            if self._made_for != job:
+                self._close()
+            if self._engine is None:
+                self._engine, self._made_for = build(), job
+            try:
+                yield self._engine
+            except BaseException:
+                self._close()
+                raise
 
 
 # The network of this process, whatever bundles, stages, threads and DoFn instances there are. Beam

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import hashlib
 import socket
 import tempfile
@@ -25,6 +24,7 @@ from framebank.features.cache.sidecar import (
     done_row,
     quarantined_row,
     read_sidecar,
+    utc_now,
     write_sidecar,
 )
 from framebank.features.errors import CacheError, FramebankError, JobError, VideoRejected
@@ -93,7 +93,7 @@ class ShardWriter:
         origin = {
             "fingerprint": self._spec.fingerprint,
             "run_id": self._run_id,
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "time": utc_now(),
             "shard": "",
         }
         if isinstance(result, Extracted):

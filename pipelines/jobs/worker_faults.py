@@ -6,8 +6,10 @@ import contextlib
 import errno
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from framebank import __version__
 from framebank.features.errors import FramebankError, JobError
 from framebank.features.stores import storage
 from framebank.features.stores.temporary import temporary_error
@@ -77,3 +79,42 @@ def _lacks_memory(error: Exception) -> bool:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else "no more is known"
+
+
+def worker_check() -> Callable[[Any], Any]:
+    """Return a function that hands its argument on, and fails on a worker that cannot do the job.
+
+    The first step of a job. The function needs none of our code to be unpickled, raises
+    RuntimeError with a text that `beam_options.find_marked` understands, and fails while it has an
+    element: of a worker that fails before its first one Flink learns nothing, waits three minutes
+    for it (Beam's GrpcDataService), and tries again. So a shuffle must follow, which keeps the
+    steps that need our code out of the same bundle.
+    """
+    submitted = __version__
+
+    def check(element: Any) -> Any:  # nested: it is pickled by value, with no module of ours
+        import base64
+        import importlib
+        import json
+        import socket
+
+        fields = {
+            "kind": "UsageError",
+            "what": f"the worker {socket.gethostname()} has not the Framebank that this job needs",
+            "expected": f"framebank {submitted}",
+            "todo": "install that where the workers run (infra/docker has images), and start "
+            "worker pools anew",
+        }
+        try:
+            framebank = importlib.import_module("framebank")
+            importlib.import_module("framebank.pipelines")
+            found = framebank.__version__
+            fields["got"] = f"framebank {found}"
+        except ImportError as error:
+            found, fields["got"] = None, f"{type(error).__name__}: {error}"
+        if found == submitted:
+            return element
+        packed = base64.b64encode(json.dumps(fields).encode()).decode()
+        raise RuntimeError(f"<framebank-error>{packed}</framebank-error>")
+
+    return check

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import secrets
-import sys
 import tempfile
 import threading
 import time
@@ -25,6 +25,7 @@ from apache_beam.runners.runner import PipelineResult
 
 from framebank.features.errors import FramebankError, JobError
 from framebank.features.stores import temporary
+from framebank.features.terminal import say
 from framebank.pipelines.jobs import beam_options
 from framebank.pipelines.jobs.servers import JobServer
 from framebank.pipelines.runners.gate import Submission
@@ -80,6 +81,12 @@ class Job:
         threading.excepthook = self._excepthook
         self._quiet.close()
 
+    def make_folder(self, name: str) -> str:
+        """Make a folder in this job's own; return its path."""
+        path = os.path.join(self.folder, name)
+        os.mkdir(path)
+        return path
+
     def _on_thread_failure(self, args: threading.ExceptHookArgs) -> None:
         """Keep what ends a thread of a worker in this process: the job's end cuts its calls off."""
         name = args.thread.name if args.thread else ""
@@ -134,10 +141,10 @@ class Job:
 
     def _leave(self) -> str:
         """End a job whose work is done and that its engine does not end."""
-        _say(f"all is written, and the runner has not ended the job {_END_S:.0f} s later")
+        say(f"all is written, and the runner has not ended the job {_END_S:.0f} s later")
         _, text = self.cancel()
         self._result = None  # it has no counters any more
-        _say(text or "the job was ended")
+        say(text or "the job was ended")
         return "DONE"
 
     def _start_server(self) -> None:
@@ -303,10 +310,6 @@ def _await_end(result: PipelineResult, end: Future[str]) -> None:
         end.set_result(str(result.wait_until_finish()))
     except BaseException as error:  # noqa: BLE001 - raised where it is waited for
         end.set_exception(error)
-
-
-def _say(text: str) -> None:
-    print(f"framebank: {text}", file=sys.stderr, flush=True)
 
 
 def gist(text: str) -> str:

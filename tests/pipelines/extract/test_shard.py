@@ -24,9 +24,8 @@ from framebank.features.extraction.one_clip import make_spec
 from framebank.features.spec import SpecChoice
 from framebank.features.video import VideoRef
 from framebank.pipelines.extract import shard
-from framebank.pipelines.extract.plan import ShardPlan
+from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan
 from framebank.pipelines.extract.shard import (
-    ExtractConfig,
     ExtractShard,
     ShardReport,
     check_version,

@@ -10,7 +10,7 @@ import pytest
 
 from framebank.features.errors import UsageError
 from framebank.pipelines.jobs import beam_options
-from framebank.pipelines.jobs.worker_check import worker_check
+from framebank.pipelines.jobs.worker_faults import worker_check
 from tests import ROOT
 
 _WORKER = """
