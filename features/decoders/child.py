@@ -1,15 +1,9 @@
-"""The decoder process: takes jobs on stdin, decodes one clip at a time, sends frames on stdout.
+"""The decoder process: takes jobs on stdin, and decodes or probes one clip at a time.
 
 Why a process: FFmpeg reads bytes that strangers made. A decoder that never returns or dies takes
 its process with it and nothing else, and one that is taken over finds nothing to take
 (`features/decoders/sandbox.py`); `features/decoders/pool.py` is the other side. Here no TensorFlow
-is imported, so that a fresh process is ready in a fraction of a second.
-
-Wire format, from the child: one byte of kind, four bytes of length (little-endian), the payload.
-`S` what is out of its reach, once (JSON), `F` a frame (8 bytes of token, then uint8[size, size,
-3]), `B` a beat (nothing), `W` worn out, for the next clip take another (nothing), `D` done (JSON),
-`R` rejected (JSON). To the child: one JSON document a
-line, with the open clip (`features/decoders/launch.py`). End of input ends the process.
+is imported, so that a fresh process is ready in a fraction of a second. End of input ends it.
 """
 
 from __future__ import annotations
@@ -20,7 +14,6 @@ import json
 import os
 import resource
 import signal
-import struct
 import sys
 import threading
 import time
@@ -32,13 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.decoders import sandbox
-from framebank.features.decoders.launch import JobReader
+from framebank.features.decoders.wire import HEADER, TOKEN, JobReader, Message
 from framebank.features.decoding import container, decode
+from framebank.features.decoding.probe import probe_clip
 from framebank.features.errors import VideoRejected, internal_rejection
 from framebank.features.processes import end_with_parent
 
-HEADER = struct.Struct("<cI")
-TOKEN = struct.Struct("<q")
 BEAT_EVERY_S = 0.5
 _CHUNK_BYTES = 1 << 20
 _DAMAGE = ("corrupt", "truncated", "no_frames", "unsupported_codec", "internal")
@@ -47,14 +39,14 @@ _NEAR_LIMIT = 0.8  # of its memory: what a decoder that failed had, if that was 
 
 def main(parent_pid: int, memory_bytes: int) -> None:
     """Serve jobs until stdin ends; `parent_pid` is whose death ends this process."""
-    die_with_parent(parent_pid)
-    limit_memory(memory_bytes)
+    _die_with_parent(parent_pid)
+    _limit_memory(memory_bytes)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # a stray print must not reach the wire
     memory = _OwnMemory()
     confinement = sandbox.enter()  # before there is a second thread
-    _Sender(out).document(b"S", confinement.to_json())
+    _Sender(out).document(Message.CONFINED, confinement.to_json())
     jobs: list[tuple[dict[str, Any], int]] = []
     ready = threading.Condition()
     threading.Thread(target=_read_jobs, args=(jobs, ready), daemon=True).start()
@@ -74,22 +66,22 @@ class _Sender:
         self._last_beat = time.monotonic()
 
     def frame(self, token: int, rgb: NDArray[np.uint8]) -> None:
-        self._send(b"F", TOKEN.pack(token), np.ascontiguousarray(rgb).data.cast("B"))
+        self._send(Message.FRAME, TOKEN.pack(token), np.ascontiguousarray(rgb).data.cast("B"))
 
     def beat(self, frames: int = 0) -> None:
         del frames  # what counts is that there is a sign of life
         now = time.monotonic()
         if now - self._last_beat >= BEAT_EVERY_S:
             self._last_beat = now
-            self._send(b"B")
+            self._send(Message.BEAT)
 
     def worn(self) -> None:
-        self._send(b"W")
+        self._send(Message.WORN)
 
-    def document(self, kind: bytes, fields: dict[str, Any]) -> None:
+    def document(self, kind: Message, fields: dict[str, Any]) -> None:
         self._send(kind, json.dumps(fields).encode())
 
-    def _send(self, kind: bytes, *parts: bytes | memoryview) -> None:
+    def _send(self, kind: Message, *parts: bytes | memoryview) -> None:
         self._write(HEADER.pack(kind, sum(len(part) for part in parts)))
         for part in parts:
             self._write(part)
@@ -101,27 +93,46 @@ class _Sender:
 
 
 def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) -> None:
-    """Decode one clip; every way it can end is one closing message."""
+    """Decode or probe one clip; every way it can end is one closing message.
+
+    `probe_s` of a job are the processor seconds of decoding that a probe may take.
+    """
     try:
+        probe_s = job.pop("probe_s", None)
         limits = container.DecodeLimits(**job.pop("limits"))
         request = decode.DecodeRequest(path=clip, limits=limits, **job)
-        result = decode.decode_video(request, emit_frame=sender.frame, beat=sender.beat)
-        sha256 = _hash(clip, limits, sender.beat)  # last: a terabyte of no video is not read
-        fields = _result_fields(result, sha256)
+        if probe_s is None:
+            kind, fields = Message.DONE, _decode(request, sender)
+        else:
+            probe = dataclasses.asdict(probe_clip(request, decode_s=probe_s))
+            del probe["error_class"]
+            kind, fields = Message.PROBED, probe
     except Exception as error:  # noqa: BLE001 - a bad record becomes a quarantined one
-        bad = memory.explain(rejection_of(error))
-        if memory.is_short:
-            sender.worn()
-        sender.document(
-            b"R", {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
-        )
-    else:
-        if memory.is_short:
-            sender.worn()
-        sender.document(b"D", fields)
+        bad = memory.explain(_rejection_of(error))
+        words = {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
+        kind, fields = Message.REJECTED, words
+    if memory.is_short:
+        sender.worn()
+    sender.document(kind, fields)
 
 
-def rejection_of(error: Exception) -> VideoRejected:
+def _decode(request: decode.DecodeRequest, sender: _Sender) -> dict[str, Any]:
+    result = decode.decode_video(request, emit_frame=sender.frame, beat=sender.beat)
+    return {
+        "tokens": result.tokens.tolist(),
+        "frame_index": result.frame_index.tolist(),
+        "pts_ms": result.pts_ms.tolist(),
+        "source": dataclasses.asdict(result.source),
+        "partial": result.partial,
+        "decode_errors": result.decode_errors,
+        "capped": result.capped,
+        "warning": result.warning,
+        # Last: a terabyte of no video is not read.
+        "sha256": _hash(request.path, request.limits, sender.beat),
+    }
+
+
+def _rejection_of(error: Exception) -> VideoRejected:
     """Return the verdict on a clip whose decoding raised `error`."""
     if isinstance(error, VideoRejected):
         return error
@@ -174,21 +185,7 @@ class _OwnMemory:
         return int(text.partition("VmPeak:")[2].split()[0]) * 1024
 
 
-def _result_fields(result: decode.DecodeResult, sha256: str) -> dict[str, Any]:
-    return {
-        "tokens": result.tokens.tolist(),
-        "frame_index": result.frame_index.tolist(),
-        "pts_ms": result.pts_ms.tolist(),
-        "source": dataclasses.asdict(result.source),
-        "partial": result.partial,
-        "decode_errors": result.decode_errors,
-        "capped": result.capped,
-        "warning": result.warning,
-        "sha256": sha256,
-    }
-
-
-def _hash(clip: int, limits: container.DecodeLimits, beat: Callable[[int], None]) -> str:
+def _hash(clip: str | int, limits: container.DecodeLimits, beat: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
     with container.open_file(clip, limits) as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -206,7 +203,7 @@ def _read_jobs(jobs: list[tuple[dict[str, Any], int]], ready: threading.Conditio
     os._exit(0)
 
 
-def die_with_parent(parent_pid: int) -> None:
+def _die_with_parent(parent_pid: int) -> None:
     """End with the parent, stopped or not, and before it where memory is short.
 
     The end of stdin says the same, but nobody reads it in a process that is stopped (SIGSTOP).
@@ -217,7 +214,7 @@ def die_with_parent(parent_pid: int) -> None:
             file.write("1000")  # short of memory, the kernel takes a decoder, not the job
 
 
-def limit_memory(memory_bytes: int) -> None:
+def _limit_memory(memory_bytes: int) -> None:
     """Bound the address space of this process."""
     if memory_bytes > 0:
         _, most = resource.getrlimit(resource.RLIMIT_AS)  # of the worker itself: `ulimit -v`

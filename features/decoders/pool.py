@@ -1,5 +1,7 @@
 """Decoder processes, kept and watched: clips go in, frames come out of a queue bounded in bytes.
 
+They decode (`DecoderPool.decode`) or only look into clips (`DecoderPool.probe`).
+
 Each slot is one thread that owns one child process (`features/decoders/child.py`). A child that
 says nothing for too long, or takes too long in all, is killed and its clip is rejected as `hang`. A
 child that dies has its clip tried once more by a new one (the kernel, short of memory, takes
@@ -11,25 +13,27 @@ bucket come through `features/decoders/clip_staging.py`, whose time is none of t
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.cache.record import most_rows
-from framebank.features.decoders import wire as decoder_wire
+from framebank.features.decoders import wire as wires
 from framebank.features.decoders.clip_staging import ClipSource, StagedClip, Staging
-from framebank.features.decoders.launch import ConfinedProcess, OpeningHangs, opened_clip
 from framebank.features.decoders.sandbox import Confinement
-from framebank.features.decoders.wire import Garbled, Hang, Message, Wire
+from framebank.features.decoders.wire import ConfinedProcess, Garbled, Hang, Message, Wire
 from framebank.features.decoding.container import DecodeLimits, NamelessFile
+from framebank.features.decoding.probe import Probe
 from framebank.features.errors import (
     FramebankError,
     JobError,
@@ -44,6 +48,7 @@ from framebank.features.video import VideoRef
 
 _ATTEMPTS = 2  # of a clip whose decoder dies
 _TIMEOUT_BYTES = 10 * 2**20  # a clip's time grows by the base limit for each 10 MiB
+_PROBE_S = 15.0  # a clip that is silent for so long while it is probed hangs
 _ROW_BYTES = 256  # what a row takes in hand beside its features
 _log = logging.getLogger(__name__)
 
@@ -99,7 +104,19 @@ class ClipRejected:
     reason: VideoRejected
 
 
+@dataclasses.dataclass(frozen=True)
+class ClipProbed:
+    """What a probe says of a clip."""
+
+    clip: int
+    ref: VideoRef
+    probe: Probe
+
+
 Event = Frame | ClipDone | ClipRejected
+_LastWord = dict[str, Any] | Probe | VideoRejected
+_LAST_WORDS = (Message.DONE, Message.PROBED, Message.REJECTED)
+_Item = Event | ClipProbed | BaseException | None  # None: a slot has come to the end of the clips
 
 
 class DecoderPool:
@@ -133,13 +150,34 @@ class DecoderPool:
 
     def decode(self, refs: Iterable[VideoRef]) -> Iterator[Event]:
         """Yield frames and last words as they come; each clip gets exactly one last word."""
+        return self._events(refs)
+
+    def probe(
+        self, refs: Iterable[VideoRef], *, decode_s: Callable[[int], float], until_s: float
+    ) -> Iterator[ClipProbed | ClipRejected]:
+        """Yield what is found in clips as it comes, and stop at `until_s` (of time.monotonic).
+
+        `decode_s` says for the n-th clip how many seconds of decoding it may have. Nothing but
+        `close` is to follow.
+        """
+        with contextlib.suppress(TimeoutError):
+            yield from self._events(refs, probe_s=decode_s, until_s=until_s)
+
+    def _events(
+        self,
+        refs: Iterable[VideoRef],
+        *,
+        probe_s: Callable[[int], float] | None = None,
+        until_s: float | None = None,
+    ) -> Iterator[Any]:
+        """Have all slots work and yield what comes; raises TimeoutError."""
         queue = _ByteQueue(self._policy.queue_bytes)
-        source = self._staging.source(refs, self._closed)
+        run = _Run(self._staging.source(refs, self._closed), queue, probe_s)
         for slot in self._slots:
-            slot.work(source, queue)
+            slot.work(run)
         working = len(self._slots)
         while working:
-            event = queue.get()
+            event = queue.get(until_s)
             if event is None:
                 working -= 1
             elif isinstance(event, BaseException):
@@ -175,10 +213,10 @@ class _ByteQueue:
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity, self._bytes = capacity_bytes, 0
-        self._items: collections.deque[Event | BaseException | None] = collections.deque()
+        self._items: collections.deque[_Item] = collections.deque()
         self._changed = threading.Condition()
 
-    def put(self, item: Event | BaseException | None, closed: threading.Event) -> None:
+    def put(self, item: _Item, closed: threading.Event) -> None:
         size = item.rgb.nbytes if isinstance(item, Frame) else 0
         with self._changed:
             while size and self._bytes and self._bytes + size > self._capacity:
@@ -189,15 +227,27 @@ class _ByteQueue:
             self._bytes += size
             self._changed.notify_all()
 
-    def get(self) -> Event | BaseException | None:
+    def get(self, until_s: float | None = None) -> _Item:
+        """Return the next item; raises TimeoutError after `until_s` (of time.monotonic)."""
         with self._changed:
             while not self._items:
-                self._changed.wait()
+                left_s = None if until_s is None else until_s - time.monotonic()
+                if not self._changed.wait(left_s) and not self._items:
+                    raise TimeoutError
             item = self._items.popleft()
             if isinstance(item, Frame):
                 self._bytes -= item.rgb.nbytes
                 self._changed.notify_all()
             return item
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """One set of clips, and where what comes of them goes; `probe_s`: they are only probed."""
+
+    source: ClipSource
+    queue: _ByteQueue
+    probe_s: Callable[[int], float] | None
 
 
 class _Slot:
@@ -211,14 +261,14 @@ class _Slot:
         self._spec, self._policy, self._closed = spec, policy, closed
         self._child: ConfinedProcess | None = None
         self._stderr: IO[bytes] | None = None
-        self._tasks: collections.deque[tuple[ClipSource, _ByteQueue]] = collections.deque()
+        self._runs: collections.deque[_Run] = collections.deque()
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="decoder-slot", daemon=True)
         self._thread.start()
 
-    def work(self, source: ClipSource, queue: _ByteQueue) -> None:
+    def work(self, run: _Run) -> None:
         with self._wake:
-            self._tasks.append((source, queue))
+            self._runs.append(run)
             self._wake.notify()
 
     def close(self) -> None:
@@ -236,25 +286,25 @@ class _Slot:
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not self._tasks and not self._closed.is_set():
+                while not self._runs and not self._closed.is_set():
                     self._wake.wait()
                 if self._closed.is_set():
                     return
-                source, queue = self._tasks.popleft()
+                run = self._runs.popleft()
             try:
-                while not self._closed.is_set() and (clip := source.take()) is not None:
+                while not self._closed.is_set() and (clip := run.source.take()) is not None:
                     try:
-                        self._decode(clip, queue)
+                        self._serve(clip, run)
                     finally:
-                        source.done(clip)
-                queue.put(None, self._closed)
+                        run.source.done(clip)
+                run.queue.put(None, self._closed)
             except BaseException as error:  # noqa: BLE001 - handed to whoever reads the queue
-                queue.put(error, self._closed)
+                run.queue.put(error, self._closed)
 
-    def _decode(self, clip: StagedClip, queue: _ByteQueue) -> None:
+    def _serve(self, clip: StagedClip, run: _Run) -> None:
         """Pass on what a child says of a clip until its last word, whatever goes wrong with it."""
         try:
-            last = clip.rejected or self._try(clip, queue)
+            last = clip.rejected or self._try(clip, run)
         except FramebankError:  # of this machine, not of the clip
             raise
         except MemoryError:
@@ -264,56 +314,64 @@ class _Slot:
             self._end_child()
             last = internal_rejection("decode", error)
         if isinstance(last, VideoRejected):
-            queue.put(ClipRejected(clip.number, clip.ref, last), self._closed)
+            run.queue.put(ClipRejected(clip.number, clip.ref, last), self._closed)
+        elif isinstance(last, Probe):
+            run.queue.put(ClipProbed(clip.number, clip.ref, last), self._closed)
         elif last is not None:
-            queue.put(ClipDone(clip.number, clip.ref, last), self._closed)
+            run.queue.put(ClipDone(clip.number, clip.ref, last), self._closed)
 
-    def _try(self, clip: StagedClip, queue: _ByteQueue) -> dict[str, Any] | VideoRejected | None:
-        """Have a child decode the clip, twice where it dies; return the fields of its last word.
+    def _try(self, clip: StagedClip, run: _Run) -> _LastWord | None:
+        """Have a child see to the clip, twice where it dies; return its last word.
 
         None where the pool was closed meanwhile.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._attempt(clip, queue)
+                return self._attempt(clip, run)
             except (EOFError, BrokenPipeError, ConnectionResetError, Garbled) as error:
                 text = self._describe_death(error)
                 if attempt < _ATTEMPTS and self._closed.is_set():
                     return None
         return VideoRejected("decode", "crash", f"{text}; it was tried {_ATTEMPTS} times")
 
-    def _attempt(self, clip: StagedClip, queue: _ByteQueue) -> dict[str, Any] | VideoRejected:
-        """Have the child decode one clip; return the fields of its last word.
+    def _attempt(self, clip: StagedClip, run: _Run) -> _LastWord:
+        """Have the child see to one clip; return its last word.
 
         A second attempt gives the frames of the first once more: the same ones, by their tokens.
         """
         policy = self._policy
+        probe_s = None if run.probe_s is None else run.probe_s(clip.number)
+        if probe_s is None:
+            silence_s, limit_s = policy.timeout_s, policy.time_limit_s(clip.ref.size_bytes)
+        else:
+            silence_s = limit_s = _PROBE_S + probe_s
         try:
-            with opened_clip(clip.path, policy.limits, timeout_s=policy.timeout_s) as file:
+            with wires.opened_clip(clip.path, policy.limits, timeout_s=silence_s) as file:
                 child = self._ready_child()
                 wire = Wire(
                     child,
-                    silence_s=policy.timeout_s,
-                    limit_s=policy.time_limit_s(clip.ref.size_bytes),
+                    silence_s=silence_s,
+                    limit_s=limit_s,
                     size=self._spec.input_size,
                     max_rows=policy.limits.max_rows,
+                    probes=probe_s is not None,
                 )
-                child.send(self._job(), file)
-                return self._listen(clip, file, wire, queue)
+                child.send(self._job() | {"probe_s": probe_s}, file)
+                return self._listen(clip, file, wire, run.queue)
         except VideoRejected as bad:
             return bad
-        except (Hang, OpeningHangs) as hang:
+        except (Hang, wires.OpeningHangs) as hang:
             self._end_child()
             return VideoRejected("decode", "hang", str(hang))
 
     def _listen(
         self, clip: StagedClip, file: NamelessFile, wire: Wire, queue: _ByteQueue
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any] | Probe:
         """Pass frames on until the child's last word; raises VideoRejected as it says."""
         limit, frames = self._policy.limits.max_rows, 0
         while True:
             kind, payload = wire.receive()
-            if kind in (Message.DONE, Message.REJECTED) and wire.is_worn:
+            if kind in _LAST_WORDS and wire.is_worn:
                 self._end_child()
             if kind == Message.FRAME:
                 frames += 1
@@ -321,16 +379,18 @@ class _Slot:
                     self._end_child()  # it would go on to the end of the clip
                     text = f"{self._spec.sample} asks for more rows than {limit}, the limit here"
                     raise VideoRejected("decode", "too_large", text)
-                token, rgb = decoder_wire.frame_of(payload, self._spec.input_size)
+                token, rgb = wires.frame_of(payload, self._spec.input_size)
                 queue.put(Frame(clip.number, token, rgb), self._closed)
             elif kind == Message.DONE:
-                fields = decoder_wire.done_fields(payload, limit)
+                fields = wires.done_fields(payload, limit)
                 _check_unchanged(clip, file)
                 return fields
+            elif kind == Message.PROBED:
+                return wires.probed(payload)
             elif kind == Message.REJECTED:
-                raise decoder_wire.rejection(payload)
+                raise wires.rejection(payload)
             elif kind == Message.CONFINED:
-                _tell_once(decoder_wire.confinement(payload))
+                _tell_once(wires.confinement(payload))
 
     def _job(self) -> dict[str, Any]:
         return {

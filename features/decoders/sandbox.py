@@ -1,7 +1,7 @@
 """What a process that reads strangers' bytes gives up before it reads the first of them.
 
 A decoder that somebody takes over by a crafted clip is a process of ours with our rights. So it
-starts with an environment of its own (`features/decoders/launch.py`), gets its clip as an open
+starts with an environment of its own (`features/decoders/wire.py`), gets its clip as an open
 file, and gives up the rest here: privileges, the network, files, other processes. Each is refused
 by what the kernel has, Landlock and seccomp; where it has less, `Confinement` says what does not
 hold.

@@ -1,46 +1,194 @@
-"""The parent's end of the wire to a decoder process: its clock, and doubt in what it says.
+"""A decoder process from outside: how it is started, what goes to it, doubt in what it says.
 
-A decoder reads strangers' bytes, so whatever comes from it may be a stranger's too: a length to
-take memory for, a row that was never sent, a number that is none. All of it is looked at here;
-what no decoder of ours sends raises `Garbled`, and costs the decoder and its clip.
+Such a process reads bytes that strangers made. It finds no credential in its environment and may
+open no file (`features/decoders/sandbox.py`): a clip is opened here and goes to it as a descriptor,
+with its job, over the socket that is its standard input. What it says comes from its standard
+output and may be a stranger's too: a length to take memory for, a row that was never sent, a number
+that is none. All of it is looked at here; what no decoder of ours sends raises `Garbled`, and costs
+the decoder and its clip.
+
+To the child: one JSON document a line, each with an open clip. From it: one byte of kind, four
+bytes of length (little-endian), the payload (`Message` has the kinds).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
+import json
 import math
 import os
+import queue
 import re
 import select
+import socket
+import struct
+import subprocess
+import sys
+import threading
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.decoders import launch
-from framebank.features.decoders.child import HEADER, TOKEN
+from framebank import HOME
 from framebank.features.decoders.sandbox import Confinement
+from framebank.features.decoding import container
+from framebank.features.decoding.probe import Probe
 from framebank.features.errors import ERROR_CLASSES, STAGES, VideoRejected, plain_text
 from framebank.features.stores import json_text
 from framebank.features.video import SourceInfo
 
+HEADER = struct.Struct("<cI")
+TOKEN = struct.Struct("<q")
+# All that a child may know of this process's environment: how to find Python and libraries, how to
+# write text, and the mark by which tests find the processes of a job.
+ENVIRONMENT = (
+    "PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ",
+    "FRAMEBANK_TEST_MARK",
+)  # fmt: skip
+# One thread each: memory and cores are shared out by process.
+_OWN_ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MKL_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+_JOB_BYTES = 1 << 16
+_LOOK_S = 20.0
 _WORDS_BYTES = 2**16  # a verdict
 _ROW_BYTES = 3 * 24  # a row of the last word: three numbers and what parts them
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME_CHARACTERS = 64
 
 
-class Message(bytes, enum.Enum):
-    """What a decoder says; `features/decoders/child.py` has the format."""
+class OpeningHangs(Exception):
+    """The file system does not answer."""
 
-    CONFINED = b"S"
-    FRAME = b"F"
-    BEAT = b"B"
-    WORN = b"W"
-    DONE = b"D"
-    REJECTED = b"R"
+
+class ConfinedProcess:
+    """A Python process that runs `call` of `module`, this very copy, and takes clips."""
+
+    def __init__(self, module: str, call: str, *, stderr: int | IO[bytes]) -> None:
+        """Raises OSError where no process can be started."""
+        code = f"import sys; sys.path[0] = {HOME!r}; from {module} import main; {call}"
+        self._channel, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", code],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    bufsize=0,
+                    env=child_environment(),
+                )
+        except BaseException:
+            self._channel.close()
+            raise
+        assert self._process.stdout is not None
+        self.output = self._process.stdout.fileno()
+
+    def send(self, job: dict[str, Any], clip: container.NamelessFile) -> None:
+        """Hand over a job with its clip; raises OSError when the process is gone."""
+        text = json.dumps(job).encode() + b"\n"
+        sent = socket.send_fds(self._channel, [text], [clip.descriptor])
+        self._channel.sendall(text[sent:])
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End the process now, stopped or not; whoever waits for its output stops waiting."""
+        self._process.kill()
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Return the exit status (negative: the signal that ended it), None where it goes on."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout_s)
+        return None
+
+    def end(self) -> None:
+        """Kill the process and close what leads to it."""
+        self._process.kill()
+        self._process.wait()
+        self._channel.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of a process that reads strangers' bytes."""
+    known = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    return known | _OWN_ENVIRONMENT
+
+
+class JobReader:
+    """The other end, in the child: jobs with their clips, as they come."""
+
+    def __init__(self) -> None:
+        self._channel = socket.socket(fileno=os.dup(0))
+        self._text = b""
+        self._clips: list[int] = []
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each job and the descriptor of its clip; end with the parent's end."""
+        while True:
+            text, clips, _, _ = socket.recv_fds(self._channel, _JOB_BYTES, 1)
+            self._clips += clips
+            self._text += text
+            while b"\n" in self._text:
+                line, _, self._text = self._text.partition(b"\n")
+                yield json_text.parse_object(line), self._clips.pop(0)
+            if not text:
+                return
+
+
+@contextlib.contextmanager
+def opened_clip(
+    path: str, limits: container.DecodeLimits, *, timeout_s: float
+) -> Iterator[container.NamelessFile]:
+    """Open a clip as `container.open_file` does; raises OpeningHangs after `timeout_s`.
+
+    A file system that does not answer keeps a thread and a clip, and nobody else.
+    """
+    opening = container.open_file(path, limits)
+    outcome: queue.SimpleQueue[container.NamelessFile | BaseException] = queue.SimpleQueue()
+
+    def enter() -> None:
+        try:
+            outcome.put(opening.__enter__())
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            outcome.put(error)
+
+    threading.Thread(target=enter, name="open-clip", daemon=True).start()
+    try:
+        found = outcome.get(timeout=timeout_s)
+    except queue.Empty:
+        raise OpeningHangs(f"opening it took more than {timeout_s:.0f} s") from None
+    if isinstance(found, BaseException):
+        raise found
+    try:
+        yield found
+    finally:
+        opening.__exit__(None, None, None)
+
+
+class Message(bytes, enum.Enum):
+    """What a decoder says."""
+
+    CONFINED = b"S"  # what is out of its reach, once (JSON)
+    FRAME = b"F"  # 8 bytes of token, then uint8[size, size, 3]
+    BEAT = b"B"  # a sign of life
+    WORN = b"W"  # for the next clip take another
+    DONE = b"D"  # the last word on a clip that decoded (JSON)
+    PROBED = b"P"  # the answer to a probe (JSON)
+    REJECTED = b"R"  # the last word on a clip that did not (JSON)
 
 
 class Hang(Exception):
@@ -56,28 +204,33 @@ class Wire:
 
     def __init__(
         self,
-        child: launch.ConfinedProcess,
+        child: ConfinedProcess,
         *,
         silence_s: float,
         limit_s: float,
         size: int,
         max_rows: int,
+        probes: bool = False,
     ) -> None:
+        """`probes`: what was asked is a probe, which gives no frame."""
         self._out = child.output
         self._silence_s, self._limit_s = silence_s, limit_s
         self._waited_s = 0.0
         self.is_worn = False  # the child wants to decode no other clip
         self._poll = select.poll()
         self._poll.register(self._out, select.POLLIN | select.POLLHUP)
-        frame_bytes = TOKEN.size + 3 * size * size
+        words, nothing, frame_bytes = range(_WORDS_BYTES), range(1), TOKEN.size + 3 * size * size
         self._lengths = {
-            Message.CONFINED: range(_WORDS_BYTES),
-            Message.FRAME: range(frame_bytes, frame_bytes + 1),
-            Message.BEAT: range(1),
-            Message.WORN: range(1),
-            Message.DONE: range(_WORDS_BYTES + max_rows * _ROW_BYTES),
-            Message.REJECTED: range(_WORDS_BYTES),
+            Message.CONFINED: words,
+            Message.BEAT: nothing,
+            Message.WORN: nothing,
+            Message.REJECTED: words,
         }
+        if probes:
+            self._lengths[Message.PROBED] = words
+        else:
+            self._lengths[Message.FRAME] = range(frame_bytes, frame_bytes + 1)
+            self._lengths[Message.DONE] = range(_WORDS_BYTES + max_rows * _ROW_BYTES)
 
     def receive(self) -> tuple[Message, bytearray]:
         """Return the next message; raises Hang, Garbled, or EOFError when the child is gone."""
@@ -86,7 +239,7 @@ class Wire:
             message = Message(kind)
         except ValueError:
             raise Garbled(f"a message of kind {kind!r}") from None
-        if length not in self._lengths[message]:
+        if length not in self._lengths.get(message, ()):
             raise Garbled(f"{length} bytes of kind {kind!r}")
         self.is_worn |= message == Message.WORN
         return message, self._read(length)
@@ -122,11 +275,12 @@ def frame_of(payload: bytearray, size: int) -> tuple[int, NDArray[np.uint8]]:
     return token, rgb.reshape(size, size, 3)
 
 
-def confinement(payload: bytearray) -> Confinement:
+def confinement(payload: bytearray | bytes) -> Confinement:
     """Return what a decoder says of its own confinement; raises Garbled."""
+    fields = _document(payload)
     try:
-        return launch.confinement_of(payload)
-    except (ValueError, TypeError, KeyError) as error:
+        return Confinement(**fields | {"by": tuple(map(str, fields["by"]))})
+    except (TypeError, KeyError) as error:
         raise Garbled(plain_text(str(error))) from None
 
 
@@ -164,7 +318,29 @@ def done_fields(payload: bytearray, max_rows: int) -> dict[str, Any]:
     return fields
 
 
-def _document(payload: bytearray) -> dict[str, Any]:
+def probed(payload: bytearray) -> Probe:
+    """Return the answer to a probe, its fields of their types and not negative; raises Garbled."""
+    fields = _document(payload)
+    known = {
+        field.name: field for field in dataclasses.fields(Probe) if field.name != "error_class"
+    }
+    sound = fields.keys() <= known.keys()
+    for name, field in known.items():
+        value = fields.get(name, field.default)
+        if field.type == "str":
+            sound &= isinstance(value, str) and value.isprintable()
+        elif field.type == "bool":
+            sound &= isinstance(value, bool)
+        elif field.type == "int":
+            sound &= type(value) is int and 0 <= value < 2**63
+        else:
+            sound &= value is None or (type(value) in (int, float) and 0 <= value < math.inf)
+    if not sound:
+        raise Garbled("an answer to a probe that is none")
+    return Probe(**fields)
+
+
+def _document(payload: bytearray | bytes) -> dict[str, Any]:
     try:
         return json_text.parse_object(bytes(payload))
     except ValueError as error:
@@ -191,3 +367,20 @@ def _check_source(fields: Any) -> None:
             sound = bool(_checked_numbers([value])) and value >= 0
         if not sound:
             raise ValueError(f"{field.name} is {value!r}")
+
+
+def confinement_here() -> Confinement:
+    """Return what a child of this process cannot do on this machine, as one that was asked says."""
+    module = "framebank.features.decoders.sandbox"
+    code = f"import sys; sys.path[0] = {HOME!r}; from {module} import report; report()"
+    with contextlib.suppress(OSError, Garbled, subprocess.SubprocessError):
+        asked = subprocess.run(
+            [sys.executable, "-c", code],
+            env=child_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_LOOK_S,
+            check=True,
+        )
+        return confinement(asked.stdout)
+    return Confinement()

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.decoding.probe import Probe
 from framebank.features.video import VideoRef
-from framebank.pipelines.forecast.probe_child import Probe
 
 QUANTITIES = ("done", "quarantined", "rows", "pictures", "frames", "duration_s", "decode_s")
 MOST_PROBES = 400

@@ -2,7 +2,7 @@
 
 The time of a run is start-up plus work. Start-up is gone through once here: Beam's and TensorFlow's
 imports, an empty job, building the network, its first batch. Work is processor time of two kinds,
-decoding (`pipelines/forecast/probe_child.py` measures it clip by clip) and the network; they share
+decoding (`features/decoding/probe.py` measures it clip by clip) and the network; they share
 the cores. So the engine runs for some seconds, and how fast frames go through tells how many cores
 the two of them keep busy together, on this machine as it is now, other people's load included.
 """
@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from framebank.features.cores import usable_cores
 from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.decoding.probe import Probe
 from framebank.features.extraction.engine import Engine, FrameNetwork
 from framebank.features.extraction.one_clip import build_network
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec
 from framebank.features.video import VideoRef
 from framebank.pipelines.forecast.estimate import Estimate, Forecast
-from framebank.pipelines.forecast.probe_child import Probe
 
 RUN_S = 10.0  # of the engine
 _GRACE_S = 5.0

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from framebank.features.cores import usable_cores
-from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.decoders.pool import ClipProbed, DecoderPolicy, DecoderPool
+from framebank.features.decoding.probe import Probe
+from framebank.features.memory import share_memory
 from framebank.features.progress import Bar
 from framebank.features.spec import FeatureSpec
 from framebank.features.stores import storage
 from framebank.features.video import VideoRef
 from framebank.pipelines.forecast import estimate
 from framebank.pipelines.forecast.estimate import Estimate, Forecast
-from framebank.pipelines.forecast.probe_child import Probe, Question
-from framebank.pipelines.forecast.probing import probe_all
 
 _PROBE_S = 20.0  # for all probes
+_GRACE_S = 20.0  # after which those that hang are not waited for
+_MOST_DECODERS = 8
 _DECODE_S = 8.0  # of these for decoding
 _TIMED = 100  # clips of which a part is decoded
 _TIMED_S = 0.4  # processor seconds of one of them at most
@@ -69,15 +72,7 @@ class Survey:
     ) -> None:
         """`probes` clips are looked into at most; of some a part is decoded if `timed`."""
         self._most, self._timed = probes, timed
-        self._question = Question(
-            sample=spec.sample,
-            max_frames=spec.max_frames,
-            size=spec.input_size,
-            resize=spec.resize,
-            allow_partial=policy.allow_partial,
-            limits=policy.limits,
-            memory_bytes=policy.memory_bytes,
-        )
+        self._spec, self._policy = spec, policy
         self._found: list[tuple[VideoRef, Probe]] = []
         self._probes: Mapping[str, Probe] = {}
 
@@ -112,7 +107,8 @@ class Survey:
         each_s = min(_TIMED_S, _DECODE_S * cores / max(1, timed))
         return probe_all(
             order,
-            self._question,
+            self._spec,
+            self._policy,
             deadline_s=time.monotonic() + _PROBE_S,
             decode_s=lambda number: each_s if number < timed else 0.0,
         )
@@ -125,3 +121,29 @@ class Survey:
 
 def _fits(ref: VideoRef) -> bool:
     return ref.size_bytes <= _STAGED_BYTES or storage.is_local(ref.uri)
+
+
+def probe_all(
+    refs: Sequence[VideoRef],
+    spec: FeatureSpec,
+    policy: DecoderPolicy,
+    *,
+    deadline_s: float,
+    decode_s: Callable[[int], float],
+) -> Iterator[tuple[VideoRef, Probe]]:
+    """Yield each clip with its probe as they come, until `deadline_s` (of time.monotonic).
+
+    What is not begun by then is not probed. `decode_s` says for the n-th clip how many seconds of
+    decoding it may have. Raises JobError for a fault of this machine.
+    """
+    decoders = min(_MOST_DECODERS, share_memory().decoders)
+    pool = DecoderPool(spec, dataclasses.replace(policy, decoders=decoders))
+    begun = itertools.takewhile(lambda _: time.monotonic() <= deadline_s, refs)
+    try:
+        for found in pool.probe(begun, decode_s=decode_s, until_s=deadline_s + _GRACE_S):
+            if isinstance(found, ClipProbed):
+                yield found.ref, found.probe
+            else:
+                yield found.ref, Probe(error_class=found.reason.error_class)
+    finally:
+        pool.close()

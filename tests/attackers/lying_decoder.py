@@ -6,8 +6,7 @@ import json
 import os
 from typing import Any
 
-from framebank.features.decoders.child import HEADER, TOKEN
-from framebank.features.decoders.launch import JobReader
+from framebank.features.decoders.wire import HEADER, TOKEN, JobReader
 
 SOURCE = {
     "container": "mov", "codec": "h264", "width": 64, "height": 48, "rate_fps": 10.0,

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from framebank.features.decoders import landlock, launch, seccomp
-from framebank.features.decoders.launch import ConfinedProcess, confinement_here, opened_clip
+from framebank.features.decoders import landlock, seccomp, wire
 from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.decoders.wire import ConfinedProcess, confinement_here, opened_clip
 from framebank.features.decoding.container import DecodeLimits
 from framebank.features.extraction.engine import Engine
 from tests import ROOT
@@ -110,8 +110,8 @@ def test_the_environment_is_a_list_of_what_is_allowed(monkeypatch: pytest.Monkey
     secrets = ("AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "HF_TOKEN", "HOME")
     for name in secrets:
         monkeypatch.setenv(name, "a secret")
-    assert "a secret" not in launch.child_environment().values()
-    assert "PATH" in launch.child_environment()
+    assert "a secret" not in wire.child_environment().values()
+    assert "PATH" in wire.child_environment()
 
 
 def test_the_decoders_of_an_engine_are_shut_in(
@@ -196,9 +196,9 @@ def test_another_user_is_shut_in_as_well(tmp_path: Path) -> None:
     root = str(ROOT)
     said = subprocess.run(
         [sys.executable, "-c", code, root],
-        env=launch.child_environment(),
+        env=wire.child_environment(),
         capture_output=True,
         check=True,
     )
-    held = launch.confinement_of(said.stdout)
+    held = wire.confinement(said.stdout)
     assert held.network and held.writing and held.processes and held.privileges

@@ -14,9 +14,8 @@ import pytest
 
 from framebank.features.decoders import pool
 from framebank.features.decoders import wire as decoder_wire
-from framebank.features.decoders.launch import ConfinedProcess
 from framebank.features.decoders.pool import DecoderPolicy
-from framebank.features.decoders.wire import Garbled, Message, Wire
+from framebank.features.decoders.wire import ConfinedProcess, Garbled, Message, Wire
 from framebank.features.decoding.container import DecodeLimits
 from framebank.features.errors import VideoRejected
 from framebank.features.extraction.engine import Engine, Result
@@ -101,18 +100,20 @@ class Pipe:
     output: int
 
 
-def heard(answer: bytes) -> dict[str, Any]:
+def heard(answer: bytes, *, probes: bool = False) -> dict[str, Any]:
     """Return the last word in `answer` as the pool gets it."""
     read, write = os.pipe()
     os.write(write, answer)
     os.close(write)
     try:
         child = cast(ConfinedProcess, Pipe(read))
-        wire = Wire(child, silence_s=5, limit_s=10, size=32, max_rows=10)
+        wire = Wire(child, silence_s=5, limit_s=10, size=32, max_rows=10, probes=probes)
         while True:
             kind, payload = wire.receive()
             if kind == Message.DONE:
                 return decoder_wire.done_fields(payload, 10)
+            if kind == Message.PROBED:
+                return dataclasses.asdict(decoder_wire.probed(payload))
             if kind == Message.REJECTED:
                 raise decoder_wire.rejection(payload)
     finally:
@@ -124,6 +125,29 @@ def test_what_no_decoder_says_is_garbled(lie: bytes) -> None:
     with pytest.raises(Garbled) as caught:
         heard(lie)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        message(b"P", b"nonsense"),
+        message(b"P", b'{"rows": -1}'),
+        message(b"P", b'{"rows": 1.5}'),
+        message(b"P", b'{"codec": "\\u001b[2J"}'),
+        message(b"P", b'{"estimated": 1}'),
+        message(b"P", b'{"decode_s": Infinity}'),
+        message(b"P", b'{"error_class": "fine"}'),
+        message(b"P", b'{"more": 1}'),
+        frame(0, 32),
+        done(),
+    ],
+)
+def test_what_no_probe_says_is_garbled(lie: bytes) -> None:
+    with pytest.raises(Garbled):
+        heard(lie, probes=True)
+    with pytest.raises(Garbled):  # and a decoder was not asked for a probe
+        heard(message(b"P", b"{}"))
+    assert heard(message(b"P", b'{"rows": 2}'), probes=True)["rows"] == 2
 
 
 def test_what_decoders_say_is_heard() -> None:

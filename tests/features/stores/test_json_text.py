@@ -16,7 +16,6 @@ DEEP = "[" * 100_000
 # Who reads no file: what talks to our own processes in a process that must start quickly.
 _OWN_WORDS = {
     "features/decoders/child.py",
-    "pipelines/forecast/probe_child.py",
     "features/stores/json_text.py",
 }
 

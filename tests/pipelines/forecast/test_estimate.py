@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from framebank.features.decoding.probe import Probe
 from framebank.features.video import VideoRef
 from framebank.pipelines.forecast.estimate import Estimate, draw, forecast, priced, probing_order
-from framebank.pipelines.forecast.probe_child import Probe
 
 
 def refs_of(sizes: list[int]) -> list[VideoRef]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.decoding.probe import Probe
 from framebank.features.extraction.one_clip import make_spec
 from framebank.features.spec import SpecChoice
 from framebank.pipelines.forecast import measuring
@@ -20,7 +21,6 @@ from framebank.pipelines.forecast.measuring import (
     process_age_s,
     wall_s,
 )
-from framebank.pipelines.forecast.probe_child import Probe
 from framebank.pipelines.inputs.listing import expand_inputs
 from tests.clips.plain_clips import FakeNetwork, write_clip
 

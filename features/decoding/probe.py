@@ -1,29 +1,18 @@
-"""One probe: how many frames a rule takes of a clip, and what decoding costs; and its process.
+"""One probe: how many frames a rule takes of a clip, and what decoding it costs.
 
-A probe opens a clip as a decoder does (`features/decoding/container.py`: allow-lists, limits, no
-name), walks its packets and lets the sampling rule count on their timestamps, so headers that lie
-do no harm. Of some clips a fraction of a second is decoded as well, which tells what decoding
-costs.
-
-The process gets clips as a decoder does, gives up as much before (`features/decoders/sandbox.py`),
-and answers each with a JSON document a line on stdout; `pipelines/forecast/probing.py` is the other
-side. It imports neither Beam nor TensorFlow.
+A probe opens a clip as decoding does (`container`: allow-lists, limits, no name), walks its packets
+and lets the sampling rule count on their timestamps, so headers that lie do no harm. Of some clips
+a fraction of a second is decoded as well, which tells what decoding costs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import os
 import time
-from typing import Any
 
-from framebank.features.decoders import sandbox
-from framebank.features.decoders.child import die_with_parent, limit_memory, rejection_of
-from framebank.features.decoders.launch import JobReader
 from framebank.features.decoding import sampling
-from framebank.features.decoding.container import Clip, DecodeLimits, open_clip
+from framebank.features.decoding.container import Clip, open_clip
 from framebank.features.decoding.damage import DamageReport, ffmpeg_messages, stated_end
 from framebank.features.decoding.decode import DecodeRequest, decode_video
 from framebank.features.decoding.frames import PacketReader, parts_of, start_decoder
@@ -31,22 +20,6 @@ from framebank.features.decoding.timeline import Shown, Timeline
 from framebank.features.errors import VideoRejected
 
 READ_BYTES = 64 * 2**20  # of packets; what follows is judged by the part that was read
-
-
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """What to find out about every clip; `size` is the side of the network's input in pixels.
-
-    `memory_bytes` is the address space of one process (None: its share of the machine's memory).
-    """
-
-    sample: str
-    max_frames: int | None
-    size: int
-    resize: str
-    allow_partial: bool
-    limits: DecodeLimits
-    memory_bytes: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,17 +43,17 @@ class Probe:
     error_class: str = ""
 
 
-def probe_clip(path: str | int, question: Question, *, decode_s: float = 0.0) -> Probe:
-    """Probe a local file, by path or open; `decode_s`: processor seconds to decode a part in.
+def probe_clip(request: DecodeRequest, *, decode_s: float = 0.0) -> Probe:
+    """Probe a clip; `decode_s`: processor seconds to decode a part in.
 
     Raises VideoRejected as extraction will, as far as that shows without decoding all of it.
     """
-    with ffmpeg_messages() as messages, open_clip(path, question.limits) as clip:
-        found = _walk(clip, DamageReport(clip, messages), question)
-    return _time_decoding(path, question, found, decode_s) if decode_s > 0 else found
+    with ffmpeg_messages() as messages, open_clip(request.path, request.limits) as clip:
+        found = _walk(clip, DamageReport(clip, messages, strict=request.strict), request)
+    return _time_decoding(request, found, decode_s) if decode_s > 0 else found
 
 
-def _walk(clip: Clip, report: DamageReport, question: Question) -> Probe:
+def _walk(clip: Clip, report: DamageReport, request: DecodeRequest) -> Probe:
     """Count by the timestamps of the packets."""
     timeline = Timeline(clip.time_base, clip.nominal_rate)
     read_bytes, share = 0, 1.0
@@ -90,12 +63,12 @@ def _walk(clip: Clip, report: DamageReport, question: Question) -> Probe:
         read_bytes, share = _walk_part(part, report, timeline, read_bytes)
         if read_bytes > READ_BYTES:
             break
-    if read_bytes <= READ_BYTES and report.damaged and not question.allow_partial:
+    if read_bytes <= READ_BYTES and report.damaged and not request.allow_partial:
         raise report.rejection()
     if not len(timeline):
         raise report.no_frames()
     context = clip.stream.codec_context
-    counts = _count(timeline.shown(), min(1.0, max(share, 1e-6)), question)
+    counts = _count(timeline.shown(), min(1.0, max(share, 1e-6)), request)
     return dataclasses.replace(
         counts, codec=context.codec.canonical_name, pixels=context.width * context.height
     )
@@ -122,14 +95,14 @@ def _walk_part(
     return read_bytes, 1.0
 
 
-def _count(shown: Shown, part: float, question: Question) -> Probe:
+def _count(shown: Shown, part: float, request: DecodeRequest) -> Probe:
     """Count the rows of a clip of which `part` (0 to 1) is in `shown`."""
-    rule = sampling.parse_rule(question.sample)
+    rule = sampling.parse_rule(request.sample)
     frames, ticks = round(len(shown.pts) / part), round(shown.ticks / part)
     rows = sampling.count_rows(rule, frames=frames, span=ticks, time_base=shown.time_base)
     if rule.kind == "keyframes":
         rows = round(sum(shown.keyframes) / part)
-    cap, limit = question.max_frames, question.limits.max_rows
+    cap, limit = request.max_frames, request.limits.max_rows
     rows = rows if cap is None else min(rows, cap)
     if rows > limit:
         message = f"{rule.text} asks for {rows} rows, the limit is {limit}"
@@ -187,18 +160,9 @@ class _Clock:
         return first_s - self.start_s + each_s * max(0, frames - self.first_frames)
 
 
-def _time_decoding(path: str | int, question: Question, found: Probe, limit_s: float) -> Probe:
+def _time_decoding(request: DecodeRequest, found: Probe, limit_s: float) -> Probe:
     """Decode for `limit_s` processor seconds; a clip that ends before is known exactly."""
     clock = _Clock(limit_s)
-    request = DecodeRequest(
-        path=path,
-        sample=question.sample,
-        max_frames=question.max_frames,
-        size=question.size,
-        resize=question.resize,
-        allow_partial=question.allow_partial,
-        limits=question.limits,
-    )
     try:
         result = decode_video(request, emit_frame=lambda token, rgb: None, beat=clock.beat)
     except _Enough:
@@ -212,24 +176,3 @@ def _time_decoding(path: str | int, question: Question, found: Probe, limit_s: f
         decode_s=time.process_time() - clock.start_s,
         estimated=False,
     )
-
-
-def main(parent_pid: int, question_json: str) -> None:
-    """Serve probes until stdin ends."""
-    fields = json.loads(question_json)
-    question = Question(**fields | {"limits": DecodeLimits(**fields["limits"])})
-    die_with_parent(parent_pid)
-    limit_memory(question.memory_bytes or 0)
-    out = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # a stray print must not reach the wire
-    sandbox.enter()
-    for job, clip in JobReader():
-        out.write(json.dumps(_answer(job, clip, question)).encode() + b"\n")
-        os.close(clip)
-
-
-def _answer(job: dict[str, Any], clip: int, question: Question) -> dict[str, Any]:
-    try:
-        return dataclasses.asdict(probe_clip(clip, question, decode_s=job["decode_s"]))
-    except Exception as error:  # noqa: BLE001 - what extraction would put into quarantine too
-        return {"error_class": rejection_of(error).error_class}
