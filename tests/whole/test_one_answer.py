@@ -310,7 +310,7 @@ def test_ask_finds_the_same_files_and_says_the_same(
 def test_evaluate_and_retrain_read_each_catalog_once(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads: collections.Counter[str] = collections.Counter()
+    cache, reads = str(made.folder / "cache"), collections.Counter[str]()
     read_file = catalog.read_file
 
     def counted(path: str, columns: Any) -> Any:
@@ -318,14 +318,14 @@ def test_evaluate_and_retrain_read_each_catalog_once(
         return read_file(path, columns)
 
     monkeypatch.setattr(catalog, "read_file", counted)
-    words = ["evaluate", "--model", made.model, "--cache", made.cache.path, "--out"]
+    words = ["evaluate", "--model", made.model, "--cache", cache, "--out"]
     words += [str(tmp_path / "out"), "--max-unmatched-ratio", "1", "--questions", *made.files]
     assert framebank.main(words) == 0  # trains baselines too
     assert list(reads.values()) == [1]
     reads.clear()
     config = tmp_path / "retrain.toml"
     config.write_text(
-        f'registry = "registry"\ncache = "{made.cache.path}"\nquestions = {made.files}\n'
+        f'registry = "registry"\ncache = "{cache}"\nquestions = {made.files}\n'
         "[model]\nframe_units = 4\nquestion_units = 4\ndense_units = 4\n"
         "[train]\nepochs = 1\nmax_unmatched_ratio = 1\n"
     )
