@@ -91,7 +91,10 @@ def ask_all(
             texts = [question.question.encode("utf-8", "replace") for question in these]
             scores = model.predict(features, texts, [question.choices for question in these])
             if model.head.kind == COUNT:
-                _note_counts(answers, places, model.head.chosen(scores, these).tolist(), truths)
+                counts = model.head.chosen(scores, these)
+                answers.best[places, 0] = counts
+                right = [n for n, count in zip(places, counts, strict=True) if truths[n] == count]
+                answers.rank[right] = answers.rank_drawn[right] = 0
             else:
                 scores = model.head.restrict(scores, [question.head for question in these])
                 _note(answers, places, scores, truths, dice)
@@ -114,8 +117,7 @@ def _check_heads(model: TrainedModel, questions: Sequence[Question]) -> None:
 
 
 def _no_answers(model: TrainedModel, questions: Sequence[Question]) -> Answers:
-    count = len(questions)
-    head = model.head
+    count, head = len(questions), model.head
     most = {OPEN: len(head.answers), COUNT: 1}
     keep = min(TOP, most.get(head.kind, max((len(q.choices) for q in questions), default=1)))
     return Answers(
@@ -127,15 +129,6 @@ def _no_answers(model: TrainedModel, questions: Sequence[Question]) -> Answers:
         np.full(count, NO_RANK),
         np.full(count, NO_RANK),
     )
-
-
-def _note_counts(
-    answers: Answers, places: Sequence[int], counts: Sequence[int], truths: Sequence[int | None]
-) -> None:
-    for place, count in zip(places, counts, strict=True):
-        answers.best[place] = count
-        if truths[place] == count:
-            answers.rank[place] = answers.rank_drawn[place] = 0
 
 
 def _note(
@@ -155,12 +148,8 @@ def _note(
     for place, row in zip(places, probabilities, strict=True):
         truth = truths[place]
         if truth is not None:
-            answers.rank[place] = _likelier(row, row[truth], truth)
+            # Of equals the earlier comes first.
+            answers.rank[place] = (row > row[truth]).sum() + (row[:truth] == row[truth]).sum()
             drawn = dice.permutation(len(row) - 1)[:DISTRACTORS]
             drawn = drawn + (drawn >= truth)
-            answers.rank_drawn[place] = int((row[drawn] >= row[truth]).sum())
-
-
-def _likelier(row: NDArray[np.float32], probability: float, truth: int) -> int:
-    """Return the place of `truth` among float32[a]; of equals the earlier comes first."""
-    return int((row > probability).sum() + (row[:truth] == probability).sum())
+            answers.rank_drawn[place] = (row[drawn] >= row[truth]).sum()
