@@ -11,6 +11,7 @@
     fb.score(model="model", cache=cache, questions="questions.jsonl", out="answers")
     fb.ask("clip.mp4", "what is the man doing?", model="model")
     fb.retrain(config="retrain.toml")                        a new model where something is new
+    fb.export("cache", "out", to="webdataset")               as other libraries' files
     fb.verify("cache")                                       read it back, name each fault
     fb.extract_features("clip.mp4", sample="fps=2")          one clip, without a cache
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from framebank.api import (
         ask,
         evaluate,
+        export,
         extract,
         plan,
         questions,
@@ -59,6 +61,7 @@ __all__ = [
     "UsageError",
     "ask",
     "evaluate",
+    "export",
     "extract",
     "extract_features",
     "main",

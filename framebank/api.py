@@ -337,6 +337,17 @@ def questions(
 
 
 @_command
+def export(
+    cache: PathLike, out: PathLike, *, to: str, file_bytes: int = 128 * 2**20
+) -> dict[str, Any]:
+    """Write the features of a cache as other libraries' files, into the new folder `out`.
+
+    `to` is "npz", "parquet", "webdataset", "tfds" or "yt8m". Returns the summary as a dict: videos,
+    frames, files, bytes, … (as --json).
+    """
+
+
+@_command
 def verify(cache: PathLike) -> Report:
     """Read a whole cache back and name each fault; what is damaged is noted for `extract`.
 

@@ -3,6 +3,7 @@
     framebank extract CLIPS --cache CACHE     decode, run the network, keep the features
     framebank inspect CACHE                   what is in a cache
     framebank verify CACHE                    read everything back and name each fault
+    framebank export CACHE --to FORMAT OUT    the features as other libraries' files
     framebank questions FILE...               what question files hold, and their odd rows
     framebank train --cache CACHE --questions FILE --model DIR
     framebank score --model DIR --cache CACHE --questions FILE --out DIR
@@ -51,6 +52,7 @@ COMMANDS = {
     ),
     "inspect": Command("features.commands.inspect_command", "show what a cache holds"),
     "verify": Command("features.commands.verify_command", "read a cache back and name each fault"),
+    "export": Command("features.export.command", "write a cache as other libraries' files"),
     "questions": Command("features.questions.command", "show what question files hold"),
     "train": Command("train.fit.command", "train a model on cached features", extra="train"),
     "retrain": Command(

@@ -106,7 +106,8 @@ class Cache:
         self.catalogued_files: frozenset[str] = frozenset(rows.column("shard").unique().to_pylist())
         self._table = catalog.newest_rows(rows)
         _check_fingerprints(path, spec, self._table)
-        self._places = _sorted_places(_readable(path, self._table))
+        # Where the record of each done video lies (a row's fields are those of Place).
+        self.places = _sorted_places(_readable(path, self._table))
 
     @property
     def fingerprint(self) -> str:
@@ -116,12 +117,12 @@ class Cache:
         return self.path
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def _facts(self) -> dict[str, str]:
         """Return what a person wants to know of a cache at first sight."""
         spec, others = self.spec, len(self._table) - len(self)
-        frames = sum(self._places.column("rows").to_pylist())
+        frames = sum(self.places.column("rows").to_pylist())
         made = f"{spec.backbone} {spec.layer}, {spec.sample}, {spec.dtype}"
         return {
             "videos": f"{len(self):,} done" + (f", {others:,} quarantined" if others else ""),
@@ -143,7 +144,7 @@ class Cache:
     @property
     def video_ids(self) -> list[str]:
         """Return the ids of all done videos, in the order of iteration."""
-        return self._places.column("video_id").to_pylist()
+        return self.places.column("video_id").to_pylist()
 
     @functools.cached_property
     def _index(self) -> dict[str, int]:
@@ -154,7 +155,7 @@ class Cache:
 
     def __getitem__(self, video_id: str) -> record.FeatureRecord:
         """Read one video; raises NoSuchVideoError, which is a KeyError too, and CacheError."""
-        place = Place(*(column[self._row(video_id)].as_py() for column in self._places.columns))
+        place = Place(*(column[self._row(video_id)].as_py() for column in self.places.columns))
         path = layout.tfrecord_path(self.path, place.shard)
         return check_record(place, storage.read_range(path, place.offset, place.length), path)
 
@@ -172,8 +173,8 @@ class Cache:
 
     @functools.cached_property
     def _spans(self) -> list[tuple[str, int, int]]:
-        """The shards with done videos and their rows [start, end) of `_places`."""
-        shards = self._places.column("shard").combine_chunks().dictionary_encode()
+        """The shards with done videos and their rows [start, end) of `places`."""
+        shards = self.places.column("shard").combine_chunks().dictionary_encode()
         codes = shards.indices.to_numpy(zero_copy_only=False)
         names = shards.dictionary.to_pylist()
         if not len(codes):
@@ -186,17 +187,17 @@ class Cache:
         ]
 
     def __iter__(self) -> Iterator[record.FeatureRecord]:
-        return self._read(np.arange(len(self)))
+        return self.read_places(np.arange(len(self)))
 
     def read(self, video_ids: Iterable[str]) -> Iterator[record.FeatureRecord]:
         """Yield these videos in the order of iteration; each shard is opened once, read forward.
 
         Raises NoSuchVideoError when one is not done in this cache, CacheError.
         """
-        return self._read(np.array([self._row(video_id) for video_id in video_ids], np.int64))
+        return self.read_places(np.array([self._row(video_id) for video_id in video_ids], np.int64))
 
-    def _read(self, rows: NDArray[np.int64]) -> Iterator[record.FeatureRecord]:
-        """Yield the videos of these rows of `_places`, each once, in order."""
+    def read_places(self, rows: NDArray[np.int64]) -> Iterator[record.FeatureRecord]:
+        """Yield the videos of these rows of `places`, each once, in the order of iteration."""
         wanted = np.unique(rows)
         ends = [end for _, _, end in self._spans]
         for number, rows in enumerate(np.split(wanted, np.searchsorted(wanted, ends))[:-1]):
@@ -208,7 +209,7 @@ class Cache:
         path = layout.tfrecord_path(self.path, shard)
         try:
             with storage.open_read(path) as stream:
-                for row in self._places.take(rows).to_pylist():
+                for row in self.places.take(rows).to_pylist():
                     place = Place(**row)
                     yield check_record(place, _read_frame(stream, place), path)
         except storage.FileMissingError as err:
@@ -277,7 +278,7 @@ class Cache:
     def _elements(self, number: Any) -> Iterator[dict[str, Any]]:
         # TensorFlow's own TFRecordDataset cannot say which file is damaged, so this reader is used.
         _, start, end = self._spans[int(number)]
-        for found in self._read(np.arange(start, end)):
+        for found in self.read_places(np.arange(start, end)):
             element = _element(found)
             yield element | {"video_id": found.video_id.encode("utf-8", "surrogateescape")}
 
@@ -308,7 +309,7 @@ class TorchVideos:
     def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Read several at once, as DataLoader asks for a batch: a shard is opened once for them."""
         rows = np.array(numbers, np.int64)
-        found = dict(zip(np.unique(rows).tolist(), self.cache._read(rows), strict=True))
+        found = dict(zip(np.unique(rows).tolist(), self.cache.read_places(rows), strict=True))
         return [_element(found[number]) for number in rows.tolist()]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -318,7 +319,7 @@ class TorchVideos:
         share = np.arange(len(self))
         if worker is not None:
             share = np.array_split(share, worker.num_workers)[worker.id]
-        return map(_element, self.cache._read(share))
+        return map(_element, self.cache.read_places(share))
 
 
 def _element(found: record.FeatureRecord) -> dict[str, Any]:

@@ -13,7 +13,7 @@ Wire format: https://protobuf.dev/programming-guides/encoding/ ; message: tensor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,11 +56,26 @@ def _field(number: int, *content: bytes) -> list[bytes]:
 
 def encode_example(features: Mapping[str, Value]) -> bytes:
     """Return the canonical bytes of a tf.train.Example with these features."""
+    return b"".join(_field(1, *_encode_map(features, _encode_feature)))
+
+
+def encode_sequence_example(
+    context: Mapping[str, Value], lists: Mapping[str, Sequence[Value]]
+) -> bytes:
+    """Return the canonical bytes of a tf.train.SequenceExample: `lists` has a value per step."""
+
+    def steps(values: Sequence[Value]) -> list[bytes]:
+        return [part for value in values for part in _field(1, *_encode_feature(value))]
+
+    about, frames = _encode_map(context, _encode_feature), _encode_map(lists, steps)
+    return b"".join([*_field(1, *about), *_field(2, *frames)])
+
+
+def _encode_map(values: Mapping[str, Any], encode: Callable[[Any], list[bytes]]) -> list[bytes]:
     entries: list[bytes] = []
-    for name in sorted(features, key=str.encode):
-        entry = [*_field(1, name.encode()), *_field(2, *_encode_feature(features[name]))]
-        entries += _field(1, *entry)
-    return b"".join(_field(1, *entries))
+    for name in sorted(values, key=str.encode):
+        entries += _field(1, *_field(1, name.encode()), *_field(2, *encode(values[name])))
+    return entries
 
 
 def _encode_feature(value: Value) -> list[bytes]:

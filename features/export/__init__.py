@@ -1,0 +1,1 @@
+"""A cache as other libraries' files: the command (`command`) and its `formats`."""
