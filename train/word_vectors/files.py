@@ -5,7 +5,10 @@ of millions of words is streamed: only the rows of the wanted words are kept. Ow
 the libraries that have them (gensim, fasttext) load the whole file or need a compiler.
 
 Formats: https://nlp.stanford.edu/projects/glove, word2vec.c's `-binary` output, and fastText's
-args.cc, dictionary.cc and densematrix.cc, version 12 (train.word_vectors.fasttext).
+args.cc, dictionary.cc and densematrix.cc, version 12. In fastText's own binary format a word's
+vector is the mean of its own row and those of its n-grams of letters (Bojanowski et al., 2017),
+which a word that fastText never saw has as well. The rows needed are known before the matrix is
+reached, so that too is streamed once.
 """
 
 from __future__ import annotations
@@ -16,17 +19,17 @@ import gzip
 import hashlib
 import io
 import re
+import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator, Set
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
 from framebank.features.stores import storage
-from framebank.train.word_vectors.fasttext import MAGIC, Joined, read_fasttext
 
 Vector = NDArray[np.float32]
 _MOST_LINE = 2**20
@@ -35,6 +38,10 @@ _MOST_SIZE = 2**14
 _LOOK_BYTES = 2**21
 _CHUNK_BYTES = 2**22
 _SAY_EVERY_S = 10.0
+_FASTTEXT = struct.pack("<i", 793712314)
+_FASTTEXT_VERSION = 12
+_FASTTEXT_WORD, _FASTTEXT_END = 0, b"</s>"
+_MOST_FASTTEXT_WORD = 2**14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +54,18 @@ class VectorFile:
 
 
 class _Wanted:
-    """Collects vectors of `words`, which are in lower case; the first of a word wins.
+    """Collects what a file has of `words`, which are in lower case; the first of a word wins.
 
     A word of the file that is written just so comes before one that only is in lower case.
     """
 
     def __init__(self, words: Set[str]) -> None:
         self._names = {word.encode("utf-8", "replace"): word for word in words}
-        self.exact: dict[str, Vector] = {}
-        self.folded: dict[str, Vector] = {}
+        self.exact: dict[str, Any] = {}
+        self.folded: dict[str, Any] = {}
 
-    def place(self, word: bytes) -> tuple[dict[str, Vector], str] | None:
-        """Return where the vector of the file's `word` belongs, None if nowhere."""
+    def place(self, word: bytes) -> tuple[dict[str, Any], str] | None:
+        """Return where that of the file's `word` belongs, None if nowhere."""
         name = self._names.get(word)
         if name is not None:
             return None if name in self.exact else (self.exact, name)
@@ -66,8 +73,27 @@ class _Wanted:
         name = self._names.get(lower)
         return None if name is None or name in self.folded else (self.folded, name)
 
-    def vectors(self) -> dict[str, Vector]:
+    def found(self) -> dict[str, Any]:
         return self.folded | self.exact
+
+
+class _Joined(io.RawIOBase):
+    """`head`, then what `file` still has."""
+
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
+        self._head, self._file = memoryview(head), file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if not self._head:
+            data = self._file.read(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+        part, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
 
 
 def file_sha256(path: str) -> str:
@@ -88,7 +114,7 @@ def read_vectors(path: str, words: Set[str], *, say: Callable[[str], None]) -> V
         try:
             return _read(path, file, words, _Teller(path, say))
         except (EOFError, zlib.error, gzip.BadGzipFile) as err:
-            raise damaged(path, f"gzip: {err}") from err
+            raise _damaged(path, f"gzip: {err}") from err
 
 
 @contextlib.contextmanager
@@ -114,13 +140,16 @@ class _Teller:
 
 def _read(path: str, file: BinaryIO, words: Set[str], tell: _Teller) -> VectorFile:
     head = file.read(_LOOK_BYTES)
-    rest = io.BufferedReader(cast(io.RawIOBase, Joined(head, file)), _CHUNK_BYTES)
+    rest = io.BufferedReader(cast(io.RawIOBase, _Joined(head, file)), _CHUNK_BYTES)
     if not head:
-        raise damaged(path, "an empty file")
+        raise _damaged(path, "an empty file")
     if head.startswith(b"PK\3\4"):  # as GloVe and fastText's .vec come
-        raise damaged(path, "a zip archive", "the file in it: unzip it first")
-    if head.startswith(MAGIC):
-        size, vectors = read_fasttext(path, rest, words, tell)
+        raise _damaged(path, "a zip archive", "the file in it: unzip it first")
+    if head.startswith(_FASTTEXT):
+        try:
+            size, vectors = _read_fasttext(path, rest, words, tell)
+        except (struct.error, EOFError) as err:
+            raise _damaged_fasttext(path, "the file ends too early") from err
         return VectorFile("fastText binary", size, vectors)
     first, _, after = head.partition(b"\n")
     wanted = _Wanted(words)
@@ -128,18 +157,18 @@ def _read(path: str, file: BinaryIO, words: Set[str], tell: _Teller) -> VectorFi
     if header is None:
         size = len(first.replace(b"\t", b" ").split()) - 1
         if not 1 <= size <= _MOST_SIZE or _numbers(first, size) is None:
-            raise damaged(path, f"{first[:60]!r} at its start")
+            raise _damaged(path, f"{first[:60]!r} at its start")
         _read_text(path, rest, size, wanted, tell)
-        return VectorFile("GloVe text", size, wanted.vectors())
+        return VectorFile("GloVe text", size, wanted.found())
     rows, size = int(header[1]), int(header[2])
     if not (rows and 1 <= size <= _MOST_SIZE):
-        raise damaged(path, f"{rows} words of dimension {size} in line 1")
+        raise _damaged(path, f"{rows} words of dimension {size} in line 1")
     rest.readline()
     if _is_text(after.split(b"\n", 1)[0], size):
         _read_text(path, rest, size, wanted, tell, rows=rows)
-        return VectorFile("word2vec text", size, wanted.vectors())
+        return VectorFile("word2vec text", size, wanted.found())
     _read_binary(path, rest, size, wanted, tell, rows=rows)
-    return VectorFile("word2vec binary", size, wanted.vectors())
+    return VectorFile("word2vec binary", size, wanted.found())
 
 
 def _is_text(line: bytes, size: int) -> bool:
@@ -177,22 +206,22 @@ def _read_text(
         spaces = plain.count(b" ")  # to cut each of millions of rows would take five times as long
         word = plain[: plain.index(b" ")] if spaces == size else plain.rsplit(b" ", size)[0]
         if spaces < size:
-            raise damaged(path, f"{spaces} numbers in line {number}", f"{size} numbers")
+            raise _damaged(path, f"{spaces} numbers in line {number}", f"{size} numbers")
         place = wanted.place(word)
         # A row that is too long looks like a word with a space in it, which GloVe has as well.
         if b" " in word and _numbers(b"x " + word.rsplit(b" ", 1)[1], 1) is not None:
             got = len(plain.split()) - 1
             if _numbers(plain, got) is not None:
-                raise damaged(path, f"{got} numbers in line {number}", f"{size} numbers")
+                raise _damaged(path, f"{got} numbers in line {number}", f"{size} numbers")
         if place is not None:
             vector = _numbers(plain, size)
             if vector is None or not np.isfinite(vector).all():
-                raise damaged(path, f"no finite numbers in line {number} ({word[:40]!r})")
+                raise _damaged(path, f"no finite numbers in line {number} ({word[:40]!r})")
             place[0][place[1]] = vector
         if number % 4096 == 0:
             tell(number)
     if rows is not None and found < rows:
-        raise damaged(path, f"{found} words, then the file ends", f"{rows}, as line 1 says")
+        raise _damaged(path, f"{found} words, then the file ends", f"{rows}, as line 1 says")
 
 
 def _read_binary(
@@ -206,19 +235,137 @@ def _read_binary(
         end = space + 1 + width
         if space < 0 or end > len(buffer):
             got = f"word {number} is not whole"
-            raise damaged(path, got, f"{rows} words of dimension {size}, as line 1 says")
+            raise _damaged(path, got, f"{rows} words of dimension {size}, as line 1 says")
         place = wanted.place(buffer[at:space].lstrip(b"\n"))
         if place is not None:
             vector = np.frombuffer(buffer, "<f4", size, space + 1).copy()
             if not np.isfinite(vector).all():
-                raise damaged(path, f"no finite numbers for word {number}")
+                raise _damaged(path, f"no finite numbers for word {number}")
             place[0][place[1]] = vector
         at = end
         if number % 4096 == 0:
             tell(number)
 
 
-def damaged(path: str, got: object, expected: object = None) -> UsageError:
+def _read_fasttext(
+    path: str, file: BinaryIO, words: Set[str], tell: _Teller
+) -> tuple[int, dict[str, Vector]]:
+    """Return (dimension, vectors); raises UsageError, EOFError, struct.error."""
+    _, version = _unpack(file, "<ii")
+    if version != _FASTTEXT_VERSION:
+        raise _damaged_fasttext(path, f"version {version}")
+    size, *_, bucket, shortest, longest, _ = _unpack(file, "<12i")
+    _unpack(file, "<d")
+    entries, count, _, _, pruned = _unpack(file, "<iiiqq")
+    if not (0 < size < 2**14 and 0 <= count <= entries and bucket >= 0 and shortest <= longest):
+        raise _damaged_fasttext(path, f"{count} words of dimension {size}")
+    numbers, file = _read_fasttext_words(file, entries, words, tell)
+    if pruned > 0 or _unpack(file, "<?")[0]:
+        raise _damaged_fasttext(path, "a quantised model (.ftz)")
+    rows, width = _unpack(file, "<qq")
+    if width != size or rows < count + bucket * (longest > 0):
+        raise _damaged_fasttext(path, f"a matrix of {rows} rows of {width}")
+    needed: dict[str, list[int]] = {}
+    for word in sorted(words):
+        place, written = numbers.get(word, (None, word))
+        spelt = (
+            []
+            if longest == 0
+            else list(_ngrams(written.encode("utf-8", "replace"), shortest, longest))
+        )
+        own = [] if place is None else [place]
+        needed[word] = own + [count + _hash(ngram) % bucket for ngram in spelt if bucket]
+    every = {row for its in needed.values() for row in its}
+    found = _read_rows(path, file, every, size, tell)
+    return size, {
+        word: np.mean([found[row] for row in its], axis=0, dtype=np.float32)
+        for word, its in needed.items()
+        if its
+    }
+
+
+def _unpack(file: BinaryIO, form: str) -> tuple[int, ...]:
+    return struct.unpack(form, file.read(struct.calcsize(form)))
+
+
+def _read_fasttext_words(
+    file: BinaryIO, entries: int, words: Set[str], tell: _Teller
+) -> tuple[dict[str, tuple[int, str]], BinaryIO]:
+    """Return (row, as it is written) of the wanted words, and what comes after all words."""
+    wanted = _Wanted(words)
+    buffer, at = b"", 0
+    for number in range(entries):
+        if len(buffer) - at < _MOST_FASTTEXT_WORD:
+            buffer, at = buffer[at:] + file.read(_CHUNK_BYTES), 0
+        end = buffer.find(b"\0", at)
+        if end < 0 or end + 10 > len(buffer):
+            raise EOFError
+        word, kind = buffer[at:end], buffer[end + 9]
+        at = end + 10
+        place = wanted.place(word) if kind == _FASTTEXT_WORD else None
+        if place is not None:
+            place[0][place[1]] = (number, word.decode("utf-8", "replace"))
+        if number % 4096 == 0:
+            tell(number)
+    rest = cast(io.RawIOBase, _Joined(buffer[at:], file))
+    return wanted.found(), io.BufferedReader(rest, _CHUNK_BYTES)
+
+
+def _read_rows(
+    path: str, file: BinaryIO, needed: set[int], size: int, tell: _Teller
+) -> dict[int, Vector]:
+    found, at = {}, 0
+    for row in sorted(needed):
+        skip = (row - at) * 4 * size
+        while skip:
+            part = len(file.read(min(skip, _CHUNK_BYTES)))
+            if not part:
+                raise EOFError
+            skip -= part
+            tell(row - skip // (4 * size))
+        data = file.read(4 * size)
+        if len(data) < 4 * size:
+            raise EOFError
+        found[row], at = np.frombuffer(data, "<f4"), row + 1
+        if not np.isfinite(found[row]).all():
+            raise _damaged_fasttext(path, f"no finite numbers in row {row}")
+    return found
+
+
+def _ngrams(word: bytes, shortest: int, longest: int) -> Iterator[bytes]:
+    """Yield the n-grams of letters of <word>, as Dictionary::computeSubwords does."""
+    if word == _FASTTEXT_END:
+        return
+    letters = [b"<", *(letter.encode() for letter in word.decode()), b">"]
+    for start in range(len(letters)):
+        for length in range(max(shortest, 1), longest + 1):
+            end = start + length
+            if end > len(letters):
+                break
+            if length == 1 and (start == 0 or end == len(letters)):
+                continue
+            yield b"".join(letters[start:end])
+
+
+def _hash(text: bytes) -> int:
+    """Return fastText's hash: FNV-1a over signed bytes (Dictionary::hash)."""
+    value = 2166136261
+    for byte in text:
+        value ^= byte if byte < 128 else byte | 0xFFFFFF00
+        value = value * 16777619 & 0xFFFFFFFF
+    return value
+
+
+def _damaged_fasttext(path: str, got: str) -> UsageError:
+    return UsageError(
+        f"{path} cannot be read as a fastText model",
+        got=got,
+        expected=f"an unquantised .bin of version {_FASTTEXT_VERSION}",
+        todo="check --embeddings, or fetch the file again",
+    )
+
+
+def _damaged(path: str, got: object, expected: object = None) -> UsageError:
     """Return the error of a file that holds no vectors, or damaged ones."""
     return UsageError(
         f"{path} cannot be read as word vectors",
