@@ -58,6 +58,9 @@ setup(
             "mypy>=1.13",
             "build>=1.2",
             "tensorboard>=2.16",
+            # What opens exports.
+            "tensorflow-datasets>=4.9.10",
+            "webdataset>=1.0.2",
             # Real servers and validators that the tests run against.
             "gcp-storage-emulator>=2026.7",
             "moto[server]>=5.2",
