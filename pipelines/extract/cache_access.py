@@ -43,14 +43,11 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
     Raises SpecMismatchError for a cache of another spec, UsageError for a place that is taken by
     something else or by another run.
     """
-    local = storage.is_local(path)
-    cache = os.path.abspath(storage.local_path(path)) if local else path.rstrip("/")
-    if local and os.path.lexists(cache) and not os.path.isdir(cache):
-        raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
+    cache = _locate(path)
     _mend_spec(cache, spec)
     if layout.read_spec(cache) is None:
         check_empty(cache)
-        if local:  # which makes the folder, too
+        if storage.is_local(cache):  # which makes the folder, too
             layout.write_spec(cache, spec)
     with locks.held(cache, what=f"writing to {cache}"):
         if not layout.write_spec(cache, spec):
@@ -60,6 +57,16 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
             elif cached is not None:
                 check_same_spec(cached, spec, where=cache)
         yield cache
+
+
+def _locate(path: str) -> str:
+    """Return a cache's absolute path; raises UsageError for a file's."""
+    if not storage.is_local(path):
+        return path.rstrip("/")
+    cache = os.path.abspath(storage.local_path(path))
+    if os.path.lexists(cache) and not os.path.isdir(cache):
+        raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
+    return cache
 
 
 def _mend_spec(cache: str, spec: FeatureSpec) -> None:
@@ -79,8 +86,7 @@ def _mend_spec(cache: str, spec: FeatureSpec) -> None:
 @contextlib.contextmanager
 def open_for_dry_run(path: str, spec: FeatureSpec) -> Iterator[str]:
     """Yield what `open_for_extraction` does, and raise what it does, but write nothing."""
-    cache = os.path.abspath(storage.local_path(path)) if storage.is_local(path) else path
-    cache = cache.rstrip("/")
+    cache = _locate(path)
     cached = layout.read_spec(cache)
     if cached is None:
         check_empty(cache)

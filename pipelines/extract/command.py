@@ -21,7 +21,7 @@ from typing import Any
 
 from framebank.features.cache.sidecar import utc_now
 from framebank.features.decoders.pool import DecoderPolicy
-from framebank.features.decoders.wire import confinement_here
+from framebank.features.decoders.sandbox import confinement_here
 from framebank.features.decoding.container import DecodeLimits
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
@@ -35,13 +35,14 @@ from framebank.pipelines.extract.job import Extraction
 from framebank.pipelines.extract.plan import (
     ExtractConfig,
     RunFacts,
+    Todo,
     check_bad_ratio,
     drop_done,
     plan_shards,
     unaccepted_runs,
 )
 from framebank.pipelines.inputs.listing import InputListing, expand_inputs
-from framebank.pipelines.runners import gate, reachability
+from framebank.pipelines.runners import gate
 from framebank.pipelines.runners.gate import Submission
 
 
@@ -117,59 +118,24 @@ def execute(
     listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
     say_listing(listing)
     if submission.workers_elsewhere and not args.shared_disk:
-        reachability.check_remote("a video of a manifest", (ref.uri for ref in listing.refs))
+        gate.check_remote("a video of a manifest", (ref.uri for ref in listing.refs))
     spec, weights = make_spec(SpecChoice.of(args))
-    _check_layer(args)
+    if args.layer is not None:
+        from framebank.features.network.backbones import check_layer
+
+        check_layer(args.backbone, args.layer)
     if spec.random_weights:
         say(f"the network has RANDOM weights ({spec.weights}): good for trying things out only")
     dry_run = submission.dry_run
     opening = cache_access.open_for_dry_run if dry_run else cache_access.open_for_extraction
     with opening(args.cache, spec) as cache:
         before = cache_access.take_stock(cache, spec) if dry_run else _tidy(cache, spec)
-        todo = drop_done(
-            listing.refs,
-            before.rows,
-            fingerprint=spec.fingerprint,
-            retry_quarantined=args.retry_quarantined,
-            lost=before.lost,
-        )
-        unaccepted, judged_runs = unaccepted_runs(
-            cache, todo.quarantined_by_run, limit=args.max_bad_ratio, rows=before.rows.values()
-        )
+        todo = _find_todo(args, listing, before, cache, spec)
+        run_id = cache_access.new_run_id(before.rows)
+        config = ExtractConfig(cache, run_id, spec, weights, decoder_policy(args), args.batch_size)
+        summary: dict[str, Any] | None = {"done": 0, "quarantined": 0, "inputs": len(listing.refs)}
         if todo.refs:
-            config = ExtractConfig(
-                cache=cache,
-                run_id=cache_access.new_run_id(before.rows),
-                spec=spec,
-                weights=weights,
-                policy=decoder_policy(args),
-                batch_size=args.batch_size,
-            )
-            shards = plan_shards(
-                todo.refs, fingerprint=spec.fingerprint, videos_per_shard=args.videos_per_shard
-            )
-            facts = RunFacts(
-                inputs=len(listing.refs),
-                already_done=todo.already_done,
-                already_quarantined=todo.already_quarantined,
-                to_extract=len(todo.refs),
-                shards_planned=len(shards),
-                recovered=before.videos,
-                skipped_by_suffix=dict(listing.skipped_by_suffix),
-                started=utc_now(),
-                weights_path=weights.local_path,
-                command=shlex.join(sys.argv),
-                runner=submission.runner,
-                # Where somebody waits, it is judged below, with the runs before.
-                max_bad_ratio=None if submission.waits else args.max_bad_ratio,
-                allowed_bad_ratio=args.max_bad_ratio,
-                unaccepted=unaccepted,
-                judged_runs=tuple(judged_runs),
-                decoders=_confinement(submission),
-            )
-            summary = Extraction(submission, config, facts, shards).run()
-        else:
-            summary = {"done": 0, "quarantined": 0, "inputs": len(listing.refs)}
+            summary = _extraction(args, submission, listing, before, todo, config).run()
         if summary is None:  # submitted, and nobody waits
             return None
         if not dry_run:
@@ -179,9 +145,59 @@ def execute(
             "already_quarantined": todo.already_quarantined,
         }
         show(summary)
-        bad = summary["quarantined"] + unaccepted
+        bad = summary["quarantined"] + todo.unaccepted
         check_bad_ratio(bad, summary["inputs"], limit=args.max_bad_ratio, cache=args.cache)
         return summary
+
+
+def _find_todo(
+    args: argparse.Namespace, listing: InputListing, before: Recovery, cache: str, spec: FeatureSpec
+) -> Todo:
+    todo = drop_done(
+        listing.refs,
+        before.rows,
+        fingerprint=spec.fingerprint,
+        retry_quarantined=args.retry_quarantined,
+        lost=before.lost,
+    )
+    unaccepted, judged_runs = unaccepted_runs(
+        cache, todo.quarantined_by_run, limit=args.max_bad_ratio, rows=before.rows.values()
+    )
+    return dataclasses.replace(todo, unaccepted=unaccepted, judged_runs=tuple(judged_runs))
+
+
+def _extraction(
+    args: argparse.Namespace,
+    submission: Submission,
+    listing: InputListing,
+    before: Recovery,
+    todo: Todo,
+    config: ExtractConfig,
+) -> Extraction:
+    shards = plan_shards(
+        todo.refs, fingerprint=config.spec.fingerprint, videos_per_shard=args.videos_per_shard
+    )
+    decoders = "what decoders are shut in by stands in the workers' logs"
+    facts = RunFacts(
+        inputs=len(listing.refs),
+        already_done=todo.already_done,
+        already_quarantined=todo.already_quarantined,
+        to_extract=len(todo.refs),
+        shards_planned=len(shards),
+        recovered=before.videos,
+        skipped_by_suffix=dict(listing.skipped_by_suffix),
+        started=utc_now(),
+        weights_path=config.weights.local_path,
+        command=shlex.join(sys.argv),
+        runner=submission.runner,
+        # Where somebody waits, `execute` judges it, with the runs before.
+        max_bad_ratio=None if submission.waits else args.max_bad_ratio,
+        allowed_bad_ratio=args.max_bad_ratio,
+        unaccepted=todo.unaccepted,
+        judged_runs=todo.judged_runs,
+        decoders=decoders if submission.workers_elsewhere else confinement_here().line(),
+    )
+    return Extraction(submission, config, facts, shards)
 
 
 def _tidy(cache: str, spec: FeatureSpec) -> Recovery:
@@ -214,13 +230,6 @@ def _say_repaired(cache: str, before: Recovery) -> None:
         say(f"repaired: the {len(before.lost)} videos were extracted again")
 
 
-def _confinement(submission: Submission) -> str:
-    """Return what decoders cannot do where a job's workers are, as far as it is known."""
-    if submission.workers_elsewhere:
-        return "what decoders are shut in by stands in the workers' logs"
-    return confinement_here().line()
-
-
 def decoder_policy(args: argparse.Namespace) -> DecoderPolicy:
     return DecoderPolicy(
         decoders=args.decoders,
@@ -246,13 +255,6 @@ def check_numbers(args: argparse.Namespace) -> None:
         if value is not None and not low <= value <= high:
             option = "--" + name.replace("_", "-")
             raise UsageError(f"{option} is out of range", got=value, expected=f"{low} to {high}")
-
-
-def _check_layer(args: argparse.Namespace) -> None:
-    if args.layer is not None:
-        from framebank.features.network.backbones import check_layer
-
-        check_layer(args.backbone, args.layer)
 
 
 def say_listing(listing: InputListing) -> None:

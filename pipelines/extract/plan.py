@@ -101,6 +101,8 @@ class Todo:
     already_done: int
     already_quarantined: int
     quarantined_by_run: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    unaccepted: int = 0  # of the quarantined, and whose they are
+    judged_runs: tuple[str, ...] = ()
 
 
 def drop_done(

@@ -25,7 +25,7 @@ from framebank.features.errors import UsageError
 from framebank.features.extraction.one_clip import make_spec
 from framebank.features.network.backbones import check_layer
 from framebank.features.network.weights import Weights
-from framebank.features.spec import FeatureSpec, SpecChoice, check_same_spec
+from framebank.features.spec import FeatureSpec, SpecChoice
 from framebank.features.stores import storage
 from framebank.features.video import VideoRef
 from framebank.pipelines.extract import cache_access, command
@@ -193,16 +193,8 @@ def _left_to_do(args: argparse.Namespace, refs: Sequence[VideoRef], spec: Featur
     """
     if args.cache is None:
         return Todo(tuple(refs), 0, 0)
-    cache = _absolute(args.cache)
-    if storage.is_local(cache) and os.path.lexists(cache) and not os.path.isdir(cache):
-        raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
-    cached = layout.read_spec(cache)
-    if cached is None:
-        cache_access.check_empty(cache)
-        return Todo(tuple(refs), 0, 0)
-    if cached != spec and cache_access.is_in_use(cache):
-        check_same_spec(cached, spec, where=cache)
-    stock = cache_access.take_stock(cache, spec)
+    with cache_access.open_for_dry_run(args.cache, spec) as cache:
+        stock = cache_access.take_stock(cache, spec)
     return drop_done(
         refs,
         stock.rows,

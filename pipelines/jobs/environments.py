@@ -11,7 +11,9 @@ import os
 import shutil
 import socket
 
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, WorkerOptions
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
 from framebank.features.errors import UsageError
 from framebank.features.stores import json_text
@@ -49,8 +51,8 @@ def find_workers(options: PipelineOptions, *, runner_here: bool) -> Workers:
     kind = environment_type(options)
     if kind == "LOOPBACK":  # wherever the runner is, it calls this process
         return Workers(elsewhere=False, in_process=True)
-    if kind == "EXTERNAL":
-        host, port = split_address(_pool_address(options), what="--environment_config")
+    if (address := pool_address(options)) is not None:
+        host, port = split_address(address, what="--environment_config")
         if not runner_here:
             return Workers(elsewhere=True)  # each of the runner's machines resolves it itself
         _check_pool(host, port)
@@ -66,10 +68,8 @@ def find_workers(options: PipelineOptions, *, runner_here: bool) -> Workers:
 
 def pool_address(options: PipelineOptions) -> str | None:
     """Return where a job looks for its worker pool, None where its workers need none."""
-    return _pool_address(options) if environment_type(options) == "EXTERNAL" else None
-
-
-def _pool_address(options: PipelineOptions) -> str:
+    if environment_type(options) != "EXTERNAL":
+        return None
     portable = options.view_as(PortableOptions)
     config = portable.environment_config or ""
     if config.lstrip().startswith("{"):
@@ -96,7 +96,7 @@ def _json_field(config: str, name: str) -> str:
 
 
 def _check_pool(host: str, port: int) -> None:
-    if problem := _why_no_server(host, port) or _why_no_pool(host, port):
+    if problem := _why_no_server(host, port, is_pool=True):
         raise UsageError(
             f"no worker pool answers at --environment_config {host}:{port}",
             got=problem,
@@ -175,32 +175,23 @@ def answers(host: str, port: int, *, timeout_s: float = _CONNECT_S) -> bool:
         return False
 
 
-def _why_no_server(host: str, port: int) -> str | None:
-    """Return what is wrong with the gRPC server that should be there, None when it answers."""
-    import grpc
+def _why_no_server(host: str, port: int, *, is_pool: bool = False) -> str | None:
+    """Return what is wrong with the gRPC server that should be there, None when it answers.
 
+    `is_pool`: it should be one that starts workers.
+    """
     if not answers(host, port):
         return f"{host}:{port} cannot be connected to"
     name = f"[{host}]" if ":" in host else host
     with grpc.insecure_channel(f"{name}:{port}") as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=_CONNECT_S)
+            if is_pool:
+                nobody = beam_fn_api_pb2.StopWorkerRequest(worker_id="framebank-asks-for-nobody")
+                stub = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
+                stub.StopWorker(nobody, timeout=_CONNECT_S)
         except grpc.FutureTimeoutError:
             return f"what listens at {host}:{port} does not speak gRPC"
-    return None
-
-
-def _why_no_pool(host: str, port: int) -> str | None:
-    """Return what is wrong with the gRPC server that should be a pool, None where it is one."""
-    import grpc
-    from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
-
-    name = f"[{host}]" if ":" in host else host
-    nobody = beam_fn_api_pb2.StopWorkerRequest(worker_id="framebank-asks-for-nobody")
-    with grpc.insecure_channel(f"{name}:{port}") as channel:
-        stub = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
-        try:
-            stub.StopWorker(nobody, timeout=_CONNECT_S)
         except grpc.RpcError as error:
             return f"what listens at {host}:{port} is no worker pool ({error.code().name})"
     return None

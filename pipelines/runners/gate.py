@@ -11,20 +11,24 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import secrets
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from framebank.features.errors import UsageError
+from framebank.features.errors import FramebankError, UsageError
 from framebank.features.stores import storage
+from framebank.pipelines.inputs.manifests import is_manifest
 from framebank.pipelines.jobs import beam_options
-from framebank.pipelines.runners import reachability as places_of
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from framebank.pipelines.jobs.environments import Workers
     from framebank.pipelines.runners.flink.rest import Cluster
 
 _LOCAL = ("direct", "fnapi", "switchingdirect", "bundlebaseddirect")
+_PROBE_S = 6.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +112,7 @@ def prepare(
         )
     if submission.workers_elsewhere and not shared_disk:
         for role, paths in places.items():
-            places_of.check_remote(role, paths)
+            check_remote(role, paths)
     tag = _tag(cache)
     if submission.cluster is not None:
         from framebank.pipelines.runners.flink import rest
@@ -116,7 +120,7 @@ def prepare(
         rest.check_nobody_writes(submission.cluster.url, tag, place=cache)
     if not submission.dry_run:
         for place in dict.fromkeys((cache, *submission.staging)):
-            places_of.check_writable(place)
+            check_writable(place)
     return dataclasses.replace(submission, tag=tag)
 
 
@@ -155,19 +159,27 @@ def _prepare_runner(words: tuple[str, ...], *, wait: bool, accelerator: str | No
 
         words = (*words, *flink.default_words(words))
     options = beam_options.build_options(words, runner=str(named))
-    submission = Submission(words, kind, in_process=False, prepared=options)
-    if kind == "prism":
+    if kind == "dataflow":
+        return _prepare_dataflow(words, options, wait=wait, accelerator=accelerator)
+    cluster: Cluster | None = None
+    notes: tuple[str, ...] = ()
+    if kind == "flink":
+        workers, cluster, notes = flink.prepare(options, words)
+    elif kind == "prism":
         from framebank.pipelines.runners import prism
 
         workers = prism.prepare(options)
-        return dataclasses.replace(
-            submission, workers_elsewhere=workers.elsewhere, in_process=workers.in_process
-        )
-    if kind == "flink":
-        return _prepare_flink(submission, options)
-    if kind == "dataflow":
-        return _prepare_dataflow(submission, options, wait=wait, accelerator=accelerator)
-    return _prepare_portable(submission, options)
+    else:
+        workers = _find_workers(kind, options)
+    return Submission(
+        words,
+        kind,
+        workers_elsewhere=workers.elsewhere,
+        in_process=workers.in_process,
+        notes=notes,
+        cluster=cluster,
+        prepared=options,
+    )
 
 
 def _kind(named: str) -> str:
@@ -188,47 +200,35 @@ def _kind(named: str) -> str:
     )
 
 
-def _prepare_flink(submission: Submission, options: PipelineOptions) -> Submission:
-    from framebank.pipelines.runners.flink import submission as flink
-
-    setup = flink.prepare(options, submission.words)
-    return dataclasses.replace(
-        submission,
-        workers_elsewhere=setup.workers.elsewhere,
-        in_process=setup.workers.in_process,
-        notes=setup.notes,
-        cluster=setup.cluster,
-    )
-
-
 def _prepare_dataflow(
-    submission: Submission, options: PipelineOptions, *, wait: bool, accelerator: str | None
+    words: tuple[str, ...], options: PipelineOptions, *, wait: bool, accelerator: str | None
 ) -> Submission:
     from framebank.pipelines.runners.dataflow import checks
     from framebank.pipelines.runners.dataflow import submission as dataflow
 
-    notes = dataflow.prepare(options, accelerator=accelerator, wait=wait)
-    hints = dataflow.resource_hints(options, accelerator=accelerator)
-    return dataclasses.replace(
-        submission,
+    return Submission(
+        words,
+        "dataflow",
         workers_elsewhere=True,
+        in_process=False,
         waits=wait,
-        notes=tuple(notes),
-        hints=hints,
+        notes=tuple(dataflow.prepare(options, accelerator=accelerator, wait=wait)),
+        hints=dataflow.resource_hints(options, accelerator=accelerator),
         dry_run=checks.is_dry_run(options),
         staging=checks.staging_places(options),
+        prepared=options,
     )
 
 
-def _prepare_portable(submission: Submission, options: PipelineOptions) -> Submission:
+def _find_workers(kind: str, options: PipelineOptions) -> Workers:
     """A job server that somebody else started, or a runner that is not ours to know."""
     from apache_beam.options.pipeline_options import PortableOptions
 
     from framebank.pipelines.jobs import environments
 
-    if submission.kind == "other":
+    if kind == "other":
         elsewhere = environments.environment_type(options) != "LOOPBACK"
-        return dataclasses.replace(submission, workers_elsewhere=elsewhere)
+        return environments.Workers(elsewhere=elsewhere)
     endpoint = options.view_as(PortableOptions).job_endpoint
     if not endpoint:
         raise UsageError(
@@ -236,7 +236,66 @@ def _prepare_portable(submission: Submission, options: PipelineOptions) -> Submi
             todo="give --job_endpoint=HOST:PORT",
         )
     here = endpoint == "embed" or environments.check_endpoint(endpoint)
-    workers = environments.find_workers(options, runner_here=here)
-    return dataclasses.replace(
-        submission, workers_elsewhere=workers.elsewhere, in_process=workers.in_process
-    )
+    return environments.find_workers(options, runner_here=here)
+
+
+def check_remote(role: str, paths: Iterable[str]) -> None:
+    """Raise UsageError for a path of this machine, which workers elsewhere cannot see.
+
+    A manifest may be local: it is read here; what it names is checked like any other path.
+    """
+    for path in paths:
+        if storage.is_local(path) and not (role == "INPUT" and is_manifest(path)):
+            raise UsageError(
+                f"{role} is on this machine, and the workers are on others",
+                got=path,
+                expected="a path that every worker reaches, such as gs://BUCKET/NAME",
+                todo="copy it to a bucket; or, where all workers mount the same disk at the same "
+                "path, say so by --shared-disk",
+            )
+
+
+def check_writable(path: str) -> None:
+    """Raise the FramebankError of a folder or prefix in which nothing can be written."""
+    if storage.is_local(path):
+        _check_local_folder(os.path.abspath(storage.local_path(path)), path)
+        return
+    outcome: list[Exception | None] = []
+    # In a thread, since the clients of buckets try again and again for minutes.
+    probing = threading.Thread(target=lambda: outcome.append(_probe(path)), daemon=True)
+    probing.start()
+    probing.join(_PROBE_S)
+    if not outcome:
+        raise UsageError(
+            f"{path} does not answer",
+            got=f"nothing within {_PROBE_S:.0f} s",
+            todo="check the network and the address",
+        )
+    error = outcome[0]
+    if isinstance(error, FramebankError):
+        raise UsageError(error.what, got=error.got, expected=error.expected, todo=error.todo)
+    if error is not None:
+        raise error
+
+
+def _probe(path: str) -> Exception | None:
+    """Write a small object and delete it; return the error that stands in the way."""
+    probe = storage.join(path, f".framebank-probe-{secrets.token_hex(8)}")
+    try:
+        storage.write_atomic(probe, b"may this be written?\n")
+        storage.delete(probe)
+    except FramebankError as error:
+        error.what = error.what.replace(probe, path)
+        return error
+    except Exception as error:  # noqa: BLE001 - for the thread that waits
+        return error
+    return None
+
+
+def _check_local_folder(folder: str, path: str) -> None:
+    """Look, and write nothing: the nearest folder that is there must let us make files."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if os.path.isdir(folder) and (err := storage.why_unwritable(folder)):
+        told = storage.storage_error(path, err, "write into")
+        raise UsageError(told.what, got=f"{told.got}: {folder}", todo=told.todo)

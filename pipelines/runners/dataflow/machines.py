@@ -28,12 +28,6 @@ GPUS = {
 }
 
 
-def default_machine(accelerator: str | None) -> str:
-    """Return the machine type where the user names none; `accelerator` is TYPE or TYPE:COUNT."""
-    kind = (accelerator or "").partition(":")[0]
-    return GPUS[kind].machine if kind in GPUS else MACHINE
-
-
 def parse_accelerator(text: str) -> tuple[str, int]:
     match = _ACCELERATOR.fullmatch(text)
     if match is None or match[1] not in GPUS:

@@ -138,7 +138,7 @@ def _set_package(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
     if image and not setup.setup_file:
         return
     given = setup.setup_file
-    script = Path(given) if given else _checkout() / "setup.py"
+    script = Path(given) if given else Path(HOME, "setup.py")
     if not script.is_file():
         raise UsageError(
             "the workers would have no Framebank",
@@ -163,11 +163,6 @@ def _set_package(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
         setup.requirements_cache = (
             "skip"  # each worker's pip fetches them, as it did by the package
         )
-
-
-def _checkout() -> Path:
-    """Return the folder that holds this package: of a checkout, or of site-packages."""
-    return Path(HOME)
 
 
 def _notes(options: PipelineOptions) -> list[str]:

@@ -8,8 +8,8 @@ Defaults that Framebank sets, each unless the user did:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
@@ -27,8 +27,7 @@ LOCAL = ("[local]", "[auto]")
 _LOCAL_VERSION = "1.20"
 
 
-@dataclasses.dataclass(frozen=True)
-class FlinkSetup:
+class FlinkSetup(NamedTuple):
     """What was found: the workers, the cluster (None: the job server's own), and what to say."""
 
     workers: Workers

@@ -16,6 +16,7 @@ from framebank.features.errors import UsageError
 from framebank.pipelines.jobs import environments
 from framebank.pipelines.runners import gate
 from tests import ROOT
+from tests.attackers.small_disks import run_with
 from tests.servers.fake_flink import EMPTY_JAR, fake_flink, serving
 
 LIMIT_S = 10.0
@@ -214,3 +215,24 @@ def test_prism_is_found_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         boot = '--environment_config={"command": "/no/boot"}'
         prepare(*words, "--environment_type=PROCESS", boot)
     assert prepare(*words, *docker, places={"--cache": ["here"]}, shared_disk=True)
+
+
+def test_a_manifest_may_be_here_and_its_videos_not() -> None:
+    gate.check_remote("INPUT", ["list.csv", "gs://bucket/clips"])
+    with pytest.raises(UsageError, match=r"a/b\.mp4"):
+        gate.check_remote("a video of a manifest", ["gs://bucket/a.mp4", "a/b.mp4"])
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    gate.check_writable(str(tmp_path / "a" / "b"))
+    assert list(tmp_path.iterdir()) == []
+    small = tmp_path / "small"
+    small.mkdir()
+    module = "framebank.pipelines.runners.gate"
+    code = f"import sys; from {module} import check_writable; check_writable(sys.argv[1])"
+    said = run_with({small: "ro"}, "-c", code, small / "cache").stderr
+    assert (
+        f"cannot write into {small}/cache\n  got:      the file system is read-only: {small}"
+        in said
+    )
+    assert "rights" not in said and "permission" not in said
