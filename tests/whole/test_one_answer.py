@@ -31,8 +31,7 @@ from framebank.features.stop_signals import StopRequest
 from framebank.features.video import Rejected, VideoRef
 from framebank.pipelines.score.plan import plan_scoring
 from framebank.train.data.joining import join_cache
-from framebank.train.evaluation.evaluating import EvaluateJob, evaluate
-from framebank.train.evaluation.splits import choose
+from framebank.train.evaluation.evaluating import EvaluateJob, choose_asked, evaluate
 from framebank.train.fit import command
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 from tests.made.made_questions import write_jsonl
@@ -236,7 +235,7 @@ def test_evaluate_and_score_split_other_files_alike(
         write_jsonl(tmp_path / name, fields)  # the content tells what it is
         files.append(str(tmp_path / name))
     joined = join_cache(files, made.cache, max_unmatched_ratio=1, to_train=False)
-    chosen = choose(
+    chosen = choose_asked(
         joined.questions, made.cache, made.model, split=None, seed=5, val_share=0.2,
         same_files=False, chosen_on="val",
     )  # fmt: skip

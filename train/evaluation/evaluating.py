@@ -1,4 +1,12 @@
-"""One evaluation: a trained model, beside what must be beaten, on the questions of a split."""
+"""One evaluation: a trained model, beside what must be beaten, on questions that are fair to ask.
+
+A model keeps the list of the videos that it has seen (`features.questions.seen_videos`). Where all
+of these train by the splits that a plain training of the files would make, it is judged on their
+test split. Else (a registry, whose held videos no file names, other files that call test what it
+has seen, or nothing) it is judged on all that it has not seen:
+`features.questions.splits.deal_to_ask`, by which scoring goes too. A model without the list, which
+older versions saved, is judged on a split as its training would make it.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +20,14 @@ from framebank.features.errors import UsageError
 from framebank.features.questions.files import file_hashes
 from framebank.features.questions.known_sets import PLAIN
 from framebank.features.questions.question import Question
+from framebank.features.questions.seen_videos import NO_LIST, content_hashes, find_seen
 from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import json_text, storage
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
-from framebank.train.data.splits import SPLITS
+from framebank.train.data.splits import SPLITS, Splits, splits_of
 from framebank.train.evaluation import figures as evaluation
-from framebank.train.evaluation import splits as evaluation_splits
 from framebank.train.evaluation.answers import Answers, ask_all
 from framebank.train.evaluation.leaks import find_leaks
-from framebank.train.evaluation.splits import Asked
 from framebank.train.fit.model_folder import ModelFolder
 from framebank.train.judging import baselines
 from framebank.train.judging.judged_answers import Said, read_judged
@@ -29,10 +36,13 @@ from framebank.train.model.config import ModelConfig, TrainConfig
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
 
+_NO_TRAINING = "the files hold no training questions: nothing stands beside the model"
+_NAMED = 5
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateJob:
-    """What to judge; `split` None is what `evaluation_splits.choose` takes."""
+    """What to judge; `split` None is what `choose_asked` takes."""
 
     model: str
     questions: tuple[str, ...]
@@ -68,7 +78,7 @@ def evaluate(
         mapping=job.mapping,
         to_train=as_trained,
     )
-    chosen = evaluation_splits.choose(
+    chosen = choose_asked(
         joined.questions,
         cache,
         job.model,
@@ -80,7 +90,7 @@ def evaluate(
         as_trained=as_trained,
     )
     asked = chosen.questions
-    notes = [*remarks(joined), *chosen.splits.remarks]
+    notes = [*remarks(joined), *chosen.remarks]
     for note in (*notes, chosen.flatters):
         if note:
             say(note)
@@ -114,6 +124,107 @@ def evaluate(
         ),
     }
     return Judged(whole, asked, answers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """The split `name` of `splits` is judged. `unseen` says that `splits` were made by what the
+    model has seen, as no training of the files makes them; `flatters` tells what it knew of the
+    split, "" where nothing. `seen` are the videos of all questions that it has seen, None where it
+    keeps no list."""
+
+    splits: Splits
+    name: str
+    remarks: tuple[str, ...]
+    seen: tuple[str, ...] | None
+    unseen: bool
+    flatters: str = ""
+
+    @property
+    def questions(self) -> list[Question]:
+        return self.splits.of(self.name)
+
+
+def choose_asked(
+    questions: Sequence[Question],
+    cache: Cache,
+    model_dir: str,
+    *,
+    split: str | None,
+    seed: int,
+    val_share: float,
+    same_files: bool,
+    chosen_on: str,
+    as_trained: bool = False,
+) -> Asked:
+    """Return what is asked; `split` None is what the model has not seen, else test.
+
+    `same_files` says that the model was trained from these questions and this cache, `chosen_on`
+    which split its best epoch was chosen by, `as_trained` that it was trained from these files,
+    whatever has come into the cache since. Raises UsageError, CacheError.
+    """
+    listed = find_seen(model_dir)
+    videos = dict.fromkeys(question.video_id for question in questions)
+    contents = {} if listed is None else content_hashes(cache, set(videos))
+    seen = None if listed is None else tuple(v for v in videos if listed.has(v, contents))
+    splits = splits_of(
+        questions,
+        seed=seed,
+        val_share=val_share,
+        seen=listed,
+        contents={} if as_trained else contents,
+        judges=split is None,
+    )
+    no_training = () if splits.train else (_NO_TRAINING,)
+    if seen is not None and splits.changed:  # test are the questions about videos not seen
+        if not splits.test:
+            raise UsageError(
+                "the model has seen every video of these questions",
+                got=f"{len(videos)} videos: {_some(seen)}",
+                todo="give questions about other videos, or --split to judge it on these all the "
+                "same",
+            )
+        told = (
+            f"the model is judged on {len(videos) - len(seen)} of {len(videos)} videos, all that "
+            "it has not seen" + (f"; it has seen {_some(seen)}" if seen else "")
+        )
+        return Asked(splits, "test", (told, *no_training), seen, unseen=True)
+    name = split or splits.judged_on
+    if not splits.of(name):
+        counts = ", ".join(f"{len(splits.of(one))} of {one}" for one in SPLITS)
+        raise UsageError(f"there is no question of the split {name}", got=counts)
+    remarks = no_training or splits.remarks
+    if seen:
+        told = f"the model has seen {len(seen)} of the {len(videos)} videos: {_some(seen)}"
+        remarks = (*remarks, told)
+    elif seen is None and not same_files:
+        remarks = (*remarks, f"NOTE: {NO_LIST}: what it knows of these cannot be told")
+    asked = Asked(splits, name, remarks, seen, unseen=seen is not None and not same_files)
+    knew = _knew(asked, same_files=same_files, chosen_on=chosen_on)
+    return dataclasses.replace(asked, flatters=f"{knew}, so the figures flatter" if knew else "")
+
+
+def _knew(asked: Asked, *, same_files: bool, chosen_on: str) -> str:
+    """Return what the model knew of the questions that are asked, "" where nothing."""
+    known = frozenset(asked.seen or ())
+    about = [question.video_id for question in asked.questions if question.video_id in known]
+    named = f" ({_some(tuple(dict.fromkeys(about)))})" if about else ""
+    if same_files and asked.name == "train":
+        return f"the model learnt from these questions{named}"
+    if same_files and asked.name == chosen_on:
+        return f"the model's best epoch was chosen by these questions{named}"
+    if about:
+        return (
+            f"{len(about)} of these {len(asked.questions)} questions are about videos that the "
+            f"model has seen{named}"
+        )
+    if asked.name == "train" and asked.seen is None:
+        return "what stands beside the model learnt, and maybe it, from these questions"
+    return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _check_spec(model_dir: str, cache: Cache) -> None:
