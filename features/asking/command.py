@@ -11,10 +11,10 @@ Takes some seconds, most of which are TensorFlow's start.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -34,17 +34,19 @@ from framebank.features.errors import (
     UsageError,
     VideoRejected,
 )
-from framebank.features.network.weights import Weights, resolve_weights
+from framebank.features.network.weights import resolve_weights
 from framebank.features.questions.parsing import text
 from framebank.features.questions.videos import ClipNames, same_form
 from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, check_same_spec
 from framebank.features.stores import json_text, storage
+from framebank.features.terminal import say
 
 if TYPE_CHECKING:
     from framebank.features.video import Extracted
 
 _BAR_WIDTH = 24
 _NAMED = 5
+_CHECKED = ("backbone", "layer", "sample", "max_frames", "dtype", "resize", "precision")
 # A clip that is not there, or is no clip at all, is a mistake in the command line.
 _MISTAKES = ("missing", "forbidden", "not_a_file", "unreadable", "empty", "not_a_video")
 
@@ -96,13 +98,13 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     check_asked_spec(args, lineage.spec)
     source = find_weights(lineage, given=args.weights)
     if lineage.random_weights:
-        _say(f"the network has RANDOM weights ({lineage.spec.weights}): answers mean little")
+        say(f"the network has RANDOM weights ({lineage.spec.weights}): answers mean little")
     video = find_clip(args.video)
     if video != args.video:
-        _say(f"{args.video} is {video}")
-    _say(f"loading the network ({lineage.spec.backbone}) and looking at the clip")
+        say(f"{args.video} is {video}")
+    say(f"loading the network ({lineage.spec.backbone}) and looking at the clip")
     extracted = extract_clip(video, lineage.spec, source)
-    _say(f"asking the model about {len(extracted.features)} frames")
+    say(f"asking the model about {len(extracted.features)} frames")
     answers, unknown = answer_question(
         args.model, extracted, question, top=args.top, choices=choices
     )
@@ -136,8 +138,7 @@ def _check_choices(choices: list[str], head: str, *, model_dir: str) -> None:
 
 def check_asked_spec(args: argparse.Namespace, spec: FeatureSpec) -> None:
     """Raise SpecMismatchError where an option asks for other features than the model's."""
-    names = ("backbone", "layer", "sample", "max_frames", "dtype", "resize", "precision")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in _CHECKED if getattr(args, name) is not None}
     if "sample" in given:
         from framebank.features.decoding.sampling import parse_rule
 
@@ -180,9 +181,9 @@ def find_weights(lineage: Lineage, *, given: str | None) -> str:
         return given
     tried = list(dict.fromkeys(_recorded_paths(lineage)))
     for path in tried:
-        here = _resolve_file(path, spec)
-        if here is not None and here.sha256 == spec.weights_sha256:
-            return path
+        with contextlib.suppress(UsageError):  # there is no such file any more
+            if resolve_weights(path, backbone=spec.backbone).sha256 == spec.weights_sha256:
+                return path
     raise UsageError(
         "the weight file that the model's features were made with is not found",
         got="looked at " + ", ".join(tried) if tried else "no record of where it was",
@@ -201,13 +202,6 @@ def _recorded_paths(lineage: Lineage) -> Iterator[str]:
             continue  # the cache has moved or is gone; the error below says what to do
         if recorded:
             yield str(recorded)
-
-
-def _resolve_file(path: str, spec: FeatureSpec) -> Weights | None:
-    try:
-        return resolve_weights(path, backbone=spec.backbone)
-    except UsageError:
-        return None
 
 
 def find_clip(video: str) -> str:
@@ -303,19 +297,19 @@ def _say_unknown(
     named = ", ".join(unknown[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
     if not model.knows([question])[0]:
         about = f" ({named})" if named else ""
-        _say(
+        say(
             f"WARNING: the model knows none of the words of the question{about}: "
             "it answers as if nothing had been asked"
         )
     elif unknown:
-        _say(f"NOTE: the model does not know these words of the question: {named}")
+        say(f"NOTE: the model does not know these words of the question: {named}")
     strange = [
         repr(choice)
         for choice, known in zip(choices, model.knows(choices), strict=True)
         if not known
     ]
     if strange:
-        _say(f"WARNING: the model knows none of the words of the candidates {', '.join(strange)}")
+        say(f"WARNING: the model knows none of the words of the candidates {', '.join(strange)}")
 
 
 def answer_lines(answers: list[dict[str, Any]]) -> Iterator[str]:
@@ -327,7 +321,3 @@ def answer_lines(answers: list[dict[str, Any]]) -> Iterator[str]:
         share = row["probability"]
         filled = round(share * _BAR_WIDTH)
         yield f"{share:7.1%}  {'█' * filled}{'·' * (_BAR_WIDTH - filled)}  {row['answer']}"
-
-
-def _say(text: str) -> None:
-    print(f"framebank: {text}", file=sys.stderr, flush=True)

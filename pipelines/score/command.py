@@ -23,7 +23,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,7 @@ from framebank.features.questions.reading import read_questions
 from framebank.features.questions.seen_videos import find_seen
 from framebank.features.spec import check_same_spec
 from framebank.features.stores import locks, storage
+from framebank.features.terminal import say
 from framebank.pipelines.jobs.progress import AnsweredCounts, AnswerFiles
 from framebank.pipelines.runners import gate
 from framebank.pipelines.runners.gate import Submission
@@ -126,7 +126,7 @@ def execute(
     where = f"for the model {args.model} the cache {cache.path}"
     check_same_spec(cache.spec, lineage.spec, where=where)
     if lineage.random_weights:
-        _say("the model was trained on features of RANDOM network weights")
+        say("the model was trained on features of RANDOM network weights")
     head = read_head(args.model)
     check_weights(args.model)
     plan = plan_scoring(
@@ -149,29 +149,27 @@ def execute(
         )
     del questions  # the plan has them
     if faults:
-        _say(f"{len(faults)} of {count} rows are no questions; the first: {faults[0]}")
+        say(f"{len(faults)} of {count} rows are no questions; the first: {faults[0]}")
     if plan.missing:
-        _say(_missing_text(plan, cache))
+        say(_missing_text(plan, cache))
     about = _describe_run(args, lineage, plan)
     if submission.dry_run:  # shows the job and writes nothing
-        run_scoring(
-            _config(args, plan, about, {}), submission, remove_plan=lambda: None, questions={}
-        )
+        _run_job(args, submission, plan, about, {})
         return None
     with _alone(args.out):
-        there = prepare_out(args.out, about, overwrite=args.overwrite, say=_say)
+        there = prepare_out(args.out, about, overwrite=args.overwrite, say=say)
         if there is not None:
-            _say(f"these questions are answered already; nothing was done in {args.out}")
+            say(f"these questions are answered already; nothing was done in {args.out}")
             return _judged(args, with_headline(there, args.split), show)
-        _say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
+        say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
         kept, failed = find_kept(args.out, plan, kind=args.output_format)
         if failed:
-            _say(
+            say(
                 f"{failed} of {plan.outputs} files of answers hold rows that failed: "
                 "they are made again"
             )
         if kept:
-            _say(f"{len(kept)} of {plan.outputs} files of answers are there already")
+            say(f"{len(kept)} of {plan.outputs} files of answers are there already")
         _run_job(args, submission, plan, about, kept)
     if not submission.waits:
         return None
@@ -235,38 +233,12 @@ def _run_job(
     about: dict[str, Any],
     kept: dict[int, Tally],
 ) -> None:
-    from framebank.pipelines.score import pipeline as score
+    """Run the Beam job, to its end where the submission waits; raises JobError, UsageError."""
+    from framebank.features.stop_signals import end_on_signals
+    from framebank.pipelines.runners.running import Job
+    from framebank.pipelines.score.pipeline import ScoreConfig, build_score, finished, plan_path
 
-    config = _config(args, plan, about, kept)
-    todo = [output for output in range(plan.outputs) if output not in kept]
-    paths = [score.plan_path(args.out, output) for output in todo]
-    questions = {
-        os.path.basename(
-            answers_path(args.out, output, plan.outputs, kind=args.output_format)
-        ): plan.files[output].answerable
-        for output in todo
-    }
-
-    def remove_plan() -> None:
-        for path in paths:
-            storage.delete(path)
-
-    goes_on = False
-    try:
-        for path, output in zip(paths, todo, strict=True):
-            storage.write_atomic(path, plan.take(output))
-        goes_on = run_scoring(config, submission, remove_plan=remove_plan, questions=questions)
-    finally:
-        if not goes_on:  # otherwise the job has yet to read it
-            remove_plan()
-
-
-def _config(
-    args: argparse.Namespace, plan: ScorePlan, about: dict[str, Any], kept: dict[int, Tally]
-) -> ScoreConfig:
-    from framebank.pipelines.score import pipeline as score
-
-    return score.ScoreConfig(
+    config = ScoreConfig(
         cache=args.cache,
         model_dir=args.model,
         out=args.out,
@@ -278,68 +250,59 @@ def _config(
         kept_tally=sum(kept.values(), Tally()),
         split=args.split,
     )
-
-
-def run_scoring(
-    config: ScoreConfig,
-    submission: Submission,
-    *,
-    remove_plan: Callable[[], None],
-    questions: Mapping[str, int],
-) -> bool:
-    """Run the Beam job, to its end where the submission waits; return whether it goes on.
-
-    `questions` are the counts of what is to be answered, by the name of the file they go to.
-    Raises JobError, UsageError.
-    """
-    from framebank.features.stop_signals import end_on_signals
-    from framebank.pipelines.runners.running import Job
-    from framebank.pipelines.score import pipeline as score
-
     for note in submission.notes:
-        _say(note)
-    with (
-        Job(submission, name="framebank-score") as job,
-        end_on_signals(lambda: _end(job, remove_plan)),
-        _progress(config, submission, questions, folder=job.folder) as folder,
-    ):
-        hints = submission.hints
+        say(note)
+    plans = {} if submission.dry_run else {n: plan_path(args.out, n) for n in config.todo}
+    with Job(submission, name="framebank-score") as job:
+        folder = job.make_folder("counts") if submission.in_process else None
         config = dataclasses.replace(config, progress_folder=folder)
-        job.run(
-            lambda pipeline: score.build_score(pipeline, config, hints=hints),
-            finished=lambda: score.finished(config),
-        )
-        if not submission.waits:
-            print(job.submitted_text())
-        return job.goes_on
+        progress = _progress(config, submission, plan)
+        with end_on_signals(lambda: _end(job, plans)):
+            try:
+                for output, path in plans.items():
+                    storage.write_atomic(path, plan.take(output))
+                with progress:
+                    job.run(
+                        lambda pipeline: build_score(pipeline, config, hints=submission.hints),
+                        finished=lambda: finished(config),
+                    )
+            finally:
+                if not job.goes_on:  # otherwise the job has yet to read it
+                    _remove(plans)
+            if not submission.waits:
+                print(job.submitted_text())
 
 
-@contextlib.contextmanager
+def _remove(plans: Mapping[int, str]) -> None:
+    for path in plans.values():
+        storage.delete(path)
+
+
 def _progress(
-    config: ScoreConfig, submission: Submission, questions: Mapping[str, int], *, folder: str
-) -> Iterator[str | None]:
-    """Show how far the job is; yields the folder in which workers of this process tell it."""
+    config: ScoreConfig, submission: Submission, plan: ScorePlan
+) -> contextlib.AbstractContextManager[None]:
+    """Show how far the job is: by what workers of this process tell, or by the files there are."""
     if not submission.waits:
-        yield None
-    elif submission.in_process:
-        counts = os.path.join(folder, "counts")
-        os.mkdir(counts)
-        source = AnsweredCounts(counts, total=sum(questions.values()))
-        with show_progress(source, what="score"):
-            yield counts
-    else:
-        files = AnswerFiles(config.out, questions=questions, hint=submission.hint)
-        with show_progress(files, what="score"):
-            yield None
+        return contextlib.nullcontext()
+    counts = {output: plan.files[output].answerable for output in config.todo}
+    if config.progress_folder is not None:
+        total = sum(counts.values())
+        return show_progress(AnsweredCounts(config.progress_folder, total=total), what="score")
+    names = {
+        answers_path("", output, plan.outputs, kind=config.kind): count
+        for output, count in counts.items()
+    }
+    files = AnswerFiles(config.out, questions=names, hint=submission.hint)
+    return show_progress(files, what="score")
 
 
-def _end(job: Job, remove_plan: Callable[[], None]) -> Iterator[str]:
+def _end(job: Job, plans: Mapping[int, str]) -> Iterator[str]:
     """End everything on the way out; yields what to say of it."""
     ended, text = job.cancel()
     if text:
         yield text
     if ended:
-        remove_plan()
+        _remove(plans)
     locks.release_all()
     job.close()
     yield "stopped. Run the same command again: it goes on with the files that are not there."
@@ -406,7 +369,3 @@ def _figure_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 def _share(part: dict[str, Any]) -> str:
     return f"{part['correct']} of {part['judged']} ({part['accuracy']:.1%})"
-
-
-def _say(text: str) -> None:
-    print(f"framebank: {text}", file=sys.stderr, flush=True)

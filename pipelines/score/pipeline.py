@@ -63,6 +63,10 @@ class ScoreConfig:
     split: str | None = None
     progress_folder: str | None = None
 
+    @property
+    def todo(self) -> list[int]:
+        return [output for output in range(self.outputs) if output not in self.kept]
+
 
 def plan_path(out: str, output: int) -> str:
     return storage.join(out, f"_plan-{output:05d}.json")
@@ -70,9 +74,8 @@ def plan_path(out: str, output: int) -> str:
 
 def finished(config: ScoreConfig) -> bool:
     """Return whether WriteSummary is through: the summary is there, and the last plan is gone."""
-    todo = [output for output in range(config.outputs) if output not in config.kept]
     summary = storage.join(config.out, "_summary.json")
-    return storage.exists(summary) and not storage.exists(plan_path(config.out, todo[-1]))
+    return storage.exists(summary) and not storage.exists(plan_path(config.out, config.todo[-1]))
 
 
 def build_score(
@@ -82,13 +85,12 @@ def build_score(
     hints: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Put the whole job onto `pipeline`; `hints` are Beam's, for the step that runs the model."""
-    todo = [output for output in range(config.outputs) if output not in config.kept]
     handler = AnswerModelHandler(
         config.model_dir, cache=config.cache, top=config.top, progress_folder=config.progress_folder
     )
     tallies = (
         pipeline
-        | "CreateOutputs" >> beam.Create(todo, reshuffle=False)  # int
+        | "CreateOutputs" >> beam.Create(config.todo, reshuffle=False)  # int
         | "CheckWorkers" >> beam.Map(worker_check())  # int
         | "SpreadOutputs" >> beam.Reshuffle()  # int
         | "ReadPlan" >> beam.ParDo(ReadPlan(config))  # FilePlan
@@ -230,7 +232,7 @@ class WriteSummary(beam.DoFn):  # type: ignore[misc]
     def process(self, tally: Tally) -> None:
         config = self._config
         count, kind = config.outputs, config.kind
-        files = [answers_path("", n, count, kind=kind).lstrip("/") for n in range(count)]
+        files = [answers_path("", n, count, kind=kind) for n in range(count)]
         counts = (tally + config.kept_tally).to_json(split=config.split)
         fields = counts | config.about | {"files": files}
         path = storage.join(config.out, "_summary.json")
@@ -238,6 +240,5 @@ class WriteSummary(beam.DoFn):  # type: ignore[misc]
             storage.write_atomic(path, json.dumps(fields, indent=2).encode() + b"\n")
             # Last, and here: where nobody waits for the job nobody else would. Before this, a part
             # done again needs them.
-            for output in range(count):
-                if output not in config.kept:
-                    storage.delete(plan_path(config.out, output))
+            for output in config.todo:
+                storage.delete(plan_path(config.out, output))
