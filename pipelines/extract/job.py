@@ -12,7 +12,7 @@ from framebank.features.cache.sidecar import count_kept
 from framebank.features.errors import FramebankError
 from framebank.features.network.weights import Weights, publish_weights
 from framebank.features.progress import show_progress
-from framebank.features.stores import json_text, locks, storage
+from framebank.features.stores import json_text, storage
 from framebank.features.terminal import say
 from framebank.pipelines.extract import cache_access
 from framebank.pipelines.extract.plan import (
@@ -120,14 +120,10 @@ class Extraction:
         from framebank.pipelines.extract import shard
 
         shard.stop(wait_s=_COMMIT_S)
-        ended, text = job.cancel()
-        if text:
-            yield text
-        if ended:
-            cache_access.remove_plan(self.config.cache, self.config.run_id)
-        locks.release_all()
-        job.close()
-        yield f"stopped; {self._kept()}. Run the same command again to go on from there."
+        yield from job.end(
+            remove_plan=lambda: cache_access.remove_plan(self.config.cache, self.config.run_id),
+            kept=lambda: f"; {self._kept()}. Run the same command again to go on from there.",
+        )
 
     def _kept(self) -> str:
         """Return how many videos of the run are safe, in words."""

@@ -116,7 +116,9 @@ class FinishRun(beam.DoFn):  # type: ignore[misc]
         summary = summarise(self._config, self._facts, tally)
         path = layout.run_path(cache, run_id)
         storage.write_atomic(path, json.dumps(summary, indent=2).encode() + b"\n")
-        check_quarantined(self._facts, summary, cache=cache)
+        if self._facts.max_bad_ratio is not None:  # nobody waits who would judge it
+            bad, most = summary["quarantined"] + self._facts.unaccepted, self._facts.max_bad_ratio
+            check_bad_ratio(bad, self._facts.inputs, limit=most, cache=cache)
         remove_parts(cache, tally)
         for plan_path in self._plan_paths:  # last: before this, a part done again needs them
             storage.delete(plan_path)
@@ -203,13 +205,6 @@ def remove_parts(cache: str, tally: Tally) -> None:
     for name in kept:
         if name not in catalogued:
             remove_shard(cache, name)
-
-
-def check_quarantined(facts: RunFacts, summary: dict[str, Any], *, cache: str) -> None:
-    """Raise JobError where more is quarantined than the submitter, who does not wait, allowed."""
-    if facts.max_bad_ratio is not None:
-        bad = summary["quarantined"] + facts.unaccepted
-        check_bad_ratio(bad, facts.inputs, limit=facts.max_bad_ratio, cache=cache)
 
 
 def summarise(config: ExtractConfig, facts: RunFacts, tally: Tally) -> dict[str, Any]:

@@ -8,13 +8,14 @@ be larger than what a runner lets a submission carry. `infra/decisions/0001` say
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from framebank import __version__
 from framebank.features.cache.catalog import catalog_text
@@ -164,9 +165,16 @@ def unaccepted_runs(
     if not runs:
         return 0, []
     accepted: set[str] = set()
-    for summary in _summaries(cache):
-        if _is_accepted(summary, limit):
-            accepted.update((str(summary["run_id"]), *map(str, summary.get("judged_runs") or ())))
+    for file in storage.iter_files(storage.join(cache, "runs")):
+        if not file.path.endswith(".json") or storage.is_leftover(file.path):
+            continue
+        with contextlib.suppress(FramebankError, KeyError, TypeError):  # nobody can read that run
+            summary = json_text.read_object(file.path)
+            bad = summary["quarantined"] + summary.get("unaccepted", summary["already_quarantined"])
+            most = max(limit, summary.get("allowed_bad_ratio") or 0.0)
+            if summary["run_id"] and bad <= most * summary["inputs"]:
+                judged = summary.get("judged_runs") or ()
+                accepted.update((str(summary["run_id"]), *map(str, judged)))
     left = {run: count for run, count in runs.items() if run not in accepted}
     whole = Counter(row.run_id for row in rows if row.state == "quarantined" and row.run_id in left)
     return sum(left.values()), sorted(run for run in left if left[run] == whole[run])
@@ -183,25 +191,6 @@ def check_bad_ratio(bad: int, inputs: int, *, limit: float, cache: str) -> None:
         )
 
 
-def _summaries(cache: str) -> Iterator[dict[str, Any]]:
-    for file in storage.iter_files(storage.join(cache, "runs")):
-        if file.path.endswith(".json") and not storage.is_leftover(file.path):
-            try:
-                yield json_text.read_object(file.path)
-            except FramebankError:
-                continue  # a run that nobody can read has accepted nothing
-
-
-def _is_accepted(summary: Mapping[str, Any], limit: float) -> bool:
-    """Return whether a run ended within its ratio, or would have ended within this `limit`."""
-    try:
-        bad = summary["quarantined"] + summary.get("unaccepted", summary["already_quarantined"])
-        most = max(limit, summary.get("allowed_bad_ratio") or 0.0)
-        return bool(summary["run_id"] and bad <= most * summary["inputs"])
-    except (KeyError, TypeError):
-        return False
-
-
 def plan_shards(
     refs: Sequence[VideoRef], *, fingerprint: str, videos_per_shard: int | None = None
 ) -> list[ShardPlan]:
@@ -216,42 +205,30 @@ def plan_shards(
     small ones.
     """
     keyed = sorted((ref.key(fingerprint), ref.video_id, ref) for ref in refs)
-    limits = _Limits.of(refs, videos_per_shard)
     shards = [
         ShardPlan(_shard_name(group, fingerprint), group)
-        for group in _groups([ref for _, _, ref in keyed], limits)
+        for group in _groups([ref for _, _, ref in keyed], videos_per_shard)
     ]
     return sorted(shards, key=lambda shard: (-shard.video_bytes, shard.shard))
-
-
-class _Limits(NamedTuple):
-    """What one shard may hold."""
-
-    videos: int
-    work_s: float
-
-    @classmethod
-    def of(cls, refs: Sequence[VideoRef], videos_per_shard: int | None) -> _Limits:
-        if videos_per_shard is not None:
-            return cls(videos_per_shard, math.inf)
-        work_s = sum(_work_s(ref) for ref in refs)
-        return cls(_MOST_VIDEOS, max(_SHARD_WORK_S, work_s / _SHARDS_ENOUGH))
 
 
 def _work_s(ref: VideoRef) -> float:
     return _WORK_OF_A_CLIP_S + _WORK_OF_A_MIB_S * max(0, ref.size_bytes) / 2**20
 
 
-def _groups(refs: Sequence[VideoRef], limits: _Limits) -> Iterator[tuple[VideoRef, ...]]:
+def _groups(
+    refs: Sequence[VideoRef], videos_per_shard: int | None
+) -> Iterator[tuple[VideoRef, ...]]:
+    most, most_s = videos_per_shard, math.inf
+    if most is None:
+        most = _MOST_VIDEOS
+        most_s = max(_SHARD_WORK_S, sum(map(_work_s, refs)) / _SHARDS_ENOUGH)
     group: list[VideoRef] = []
     size_bytes, work_s = 0, 0.0
     for ref in refs:
         more, longer_s = max(0, ref.size_bytes), _work_s(ref)
-        if group and (
-            len(group) == limits.videos
-            or size_bytes + more > _SHARD_BYTES
-            or work_s + longer_s > limits.work_s
-        ):
+        is_full = len(group) == most or size_bytes + more > _SHARD_BYTES
+        if group and (is_full or work_s + longer_s > most_s):
             yield tuple(group)
             group, size_bytes, work_s = [], 0, 0.0
         group.append(ref)

@@ -24,7 +24,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineResult
 
 from framebank.features.errors import FramebankError, JobError
-from framebank.features.stores import temporary
+from framebank.features.stores import locks, temporary
 from framebank.features.terminal import say
 from framebank.pipelines.jobs import beam_options
 from framebank.pipelines.jobs.servers import JobServer
@@ -189,6 +189,17 @@ class Job:
                 return False, f"the job may still run: its server does not cancel it ({error})"
             return False, "the job's server was asked to cancel it"
         return True, ""
+
+    def end(self, *, remove_plan: Callable[[], object], kept: Callable[[], str]) -> Iterator[str]:
+        """End everything on the way out; yields what to say of it, `kept` at last."""
+        ended, text = self.cancel()
+        if text:
+            yield text
+        if ended:
+            remove_plan()
+        locks.release_all()
+        self.close()
+        yield f"stopped{kept()}"
 
     def _leave_running(self) -> tuple[bool, str]:
         if self._result is None:

@@ -50,12 +50,12 @@ from framebank.pipelines.score.folder import (
 from framebank.pipelines.score.tally import ALL, SPLITS, Tally, with_headline
 
 if TYPE_CHECKING:
-    from framebank.pipelines.runners.running import Job
     from framebank.pipelines.score.pipeline import ScoreConfig
     from framebank.pipelines.score.plan import ScorePlan
 
 
 _NAMED = 5  # videos, in a message
+_KEPT = ". Run the same command again: it goes on with the files that are not there."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -257,7 +257,9 @@ def _run_job(
         folder = job.make_folder("counts") if submission.in_process else None
         config = dataclasses.replace(config, progress_folder=folder)
         progress = _progress(config, submission, plan)
-        with end_on_signals(lambda: _end(job, plans)):
+        with end_on_signals(
+            lambda: job.end(remove_plan=lambda: _remove(plans), kept=lambda: _KEPT)
+        ):
             try:
                 for output, path in plans.items():
                     storage.write_atomic(path, plan.take(output))
@@ -294,18 +296,6 @@ def _progress(
     }
     files = AnswerFiles(config.out, questions=names, hint=submission.hint)
     return show_progress(files, what="score")
-
-
-def _end(job: Job, plans: Mapping[int, str]) -> Iterator[str]:
-    """End everything on the way out; yields what to say of it."""
-    ended, text = job.cancel()
-    if text:
-        yield text
-    if ended:
-        _remove(plans)
-    locks.release_all()
-    job.close()
-    yield "stopped. Run the same command again: it goes on with the files that are not there."
 
 
 def _judged(
