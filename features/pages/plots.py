@@ -21,6 +21,17 @@ _POINTS = 200  # of one curve that are drawn
 _QUARTERS = [(step / 4, f"{step / 4:.0%}") for step in range(5)]
 
 
+def training_plots(history: Sequence[Mapping[str, Any]], *, right: str) -> list[tuple[str, str]]:
+    """Return titles and plots of what `history` has: shares of right answers, titled `right`, and
+    losses."""
+    told = (("val_accuracy", right, True), ("loss", "Loss in training, by epoch", False))
+    plots = [
+        (title, curve_plot(learning_curves(history, field), title=title, is_share=is_share))
+        for field, title, is_share in told
+    ]
+    return [(title, plot) for title, plot in plots if plot]
+
+
 def learning_curves(history: Sequence[Mapping[str, Any]], field: str) -> dict[str, Curve]:
     """Return (epoch, value) of each model in `history` that has the `field`, in its order."""
     curves: dict[str, list[tuple[float, float]]] = {}

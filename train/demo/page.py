@@ -6,7 +6,7 @@ Opens from disk without a network: styles, curves and frame strips are inside, c
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from framebank.features.asking.command import answer_lines
 from framebank.features.pages.page import jpeg_address, render
-from framebank.features.pages.plots import curve_plot, learning_curves
+from framebank.features.pages.plots import training_plots
 from framebank.features.stores import json_text, storage
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ _SCORES = {
     "question_only": ("question only", "sees no clip at all"),
     "majority": ("majority", "always the commonest answer"),
 }
-_CURVES = (
-    ("val_accuracy", "Right answers on the validation films, by epoch", True),
-    ("loss", "Loss in training, by epoch", False),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +51,8 @@ def write_page(out: Path, result: DemoResult) -> Path:
     asked = dict(result.asked)
     asked["correct"] = asked["answers"][0]["answer"] == asked["truth"]
     rows = _held_out_rows(out)
+    epochs = _read_lines([out / "model" / "history.jsonl"])
+    history = [row | {"model": _MODELS.get(row["model"], row["model"])} for row in epochs]
     pairs: dict[str, list[dict[str, Any]]] = {}
     for video_id, its in rows.items():
         pair = video_id.rsplit(".", 1)[0][:-1]
@@ -76,7 +74,7 @@ def write_page(out: Path, result: DemoResult) -> Path:
         held_out=len(rows),
         pairs=[(pair.split("-")[0], clips) for pair, clips in pairs.items()],
         scenes=list(dict.fromkeys(pair.split("-")[0] for pair in pairs)),
-        curves=list(_curves(out)),
+        curves=training_plots(history, right="Right answers on the validation films, by epoch"),
         cache=cache,
     )
     page = out / "index.html"
@@ -141,14 +139,3 @@ def frame_strip(clip: Path, frame_indices: Sequence[int]) -> str:
                 found[index] = frame.to_ndarray(format="rgb24", width=width, height=_STRIP_HEIGHT)
     strip = np.concatenate([found[index] for index in frame_indices], axis=1)
     return jpeg_address(strip, width=strip.shape[1], height=_STRIP_HEIGHT)
-
-
-def _curves(out: Path) -> Iterator[tuple[str, str]]:
-    """Yield the title and the plot of each curve of training."""
-    history = [
-        row | {"model": _MODELS[row["model"]]}
-        for row in _read_lines([out / "model" / "history.jsonl"])
-        if row["model"] in _MODELS
-    ]
-    for field, title, is_share in _CURVES:
-        yield title, curve_plot(learning_curves(history, field), title=title, is_share=is_share)

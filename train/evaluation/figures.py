@@ -82,11 +82,9 @@ def square_errors(
     questions: Sequence[Question], said: Sequence[str | None]
 ) -> NDArray[np.float64] | None:
     """Return the square error of each count, float64[q]; None where not all are counts."""
-    numbers = [question.number for question in questions]
-    if not questions or None in numbers or None in said:
-        return None
-    pairs = zip(said, numbers, strict=True)
-    return np.array([(float(one or 0) - float(number or 0)) ** 2 for one, number in pairs])
+    pairs = [(one, question.number) for one, question in zip(said, questions, strict=True)]
+    errors = [(float(a) - b) ** 2 for a, b in pairs if a is not None and b is not None]
+    return np.array(errors) if errors and len(errors) == len(pairs) else None
 
 
 def square_error(

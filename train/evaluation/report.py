@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.pages.page import render
-from framebank.features.pages.plots import calibration_plot, curve_plot, learning_curves
+from framebank.features.pages.plots import calibration_plot, training_plots
 from framebank.features.stores import json_text, storage
 from framebank.train.evaluation.answers import NO_RANK
 from framebank.train.evaluation.evaluating import Judged
@@ -61,6 +61,9 @@ def write_report(
     frames = make_thumbnails(cache, shown, say=say)
     figures, history = judged.figures, read_history(model_dir)
     counts = figures["head"] == "count"
+    on = "in validation"
+    if figures["epoch_chosen_on"] == "train":
+        on = "to training questions (none was kept back)"
     cases = zip(_COUNT_CASES if counts else _CASES, chosen, strict=True)
     text = render(
         _TEMPLATE,
@@ -71,7 +74,7 @@ def write_report(
         scores=list(_score_rows(figures, counts=counts)),
         tables=[(title, unit, figures[name]) for name, (title, unit) in _PARTS.items()],
         calibration="calibration" in figures and calibration_plot(figures["calibration"]["bins"]),
-        curves=list(_curves(history, chosen_on=figures["epoch_chosen_on"])),
+        curves=training_plots(history, right=f"Right answers {on}, by epoch"),
         history=history,
         sections=[(*told, [_case(judged, place, frames) for place in its]) for told, its in cases],
         about=list(_about(figures)),
@@ -193,17 +196,6 @@ def _score_rows(figures: Mapping[str, Any], *, counts: bool) -> Iterator[dict[st
             "ours": "ahead" not in score,
             "ahead": f"the model is {_points(score['ahead'])}" if "ahead" in score else "",
         }
-
-
-def _curves(history: Sequence[Mapping[str, Any]], *, chosen_on: str) -> Iterator[tuple[str, str]]:
-    """Yield the title and the plot of each curve of training."""
-    right = "Right answers in validation, by epoch"
-    if chosen_on == "train":
-        right = "Right answers to training questions (none was kept back), by epoch"
-    curves = (("val_accuracy", right, True), ("loss", "Loss in training, by epoch", False))
-    for field, title, is_share in curves:
-        its = learning_curves(history, field)
-        yield title, curve_plot(its, title=title, is_share=is_share)
 
 
 def choose_cases(judged: Judged, most: int) -> tuple[list[int], list[int]]:
