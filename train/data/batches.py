@@ -32,14 +32,11 @@ from framebank.features.questions.question import Question
 from framebank.features.questions.word_cutting import encode_texts
 from framebank.train.data.clip_features import (
     Clips,
-    HeldClips,
     ShardClips,
-    ShardFiles,
-    ShardsInPlace,
     find_places,
-    open_local,
 )
 from framebank.train.data.epoch_order import NO_ROW, Ints, Plan, Stored, plan_epoch
+from framebank.train.data.shard_files import ShardFiles, Staging, shard_files
 from framebank.train.model.heads import Head
 
 if TYPE_CHECKING:
@@ -210,14 +207,6 @@ class _Coming:
         return self._held[number] if self._uses[number] else self._held.pop(number)
 
 
-def held_features(clips: Mapping[str, NDArray[Any]]) -> Features:
-    """Return features that are in memory: video_id → float[n, d]."""
-    arrays = list(clips.values())
-    stored = Stored.dealt([0] * len(arrays), [len(clip) for clip in arrays])
-    width = int(arrays[0].shape[1])
-    return Features(list(clips), stored, HeldClips(arrays), width=width, dtype=arrays[0].dtype)
-
-
 def cached_features(
     cache: Cache,
     video_ids: Mapping[str, Any],
@@ -235,15 +224,12 @@ def cached_features(
         [place.rows for place in places],
         replicas=share.replicas,
     )
-    width = cache.feature_dim or 0
-    clips = ShardClips(
-        places, files or ShardsInPlace(cache.path, open_local), keep_bytes=keep_bytes
-    )
+    files = files or shard_files(cache.path, Staging())
     return Features(
         [place.video_id for place in places],
         stored,
-        clips,
-        width=width,
+        ShardClips(places, files, keep_bytes=keep_bytes),
+        width=cache.feature_dim or 0,
         dtype=np.float16 if cache.spec.dtype == "float16" else np.float32,
         share=share,
         shuffle_bytes=shuffle_bytes,

@@ -1,4 +1,4 @@
-"""Where the features of a clip come from: memory, or the shards, read in the order of a plan.
+"""Where the features of a clip come from: the shards, read in the order of a plan.
 
 `ShardClips` reads records at the places that the catalog names, checks each, and keeps what it
 read as long as all that this worker reads fits into its budget; then shards are read once per run,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
@@ -17,52 +17,13 @@ from numpy.typing import NDArray
 
 from framebank.features.cache import layout
 from framebank.features.cache.reader import Place, check_finite, check_record
-from framebank.features.errors import CacheError, JobError
-from framebank.features.stores import storage
+from framebank.features.errors import JobError
+from framebank.train.data.shard_files import ShardFiles
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
 
 _OPEN_FILES = 32
-
-
-class ShardFiles(Protocol):
-    """Opens shards: those of a local cache, or staged copies (`train.data.shard_staging`)."""
-
-    def open(self, shard: str) -> BinaryIO: ...
-
-    def announce(self, shards: Sequence[str]) -> None:
-        """Say in which order shards will be opened."""
-
-    def close(self) -> None: ...
-
-
-class ShardsInPlace:
-    """The shards of a cache, opened where they are: by `open_local`, or another way of reading."""
-
-    def __init__(self, cache: str, open_file: Callable[[str], BinaryIO]) -> None:
-        self._cache, self._open_file = cache, open_file
-
-    def open(self, shard: str) -> BinaryIO:
-        path = layout.tfrecord_path(self._cache, shard)
-        try:
-            return self._open_file(path)
-        except FileNotFoundError as err:
-            raise CacheError(
-                f"the shard {path} is missing",
-                todo="restore it; `framebank verify` names all that is missing",
-            ) from err
-
-    def announce(self, shards: Sequence[str]) -> None:
-        """Nothing has to be fetched."""
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-def open_local(path: str) -> BinaryIO:
-    """Open a shard on this machine's disks; raises FileNotFoundError."""
-    return open(storage.local_path(path), "rb")
 
 
 class Clips(Protocol):
@@ -71,20 +32,6 @@ class Clips(Protocol):
     def read(self, number: int) -> NDArray[Any]: ...
 
     def announce(self, numbers: NDArray[np.int64]) -> None: ...
-
-
-class HeldClips:
-    """Clips that are in memory already."""
-
-    def __init__(self, clips: Sequence[NDArray[Any]]) -> None:
-        self._clips = clips
-
-    def read(self, number: int) -> NDArray[Any]:
-        """Return float[n, d]."""
-        return self._clips[number]
-
-    def announce(self, numbers: NDArray[np.int64]) -> None:
-        """Nothing has to be fetched."""
 
 
 class ShardClips:
@@ -130,23 +77,19 @@ class ShardClips:
         return self._open[shard]
 
 
-def find_places(cache: Cache, video_ids: Mapping[str, Any]) -> list[Place]:
+def find_places(cache: Cache, video_ids: Collection[str]) -> list[Place]:
     """Return where the records of `video_ids` lie, in order of shard and offset.
 
-    Raises JobError when the cache does not have one any more.
+    Raises JobError when the cache does not have one.
     """
-    names = [*Place._fields, "state"]
-    table = cache.table(columns=names).select(names)
-    places = [
-        Place(*row)
-        for *row, state in _rows(table, names)
-        if state == "done" and row[0] in video_ids
-    ]
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = cache.table()
+    wanted = pc.is_in(table.column("video_id"), value_set=pa.array(list(video_ids), pa.string()))
+    table = table.filter(pc.and_(pc.equal(table.column("state"), "done"), wanted))
+    places = [Place(**row) for row in table.select(list(Place._fields)).to_pylist()]
     if len(places) != len(video_ids):
         missing = sorted(set(video_ids) - {place.video_id for place in places})
         raise JobError("the cache changed while it was read", got=f"no record of {missing[:5]}")
     return sorted(places, key=lambda place: (place.shard, place.offset))
-
-
-def _rows(table: Any, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    return zip(*(table.column(name).to_pylist() for name in names), strict=True)

@@ -182,7 +182,7 @@ def execute(
         raise UsageError(f"the cache {args.cache} holds no features", todo="extract videos first")
     with stop_on_signals() as stop:
         workers = _start_workers(args.strategy, stop)
-        from framebank.train.data.shard_staging import Staging
+        from framebank.train.data.shard_files import Staging
         from framebank.train.fit.training import TrainJob, train_model
 
         say = _say if workers.is_chief else _say_nothing

@@ -24,7 +24,7 @@ from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, conten
 from framebank.features.questions.word_cutting import cutter_version
 from framebank.features.stop_signals import StopRequest
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
-from framebank.train.data.shard_staging import Staging, shard_files
+from framebank.train.data.shard_files import Staging, shard_files
 from framebank.train.data.splits import SPLITS, seen_by
 from framebank.train.fit.callbacks import AnswerSample
 from framebank.train.fit.loop import FitData, FitResult, fit

@@ -12,10 +12,10 @@ from framebank.features.questions.question import Question
 from framebank.train.data.batches import (
     QuestionTable,
     cached_features,
-    held_features,
     steps_per_epoch,
 )
 from framebank.train.model.heads import OUTSIDE, Head
+from tests.made.held_clips import held_features
 from tests.made.made_cache import make_cache
 
 LENGTHS = {"a.mp4": 3, "b.mp4": 4, "c/ü.mp4": 3, "d.mp4": 5}

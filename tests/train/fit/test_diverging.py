@@ -18,13 +18,14 @@ from framebank.features.asking.trained_model import NotFiniteError
 from framebank.features.errors import JobError
 from framebank.features.questions.question import Question
 from framebank.features.stop_signals import StopRequest
-from framebank.train.data.batches import QuestionTable, held_features
+from framebank.train.data.batches import QuestionTable
 from framebank.train.fit.checkpoint import finite
 from framebank.train.fit.loop import FitData, FitResult, fit
 from framebank.train.judging.predicting import Judge
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics
 from framebank.train.model.network import build_network
+from tests.made.held_clips import held_features
 
 SIZES = ModelConfig(projection=4, frame_units=4, question_units=4, dense_units=4)
 

@@ -28,7 +28,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from framebank.features.questions.question import Question
 from tests.made.made_questions import direction_clip, WIDTH
-from framebank.train.data.clip_features import HeldClips
+from tests.made.held_clips import HeldClips
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.heads import Head
 from framebank.train.data.batches import Features, QuestionTable

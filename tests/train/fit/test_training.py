@@ -180,11 +180,12 @@ def test_killed_and_stopped_runs_end_as_an_undisturbed_one(
 def test_a_fit_that_had_ended_is_taken_as_it_was(tmp_path: Path) -> None:
     """What happens to the model when a run is killed while its baselines train."""
     from framebank.features.stop_signals import StopRequest
-    from framebank.train.data.batches import QuestionTable, held_features
+    from framebank.train.data.batches import QuestionTable
     from framebank.train.fit.loop import FitData, fit
     from framebank.train.model.config import ModelConfig, TrainConfig
     from framebank.train.model.frames import FrameStatistics
     from framebank.train.model.network import build_network
+    from tests.made.held_clips import held_features
 
     questions = [Question(str(n), f"{n}", "what?", "ab"[n]) for n in range(2)]
     table = QuestionTable(questions, np.full((2, 2), 1, np.int32), np.array([0, 1], np.int32))

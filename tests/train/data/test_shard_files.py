@@ -1,4 +1,4 @@
-"""framebank.shard_staging: shards of a bucket on a local disk, whole, in time, and not all of
+"""train.data.shard_files: shards of a bucket on a local disk, whole, in time, and not all of
 them."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from framebank.features.errors import CacheError, UsageError
 from framebank.features.questions.question import Question
 from framebank.features.stores import storage
 from framebank.train.data.batches import QuestionTable, cached_features
-from framebank.train.data.shard_staging import StagedShards, Staging, shard_files
+from framebank.train.data.shard_files import StagedShards, Staging, shard_files
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 from tests.servers import bucket_servers
 

@@ -1,4 +1,4 @@
-"""Shards of a cache in a bucket, staged to a local disk while training goes on.
+"""How the shards of a cache are opened: where they are, or staged to a local disk meanwhile.
 
 Threads fetch the shards that will be read next, in that order, a few at a time; a reader waits
 only for the one it needs. A shard counts when its SHA-256 is the one in its sidecar, and its file's
@@ -18,9 +18,9 @@ import hashlib
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Protocol
 
 from framebank.features.bounds import MOST_BYTES, check_number
 from framebank.features.cache import layout
@@ -28,11 +28,21 @@ from framebank.features.cache.sidecar import read_sidecar
 from framebank.features.errors import CacheError, JobError
 from framebank.features.stores import storage, tensorflow_files
 from framebank.features.stores.temporary import live_folder, remove_dead
-from framebank.train.data.clip_features import ShardFiles, ShardsInPlace, open_local
 
 _SUFFIX, _PART = ".staged", ".part"
 _CHUNK_BYTES = 1 << 20
 _TRIES = 3
+
+
+class ShardFiles(Protocol):
+    """Opens the shards of a cache."""
+
+    def open(self, shard: str) -> BinaryIO: ...
+
+    def announce(self, shards: Sequence[str]) -> None:
+        """Say in which order shards will be opened."""
+
+    def close(self) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +64,36 @@ def shard_files(cache: str, staging: Staging) -> ShardFiles:
     Shards that tensorflow-io reaches are read where they are, unless a folder for staging is given.
     """
     if storage.is_local(cache):
-        return ShardsInPlace(cache, open_local)
+        return ShardsInPlace(cache, lambda path: open(storage.local_path(path), "rb"))
     by_tensorflow_io = (
         cache.partition("://")[0] in tensorflow_files.SCHEMES and tensorflow_files.is_installed()
     )
     if by_tensorflow_io and staging.folder is None:
         return ShardsInPlace(cache, tensorflow_files.open_read)
     return StagedShards(cache, staging)
+
+
+class ShardsInPlace:
+    """The shards of a cache, opened where they are."""
+
+    def __init__(self, cache: str, open_file: Callable[[str], BinaryIO]) -> None:
+        self._cache, self._open_file = cache, open_file
+
+    def open(self, shard: str) -> BinaryIO:
+        path = layout.tfrecord_path(self._cache, shard)
+        try:
+            return self._open_file(path)
+        except FileNotFoundError as err:
+            raise CacheError(
+                f"the shard {path} is missing",
+                todo="restore it; `framebank verify` names all that is missing",
+            ) from err
+
+    def announce(self, shards: Sequence[str]) -> None:
+        """Nothing has to be fetched."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class StagedShards:
