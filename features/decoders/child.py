@@ -14,10 +14,11 @@ import json
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import av
@@ -25,13 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.decoders import sandbox
-from framebank.features.decoders.wire import HEADER, TOKEN, JobReader, Message
+from framebank.features.decoders.wire import HEADER, TOKEN, Message
 from framebank.features.decoding import container, decode
 from framebank.features.decoding.probe import probe_clip
 from framebank.features.errors import VideoRejected, internal_rejection
 from framebank.features.processes import end_with_parent
+from framebank.features.stores import json_text
 
 BEAT_EVERY_S = 0.5
+_JOB_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 20
 _DAMAGE = ("corrupt", "truncated", "no_frames", "unsupported_codec", "internal")
 _NEAR_LIMIT = 0.8  # of its memory: what a decoder that failed had, if that was why
@@ -192,6 +195,27 @@ def _hash(clip: str | int, limits: container.DecodeLimits, beat: Callable[[int],
             digest.update(chunk)
             beat(0)
     return digest.hexdigest()
+
+
+class JobReader:
+    """The end of the wire in the child: jobs with their clips, as they come."""
+
+    def __init__(self) -> None:
+        self._channel = socket.socket(fileno=os.dup(0))
+        self._text = b""
+        self._clips: list[int] = []
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each job and the descriptor of its clip; end with the parent's end."""
+        while True:
+            text, clips, _, _ = socket.recv_fds(self._channel, _JOB_BYTES, 1)
+            self._clips += clips
+            self._text += text
+            while b"\n" in self._text:
+                line, _, self._text = self._text.partition(b"\n")
+                yield json_text.parse_object(line), self._clips.pop(0)
+            if not text:
+                return
 
 
 def _read_jobs(jobs: list[tuple[dict[str, Any], int]], ready: threading.Condition) -> None:

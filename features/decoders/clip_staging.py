@@ -33,6 +33,20 @@ class StagedClip(NamedTuple):
     path: str
     rejected: VideoRejected | None = None
 
+    def check_unchanged(self, descriptor: int) -> None:
+        """Raise VideoRejected where its bytes are no longer those that were listed.
+
+        Its features would stand under the key of bytes that they are not of. A copy of a bucket's
+        clip is our own.
+        """
+        ref = self.ref
+        if not ref.generation or not storage.is_local(ref.uri):
+            return
+        status = os.fstat(descriptor)
+        if (status.st_size, str(status.st_mtime_ns)) != (ref.size_bytes, ref.generation):
+            message = f"{ref.uri} changed while the job ran; the next run takes it afresh"
+            raise VideoRejected("open", "unreadable", message)
+
 
 class Staging:
     """Brings clips to a temporary folder, as many at a time as there are decoders."""

@@ -17,12 +17,10 @@ import contextlib
 import dataclasses
 import logging
 import os
-import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +37,9 @@ from framebank.features.errors import (
     JobError,
     VideoRejected,
     internal_rejection,
-    plain_text,
 )
 from framebank.features.memory import Shares, share_memory
 from framebank.features.spec import FeatureSpec
-from framebank.features.stores import storage
 from framebank.features.video import VideoRef
 
 _ATTEMPTS = 2  # of a clip whose decoder dies
@@ -260,7 +256,6 @@ class _Slot:
     def __init__(self, spec: FeatureSpec, policy: DecoderPolicy, closed: threading.Event) -> None:
         self._spec, self._policy, self._closed = spec, policy, closed
         self._child: ConfinedProcess | None = None
-        self._stderr: IO[bytes] | None = None
         self._runs: collections.deque[_Run] = collections.deque()
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="decoder-slot", daemon=True)
@@ -277,7 +272,6 @@ class _Slot:
         child = self._child
         if child is not None:
             child.kill()  # also ends a stopped one
-            child.wait()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
         if not self._thread.is_alive():
@@ -329,7 +323,9 @@ class _Slot:
             try:
                 return self._attempt(clip, run)
             except (EOFError, BrokenPipeError, ConnectionResetError, Garbled) as error:
-                text = self._describe_death(error)
+                assert self._child is not None
+                text = self._child.describe_death(error)
+                self._end_child()
                 if attempt < _ATTEMPTS and self._closed.is_set():
                     return None
         return VideoRejected("decode", "crash", f"{text}; it was tried {_ATTEMPTS} times")
@@ -383,7 +379,7 @@ class _Slot:
                 queue.put(Frame(clip.number, token, rgb), self._closed)
             elif kind == Message.DONE:
                 fields = wires.done_fields(payload, limit)
-                _check_unchanged(clip, file)
+                clip.check_unchanged(file.descriptor)
                 return fields
             elif kind == Message.PROBED:
                 return wires.probed(payload)
@@ -407,8 +403,7 @@ class _Slot:
         if self._child is None or not self._child.is_running:
             self._end_child()
             try:
-                self._stderr = tempfile.TemporaryFile()
-                self._child = _spawn(self._policy.memory_bytes or 0, self._stderr)
+                self._child = _spawn(self._policy.memory_bytes or 0)
             except OSError as error:
                 raise JobError(
                     "cannot start a decoder process",
@@ -425,48 +420,6 @@ class _Slot:
         child, self._child = self._child, None
         if child is not None:
             child.end()
-        if self._stderr is not None:
-            self._stderr.close()
-            self._stderr = None
-
-    def _describe_death(self, error: Exception) -> str:
-        """Return how the child ended, or what was wrong with what it said, and end it."""
-        assert self._child is not None and self._stderr is not None
-        # The pipe ends a moment before the process.
-        status = None if isinstance(error, Garbled) else self._child.wait(timeout_s=5)
-        self._stderr.seek(0)
-        last = self._stderr.read()[-2000:].decode("utf-8", "replace").strip().splitlines()[-1:]
-        said = f"; its last words: {plain_text(last[0])}" if last else ""
-        self._end_child()
-        if isinstance(error, Garbled):
-            return f"the decoder process said what no decoder says: {error}{said}"
-        if status is None:
-            return "the decoder process closed its output and went on"
-        if status < 0:
-            return f"the decoder process was ended by {_signal_name(-status)}{said}"
-        return f"the decoder process ended with status {status}{said}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # one of the real-time signals has no name
-        return f"signal {number}"
-
-
-def _check_unchanged(clip: StagedClip, file: NamelessFile) -> None:
-    """Raise VideoRejected for a clip whose bytes are no longer those that were listed.
-
-    Its features would stand under the key of bytes that they are not of. A copy of a bucket's clip
-    is our own.
-    """
-    ref = clip.ref
-    if not ref.generation or not storage.is_local(ref.uri):
-        return
-    status = os.fstat(file.descriptor)
-    if (status.st_size, str(status.st_mtime_ns)) != (ref.size_bytes, ref.generation):
-        message = f"{ref.uri} changed while the job ran; the next run takes it afresh"
-        raise VideoRejected("open", "unreadable", message)
 
 
 _told = threading.Lock()  # taken once, and kept
@@ -479,7 +432,7 @@ def _tell_once(confinement: Confinement) -> None:
         _log.log(level, "%s", confinement.line())
 
 
-def _spawn(memory_bytes: int, stderr: IO[bytes]) -> ConfinedProcess:
+def _spawn(memory_bytes: int) -> ConfinedProcess:
     return ConfinedProcess(
-        "framebank.features.decoders.child", f"main({os.getpid()}, {memory_bytes})", stderr=stderr
+        "framebank.features.decoders.child", f"main({os.getpid()}, {memory_bytes})"
     )

@@ -1,10 +1,9 @@
 """What a process that reads strangers' bytes gives up before it reads the first of them.
 
 A decoder that somebody takes over by a crafted clip is a process of ours with our rights. So it
-starts with an environment of its own (`features/decoders/wire.py`), gets its clip as an open
-file, and gives up the rest here: privileges, the network, files, other processes. Each is refused
-by what the kernel has, Landlock and seccomp; where it has less, `Confinement` says what does not
-hold.
+starts with an environment of its own, gets its clip as an open file, and gives up the rest here:
+privileges, the network, files, other processes. Each is refused by what the kernel has, Landlock
+and seccomp; where it has less, `Confinement` says what does not hold.
 """
 
 from __future__ import annotations
@@ -15,11 +14,29 @@ import dataclasses
 import json
 import os
 import resource
+import subprocess
 import sys
 from collections.abc import Iterator
 
+from framebank import HOME
 from framebank.features.decoders import landlock, seccomp
+from framebank.features.stores import json_text
 
+# All that a child may know of this process's environment: how to find Python and libraries, how to
+# write text, and the mark by which tests find the processes of a job.
+ENVIRONMENT = (
+    "PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ",
+    "FRAMEBANK_TEST_MARK",
+)  # fmt: skip
+# One thread each: memory and cores are shared out by process.
+_OWN_ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MKL_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+_LOOK_S = 20.0
 STDERR_BYTES = 2**20  # what it may write to a file that it was given: its last words
 _OPEN_FILES = 64
 _MORE_TASKS = 16  # of this user, where only a number can be held
@@ -64,6 +81,12 @@ class Confinement:
                 f"process, and have no privileges{by}"
             )
         return f"decoders are NOT shut in whole here: they can {', '.join(self.gaps)}{by}"
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Confinement:
+        """Return what a child said of itself; raises ValueError, TypeError, KeyError."""
+        fields = json_text.parse_object(text)
+        return cls(**fields | {"by": tuple(map(str, fields["by"]))})
 
     def to_json(self) -> dict[str, object]:
         return dataclasses.asdict(self)
@@ -152,3 +175,26 @@ def _readable() -> Iterator[str]:
             yield f"{path}.libs"  # where wheels keep theirs
     yield from filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
     yield f"{sys.base_prefix}/lib"
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of a process that reads strangers' bytes."""
+    known = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    return known | _OWN_ENVIRONMENT
+
+
+def confinement_here() -> Confinement:
+    """Return what a child of this process cannot do on this machine, as one that was asked says."""
+    module = "framebank.features.decoders.sandbox"
+    code = f"import sys; sys.path[0] = {HOME!r}; from {module} import report; report()"
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, subprocess.SubprocessError):
+        asked = subprocess.run(
+            [sys.executable, "-c", code],
+            env=child_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_LOOK_S,
+            check=True,
+        )
+        return Confinement.from_json(asked.stdout)
+    return Confinement()

@@ -22,20 +22,22 @@ import os
 import queue
 import re
 import select
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from framebank import HOME
-from framebank.features.decoders.sandbox import Confinement
+from framebank.features.decoders.sandbox import Confinement, child_environment
 from framebank.features.decoding import container
 from framebank.features.decoding.probe import Probe
 from framebank.features.errors import ERROR_CLASSES, STAGES, VideoRejected, plain_text
@@ -44,22 +46,6 @@ from framebank.features.video import SourceInfo
 
 HEADER = struct.Struct("<cI")
 TOKEN = struct.Struct("<q")
-# All that a child may know of this process's environment: how to find Python and libraries, how to
-# write text, and the mark by which tests find the processes of a job.
-ENVIRONMENT = (
-    "PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ",
-    "FRAMEBANK_TEST_MARK",
-)  # fmt: skip
-# One thread each: memory and cores are shared out by process.
-_OWN_ENVIRONMENT = {
-    "MALLOC_ARENA_MAX": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-}
-_JOB_BYTES = 1 << 16
-_LOOK_S = 20.0
 _WORDS_BYTES = 2**16  # a verdict
 _ROW_BYTES = 3 * 24  # a row of the last word: three numbers and what parts them
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -73,9 +59,10 @@ class OpeningHangs(Exception):
 class ConfinedProcess:
     """A Python process that runs `call` of `module`, this very copy, and takes clips."""
 
-    def __init__(self, module: str, call: str, *, stderr: int | IO[bytes]) -> None:
+    def __init__(self, module: str, call: str) -> None:
         """Raises OSError where no process can be started."""
         code = f"import sys; sys.path[0] = {HOME!r}; from {module} import main; {call}"
+        self._stderr = tempfile.TemporaryFile()
         self._channel, theirs = socket.socketpair()
         try:
             with theirs:
@@ -83,12 +70,13 @@ class ConfinedProcess:
                     [sys.executable, "-c", code],
                     stdin=theirs.fileno(),
                     stdout=subprocess.PIPE,
-                    stderr=stderr,
+                    stderr=self._stderr,
                     bufsize=0,
                     env=child_environment(),
                 )
         except BaseException:
             self._channel.close()
+            self._stderr.close()
             raise
         assert self._process.stdout is not None
         self.output = self._process.stdout.fileno()
@@ -106,47 +94,40 @@ class ConfinedProcess:
     def kill(self) -> None:
         """End the process now, stopped or not; whoever waits for its output stops waiting."""
         self._process.kill()
-
-    def wait(self, timeout_s: float | None = None) -> int | None:
-        """Return the exit status (negative: the signal that ended it), None where it goes on."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._process.wait(timeout_s)
-        return None
+        self._process.wait()
 
     def end(self) -> None:
         """Kill the process and close what leads to it."""
         self._process.kill()
         self._process.wait()
         self._channel.close()
+        self._stderr.close()
         if self._process.stdout is not None:
             self._process.stdout.close()
 
+    def describe_death(self, error: Exception) -> str:
+        """Return how the process ended, or what was wrong with what it said."""
+        status: int | None = None
+        if not isinstance(error, Garbled):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = self._process.wait(5)  # the pipe ends a moment before the process
+        self._stderr.seek(0)
+        last = self._stderr.read()[-2000:].decode("utf-8", "replace").strip().splitlines()[-1:]
+        said = f"; its last words: {plain_text(last[0])}" if last else ""
+        if isinstance(error, Garbled):
+            return f"the decoder process said what no decoder says: {error}{said}"
+        if status is None:
+            return "the decoder process closed its output and went on"
+        if status < 0:
+            return f"the decoder process was ended by {_signal_name(-status)}{said}"
+        return f"the decoder process ended with status {status}{said}"
 
-def child_environment() -> dict[str, str]:
-    """Return the environment of a process that reads strangers' bytes."""
-    known = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    return known | _OWN_ENVIRONMENT
 
-
-class JobReader:
-    """The other end, in the child: jobs with their clips, as they come."""
-
-    def __init__(self) -> None:
-        self._channel = socket.socket(fileno=os.dup(0))
-        self._text = b""
-        self._clips: list[int] = []
-
-    def __iter__(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield each job and the descriptor of its clip; end with the parent's end."""
-        while True:
-            text, clips, _, _ = socket.recv_fds(self._channel, _JOB_BYTES, 1)
-            self._clips += clips
-            self._text += text
-            while b"\n" in self._text:
-                line, _, self._text = self._text.partition(b"\n")
-                yield json_text.parse_object(line), self._clips.pop(0)
-            if not text:
-                return
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals has no name
+        return f"signal {number}"
 
 
 @contextlib.contextmanager
@@ -275,12 +256,11 @@ def frame_of(payload: bytearray, size: int) -> tuple[int, NDArray[np.uint8]]:
     return token, rgb.reshape(size, size, 3)
 
 
-def confinement(payload: bytearray | bytes) -> Confinement:
+def confinement(payload: bytearray) -> Confinement:
     """Return what a decoder says of its own confinement; raises Garbled."""
-    fields = _document(payload)
     try:
-        return Confinement(**fields | {"by": tuple(map(str, fields["by"]))})
-    except (TypeError, KeyError) as error:
+        return Confinement.from_json(bytes(payload))
+    except (ValueError, TypeError, KeyError) as error:
         raise Garbled(plain_text(str(error))) from None
 
 
@@ -340,7 +320,7 @@ def probed(payload: bytearray) -> Probe:
     return Probe(**fields)
 
 
-def _document(payload: bytearray | bytes) -> dict[str, Any]:
+def _document(payload: bytearray) -> dict[str, Any]:
     try:
         return json_text.parse_object(bytes(payload))
     except ValueError as error:
@@ -367,20 +347,3 @@ def _check_source(fields: Any) -> None:
             sound = bool(_checked_numbers([value])) and value >= 0
         if not sound:
             raise ValueError(f"{field.name} is {value!r}")
-
-
-def confinement_here() -> Confinement:
-    """Return what a child of this process cannot do on this machine, as one that was asked says."""
-    module = "framebank.features.decoders.sandbox"
-    code = f"import sys; sys.path[0] = {HOME!r}; from {module} import report; report()"
-    with contextlib.suppress(OSError, Garbled, subprocess.SubprocessError):
-        asked = subprocess.run(
-            [sys.executable, "-c", code],
-            env=child_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_LOOK_S,
-            check=True,
-        )
-        return confinement(asked.stdout)
-    return Confinement()

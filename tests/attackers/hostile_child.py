@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from framebank.features.decoders import sandbox, seccomp
-from framebank.features.decoders.wire import JobReader
+from framebank.features.decoders.child import JobReader
 
 _ABSENT = {"landlock": (444, 445, 446), "seccomp": (317, 277), "namespaces": (272, 97)}
 

@@ -6,7 +6,8 @@ import json
 import os
 from typing import Any
 
-from framebank.features.decoders.wire import HEADER, TOKEN, JobReader
+from framebank.features.decoders.child import JobReader
+from framebank.features.decoders.wire import HEADER, TOKEN
 
 SOURCE = {
     "container": "mov", "codec": "h264", "width": 64, "height": 48, "rate_fps": 10.0,

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from framebank.features.decoders import landlock, seccomp, wire
+from framebank.features.decoders import landlock, sandbox, seccomp
 from framebank.features.decoders.pool import DecoderPolicy
-from framebank.features.decoders.wire import ConfinedProcess, confinement_here, opened_clip
+from framebank.features.decoders.wire import ConfinedProcess, opened_clip
 from framebank.features.decoding.container import DecodeLimits
 from framebank.features.extraction.engine import Engine
 from tests import ROOT
@@ -53,7 +53,7 @@ def attempts(folder: Path, missing: str = "") -> dict[str, Any]:
     """Return what a decoder in the wrong hands achieves on a kernel without `missing`."""
     clip = folder / "clip.mp4"
     clip.write_bytes(b"x" * 100)
-    process = ConfinedProcess("tests.attackers.hostile_child", f"main({missing!r})", stderr=2)
+    process = ConfinedProcess("tests.attackers.hostile_child", f"main({missing!r})")
     try:
         with neighbours(folder) as job, opened_clip(str(clip), DecodeLimits(), timeout_s=5) as file:
             process.send(job, file)
@@ -110,8 +110,8 @@ def test_the_environment_is_a_list_of_what_is_allowed(monkeypatch: pytest.Monkey
     secrets = ("AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "HF_TOKEN", "HOME")
     for name in secrets:
         monkeypatch.setenv(name, "a secret")
-    assert "a secret" not in wire.child_environment().values()
-    assert "PATH" in wire.child_environment()
+    assert "a secret" not in sandbox.child_environment().values()
+    assert "PATH" in sandbox.child_environment()
 
 
 def test_the_decoders_of_an_engine_are_shut_in(
@@ -143,10 +143,10 @@ def test_the_decoders_of_an_engine_are_shut_in(
 
 
 def test_what_holds_here_can_be_asked_before_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = confinement_here()
+    held = sandbox.confinement_here()
     assert held.network and held.writing and held.processes and held.privileges
     monkeypatch.setattr("sys.executable", "/bin/false")  # a child that says nothing says no good
-    assert "NOT shut in" in confinement_here().line()
+    assert "NOT shut in" in sandbox.confinement_here().line()
 
 
 def test_a_clip_on_a_file_system_that_does_not_answer_is_a_hang(
@@ -196,9 +196,9 @@ def test_another_user_is_shut_in_as_well(tmp_path: Path) -> None:
     root = str(ROOT)
     said = subprocess.run(
         [sys.executable, "-c", code, root],
-        env=wire.child_environment(),
+        env=sandbox.child_environment(),
         capture_output=True,
         check=True,
     )
-    held = wire.confinement(said.stdout)
+    held = sandbox.Confinement.from_json(said.stdout)
     assert held.network and held.writing and held.processes and held.privileges

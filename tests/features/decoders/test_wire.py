@@ -7,13 +7,14 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from framebank.features.decoders import pool
 from framebank.features.decoders import wire as decoder_wire
+from framebank.features.decoders.clip_staging import StagedClip
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.decoders.wire import ConfinedProcess, Garbled, Message, Wire
 from framebank.features.decoding.container import DecodeLimits
@@ -37,12 +38,12 @@ class Liar:
         (self._folder / "answer").write_bytes(answer)
         started: list[int] = []
 
-        def spawn(memory_bytes: int, stderr: IO[bytes]) -> ConfinedProcess:
+        def spawn(memory_bytes: int) -> ConfinedProcess:
             started.append(1)
             if len(started) > liars:
-                return self._real(memory_bytes, stderr)
+                return self._real(memory_bytes)
             call = f"main({str(self._folder / 'answer')!r}, 1)"
-            return ConfinedProcess("tests.attackers.lying_decoder", call, stderr=stderr)
+            return ConfinedProcess("tests.attackers.lying_decoder", call)
 
         self._patch.setattr(pool, "_spawn", spawn)
         policy = DecoderPolicy(decoders=1, timeout_s=10.0, limits=DecodeLimits(max_rows=10))
@@ -198,9 +199,9 @@ def test_what_a_decoder_says_truly_is_taken(clips: Path, liar: Liar) -> None:
 def test_any_signal_that_ends_a_decoder_has_a_name(
     clips: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def spawn(_: int, stderr: IO[bytes]) -> ConfinedProcess:
+    def spawn(_: int) -> ConfinedProcess:
         call = f"main; import os; os.kill(os.getpid(), {int(number)})"
-        return ConfinedProcess("tests.attackers.lying_decoder", call, stderr=stderr)
+        return ConfinedProcess("tests.attackers.lying_decoder", call)
 
     monkeypatch.setattr(pool, "_spawn", spawn)
     engine = Engine(FakeNetwork(), SPEC, DecoderPolicy(decoders=1))
@@ -215,14 +216,14 @@ def test_any_signal_that_ends_a_decoder_has_a_name(
 def test_a_fault_of_ours_over_one_clip_is_internal_and_names_its_place(
     clips: Path, monkeypatch: pytest.MonkeyPatch, expects_internal: list[str]
 ) -> None:
-    real = pool._check_unchanged
+    real = StagedClip.check_unchanged
 
-    def fails(clip: Any, file: Any) -> None:
+    def fails(clip: StagedClip, descriptor: int) -> None:
         if clip.ref.video_id == "a0.mp4":
             raise IndexError("list index out of range")
-        real(clip, file)
+        real(clip, descriptor)
 
-    monkeypatch.setattr(pool, "_check_unchanged", fails)
+    monkeypatch.setattr(StagedClip, "check_unchanged", fails)
     engine = Engine(FakeNetwork(), SPEC, DecoderPolicy(decoders=1))
     try:
         bad, good = engine.run([ref_of(clips / "a0.mp4"), ref_of(clips / "a1.mp4")])

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from framebank.features.decoders.pool import DecoderPolicy
-from framebank.features.decoders.wire import child_environment
+from framebank.features.decoders.sandbox import child_environment
 from framebank.features.errors import JobError
 from framebank.features.extraction.engine import Engine, Result
 from framebank.features.spec import FeatureSpec

@@ -19,7 +19,7 @@ import framebank
 from framebank.features.cache import layout
 from framebank.features.cache.catalog import catalog_rows, read_catalog
 from framebank.features.cache.sidecar import read_sidecar
-from framebank.features.decoders.wire import confinement_here
+from framebank.features.decoders.sandbox import confinement_here
 from tests import ROOT
 from tests.clips.plain_clips import write_clip
 
