@@ -23,9 +23,9 @@ _OBEYED = re.compile(
 )
 
 
-def say(text: str) -> None:
-    """Tell whoever runs a command what is no result of it."""
-    print(f"framebank: {text}", file=sys.stderr, flush=True)
+def say(text: str, who: str = "framebank") -> None:
+    """Tell whoever runs the command `who` what is no result of it."""
+    print(f"{who}: {text}", file=sys.stderr, flush=True)
 
 
 def printable(text: object) -> str:

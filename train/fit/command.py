@@ -15,11 +15,13 @@ describes. The global batch, the steps and the losses are the same for any numbe
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from framebank.features import terminal
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.questions.word_cutting import LANGUAGES, check_language
@@ -60,6 +62,7 @@ _TRAIN_OPTIONS = {
     "memory_bytes": "features beyond this, per worker, are read from the shards in every epoch",
     "shuffle_bytes": "of features that a shuffle may hold, over all workers",
 }
+_say = functools.partial(terminal.say, who="train")
 _STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")  # as in train.workers.replicas
 _LABELS = {
     "order_blind": "order-blind (mean of frames)",
@@ -184,8 +187,9 @@ def execute(
         workers = _start_workers(args.strategy, stop)
         from framebank.train.data.shard_files import Staging
         from framebank.train.fit.training import TrainJob, train_model
+        from framebank.train.workers.run import Run
 
-        say = _say if workers.is_chief else _say_nothing
+        say = _say if workers.is_chief else lambda text: None
         if cache.spec.random_weights:
             say(f"NOTE: the features come from RANDOM weights ({cache.spec.weights})")
         job = TrainJob(
@@ -202,10 +206,8 @@ def execute(
         )
         try:
             with workers.together():
-                metrics = train_model(
-                    job, cache, folder,
-                    stop=stop, say=say, overwrite=args.overwrite, workers=workers,
-                )  # fmt: skip
+                run = Run(stop, say, workers)
+                metrics = train_model(job, cache, folder, run, overwrite=args.overwrite)
         except TrainingStopped as stopped:
             say(f"{stopped}; what was done is saved. Give the same command again to go on.")
             raise
@@ -250,14 +252,6 @@ def _start_workers(strategy: str, stop: StopRequest) -> Workers:
     if isinstance(started[0], FramebankError):
         raise started[0]
     return started[0]
-
-
-def _say_nothing(text: str) -> None:
-    """The chief says it."""
-
-
-def _say(text: str) -> None:
-    print(f"train: {text}", file=sys.stderr, flush=True)
 
 
 def table(metrics: Mapping[str, Any]) -> str:

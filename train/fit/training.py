@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -22,7 +22,6 @@ from framebank.features.asking.trained_model import check_weights
 from framebank.features.errors import JobError
 from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
 from framebank.features.questions.word_cutting import cutter_version
-from framebank.features.stop_signals import StopRequest
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.shard_files import Staging, shard_files
 from framebank.train.data.splits import SPLITS, seen_by
@@ -38,6 +37,7 @@ from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.network import build_network, export
 from framebank.train.word_vectors.files import file_sha256
 from framebank.train.workers.replicas import Workers
+from framebank.train.workers.run import Run
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
@@ -81,11 +81,9 @@ def train_model(
     job: TrainJob,
     cache: Cache,
     folder: ModelFolder,
+    run: Run,
     *,
-    stop: StopRequest,
-    say: Callable[[str], None],
     overwrite: bool = False,
-    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Train, judge and save; return what metrics.json holds.
 
@@ -93,7 +91,7 @@ def train_model(
     workers only the chief touches `folder`. Raises FramebankError, and TrainingStopped (all done
     so far is saved).
     """
-    config, workers = job.train, workers or Workers()
+    config, workers, say = job.train, run.workers or Workers(), run.say
     joined = job.questions
     if not isinstance(joined, JoinedQuestions):
         joined = join_cache(
@@ -125,14 +123,14 @@ def train_model(
         keras.utils.set_random_seed(config.seed)
         files = held.enter_context(contextlib.closing(shard_files(cache.path, job.staging)))
         material = gather(
-            job.model, config, cache, joined, files=files, workers=workers, stop=stop, say=say,
+            job.model, config, cache, joined, workers, run, files=files,
             language=job.language, embeddings=job.embeddings,
         )  # fmt: skip
         job = dataclasses.replace(job, train=_fitting(config, len(material.learnt)))
         with warnings.catch_warnings(), _memory_told():
             if len(material.head.answers) == 1:  # said in gather; Keras wonders at it in each graph
                 warnings.simplefilter("ignore")
-            metrics = _train_all(job, material, folder, stop=stop, say=say, workers=workers)
+            metrics = _Training(job, material, folder, run, workers).train_all()
         metrics |= _accounting(cache, joined, material)
         if material.vectors is not None:
             metrics["embeddings"] = {"file": job.embeddings} | material.vectors.coverage
@@ -175,105 +173,114 @@ def _seen(job: TrainJob, cache: Cache, material: Material) -> Seen:
     return seen if before is None else seen | before
 
 
-def _train_all(
-    job: TrainJob,
-    material: Material,
-    folder: ModelFolder,
-    *,
-    stop: StopRequest,
-    say: Callable[[str], None],
-    workers: Workers,
-) -> dict[str, Any]:
-    """Train the model, save it, then the baselines; return their figures."""
-    splits = material.splits
-    asked = splits.of(splits.judged_on)
-    network, result = _fit(job, job.model, material, folder, stop=stop, workers=workers, say=say)
-    say(f"{job.model.kind}: best epoch {result.best_epoch} of {len(result.history)}")
-    if workers.is_chief:
-        folder.save_model(export(network, material.text))
-        words = [str(word) for word in material.text.get_vocabulary()]
-        spoken = {} if job.language is None else {"language": job.language}
-        known = {**material.head.to_json(), **spoken, "words": words}
-        folder.write_json("vocabulary.json", known)
-    said = {"model": _judge(network, job, material, workers)}
-    score = Score.of(asked, said["model"])
-    history, beside = (
-        list(result.history),
-        {
-            "majority": Score.of(asked, baselines.majority(splits.train, asked)),
-            "majority_per_question": Score.of(
-                asked, baselines.majority_per_question(splits.train, asked)
-            ),
-        },
-    )
-    for kind in baselines.TRAINED if job.with_baselines else ():
-        model = dataclasses.replace(job.model, kind=kind)
-        other, fitted = _fit(job, model, material, folder, stop=stop, workers=workers, say=say)
-        say(f"{kind}: best epoch {fitted.best_epoch} of {len(fitted.history)}")
-        said[kind] = _judge(other, job, material, workers)
-        beside[kind] = Score.of(asked, said[kind])
-        history += fitted.history
-    if workers.is_chief:
-        rows = "".join(json.dumps(row) + "\n" for row in history)
-        folder.write_text("history.jsonl", rows)
-        folder.write_text(JUDGED_FILE, judged_text(asked, said))
-    return {
-        "split": splits.judged_on,
-        "questions": score.judged,
-        "correct": score.correct,
-        **score.to_json(),
-        "baselines": {name: other.to_json() for name, other in beside.items()},
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        "steps": result.steps,
-    }
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """The fits of one run, with what all of them share."""
 
+    job: TrainJob
+    material: Material
+    folder: ModelFolder
+    run: Run
+    workers: Workers
 
-def _fit(
-    job: TrainJob,
-    model: ModelConfig,
-    material: Material,
-    folder: ModelFolder,
-    *,
-    stop: StopRequest,
-    workers: Workers,
-    say: Callable[[str], None],
-) -> tuple[keras.Model, FitResult]:
-    warm_start = job.warm_start if model is job.model else None
-    if material.vectors is not None:
-        model = dataclasses.replace(model, word_size=material.vectors.size)
-    keras.utils.set_random_seed(job.train.seed)  # each network starts alike, resumed or not
-    with workers.strategy.scope(), _precision(job.train.precision):
-        network = build_network(
-            model,
-            material.statistics,
-            words=material.text.vocabulary_size(),
-            head=material.head,
+    def train_all(self) -> dict[str, Any]:
+        """Train the model, save it, then the baselines; return their figures."""
+        job, material, folder, workers = self.job, self.material, self.folder, self.workers
+        splits, say = material.splits, self.run.say
+        asked = splits.of(splits.judged_on)
+        network, result = self._fit(job.model)
+        say(f"{job.model.kind}: best epoch {result.best_epoch} of {len(result.history)}")
+        if workers.is_chief:
+            folder.save_model(export(network, material.text))
+            words = [str(word) for word in material.text.get_vocabulary()]
+            spoken = {} if job.language is None else {"language": job.language}
+            known = {**material.head.to_json(), **spoken, "words": words}
+            folder.write_json("vocabulary.json", known)
+        said = {"model": self._judge(network)}
+        score = Score.of(asked, said["model"])
+        history, beside = (
+            list(result.history),
+            {
+                "majority": Score.of(asked, baselines.majority(splits.train, asked)),
+                "majority_per_question": Score.of(
+                    asked, baselines.majority_per_question(splits.train, asked)
+                ),
+            },
         )
-    if material.vectors is not None:
-        material.vectors.start(network)
-    if warm_start is not None:
-        words = [str(word) for word in material.text.get_vocabulary()]
-        answers = material.head.answers
-        start_from(network, warm_start, words=words, answers=answers, say=say)
-    callbacks, sample = [], None
-    val = material.tables[material.splits.stopped_on]
-    if job.tensorboard and workers.is_chief:
-        board = f"{job.tensorboard}/{model.kind}"
-        callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
-        sample = AnswerSample(board + "/answers", val.questions, material.head)
-    result = fit(
-        network,
-        FitData(material.features, material.learnt, val, material.head),
-        config=job.train,
-        folder=folder.checkpoints / model.kind,
-        stop=stop,
-        label=model.kind,
-        callbacks=callbacks,
-        on_judged=sample,
-        workers=workers,
-    )
-    return network, result
+        for kind in baselines.TRAINED if job.with_baselines else ():
+            model = dataclasses.replace(job.model, kind=kind)
+            other, fitted = self._fit(model)
+            say(f"{kind}: best epoch {fitted.best_epoch} of {len(fitted.history)}")
+            said[kind] = self._judge(other)
+            beside[kind] = Score.of(asked, said[kind])
+            history += fitted.history
+        if workers.is_chief:
+            rows = "".join(json.dumps(row) + "\n" for row in history)
+            folder.write_text("history.jsonl", rows)
+            folder.write_text(JUDGED_FILE, judged_text(asked, said))
+        return {
+            "split": splits.judged_on,
+            "questions": score.judged,
+            "correct": score.correct,
+            **score.to_json(),
+            "baselines": {name: other.to_json() for name, other in beside.items()},
+            "epochs": len(result.history),
+            "best_epoch": result.best_epoch,
+            "steps": result.steps,
+        }
+
+    def _fit(self, model: ModelConfig) -> tuple[keras.Model, FitResult]:
+        job, material, workers = self.job, self.material, self.workers
+        warm_start = job.warm_start if model is job.model else None
+        if material.vectors is not None:
+            model = dataclasses.replace(model, word_size=material.vectors.size)
+        keras.utils.set_random_seed(job.train.seed)  # each network starts alike, resumed or not
+        with workers.strategy.scope(), _precision(job.train.precision):
+            network = build_network(
+                model,
+                material.statistics,
+                words=material.text.vocabulary_size(),
+                head=material.head,
+            )
+        if material.vectors is not None:
+            material.vectors.start(network)
+        if warm_start is not None:
+            words = [str(word) for word in material.text.get_vocabulary()]
+            answers = material.head.answers
+            start_from(network, warm_start, words=words, answers=answers, say=self.run.say)
+        callbacks, sample = [], None
+        val = material.tables[material.splits.stopped_on]
+        if job.tensorboard and workers.is_chief:
+            board = f"{job.tensorboard}/{model.kind}"
+            callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
+            sample = AnswerSample(board + "/answers", val.questions, material.head)
+        result = fit(
+            network,
+            FitData(material.features, material.learnt, val, material.head),
+            config=job.train,
+            folder=self.folder.checkpoints / model.kind,
+            stop=self.run.stop,
+            label=model.kind,
+            callbacks=callbacks,
+            on_judged=sample,
+            workers=workers,
+        )
+        return network, result
+
+    def _judge(self, network: keras.Model) -> list[str | None]:
+        """Return the network's answer to each question of the judged split, in its order."""
+        job, material = self.job, self.material
+        judge = Judge(
+            network,
+            material.features,
+            batch_size=job.train.batch_size,
+            head=material.head,
+            workers=self.workers,
+        )
+        table = material.tables[material.splits.judged_on]
+        chosen = judge.predict(table).chosen
+        pairs = zip(table.questions, chosen.tolist(), strict=True)
+        return [material.head.answer(question, number) for question, number in pairs]
 
 
 @contextlib.contextmanager
@@ -284,23 +291,6 @@ def _precision(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _judge(
-    network: keras.Model, job: TrainJob, material: Material, workers: Workers
-) -> list[str | None]:
-    """Return the network's answer to each question of the judged split, in its order."""
-    judge = Judge(
-        network,
-        material.features,
-        batch_size=job.train.batch_size,
-        head=material.head,
-        workers=workers,
-    )
-    table = material.tables[material.splits.judged_on]
-    chosen = judge.predict(table).chosen
-    pairs = zip(table.questions, chosen.tolist(), strict=True)
-    return [material.head.answer(question, number) for question, number in pairs]
 
 
 def _accounting(cache: Cache, joined: JoinedQuestions, material: Material) -> dict[str, Any]:

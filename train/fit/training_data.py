@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from framebank.features.questions.word_cutting import cut_questions
-from framebank.features.stop_signals import StopRequest
 from framebank.train.data.batches import Features, QuestionTable, cached_features
 from framebank.train.data.clip_features import ShardFiles
 from framebank.train.data.epoch_order import plan_epoch
@@ -22,6 +20,7 @@ from framebank.train.model.heads import COUNT, OPEN, Head
 from framebank.train.model.text import text_layer, without_spaces, word_numbers
 from framebank.train.word_vectors.embeddings import WordVectors, find_vectors
 from framebank.train.workers.replicas import Workers
+from framebank.train.workers.run import Run
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
@@ -50,11 +49,10 @@ def gather(
     config: TrainConfig,
     cache: Cache,
     joined: JoinedQuestions,
+    workers: Workers,
+    run: Run,
     *,
     files: ShardFiles | None,
-    workers: Workers,
-    stop: StopRequest,
-    say: Callable[[str], None],
     language: str | None = None,
     embeddings: str | None = None,
 ) -> Material:
@@ -62,6 +60,7 @@ def gather(
 
     `embeddings` is a file of word vectors, `language` one of features.questions.word_cutting.
     """
+    say = run.say
     splits = assign_splits(joined.questions, seed=config.seed, val_share=config.val_share)
     for remark in splits.remarks:
         say(remark)
@@ -105,7 +104,7 @@ def gather(
         words = [str(word) for word in text.get_vocabulary()]
         counted = np.bincount(tables["train"].words.ravel(), minlength=len(words))
         vectors = find_vectors(embeddings, words, asked=counted, say=say)
-    statistics = sample_statistics(features, {q.video_id for q in splits.train}, workers, stop)
+    statistics = sample_statistics(features, {q.video_id for q in splits.train}, workers, run)
     say(
         f"{len(learnt)} questions to learn from, {len(parts['val'])} to choose the epoch by, "
         f"{len(parts['test'])} to judge; {_describe(head)}, {len(joined.frames)} videos"
@@ -120,7 +119,7 @@ def _describe(head: Head) -> str:
 
 
 def sample_statistics(
-    features: Features, video_ids: set[str], workers: Workers, stop: StopRequest
+    features: Features, video_ids: set[str], workers: Workers, run: Run
 ) -> FrameStatistics:
     """Return mean and variance over the first STATISTICS_FRAMES of each lane's `video_ids`.
 
@@ -136,7 +135,7 @@ def sample_statistics(
         before = np.cumsum(stored.frames[videos]) - stored.frames[videos]
         clips = []
         for number in videos[before < STATISTICS_FRAMES].tolist():
-            stop.check()
+            run.stop.check()
             clips.append(features.clips.read(number))
         part = frame_statistics(clips, width)
         sums[lane] = np.concatenate([[part.count], part.mean, part.squares])

@@ -36,6 +36,7 @@ from framebank.train.model.network import build_network
 from framebank.train.model.text import text_layer
 from framebank.train.retrain.config import PromoteConfig
 from framebank.train.retrain.promotion import decide, gains
+from framebank.train.workers.run import Run
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 
 WIDTH = 16
@@ -86,9 +87,7 @@ def train(cache: str, folder: Path, rows: list[dict[str, object]]) -> dict:
         model=SIZES,
         train=TrainConfig(epochs=20, learning_rate=1e-2, weight_decay=0.0),
     )
-    return train_model(
-        job, open_cache(cache), ModelFolder(str(folder)), stop=StopRequest(), say=lambda text: None
-    )
+    return train_model(job, open_cache(cache), ModelFolder(str(folder)), Run())
 
 
 def judge(cache: str, folder: Path) -> dict:
