@@ -32,6 +32,7 @@ from framebank.train.fit.model_folder import ModelFolder
 from framebank.train.judging import baselines
 from framebank.train.judging.judged_answers import Said, read_judged
 from framebank.train.model.config import ModelConfig, TrainConfig
+from framebank.train.workers.run import Run
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
@@ -333,7 +334,7 @@ def _baselines(
         path = str(job.out / "baselines" / kind)
         say(f"training {kind} under the model's budget in {path}")
         alike = dataclasses.replace(work, model=dataclasses.replace(made.model, kind=kind))
-        train_model(alike, cache, ModelFolder(path), stop=stop, say=say)
+        train_model(alike, cache, ModelFolder(path), Run(stop, say))
         said[kind] = ask_all(load_model(path), cache, asked, stop=stop, say=say).chosen()
     return said
 

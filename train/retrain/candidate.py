@@ -25,6 +25,7 @@ from framebank.features.stores.temporary import live_folder
 from framebank.train.data.joining import JoinedQuestions
 from framebank.train.retrain.basis import Basis
 from framebank.train.retrain.config import RetrainConfig
+from framebank.train.workers.run import Run
 
 Say = Callable[[str], None]
 
@@ -103,5 +104,5 @@ def train_candidate(
         language=config.language,
         embeddings=config.embeddings,
     )
-    train_model(job, cache, folder, stop=stop, say=say)
+    train_model(job, cache, folder, Run(stop, say))
     return folder.path
