@@ -111,7 +111,7 @@ def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) 
             del probe["error_class"]
             kind, fields = Message.PROBED, probe
     except Exception as error:  # noqa: BLE001 - a bad record becomes a quarantined one
-        bad = memory.explain(_rejection_of(error))
+        bad = memory.explain(rejection_of(error))
         words = {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
         kind, fields = Message.REJECTED, words
     if memory.is_short:
@@ -135,7 +135,7 @@ def _decode(request: decode.DecodeRequest, sender: _Sender) -> dict[str, Any]:
     }
 
 
-def _rejection_of(error: Exception) -> VideoRejected:
+def rejection_of(error: Exception) -> VideoRejected:
     """Return the verdict on a clip whose decoding raised `error`."""
     if isinstance(error, VideoRejected):
         return error

@@ -38,7 +38,7 @@ from framebank.features.errors import (
     VideoRejected,
     internal_rejection,
 )
-from framebank.features.memory import Shares, share_memory
+from framebank.features.machine import Shares, share_memory
 from framebank.features.spec import FeatureSpec
 from framebank.features.video import VideoRef
 

@@ -23,8 +23,8 @@ from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from framebank.features.decoding import structure
-from framebank.features.decoding.cropping import Crop, stated_crop
 from framebank.features.decoding.parts import MOST_PARTS, part_windows
+from framebank.features.decoding.structure import Crop, stated_crop
 from framebank.features.errors import VideoRejected
 
 # Demuxers that read one self-contained file. Left out on purpose: everything that opens other files

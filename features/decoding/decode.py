@@ -22,12 +22,14 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.decoding import budget, sampling
+from framebank.features.decoding import sampling
 from framebank.features.decoding.container import Clip, DecodeLimits, open_clip
 from framebank.features.decoding.damage import DamageReport, Message, ffmpeg_messages, stated_end
 from framebank.features.decoding.frames import (
     KeyFlags,
     PacketReader,
+    WorkBudget,
+    check_ahead,
     decode_packet,
     parts_of,
     start_decoder,
@@ -150,7 +152,7 @@ class _Decoding:
         self._refused = False
         self._shown_size = (0, 0)
         self._keys = KeyFlags()
-        self._work = budget.WorkBudget(request.limits, 0)
+        self._work = WorkBudget(request.limits, 0)
 
     def run(self, clip: Clip) -> DecodeResult:
         """Decode `clip` once, judge it, and fetch by one more pass what the first left out."""
@@ -159,7 +161,7 @@ class _Decoding:
             with clip.reopened() as ahead:
                 wanted = self._expected_timestamps(ahead)
         report = DamageReport(clip, self._messages, strict=self._request.strict)
-        budget.check_ahead(clip, lambda: self._beat(self._decoded))
+        check_ahead(clip, lambda: self._beat(self._decoded))
         timeline = self._first_pass(clip, report, wanted)
         if not len(timeline):
             raise report.no_frames()
@@ -198,7 +200,7 @@ class _Decoding:
         """Decode every frame, handing out what the forecast says; return the timeline."""
         timeline = Timeline(clip.time_base, clip.nominal_rate)
         forecast = _Forecast(self._rule, timeline, wanted)
-        self._work = budget.WorkBudget(clip.limits, clip.file.whole_bytes)
+        self._work = WorkBudget(clip.limits, clip.file.whole_bytes)
         for part in parts_of(clip, report):
             if part is not clip:
                 timeline.begin_part(part.time_base, part.nominal_rate)
@@ -261,7 +263,7 @@ class _Decoding:
 
     def _all_frames(self, clip: Clip, report: DamageReport) -> Iterator[av.VideoFrame]:
         """Yield the sound frames of all parts as the first pass numbered them."""
-        self._work = budget.WorkBudget(clip.limits, clip.file.whole_bytes)
+        self._work = WorkBudget(clip.limits, clip.file.whole_bytes)
         for part in parts_of(clip, report):
             self._scaler.cut_off = part.crop
             for frame, _ in self._frames(part, PacketReader(part, report), report):

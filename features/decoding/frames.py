@@ -1,15 +1,15 @@
-"""The loop around FFmpeg: packets of a clip, frames of a packet, and what went wrong with them."""
+"""The loop around FFmpeg: packets of a clip, frames of a packet, the pixels that they may have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from framebank.features.decoding.container import Clip, open_part, too_many_pixels
+from framebank.features.decoding.container import Clip, DecodeLimits, open_part, too_many_pixels
 from framebank.features.decoding.damage import DamageReport
 from framebank.features.errors import VideoRejected
 
@@ -21,6 +21,9 @@ _LOOSE_CLOCKS = ("mpegts", "mpeg")  # in which a jump ahead, too, is a part's ow
 _BACK_S, _AHEAD_S = Fraction(1, 10), 10
 # A file that only gives errors is not read to its end: each costs time, and none gives a picture.
 MOST_ERRORS = 10_000
+# Clips that may cost much are first counted by their packets, which takes no decoding.
+_COUNTED_PIXELS = 2**22
+_COUNTED_BYTES = 64 * 2**20
 
 
 def parts_of(clip: Clip, report: DamageReport) -> Iterator[Clip]:
@@ -215,3 +218,41 @@ def decode_packet(
         if frame.width * frame.height > clip.limits.max_pixels:
             raise too_many_pixels(frame.width, frame.height, clip.limits)
     return report.add_decoding(frames, error, packet.dts if packet is not None else None)
+
+
+class WorkBudget:
+    """The pixels that one pass over a clip may still decode, by what its file has in bytes.
+
+    67 kB can hold 3,000 frames on a canvas of 8191 x 8191, which take their whole time limit to
+    decode and show nothing. A thousand of them would take a job eight hours. The verdict does not
+    depend on how fast a machine is.
+    """
+
+    def __init__(self, limits: DecodeLimits, size_bytes: int) -> None:
+        self._limit = limits.free_pixels + limits.pixels_per_byte * size_bytes
+        self._spent = 0
+        self._size_bytes = size_bytes
+
+    def spend(self, pixels: int) -> None:
+        """Take one frame's pixels off; raises VideoRejected (too_large) when none are left."""
+        self._spent += pixels
+        if self._spent > self._limit:
+            message = f"{self._spent} pixels in all from {self._size_bytes} bytes of file"
+            raise VideoRejected("decode", "too_large", f"{message}, the limit is {self._limit}")
+
+
+def check_ahead(clip: Clip, beat: Callable[[], None]) -> None:
+    """Count a small file of large pictures before it is decoded; raises VideoRejected."""
+    context = clip.stream.codec_context
+    pixels = context.width * context.height
+    if pixels < _COUNTED_PIXELS or clip.file.size_bytes > _COUNTED_BYTES:
+        return
+    budget = WorkBudget(clip.limits, clip.file.size_bytes)
+    with clip.reopened() as ahead:
+        try:
+            for packet in ahead.container.demux(ahead.stream):
+                beat()
+                if packet.size and not packet.is_corrupt:
+                    budget.spend(pixels)
+        except (av.FFmpegError, IndexError):
+            return  # the pass that decodes says what is wrong with it

@@ -21,7 +21,7 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from numpy.typing import NDArray
 
-from framebank.features.decoding.cropping import Crop
+from framebank.features.decoding.structure import Crop
 
 # A crop of a picture longer than this many times its height is cut before it is scaled, so that a
 # picture of 1 x 60,000 pixels does not become one of 299 x 18 million.

@@ -19,10 +19,10 @@ import time
 from collections.abc import Iterator, Sequence
 
 from framebank.features.cache import layout
-from framebank.features.cores import usable_cores
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
 from framebank.features.extraction.one_clip import make_spec
+from framebank.features.machine import usable_cores
 from framebank.features.network.backbones import check_layer
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec, SpecChoice

@@ -21,11 +21,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.cores import usable_cores
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.decoding.probe import Probe
 from framebank.features.extraction.engine import Engine, FrameNetwork
 from framebank.features.extraction.one_clip import build_network
+from framebank.features.machine import usable_cores
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec
 from framebank.features.video import VideoRef

@@ -7,10 +7,9 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from framebank.features.cores import usable_cores
 from framebank.features.decoders.pool import ClipProbed, DecoderPolicy, DecoderPool
 from framebank.features.decoding.probe import Probe
-from framebank.features.memory import share_memory
+from framebank.features.machine import share_memory, usable_cores
 from framebank.features.progress import Bar
 from framebank.features.spec import FeatureSpec
 from framebank.features.stores import storage

@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from framebank.features.cache.catalog import catalog_text
-from framebank.features.decoding.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from framebank.features.errors import UsageError
 from framebank.features.stores import storage
-from framebank.features.video import UNLISTED, VideoRef
+from framebank.features.video import PICTURE_SUFFIXES, UNLISTED, VIDEO_SUFFIXES, VideoRef
 from framebank.pipelines.inputs import manifests
 from framebank.pipelines.inputs.matching import (
     compile_glob,
@@ -322,7 +321,7 @@ def _absolute(row: manifests.ManifestRow, folder: str, path: str) -> str:
         if not storage.is_local(row.uri):
             storage.store_of(row.uri).split(row.uri)
             return row.uri
-        local = storage.expand_user(storage.local_path(row.uri))
+        local = os.path.expanduser(storage.local_path(row.uri))
     except UsageError as err:
         raise UsageError(
             f"manifest {path}, {row.place}: {err.what}", got=err.got, expected=err.expected

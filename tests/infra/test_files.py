@@ -35,7 +35,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from framebank import cli
-from framebank.features.memory import share_memory
+from framebank.features.machine import share_memory
 from tests import ROOT
 from tests.made import built
 

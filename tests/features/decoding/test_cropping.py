@@ -1,4 +1,4 @@
-"""features/decoding/cropping.py: what containers say is cut off, in the rows and in the pixels."""
+"""features/decoding/structure.py: what containers say is cut off, in the rows and in the pixels."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import av
 import numpy as np
 
 from framebank.features.decoding.container import DecodeLimits, open_clip
-from framebank.features.decoding.cropping import Crop, stated_crop
 from framebank.features.decoding.decode import DecodeRequest, decode_video
 from framebank.features.decoding.pixels import PictureScaler
+from framebank.features.decoding.structure import Crop, stated_crop
 from tests.clips.plain_clips import write_clip
 
 

@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from framebank.features.decoding.budget import WorkBudget
 from framebank.features.decoding.container import DecodeLimits
 from framebank.features.decoding.decode import DecodeRequest, DecodeResult, decode_video
+from framebank.features.decoding.frames import WorkBudget
 from framebank.features.decoding.parts import MOST_PARTS
 from framebank.features.errors import VideoRejected
 

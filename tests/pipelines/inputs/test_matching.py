@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from framebank.features.decoding.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES, without_suffix
+from framebank.features.video import PICTURE_SUFFIXES, VIDEO_SUFFIXES, without_suffix
 from framebank.pipelines.inputs.matching import (
     compile_glob,
     fixed_part,

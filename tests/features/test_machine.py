@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from framebank.features import memory
+from framebank.features import machine
 from framebank.features.cache.record import most_rows
 from framebank.features.cache.tfrecord import MOST_PAYLOAD_BYTES
 from framebank.features.decoders import pool
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.extraction.engine import Engine, Result
-from framebank.features.memory import Shares, share_memory, usable_memory_bytes
+from framebank.features.machine import Shares, share_memory, usable_memory_bytes
 from framebank.features.video import Extracted, Rejected
 from tests.clips.barcode import write_barcode_clip
 from tests.clips.plain_clips import FakeNetwork, write_clip
@@ -31,7 +31,7 @@ def test_the_shares_add_up_to_no_more_than_there_is(gib: int, cores: int) -> Non
     shares = share_memory(memory_bytes=gib * GIB, cores=cores)
     assert 1 <= shares.decoders <= cores
     assert shares.total_bytes <= gib * GIB
-    assert memory.LEAST_DECODER_BYTES <= shares.decoder_bytes <= memory.MOST_DECODER_BYTES
+    assert machine.LEAST_DECODER_BYTES <= shares.decoder_bytes <= machine.MOST_DECODER_BYTES
     assert shares.clip_bytes > 40 * 2**20
 
 
@@ -143,7 +143,36 @@ def test_what_a_record_holds(dtype: str, width: int, hours: int) -> None:
 def test_more_decoders_than_there_is_memory_for_are_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(memory, "usable_memory_bytes", lambda: 4 * GIB)
+    monkeypatch.setattr(machine, "usable_memory_bytes", lambda: 4 * GIB)
     engine = Engine(FakeNetwork(), SPEC, DecoderPolicy(decoders=9))
     engine.close()
     assert "9 decoders may take" in caplog.text and "there are 4.0 GiB" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+    ],
+)
+def test_the_quota_of_a_container(
+    tmp_path: Path, files: dict[str, str], expected: float | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert machine._container_quota(tmp_path) == expected
+
+
+def test_never_more_than_the_machine_nor_less_than_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    mine = len(os.sched_getaffinity(0))
+    for quota, expected in (("1000", 1), ("99900000", mine), ("max", mine)):
+        (tmp_path / "cpu.max").write_text(f"{quota} 100000\n")
+        assert machine.usable_cores() == expected

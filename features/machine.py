@@ -1,4 +1,4 @@
-"""How much memory this process may use, and what each part of an extraction gets of it.
+"""How many cores and how much memory this process may use, and what each part gets of them.
 
 A worker holds the network, decoder processes and the features of the clips in hand. Where their
 limits add up to more than there is, the kernel ends the worker for the sake of one clip; so each
@@ -8,11 +8,10 @@ gets a share, and a clip that asks for more than its share is `too_large` before
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-
-from framebank.features.cores import usable_cores
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
@@ -26,6 +25,33 @@ MOST_DECODER_BYTES = 6 * 2**30
 # Beside those of the clips that decode: one whose rows wait for the last batch, and the record of
 # the one that is written: as stored, encoded, and in its frame.
 _MORE_CLIPS = 4
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may keep busy, at least 1.
+
+    Its affinity bounds them, and the quota of its container.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        cores = os.cpu_count() or 1
+    quota = _container_quota(_CGROUP)
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def _container_quota(root: Path) -> float | None:
+    """Return the cores that a container's limit leaves, None where there is none."""
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text()
+            period = (root / "cpu" / "cpu.cfs_period_us").read_text()
+        share = int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # none, or "max"
+        return None
+    return share if share > 0 else None
 
 
 @dataclasses.dataclass(frozen=True)
