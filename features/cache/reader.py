@@ -240,6 +240,17 @@ class Cache:
             todo = "pip install pandas, or use `table()`, which is Arrow's"
             raise UsageError("to_pandas needs pandas, which is not installed", todo=todo) from err
 
+    def done(self, columns: Sequence[str], video_ids: Iterable[str] | None = None) -> pa.Table:
+        """Return these columns of the done videos, of `video_ids` alone where they are given."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        table = self._table.filter(pc.equal(self._table.column("state"), "done"))
+        if video_ids is not None:
+            wanted = pa.array(list(video_ids), pa.string())
+            table = table.filter(pc.is_in(table.column("video_id"), value_set=wanted))
+        return table.select(list(columns))
+
     @functools.cached_property
     def feature_dim(self) -> int | None:
         """The feature width d, read from the first record; None where no video is done."""

@@ -45,14 +45,8 @@ class Seen:
 
 def content_hashes(cache: Cache, video_ids: set[str]) -> dict[str, str]:
     """Return the SHA-256 of the file of each of these videos, where it is known."""
-    names = ("video_id", "state", "content_sha256")
-    table = cache.table(columns=list(names))
-    columns = (table.column(name).to_pylist() for name in names)
-    return {
-        video_id: content
-        for video_id, state, content in zip(*columns, strict=True)
-        if state == "done" and content and video_id in video_ids
-    }
+    found = cache.done(["video_id", "content_sha256"], video_ids).to_pydict().values()
+    return {video_id: content for video_id, content in zip(*found, strict=True) if content}
 
 
 def read_seen(model_dir: str) -> Seen:

@@ -82,13 +82,7 @@ def find_places(cache: Cache, video_ids: Collection[str]) -> list[Place]:
 
     Raises JobError when the cache does not have one.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    table = cache.table()
-    wanted = pc.is_in(table.column("video_id"), value_set=pa.array(list(video_ids), pa.string()))
-    table = table.filter(pc.and_(pc.equal(table.column("state"), "done"), wanted))
-    places = [Place(**row) for row in table.select(list(Place._fields)).to_pylist()]
+    places = [Place(**row) for row in cache.done(Place._fields, video_ids).to_pylist()]
     if len(places) != len(video_ids):
         missing = sorted(set(video_ids) - {place.video_id for place in places})
         raise JobError("the cache changed while it was read", got=f"no record of {missing[:5]}")

@@ -110,18 +110,16 @@ def join_cache(
     """
     asked = read_questions(paths, set_name=set_name, mapping=mapping, to_train=to_train)
     questions = require_answers(asked, *paths)
-    columns = cache.table(columns=["video_id", "state", "key", "rows"]).to_pydict()
-    rows = list(zip(*(columns[name] for name in ("video_id", "state", "key", "rows")), strict=True))
-    frames = {video_id: count for video_id, state, _, count in rows if state == "done"}
-    names = ClipNames(video_id for video_id, *_ in rows)
+    names = ClipNames(cache.table(["video_id"]).column("video_id").to_pylist())
+    done, keys, counts = cache.done(["video_id", "key", "rows"]).to_pydict().values()
+    frames = dict(zip(done, counts, strict=True))
     known, unknown = join_questions(questions, names)
     matched = [question for question in known if question.video_id in frames]
     quarantined = [question for question in known if question.video_id not in frames]
     missing = {question.video_id: question.aliases for question in unknown}
     digest = hashlib.sha256()
-    for video_id, state, key, _ in sorted(rows):
-        if state == "done":
-            digest.update(f"{video_id}\0{key}\0".encode("utf-8", "surrogateescape"))
+    for video_id, key in sorted(zip(done, keys, strict=True)):
+        digest.update(f"{video_id}\0{key}\0".encode("utf-8", "surrogateescape"))
     joined = JoinedQuestions(
         questions=matched,
         files=tuple(paths),

@@ -109,14 +109,7 @@ def _hash(path: str, key: str) -> str:
 def videos_digest(cache: Cache, video_ids: Iterable[str]) -> str:
     """Return a hash of the features of `video_ids`: of each video's key, which names its content
     and how it was made."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    table = cache.table(columns=["video_id", "key", "state"])
-    wanted = pa.array(list(video_ids), pa.string())
-    done = pc.equal(table.column("state"), "done")
-    table = table.filter(pc.and_(done, pc.is_in(table.column("video_id"), value_set=wanted)))
-    table = table.select(["video_id", "key"]).sort_by("video_id")
+    table = cache.done(["video_id", "key"], video_ids).sort_by("video_id")
     digest = hashlib.sha256()
     for batch in table.to_batches(max_chunksize=100_000):
         rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
