@@ -212,7 +212,7 @@ def load_model(model_dir: str) -> TrainedModel:
 def load_network(model_dir: str) -> keras.Model:
     """Load MODEL/model.keras; raises UsageError where there is none or a damaged one, and
     NotFiniteError."""
-    data = _read_file(model_dir)
+    data = _read(model_dir, "model.keras")
     import_tensorflow()
     model = _read_network(model_dir, data)
     _check_finite(model_dir, data)
@@ -222,7 +222,7 @@ def load_network(model_dir: str) -> keras.Model:
 def check_weights(model_dir: str) -> None:
     """Raise NotFiniteError where a weight of MODEL/model.keras is NaN or infinite, UsageError where
     there is none or a damaged one. Needs no TensorFlow."""
-    _check_finite(model_dir, _read_file(model_dir))
+    _check_finite(model_dir, _read(model_dir, "model.keras"))
 
 
 def _text_layer(model_dir: str, model: keras.Model) -> keras.layers.TextVectorization:
@@ -233,13 +233,6 @@ def _text_layer(model_dir: str, model: keras.Model) -> keras.layers.TextVectoriz
         if isinstance(layer, keras.layers.TextVectorization):
             return layer
     raise _damaged(model_dir, "model.keras", "a network that does not read text")
-
-
-def _read_file(model_dir: str) -> bytes:
-    try:
-        return storage.read_bytes(storage.join(model_dir, "model.keras"))
-    except storage.FileMissingError as err:
-        raise _no_model(model_dir, "no model.keras in it") from err
 
 
 def _check_finite(model_dir: str, data: bytes) -> None:
@@ -309,11 +302,16 @@ def pad_clips(clips: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
     return padded
 
 
-def _read_json(model_dir: str, name: str) -> dict[str, Any]:
+def _read(model_dir: str, name: str) -> bytes:
     try:
-        fields = json_text.parse(storage.read_bytes(storage.join(model_dir, name)))
+        return storage.read_bytes(storage.join(model_dir, name))
     except storage.FileMissingError as err:
         raise _no_model(model_dir, f"no {name} in it") from err
+
+
+def _read_json(model_dir: str, name: str) -> dict[str, Any]:
+    try:
+        fields = json_text.parse(_read(model_dir, name))
     except ValueError as err:
         raise _damaged(model_dir, name, err) from err
     if not isinstance(fields, dict):

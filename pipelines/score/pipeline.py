@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -45,6 +45,8 @@ _BATCH = 128  # questions that are answered together
 @dataclasses.dataclass(frozen=True)
 class ScoreConfig:
     """What a worker needs to know; travels with the job.
+
+    How many questions are answered is told in `progress_folder`, where there is one.
 
     `outputs` is the number of files, `kind` what they are; those in `kept` are there from a run
     that was killed, and hold the rows that `kept_tally` counts. The summary's headline is about the
@@ -73,7 +75,7 @@ def plan_path(out: str, output: int) -> str:
 
 
 def finished(config: ScoreConfig) -> bool:
-    """Return whether WriteSummary is through: the summary is there, and the last plan is gone."""
+    """Return whether the summary is written and the last plan, which goes after it, is gone."""
     summary = storage.join(config.out, "_summary.json")
     return storage.exists(summary) and not storage.exists(plan_path(config.out, config.todo[-1]))
 
@@ -85,35 +87,28 @@ def build_score(
     hints: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Put the whole job onto `pipeline`; `hints` are Beam's, for the step that runs the model."""
-    handler = AnswerModelHandler(
-        config.model_dir, cache=config.cache, top=config.top, progress_folder=config.progress_folder
-    )
     tallies = (
         pipeline
         | "CreateOutputs" >> beam.Create(config.todo, reshuffle=False)  # int
         | "CheckWorkers" >> beam.Map(worker_check())  # int
         | "SpreadOutputs" >> beam.Reshuffle()  # int
-        | "ReadPlan" >> beam.ParDo(ReadPlan(config))  # FilePlan
-        | "AnswerQuestions" >> RunInference(handler).with_resource_hints(**hints)  # AnswerFile
-        | "WriteAnswers" >> beam.ParDo(WriteAnswers(config))  # Tally
+        | "ReadPlan" >> beam.Map(read_plan, config)  # FilePlan
+        | "AnswerQuestions"
+        >> RunInference(AnswerModelHandler(config)).with_resource_hints(**hints)  # AnswerFile
+        | "WriteAnswers" >> beam.Map(write_file, config)  # Tally
     )
     (
         tallies
-        | "AddTallies" >> beam.CombineGlobally(SumTallies())  # Tally
-        | "WriteSummary" >> beam.ParDo(WriteSummary(config))
+        | "AddTallies" >> beam.CombineGlobally(sum_tallies)  # Tally
+        | "WriteSummary" >> beam.Map(write_summary, config)
     )
 
 
-class ReadPlan(beam.DoFn):  # type: ignore[misc]
-    """Number of an answers file → what it is made from."""
-
-    def __init__(self, config: ScoreConfig) -> None:
-        self._config = config
-
-    def process(self, output: int) -> Iterator[FilePlan]:
-        with told_to_client():
-            fields = json_text.read_object(plan_path(self._config.out, output))
-        yield FilePlan.from_json(output, fields)
+def read_plan(output: int, config: ScoreConfig) -> FilePlan:
+    """Return what the answers file of this number is made from."""
+    with told_to_client():
+        fields = json_text.read_object(plan_path(config.out, output))
+    return FilePlan.from_json(output, fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,28 +123,21 @@ class AnswerFile:
 
 
 class AnswerModelHandler(ModelHandler[FilePlan, AnswerFile, TrainedModel]):  # type: ignore[misc]
-    """Answers questions with the model in `model_dir`, keeping the `top` likeliest answers each.
+    """Answers questions; the model is loaded once per process, whatever threads and bundles that
+    serves."""
 
-    It is loaded once per process, whatever threads and bundles that serves.
-
-    How many are answered is told in `progress_folder`, where there is one.
-    """
-
-    def __init__(
-        self, model_dir: str, *, cache: str, top: int, progress_folder: str | None = None
-    ) -> None:
+    def __init__(self, config: ScoreConfig) -> None:
         super().__init__(min_batch_size=1, max_batch_size=1)
-        self._model_dir, self._cache, self._top = model_dir, cache, top
-        self._progress_folder = progress_folder
+        self._config = config
         self._counts: CountsWriter | None = None  # a worker's own: made where it works
 
     def load_model(self) -> TrainedModel:
         with told_to_client():
-            return load_model(self._model_dir)
+            return load_model(self._config.model_dir)
 
     def _count(self, answered: int, *, now: bool = False) -> None:
         if self._counts is None:
-            self._counts = CountsWriter(self._progress_folder)
+            self._counts = CountsWriter(self._config.progress_folder)
         self._counts.counts.done += answered
         self._counts.write(now=now)
 
@@ -174,11 +162,11 @@ class AnswerModelHandler(ModelHandler[FilePlan, AnswerFile, TrainedModel]):  # t
         examples: list[Example] = []
 
         def answer() -> None:
-            rows.extend(answer_examples(examples, model, top=self._top))
+            rows.extend(answer_examples(examples, model, top=self._config.top))
             self._count(len(examples))
             examples.clear()
 
-        for item in read_examples(self._cache, plan.records):
+        for item in read_examples(self._config.cache, plan.records):
             if not isinstance(item, Example):
                 rows.append(item)
                 continue
@@ -188,57 +176,32 @@ class AnswerModelHandler(ModelHandler[FilePlan, AnswerFile, TrainedModel]):  # t
         if examples:
             answer()
         self._count(0, now=True)
-        return AnswerFile(
-            plan.output, [plain(row) for _, row in sorted(rows, key=lambda row: row[0])]
-        )
+        rows.sort(key=lambda row: row[0])
+        return AnswerFile(plan.output, [plain(row) for _, row in rows])
 
 
-class WriteAnswers(beam.DoFn):  # type: ignore[misc]
-    """Rows of an answers file → their Tally, once the file is there."""
-
-    def __init__(self, config: ScoreConfig) -> None:
-        self._config = config
-
-    def process(self, file: AnswerFile) -> Iterator[Tally]:
-        config = self._config
-        path = answers_path(config.out, file.output, config.outputs, kind=config.kind)
-        with told_to_client():
-            write_answers(path, file.rows, kind=config.kind)
-        yield Tally.of(file.rows)
+def write_file(file: AnswerFile, config: ScoreConfig) -> Tally:
+    """Write the rows of an answers file; return their counts."""
+    path = answers_path(config.out, file.output, config.outputs, kind=config.kind)
+    with told_to_client():
+        write_answers(path, file.rows, kind=config.kind)
+    return Tally.of(file.rows)
 
 
-class SumTallies(beam.CombineFn):  # type: ignore[misc]
-    """The sum of tallies."""
-
-    def create_accumulator(self) -> Tally:
-        return Tally()
-
-    def add_input(self, accumulator: Tally, tally: Tally) -> Tally:
-        return accumulator + tally
-
-    def merge_accumulators(self, accumulators: Iterable[Tally]) -> Tally:
-        return sum(accumulators, Tally())
-
-    def extract_output(self, accumulator: Tally) -> Tally:
-        return accumulator
+def sum_tallies(tallies: Iterable[Tally]) -> Tally:
+    return sum(tallies, Tally())
 
 
-class WriteSummary(beam.DoFn):  # type: ignore[misc]
-    """The job's Tally → OUT/_summary.json."""
-
-    def __init__(self, config: ScoreConfig) -> None:
-        self._config = config
-
-    def process(self, tally: Tally) -> None:
-        config = self._config
-        count, kind = config.outputs, config.kind
-        files = [answers_path("", n, count, kind=kind) for n in range(count)]
-        counts = (tally + config.kept_tally).to_json(split=config.split)
-        fields = counts | config.about | {"files": files}
-        path = storage.join(config.out, "_summary.json")
-        with told_to_client():
-            storage.write_atomic(path, json.dumps(fields, indent=2).encode() + b"\n")
-            # Last, and here: where nobody waits for the job nobody else would. Before this, a part
-            # done again needs them.
-            for output in config.todo:
-                storage.delete(plan_path(config.out, output))
+def write_summary(tally: Tally, config: ScoreConfig) -> None:
+    """Write OUT/_summary.json, and remove the plans."""
+    count, kind = config.outputs, config.kind
+    files = [answers_path("", n, count, kind=kind) for n in range(count)]
+    counts = (tally + config.kept_tally).to_json(split=config.split)
+    fields = counts | config.about | {"files": files}
+    path = storage.join(config.out, "_summary.json")
+    with told_to_client():
+        storage.write_atomic(path, json.dumps(fields, indent=2).encode() + b"\n")
+        # Last, and here: where nobody waits for the job nobody else would. Before this, a part done
+        # again needs them.
+        for output in config.todo:
+            storage.delete(plan_path(config.out, output))

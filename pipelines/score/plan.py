@@ -187,13 +187,11 @@ def plan_scoring(
     `as_trained` says that the model was trained on these files.
     """
     questions, rows, names = _look_up(questions, cache)
-    splits, note = _splits(questions, rows, rule, seen, as_trained)
+    questions, note = _deal_splits(questions, rows, rule, seen, as_trained)
     asked: dict[str, list[Asked]] = {}
     settled: list[AnswerRow] = []
     missing: dict[str, str] = {}
-    for number, (question, split) in enumerate(zip(questions, splits, strict=True)):
-        if split is not None and split != question.split:
-            question = with_split(question, split)
+    for number, question in enumerate(questions):
         one, row = Asked(number, question), rows.get(question.video_id)
         if question.fault is not None:
             settled.append(one.row("not_a_question", reason=question.fault))
@@ -243,20 +241,20 @@ def _look_up(
     return matched, {row["video_id"]: row for row in taken}, names
 
 
-def _splits(
-    questions: Sequence[Question],
+def _deal_splits(
+    questions: list[Question],
     rows: Mapping[str, _Row],
     rule: SplitRule | None,
     seen: Seen | None,
     as_trained: bool,
-) -> tuple[list[str | None], str]:
-    """Return the split of each question, and a note where the model has seen what is called test.
+) -> tuple[list[Question], str]:
+    """Return the questions with splits, and a note where the model has seen what is called test.
 
     Those that have an answer and features are dealt as training does and evaluation, the others go
     with their video, else they are as the file says.
     """
     if rule is None and seen is None:
-        return [question.split for question in questions], ""
+        return questions, ""
     usable = {
         number: question
         for number, question in enumerate(questions)
@@ -269,17 +267,23 @@ def _splits(
     if seen is None:
         dealt, _ = deal_splits(asked, rule)
     else:
-        by_content = _has_seen(rows, seen)
+        hashes = {name: row["content_sha256"] for name, row in rows.items()}
+        contents = {name: content for name, content in hashes.items() if content}
+
+        def by_content(video_id: str) -> bool:
+            return seen.has(video_id, contents)
+
         has_seen = seen.videos.__contains__ if as_trained else by_content
         dealt, _, changed = deal_to_ask(asked, rule, has_seen)
         note = _changed_note(dealt) if changed else _leak_note(dealt, by_content)
-    by_number = dict(zip(usable, (question.split for question in dealt), strict=True))
-    by_video = {question.video_id: question.split for question in dealt}
-    splits = [
-        by_number.get(number, question.split or by_video.get(question.video_id))
-        for number, question in enumerate(questions)
-    ]
-    return splits, note
+    by_number = dict(zip(usable, dealt, strict=True))
+    by_video = {question.video_id: question.split or "" for question in dealt}
+
+    def follow(question: Question) -> Question:
+        split = by_video.get(question.video_id)
+        return with_split(question, split) if split and question.split is None else question
+
+    return [by_number.get(n) or follow(question) for n, question in enumerate(questions)], note
 
 
 def _leak_note(dealt: Sequence[Question], has_seen: Callable[[str], bool]) -> str:
@@ -294,11 +298,6 @@ def _changed_note(dealt: Sequence[Question]) -> str:
         return "the model has seen all of these videos, whatever the files call them"
     note = "the model has seen what the files call test, or they call nothing so"
     return f"{note}: here test is all that it has not seen"
-
-
-def _has_seen(rows: Mapping[str, _Row], seen: Seen) -> Callable[[str], bool]:
-    contents = {name: row["content_sha256"] for name, row in rows.items() if row["content_sha256"]}
-    return lambda video_id: seen.has(video_id, contents)
 
 
 def _deal(

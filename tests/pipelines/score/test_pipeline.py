@@ -16,7 +16,7 @@ from framebank.features.asking.trained_model import TrainedModel
 from framebank.features.questions.question import Question
 from framebank.pipelines.score.answering import Example, answer_examples, length_groups
 from framebank.pipelines.score.folder import KINDS, plain, read_answers, write_answers
-from framebank.pipelines.score.pipeline import SumTallies
+from framebank.pipelines.score.pipeline import sum_tallies
 from framebank.pipelines.score.plan import Asked
 from framebank.pipelines.score.tally import NO_WORDS, Tally, with_headline
 
@@ -140,11 +140,7 @@ def test_tally_of_parts_adds_up_to_the_whole() -> None:
     rows += [_row("not_in_cache"), _row(correct=False, kind="y") | {"reason": NO_WORDS}]
     whole = Tally.of(rows)
     assert whole == Tally.of(rows[:3]) + Tally.of(rows[3:]) == Tally() + whole
-    combine = SumTallies()
-    merged = combine.merge_accumulators(
-        [combine.add_input(combine.create_accumulator(), Tally.of([row])) for row in rows]
-    )
-    assert combine.extract_output(merged) == whole
+    assert sum_tallies(sum_tallies([Tally.of([row])]) for row in rows) == whole
     fields = whole.to_json()
     assert (fields["questions"], fields["answered"], fields["failed"]) == (7, 5, 1)
     assert fields["without_truth"] == 3 and fields["without_known_words"] == 1
