@@ -29,6 +29,7 @@ import hashlib
 import json
 import os
 import re
+import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -42,6 +43,7 @@ from framebank.features.stores import storage
 from framebank.train.model.config import TRAINED_KINDS, ModelConfig, TrainConfig
 
 STARTS = ("warm", "fresh")
+_PATHS = ("registry", "cache", "mapping", "embeddings", "work")  # and questions
 # What Python's TOML reader says of a key that is there already.
 _TWICE = re.compile(r"overwrite|twice|Duplicate|redefine", re.IGNORECASE)
 
@@ -131,10 +133,6 @@ class RetrainConfig:
 
 def read_config(path: str) -> RetrainConfig:
     """Read retrain.toml from disk or bucket; raises UsageError for each mistake in it."""
-    try:
-        import tomllib
-    except ImportError as err:
-        raise UsageError("`framebank retrain` needs Python 3.11", todo="use a newer one") from err
     text = ""
     try:
         text = storage.read_bytes(path).decode("utf-8")
@@ -168,22 +166,16 @@ def _placed(config: RetrainConfig, path: str) -> RetrainConfig:
     """Return the config with its paths taken from the folder of the file that it came from."""
 
     def place(name: str) -> str:
-        name = storage.expand_user(name)
+        name = os.path.expanduser(name)
         if "://" in name or os.path.isabs(name):
             return name
         if not storage.is_local(path):
             return storage.join(path.rpartition("/")[0], name)
         return os.path.join(os.path.dirname(os.path.abspath(storage.local_path(path))), name)
 
-    return dataclasses.replace(
-        config,
-        registry=place(config.registry),
-        cache=place(config.cache),
-        questions=tuple(map(place, config.questions)),
-        mapping=None if config.mapping is None else place(config.mapping),
-        embeddings=None if config.embeddings is None else place(config.embeddings),
-        work=None if config.work is None else place(config.work),
-    )
+    named = {name: getattr(config, name) for name in _PATHS}
+    placed: dict[str, Any] = {name: place(path) for name, path in named.items() if path is not None}
+    return dataclasses.replace(config, questions=tuple(map(place, config.questions)), **placed)
 
 
 def _read_table(kind: type, fields: Mapping[str, Any], where: str) -> Any:
