@@ -29,6 +29,25 @@ _EXEC = (
     "os.execv(sys.argv[3], sys.argv[3:])"
 )
 
+# What is wrong with the page as it is shown; an empty list where nothing is.
+FAULTS = """(async () => {
+  await Promise.all([...document.images].map(image => image.decode().catch(() => 0)));
+  const wide = document.documentElement.scrollWidth > innerWidth ? ['the page scrolls'] : [];
+  const out = [...document.querySelectorAll('main *')].filter(one => !one.closest('.scroll')
+    && one.getBoundingClientRect().right > innerWidth + 1).map(one => 'out: ' + one.outerHTML);
+  const blank = [...document.images].filter(one => !one.naturalWidth)
+    .map(one => 'blank: ' + one.alt);
+  const flat = [...document.querySelectorAll('svg')].filter(one => {
+    const box = one.getBBox(); return !box.width; }).map(() => 'an empty plot');
+  const small = [...document.querySelectorAll('main *')].filter(one => {
+    if (![...one.childNodes].some(node => node.nodeType === 3 && node.textContent.trim())) return 0;
+    const plot = one.closest('svg');
+    const scale = plot ? plot.getBoundingClientRect().width / plot.viewBox.baseVal.width : 1;
+    return parseFloat(getComputedStyle(one).fontSize) * scale < 13.99;
+  }).map(one => 'small: ' + one.outerHTML);
+  return [...wide, ...out, ...blank, ...flat, ...small].map(text => text.slice(0, 120));
+})()"""
+
 
 def find_chromium() -> str | None:
     """Return the browser on PATH, None where there is none."""

@@ -14,7 +14,6 @@ import concurrent.futures
 import dataclasses
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -163,18 +162,19 @@ def write_clip(plan: ClipPlan, folder: Path) -> Path:
     if path.exists():
         return path
     take = prepare_take(plan)
-    partial = path.with_suffix(f".{os.getpid()}.part")
     # One thread, so that the same plan gives the same bytes whatever the machine's cores; and no
     # macroblock tree, with which libx264 encodes the same frames differently from time to time.
     options = {"preset": "veryfast", "crf": "24", "threads": "1", "x264-params": "mbtree=0"}
-    with av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"}) as output:
+    with (
+        storage.replacing(path) as partial,
+        av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"}) as output,
+    ):
         stream = output.add_stream("libx264", rate=take.rate, options=options)
         stream.width, stream.height, stream.pix_fmt = take.width, take.height, "yuv420p"
         for pixels in draw_clip(plan):
             picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             output.mux(stream.encode(picture))
         output.mux(stream.encode())
-    partial.replace(path)
     return path
 
 

@@ -17,6 +17,7 @@ from framebank.features.cache import catalog, layout
 from framebank.features.errors import FramebankError
 from framebank.train.demo.clips import plan_clips, question_rows, write_clip, write_questions
 from framebank.train.demo.page import DemoResult, frame_strip, write_page
+from tests.made.chromium import FAULTS, find_chromium, open_page
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 
 
@@ -141,3 +142,20 @@ def test_strip_shows_the_frames_in_order(out: Path) -> None:
     parts = np.split(pixels, 4, axis=1)
     assert pixels.shape[0] == 72
     assert np.abs(parts[1] - parts[2]).mean() < 2 < np.abs(parts[0] - parts[3]).mean()
+
+
+def test_a_browser_shows_it_whole(out: Path) -> None:
+    browser = find_chromium()
+    if browser is None:
+        pytest.skip("no Chromium on PATH to open the page in")
+    page = write_page(out, _result(out))
+    with open_page(browser) as tab:
+        for width, dark in ((390, False), (1280, True)):
+            tab.show(page.as_uri(), width=width, dark=dark)
+            assert tab.evaluate(FAULTS) == []
+            assert tab.evaluate("document.querySelectorAll('svg.chart').length") == 2
+        assert tab.problems == []
+        shown = "[...document.querySelectorAll('.pair')].filter(one => !one.hidden).length"
+        for scene, count in (("truck", 1), ("", 2)):
+            tab.evaluate(f"document.querySelector('[data-filter=\"{scene}\"]').click()")
+            assert tab.evaluate(shown) == count

@@ -20,32 +20,13 @@ from framebank.train.evaluation.answers import NO_RANK, Answers
 from framebank.train.evaluation.evaluating import Judged
 from framebank.train.evaluation.report import choose_cases, square_error, verdict, write_report
 from framebank.train.judging import baselines
-from tests.made.chromium import find_chromium, open_page
+from tests.made.chromium import FAULTS, find_chromium, open_page
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 
 _SPEC = dataclasses.replace(SPEC, sample="uniform=8", input_size=75)
 _LONG = "a-very-long-answer-without-any-place-to-break-it-at-all-for-sure"
 _WORDS = ("cat", "<b>man</b>", _LONG, *(f"answer {number}" for number in range(9)))
 _LEAK = {"videos": ["a0", "<x>"], "splits": ["train", "test"], "why": "the same file"}
-
-# What is wrong with the page as it is shown; an empty list where nothing is.
-_FAULTS = """(async () => {
-  await Promise.all([...document.images].map(image => image.decode().catch(() => 0)));
-  const wide = document.documentElement.scrollWidth > innerWidth ? ['the page scrolls'] : [];
-  const out = [...document.querySelectorAll('main *')].filter(one => !one.closest('.scroll')
-    && one.getBoundingClientRect().right > innerWidth + 1).map(one => 'out: ' + one.outerHTML);
-  const blank = [...document.images].filter(one => !one.naturalWidth)
-    .map(one => 'blank: ' + one.alt);
-  const flat = [...document.querySelectorAll('svg')].filter(one => {
-    const box = one.getBBox(); return !box.width; }).map(() => 'an empty plot');
-  const small = [...document.querySelectorAll('main *')].filter(one => {
-    if (![...one.childNodes].some(node => node.nodeType === 3 && node.textContent.trim())) return 0;
-    const plot = one.closest('svg');
-    const scale = plot ? plot.getBoundingClientRect().width / plot.viewBox.baseVal.width : 1;
-    return parseFloat(getComputedStyle(one).fontSize) * scale < 13.99;
-  }).map(one => 'small: ' + one.outerHTML);
-  return [...wide, ...out, ...blank, ...flat, ...small].map(text => text.slice(0, 120));
-})()"""
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +212,7 @@ def test_a_browser_shows_it_whole_and_asks_for_nothing(cache: Cache, tmp_path: P
         for width, dark in ((390, False), (390, True), (768, False), (1280, False)):
             tab.show(page.as_uri(), width=width, dark=dark)
             assert tab.evaluate("innerWidth") == width
-            assert tab.evaluate(_FAULTS) == []
+            assert tab.evaluate(FAULTS) == []
             assert tab.evaluate("document.images.length") >= 8
             assert tab.evaluate("document.querySelectorAll('svg.chart').length") == 3
         asked = {address for address in tab.requests if not address.startswith("data:")}
