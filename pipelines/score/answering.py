@@ -55,12 +55,13 @@ def read_examples(cache: str, records: Iterable[RecordPlan]) -> Iterator[Example
     for run in neighbours(records):
         path = layout.tfrecord_path(cache, run[0].place.shard)
         frames = _read(cache, path, run)
-        if isinstance(frames, str):
-            for record in run:
-                yield from _failed(record, frames)
-            continue
-        for record, frame in zip(run, frames, strict=True):
-            yield from _examples(record, frame, path)
+        for place, record in enumerate(run):
+            found = frames if isinstance(frames, str) else _decode(record, frames[place], path)
+            for asked in record.questions:
+                if isinstance(found, str):
+                    yield asked.row("failed", reason=found)
+                else:
+                    yield Example(asked, found)
 
 
 def _read(cache: str, path: str, run: Sequence[RecordPlan]) -> list[bytes] | str:
@@ -77,23 +78,15 @@ def _read(cache: str, path: str, run: Sequence[RecordPlan]) -> list[bytes] | str
         raise
 
 
-def _failed(record: RecordPlan, reason: str) -> Iterator[AnswerRow]:
-    for asked in record.questions:
-        yield asked.row("failed", reason=reason)
-
-
-def _examples(record: RecordPlan, frame: bytes, path: str) -> Iterator[Example | AnswerRow]:
+def _decode(record: RecordPlan, frame: bytes, path: str) -> NDArray[Any] | str:
+    """Return the features, or what is wrong with the record."""
     try:
         features = check_record(record.place, frame, path).features
     except CacheError as error:
-        yield from _failed(record, f"{error.what}: {error.got}")
-        return
+        return f"{error.what}: {error.got}"
     if not np.isfinite(features).all():  # a network may make answers of them all the same
-        where = f"record {record.place.record} of {path}"
-        yield from _failed(record, f"{where}: features that are not finite")
-        return
-    for asked in record.questions:
-        yield Example(asked, features)
+        return f"record {record.place.record} of {path}: features that are not finite"
+    return features
 
 
 def neighbours(records: Iterable[RecordPlan]) -> Iterator[list[RecordPlan]]:

@@ -28,12 +28,11 @@ _SECOND_BANDS = ((5, "under 5 s"), (10, "5 to 10 s"), (30, "10 to 30 s"), (60, "
 
 def share(right: NDArray[np.bool_], groups: Sequence[str], *, seed: int) -> dict[str, Any]:
     """Return how many of bool[q] are right, with the interval over videos `groups`."""
-    around = interval(right, groups, seed=seed)
     return {
         "judged": len(right),
         "correct": int(right.sum()),
         "accuracy": float(right.mean()),
-        "interval": [around.low, around.high],
+        "interval": list(interval(right, groups, seed=seed)),
     }
 
 
@@ -94,10 +93,10 @@ def square_error(
     errors = square_errors(questions, said)
     if errors is None:
         return {}
-    around = interval(errors, [question.video_id for question in questions], seed=seed)
+    groups = [question.video_id for question in questions]
     return {
         "mean_square_error": float(errors.mean()),
-        "mean_square_error_interval": [around.low, around.high],
+        "mean_square_error_interval": list(interval(errors, groups, seed=seed)),
     }
 
 

@@ -8,7 +8,7 @@ Evaluation", EMNLP 2004).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,14 +32,6 @@ class Comparison:
     probability_better: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """The 95 % interval of an accuracy, in [0, 1]."""
-
-    low: float
-    high: float
-
-
 def paired_bootstrap(
     new_right: ArrayLike,
     old_right: ArrayLike,
@@ -55,20 +47,22 @@ def paired_bootstrap(
     """
     new, old = np.asarray(new_right, np.float64), np.asarray(old_right, np.float64)
     sums, counts = _by_group(new - old, groups)
-    means = np.concatenate(list(_draw_means(sums, counts, seed=seed, rounds=rounds)))
-    low, high = np.percentile(means, (_TAIL, 100 - _TAIL))
+    means = _draw_means(sums, counts, seed=seed, rounds=rounds)
     better = float((means > 0).mean() + (means == 0).mean() / 2)
-    return Comparison(float(sums.sum() / counts.sum()), float(low), float(high), better)
+    return Comparison(float(sums.sum() / counts.sum()), *_middle(means), better)
 
 
 def interval(
     right: ArrayLike, groups: Sequence[str], *, seed: int, rounds: int = ROUNDS
-) -> Interval:
-    """Return the interval of the mean of `right` float[q]; raises ValueError like the above."""
+) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of `right` float[q]; raises ValueError as well."""
     sums, counts = _by_group(np.asarray(right, np.float64), groups)
-    means = np.concatenate(list(_draw_means(sums, counts, seed=seed, rounds=rounds)))
+    return _middle(_draw_means(sums, counts, seed=seed, rounds=rounds))
+
+
+def _middle(means: NDArray[np.float64]) -> tuple[float, float]:
     low, high = np.percentile(means, (_TAIL, 100 - _TAIL))
-    return Interval(float(low), float(high))
+    return float(low), float(high)
 
 
 def _by_group(
@@ -86,11 +80,13 @@ def _by_group(
 
 def _draw_means(
     sums: NDArray[np.float64], counts: NDArray[np.float64], *, seed: int, rounds: int
-) -> Iterator[NDArray[np.float64]]:
+) -> NDArray[np.float64]:
     if rounds < 1:
         raise ValueError(f"{rounds} rounds")
     dice = np.random.default_rng(seed)
     at_once = max(1, _DRAWS // len(sums))
+    means = np.empty(rounds)
     for start in range(0, rounds, at_once):
         drawn = dice.integers(len(sums), size=(min(at_once, rounds - start), len(sums)))
-        yield sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+        means[start : start + at_once] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return means

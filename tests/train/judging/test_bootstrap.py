@@ -31,14 +31,14 @@ def test_interval_is_that_of_a_proportion() -> None:
     right = np.random.default_rng(0).random(1000) < 0.3
     alone = interval(right, [str(n) for n in range(1000)], seed=0)
     width = 2 * 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 1000)
-    assert alone.high - alone.low == pytest.approx(width, rel=0.1)
+    assert alone[1] - alone[0] == pytest.approx(width, rel=0.1)
 
 
 def test_questions_of_one_video_count_as_one_draw() -> None:
     right = np.repeat(np.random.default_rng(0).random(50) < 0.5, 20)
     apart = interval(right, [str(n) for n in range(1000)], seed=0)
     together = interval(right, [str(n // 20) for n in range(1000)], seed=0)
-    assert together.high - together.low > 3 * (apart.high - apart.low)
+    assert together[1] - together[0] > 3 * (apart[1] - apart[0])
 
 
 @pytest.mark.parametrize("right, groups", [([], []), ([True], ["a", "b"])])
