@@ -24,7 +24,7 @@ from collections.abc import Iterable
 
 from framebank.features.errors import CacheError, JobError, UsageError
 from framebank.features.spec import FeatureSpec
-from framebank.features.stores import compare_and_swap, json_text, storage
+from framebank.features.stores import json_text, storage
 
 TFRECORD_SUFFIX = ".tfrecord"
 SIDECAR_SUFFIX = ".index.json"
@@ -144,8 +144,8 @@ def write_spec(cache: str, spec: FeatureSpec) -> bool:
 
 def replace_spec(cache: str, spec: FeatureSpec) -> None:
     """Write another spec over one that nothing was made with; raises JobError if it changes."""
-    before, generation = compare_and_swap.read_with_generation(spec_path(cache))
-    if before is None or not compare_and_swap.replace_if(
+    before, generation = storage.read_with_generation(spec_path(cache))
+    if before is None or not storage.replace_if(
         spec_path(cache), _spec_bytes(spec), generation=generation
     ):
         raise JobError(

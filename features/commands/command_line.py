@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
-
-from framebank.features.stores import storage
 
 # Which of the options and arguments that take any text are paths; `tests` hold that each is told.
 PATHS = frozenset(
@@ -68,14 +67,14 @@ def _has_default(action: argparse.Action) -> bool:
 
 def _at_home(value: Any) -> Any:
     if isinstance(value, str):
-        return storage.expand_user(value)
+        return os.path.expanduser(value)
     return [_at_home(item) for item in value] if isinstance(value, list) else value
 
 
 def _word_at_home(word: str) -> str:
     """Return a word of the engine's, such as --prism_location=~/prism."""
     name, equals, value = word.partition("=")
-    return name + equals + storage.expand_user(value) if equals else word
+    return name + equals + os.path.expanduser(value) if equals else word
 
 
 def take_options_once(parser: argparse.ArgumentParser) -> None:

@@ -8,12 +8,9 @@ a right file that Keras has fetched before (~/.keras/models) is used as it is.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import http.client
 import os
 import shutil
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -21,7 +18,7 @@ from pathlib import Path
 
 from framebank.features.errors import FramebankError, UsageError
 from framebank.features.network.backbones import Backbone
-from framebank.features.stores import storage
+from framebank.features.stores import disk, hashing, storage
 
 MIRROR_VARIABLE = "FRAMEBANK_WEIGHTS_URL"
 TIMEOUT_S = 20.0  # for connecting and for each read; not for the whole file
@@ -82,10 +79,14 @@ def stage_object(uri: str) -> Path:
             got=f"{uri}: {err.what}",
             todo=err.todo,
         ) from err
-    name = f"{hashlib.sha256(data).hexdigest()[:16]}-{uri.rsplit('/', 1)[-1]}"
+    name = f"{hashing.bytes_sha256(data)[:16]}-{uri.rsplit('/', 1)[-1]}"
     target = cache_folder() / "staged" / name
-    if not target.exists():
-        _publish(target, data)
+    try:
+        if not target.exists():
+            with storage.replacing(target) as part:
+                part.write_bytes(data)
+    except OSError as err:
+        raise _not_kept(target, err) from err
     return target
 
 
@@ -98,10 +99,9 @@ def stage_checked(uri: str, sha256: str) -> Path:
     folder = cache_folder() / "staged"
     target = folder / (sha256 + Path(uri).suffix)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f".{sha256}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with disk.locked(folder / f".{sha256}.lock"):
             if _digest(target, "sha256") != sha256:
+                disk.remove_leftovers(target)
                 _stage(uri, sha256, target)
     except OSError as err:
         raise _not_kept(target, err) from err
@@ -109,23 +109,17 @@ def stage_checked(uri: str, sha256: str) -> Path:
 
 
 def _stage(uri: str, sha256: str, target: Path) -> None:
-    part = target.with_name(f".{sha256}.part")  # the lock's holder owns it, whoever left one behind
-    digest = hashlib.sha256()
-    try:
+    with storage.replacing(target) as part:
         with storage.open_read(uri) as source, part.open("wb") as file:
-            while block := source.read(1 << 20):
-                digest.update(block)
-                file.write(block)
-        if digest.hexdigest() != sha256:
+            shutil.copyfileobj(source, file, 1 << 20)
+        found = hashing.file_hash(part)
+        if found != sha256:
             raise UsageError(
                 "the weight file is not the one that the job was submitted with",
-                got=f"{uri} with SHA-256 {digest.hexdigest()}",
+                got=f"{uri} with SHA-256 {found}",
                 expected=f"SHA-256 {sha256}",
                 todo="put the file back, or start the job anew",
             )
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class _WrongHashError(Exception):
@@ -144,44 +138,24 @@ def _url(backbone: Backbone) -> str:
 
 
 def _digest(path: Path, algorithm: str) -> str | None:
-    digest = hashlib.new(algorithm, usedforsecurity=False)
     try:
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        return hashing.file_hash(path, algorithm)
     except OSError:
         return None
-    return digest.hexdigest()
 
 
 def _download(url: str, target: Path, *, md5: str, timeout_s: float) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     with (
         urllib.request.urlopen(url, timeout=timeout_s) as answer,
-        tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as part,
+        storage.replacing(target) as part,
     ):
-        try:
-            shutil.copyfileobj(answer, part, 1 << 20)
-            part.flush()
-            got = _digest(Path(part.name), "md5")
-            if got != md5:
-                raise _WrongHashError(
-                    f"{part.tell()} bytes came with MD5 {got}, but Keras publishes {md5}"
-                )
-            os.replace(part.name, target)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
-
-
-def _publish(target: Path, data: bytes) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as part:
-            part.write(data)
-        os.replace(part.name, target)
-    except OSError as err:
-        raise _not_kept(target, err) from err
+        with part.open("wb") as file:
+            shutil.copyfileobj(answer, file, 1 << 20)
+        got = _digest(part, "md5")
+        if got != md5:
+            raise _WrongHashError(
+                f"{part.stat().st_size} bytes came with MD5 {got}, but Keras publishes {md5}"
+            )
 
 
 def _not_kept(target: Path, err: OSError) -> UsageError:

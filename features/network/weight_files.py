@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
 from framebank.features.network.backbones import Backbone, snake_case
-from framebank.features.network.weights import Weights, hash_file
+from framebank.features.network.weights import Weights
+from framebank.features.stores import hashing
 
 MEMBER = "model.weights.h5"  # where a .keras file holds its weights
 ROOTS = ("layers", "_layer_checkpoint_dependencies")  # Keras 3; Keras of TensorFlow 2.12 to 2.15
@@ -47,7 +48,7 @@ def read_layers(
     itself, or holds weights of another network (the first layer that differs is named).
     """
     path = Path(weights.local_path or "")
-    if hash_file(path) != weights.sha256:
+    if hashing.file_hash(path) != weights.sha256:
         raise UsageError(
             "the weight file changed while it was in use",
             got=f"{path} with another SHA-256",

@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
 from framebank.features.network.backbones import Backbone, find_backbone
-from framebank.features.stores import storage
+from framebank.features.stores import hashing, storage
 
 RANDOM_RECIPE = "framebank-random-weights-1"
 SUFFIXES = (".h5", ".keras")
@@ -73,7 +74,7 @@ def resolve_weights(text: str, *, backbone: str) -> Weights:
         from framebank.features.network.weight_fetch import fetch_imagenet
 
         path = fetch_imagenet(row)
-        return Weights("imagenet", hash_file(path), text, local_path=str(path))
+        return Weights("imagenet", hashing.file_hash(path), text, local_path=str(path))
     if text == "random" or text.startswith("random:"):
         return _random(text, row)
     return _file(text)
@@ -122,18 +123,9 @@ def localise_weights(weights: Weights) -> Weights:
 
 def _holds(path: Path, sha256: str) -> bool:
     try:
-        return path.is_file() and hash_file(path) == sha256
+        return path.is_file() and hashing.file_hash(path) == sha256
     except OSError:
         return False
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes in hex; raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _random(text: str, backbone: Backbone) -> Weights:
@@ -156,10 +148,10 @@ def _file(text: str) -> Weights:
 
         path = stage_object(text)
     else:
-        path = Path(storage.expand_user(text))
+        path = Path(os.path.expanduser(text))
     try:
         _check_readable(path, text)
-        digest = hash_file(path)
+        digest = hashing.file_hash(path)
     except OSError as err:
         raise UsageError(
             "the weight file cannot be read", got=f"{text}: {err.strerror}", expected=FORMS

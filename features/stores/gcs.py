@@ -17,27 +17,17 @@ from typing import Any, BinaryIO, cast
 
 import google_crc32c
 
-from framebank.features.errors import FramebankError, JobError, UsageError, VideoRejected
+from framebank.features.errors import FramebankError, JobError, UsageError
+from framebank.features.stores import objects
+from framebank.features.stores.objects import Answer, split
 from framebank.features.stores.retrying import (
     ANSWER_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
     Patience,
     patience_of,
 )
-from framebank.features.stores.temporary import Spool
 
-_SPOOL_BYTES = 32 << 20  # an upload is held in memory up to here, then in a temporary file
-_CHUNK_BYTES = 8 << 20  # a whole number of 256 KiB, as the service asks
-_UPLOADS = 3  # of one object: an upload in parts may be forgotten by the service on its way
 _TIMEOUT = (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)
-
-
-def split(path: str) -> tuple[str, str]:
-    """Return (bucket, object name) of gs://BUCKET/NAME; the name may be empty."""
-    name, _, rest = path.removeprefix("gs://").partition("/")
-    if not path.startswith("gs://") or not name:
-        raise UsageError("not the address of an object", got=path, expected="gs://BUCKET/NAME")
-    return name, rest
 
 
 @functools.lru_cache(maxsize=1)
@@ -71,6 +61,11 @@ def _client() -> Any:
     return _client_of(os.getpid(), os.environ.get("STORAGE_EMULATOR_HOST"))
 
 
+def _blob(path: str, **fields: Any) -> Any:
+    bucket, name = split(path)
+    return _client().bucket(bucket).blob(name, **fields)
+
+
 def _patience() -> Patience:
     return patience_of(os.environ.get("STORAGE_EMULATOR_HOST", "gs"))
 
@@ -79,10 +74,7 @@ def _retry(path: str) -> Any:
     """Return the library's retry with our patience."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    patience = _patience()
-    judge = patience.attempt(path, retryable=DEFAULT_RETRY._predicate)
-    patient = DEFAULT_RETRY.with_predicate(judge).with_timeout(patience.limit_s)
-    return patient.with_delay(initial=0.5, maximum=patience.longest_pause_s(), multiplier=2.0)
+    return _patience().retry(path, retryable=DEFAULT_RETRY._predicate)
 
 
 def _error(path: str, err: Exception, doing: str) -> FramebankError:
@@ -92,24 +84,22 @@ def _error(path: str, err: Exception, doing: str) -> FramebankError:
     if isinstance(err, api.RetryError) and isinstance(err.cause, Exception):
         err = err.cause
     code = getattr(err, "code", None) or getattr(getattr(err, "response", None), "status_code", 0)
-    lines = str(err).splitlines()
-    got = (lines[0] if lines else type(err).__name__)[:300]
+    got = objects.first_line(err)
     if code in (401, 403):
         todo = "grant this account the role Storage Object User on the bucket"
         return UsageError(f"cannot {doing} {path}", got=got, todo=todo)
     if code == 404:
-        return UsageError(f"cannot {doing} {path}", got="no such bucket", todo="check the name")
+        return objects.no_bucket(path, doing)
     where = os.environ.get("STORAGE_EMULATOR_HOST")
     asked = f" (STORAGE_EMULATOR_HOST={where})" if where else ""
-    return JobError(
-        f"cannot {doing} {path}{asked}",
-        got=got,
-        todo="check the network, then run the command again",
-    )
+    todo = "check the network, then run the command again"
+    return JobError(f"cannot {doing} {path}{asked}", got=got, todo=todo)
 
 
 @contextlib.contextmanager
-def _explained(path: str, doing: str) -> Iterator[None]:
+def _asking(path: str, doing: str) -> Iterator[None]:
+    """Tell what the service answers in the block: Answer, UsageError, JobError."""
+    _client()  # first, since it says which package is missing
     import requests
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
@@ -118,9 +108,9 @@ def _explained(path: str, doing: str) -> Iterator[None]:
     try:
         yield
         _patience().reached()
-    except (api.NotFound, api.PreconditionFailed, api.RequestRangeNotSatisfiable):
+    except (api.NotFound, api.PreconditionFailed, api.RequestRangeNotSatisfiable) as err:
         _patience().reached()
-        raise
+        raise Answer(int(err.code)) from err
     except (
         api.GoogleAPIError,
         auth.GoogleAuthError,
@@ -132,25 +122,28 @@ def _explained(path: str, doing: str) -> Iterator[None]:
         raise _error(path, err, doing) from err
 
 
+def _look(path: str) -> Any:
+    """Return the library's object with all that the service states of it, None for no object."""
+    bucket, name = split(path)
+    with _asking(path, "look at"):
+        return _client().bucket(bucket).get_blob(name, timeout=_TIMEOUT, retry=_retry(path))
+
+
 def read(path: str, start: int, length: int | None) -> bytes | None:
     """Return bytes [start, start + length) of an object, None where there is no such object."""
-    bucket, name = split(path)
-    client = _client()
-    from google.api_core import exceptions as api
-
-    if length == 0:
-        return None if stat(path) is None else b""
     end = None if length is None else start + length - 1
     part = {} if start == 0 and end is None else {"start": start, "end": end}
-    blob = client.bucket(bucket).blob(name)
     try:
-        with _explained(path, "read"):
-            data = _retry(path)(blob.download_as_bytes)(**part, timeout=_TIMEOUT, retry=None)
-    except api.NotFound:
-        return None
-    except api.RequestRangeNotSatisfiable:
-        return b""
-    return cast(bytes, data)
+        with _asking(path, "read"):
+            get = _retry(path)(_blob(path).download_as_bytes)
+            return cast(bytes, get(**part, timeout=_TIMEOUT, retry=None))
+    except Answer as answer:
+        return b"" if answer.status == 416 else None
+
+
+def open_read(path: str) -> BinaryIO:
+    """Open for reading, with seeks; raises FileMissingError."""
+    return objects.open_read(path, stat(path), read)
 
 
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
@@ -160,39 +153,22 @@ def download(path: str, target: BinaryIO, *, generation: str) -> None:
     may not read, "unreadable" for one that changed or whose bytes do not have its checksum;
     JobError where the service does not answer.
     """
-    bucket, name = split(path)
-    client = _client()
-    from google.api_core import exceptions as api
-
+    _client()  # no credentials at all are no fault of the clip
     summed = _Summed(target)
-    try:
-        with _explained(path, "read"):
-            blob = client.bucket(bucket).get_blob(name, timeout=_TIMEOUT, retry=_retry(path))
-            if blob is None:
-                raise VideoRejected("open", "missing", f"{path} does not exist")
-            if generation and str(blob.generation) != generation:
-                raise _changed(path)
-            # Not by `blob`: a link that a server states may lead elsewhere than to that server.
-            _retry(path)(summed.restart_and)(
-                client.bucket(bucket).blob(name).download_to_file,
-                if_generation_match=blob.generation,
-                raw_download=True,  # the bytes as they are stored, whatever their encoding
-                checksum=None,
-                timeout=_TIMEOUT,
-                retry=_retry(path),
-            )
-    except (api.NotFound, api.PreconditionFailed) as err:
-        raise _changed(path) from err
-    except UsageError as err:
-        raise VideoRejected("open", "forbidden", f"{path}: {err.got}") from err
-    if blob.crc32c and summed.crc32c() != blob.crc32c:
-        text = f"{path}: the bytes that came have crc32c {summed.crc32c()}, not {blob.crc32c}"
-        raise VideoRejected("open", "unreadable", text)
-
-
-def _changed(path: str) -> VideoRejected:
-    text = f"{path} changed or went away while the job ran; the next run takes it afresh"
-    return VideoRejected("open", "unreadable", text)
+    with objects.downloading(path), _asking(path, "read"):
+        about = _look(path)
+        objects.check_listed(path, about and str(about.generation), generation)
+        # Not by `about`: a link that a server states may lead elsewhere than to that server.
+        _retry(path)(summed.restart_and)(
+            _blob(path).download_to_file,
+            if_generation_match=about.generation,
+            raw_download=True,  # the bytes as they are stored, whatever their encoding
+            checksum=None,
+            timeout=_TIMEOUT,
+            retry=_retry(path),
+        )
+    if about.crc32c:
+        objects.check_sum(path, "crc32c", got=summed.crc32c(), stated=about.crc32c)
 
 
 class _Summed:
@@ -230,132 +206,85 @@ class _Summed:
         return base64.b64encode(self._sum.digest()).decode()
 
 
-@contextlib.contextmanager
-def open_write(path: str, *, create_only: bool) -> Iterator[BinaryIO]:
+def open_write(path: str, *, create_only: bool) -> contextlib.AbstractContextManager[BinaryIO]:
     """Open for writing; one upload to the final name when the block ends without error.
 
     Raises FileExistsError when `create_only` and the object exists.
     """
     _client()
-    from google.api_core import exceptions as api
-
-    with Spool(max_size=_SPOOL_BYTES) as spool:
-        yield cast(BinaryIO, spool)
-        for left in reversed(range(_UPLOADS)):
-            try:
-                _upload(path, cast(BinaryIO, spool), create_only=create_only)
-                return
-            except (api.PreconditionFailed, api.NotFound) as err:
-                if _is_ours(path, cast(BinaryIO, spool)):
-                    return
-                if isinstance(err, api.PreconditionFailed):
-                    raise FileExistsError(path) from err
-                if not left:
-                    raise _error(path, err, "write") from err
+    return objects.open_write(path, _upload, stat, read, create_only=create_only)
 
 
-def _upload(path: str, spool: BinaryIO, *, create_only: bool) -> None:
-    bucket, name = split(path)
-    spool.seek(0, os.SEEK_END)
-    with _explained(path, "write"):
-        _client().bucket(bucket).blob(name, chunk_size=_CHUNK_BYTES).upload_from_file(
-            spool,
+def _upload(path: str, file: BinaryIO, size_bytes: int, *, create_only: bool) -> None:
+    with _asking(path, "write"):
+        _blob(path, chunk_size=objects.CHUNK_BYTES).upload_from_file(
+            file,
             rewind=True,
-            size=spool.tell(),
-            content_type="application/octet-stream",
-            checksum="crc32c",
+            size=size_bytes,
             if_generation_match=0 if create_only else None,
-            timeout=_TIMEOUT,
-            retry=_retry(path),
+            **_writing(path),
         )
 
 
-def _is_ours(path: str, spool: BinaryIO) -> bool:
-    """Return whether there is an object that holds just these bytes.
-
-    An upload whose answer was lost is tried again, and then finds its own object in the way, or
-    finds that the service has forgotten the upload.
-    """
-    bucket, name = split(path)
-    with _explained(path, "look at"):
-        blob = _client().bucket(bucket).get_blob(name, timeout=_TIMEOUT, retry=_retry(path))
-    if blob is None or int(blob.size) != spool.seek(0, os.SEEK_END) or not blob.crc32c:
-        return False
-    summed = google_crc32c.Checksum()
-    spool.seek(0)
-    while chunk := spool.read(_CHUNK_BYTES):
-        summed.update(chunk)
-    return base64.b64encode(summed.digest()).decode() == blob.crc32c
+def _writing(path: str) -> dict[str, Any]:
+    kind = "application/octet-stream"
+    return {
+        "content_type": kind, "checksum": "crc32c", "timeout": _TIMEOUT, "retry": _retry(path)
+    }  # fmt: skip
 
 
 def stat(path: str) -> tuple[int, str] | None:
     """Return (size_bytes, generation) of an object, None where there is none."""
-    bucket, name = split(path)
-    if not name:
-        return None
-    with _explained(path, "look at"):
-        blob = _client().bucket(bucket).get_blob(name, timeout=_TIMEOUT, retry=_retry(path))
-    return None if blob is None else (int(blob.size), str(blob.generation))
+    about = _look(path) if split(path)[1] else None
+    return None if about is None else (int(about.size), str(about.generation))
 
 
-def list_objects(prefix: str, *, limit: int | None = None) -> Iterator[tuple[str, int, str]]:
-    """Yield (path, size_bytes, generation) of each object whose name starts with `prefix`.
+def list_objects(
+    prefix: str, *, limit: int | None = None, deep: bool = True
+) -> Iterator[tuple[str, int, str]]:
+    """Yield (path, size_bytes, generation) of each object whose name starts with `prefix`, by name.
 
-    By name, page by page: a million of them never sit in one list.
+    Page by page: a million of them never sit in one list. Not `deep`: of the folder `prefix` only.
     """
     bucket, start = split(prefix)
-    client = _client()
-    from google.api_core import exceptions as api
-
-    found = client.list_blobs(
-        bucket,
-        prefix=start,
-        max_results=limit,
-        fields="items(name,size,generation),nextPageToken",
-        timeout=_TIMEOUT,
-        retry=_retry(prefix),
-    )
     try:
-        with _explained(prefix, "list"):
+        with _asking(prefix, "list"):
+            found = _client().list_blobs(
+                bucket,
+                prefix=start,
+                max_results=limit,
+                fields="items(name,size,generation),nextPageToken",
+                timeout=_TIMEOUT,
+                retry=_retry(prefix),
+            )
             for blob in found:
-                if not blob.name.endswith("/"):  # the console's make-believe folders
+                if objects.is_listed(blob.name, start, deep=deep):
                     yield f"gs://{bucket}/{blob.name}", int(blob.size), str(blob.generation)
-    except api.NotFound as err:
-        raise _error(prefix, err, "list") from err
+    except Answer as answer:
+        raise objects.no_bucket(prefix, "list") from answer
 
 
 def delete(path: str) -> bool:
     """Delete one object; returns False where there was none."""
-    bucket, name = split(path)
-    client = _client()
-    from google.api_core import exceptions as api
-
     try:
-        with _explained(path, "delete"):
-            client.bucket(bucket).blob(name).delete(timeout=_TIMEOUT, retry=_retry(path))
-    except api.NotFound:
+        with _asking(path, "delete"):
+            _blob(path).delete(timeout=_TIMEOUT, retry=_retry(path))
+    except Answer:
         return False
     return True
 
 
+def read_with_generation(path: str) -> tuple[bytes | None, str]:
+    """Return (content, generation) of an object, (None, "") where there is none."""
+    return objects.read_with_generation(path, stat, read)
+
+
 def replace_if(path: str, data: bytes, *, generation: str) -> bool:
     """Write an object over its `generation` ("": where there is none); False if it has another."""
-    bucket, name = split(path)
-    client = _client()
-    from google.api_core import exceptions as api
 
-    try:
-        with _explained(path, "write"):
-            client.bucket(bucket).blob(name).upload_from_string(
-                data,
-                content_type="application/octet-stream",
-                checksum="crc32c",
-                if_generation_match=int(generation or 0),
-                timeout=_TIMEOUT,
-                retry=_retry(path),
-            )
-    except api.PreconditionFailed:
-        return read(path, 0, None) == data  # our own, whose answer was lost
-    except api.NotFound as err:
-        raise _error(path, err, "write") from err
-    return True
+    def put() -> None:
+        with _asking(path, "write"):
+            condition = int(generation or 0)
+            _blob(path).upload_from_string(data, if_generation_match=condition, **_writing(path))
+
+    return objects.replace_if(path, data, generation, stat, read, put)

@@ -12,7 +12,6 @@ by its next renewal, so what must not be written twice is created, and never wri
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -25,7 +24,7 @@ from typing import Any
 
 from framebank.features.errors import FramebankError, UsageError
 from framebank.features.processes import is_gone, this_process
-from framebank.features.stores import compare_and_swap, json_text, storage
+from framebank.features.stores import disk, json_text, storage
 
 RENEW_S = 5.0
 STALE_S = 30.0
@@ -50,15 +49,11 @@ def lease_path(place: str) -> str:
 
 @contextlib.contextmanager
 def _locked(folder: str, what: str) -> Iterator[None]:
-    try:
+    with storage.explained(folder, "open"):
         handle = os.open(storage.local_path(folder), os.O_RDONLY)
-    except OSError as error:
-        raise storage.storage_error(folder, error, "open") from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _refusal(what, None) from None
+        if not disk.lock(handle, wait=False):
+            raise _refusal(what, None)
         yield
     finally:
         os.close(handle)
@@ -91,19 +86,19 @@ def release_all() -> None:
 class _Lease:
     def __init__(self, path: str, what: str) -> None:
         self._path, self._what = path, what
-        self._token, self._beat, self._generation = secrets.token_hex(8), 0, compare_and_swap.ABSENT
+        self._token, self._beat, self._generation = secrets.token_hex(8), 0, storage.ABSENT
         self._ended = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def acquire(self) -> None:
         """Take the lease; waits to see whether one that is there is renewed."""
         while True:
-            found, generation = compare_and_swap.read_with_generation(self._path)
+            found, generation = storage.read_with_generation(self._path)
             if found is not None and not is_gone(_fields(found)):
                 self._watch(_fields(found), generation)
             if self._write(generation):
                 time.sleep(_SETTLE_S)
-                found, self._generation = compare_and_swap.read_with_generation(self._path)
+                found, self._generation = storage.read_with_generation(self._path)
                 if found is not None and _fields(found).get("token") == self._token:
                     self._renewing.start()
                     return
@@ -119,7 +114,7 @@ class _Lease:
             storage.delete(self._path)
 
     def _is_ours(self) -> bool:
-        found, _ = compare_and_swap.read_with_generation(self._path)
+        found, _ = storage.read_with_generation(self._path)
         return found is not None and _fields(found).get("token") == self._token
 
     def _write(self, generation: str) -> bool:
@@ -130,9 +125,7 @@ class _Lease:
             "host": socket.gethostname(),
             **this_process(),
         }
-        return compare_and_swap.replace_if(
-            self._path, json.dumps(fields).encode(), generation=generation
-        )
+        return storage.replace_if(self._path, json.dumps(fields).encode(), generation=generation)
 
     def _watch(self, holder: dict[str, Any], generation: str) -> None:
         """Return when the lease of `holder` is stale or gone; raises UsageError when it lives."""
@@ -155,11 +148,9 @@ class _Lease:
             with contextlib.suppress(FramebankError):  # the service's trouble is told by others
                 if self._write(self._generation):
                     found = storage.find(self._path)
-                    self._generation = (
-                        compare_and_swap.ABSENT if found is None else found.generation
-                    )
+                    self._generation = storage.ABSENT if found is None else found.generation
                 elif self._is_ours():
-                    _, self._generation = compare_and_swap.read_with_generation(self._path)
+                    _, self._generation = storage.read_with_generation(self._path)
                 elif storage.exists(self._path):
                     _say(
                         f"another run took over while this one could not be heard: both are "
@@ -167,7 +158,7 @@ class _Lease:
                     )
                     return
                 else:
-                    self._generation = compare_and_swap.ABSENT
+                    self._generation = storage.ABSENT
 
 
 def _fields(data: bytes) -> dict[str, Any]:

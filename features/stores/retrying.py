@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 CONNECT_TIMEOUT_S = 4.0
 ANSWER_TIMEOUT_S = 60.0
@@ -38,12 +39,19 @@ class Patience:
         """Whether the service ever answered."""
         return self._reached
 
-    def longest_pause_s(self) -> float:
-        """Return the longest pause between two tries."""
-        return 20.0 if self._reached else 1.0
+    def retry(self, path: str, *, retryable: Callable[[Exception], bool]) -> Any:
+        """Return what has one call about `path` tried again: a decorator of google.api_core."""
+        from google.api_core.retry import Retry
 
-    def attempt(
-        self, path: str, *, retryable: Callable[[Exception], bool]
+        return Retry(
+            predicate=self._judge(path, retryable),
+            initial=0.5,
+            maximum=20.0 if self._reached else 1.0,
+            timeout=self.limit_s,
+        )
+
+    def _judge(
+        self, path: str, retryable: Callable[[Exception], bool]
     ) -> Callable[[Exception], bool]:
         """Return the judge over one call's failures: whether to try again after each."""
         start_s = time.monotonic()

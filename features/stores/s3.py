@@ -14,24 +14,15 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
-from framebank.features.errors import FramebankError, JobError, UsageError, VideoRejected
+from framebank.features.errors import FramebankError, JobError, UsageError
+from framebank.features.stores import objects
+from framebank.features.stores.objects import CHUNK_BYTES, Answer, split
 from framebank.features.stores.retrying import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, patience_of
 from framebank.features.stores.s3_checksums import Stated, Summed, equal_parts, stated_checksum
-from framebank.features.stores.temporary import Spool
-from framebank.features.stores.tensorflow_files import HOW_TO_INSTALL
+from framebank.features.stores.tensorflow_files import HOW_TO_INSTALL, s3_endpoint
 
-_SPOOL_BYTES = 32 << 20  # an upload is held in memory up to here, then in a temporary file
-_CHUNK_BYTES = 8 << 20
 _ONE_PUT_BYTES = 64 << 20  # larger uploads go in parts
 _BROKEN_READS = 6  # connections that may break within one body
-
-
-def split(path: str) -> tuple[str, str]:
-    """Return (bucket, object name) of s3://BUCKET/NAME; the name may be empty."""
-    name, _, rest = path.removeprefix("s3://").partition("/")
-    if not path.startswith("s3://") or not name:
-        raise UsageError("not the address of an object", got=path, expected="s3://BUCKET/NAME")
-    return name, rest
 
 
 @functools.lru_cache(maxsize=1)
@@ -52,42 +43,37 @@ def _client_of(pid: int, endpoint: str | None) -> Any:
     return boto3.client("s3", config=config)
 
 
-def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-
-
 def _status(err: Exception) -> int:
     response = getattr(err, "response", None) or {}
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _call(path: str, doing: str, method: str, **fields: Any) -> dict[str, Any]:
-    """Call the service, again after 429, 5xx and broken connections.
+    """Call the service about an object or `Prefix`, again after 429, 5xx and broken connections.
 
-    Raises _Answer for 404, 409, 412 and 416, which the callers know what to make of.
+    Raises Answer for 404, 409, 412 and 416, which the callers know what to make of.
     """
-    client = _client_of(os.getpid(), _endpoint())
-    patience = patience_of(_endpoint() or "s3")
+    client = _client_of(os.getpid(), s3_endpoint())
+    patience = patience_of(s3_endpoint() or "s3")
     from botocore import exceptions as boto
     from google.api_core import exceptions as api
-    from google.api_core import retry
 
     def retryable(err: Exception) -> bool:
         if isinstance(err, boto.ClientError):
             return _status(err) == 429 or _status(err) >= 500
         return isinstance(err, boto.HTTPClientError | boto.ConnectionError)
 
+    bucket, name = split(path)
+    where = {"Bucket": bucket} if "Prefix" in fields else {"Bucket": bucket, "Key": name}
     try:
-        judge = patience.attempt(path, retryable=retryable)
-        pause_s = patience.longest_pause_s()
-        again = retry.Retry(predicate=judge, initial=0.5, maximum=pause_s, timeout=patience.limit_s)
-        answer = again(lambda: getattr(client, method)(**fields))()
+        call = functools.partial(getattr(client, method), **where, **fields)
+        answer = patience.retry(path, retryable=retryable)(call)()
         patience.reached()
         return cast(dict[str, Any], answer)
     except boto.ClientError as err:
         patience.reached()
         if _status(err) in (404, 409, 412, 416):
-            raise _Answer(_status(err)) from err
+            raise Answer(_status(err)) from err
         raise _error(path, err, doing) from err
     except api.RetryError as err:
         raise _error(path, err.cause if isinstance(err.cause, Exception) else err, doing) from err
@@ -95,17 +81,10 @@ def _call(path: str, doing: str, method: str, **fields: Any) -> dict[str, Any]:
         raise _error(path, err, doing) from err
 
 
-class _Answer(Exception):
-    """A status that is no fault."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-
-
 def _error(path: str, err: Exception, doing: str) -> FramebankError:
     from botocore import exceptions as boto
 
-    got = (str(err).splitlines() or [type(err).__name__])[0][:300]
+    got = objects.first_line(err)
     if isinstance(err, boto.NoCredentialsError | boto.PartialCredentialsError):
         todo = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         return UsageError("no credentials for S3", got=got, todo=todo)
@@ -116,28 +95,19 @@ def _error(path: str, err: Exception, doing: str) -> FramebankError:
     return JobError(f"cannot {doing} {path}", got=got, todo=todo)
 
 
-def _no_bucket(path: str, doing: str) -> UsageError:
-    return UsageError(f"cannot {doing} {path}", got="no such bucket", todo="check the name")
-
-
 def read(path: str, start: int, length: int | None) -> bytes | None:
     """Return bytes [start, start + length) of an object, None where there is no such object."""
-    bucket, name = split(path)
-    if length == 0:
-        return None if stat(path) is None else b""
     end = "" if length is None else start + length - 1
     part = {} if start == 0 and length is None else {"Range": f"bytes={start}-{end}"}
     try:
-        return b"".join(_bodies(path, bucket, name, part))
-    except _Answer as answer:
-        if answer.status == 416:
-            return b""
-        return None
+        return b"".join(_bodies(path, part))
+    except Answer as answer:
+        return b"" if answer.status == 416 else None
 
 
-def _bodies(path: str, bucket: str, name: str, part: dict[str, str]) -> Iterator[bytes]:
+def _bodies(path: str, part: dict[str, str]) -> Iterator[bytes]:
     for attempt in range(_BROKEN_READS):
-        answer = _call(path, "read", "get_object", Bucket=bucket, Key=name, **part)
+        answer = _call(path, "read", "get_object", **part)
         from botocore import exceptions as boto
 
         try:
@@ -148,6 +118,11 @@ def _bodies(path: str, bucket: str, name: str, part: dict[str, str]) -> Iterator
                 raise _error(path, err, "read") from err
 
 
+def open_read(path: str) -> BinaryIO:
+    """Open for reading, with seeks; raises FileMissingError."""
+    return objects.open_read(path, stat(path), read)
+
+
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
     """Copy one version of an object to an open file, pinned to its ETag, and hold it against what
     the store states of its bytes (`s3_checksums`).
@@ -156,17 +131,11 @@ def download(path: str, target: BinaryIO, *, generation: str) -> None:
     may not read, "unreadable" for one that changed or whose bytes do not have its checksum;
     JobError where the service does not answer.
     """
-    bucket, name = split(path)
-    try:
-        try:
-            about = _call(
-                path, "look at", "head_object", Bucket=bucket, Key=name, ChecksumMode="ENABLED"
-            )
-        except _Answer as answer:
-            raise VideoRejected("open", "missing", f"{path} does not exist") from answer
-        if generation and str(about["ETag"]).strip('"') != generation:
-            raise _changed(path)
-        stated = stated_checksum(about, bucket=bucket)
+    with objects.downloading(path):
+        about = _look(path, ChecksumMode="ENABLED")
+        objects.check_listed(path, _etag(about) if about else None, generation)
+        assert about is not None
+        stated = stated_checksum(about, bucket=split(path)[0])
         sizes = _part_sizes(path, about, stated, guess=True)
         got = _copy(path, about, stated, sizes, target)
         if stated and got != stated.value and stated.parts:
@@ -174,15 +143,8 @@ def download(path: str, target: BinaryIO, *, generation: str) -> None:
             if exact != sizes:  # parts of several sizes: once more
                 target.seek(0)
                 got = _copy(path, about, stated, exact, target)
-    except _Answer as answer:
-        raise _changed(path) from answer
-    except UsageError as err:
-        raise VideoRejected("open", "forbidden", f"{path}: {err.got}") from err
-    if stated and got != stated.value:
-        text = (
-            f"{path}: the bytes that came have {stated.name} {got.hex()}, not {stated.value.hex()}"
-        )
-        raise VideoRejected("open", "unreadable", text)
+    if stated:
+        objects.check_sum(path, stated.name, got=got.hex(), stated=stated.value.hex())
 
 
 def _copy(
@@ -193,17 +155,15 @@ def _copy(
     target: BinaryIO,
 ) -> bytes:
     """Copy an object by ranges of it; return their checksum, b"" where none is stated."""
-    bucket, name = split(path)
-    size_bytes, summed = int(about["ContentLength"]), None
-    if stated is not None:
-        summed = Summed(stated, part_sizes)
-    for start in range(0, size_bytes, _CHUNK_BYTES):
-        end = min(start + _CHUNK_BYTES, size_bytes) - 1
+    size_bytes = int(about["ContentLength"])
+    summed = None if stated is None else Summed(stated, part_sizes)
+    for start in range(0, size_bytes, CHUNK_BYTES):
+        end = min(start + CHUNK_BYTES, size_bytes) - 1
         part = {"Range": f"bytes={start}-{end}", "IfMatch": about["ETag"]}
-        for body in _bodies(path, bucket, name, part):
-            if summed is not None:
-                summed.update(memoryview(body))
+        for body in _bodies(path, part):
             view = memoryview(body)
+            if summed is not None:
+                summed.update(view)
             while view:
                 view = view[target.write(view) :]
     return b"" if summed is None else summed.value()
@@ -216,12 +176,10 @@ def _part_sizes(
     as long as that fits."""
     if stated is None or not stated.parts:
         return []
-    bucket, name = split(path)
 
     def size_of(number: int) -> int:
         # Not pinned, as some servers hold that against the part; what is read is.
-        one = {"Bucket": bucket, "Key": name, "PartNumber": number}
-        return int(_call(path, "look at", "head_object", **one)["ContentLength"])
+        return int(_call(path, "look at", "head_object", PartNumber=number)["ContentLength"])
 
     size_bytes = int(about["ContentLength"])
     if guess and (sizes := equal_parts(size_of(1), size_bytes=size_bytes, parts=stated.parts)):
@@ -229,59 +187,28 @@ def _part_sizes(
     return [size_of(number) for number in range(1, stated.parts + 1)]
 
 
-def _changed(path: str) -> VideoRejected:
-    text = f"{path} changed or went away while the job ran; the next run takes it afresh"
-    return VideoRejected("open", "unreadable", text)
-
-
-@contextlib.contextmanager
-def open_write(path: str, *, create_only: bool) -> Iterator[BinaryIO]:
+def open_write(path: str, *, create_only: bool) -> contextlib.AbstractContextManager[BinaryIO]:
     """Open for writing; one upload to the final name when the block ends without error.
 
     Raises FileExistsError when `create_only` and the object exists.
     """
-    bucket, name = split(path)
-    with Spool(max_size=_SPOOL_BYTES) as spool:
-        yield cast(BinaryIO, spool)
-        size_bytes = spool.tell()
-        spool.seek(0)
-        condition = {"IfNoneMatch": "*"} if create_only else {}
-        try:
-            if size_bytes > _ONE_PUT_BYTES:
-                _upload_parts(path, cast(BinaryIO, spool), condition)
-            else:
-                body = spool.read()
-                _call(path, "write", "put_object", Bucket=bucket, Key=name, Body=body, **condition)
-        except _Answer as answer:
-            if answer.status == 404:
-                raise _no_bucket(path, "write") from answer
-            if not _is_ours(path, cast(BinaryIO, spool), size_bytes):
-                raise FileExistsError(path) from answer
+    return objects.open_write(path, _upload, stat, read, create_only=create_only)
 
 
-def _is_ours(path: str, spool: BinaryIO, size_bytes: int) -> bool:
-    """Return whether the object in the way holds just these bytes: our own, its answer lost."""
-    found = stat(path)
-    if found is None or found[0] != size_bytes:
-        return False
-    spool.seek(0)
-    return all(
-        read(path, start, _CHUNK_BYTES) == spool.read(_CHUNK_BYTES)
-        for start in range(0, size_bytes, _CHUNK_BYTES)
-    )
+def _upload(path: str, file: BinaryIO, size_bytes: int, *, create_only: bool) -> None:
+    condition = {"IfNoneMatch": "*"} if create_only else {}
+    if size_bytes > _ONE_PUT_BYTES:
+        _upload_parts(path, file, condition)
+    else:
+        _call(path, "write", "put_object", Body=file.read(), **condition)
 
 
-def _upload_parts(path: str, spool: BinaryIO, condition: dict[str, str]) -> None:
+def _upload_parts(path: str, file: BinaryIO, condition: dict[str, str]) -> None:
     """Upload in parts; nothing appears before all of them are there, and nothing stays behind."""
-    bucket, name = split(path)
-    where = {"Bucket": bucket, "Key": name}
-    upload = {
-        **where,
-        "UploadId": _call(path, "write", "create_multipart_upload", **where)["UploadId"],
-    }
+    upload = {"UploadId": _call(path, "write", "create_multipart_upload")["UploadId"]}
     parts: list[dict[str, Any]] = []
     try:
-        while body := spool.read(_CHUNK_BYTES):
+        while body := file.read(CHUNK_BYTES):
             number = len(parts) + 1
             fields = {"PartNumber": number, "Body": body, **upload}
             etag = _call(path, "write", "upload_part", **fields)["ETag"]
@@ -289,41 +216,48 @@ def _upload_parts(path: str, spool: BinaryIO, condition: dict[str, str]) -> None
         whole = {"MultipartUpload": {"Parts": parts}, **upload, **condition}
         _call(path, "write", "complete_multipart_upload", **whole)
     except BaseException:
-        with contextlib.suppress(FramebankError, _Answer):
+        with contextlib.suppress(FramebankError, Answer):
             _call(path, "write", "abort_multipart_upload", **upload)
         raise
 
 
 def stat(path: str) -> tuple[int, str] | None:
     """Return (size_bytes, ETag) of an object, None where there is none."""
-    bucket, name = split(path)
-    if not name:
-        return None
+    about = _look(path) if split(path)[1] else None
+    return None if about is None else (int(about["ContentLength"]), _etag(about))
+
+
+def _look(path: str, **fields: Any) -> dict[str, Any] | None:
+    """Return the answer to HEAD, None where there is no object."""
     try:
-        about = _call(path, "look at", "head_object", Bucket=bucket, Key=name)
-    except _Answer:
+        return _call(path, "look at", "head_object", **fields)
+    except Answer:
         return None
-    return int(about["ContentLength"]), str(about["ETag"]).strip('"')
 
 
-def list_objects(prefix: str, *, limit: int | None = None) -> Iterator[tuple[str, int, str]]:
+def _etag(about: dict[str, Any]) -> str:
+    return str(about["ETag"]).strip('"')
+
+
+def list_objects(
+    prefix: str, *, limit: int | None = None, deep: bool = True
+) -> Iterator[tuple[str, int, str]]:
     """Yield (path, size_bytes, ETag) of each object whose name starts with `prefix`, by name.
 
-    Page by page: a million of them never sit in one list.
+    Page by page: a million of them never sit in one list. Not `deep`: of the folder `prefix` only.
     """
     bucket, start = split(prefix)
-    fields: dict[str, Any] = {"Bucket": bucket, "Prefix": start}
+    fields: dict[str, Any] = {"Prefix": start}
     if limit is not None:
         fields["MaxKeys"] = min(limit, 1000)
     while True:
         try:
             page = _call(prefix, "list", "list_objects_v2", **fields)
-        except _Answer as answer:
-            raise _no_bucket(prefix, "list") from answer
+        except Answer as answer:
+            raise objects.no_bucket(prefix, "list") from answer
         for item in page.get("Contents", ()):
-            if not item["Key"].endswith("/"):  # the console's make-believe folders
-                etag = str(item["ETag"]).strip('"')
-                yield f"s3://{bucket}/{item['Key']}", int(item["Size"]), etag
+            if objects.is_listed(item["Key"], start, deep=deep):
+                yield f"s3://{bucket}/{item['Key']}", int(item["Size"]), _etag(item)
         if limit is not None or not page.get("IsTruncated"):
             return
         fields["ContinuationToken"] = page["NextContinuationToken"]
@@ -331,20 +265,23 @@ def list_objects(prefix: str, *, limit: int | None = None) -> Iterator[tuple[str
 
 def delete(path: str) -> bool:
     """Delete one object; returns False where there was none."""
-    bucket, name = split(path)
     if stat(path) is None:
         return False
-    with contextlib.suppress(_Answer):
-        _call(path, "delete", "delete_object", Bucket=bucket, Key=name)
+    with contextlib.suppress(Answer):
+        _call(path, "delete", "delete_object")
     return True
+
+
+def read_with_generation(path: str) -> tuple[bytes | None, str]:
+    """Return (content, generation) of an object, (None, "") where there is none."""
+    return objects.read_with_generation(path, stat, read)
 
 
 def replace_if(path: str, data: bytes, *, generation: str) -> bool:
     """Write an object over its `generation` ("": where there is none); False if it has another."""
-    bucket, name = split(path)
-    condition = {"IfMatch": f'"{generation}"'} if generation else {"IfNoneMatch": "*"}
-    try:
-        _call(path, "write", "put_object", Bucket=bucket, Key=name, Body=data, **condition)
-    except _Answer:  # also 404: deleted since
-        return read(path, 0, None) == data  # our own, whose answer was lost
-    return True
+
+    def put() -> None:
+        condition = {"IfMatch": f'"{generation}"'} if generation else {"IfNoneMatch": "*"}
+        _call(path, "write", "put_object", Body=data, **condition)
+
+    return objects.replace_if(path, data, generation, stat, read, put)

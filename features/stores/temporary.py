@@ -11,7 +11,6 @@ be made there: whoever keeps something there does it in `explained`, or in a `Sp
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from framebank.features.errors import FramebankError, JobError
-from framebank.features.stores import storage
+from framebank.features.stores import disk
 
 PREFIX = "framebank-"
 _LOCK = ".framebank-lives"
@@ -33,7 +32,7 @@ def temporary_error(err: OSError) -> FramebankError:
         folder = tempfile.gettempdir()
     except FileNotFoundError as none:
         return JobError("there is no temporary folder", got=none.strerror, todo=todo)
-    told = storage.storage_error(f"the temporary folder {folder}", err, "use")
+    told = disk.storage_error(f"the temporary folder {folder}", err, "use")
     return JobError(told.what, got=told.got, todo=todo)
 
 
@@ -133,7 +132,7 @@ def _live_folder(prefix: str) -> LiveFolder:
         except OSError:
             shutil.rmtree(path, ignore_errors=True)
             raise
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        disk.lock(lock)
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(name), os.fstat(lock)):
                 return LiveFolder(path, lock)
@@ -157,12 +156,12 @@ def _remove_if_dead(path: str) -> bool:
     except OSError:  # no folder, none of ours, another user's, or just removed
         return False
     try:
-        if os.path.islink(path) or os.fstat(lock).st_uid != os.geteuid():
+        strange = os.path.islink(path) or os.fstat(lock).st_uid != os.geteuid()
+        if strange or not disk.lock(lock, wait=False):  # locked: its maker lives
             return False
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _remove(path)
         return not os.path.lexists(path)
-    except OSError:  # locked: its maker lives
+    except OSError:
         return False
     finally:
         os.close(lock)

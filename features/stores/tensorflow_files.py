@@ -5,31 +5,38 @@ trainer's environment with TensorFlow 2.16 (`make tfio`, `infra/decisions/0006`)
 those of the AWS libraries (AWS_ENDPOINT_URL for a server of your own) and, for
 az://ACCOUNT/CONTAINER/NAME, TF_AZURE_STORAGE_KEY. A web server has no listing, so over http:// a
 folder is what the links of its index page name, as nginx, Apache and Python's own server write it.
+
+tensorflow-io says of any trouble at s3:// and of most at az:// that the file does not exist: a
+refused connection, a 503, a forbidden bucket. So whatever is missing there counts as missing only
+when the service itself answers a plain request.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import html.parser
 import importlib.util
-import io
 import os
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, TypeVar
 
-from framebank.features.errors import UsageError, VideoRejected
-from framebank.features.stores.tf_asking import NoAnswer, ask, s3_endpoint
+from framebank.features.errors import JobError, UsageError
+from framebank.features.stores import objects
+from framebank.features.stores.retrying import CONNECT_TIMEOUT_S, Patience, patience_of
 from framebank.features.tensorflow_import import import_tensorflow
 
+T = TypeVar("T")
 SCHEMES = ("s3", "az", "http", "https")
 HOW_TO_INSTALL = "make tfio, and train with .venv-tfio/bin/framebank"
-_CHUNK_BYTES = 8 << 20
 _PAGE_BYTES = 64 << 20
 _ANSWER_TIMEOUT_S = 30.0
+_FORBIDDEN = ("403", "401", "denied")
 
 
 def is_installed() -> bool:
@@ -60,7 +67,7 @@ def _gfile() -> Any:
 
 def _tell_endpoint() -> None:
     """Give tensorflow-io's S3 client the variables of the AWS libraries under its own names."""
-    # One call tries for seconds only: `ask` tries again, and says so.
+    # One call tries for seconds only: `_ask` tries again, and says so.
     os.environ.setdefault("AWS_RETRY_MODE", "standard")
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
     if endpoint := s3_endpoint():
@@ -74,8 +81,6 @@ def _tell_endpoint() -> None:
 def read(path: str, start: int, length: int | None) -> bytes | None:
     """Return bytes [start, start + length) of a file, None where there is none."""
     gfile = _gfile()
-    if length == 0:
-        return None if stat(path) is None else b""
 
     def work() -> bytes:
         with gfile.GFile(path, "rb") as file:
@@ -90,57 +95,24 @@ def read(path: str, start: int, length: int | None) -> bytes | None:
         return data
 
     try:
-        return ask(path, "read", work)
+        return _ask(path, "read", work)
     except FileNotFoundError:
         return None
 
 
 def open_read(path: str) -> BinaryIO:
-    """Open a file for reading with seeks, 8 MiB at a time; raises FileNotFoundError, JobError."""
-    return cast(BinaryIO, io.BufferedReader(_RemoteFile(path), _CHUNK_BYTES))
+    """Open a file for reading with seeks; raises FileNotFoundError, JobError."""
+    gfile = _gfile()
+    file = _ask(path, "read", lambda: gfile.GFile(path, "rb"))
 
-
-class _RemoteFile(io.RawIOBase):
-    """One open file of tf.io.gfile."""
-
-    def __init__(self, path: str) -> None:
-        gfile = _gfile()
-        self._path, self._place = path, 0
-        self._file = ask(path, "read", lambda: gfile.GFile(path, "rb"))
-        self._size_bytes = int(ask(path, "read", self._file.size))
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size_bytes}
-        self._place = start[whence] + offset
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        room = min(len(buffer), self._size_bytes - self._place)
-        if room <= 0:
-            return 0
-
+    def get(start: int, length: int) -> bytes:
         def work() -> bytes:
-            self._file.seek(self._place)
-            return bytes(self._file.read(room))
+            file.seek(start)
+            return bytes(file.read(length))
 
-        data = ask(self._path, "read", work)
-        buffer[: len(data)] = data
-        self._place += len(data)
-        return len(data)
+        return _ask(path, "read", work)
 
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
+    return objects.buffered(objects.RangeReader(int(_ask(path, "read", file.size)), get))
 
 
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
@@ -149,19 +121,16 @@ def download(path: str, target: BinaryIO, *, generation: str) -> None:
     Raises VideoRejected "missing" for a file that is gone, "unreadable" for one that changed.
     """
     found = stat(path)
-    if found is None:
-        raise VideoRejected("open", "missing", f"{path} does not exist")
-    if generation and found[1] != generation:
-        raise VideoRejected("open", "unreadable", f"{path} changed while the job ran")
-    for start in range(0, found[0], _CHUNK_BYTES):
-        target.write(read(path, start, _CHUNK_BYTES) or b"")
+    objects.check_listed(path, found and found[1], generation)
+    for start in range(0, found[0] if found else 0, objects.CHUNK_BYTES):
+        target.write(read(path, start, objects.CHUNK_BYTES) or b"")
 
 
 def stat(path: str) -> tuple[int, str] | None:
     """Return (size_bytes, a text that another version would likely not have), None for no file."""
     gfile = _gfile()
     try:
-        status = ask(path, "look at", lambda: gfile.stat(path))
+        status = _ask(path, "look at", lambda: gfile.stat(path))
     except FileNotFoundError:
         return None
     if status.is_directory:
@@ -169,17 +138,16 @@ def stat(path: str) -> tuple[int, str] | None:
     return int(status.length), f"{status.length}-{status.mtime_nsec}"
 
 
-def list_objects(prefix: str, *, limit: int | None = None) -> Iterator[tuple[str, int, str]]:
+def list_objects(
+    prefix: str, *, limit: int | None = None, deep: bool = True
+) -> Iterator[tuple[str, int, str]]:
     """Yield (path, size_bytes, generation) of the files of the folder `prefix`, by name.
 
-    Unlike in `features/stores/s3.py` sub-folders are not entered; no reader of a cache asks for
-    that.
+    Sub-folders are not entered, `deep` or not: no reader of a cache asks for that.
     """
     folder = prefix.rstrip("/")
     names = _linked(folder) if folder.startswith("http") else _listed(folder)
-    for count, name in enumerate(sorted(names)):
-        if limit is not None and count >= limit:
-            return
+    for name in sorted(names)[:limit]:
         path = f"{folder}/{name}"
         if (found := stat(path)) is not None:
             yield path, *found
@@ -188,7 +156,7 @@ def list_objects(prefix: str, *, limit: int | None = None) -> Iterator[tuple[str
 def _listed(folder: str) -> list[str]:
     gfile = _gfile()
     try:
-        names = ask(folder, "list", lambda: gfile.listdir(folder))
+        names = _ask(folder, "list", lambda: gfile.listdir(folder))
     except FileNotFoundError:
         return []
     return [name for name in names if not name.endswith("/")]
@@ -225,28 +193,148 @@ def _linked(folder: str) -> set[str]:
 
     page = _Links()
     with contextlib.suppress(FileNotFoundError):
-        page.feed(ask(folder, "list", work).decode("utf-8", "replace"))
+        page.feed(_ask(folder, "list", work).decode("utf-8", "replace"))
     return page.names
 
 
 def open_write(path: str, *, create_only: bool) -> contextlib.AbstractContextManager[BinaryIO]:
     """Raise UsageError: this way nothing is written."""
-    raise _read_only(path)
-
-
-def replace_if(path: str, data: bytes, *, generation: str) -> bool:
-    """Raise UsageError: this way nothing is written."""
-    raise _read_only(path)
-
-
-def delete(path: str) -> bool:
-    """Raise UsageError: this way nothing is deleted."""
-    raise _read_only(path)
-
-
-def _read_only(path: str) -> UsageError:
-    return UsageError(
+    raise UsageError(
         f"cannot write {path}",
         got="tensorflow-io, which has no conditional writes, is used for reading only",
         todo='pip install "framebank[s3]" for s3://, or write to a local path',
     )
+
+
+def replace_if(path: str, data: bytes, *, generation: str) -> bool:
+    """Raise UsageError: this way nothing is written."""
+    return bool(open_write(path, create_only=False))
+
+
+def delete(path: str) -> bool:
+    """Raise UsageError: this way nothing is deleted."""
+    return bool(open_write(path, create_only=False))
+
+
+def read_with_generation(path: str) -> tuple[bytes | None, str]:
+    """Return (content, generation) of a file, (None, "") where there is none."""
+    return objects.read_with_generation(path, stat, read)
+
+
+class NoAnswer(Exception):
+    """The service is not there or ails; `code` is the HTTP status, None where nothing came."""
+
+    def __init__(self, reason: object, code: int | None = None) -> None:
+        super().__init__(str(reason))
+        self.code = code
+
+
+def _ask(path: str, doing: str, work: Callable[[], T]) -> T:
+    """Return what `work` gets from the service of `path`, asked again while it does not answer.
+
+    Raises FileNotFoundError for what is not there, UsageError, JobError.
+    """
+    from google.api_core import exceptions as api
+
+    objects.check_address(path)
+    service = _service(path)
+    patience = patience_of(service)
+    again = patience.retry(path, retryable=lambda err: isinstance(err, NoAnswer))
+    try:
+        answer: T = again(lambda: _once(path, doing, work, service, patience))()
+        return answer
+    except (api.RetryError, NoAnswer) as err:
+        got = objects.first_line(getattr(err, "cause", None) or err)
+        todo = "check the network and the address, then run the command again"
+        raise JobError(f"cannot {doing} {path}", got=got, todo=todo) from err
+
+
+def _once(path: str, doing: str, work: Callable[[], T], service: str, patience: Patience) -> T:
+    import tensorflow as tf
+
+    if not patience.was_reached and not path.startswith("http"):
+        _check_alive(path, service)  # tensorflow-io's clients would try for a minute
+    try:
+        result = work()
+    except tf.errors.OpError as err:
+        refusals = (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)
+        if isinstance(err, refusals) or any(word in err.message for word in _FORBIDDEN):
+            todo = "check the credentials, and that they may list and get the bucket's objects"
+            got = err.message.splitlines()[0][:300]
+            raise UsageError(f"cannot {doing} {path}", got=got, todo=todo) from err
+        if not isinstance(err, tf.errors.NotFoundError):
+            raise NoAnswer((err.message.splitlines() or [type(err).__name__])[0][:300]) from err
+        if not path.startswith("http"):
+            _check_alive(path, service)
+        patience.reached()
+        if path.startswith("s3:"):
+            _warn_of_credentials(path.split("/")[2])
+        raise FileNotFoundError(path) from err
+    except RuntimeError as err:  # of the Azure client, when it gives up
+        raise NoAnswer(err) from err
+    finally:
+        _end_without_destructors(os.getpid())
+    patience.reached()
+    return result
+
+
+def _service(path: str) -> str:
+    """Return the address whose answer shows that the service of `path` lives."""
+    scheme, _, rest = path.partition("://")
+    first = rest.partition("/")[0]
+    if scheme == "s3":
+        endpoint = s3_endpoint()
+        return (
+            f"{endpoint.rstrip('/')}/{first}" if endpoint else f"https://{first}.s3.amazonaws.com"
+        )
+    if scheme == "az":
+        if os.environ.get("TF_AZURE_USE_DEV_STORAGE"):
+            return f"http://127.0.0.1:10000/{first}"
+        return f"https://{first}.blob.core.windows.net"
+    return f"{scheme}://{urllib.parse.urlsplit(path).netloc}"
+
+
+def s3_endpoint() -> str | None:
+    """Return the server that takes Amazon's place, where one does."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def _check_alive(path: str, service: str) -> None:
+    """Raise NoAnswer unless the service answers anything of sense, UsageError for no bucket.
+
+    The request has no signature: that it is refused is an answer.
+    """
+    request = urllib.request.Request(service, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S).close()
+    except urllib.error.HTTPError as err:
+        if err.code >= 500 or err.code == 429:
+            raise NoAnswer(f"status {err.code}", err.code) from err
+        if err.code == 404 and path.startswith("s3:"):
+            raise objects.no_bucket(path, "read") from err
+    except (OSError, ValueError) as err:  # ValueError: an endpoint that is no address
+        raise NoAnswer(getattr(err, "reason", None) or err) from err
+
+
+@functools.cache
+def _warn_of_credentials(bucket: str) -> None:
+    """Say it once when the bucket cannot be listed: tensorflow-io tells nobody of a 403."""
+    import tensorflow as tf
+
+    try:
+        tf.io.gfile.listdir(f"s3://{bucket}/")
+    except tf.errors.OpError:
+        text = "cannot be listed with these credentials, or holds nothing: files may seem missing"
+        print(f"framebank: s3://{bucket} {text}", file=sys.stderr, flush=True)
+
+
+@functools.cache
+def _end_without_destructors(pid: int) -> None:
+    """Let this process end by _exit once Python has cleaned up.
+
+    The AWS client inside tensorflow-io aborts in its static destructors ("pure virtual method
+    called", status 134), after everything of ours is done. The last handler registered comes first.
+    """
+    libc: Any = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):  # glibc, musl has none
+        libc.on_exit(libc._exit, None)

@@ -111,7 +111,7 @@ def check_empty(cache: str) -> None:
     """A new cache begins in an empty place; files of other things are left alone."""
     if not storage.is_local(cache):
         mine = locks.lease_path(cache)  # of a run that begins at this moment
-        files = itertools.islice(storage.iter_objects(cache), 2)
+        files = itertools.islice(storage.iter_files(cache, deep=True), 2)
         taken = any(file.path != mine for file in files)
     else:
         try:

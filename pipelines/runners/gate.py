@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from framebank.features.errors import FramebankError, UsageError
-from framebank.features.stores import storage
+from framebank.features.stores import disk, storage
 from framebank.pipelines.inputs.manifests import is_manifest
 from framebank.pipelines.jobs import beam_options
 
@@ -296,6 +296,6 @@ def _check_local_folder(folder: str, path: str) -> None:
     """Look, and write nothing: the nearest folder that is there must let us make files."""
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
-    if os.path.isdir(folder) and (err := storage.why_unwritable(folder)):
+    if os.path.isdir(folder) and (err := disk.why_unwritable(folder)):
         told = storage.storage_error(path, err, "write into")
         raise UsageError(told.what, got=f"{told.got}: {folder}", todo=told.todo)

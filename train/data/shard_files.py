@@ -13,7 +13,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -26,7 +25,7 @@ from framebank.features.bounds import MOST_BYTES, check_number
 from framebank.features.cache import layout
 from framebank.features.cache.sidecar import read_sidecar
 from framebank.features.errors import CacheError, JobError
-from framebank.features.stores import storage, tensorflow_files
+from framebank.features.stores import disk, storage, tensorflow_files
 from framebank.features.stores.temporary import live_folder, remove_dead
 
 _SUFFIX, _PART = ".staged", ".part"
@@ -180,7 +179,7 @@ class StagedShards:
         """Keep other processes that stage into this folder from making room meanwhile."""
         lock = os.open(self._folder, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            disk.lock(lock)
             yield
         finally:
             os.close(lock)
@@ -208,7 +207,7 @@ def _reserve(folder: Path, size_bytes: int) -> IO[bytes]:
     """Return a new file of that size, locked as long as its process lives."""
     try:
         file = tempfile.NamedTemporaryFile(dir=folder, suffix=_PART, delete=False)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        disk.lock(file)
         file.truncate(size_bytes)
     except OSError as err:
         raise storage.storage_error(str(folder), err, "write") from err
@@ -218,11 +217,7 @@ def _reserve(folder: Path, size_bytes: int) -> IO[bytes]:
 def _is_dead(part: Path) -> bool:
     """Return whether the process that wrote `part` is gone."""
     with part.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
+        return disk.lock(file, wait=False)
 
 
 def _download(source: str, part: IO[bytes], target: Path, sha256: str) -> None:

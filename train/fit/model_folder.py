@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import json
 import os
 import platform
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import framebank
 from framebank.features.errors import JobError, UsageError
 from framebank.features.questions.seen_videos import SEEN
-from framebank.features.stores import json_text, storage
+from framebank.features.stores import disk, json_text, storage
 from framebank.features.stores.temporary import at_fault, temporary_error
 from framebank.train.judging.judged_answers import JUDGED_FILE
 
@@ -75,17 +74,11 @@ class ModelFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; raises UsageError when another one trains there."""
-        with _explained(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / _LOCK).open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as err:
-                raise UsageError(
-                    f"another `framebank train` is at work in {self.path}",
-                    todo="wait for it, or give another --model",
-                ) from err
+        todo = "wait for it, or give another --model"
+        busy = UsageError(f"another `framebank train` is at work in {self.path}", todo=todo)
+        with contextlib.ExitStack() as held:
+            with _explained(self.path):
+                held.enter_context(disk.locked(self.path / _LOCK, otherwise=busy))
             yield
             with contextlib.suppress(OSError):
                 (self.path / _LOCK).unlink()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from framebank.features.cache import catalog, layout
 from framebank.features.errors import CacheError, UsageError
 from framebank.features.stores import storage
+from framebank.features.stores.hashing import file_hash
 from framebank.train.retrain.config import RetrainConfig
 from framebank.train.retrain.registry import BASIS
 
@@ -96,14 +97,11 @@ def look(config: RetrainConfig, *, fingerprint: str) -> Basis:
 
 
 def _hash(path: str, key: str) -> str:
-    digest = hashlib.sha256()
     try:
         with storage.open_read(path) as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+            return file_hash(file)
     except storage.FileMissingError as err:
         raise UsageError("no such file", got=path, todo=f"check the key {key}") from err
-    return digest.hexdigest()
 
 
 def videos_digest(cache: Cache, video_ids: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ from framebank.features.asking.trained_model import MODEL_FILES
 from framebank.features.errors import CacheError, UsageError
 from framebank.features.processes import is_gone, this_process
 from framebank.features.questions.seen_videos import SEEN
-from framebank.features.stores import compare_and_swap, json_text, storage
+from framebank.features.stores import json_text, storage
 
 VERDICT, BASIS = "verdict.json", "basis.json"
 _MAKER = "maker.json"
@@ -53,7 +53,7 @@ class Current:
     reason: str = ""
     time: str = ""
     token: str = ""
-    generation: str = compare_and_swap.ABSENT
+    generation: str = storage.ABSENT
 
     def to_json(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
@@ -98,7 +98,7 @@ class Registry:
         """Return what is in use; `version` is None where nothing is, and `number` is then the last
         one that history tells of. Raises CacheError."""
         path = storage.join(self.path, "current.json")
-        data, generation = compare_and_swap.read_with_generation(path)
+        data, generation = storage.read_with_generation(path)
         if data is None:
             moves = [_MOVE.fullmatch(str(row.get("id"))) for row in self.history()]
             return Current(number=max((int(one[1]) for one in moves if one), default=0))
@@ -129,9 +129,7 @@ class Registry:
             token=secrets.token_hex(8),
         )
         path = storage.join(self.path, "current.json")
-        if not compare_and_swap.replace_if(
-            path, _json(moved.to_json()), generation=seen.generation
-        ):
+        if not storage.replace_if(path, _json(moved.to_json()), generation=seen.generation):
             return False
         self._record_move(moved)
         return True
@@ -245,7 +243,7 @@ class Registry:
 
     def _read_history(self) -> tuple[list[dict[str, Any]], bytes, str]:
         path = storage.join(self.path, "history.jsonl")
-        data, generation = compare_and_swap.read_with_generation(path)
+        data, generation = storage.read_with_generation(path)
         rows = []
         for number, line in enumerate((data or b"").splitlines(), start=1):
             try:
@@ -264,7 +262,7 @@ class Registry:
             if any(row.get("id") == event_id for row in rows):
                 return
             path = storage.join(self.path, "history.jsonl")
-            if compare_and_swap.replace_if(path, data + line, generation=generation):
+            if storage.replace_if(path, data + line, generation=generation):
                 return
 
     def _record_move(self, moved: Current) -> None:

@@ -25,7 +25,7 @@ from apache_beam.options.pipeline_options import (
 
 from framebank import HOME, __version__
 from framebank.features.errors import UsageError
-from framebank.features.stores import storage
+from framebank.features.stores import disk
 from framebank.pipelines.runners.dataflow import checks
 from framebank.pipelines.runners.dataflow.checks import is_prime, services
 from framebank.pipelines.runners.dataflow.machines import GPUS, MACHINE, gpu_text, parse_accelerator
@@ -149,7 +149,7 @@ def _set_package(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
         raise UsageError("--setup_file is not right", got=given, expected="the path of a setup.py")
     if importlib.util.find_spec("setuptools") is None:
         raise UsageError("packaging needs setuptools", todo="pip install setuptools build")
-    if err := storage.why_unwritable(str(script.resolve().parent)):
+    if err := disk.why_unwritable(str(script.resolve().parent)):
         raise UsageError(
             "packaging writes beside setup.py, and cannot",
             got=f"{err.strerror}: {err.filename}",

@@ -23,7 +23,7 @@ from framebank.features.asking.trained_model import Lineage, NotFiniteError, loa
 from framebank.features.cache import layout
 from framebank.features.errors import JobError, SpecMismatchError, UsageError, VideoRejected
 from framebank.features.extraction.one_clip import make_spec
-from framebank.features.network.weights import hash_file
+from framebank.features.stores.hashing import file_hash
 from framebank.features.spec import FeatureSpec, SpecChoice
 from framebank.features.stores import storage
 from framebank.features.video import Extracted
@@ -206,7 +206,7 @@ def _file_lineage(spec: FeatureSpec, cache: Path, weights: Path, *paths: Path) -
     for number, path in enumerate(paths):
         run_path = layout.run_path(str(cache), f"run-{number}")
         storage.write_atomic(run_path, json.dumps({"weights_path": str(path)}).encode())
-    digest = hash_file(weights)
+    digest = file_hash(weights)
     spec = dataclasses.replace(spec, weights="file", weights_sha256=digest)
     return Lineage(spec, False, str(cache), tuple(f"run-{n}" for n in range(len(paths))))
 

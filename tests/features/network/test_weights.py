@@ -453,7 +453,7 @@ def test_weights_travel_through_the_cache(
     assert len({weights.local_path for weights in found}) == 1
     staged = Path(found[0].local_path or "")
     assert staged.read_bytes() == (saved[1] / "m.weights.h5").read_bytes()
-    assert [path.name for path in staged.parent.iterdir() if path.suffix == ".part"] == []
+    assert [path.name for path in staged.parent.iterdir() if path.suffix == ".tmp"] == []
     assert localise_weights(far).local_path == str(staged)  # and no bucket to ask any more
 
 

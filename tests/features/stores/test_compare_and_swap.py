@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from framebank.features.stores import compare_and_swap, storage
+from framebank.features.stores import storage
 from tests import ROOT
 from tests.servers.bucket_servers import environment, serve
 
 # Adds one to the number in a file, again and again.
 COUNTER = """
 import secrets, sys
-from framebank.features.stores import compare_and_swap as pointer
+from framebank.features.stores import storage as pointer
 path, times = sys.argv[1], int(sys.argv[2])
 for _ in range(times):
     while True:
@@ -46,14 +46,14 @@ def place(
 
 def test_only_the_generation_that_was_read_is_replaced(place: str) -> None:
     path = storage.join(place, "registry", "pointer.json")
-    assert compare_and_swap.read_with_generation(path) == (None, compare_and_swap.ABSENT)
-    assert compare_and_swap.replace_if(path, b"one", generation=compare_and_swap.ABSENT)
-    assert not compare_and_swap.replace_if(path, b"other", generation=compare_and_swap.ABSENT)
-    data, first = compare_and_swap.read_with_generation(path)
+    assert storage.read_with_generation(path) == (None, storage.ABSENT)
+    assert storage.replace_if(path, b"one", generation=storage.ABSENT)
+    assert not storage.replace_if(path, b"other", generation=storage.ABSENT)
+    data, first = storage.read_with_generation(path)
     assert data == b"one"
-    assert compare_and_swap.replace_if(path, b"two", generation=first)
-    assert not compare_and_swap.replace_if(path, b"three", generation=first)
-    data, second = compare_and_swap.read_with_generation(path)
+    assert storage.replace_if(path, b"two", generation=first)
+    assert not storage.replace_if(path, b"three", generation=first)
+    data, second = storage.read_with_generation(path)
     assert data == b"two" and second != first
 
 
@@ -77,6 +77,6 @@ def test_a_killed_writer_holds_nobody_up_and_is_cleaned_up_after(tmp_path: Path)
         process.wait()
         assert len(storage.read_bytes(path).split()) == 2
     (tmp_path / ".counter.1-0123abcd.tmp").write_bytes(b"half")
-    generation = compare_and_swap.read_with_generation(path)[1]
-    assert compare_and_swap.replace_if(path, b"0", generation=generation)
+    generation = storage.read_with_generation(path)[1]
+    assert storage.replace_if(path, b"0", generation=generation)
     assert {found.name for found in tmp_path.iterdir()} == {"counter", ".counter.lock"}

@@ -1,0 +1,308 @@
+"""The disk as a store: files under their names whole or not at all, and the kernel's locks.
+
+A file is written under a temporary name, synced and renamed. What a person can act on (full disk,
+read-only folder, no permission) is a FramebankError that says what to do. A lock is dropped by the
+kernel with its process, so a killed one blocks nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import secrets
+import stat as modes
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from framebank.features.errors import CacheError, FramebankError, JobError, UsageError
+from framebank.features.stores.hashing import bytes_sha256
+
+# What `replacing` calls a file that is not complete yet: .<name>.<pid>-<8 hex digits>.tmp
+_LEFTOVER = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
+_HANDED_OVER = re.compile(r"/dev/(stdin|fd/\d+)\Z|/proc/self/fd/\d+\Z")
+
+_TODO: dict[int, tuple[type[FramebankError], str, str]] = {
+    errno.ENOSPC: (JobError, "the disk is full", "make room, then run the same command again"),
+    errno.EDQUOT: (JobError, "the quota is used up", "make room, then run the same command again"),
+    errno.EFBIG: (JobError, "the file is too large for this file system", "use another disk"),
+    errno.EROFS: (UsageError, "the file system is read-only", "give a folder that can be written"),
+    errno.EACCES: (UsageError, "permission denied", "give another path, or change its rights"),
+    errno.EPERM: (UsageError, "permission denied", "give another path, or change its rights"),
+    errno.ENOTDIR: (UsageError, "a part of the path is no folder", "give another path"),
+    errno.EISDIR: (UsageError, "it is a folder, not a file", "give the path of a file"),
+    errno.ENAMETOOLONG: (UsageError, "the path is too long", "give a shorter path"),
+    errno.EMFILE: (JobError, "too many open files", "raise the limit (ulimit -n)"),
+    errno.EIO: (JobError, "the disk reports a fault", "check the disk (dmesg), use another one"),
+    errno.ESTALE: (JobError, "the network disk lost the file", "mount it again, then run again"),
+}
+
+
+class FileMissingError(CacheError):
+    """The file or object that was asked for is not there."""
+
+
+def storage_error(path: str, err: OSError, doing: str) -> FramebankError:
+    """Return the error to raise for an OSError met while `doing` ("read", "write"...) `path`."""
+    if isinstance(err, FileNotFoundError):
+        return FileMissingError(f"cannot {doing} {path}", got="no such file or folder")
+    kind, got, todo = _TODO.get(err.errno or 0, (JobError, err.strerror or str(err), None))
+    return kind(f"cannot {doing} {path}", got=got, todo=todo)
+
+
+@contextlib.contextmanager
+def explained(path: str, doing: str) -> Iterator[None]:
+    """Tell an OSError of the block as one met while `doing` ("read", "write"...) `path`."""
+    try:
+        yield
+    except FileExistsError:  # an answer (create_only), not a fault
+        raise
+    except OSError as err:
+        raise storage_error(path, err, doing) from err
+
+
+def local_path(path: str) -> str:
+    """Return the local path of `path`, which may be a file:// address."""
+    if not path.lower().startswith("file://"):
+        return path
+    address = urllib.parse.urlsplit(path)
+    if address.netloc not in ("", "localhost"):
+        raise UsageError("a file:// address of another machine", got=path, expected="file:///PATH")
+    return urllib.parse.unquote(
+        path[len("file://") + len(address.netloc) :], errors="surrogateescape"
+    )
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether the file name `name` is one of the temporary names of `replacing`."""
+    return _LEFTOVER.fullmatch(os.path.basename(name)) is not None
+
+
+def read(path: str, start: int, length: int | None) -> bytes:
+    """Return bytes [start, start + length) of a file; raises FileMissingError, JobError,
+    UsageError."""
+    with open_read(path) as file:
+        if start:  # a pipe cannot be sought in
+            file.seek(start)
+        return file.read(-1 if length is None else length)
+
+
+@contextlib.contextmanager
+def open_read(path: str) -> Iterator[BinaryIO]:
+    """Open a file for reading; what is none is refused, not waited for (a pipe, a device).
+
+    Pipes that a shell hands over (`<(zcat q.csv.gz)`, /dev/stdin) are what was asked for.
+    """
+    with explained(path, "read"), _open(path) as file:
+        yield file
+
+
+def _open(path: str) -> BinaryIO:
+    name = local_path(path)
+    if _HANDED_OVER.match(name):
+        return cast(BinaryIO, Path(name).open("rb"))
+    handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(handle).st_mode
+    if modes.S_ISREG(mode):
+        return os.fdopen(handle, "rb", buffering=1 << 20)
+    os.close(handle)
+    if modes.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", name)
+    raise UsageError(f"cannot read {path}", got="a pipe or device", expected="a file")
+
+
+@contextlib.contextmanager
+def open_write(path: str, *, create_only: bool) -> Iterator[BinaryIO]:
+    """Open for writing; the file has its name when the block ends without error.
+
+    Raises FileExistsError when `create_only` and it exists.
+    """
+    with (
+        replacing(local_path(path), create_only=create_only) as temporary,
+        temporary.open("xb") as file,
+    ):
+        yield cast(BinaryIO, file)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, *, create_only: bool = False) -> Iterator[Path]:
+    """Yield a temporary name beside `path`, whose file has that name, synced, after the block.
+
+    After an error the file there was stays, and nothing else; raises OSError.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    # A name may have 255 bytes; the temporary one must fit too.
+    stem, suffix = os.fsdecode(os.fsencode(name)[:200]), f"{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = os.path.join(folder, f".{stem}.{suffix}.tmp")
+    make_folder(folder)
+    try:
+        yield Path(temporary)
+        _sync(temporary)
+        _publish(temporary, os.path.join(folder, name), create_only=create_only)
+        with contextlib.suppress(OSError):  # some file systems refuse to sync a folder
+            _sync(folder)
+    finally:
+        # After a success the name is gone; after a failure nothing may stay behind.
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what killed writers of `path` left; for who holds a lock against the living ones."""
+    folder, name = os.path.split(path)
+    for other in os.listdir(folder):
+        if other.startswith(f".{name}.") and is_leftover(other):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, other))
+
+
+def make_folder(folder: str) -> None:
+    """Make a folder that is not there; raises OSError."""
+    if os.path.isdir(folder):
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError as err:  # a file is in the way
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder", folder) from err
+    with contextlib.suppress(OSError):
+        _sync(os.path.dirname(folder))
+
+
+def _publish(temporary: str, target: str, *, create_only: bool) -> None:
+    if not create_only:
+        os.replace(temporary, target)
+        return
+    try:
+        os.link(temporary, target)  # unlike rename, link never replaces what is there
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: the check and the rename are two steps
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "it exists", target) from None
+        os.replace(temporary, target)
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def why_unwritable(folder: str) -> OSError | None:
+    """Return what making a file in `folder` would meet, None where nothing is in the way."""
+    if os.access(folder, os.W_OK | os.X_OK):
+        return None
+    read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    number = errno.EROFS if read_only else errno.EACCES
+    return OSError(number, os.strerror(number), folder)
+
+
+def stat(path: str) -> tuple[int, str] | None:
+    """Return (size_bytes, mtime_ns) of a file, None where there is none (a folder is none)."""
+    try:
+        status = os.stat(local_path(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as err:
+        raise storage_error(path, err, "look at") from err
+    return None if modes.S_ISDIR(status.st_mode) else (status.st_size, str(status.st_mtime_ns))
+
+
+def list_objects(
+    folder: str, *, limit: int | None = None, deep: bool = True
+) -> Iterator[tuple[str, int, str]]:
+    """Yield (path, size_bytes, mtime_ns) of the files in `folder`, which ends in "/", as they come.
+
+    An absent folder holds none. `deep`: of its folders' too.
+    """
+    try:
+        with os.scandir(local_path(folder)) as entries:
+            for entry in entries:
+                path = folder + entry.name
+                with contextlib.suppress(FileNotFoundError):  # renamed away since it was listed
+                    if entry.is_file():
+                        status = entry.stat()
+                        yield path, status.st_size, str(status.st_mtime_ns)
+                    elif deep and entry.is_dir(follow_symlinks=False):
+                        yield from list_objects(path + "/")
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        raise storage_error(folder, err, "list") from err
+
+
+def list_strange(folder: str) -> Iterator[str]:
+    """Yield the paths in `folder` of what is neither a file nor a folder."""
+    if os.path.isdir(local_path(folder)):
+        start = folder.rstrip("/") + "/"
+        with os.scandir(local_path(folder)) as entries:
+            yield from (start + e.name for e in entries if not (e.is_file() or e.is_dir()))
+
+
+def delete(path: str) -> bool:
+    """Delete one file; returns False where there was none."""
+    try:
+        os.unlink(local_path(path))
+    except FileNotFoundError:
+        return False
+    except OSError as err:
+        raise storage_error(path, err, "delete") from err
+    return True
+
+
+def read_with_generation(path: str) -> tuple[bytes | None, str]:
+    """Return (content, generation), (None, "") where there is no such file.
+
+    The generation is the content's own hash: unlike a modification time it cannot be the same for
+    two contents.
+    """
+    try:
+        data = read(path, 0, None)
+    except FileMissingError:
+        return None, ""
+    return data, bytes_sha256(data)
+
+
+def replace_if(path: str, data: bytes, *, generation: str) -> bool:
+    """Write `data` if `path` still has `generation`; return whether it was written.
+
+    A lock holds the comparison and the rename together.
+    """
+    folder, name = os.path.split(os.path.abspath(local_path(path)))
+    with explained(path, "write"), locked(os.path.join(folder, f".{name}.lock")):
+        remove_leftovers(os.path.join(folder, name))
+        if read_with_generation(path)[1] != generation:
+            return False
+        with open_write(path, create_only=False) as file:
+            file.write(data)
+        return True
+
+
+def lock(file: int | IO[bytes], *, wait: bool = True) -> bool:
+    """Lock an open file or folder until it is closed; False where another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, *, otherwise: FramebankError | None = None) -> Iterator[None]:
+    """Hold a file that is made for that, in a folder that is made too; raises OSError.
+
+    Waits for another process that holds it, or raises `otherwise`.
+    """
+    make_folder(os.path.dirname(os.path.abspath(path)))
+    with Path(path).open("wb") as file:
+        if otherwise is None:
+            lock(file)
+        elif not lock(file, wait=False):
+            raise otherwise
+        yield

@@ -1,0 +1,229 @@
+"""What the object stores do alike: addresses, reads by ranges, uploads that wait, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, Protocol, cast
+
+from framebank.features.errors import JobError, UsageError, VideoRejected
+from framebank.features.stores.disk import FileMissingError
+from framebank.features.stores.temporary import Spool
+
+Found = tuple[int, str] | None  # size_bytes and generation of an object, None where there is none
+Read = Callable[[str, int, int | None], bytes | None]
+
+# Scheme → what its addresses look like.
+FORMS = {
+    "gs": "gs://BUCKET/NAME",
+    "s3": "s3://BUCKET/NAME",
+    "az": "az://ACCOUNT/CONTAINER/NAME",
+    "http": "http://HOST/PATH",
+    "https": "https://HOST/PATH",
+}
+CHUNK_BYTES = 8 << 20  # of one request
+_SPOOL_BYTES = 32 << 20  # an upload is held in memory up to here, then in a temporary file
+_UPLOADS = 3  # of one object: an upload in parts may be forgotten by the service on its way
+_READS = 20  # of an object that changes while it is read
+
+
+class Answer(Exception):
+    """A status that is no fault: 404, 409, 412 or 416."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+def split(path: str) -> tuple[str, str]:
+    """Return (bucket, object name) of an address; the name may be empty."""
+    bucket, _, name = path.partition("://")[2].partition("/")
+    return bucket, name
+
+
+def check_address(path: str) -> None:
+    """Raise UsageError for an address without its bucket, container or host."""
+    scheme, _, rest = path.partition("://")
+    needed = FORMS[scheme].count("/") - 2
+    if "" in [*rest.split("/"), ""][:needed]:
+        raise UsageError("not the address of an object", got=path, expected=FORMS[scheme])
+
+
+def first_line(err: BaseException) -> str:
+    """Return what an error says, in one line that is not too long."""
+    return (str(err).splitlines() or [type(err).__name__])[0][:300]
+
+
+def no_bucket(path: str, doing: str) -> UsageError:
+    """Return the error for a bucket that is not there."""
+    return UsageError(f"cannot {doing} {path}", got="no such bucket", todo="check the name")
+
+
+def is_listed(name: str, prefix: str, *, deep: bool) -> bool:
+    """Tell whether an object is one of a listing: no make-believe folder of the console's, and
+    directly in the folder `prefix` unless the listing is `deep`."""
+    return not name.endswith("/") and (deep or "/" not in name[len(prefix) :])
+
+
+class RangeReader(io.RawIOBase):
+    """Something far away as a file with seeks: `read` gets bytes [start, start + length) of it."""
+
+    def __init__(self, size_bytes: int, read: Callable[[int, int], bytes]) -> None:
+        self._size_bytes, self._read, self._place = size_bytes, read, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size_bytes}
+        self._place = max(0, start[whence] + offset)
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        length = min(len(buffer), self._size_bytes - self._place)
+        if length <= 0:
+            return 0
+        data = self._read(self._place, length)
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+
+def buffered(reader: RangeReader) -> BinaryIO:
+    """Return a file that reads ahead of what is asked for."""
+    return cast(BinaryIO, io.BufferedReader(reader, CHUNK_BYTES))
+
+
+def open_read(path: str, found: Found, read: Read) -> BinaryIO:
+    """Open an object that was `found` for reading; raises FileMissingError."""
+
+    def get(start: int, length: int) -> bytes:
+        data = read(path, start, length)
+        if data is None:
+            raise FileMissingError(f"cannot read {path}", got="no such object")
+        return data
+
+    if found is None:
+        raise FileMissingError(f"cannot read {path}", got="no such object")
+    return buffered(RangeReader(found[0], get))
+
+
+def changed(path: str) -> VideoRejected:
+    """Return the error for a clip that is no longer what was listed."""
+    text = f"{path} changed or went away while the job ran; the next run takes it afresh"
+    return VideoRejected("open", "unreadable", text)
+
+
+def check_listed(path: str, found: str | None, generation: str) -> None:
+    """Raise VideoRejected for a clip that is gone, or is not of the generation that was listed."""
+    if found is None:
+        raise VideoRejected("open", "missing", f"{path} does not exist")
+    if generation and found != generation:
+        raise changed(path)
+
+
+@contextlib.contextmanager
+def downloading(path: str) -> Iterator[None]:
+    """Tell what stands in the way of a download as what is wrong with the clip."""
+    try:
+        yield
+    except Answer as answer:
+        raise changed(path) from answer
+    except UsageError as err:
+        raise VideoRejected("open", "forbidden", f"{path}: {err.got}") from err
+
+
+def check_sum(path: str, name: str, *, got: str, stated: str) -> None:
+    """Raise VideoRejected for bytes that do not have the checksum that is stated of them."""
+    if got != stated:
+        text = f"{path}: the bytes that came have {name} {got}, not {stated}"
+        raise VideoRejected("open", "unreadable", text)
+
+
+class Upload(Protocol):
+    """Writes `file`, of `size_bytes`, to an object; raises Answer."""
+
+    def __call__(
+        self, path: str, file: BinaryIO, size_bytes: int, *, create_only: bool
+    ) -> None: ...
+
+
+@contextlib.contextmanager
+def open_write(
+    path: str, upload: Upload, stat: Callable[[str], Found], read: Read, *, create_only: bool
+) -> Iterator[BinaryIO]:
+    """Open for writing; one upload to the final name when the block ends without error.
+
+    Raises FileExistsError when `create_only` and the object exists.
+    """
+    with Spool(max_size=_SPOOL_BYTES) as spool:
+        file = cast(BinaryIO, spool)
+        yield file
+        size_bytes = file.seek(0, os.SEEK_END)
+        # Looked at first, since not every server that speaks a protocol heeds its conditions.
+        if create_only and stat(path) is not None:
+            raise FileExistsError(errno.EEXIST, "it exists", path)
+        for left in reversed(range(_UPLOADS)):
+            try:
+                file.seek(0)
+                upload(path, file, size_bytes, create_only=create_only)
+                return
+            except Answer as answer:
+                # An upload whose answer was lost is tried again, and then finds its own object in
+                # the way, or finds that the service has forgotten the upload.
+                if _holds(path, file, size_bytes, read):
+                    return
+                if answer.status != 404:
+                    raise FileExistsError(errno.EEXIST, "it exists", path) from answer
+                if not left:
+                    raise no_bucket(path, "write") from answer
+
+
+def _holds(path: str, file: BinaryIO, size_bytes: int, read: Read) -> bool:
+    """Return whether an object holds just the bytes of `file`."""
+    file.seek(0)
+    starts = range(0, size_bytes + 1, CHUNK_BYTES)  # and one byte more, which must not be there
+    return all(read(path, start, CHUNK_BYTES) == file.read(CHUNK_BYTES) for start in starts)
+
+
+def read_with_generation(
+    path: str, stat: Callable[[str], Found], read: Read
+) -> tuple[bytes | None, str]:
+    """Return (content, generation) of an object, (None, "") where there is none."""
+    for _ in range(_READS):
+        before = stat(path)
+        if before is None:
+            return None, ""
+        data = read(path, 0, None)
+        if data is not None and stat(path) == before:
+            return data, before[1]
+    raise JobError(f"{path} changes too quickly to be read", todo="run the same command again")
+
+
+def replace_if(
+    path: str,
+    data: bytes,
+    generation: str,
+    stat: Callable[[str], Found],
+    read: Read,
+    put: Callable[[], None],
+) -> bool:
+    """Write an object over its `generation` by `put`, which raises Answer where it has another."""
+    found = stat(path)  # first, since not every server heeds the condition
+    if (found[1] if found else "") == generation:
+        try:
+            put()
+        except Answer as answer:
+            if answer.status == 404 and not generation:
+                raise no_bucket(path, "write") from answer
+        else:
+            return True
+    return read(path, 0, None) == data  # our own, whose answer was lost
