@@ -97,6 +97,12 @@ def test_what_is_returned_is_not_printed(cache: str, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == ""
 
 
+def test_a_clip_that_cannot_be_used_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(fb.FramebankError, match="missing at open") as caught:
+        fb.extract_features(tmp_path / "none.mp4", backbone="mobilenet_v2", weights="random:0")
+    assert (caught.value.stage, caught.value.error_class) == ("open", "missing")  # type: ignore[attr-defined]
+
+
 def test_a_word_that_looks_like_an_option_is_none(tmp_path: Path) -> None:
     (tmp_path / "-x.csv").write_text("video_id,question,answer\na,what?,b\n")
     found = fb.questions([str(tmp_path / "-x.csv")], seed=3)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.decoding.sampling import parse_rule
-from framebank.features.errors import UsageError, VideoRejected
+from framebank.features.errors import JobError, UsageError, VideoRejected
 from framebank.features.extraction.engine import Engine
 from framebank.features.network.backbones import BACKBONES
 from framebank.features.network.weights import Weights, resolve_weights
@@ -61,23 +61,38 @@ def build_network(spec: FeatureSpec, weights: Weights, *, batch_size: int = 32) 
     )
 
 
+class RejectedClipError(VideoRejected, JobError):
+    """The one clip that was to be extracted cannot be used."""
+
+
 def extract_features(
-    path: str,
+    path: str | os.PathLike[str],
     *,
+    sample: str = SpecChoice.sample,
+    max_frames: int | None = None,
+    backbone: str = SpecChoice.backbone,
+    layer: str | None = None,
+    weights: str | os.PathLike[str] = SpecChoice.weights,
+    resize: str = SpecChoice.resize,
+    precision: str = SpecChoice.precision,
     spec: FeatureSpec | None = None,
-    weights: str = "imagenet",
-    sample: str = "fps=1",
     network: Network | None = None,
     policy: DecoderPolicy | None = None,
 ) -> Extracted:
-    """Extract one clip through the very engine that the Beam job runs.
+    """Extract one clip through the very engine that the Beam job runs; float32[n, d] features.
 
-    Give `sample` and `weights`, or a whole `spec` and the `weights` that it names. A `network` that
-    is kept between calls saves the seconds that building one takes. Raises VideoRejected (stage,
-    class, message) for a clip that cannot be used, UsageError for choices that do not exist.
+    Takes the words of `framebank extract`, or a whole `spec` and the `weights` that it names. A
+    `network` (`build_network`) that is kept between calls saves the seconds that building one
+    takes. Raises RejectedClipError (stage, error_class, message) for a clip that cannot be used,
+    UsageError for choices that do not exist.
     """
+    path, weights = os.fspath(path), os.fspath(weights)
     if spec is None:
-        spec, found = make_spec(SpecChoice(sample=sample, weights=weights))
+        choice = SpecChoice(
+            sample, backbone, layer, weights, resize=resize, precision=precision,
+            max_frames=max_frames,
+        )  # fmt: skip
+        spec, found = make_spec(choice)
     else:
         found = resolve_weights(weights, backbone=spec.backbone)
         if found.sha256 != spec.weights_sha256:
@@ -94,7 +109,7 @@ def extract_features(
     finally:
         engine.close()
     if isinstance(result, Rejected):
-        raise VideoRejected(result.stage, result.error_class, result.message)
+        raise RejectedClipError(result.stage, result.error_class, result.message)
     return result
 
 
