@@ -32,7 +32,7 @@ def test_the_tour_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for said in (
         "40 clips to extract\n40 done, 0 quarantined\n<Cache ",
-        "faults: []\nnpz 1 files\nparquet 1 files\nwebdataset 1 files\ntfds 1 files\nyt8m 1 files\n",
+        "faults: []\nnpz 1 files\nparquet 1 files\nwebdataset 1 files\ntfds 1 files\nyt8m 1 files",
         "{'train': 60, 'val': 20, 'test': 20}",
         "100 questions answered",
         "promoted and then nothing new\ntrain: got an unexpected keyword argument 'epoch'",
