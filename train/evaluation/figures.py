@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.asking.scores import is_right
+from framebank.features.asking import scores
 from framebank.features.questions.question import Question
 from framebank.train.evaluation.answers import DISTRACTORS, NO_RANK, Answers
 from framebank.train.judging.bootstrap import interval, paired_bootstrap
@@ -81,9 +81,9 @@ def square_errors(
     questions: Sequence[Question], said: Sequence[str | None]
 ) -> NDArray[np.float64] | None:
     """Return the square error of each count, float64[q]; None where not all are counts."""
-    pairs = [(one, question.number) for one, question in zip(said, questions, strict=True)]
-    errors = [(float(a) - b) ** 2 for a, b in pairs if a is not None and b is not None]
-    return np.array(errors) if errors and len(errors) == len(pairs) else None
+    pairs = zip(questions, said, strict=True)
+    errors = [scores.square_error(question, one) for question, one in pairs]
+    return np.array(errors, np.float64) if errors and None not in errors else None
 
 
 def square_error(
@@ -117,7 +117,7 @@ def beside(
     groups = [question.video_id for question in asked]
     found = {}
     for name, answers in said.items():
-        its = np.array([is_right(q, one) for one, q in zip(answers, asked, strict=True)])
+        its = np.array([scores.is_right(q, one) for one, q in zip(answers, asked, strict=True)])
         theirs = square_errors(asked, answers) if errors is not None else None
         if errors is not None and theirs is not None:
             measure = "mean square error"
