@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 
 from framebank.features.decoding import structure
 from framebank.features.decoding.container import Clip
-from framebank.features.decoding.timeline import Timeline
+from framebank.features.decoding.sampling import Timeline
 from framebank.features.errors import VideoRejected
 
 Message = tuple[int, str, str]  # level, the name of the part that speaks, text

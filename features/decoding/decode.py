@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from array import array
 from collections.abc import Callable, Iterator
 
 import av
@@ -35,8 +34,13 @@ from framebank.features.decoding.frames import (
     start_decoder,
 )
 from framebank.features.decoding.pixels import PictureScaler, no_rgb
-from framebank.features.decoding.sampling import SampleRule, fits_milliseconds
-from framebank.features.decoding.timeline import BestTimestamp, Shown, Timeline
+from framebank.features.decoding.sampling import (
+    BestTimestamp,
+    SampleRule,
+    Shown,
+    Timeline,
+    fits_milliseconds,
+)
 from framebank.features.errors import VideoRejected
 from framebank.features.video import SourceInfo
 
@@ -297,25 +301,17 @@ class _Decoding:
 
     def _expected_timestamps(self, clip: Clip) -> frozenset[int]:
         """Return the timestamps that `uniform=N` will pick, from the packets alone."""
-        pts, durations = array("q"), array("q")
+        timeline = Timeline(clip.time_base, clip.nominal_rate)
         for packet in PacketReader(clip, DamageReport(clip, self._messages)):
             self._beat(self._decoded)
             stamp = packet.pts if packet.pts is not None else packet.dts
             if not packet.is_discard and stamp is not None:
-                pts.append(stamp)
-                durations.append(packet.duration or 0)
-        order = np.argsort(np.frombuffer(pts, np.int64), kind="stable")
-        if not len(order):
+                timeline.add(stamp, packet.duration, packet.is_keyframe)
+        if not len(timeline):
             return frozenset()
-        shown = array("q", np.frombuffer(pts, np.int64)[order].tobytes())
-        rows = sampling.iter_rows(
-            self._rule,
-            pts=shown,
-            last_duration=durations[int(order[-1])],
-            time_base=clip.time_base,
-            keyframes=b"",
-        )
-        return frozenset(shown[row] for row in itertools.islice(rows, self._row_limit + 1))
+        shown = timeline.shown()
+        rows = sampling.iter_rows(self._rule, shown)
+        return frozenset(shown.pts[row] for row in itertools.islice(rows, self._row_limit + 1))
 
     @property
     def _row_limit(self) -> int:
@@ -331,14 +327,7 @@ class _Decoding:
         if min(total, total if cap is None else cap) > limit:
             message = f"{self._rule.text} asks for {total} rows, the limit is {limit}"
             raise VideoRejected("decode", "too_large", message)
-        rows, capped = sampling.select_rows(
-            self._rule,
-            pts=shown.pts,
-            last_duration=shown.last_duration,
-            time_base=shown.time_base,
-            keyframes=shown.keyframes,
-            max_frames=cap,
-        )
+        rows, capped = sampling.select_rows(self._rule, shown, max_frames=cap)
         return np.array(rows, np.int64), capped
 
     def _source(self, clip: Clip, shown: Shown) -> SourceInfo:

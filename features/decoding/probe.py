@@ -16,7 +16,7 @@ from framebank.features.decoding.container import Clip, open_clip
 from framebank.features.decoding.damage import DamageReport, ffmpeg_messages, stated_end
 from framebank.features.decoding.decode import DecodeRequest, decode_video
 from framebank.features.decoding.frames import PacketReader, parts_of, start_decoder
-from framebank.features.decoding.timeline import Shown, Timeline
+from framebank.features.decoding.sampling import Shown, Timeline
 from framebank.features.errors import VideoRejected
 
 READ_BYTES = 64 * 2**20  # of packets; what follows is judged by the part that was read
@@ -108,20 +108,7 @@ def _count(shown: Shown, part: float, request: DecodeRequest) -> Probe:
         message = f"{rule.text} asks for {rows} rows, the limit is {limit}"
         raise VideoRejected("decode", "too_large", message)
     if part == 1.0:
-        pictures = len(
-            set(
-                itertools.islice(
-                    sampling.iter_rows(
-                        rule,
-                        pts=shown.pts,
-                        last_duration=shown.last_duration,
-                        time_base=shown.time_base,
-                        keyframes=shown.keyframes,
-                    ),
-                    rows,
-                )
-            )
-        )
+        pictures = len(set(itertools.islice(sampling.iter_rows(rule, shown), rows)))
     else:
         pictures = min(rows, frames)
     duration_s = float(ticks * shown.time_base)

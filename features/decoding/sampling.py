@@ -1,9 +1,10 @@
-"""Which frames of a clip become rows: the contract of `--sample`, in exact rational arithmetic.
+"""When the frames of a clip are shown, and which of them become rows: the contract of `--sample`.
 
-`select_rows` is the whole definition. It looks at the presentation timestamps of every shown frame
-and nothing else; `features/decoding/decode.py` reaches the same rows while it reads the clip, and a
-test holds the two together. With t0 the first frame's pts, and tend the last frame's pts plus its
-duration (the container's, else the gap before it; a clip of one frame counts as one):
+`select_rows` is the whole definition, in exact rational arithmetic. It looks at the presentation
+timestamps of every shown frame and nothing else; `features/decoding/decode.py` reaches the same
+rows while it reads the clip, and a test holds the two together. With t0 the first frame's pts, and
+tend the last frame's pts plus its duration (the container's, else the gap before it; a clip of one
+frame counts as one):
 
     fps=R       the frame on display at t0 + k/R, for every k >= 0 with t0 + k/R < tend
     uniform=N   the frame on display at t0 + (k + 1/2)(tend - t0)/N, for k = 0 .. N-1
@@ -18,9 +19,14 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
+import math
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
 
@@ -70,54 +76,61 @@ def parse_rule(text: str) -> SampleRule:
     raise UsageError("no such sampling rule", got=repr(text), expected=_FORMS)
 
 
-def select_rows(
-    rule: SampleRule,
-    *,
-    pts: Sequence[int],
-    last_duration: int | None,
-    time_base: Fraction,
-    keyframes: Sequence[bool] | Sequence[int],
-    max_frames: int | None,
-) -> tuple[list[int], bool]:
-    """Return the frame of every row as indices into `pts`, and whether `max_frames` cut rows off.
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A clip's frames in order of presentation, at least one.
 
-    `pts` holds every shown frame in order of presentation (never falling) in ticks of `time_base`
-    seconds, `last_duration` the container's duration of the last frame in ticks (None or 0 where it
-    states none), `keyframes` the stream's flags. No frames give no rows.
+    `numbers` int64[frames] are those that `Timeline.add` gave, `pts` (never falling) ticks of
+    `time_base` seconds, `last_duration` the last frame's ticks or 0 where the container states
+    none, `keyframes` the stream's flags.
     """
-    rows = iter_rows(
-        rule,
-        pts=pts,
-        last_duration=last_duration,
-        time_base=time_base,
-        keyframes=keyframes,
-    )
+
+    numbers: NDArray[np.int64]
+    pts: Sequence[int]
+    last_duration: int
+    keyframes: Sequence[int]
+    time_base: Fraction
+
+    @property
+    def ticks(self) -> int:
+        """Return tend - t0."""
+        return shown_ticks(self.pts, self.last_duration)
+
+    def milliseconds(self, row: int) -> int:
+        """Return when the frame at `row` is shown, after the first."""
+        return milliseconds(self.pts[row] - self.pts[0], self.time_base)
+
+    def rate_fps(self, nominal: Fraction) -> float:
+        """Return the mean rate of the frames, or `nominal` where all are shown at one time."""
+        span = self.pts[-1] - self.pts[0]
+        return float((len(self.pts) - 1) / (span * self.time_base) if span else nominal)
+
+
+def select_rows(
+    rule: SampleRule, shown: Shown, *, max_frames: int | None
+) -> tuple[list[int], bool]:
+    """Return the frame of every row as indices into `shown`, and whether `max_frames` cut rows off.
+
+    No frames give no rows.
+    """
+    rows = iter_rows(rule, shown)
     if max_frames is None:
         return list(rows), False
     chosen = list(itertools.islice(rows, max_frames))
     return chosen, next(rows, None) is not None
 
 
-def iter_rows(
-    rule: SampleRule,
-    *,
-    pts: Sequence[int],
-    last_duration: int | None,
-    time_base: Fraction,
-    keyframes: Sequence[bool] | Sequence[int],
-) -> Iterator[int]:
+def iter_rows(rule: SampleRule, shown: Shown) -> Iterator[int]:
     """Yield what `select_rows` lists, without its list."""
+    pts = shown.pts
     if not len(pts):
         return
     if rule.kind == "every":
         yield from range(0, len(pts), rule.count)
     elif rule.kind == "keyframes":
-        yield from (index for index, flag in enumerate(keyframes) if flag)
+        yield from (index for index, flag in enumerate(shown.keyframes) if flag)
     else:
-        span = shown_ticks(pts, last_duration)
-        ticks = (
-            _fps_ticks(rule, span, time_base) if rule.kind == "fps" else _uniform_ticks(rule, span)
-        )
+        ticks = _fps_ticks(rule, shown) if rule.kind == "fps" else _uniform_ticks(rule, shown)
         index = 0
         for over, under in ticks:
             while index + 1 < len(pts) and (pts[index + 1] - pts[0]) * under <= over:
@@ -141,15 +154,15 @@ def count_rows(
     if not frames:
         return 0
     if rule.kind == "fps":
-        return max(1, _ceil(span * time_base * rule.value))
+        return max(1, math.ceil(span * time_base * rule.value))
     if rule.kind == "uniform":
         return rule.count
     return frames if rule.kind == "keyframes" else -(-frames // rule.count)
 
 
-def shown_ticks(pts: Sequence[int], last_duration: int | None) -> int:
+def shown_ticks(pts: Sequence[int], last_duration: int) -> int:
     """Return tend - t0 in ticks."""
-    if last_duration is None or last_duration <= 0:
+    if last_duration <= 0:
         last_duration = pts[-1] - pts[-2] if len(pts) > 1 else 0
     return pts[-1] + last_duration - pts[0]
 
@@ -164,9 +177,9 @@ def fits_milliseconds(ticks: int, time_base: Fraction) -> bool:
     return abs(ticks * time_base * 1000) < 1 << 62
 
 
-def _fps_ticks(rule: SampleRule, span: int, time_base: Fraction) -> Iterator[tuple[int, int]]:
-    """Yield the targets k/R as fractions (over, under) of a tick after t0, while before `span`."""
-    step = 1 / (rule.value * time_base)
+def _fps_ticks(rule: SampleRule, shown: Shown) -> Iterator[tuple[int, int]]:
+    """Yield the targets k/R as fractions (over, under) of a tick after t0, while before tend."""
+    step, span = 1 / (rule.value * shown.time_base), shown.ticks
     yield 0, 1  # a clip without any duration still shows its frame once
     for k in itertools.count(1):
         over = k * step.numerator
@@ -175,11 +188,115 @@ def _fps_ticks(rule: SampleRule, span: int, time_base: Fraction) -> Iterator[tup
         yield over, step.denominator
 
 
-def _uniform_ticks(rule: SampleRule, span: int) -> Iterator[tuple[int, int]]:
-    """Yield the targets (k + 1/2) span / N as fractions (over, under) of a tick after t0."""
+def _uniform_ticks(rule: SampleRule, shown: Shown) -> Iterator[tuple[int, int]]:
+    """Yield the targets (k + 1/2)(tend - t0)/N as fractions (over, under) of a tick after t0."""
+    span = shown.ticks
     for k in range(rule.count):
         yield (2 * k + 1) * span, 2 * rule.count
 
 
-def _ceil(value: Fraction) -> int:
-    return -(-value.numerator // value.denominator)
+class BestTimestamp:
+    """FFmpeg's best guess at a frame's timestamp, from the two that a decoder passes on.
+
+    A frame carries the presentation time that its packet stated and the decoding time of the packet
+    that released it. The first is taken unless it is absent or has gone back more often than the
+    second; this is libavcodec's `best_effort_timestamp`, which PyAV does not pass on.
+    """
+
+    def __init__(self) -> None:
+        self._last_pts = self._last_dts = -(1 << 63)
+        self._wrong_pts = self._wrong_dts = 0
+
+    def __call__(self, pts: int | None, dts: int | None) -> int | None:
+        """Return the timestamp to use, or None where the frame has neither."""
+        if dts is not None:
+            self._wrong_dts += dts <= self._last_dts
+            self._last_dts = dts
+        elif pts is not None:
+            self._last_dts = pts
+        if pts is not None:
+            self._wrong_pts += pts <= self._last_pts
+            self._last_pts = pts
+        elif dts is not None:
+            self._last_pts = dts
+        trusted = self._wrong_pts <= self._wrong_dts or dts is None
+        return pts if pts is not None and trusted else dts
+
+
+class Timeline:
+    """Every shown frame of a clip in order of decoding: timestamp, duration, key flag.
+
+    A frame without a timestamp stands one nominal period after the one before it, or before the
+    first that has one; where such a period is no whole number of ticks, the ticks are made finer.
+    """
+
+    def __init__(self, time_base: Fraction, nominal_rate: Fraction) -> None:
+        self.time_base = time_base
+        self._period = 1 / (nominal_rate * time_base)  # ticks of `time_base`
+        self._scale = 1
+        self._unknown_head = 0
+        self._shift: int | None = 0  # ticks by which a part is moved, None: not yet known
+        self._joining: tuple[Fraction, Fraction] | None = None
+        self.pts, self.durations, self.keyframes = array("q"), array("q"), bytearray()
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    def add(self, pts: int | None, duration: int | None, key: bool) -> int:
+        """Append a frame and return its timestamp in ticks; raises OverflowError past 64 bits."""
+        if self._joining is not None:
+            self._join(*self._joining)
+        if pts is None:
+            self._refine(self._period.denominator)
+            self._unknown_head += self._unknown_head == len(self.pts)
+            ticks = self.pts[-1] + int(self._period) if self.pts else 0
+        else:
+            if self._shift is None:
+                self._shift = self._end() - pts * self._scale
+            ticks = pts * self._scale + self._shift
+            if self._unknown_head and self._unknown_head == len(self.pts):
+                shift = ticks - self.pts[-1] - int(self._period)
+                self.pts = array("q", (known + shift for known in self.pts))
+        self.pts.append(ticks)
+        self.durations.append((duration or 0) * self._scale)
+        self.keyframes.append(key)
+        return ticks
+
+    def begin_part(self, time_base: Fraction, nominal_rate: Fraction) -> None:
+        """Show what follows after all that came before; its timestamps are in `time_base`."""
+        self._joining = time_base, nominal_rate
+
+    def shown(self) -> Shown:
+        """Return the frames in order of presentation, equal timestamps in the order of decoding."""
+        pts = np.frombuffer(self.pts, np.int64)
+        order = np.argsort(pts, kind="stable")
+        return Shown(
+            numbers=order,
+            pts=array("q", pts[order].tobytes()),
+            last_duration=self.durations[int(order[-1])],
+            keyframes=np.frombuffer(self.keyframes, np.uint8)[order].tobytes(),
+            time_base=self.time_base,
+        )
+
+    def _join(self, time_base: Fraction, nominal_rate: Fraction) -> None:
+        self._joining = None
+        self._refine((time_base / self.time_base).denominator)
+        self._scale = (time_base / self.time_base).numerator
+        self._period = 1 / (nominal_rate * self.time_base)
+        self._unknown_head = 0
+        self._shift = None if self.pts else 0
+
+    def _end(self) -> int:
+        """Return when the frames so far have all been shown."""
+        last = int(np.argmax(np.frombuffer(self.pts, np.int64)))
+        return self.pts[last] + (self.durations[last] or max(1, int(self._period)))
+
+    def _refine(self, finer: int) -> None:
+        if finer == 1:
+            return
+        self.time_base /= finer
+        self._period *= finer
+        self._scale *= finer
+        self._shift = None if self._shift is None else self._shift * finer
+        self.pts = array("q", (ticks * finer for ticks in self.pts))
+        self.durations = array("q", (ticks * finer for ticks in self.durations))

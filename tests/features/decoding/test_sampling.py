@@ -3,9 +3,11 @@ from __future__ import annotations
 import random
 from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from framebank.features.decoding import sampling
+from framebank.features.decoding.sampling import Shown
 from framebank.features.errors import UsageError
 from tests.clips.sampling_reference import reference_rows
 
@@ -25,14 +27,8 @@ def select(
     keys: list[bool] | None = None,
     most: int | None = None,
 ) -> tuple[list[int], bool]:
-    return sampling.select_rows(
-        sampling.parse_rule(sample),
-        pts=pts,
-        last_duration=last,
-        time_base=time_base,
-        keyframes=keys or [],
-        max_frames=most,
-    )
+    shown = Shown(np.arange(len(pts)), pts, last or 0, keys or [], time_base)
+    return sampling.select_rows(sampling.parse_rule(sample), shown, max_frames=most)
 
 
 @pytest.mark.parametrize("sample", RULES)

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from framebank.features.decoding.timeline import BestTimestamp, Timeline
+from framebank.features.decoding.sampling import BestTimestamp, Timeline
 
 MILLISECONDS = Fraction(1, 1000)
 
