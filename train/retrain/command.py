@@ -57,11 +57,12 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> Result:
     from framebank.features.stop_signals import TrainingStopped, stop_on_signals
     from framebank.train.retrain.config import read_config
     from framebank.train.retrain.retraining import retrain
+    from framebank.train.workers.run import Run
 
     config = read_config(args.config)
     with stop_on_signals() as stop:
         try:
-            return retrain(config, stop=stop, say=_say, dry_run=args.dry_run)
+            return retrain(config, Run(stop, _say), dry_run=args.dry_run)
         except TrainingStopped as stopped:
             saved = "what was done is saved" if config.work else "nothing was kept (see: work)"
             _say(f"{stopped}; {saved}, and the model in use is as it was")

@@ -15,6 +15,7 @@ from framebank.features.stop_signals import StopRequest
 from framebank.train.evaluation.answers import Answers, ask_all
 from framebank.train.judging.bootstrap import paired_bootstrap
 from framebank.train.retrain.config import PromoteConfig, RetrainConfig
+from framebank.train.workers.run import Run
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
@@ -40,7 +41,7 @@ def judge(
 ) -> Decision:
     """Ask both models the held questions `judged`, and decide; raises TrainingStopped."""
     try:
-        said = ask_all(load_model(candidate), cache, judged, stop=stop)
+        said = ask_all(load_model(candidate), cache, judged, run=Run(stop))
     except NotFiniteError as err:
         return Decision(False, f"not to be used: {err.what}", {})
     new, counts = gains(said, judged), said.head == "count"
@@ -54,7 +55,7 @@ def judge(
                 f"them: {config.held.least} are asked for"
             )
             return Decision(False, reason, {})
-        old = gains(ask_all(rival, cache, judged, stop=stop), judged)
+        old = gains(ask_all(rival, cache, judged, run=Run(stop)), judged)
     except NotFiniteError as err:
         return _unrivalled(new, f"the model in use answers nothing: {err.what}", counts=counts)
     groups = [question.video_id for question in judged]

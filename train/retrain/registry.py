@@ -13,11 +13,9 @@ knows, for another machine it counts as gone after a day (it is written in secon
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import json
-import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -140,8 +138,8 @@ class Registry:
         """Return the files of every version, whole or not, by its name."""
         found: dict[str, list[str]] = {}
         top = storage.join(self.path, "models") + "/"
-        for path in _files_under(top):
-            version, slash, name = path[len(top) :].partition("/")
+        for file in storage.iter_files(top, deep=True):
+            version, slash, name = file.path[len(top) :].partition("/")
             if slash and _VERSION.fullmatch(version):
                 found.setdefault(version, []).append(name)
         return dict(sorted(found.items()))
@@ -231,9 +229,7 @@ class Registry:
     def _remove(self, folder: str, names: Sequence[str]) -> None:
         for name in sorted(names, key=lambda name: name == _MAKER):  # who wrote it goes last
             storage.delete(storage.join(folder, name))
-        if storage.is_local(folder):
-            with contextlib.suppress(OSError):  # something is in it that is not ours
-                os.rmdir(storage.local_path(folder))
+        storage.remove_folder(folder)
 
     # History
 
@@ -302,17 +298,6 @@ class Registry:
         for version in left:
             self.settle(version)
         return left
-
-
-def _files_under(folder: str) -> Iterator[str]:
-    if not storage.is_local(folder):
-        for path, _, _ in storage.store_of(folder).list_objects(folder):
-            yield path
-        return
-    for place, _, names in os.walk(storage.local_path(folder)):
-        inner = os.path.relpath(place, storage.local_path(folder)).replace(os.sep, "/")
-        for name in names:
-            yield folder + (name if inner == "." else f"{inner}/{name}")
 
 
 def write_json(path: str, fields: Mapping[str, Any]) -> None:

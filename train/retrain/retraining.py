@@ -2,16 +2,24 @@
 
 The model in use changes by one compare-and-swap at the very end. Whatever a killed run leaves,
 half-written versions, work folders, a verdict that nobody acted on, the next run puts in order.
+
+A folder named by the key `work` keeps what a killed run had trained, and only a run of the same
+making goes on from it: whatever else lies there is thrown away. Without that key everything is in a
+temporary folder, which the next run removes if its own was killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from framebank import __version__
 from framebank.features.asking.trained_model import (
     NotFiniteError,
     check_weights,
@@ -19,15 +27,15 @@ from framebank.features.asking.trained_model import (
     read_head,
 )
 from framebank.features.cache.reader import Cache, open_cache, open_spec
-from framebank.features.errors import UsageError
+from framebank.features.errors import JobError, UsageError
+from framebank.features.questions.known_sets import PLAIN
 from framebank.features.questions.question import Question, head_kind
-from framebank.features.questions.seen_videos import Seen, content_hashes, read_seen
-from framebank.features.stop_signals import StopRequest
-from framebank.features.stores import storage
+from framebank.features.questions.seen_videos import SEEN, Seen, content_hashes, read_seen
+from framebank.features.stores import disk, storage
+from framebank.features.stores.temporary import live_folder
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.splits import part_questions
 from framebank.train.retrain.basis import Basis, look, videos_digest
-from framebank.train.retrain.candidate import train_candidate, work_folder
 from framebank.train.retrain.config import RetrainConfig
 from framebank.train.retrain.promotion import Decision, judge
 from framebank.train.retrain.registry import (
@@ -38,8 +46,7 @@ from framebank.train.retrain.registry import (
     new_version,
     write_json,
 )
-
-Say = Callable[[str], None]
+from framebank.train.workers.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +66,13 @@ class Result:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
-    """What all steps of one retraining share; `current` is as it was at the start."""
+class _Retraining:
+    """What all its steps share; `current` is as it was at the start."""
 
     config: RetrainConfig
     registry: Registry
     current: Current
-    stop: StopRequest
-    say: Say
+    run: Run
 
     @property
     def in_use(self) -> str | None:
@@ -84,30 +90,33 @@ class _News:
     said: str
 
 
-def retrain(config: RetrainConfig, *, stop: StopRequest, say: Say, dry_run: bool = False) -> Result:
+def retrain(config: RetrainConfig, run: Run, *, dry_run: bool = False) -> Result:
     """Retrain if there is anything new; raises FramebankError, TrainingStopped.
 
     With `dry_run` nothing is written anywhere, and what is new ends in the event "something new".
     """
     registry = Registry(config.registry)
     if not dry_run:
-        _put_in_order(registry, say)
-    run = _Run(config, registry, registry.current(), stop, say)
-    news = _look_for_news(run)
+        for version in registry.finish_interrupted():
+            run.say(f"finished what a run that was ended had left to do with {version}")
+        for version in registry.remove_leftovers():
+            run.say(f"removed {version}, which a run that was ended had half written")
+    its = _Retraining(config, registry, registry.current(), run)
+    news = _look_for_news(its)
     if isinstance(news, Result):
         return news
     for remark in remarks(news.joined):
-        say(remark)
+        run.say(remark)
     if dry_run:
-        return Result("something new", run.current.version, news.said)
-    say(f"new: {news.said}")
+        return Result("something new", its.current.version, news.said)
+    run.say(f"new: {news.said}")
     registry.check_writable()
-    with work_folder(config) as work:
-        return _train_and_judge(run, news, work)
+    with _work_folder(config) as work:
+        return _train_and_judge(its, news, work)
 
 
-def _look_for_news(run: _Run) -> _News | Result:
-    config, registry, current = run.config, run.registry, run.current
+def _look_for_news(its: _Retraining) -> _News | Result:
+    config, registry, current = its.config, its.registry, its.current
     fingerprint = open_spec(config.cache).fingerprint
     files = registry.files()
     registry.check_in_use(current, files)
@@ -165,20 +174,13 @@ def _check_head(questions: Sequence[Question], in_use: str) -> None:
         )
 
 
-def _put_in_order(registry: Registry, say: Say) -> None:
-    for version in registry.finish_interrupted():
-        say(f"finished what a run that was ended had left to do with {version}")
-    for version in registry.remove_leftovers():
-        say(f"removed {version}, which a run that was ended had half written")
-
-
 def _nothing_new(current: Current, version: str) -> Result:
     state = "in use" if current.version == version else "not in use"
     return Result("nothing new", current.version, f"{version}, {state}, was made from just this")
 
 
-def _train_and_judge(run: _Run, news: _News, work: Path) -> Result:
-    config, in_use = run.config, run.in_use
+def _train_and_judge(its: _Retraining, news: _News, work: Path) -> Result:
+    config, run, in_use = its.config, its.run, its.in_use
     cache, questions = news.cache, news.joined.questions
     learnt, held = part_questions(questions, share=config.held.share)
     if not learnt:
@@ -186,16 +188,9 @@ def _train_and_judge(run: _Run, news: _News, work: Path) -> Result:
     warm = None
     if in_use is not None:
         _check_head(questions, in_use)
-        warm = in_use if _is_sound(run, in_use) and config.start == "warm" else None
+        warm = in_use if _is_sound(its, in_use) and config.start == "warm" else None
     candidate = train_candidate(
-        config,
-        cache,
-        news.joined.only(learnt),
-        news.basis,
-        work,
-        warm=warm,
-        stop=run.stop,
-        say=run.say,
+        config, cache, news.joined.only(learnt), news.basis, work, run, warm=warm
     )
     contents = content_hashes(cache, {question.video_id for question in questions})
     known = read_seen(str(candidate)) | (read_seen(in_use) if in_use else Seen())
@@ -210,37 +205,101 @@ def _train_and_judge(run: _Run, news: _News, work: Path) -> Result:
     decision = judge(config, str(candidate), in_use, cache, judged, stop=run.stop)
     decision = dataclasses.replace(decision, figures=decision.figures | figures)
     write_json(str(candidate / BASIS), news.basis.to_json())
-    return _hand_in(run, candidate, decision)
+    return _hand_in(its, candidate, decision)
 
 
-def _is_sound(run: _Run, in_use: str) -> bool:
+def _is_sound(its: _Retraining, in_use: str) -> bool:
     """Return whether the model in use can be asked; raises UsageError for a damaged one.
 
     One whose weights are not finite answers nothing: any model that does takes its place.
     """
     try:
-        if run.config.start == "fresh":  # a warm start loads it at once anyway
+        if its.config.start == "fresh":  # a warm start loads it at once anyway
             load_model(in_use)
         else:
             check_weights(in_use)
     except NotFiniteError as err:
-        run.say(f"WARNING: {err.what}; the new model is compared with none")
+        its.run.say(f"WARNING: {err.what}; the new model is compared with none")
         return False
     return True
 
 
-def _hand_in(run: _Run, candidate: Path, decision: Decision) -> Result:
+@contextlib.contextmanager
+def _work_folder(config: RetrainConfig) -> Iterator[Path]:
+    """Give a folder to train in: `work`, held against other runs, or a temporary one.
+
+    All temporary files of this process, TensorFlow's too, lie in the latter meanwhile.
+    """
+    with live_folder("framebank-retrain-") as temporary:
+        before, tempfile.tempdir = tempfile.tempdir, temporary.path
+        try:
+            if config.work is None:
+                yield Path(temporary.path)
+            else:
+                folder = Path(storage.local_path(config.work))
+                todo = "wait for it, or give each its own key work"
+                busy = JobError(f"another retraining is at work in {folder}", todo=todo)
+                with disk.locked(folder / ".lock", otherwise=busy):
+                    yield folder
+        finally:
+            tempfile.tempdir = before
+
+
+def train_candidate(
+    config: RetrainConfig,
+    cache: Cache,
+    learnt: JoinedQuestions,
+    basis: Basis,
+    work: Path,
+    run: Run,
+    *,
+    warm: str | None,
+) -> Path:
+    """Train in `work`, from where a killed run of the same making was; return the model's folder.
+
+    `learnt` are no held questions; what the model has seen it keeps.
+    """
+    from framebank.features.tensorflow_import import import_tensorflow
+
+    import_tensorflow()
+    run.stop.listen()
+    from framebank.train.fit.model_folder import ModelFolder
+    from framebank.train.fit.training import TrainJob, train_model
+
+    making = json.dumps([basis.to_json(), warm, __version__])
+    made_before = work / "making.json"
+    resumes = made_before.exists() and made_before.read_text() == making
+    folder = ModelFolder(str(work / "candidate"))
+    without_list = folder.finished and not (folder.path / SEEN).exists()  # of an older version
+    if not resumes or without_list:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        storage.write_atomic(str(made_before), making.encode())
+    job = TrainJob(
+        questions=learnt,
+        set_name=PLAIN,
+        model=config.model,
+        train=config.train,
+        with_baselines=config.baselines,
+        warm_start=warm,
+        language=config.language,
+        embeddings=config.embeddings,
+    )
+    train_model(job, cache, folder, run)
+    return folder.path
+
+
+def _hand_in(its: _Retraining, candidate: Path, decision: Decision) -> Result:
     """Bring the candidate into the registry with its verdict, and do what that says."""
     version = new_version()
     verdict = {
         "better": decision.better,
         "reason": decision.reason,
-        "against": run.current.version,
-        "against_number": run.current.number,
+        "against": its.current.version,
+        "against_number": its.current.number,
         "figures": decision.figures,
     }
-    run.registry.publish(version, candidate, verdict)
-    outcome = run.registry.settle(version)
+    its.registry.publish(version, candidate, verdict)
+    outcome = its.registry.settle(version)
     shutil.rmtree(candidate, ignore_errors=True)
     event = "promoted" if outcome.promoted else "kept aside"
     return Result(event, version, outcome.reason, decision.figures)
