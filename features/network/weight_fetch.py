@@ -145,11 +145,8 @@ def _digest(path: Path, algorithm: str) -> str | None:
 
 
 def _download(url: str, target: Path, *, md5: str, timeout_s: float) -> None:
-    with (
-        urllib.request.urlopen(url, timeout=timeout_s) as answer,
-        storage.replacing(target) as part,
-    ):
-        with part.open("wb") as file:
+    with storage.replacing(target) as part:
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer, part.open("wb") as file:
             shutil.copyfileobj(answer, file, 1 << 20)
         got = _digest(part, "md5")
         if got != md5:
