@@ -175,13 +175,17 @@ def load_model(model_dir: str) -> TrainedModel:
     """
     head, language = read_head(model_dir), _read_language(model_dir)
     model = load_network(model_dir)
+    import keras
     import tensorflow as tf
 
     chooses, outputs, answers = head.kind == CHOICE, model.output.shape[-1], len(head.answers)
     if outputs != (answers or 1) or ("choice" in model.input) != chooses:
         got = f"{answers} answers, {head.kind}, for a model of {outputs} outputs"
         raise _damaged(model_dir, "vocabulary.json", got)
-    text = _text_layer(model_dir, model)
+    kind = keras.layers.TextVectorization
+    text = next((layer for layer in model.layers if isinstance(layer, kind)), None)
+    if text is None:
+        raise _damaged(model_dir, "model.keras", "a network that does not read text")
     texts = ("question", "choice") if chooses else ("question",)
     # One signature for all shapes: a batch of another length is no new graph.
     graph = tf.function(
@@ -223,16 +227,6 @@ def check_weights(model_dir: str) -> None:
     """Raise NotFiniteError where a weight of MODEL/model.keras is NaN or infinite, UsageError where
     there is none or a damaged one. Needs no TensorFlow."""
     _check_finite(model_dir, _read(model_dir, "model.keras"))
-
-
-def _text_layer(model_dir: str, model: keras.Model) -> keras.layers.TextVectorization:
-    """Return the layer that makes numbers of texts."""
-    import keras
-
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.TextVectorization):
-            return layer
-    raise _damaged(model_dir, "model.keras", "a network that does not read text")
 
 
 def _check_finite(model_dir: str, data: bytes) -> None:

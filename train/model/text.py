@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Word numbers: 0 pads, 1 is an unknown word and also opens every question, so that a question
 # without a single known or unknown word still has one step.
 START_WORD = 1
-_SPECIAL = 2
+SPECIAL_WORDS = 2
 
 
 def read_question(word_ids: Any, config: ModelConfig, words: int) -> Any:
@@ -52,10 +52,10 @@ def text_layer(
         choices = [cut_words(choice, language) for choice in choices]
     split = "character" if language is None and without_spaces(questions) else "whitespace"
     layer = keras.layers.TextVectorization(
-        max_tokens=max_words + _SPECIAL, standardize="lower_and_strip_punctuation", split=split
+        max_tokens=max_words + SPECIAL_WORDS, standardize="lower_and_strip_punctuation", split=split
     )
     layer.adapt(sorted(encode_texts([*questions, *choices])))
-    if layer.vocabulary_size() <= _SPECIAL:
+    if layer.vocabulary_size() <= SPECIAL_WORDS:
         raise UsageError(
             "no training question has a word in it",
             got=f"{questions[0]!r:.60} and others of punctuation alone",

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
-from framebank.train.model.text import START_WORD
+from framebank.train.model.text import SPECIAL_WORDS, START_WORD
 from framebank.train.word_vectors.files import read_vectors
 
 COMMON = 5  # times in the training questions, from which a word without a vector is learnt
-_SPECIAL = 2  # entries of the vocabulary before its first word
 _NAMED = 10
 
 
@@ -54,7 +53,7 @@ def find_vectors(
     `asked` int64[words] is how often each word stands in the training questions. Raises UsageError
     for a file that is no good, and for one that has none of the words.
     """
-    file = read_vectors(path, set(words[_SPECIAL:]), say=say)
+    file = read_vectors(path, set(words[SPECIAL_WORDS:]), say=say)
     if not file.vectors:
         raise UsageError(
             f"{path} has none of the words of the questions",
@@ -65,7 +64,7 @@ def find_vectors(
     rows = np.zeros((len(words), file.size), np.float32)
     found = np.zeros(len(words), np.bool_)
     for number, word in enumerate(words):
-        if number >= _SPECIAL and word in file.vectors:
+        if number >= SPECIAL_WORDS and word in file.vectors:
             rows[number], found[number] = file.vectors[word], True
     rare = ~found & (asked < COMMON)
     rare[0], rare[START_WORD] = False, True
@@ -78,11 +77,11 @@ def find_vectors(
 def _coverage(
     words: Sequence[str], found: NDArray[np.bool_], asked: NDArray[np.int64]
 ) -> dict[str, Any]:
-    missing = [n for n in range(_SPECIAL, len(words)) if not found[n]]
+    missing = [n for n in range(SPECIAL_WORDS, len(words)) if not found[n]]
     missing.sort(key=lambda number: -asked[number])
-    total = int(asked[_SPECIAL:].sum())
+    total = int(asked[SPECIAL_WORDS:].sum())
     return {
-        "words": len(words) - _SPECIAL,
+        "words": len(words) - SPECIAL_WORDS,
         "found": int(found.sum()),
         "share_of_words_asked": float(asked[found].sum() / max(total, 1)),
         "missing": [words[number] for number in missing[:100]],
