@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import collections
 import functools
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from framebank.features.errors import UsageError
 from framebank.features.stores import json_text, storage, tables
+from framebank.features.stores.hashing import bytes_sha256
 
 EXPECTED = "columns video_id (or video), question, answer, and optionally split, type, question_id"
 
@@ -64,13 +64,10 @@ def read_text(path: str, *, option: str = "--questions") -> str:
 def file_hashes(paths: Sequence[str], mapping: str | None) -> list[str]:
     """Return the SHA-256 of each question file, and last of the mapping: by it the files that a
     model was trained on are known."""
-    read = [*paths, mapping] if mapping is not None else paths
-    return [
-        hashlib.sha256(
-            _read_bytes(path, "--questions" if at < len(paths) else "--mapping")
-        ).hexdigest()
-        for at, path in enumerate(read)
-    ]
+    named = [(path, "--questions") for path in paths]
+    if mapping is not None:
+        named.append((mapping, "--mapping"))
+    return [bytes_sha256(_read_bytes(path, option)) for path, option in named]
 
 
 def _read_bytes(path: str, option: str) -> bytes:

@@ -72,24 +72,16 @@ def join_files(
 
     `to_train` says that the files are to be trained on, or that the model was.
     """
-    named = [split_of_name(path) for path, _ in files]
-    if to_train and (len(files) == 1 or not _leave_some_to_train(files, named)):
-        named = [None] * len(files)
-    return [
-        _with_split(question, split) if split else question
-        for split, (_, questions) in zip(named, files, strict=True)
+    named = [
+        _with_split(question, split) if (split := split_of_name(path)) else question
+        for path, questions in files
         for question in questions
     ]
-
-
-def _leave_some_to_train(
-    files: Sequence[tuple[str, Sequence[Question]]], named: Sequence[str | None]
-) -> bool:
-    return any(
-        question.answer is not None and (question.split or split or "train") == "train"
-        for split, (_, questions) in zip(named, files, strict=True)
-        for question in questions
-    )
+    if to_train:
+        some = any(q.answer is not None and q.split in ("train", None) for q in named)
+        if len(files) == 1 or not some:  # the names would leave nothing to train on
+            return [question for _, questions in files for question in questions]
+    return named
 
 
 def deal_splits(

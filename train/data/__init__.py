@@ -1,1 +1,1 @@
-"""Questions joined with a cache, their splits, and batches of both."""
+"""Questions and features for training: `joining` is the door, then `splits` and `batches`."""

@@ -8,6 +8,7 @@ another share was held then, or since a copy of it goes by another id, judges no
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -84,15 +85,14 @@ def splits_of(
     """Give every question a split, as `assign_splits` does, where none need be left to train on.
 
     `seen` is what the model that is asked has seen; `contents` maps videos to hashes of files. With
-    `judges` test holds nothing that it has seen (`question_splits.deal_to_ask`).
+    `judges` test holds nothing that it has seen (`deal_to_ask`).
     """
     rule, hashes, changed = SplitRule(seed, val_share), contents or {}, False
-    if seen is None:
-        dealt, remarks = deal_splits(questions, rule)
-    elif judges:
-        dealt, remarks, changed = deal_to_ask(questions, rule, lambda name: seen.has(name, hashes))
+    has_seen = None if seen is None else lambda video_id: seen.has(video_id, hashes)
+    if judges and has_seen is not None:
+        dealt, remarks, changed = deal_to_ask(questions, rule, has_seen)
     else:
-        dealt, remarks = deal_splits(questions, rule, has_seen=lambda name: seen.has(name, hashes))
+        dealt, remarks = deal_splits(questions, rule, has_seen=has_seen)
     _warn_of_leaks(dealt, remarks)
     parts = {name: [q for q in dealt if q.split == name] for name in SPLITS}
     if not parts["test"]:
@@ -102,9 +102,9 @@ def splits_of(
 
 
 def _warn_of_leaks(questions: Iterable[Question], remarks: list[str]) -> None:
-    sides: dict[str, set[str]] = {}
+    sides = collections.defaultdict[str, set[str | None]](set)
     for question in questions:
-        sides.setdefault(question.video_id, set()).add(question.split or "")
+        sides[question.video_id].add(question.split)
     leaks = sorted(video_id for video_id, names in sides.items() if len(names) > 1)
     if leaks:
         remarks.append(

@@ -1,1 +1,1 @@
-"""The schedule's command, and the registry of models."""
+"""The schedule's command and the registry of models: `retraining` and `registry` are the doors."""

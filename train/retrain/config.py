@@ -169,9 +169,7 @@ def _placed(config: RetrainConfig, path: str) -> RetrainConfig:
         name = os.path.expanduser(name)
         if "://" in name or os.path.isabs(name):
             return name
-        if not storage.is_local(path):
-            return storage.join(path.rpartition("/")[0], name)
-        return os.path.join(os.path.dirname(os.path.abspath(storage.local_path(path))), name)
+        return storage.join(os.path.dirname(storage.absolute(path)), name)
 
     named = {name: getattr(config, name) for name in _PATHS}
     placed: dict[str, Any] = {name: place(path) for name, path in named.items() if path is not None}

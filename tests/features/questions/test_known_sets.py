@@ -1,4 +1,4 @@
-"""framebank.sets*: each set's files as they are published, mappings, odd rows, figures."""
+"""Known sets: each set's files as they are published, mappings, odd rows, figures."""
 
 from __future__ import annotations
 
