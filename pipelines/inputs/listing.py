@@ -16,7 +16,7 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from framebank.features.cache.catalog import catalog_text
@@ -201,40 +201,29 @@ class _Expansion:
                 self._put(VideoRef(name.rsplit("/", 1)[-1], path, *found))
             return
         if glob.has_magic(name):
-            self._add_objects(f"{path.partition('://')[0]}://{holder}/{fixed_part(name)}", name)
+            root = f"{path.partition('://')[0]}://{holder}/"
+            base, pattern = root + fixed_part(name), compile_glob(name)
+            self._add_listed(
+                (row for row in store.list_objects(base) if pattern.fullmatch(row[0][len(root) :])),
+                base,
+                named=names_suffix(name),
+            )
             return
         folder = path.rstrip("/") + "/"
-        seen = self._add_listed(store.list_objects(folder), folder, lambda suffix: True, False)
+        seen = self._add_listed(store.list_objects(folder), folder)
         if not seen and not path.endswith("/"):  # a prefix that ends within a name
             base = path[: path.rindex("/") + 1]
-            seen = self._add_listed(store.list_objects(path), base, lambda suffix: True, False)
+            seen = self._add_listed(store.list_objects(path), base)
         if not seen:
             raise UsageError(f"no object {path}, and none under it", todo="check the name")
 
-    def _add_objects(self, base: str, text: str) -> None:
-        base = base if base.endswith("/") else base[: base.rindex("/") + 1]
-        store = storage.store_of(base)
-        start = len(base) - len(store.split(base)[1])
-        pattern = compile_glob(text)
-        objects = store.list_objects(base)
-        self._add_listed(
-            objects, base, lambda path: pattern.fullmatch(path[start:]) is not None,
-            names_suffix(text),
-        )  # fmt: skip
-
     def _add_listed(
-        self,
-        objects: Iterator[tuple[str, int, str]],
-        base: str,
-        wanted: Callable[[str], bool],
-        named: bool,
+        self, objects: Iterator[tuple[str, int, str]], base: str, *, named: bool = False
     ) -> int:
         """Add objects as they are listed; return how many there were."""
         seen = 0
         for path, size_bytes, generation in objects:
             seen += 1
-            if not wanted(path):
-                continue
             suffix = suffix_of(path)
             if named or suffix in self._suffixes:
                 self._put(VideoRef(path[len(base) :], path, size_bytes, generation))
