@@ -10,8 +10,6 @@ reader does not say which file and which record is damaged. Byte-identical with
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
 
 from framebank.features.errors import CacheError
 
@@ -27,15 +25,6 @@ HEADER_BYTES = 12
 FOOTER_BYTES = 4
 MOST_FRAME_BYTES = HEADER_BYTES + MOST_PAYLOAD_BYTES + FOOTER_BYTES
 _MASK_DELTA = 0xA282EAD8
-
-
-class Framed(NamedTuple):
-    """One record of a file: its number, the byte where its frame starts, the frame's length."""
-
-    number: int
-    offset: int
-    length: int
-    payload: bytes
 
 
 def _masked_crc(data: bytes) -> int:
@@ -86,30 +75,3 @@ def unframe_record(frame: bytes, path: str, *, number: int, offset: int) -> byte
     if _masked_crc(payload) != struct.unpack("<I", frame[-FOOTER_BYTES:])[0]:
         raise _fault(path, number, offset, "the checksum of its content does not match")
     return payload
-
-
-def read_records(stream: BinaryIO, path: str) -> Iterator[Framed]:
-    """Yield the records of a file from front to back; `path` is for messages only.
-
-    Raises CacheError that names file, record and byte at the first fault. A damaged length is seen
-    before memory is taken for it.
-    """
-    offset = 0
-    number = 0
-    while header := stream.read(HEADER_BYTES):
-        if len(header) < HEADER_BYTES:
-            raise _fault(path, number, offset, "the file ends in the middle of the record")
-        (length,) = struct.unpack_from("<Q", header)
-        if _masked_crc(header[:8]) != struct.unpack_from("<I", header, 8)[0]:
-            raise _fault(path, number, offset, "the checksum of its length does not match")
-        if length > MOST_PAYLOAD_BYTES:
-            got = f"a record of {length} bytes; no reader takes more than {MOST_PAYLOAD_BYTES}"
-            raise _fault(path, number, offset, got)
-        rest = stream.read(length + FOOTER_BYTES)
-        if len(rest) < length + FOOTER_BYTES:
-            raise _fault(path, number, offset, "the file ends in the middle of the record")
-        payload = unframe_record(header + rest, path, number=number, offset=offset)
-        frame_length = HEADER_BYTES + length + FOOTER_BYTES
-        yield Framed(number, offset, frame_length, payload)
-        offset += frame_length
-        number += 1
