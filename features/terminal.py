@@ -37,6 +37,15 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode()
 
 
+def size_text(size_bytes: float) -> str:
+    """Return a number of bytes for people."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
+
+
 class _Guarded:
     """A text stream whose reader obeys nothing of what is written to it."""
 

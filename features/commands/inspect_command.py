@@ -19,7 +19,7 @@ from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.errors import ERROR_CLASSES, FramebankError, UsageError
 from framebank.features.questions.videos import ClipNames
 from framebank.features.stores import storage
-from framebank.features.terminal import printable
+from framebank.features.terminal import printable, size_text
 
 # What --quarantined --json gives of each row, in this order; the manifest's columns follow.
 _QUARANTINE_FIELDS = (
@@ -144,21 +144,13 @@ def describe_video(cache: Cache, video_id: str) -> dict[str, Any]:
     return found
 
 
-def _size(size_bytes: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
-
-
 def _summary_lines(found: Mapping[str, Any]) -> list[str]:
     videos = found["videos"]
     width = "" if found["feature_dim"] is None else f" of {found['feature_dim']} features"
     facts = [
         ("videos", f"{videos['done']:,} done, {videos['quarantined']:,} quarantined"),
         ("frames", f"{found['frames']:,}{width}"),
-        ("shards", f"{found['shards']:,}, {_size(found['bytes'])}"),
+        ("shards", f"{found['shards']:,}, {size_text(found['bytes'])}"),
         ("runs", f"{found['runs']:,}"),
         ("fingerprint", found["fingerprint"]),
     ]

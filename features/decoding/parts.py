@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from framebank.features.decoding.structure import Peek, gif_end, mxf_units
+from framebank.features.decoding.structure import Peek, box_head, element_head, gif_end, mxf_units
 
 MOST_PARTS = 256  # each is probed by itself
 _MOST_STEPS = 4_000_000
@@ -78,21 +78,14 @@ def _matroska(heads: _Heads, end: int) -> Iterator[int]:
     """Yield where a further EBML header is; segments and clusters of unknown size are entered."""
     offset = 0
     for _ in range(_MOST_STEPS):
-        head = heads(offset, 12)
-        id_length = _vint_length(head[:1], 4)
-        size_length = _vint_length(head[id_length : id_length + 1], 8)
-        if offset >= end or not id_length or not size_length:
+        if offset >= end or (head := element_head(heads, offset, cut=True)) is None:
             return
-        kind = int.from_bytes(head[:id_length], "big")
+        kind, start, size = head
         if kind == _EBML and offset:
             yield offset
-        most = (1 << 7 * size_length) - 1
-        size = int.from_bytes(head[id_length : id_length + size_length], "big") & most
-        offset += id_length + size_length
-        if size != most:
-            offset += size
-        elif kind not in (_SEGMENT, _CLUSTER):
+        if size is None and kind not in (_SEGMENT, _CLUSTER):
             return
+        offset = start + (size or 0)
 
 
 def _mp4(heads: _Heads, end: int) -> Iterator[int]:
@@ -105,10 +98,7 @@ def _mp4(heads: _Heads, end: int) -> Iterator[int]:
     after_index: list[int] = []
     after_pictures: list[int] = []
     for _ in range(_MOST_STEPS):
-        head = heads(offset, 16)
-        size, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if size == 1:
-            size = int.from_bytes(head[8:16], "big")
+        kind, size, _ = box_head(heads, offset)
         if offset >= end or size < 8:
             break
         if kind == b"ftyp" and indexed:
@@ -224,12 +214,6 @@ def _gif(heads: _Heads, end: int) -> Iterator[int]:
     while offset is not None and offset < end and heads(offset, 4) == b"GIF8":
         yield offset
         offset = gif_end(heads, offset, end)
-
-
-def _vint_length(first: bytes, most: int) -> int:
-    """Return how many bytes a variable-length number has by its first byte (0: it is none)."""
-    length = 9 - first[0].bit_length() if first and first[0] else 0
-    return length if length <= most else 0
 
 
 _WALKS: dict[bytes, Walk] = {

@@ -37,22 +37,26 @@ def mp4_boxes(peek: Peek, size_bytes: int) -> tuple[list[bytes], bool]:
 
     Bytes that do not begin as an mp4 does give no boxes.
     """
-    boxes: list[bytes] = []
+    kinds: list[bytes] = []
     offset = 0
-    while offset + 8 <= size_bytes and len(boxes) < _MOST_BOXES:
-        head = peek(offset, 16)
-        size, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if not boxes and kind not in _MP4_STARTS:
+    while offset + 8 <= size_bytes and len(kinds) < _MOST_BOXES:
+        kind, size, _ = box_head(peek, offset)
+        if not kinds and kind not in _MP4_STARTS:
             return [], False
-        boxes.append(kind)
-        if size == 1:
-            size = int.from_bytes(head[8:16], "big")
+        kinds.append(kind)
         if size == 0:
-            return boxes, True
+            return kinds, True
         if size < 8:
-            return boxes, False
+            return kinds, False
         offset += size
-    return boxes, offset == size_bytes
+    return kinds, offset == size_bytes
+
+
+def box_head(peek: Peek, offset: int) -> tuple[bytes, int, int]:
+    """Return the type of the mp4 box at `offset`, its size (0: up to the end) and its head's."""
+    head = peek(offset, 16)
+    size = int.from_bytes(head[:4], "big")
+    return (head[4:8], int.from_bytes(head[8:16], "big"), 16) if size == 1 else (head[4:8], size, 8)
 
 
 def stated_size(peek: Peek, size_bytes: int) -> int | None:
@@ -229,35 +233,42 @@ def _picture_tracks(peek: Peek, start: int, end: int) -> Iterator[list[tuple[int
 def elements(peek: Peek, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield (id, start of the content, end of the content) of the EBML elements in a range."""
     for _ in range(_MOST_BOXES):
-        if offset >= end:
+        if offset >= end or (head := element_head(peek, offset)) is None:
             return
-        head = peek(offset, 12)
-        id_length = _vint_length(head[:1], 4)
-        size_length = _vint_length(head[id_length : id_length + 1], 8)
-        if not id_length or not size_length or len(head) < id_length + size_length:
-            return
-        size = int.from_bytes(head[id_length : id_length + size_length], "big")
-        size &= (1 << 7 * size_length) - 1
-        unknown = size == (1 << 7 * size_length) - 1
-        start = offset + id_length + size_length
-        content_end = end if unknown else min(end, start + size)
-        yield int.from_bytes(head[:id_length], "big"), start, content_end
-        offset = content_end
+        kind, start, size = head
+        offset = end if size is None else min(end, start + size)
+        yield kind, start, offset
+
+
+def element_head(
+    peek: Peek, offset: int, *, cut: bool = False
+) -> tuple[int, int, int | None] | None:
+    """Return (id, start of the content, its size or None if unknown) of an EBML element.
+
+    None where there is no head of one; with `cut` the file may end within its size.
+    """
+    head = peek(offset, 12)
+    id_length = _vint_length(head[:1], 4)
+    size_length = _vint_length(head[id_length : id_length + 1], 8)
+    length = id_length + size_length
+    if not id_length or not size_length or (len(head) < length and not cut):
+        return None
+    most = (1 << 7 * size_length) - 1
+    size = int.from_bytes(head[id_length:length], "big") & most
+    return int.from_bytes(head[:id_length], "big"), offset + length, None if size == most else size
 
 
 def boxes(peek: Peek, offset: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield (type, start of the content, end of the content) of the mp4 boxes in a range."""
     for _ in range(_MOST_BOXES):
-        head = peek(offset, 16)
-        if offset + 8 > end or len(head) < 8:
+        kind, size, head_bytes = box_head(peek, offset)
+        if offset + 8 > end or len(kind) < 4:
             return
-        size, start = int.from_bytes(head[:4], "big"), offset + 8
-        if size == 1:
-            size, start = int.from_bytes(head[8:16], "big"), offset + 16
+        start = offset + head_bytes
         content_end = end if size == 0 else min(end, offset + size)
         if content_end < start:
             return
-        yield head[4:8], start, content_end
+        yield kind, start, content_end
         offset = content_end
 
 

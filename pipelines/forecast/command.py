@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -176,14 +175,9 @@ def _make_spec(args: argparse.Namespace) -> tuple[FeatureSpec, Weights, list[str
             dataclasses.replace(choice, weights="random:0")
         )  # any other mistake is one for these too
         note = f"{error.what} ({error.got}): measured with random ones, which cost the same"
-    cached = layout.read_spec(_absolute(args.cache)) if args.cache else None
+    cached = layout.read_spec(storage.absolute(args.cache)) if args.cache else None
     known = cached.weights_sha256 if cached and cached.weights == "imagenet" else "unknown"
     return dataclasses.replace(spec, weights="imagenet", weights_sha256=known), weights, [note]
-
-
-def _absolute(cache: str) -> str:
-    local = storage.is_local(cache)
-    return os.path.abspath(storage.local_path(cache)) if local else cache.rstrip("/")
 
 
 def _left_to_do(args: argparse.Namespace, refs: Sequence[VideoRef], spec: FeatureSpec) -> Todo:

@@ -119,7 +119,10 @@ def rows(plan: Plan) -> Iterator[tuple[str, str]]:
     frames = _number(outlook.total("frames"))
     yield "video", f"{_number(hours, digits=2)} hours, {frames} frames in it"
     yield "frames", f"{_number(outlook.total('rows'))} with {plan.spec.sample}"
-    yield "cache", f"{_between(plan.cache_bytes, _size)} more, in {plan.shards:,} shards"
+    yield (
+        "cache",
+        f"{_between(plan.cache_bytes, terminal.size_text)} more, in {plan.shards:,} shards",
+    )
     yield from _time_rows(plan)
     for number, note in enumerate(notes(plan)):
         yield "" if number else "to know", note
@@ -238,14 +241,6 @@ def _between(estimate: Estimate, show: Any) -> str:
 
 def _number(estimate: Estimate, *, digits: int = 0) -> str:
     return _between(estimate, lambda value: f"{value:,.{digits}f}")
-
-
-def _size(size_bytes: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
 
 
 def _clock(seconds: float) -> str:
