@@ -50,7 +50,7 @@ class Lineage:
     cache: str
     runs: tuple[str, ...]
     rule: SplitRule | None = None  # by which its training split what the files did not
-    questions: tuple[str, ...] = ()  # `question_files.file_hashes` of what it was trained on
+    questions: tuple[str, ...] = ()  # `questions.files.file_hashes` of what it was trained on
 
 
 @dataclasses.dataclass(frozen=True)

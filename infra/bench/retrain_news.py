@@ -104,9 +104,9 @@ def make_registry(config_path: str) -> None:
     from framebank.features.cache.reader import open_cache, open_spec
     from framebank.features.questions.seen_videos import SEEN, content_hashes
     from framebank.features.stores import storage
-    from framebank.train.data.joining import join_cache
+    from framebank.train.data.joining import join_cache, videos_digest
     from framebank.train.data.splits import seen_by
-    from framebank.train.retrain.basis import look, videos_digest
+    from framebank.train.retrain.basis import look
     from framebank.train.retrain.config import read_config
     from framebank.train.retrain.registry import (
         BASIS,

@@ -79,6 +79,18 @@ def question_lines(questions: Iterable[Question]) -> Iterator[bytes]:
         yield json.dumps(fields, ensure_ascii=True).encode() + b"\n"
 
 
+def videos_digest(cache: Cache, video_ids: Iterable[str] | None = None) -> str:
+    """Return a hash of the features of `video_ids`, or of all done videos: of each one's key, which
+    names its content and how it was made."""
+    table = cache.done(["video_id", "key"], video_ids).sort_by("video_id")
+    digest = hashlib.sha256()
+    for batch in table.to_batches(max_chunksize=100_000):
+        rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        text = "".join(f"{video_id}\0{key}\0" for video_id, key in rows)
+        digest.update(text.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
     """Keep Python's garbage collector from walking a million living rows again and again."""
@@ -111,15 +123,12 @@ def join_cache(
     asked = read_questions(paths, set_name=set_name, mapping=mapping, to_train=to_train)
     questions = require_answers(asked, *paths)
     names = ClipNames(cache.table(["video_id"]).column("video_id").to_pylist())
-    done, keys, counts = cache.done(["video_id", "key", "rows"]).to_pydict().values()
-    frames = dict(zip(done, counts, strict=True))
+    done = cache.done(["video_id", "rows"]).to_pydict().values()
+    frames = dict(zip(*done, strict=True))
     known, unknown = join_questions(questions, names)
     matched = [question for question in known if question.video_id in frames]
     quarantined = [question for question in known if question.video_id not in frames]
     missing = {question.video_id: question.aliases for question in unknown}
-    digest = hashlib.sha256()
-    for video_id, key in sorted(zip(done, keys, strict=True)):
-        digest.update(f"{video_id}\0{key}\0".encode("utf-8", "surrogateescape"))
     joined = JoinedQuestions(
         questions=matched,
         files=tuple(paths),
@@ -130,7 +139,7 @@ def join_cache(
         quarantined_videos=tuple(dict.fromkeys(q.video_id for q in quarantined)),
         hints=tuple(names.hint(*wanted) for wanted in list(missing.items())[:_NAMED]),
         frames={question.video_id: frames[question.video_id] for question in matched},
-        cache_digest=digest.hexdigest()[:32],
+        cache_digest=videos_digest(cache),
         ignored_names=_ignored_names(paths, questions),
     )
     _check_ratio(joined, total=len(questions), cached=frames, limit=max_unmatched_ratio)

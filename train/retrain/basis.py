@@ -15,8 +15,6 @@ and found no clip leaves a catalog all the same.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from framebank.features.cache import catalog, layout
@@ -27,7 +25,7 @@ from framebank.train.retrain.config import RetrainConfig
 from framebank.train.retrain.registry import BASIS
 
 if TYPE_CHECKING:
-    from framebank.features.cache.reader import Cache
+    pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,15 +100,3 @@ def _hash(path: str, key: str) -> str:
             return file_hash(file)
     except storage.FileMissingError as err:
         raise UsageError("no such file", got=path, todo=f"check the key {key}") from err
-
-
-def videos_digest(cache: Cache, video_ids: Iterable[str]) -> str:
-    """Return a hash of the features of `video_ids`: of each video's key, which names its content
-    and how it was made."""
-    table = cache.done(["video_id", "key"], video_ids).sort_by("video_id")
-    digest = hashlib.sha256()
-    for batch in table.to_batches(max_chunksize=100_000):
-        rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-        text = "".join(f"{video_id}\0{key}\0" for video_id, key in rows)
-        digest.update(text.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:32]

@@ -11,6 +11,7 @@ A version is a model folder: `--model` of score, ask and evaluate takes the path
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from typing import Any
 
@@ -111,14 +112,10 @@ def _row(registry: Any, version: str) -> dict[str, Any]:
 def _lineage(registry: Any, version: str) -> dict[str, Any]:
     """Return what a version was made from, as far as its lineage tells."""
     fields = registry.read_json(version, "lineage.json")
-    making = fields.get("making", {})
+    named = ("cache", "fingerprint", "runs", "questions", "questions_sha256")
     return {
-        "cache": fields.get("cache"),
-        "fingerprint": fields.get("fingerprint"),
-        "runs": fields.get("runs"),
-        "questions": fields.get("questions"),
-        "questions_sha256": fields.get("questions_sha256"),
-        "warm_start": making.get("warm_start"),
+        **{name: fields.get(name) for name in named},
+        "warm_start": fields.get("making", {}).get("warm_start"),
         "seed": fields.get("seed"),
         "framebank": fields.get("versions", {}).get("framebank"),
     }
@@ -133,13 +130,12 @@ def _rows(registry: Any) -> list[dict[str, Any]]:
     if current.version is not None:
         registry.check_in_use(current, files)
     for version in (version for version, names in files.items() if VERDICT in names):
-        event = last.get(version, {})
-        if version == current.version:
-            event = {"event": current.event, "time": current.time, "reason": current.reason}
+        in_use = version == current.version
+        event = dataclasses.asdict(current) if in_use else last.get(version, {})
         rows.append(
             {
                 "version": version,
-                "in_use": version == current.version,
+                "in_use": in_use,
                 "event": event.get("event", "not settled yet"),
                 "time": event.get("time", ""),
                 "reason": event.get("reason", ""),

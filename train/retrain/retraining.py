@@ -33,9 +33,9 @@ from framebank.features.questions.question import Question, head_kind
 from framebank.features.questions.seen_videos import SEEN, Seen, content_hashes, read_seen
 from framebank.features.stores import disk, storage
 from framebank.features.stores.temporary import live_folder
-from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
+from framebank.train.data.joining import JoinedQuestions, join_cache, remarks, videos_digest
 from framebank.train.data.splits import part_questions
-from framebank.train.retrain.basis import Basis, look, videos_digest
+from framebank.train.retrain.basis import Basis, look
 from framebank.train.retrain.config import RetrainConfig
 from framebank.train.retrain.promotion import Decision, judge
 from framebank.train.retrain.registry import (
