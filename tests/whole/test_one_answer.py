@@ -27,12 +27,12 @@ from framebank.features.errors import UsageError
 from framebank.features.questions.reading import read_questions
 from framebank.features.questions.seen_videos import find_seen, read_seen
 from framebank.features.questions.splits import SPLITS
-from framebank.features.stop_signals import StopRequest
 from framebank.features.video import Rejected, VideoRef
 from framebank.pipelines.score.plan import plan_scoring
 from framebank.train.data.joining import join_cache
 from framebank.train.evaluation.evaluating import EvaluateJob, choose_asked, evaluate
 from framebank.train.fit import command
+from framebank.train.workers.run import Run
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 from tests.made.made_questions import write_jsonl
 
@@ -197,7 +197,7 @@ def test_evaluate_asks_what_score_puts_into_the_split(
             made.model, tuple(made.files), made.folder / "out", split,
             with_baselines=False, max_unmatched_ratio=1,
         )  # fmt: skip
-        judged = evaluate(job, made.cache, stop=StopRequest(), say=print)
+        judged = evaluate(job, made.cache, Run(say=print))
         wanted = [row for row in answered if row["split"] == (split or "test")]
         assert len(wanted) > 2
         asked = {(q.question, q.video_id, q.question_id) for q in judged.questions}

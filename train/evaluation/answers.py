@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +18,9 @@ from framebank.features.asking.heads import COUNT, OPEN
 from framebank.features.asking.trained_model import TrainedModel
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question
-from framebank.features.stop_signals import StopRequest
 from framebank.train.data.prefetch import Prefetched
 from framebank.train.data.question_batches import question_batches
+from framebank.train.workers.run import Run
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
@@ -73,10 +73,10 @@ def ask_all(
     questions: Sequence[Question],
     *,
     seed: int = 0,
-    stop: StopRequest | None = None,
-    say: Callable[[str], None] | None = None,
+    run: Run | None = None,
 ) -> Answers:
     """Ask every question; `seed` draws the distractors. Raises CacheError, TrainingStopped."""
+    run = run or Run()
     _check_heads(model, questions)
     answers = _no_answers(model, questions)
     truths = [model.head.number(question) for question in questions]
@@ -85,8 +85,7 @@ def ask_all(
     said_s = time.monotonic()
     with Prefetched(lambda: question_batches(cache, questions), depth=2) as batches:
         for places, features in batches:
-            if stop is not None:
-                stop.check()
+            run.stop.check()
             these = [questions[place] for place in places]
             texts = [question.question.encode("utf-8", "replace") for question in these]
             scores = model.predict(features, texts, [question.choices for question in these])
@@ -99,8 +98,8 @@ def ask_all(
                 scores = model.head.restrict(scores, [question.head for question in these])
                 _note(answers, places, scores, truths, dice)
             asked += len(places)
-            if say is not None and time.monotonic() - said_s >= _SAY_EVERY_S:
-                say(f"{asked} of {len(questions)} questions asked")
+            if time.monotonic() - said_s >= _SAY_EVERY_S:
+                run.say(f"{asked} of {len(questions)} questions asked")
                 said_s = time.monotonic()
     return answers
 

@@ -72,6 +72,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     from framebank.features.stop_signals import TrainingStopped, stop_on_signals
     from framebank.train.evaluation.evaluating import EvaluateJob, evaluate
     from framebank.train.evaluation.report import write_report
+    from framebank.train.workers.run import Run
 
     job = EvaluateJob(
         model=args.model,
@@ -86,7 +87,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     with stop_on_signals() as stop:
         stop.listen()
         try:
-            judged = evaluate(job, cache, stop=stop, say=_say)
+            judged = evaluate(job, cache, Run(stop, _say))
         except TrainingStopped as stopped:
             _say(f"{stopped}; give the same command again to go on")
             raise
@@ -136,9 +137,7 @@ def _measured(score: Mapping[str, Any]) -> tuple[str, str]:
 def _out_folder(path: str) -> Path:
     """Return the folder that is there now; raises UsageError, JobError."""
     todo = "give another --out"
-    if not storage.is_local(path):
-        raise UsageError("a report is written to a local folder", got=path, todo=todo)
-    out = Path(storage.local_path(path))
+    out = storage.on_this_machine(path, "a report is written to a local folder", todo=todo)
     if out.exists() and not out.is_dir():
         raise UsageError("--out is a file", got=path, expected="a folder", todo=todo)
     try:

@@ -11,7 +11,7 @@ older versions saved, is judged on a split as its training would make it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from framebank.features.questions.files import file_hashes
 from framebank.features.questions.known_sets import PLAIN
 from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import NO_LIST, content_hashes, find_seen
-from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import json_text, storage
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.splits import SPLITS, Splits, splits_of
@@ -64,9 +63,7 @@ class Judged:
     answers: Answers
 
 
-def evaluate(
-    job: EvaluateJob, cache: Cache, *, stop: StopRequest, say: Callable[[str], None]
-) -> Judged:
+def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
     """Judge the model; raises FramebankError, TrainingStopped (trained baselines go on later)."""
     _check_spec(job.model, cache)
     made = _Making.read(job.model)
@@ -94,12 +91,12 @@ def evaluate(
     notes = [*remarks(joined), *chosen.remarks]
     for note in (*notes, chosen.flatters):
         if note:
-            say(note)
-    say(f"asking {len(asked)} questions of the split {chosen.name}")
+            run.say(note)
+    run.say(f"asking {len(asked)} questions of the split {chosen.name}")
     seed = made.train.seed
-    answers = ask_all(load_model(job.model), cache, asked, seed=seed, stop=stop, say=say)
-    said = _baselines(job, made, cache, joined, chosen, stop=stop, say=say)
-    say("looking for videos on both sides of the split")
+    answers = ask_all(load_model(job.model), cache, asked, seed=seed, run=run)
+    said = _baselines(job, made, cache, joined, chosen, run)
+    run.say("looking for videos on both sides of the split")
     sides: dict[str, dict[str, None]] = {}
     for split in SPLITS:
         for question in chosen.splits.of(split):
@@ -121,7 +118,7 @@ def evaluate(
         **evaluation.judge(asked, answers, durations_s=_durations(cache), seed=seed),
         "baselines": evaluation.beside(said, asked, answers.right, seed=seed, errors=errors),
         "leaks": find_leaks(
-            cache, {video_id: tuple(its) for video_id, its in sides.items()}, seed=seed, say=say
+            cache, {video_id: tuple(its) for video_id, its in sides.items()}, seed=seed, say=run.say
         ),
     }
     return Judged(whole, asked, answers)
@@ -287,9 +284,7 @@ def _baselines(
     cache: Cache,
     joined: JoinedQuestions,
     chosen: Asked,
-    *,
-    stop: StopRequest,
-    say: Callable[[str], None],
+    run: Run,
 ) -> dict[str, Said]:
     """Return what each baseline says to the questions that are asked.
 
@@ -307,7 +302,7 @@ def _baselines(
 
     vectors = made.embeddings
     if vectors is not None and not storage.exists(vectors):
-        say(f"NOTE: {vectors} is gone: the trained baselines start without word vectors")
+        run.say(f"NOTE: {vectors} is gone: the trained baselines start without word vectors")
         vectors = None
 
     learnt: tuple[str, ...] | JoinedQuestions = job.questions
@@ -332,10 +327,10 @@ def _baselines(
             said[kind] = stored[kind]
             continue
         path = str(job.out / "baselines" / kind)
-        say(f"training {kind} under the model's budget in {path}")
+        run.say(f"training {kind} under the model's budget in {path}")
         alike = dataclasses.replace(work, model=dataclasses.replace(made.model, kind=kind))
-        train_model(alike, cache, ModelFolder(path), Run(stop, say))
-        said[kind] = ask_all(load_model(path), cache, asked, stop=stop, say=say).chosen()
+        train_model(alike, cache, ModelFolder(path), run)
+        said[kind] = ask_all(load_model(path), cache, asked, run=run).chosen()
     return said
 
 

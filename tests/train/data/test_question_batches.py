@@ -18,6 +18,7 @@ from framebank.features.questions.question import Question
 from framebank.features.stop_signals import StopRequest, TrainingStopped
 from framebank.train.data.question_batches import question_batches
 from framebank.train.evaluation.answers import NO_RANK, ask_all
+from framebank.train.workers.run import Run
 from tests.made.made_cache import make_cache, make_extracted
 
 
@@ -107,4 +108,4 @@ def test_a_stop_is_heard_between_batches(cache: Cache) -> None:
     stop = StopRequest()
     stop.signal_number = 15
     with pytest.raises(TrainingStopped):
-        ask_all(_model(), cache, _questions(), stop=stop)
+        ask_all(_model(), cache, _questions(), run=Run(stop))

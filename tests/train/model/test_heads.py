@@ -22,7 +22,6 @@ from framebank.features.cache.reader import open_cache
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question, head_kind
 from framebank.features.questions.reading import read_questions
-from framebank.features.stop_signals import StopRequest
 from framebank.train.data.batches import QuestionTable
 from framebank.train.evaluation.evaluating import EvaluateJob, Judged, evaluate
 from framebank.train.fit.command import table
@@ -98,7 +97,7 @@ def judged(cache: str, folder: Path) -> Judged:
     job = EvaluateJob(
         model=str(folder), questions=(str(folder.with_suffix(".jsonl")),), out=folder / "evaluation"
     )
-    return evaluate(job, open_cache(cache), stop=StopRequest(), say=lambda text: None)
+    return evaluate(job, open_cache(cache), Run())
 
 
 def test_a_choice_is_learnt_and_judged_over_each_rows_own_candidates(cache, tmp_path):
