@@ -73,7 +73,7 @@ def _read(cache: str, path: str, run: Sequence[RecordPlan]) -> list[bytes] | str
             raise  # nothing of the cache is on this worker
         return f"the shard {path} is missing"
     except FramebankError as error:
-        if getattr(error.__cause__, "errno", None) in _FILE_FAULTS and storage.is_local(path):
+        if getattr(error.__cause__, "errno", None) in _FILE_FAULTS:
             return f"{error.what}: {error.got}"
         raise
 

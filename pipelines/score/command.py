@@ -22,7 +22,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -186,11 +185,7 @@ def execute(
 
 def _alone(out: str) -> contextlib.AbstractContextManager[None]:
     """Hold OUT against another `score`, whose files would stand between this one's."""
-    if storage.is_local(out):
-        try:
-            os.makedirs(storage.local_path(out), exist_ok=True)
-        except OSError as error:
-            raise storage.storage_error(out, error, "write") from error
+    storage.make_folder(out)
     return locks.held(out, what=f"writing answers to {out}")
 
 

@@ -231,13 +231,11 @@ def _look_up(
     table = cache.table(list(_COLUMNS))
     places = {name: row for row, name in enumerate(table.column("video_id").to_pylist())}
     names = ClipNames(places)
-    found = list(find_videos(questions, names))
-    asked_about = [places[name] for name in dict.fromkeys(found) if name is not None]
+    pairs = zip(questions, find_videos(questions, names), strict=True)
+    matched = [question if name is None else about(question, name) for question, name in pairs]
+    ids = dict.fromkeys(question.video_id for question in matched)
+    asked_about = [places[name] for name in ids if name in places]
     taken = table.take(pa.array(asked_about, pa.int64())).to_pylist()  # typed: there may be none
-    matched = [
-        question if name is None else about(question, name)
-        for question, name in zip(questions, found, strict=True)
-    ]
     return matched, {row["video_id"]: row for row in taken}, names
 
 
