@@ -60,13 +60,12 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     """Export; return the summary. Raises UsageError, CacheError, JobError."""
     if args.file_bytes < 1:
         raise UsageError("--file-bytes must be above 0", got=args.file_bytes)
-    if not storage.is_local(args.out):
-        todo = "export to a folder, then copy that"
-        raise UsageError("an export is written to a local folder", got=args.out, todo=todo)
+    todo = "export to a folder, then copy that"
+    out = storage.on_this_machine(args.out, "an export is written to a local folder", todo=todo)
     cache = open_cache(args.cache)
     if not len(cache):
         raise UsageError(f"the cache {args.cache} holds no features", todo="extract videos first")
-    out = Path(os.path.abspath(storage.local_path(args.out)))
+    out = Path(os.path.abspath(out))
     parts = list(_deal(cache, args.file_bytes))
     key = _key(cache, args.to, parts)
     if done := _find(out, key):

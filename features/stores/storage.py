@@ -19,6 +19,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
 
@@ -94,6 +95,13 @@ def store_of(path: str) -> ModuleType:
 def absolute(path: str) -> str:
     """Return a folder's path such that it does not depend on where this process is."""
     return os.path.abspath(local_path(path)) if is_local(path) else path.rstrip("/")
+
+
+def on_this_machine(path: str, refusal: str, *, todo: str) -> Path:
+    """Return the path of a folder that must be on a disk; raises UsageError with `refusal`."""
+    if not is_local(path):
+        raise UsageError(refusal, got=path, todo=todo)
+    return Path(local_path(path))
 
 
 def join(base: str, *parts: str) -> str:
@@ -222,6 +230,17 @@ def folder_exists(path: str) -> bool:
     if is_local(path):
         return os.path.isdir(local_path(path))
     return any(True for _ in store_of(path).list_objects(join(path, ""), limit=1))
+
+
+def is_empty(folder: str, *, but: str) -> bool:
+    """Return whether nothing is in a folder, or under it in a bucket, but for the file `but` and,
+    on a disk, what a killed write left."""
+    if not is_local(folder):
+        return all(file.path == but for file in iter_files(folder, deep=True))
+    path = local_path(folder)
+    with explained(folder, "list"):
+        names = os.listdir(path) if os.path.isdir(path) else []
+    return all(is_leftover(name) or join(folder, name) == but for name in names)
 
 
 def make_folder(path: str) -> None:

@@ -47,8 +47,7 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
     _mend_spec(cache, spec)
     if layout.read_spec(cache) is None:
         check_empty(cache)
-        if storage.is_local(cache):  # which makes the folder, too
-            layout.write_spec(cache, spec)
+        storage.make_folder(cache)
     with locks.held(cache, what=f"writing to {cache}"):
         if not layout.write_spec(cache, spec):
             cached = layout.read_spec(cache)
@@ -61,9 +60,7 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
 
 def _locate(path: str) -> str:
     """Return a cache's absolute path; raises UsageError for a file's."""
-    if not storage.is_local(path):
-        return path.rstrip("/")
-    cache = os.path.abspath(storage.local_path(path))
+    cache = storage.absolute(path)
     if os.path.lexists(cache) and not os.path.isdir(cache):
         raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
     return cache
@@ -109,29 +106,21 @@ def is_in_use(cache: str) -> bool:
 
 def check_empty(cache: str) -> None:
     """A new cache begins in an empty place; files of other things are left alone."""
-    if not storage.is_local(cache):
-        mine = locks.lease_path(cache)  # of a run that begins at this moment
-        files = itertools.islice(storage.iter_files(cache, deep=True), 2)
-        taken = any(file.path != mine for file in files)
-    else:
-        try:
-            names = os.listdir(cache) if os.path.isdir(cache) else []
-        except OSError as error:
-            raise storage.storage_error(cache, error, "list") from error
-        taken = not all(map(storage.is_leftover, names))  # of a run killed while it wrote spec.json
-    if taken and layout.committed_shards(cache):
+    # The lease may be of a run that begins at this moment.
+    if storage.is_empty(cache, but=locks.lease_path(cache)):
+        return
+    if layout.committed_shards(cache):
         raise CacheError(
             f"{layout.spec_path(cache)} is missing",
             got="shards that nobody can say how they were made",
             todo="restore it, or give another --cache",
         )
-    if taken:
-        raise UsageError(
-            f"{cache} is no cache of Framebank, and it is not empty",
-            got="no spec.json in it",
-            expected="an empty or new folder, or a cache",
-            todo="give another --cache",
-        )
+    raise UsageError(
+        f"{cache} is no cache of Framebank, and it is not empty",
+        got="no spec.json in it",
+        expected="an empty or new folder, or a cache",
+        todo="give another --cache",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

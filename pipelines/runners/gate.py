@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import hashlib
 import os
 import secrets
 import threading
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from framebank.features.errors import FramebankError, UsageError
 from framebank.features.stores import disk, storage
+from framebank.features.stores.hashing import bytes_sha256
 from framebank.pipelines.inputs.manifests import is_manifest
 from framebank.pipelines.jobs import beam_options
 
@@ -144,9 +144,7 @@ def _check_words(words: Sequence[str]) -> None:
 
 
 def _tag(place: str) -> str:
-    if storage.is_local(place):
-        place = os.path.abspath(storage.local_path(place))
-    return hashlib.sha256(os.fsencode(place.rstrip("/"))).hexdigest()[:8]
+    return bytes_sha256(os.fsencode(storage.absolute(place)))[:8]
 
 
 def _prepare_runner(words: tuple[str, ...], *, wait: bool, accelerator: str | None) -> Submission:

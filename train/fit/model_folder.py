@@ -48,9 +48,8 @@ class ModelFolder:
 
     def __init__(self, path: str) -> None:
         """Raises UsageError for a path that is a bucket, a file, or a folder of other things."""
-        if not storage.is_local(path):
-            raise UsageError("a model is written to a local folder", got=path, todo="copy it after")
-        self.path = Path(storage.local_path(path))
+        refusal = "a model is written to a local folder"
+        self.path = storage.on_this_machine(path, refusal, todo="copy it after")
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("--model is a file", got=path, expected="a new or empty folder")
         with _explained(self.path):
