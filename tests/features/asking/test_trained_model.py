@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framebank.features.asking.heads import Head
 from framebank.features.asking.trained_model import (
     NotFiniteError,
     check_weights,
@@ -47,13 +46,6 @@ def test_lineage_and_answers_come_back(model: Path) -> None:
     assert together.sum(axis=1) == pytest.approx(1)
     alone = loaded.predict(pad_clips(clips[:1]), [b"what?"])
     assert together[0] == pytest.approx(alone[0], abs=1e-6)  # padding changes no answer
-
-
-def test_best_answers_are_the_likeliest_first() -> None:
-    head = Head(answers=("a", "b", "c"))
-    best = head.best(np.array([0.2, 0.6, 0.2], np.float32), top=2)
-    assert best == [{"answer": "b", "probability": 0.6}, {"answer": "a", "probability": 0.2}]
-    assert len(head.best(np.array([0.2, 0.6, 0.2], np.float32), top=9)) == 3
 
 
 @pytest.mark.parametrize("name", ["model.keras", "vocabulary.json", "lineage.json"])
