@@ -48,64 +48,6 @@ class StagedClip(NamedTuple):
             raise VideoRejected("open", "unreadable", message)
 
 
-class Staging:
-    """Brings clips to a temporary folder, as many at a time as there are decoders."""
-
-    def __init__(self, *, downloads: int, max_size_bytes: int) -> None:
-        self._downloads, self._max_size_bytes = downloads, max_size_bytes
-        self._folder = _ClipFolder()
-
-    def source(self, refs: Iterable[VideoRef], closed: threading.Event) -> ClipSource:
-        """Return the clips of one run, in the order of `refs`; the run before must have ended."""
-        self._folder.close()
-        self._folder = _ClipFolder()
-        return ClipSource(self, refs, self._downloads, closed, self._folder)
-
-    def close(self) -> None:
-        """Remove the folder with all that is in it, and make no other."""
-        self._folder.close()
-
-    def fetch(self, number: int, ref: VideoRef, folder: _ClipFolder) -> StagedClip:
-        """Bring one clip to `folder`; a local one is taken where it is. Raises JobError."""
-        if ref.why_unlisted:
-            text = (
-                f"a folder that cannot be listed ({ref.why_unlisted}): what is in it is not known"
-            )
-            return StagedClip(number, ref, "", VideoRejected("open", "unreadable", text))
-        if storage.is_local(ref.uri):
-            return StagedClip(number, ref, storage.local_path(ref.uri))
-        if ref.size_bytes < 0:
-            reason = VideoRejected("open", "missing", f"{ref.uri} does not exist")
-            return StagedClip(number, ref, "", reason)
-        if ref.size_bytes > self._max_size_bytes:
-            text = f"{ref.size_bytes} bytes; the limit is {self._max_size_bytes}"
-            return StagedClip(number, ref, "", VideoRejected("open", "too_large", text))
-        path = os.path.join(folder.path(), f"clip-{number}-{threading.get_ident()}")
-        try:
-            self._copy(ref, path)
-        except VideoRejected as bad:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            return StagedClip(number, ref, "", bad)
-        return StagedClip(number, ref, path)
-
-    def _copy(self, ref: VideoRef, path: str) -> None:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                room_bytes = shutil.disk_usage(os.path.dirname(path)).free
-                if room_bytes < ref.size_bytes:
-                    text = f"{room_bytes} bytes are free, {ref.uri} has {ref.size_bytes}"
-                    raise _no_room(text)
-                with Path(path).open("wb", buffering=0) as file:
-                    storage.download(ref.uri, cast(BinaryIO, file), generation=ref.generation)
-                return
-            except VideoRejected as bad:
-                if attempt == _ATTEMPTS or "bytes that came have" not in bad.message:
-                    raise
-            except OSError as error:
-                raise _no_room(error) from error
-
-
 def _no_room(got: object) -> JobError:
     return JobError(
         "a clip cannot be copied to the temporary folder",
@@ -140,17 +82,22 @@ class _ClipFolder:
 
 
 class ClipSource:
-    """The clips of one run: `take` gives the next one to a decoder, `done` takes it away again."""
+    """The clips of one run in their order, those of a bucket in a temporary folder.
+
+    `take` gives the next one to a decoder, `done` takes it away again.
+    """
 
     def __init__(
         self,
-        staging: Staging,
         refs: Iterable[VideoRef],
-        downloads: int,
         closed: threading.Event,
-        folder: _ClipFolder,
+        *,
+        downloads: int,
+        max_size_bytes: int,
     ) -> None:
-        self._staging, self._closed, self._folder = staging, closed, folder
+        """`downloads` at a time, as many as there are decoders, of clips up to `max_size_bytes`."""
+        self._closed, self._max_size_bytes = closed, max_size_bytes
+        self._folder = _ClipFolder()
         self._refs = enumerate(refs)
         self._pulling = threading.Lock()
         self._changed = threading.Condition()
@@ -191,12 +138,16 @@ class ClipSource:
             self._changed.notify_all()
         self._close_when_through()
 
+    def close(self) -> None:
+        """Remove the folder with all that is in it, and make no other."""
+        self._folder.close()
+
     def _close_when_through(self) -> None:
         """Remove the folder after the last clip: a runner may end this process without a word."""
         with self._changed:
             through = self._ended and not self._held
         if through:
-            self._folder.close()
+            self.close()
 
     def _start(self) -> None:
         self._started = True
@@ -206,13 +157,53 @@ class ClipSource:
     def _work(self) -> None:
         for number, ref in self._admitted():
             try:
-                item: StagedClip | BaseException = self._staging.fetch(number, ref, self._folder)
+                item: StagedClip | BaseException = self._fetch(number, ref)
             except BaseException as error:  # noqa: BLE001 - raised again where it is taken
                 item = error
             with self._changed:
                 self._fetching -= 1
                 self._ahead.append(item)
                 self._changed.notify_all()
+
+    def _fetch(self, number: int, ref: VideoRef) -> StagedClip:
+        """Bring one clip to the folder; a local one is taken where it is. Raises JobError."""
+        if ref.why_unlisted:
+            text = (
+                f"a folder that cannot be listed ({ref.why_unlisted}): what is in it is not known"
+            )
+            return StagedClip(number, ref, "", VideoRejected("open", "unreadable", text))
+        if storage.is_local(ref.uri):
+            return StagedClip(number, ref, storage.local_path(ref.uri))
+        if ref.size_bytes < 0:
+            reason = VideoRejected("open", "missing", f"{ref.uri} does not exist")
+            return StagedClip(number, ref, "", reason)
+        if ref.size_bytes > self._max_size_bytes:
+            text = f"{ref.size_bytes} bytes; the limit is {self._max_size_bytes}"
+            return StagedClip(number, ref, "", VideoRejected("open", "too_large", text))
+        path = os.path.join(self._folder.path(), f"clip-{number}-{threading.get_ident()}")
+        try:
+            self._copy(ref, path)
+        except VideoRejected as bad:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return StagedClip(number, ref, "", bad)
+        return StagedClip(number, ref, path)
+
+    def _copy(self, ref: VideoRef, path: str) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                room_bytes = shutil.disk_usage(os.path.dirname(path)).free
+                if room_bytes < ref.size_bytes:
+                    text = f"{room_bytes} bytes are free, {ref.uri} has {ref.size_bytes}"
+                    raise _no_room(text)
+                with Path(path).open("wb", buffering=0) as file:
+                    storage.download(ref.uri, cast(BinaryIO, file), generation=ref.generation)
+                return
+            except VideoRejected as bad:
+                if attempt == _ATTEMPTS or "bytes that came have" not in bad.message:
+                    raise
+            except OSError as error:
+                raise _no_room(error) from error
 
     def _admitted(self) -> Iterator[tuple[int, VideoRef]]:
         """Yield refs as soon as there is room for them."""

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from framebank.features.cache.record import most_rows
 from framebank.features.decoders import wire as wires
-from framebank.features.decoders.clip_staging import ClipSource, StagedClip, Staging
+from framebank.features.decoders.clip_staging import ClipSource, StagedClip
 from framebank.features.decoders.sandbox import Confinement
 from framebank.features.decoders.wire import ConfinedProcess, Garbled, Hang, Message, Wire
 from framebank.features.decoding.container import DecodeLimits, NamelessFile
@@ -138,10 +138,8 @@ class DecoderPool:
             )
         policy = _within_memory(policy, shares, spec.dtype, feature_dim)
         self._policy = policy
-        self._staging = Staging(
-            downloads=shares.decoders, max_size_bytes=policy.limits.max_size_bytes
-        )
         self._closed = threading.Event()
+        self._source: ClipSource | None = None
         self._slots = [_Slot(spec, policy, self._closed) for _ in range(shares.decoders)]
 
     def decode(self, refs: Iterable[VideoRef]) -> Iterator[Event]:
@@ -168,7 +166,15 @@ class DecoderPool:
     ) -> Iterator[Any]:
         """Have all slots work and yield what comes; raises TimeoutError."""
         queue = _ByteQueue(self._policy.queue_bytes)
-        run = _Run(self._staging.source(refs, self._closed), queue, probe_s)
+        if self._source is not None:  # of a run before, which has ended
+            self._source.close()
+        self._source = ClipSource(
+            refs,
+            self._closed,
+            downloads=len(self._slots),
+            max_size_bytes=self._policy.limits.max_size_bytes,
+        )
+        run = _Run(self._source, queue, probe_s)
         for slot in self._slots:
             slot.work(run)
         working = len(self._slots)
@@ -186,7 +192,8 @@ class DecoderPool:
         self._closed.set()
         for slot in self._slots:
             slot.close()
-        self._staging.close()
+        if self._source is not None:
+            self._source.close()
 
 
 def _within_memory(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framebank.features.decoders.clip_staging import Staging
+from framebank.features.decoders.clip_staging import ClipSource
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.stores import storage
 from framebank.features.video import Extracted, VideoRef
@@ -66,7 +66,7 @@ def test_the_folder_goes_with_the_last_clip_also_when_the_end_is_known_later(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    last_done, staging = threading.Event(), Staging(downloads=1, max_size_bytes=1 << 30)
+    last_done = threading.Event()
     with (
         serve("gcp-storage-emulator", tmp_path / "server") as server,
         environment(**server.environment),
@@ -79,7 +79,7 @@ def test_the_folder_goes_with_the_last_clip_also_when_the_end_is_known_later(
             yield ref
             last_done.wait(timeout=30)
 
-        source = staging.source(refs(), threading.Event())
+        source = ClipSource(refs(), threading.Event(), downloads=1, max_size_bytes=1 << 30)
         clip = source.take()
     assert clip is not None and Path(clip.path).read_bytes() == b"of a clip"
     source.done(clip)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from framebank.features.decoders.clip_staging import Staging
+from framebank.features.decoders.clip_staging import ClipSource
 from framebank.features.errors import UsageError
 from framebank.features.video import UNLISTED, VideoRef
 from framebank.pipelines.inputs.listing import InputListing, expand_inputs
@@ -288,7 +288,7 @@ def test_a_folder_that_cannot_be_listed_is_a_row_and_costs_no_other(clips: Path)
 
 def test_an_unlisted_folder_is_unreadable_wherever_the_job_runs(clips: Path) -> None:
     ref = VideoRef("sub", str(clips / "sub"), -1, f"{UNLISTED}Permission denied")
-    source = Staging(downloads=1, max_size_bytes=1).source([ref], threading.Event())
+    source = ClipSource([ref], threading.Event(), downloads=1, max_size_bytes=1)
     clip = source.take()
     assert clip is not None and clip.rejected is not None
     assert clip.rejected.error_class == "unreadable"
