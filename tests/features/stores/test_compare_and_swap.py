@@ -1,4 +1,4 @@
-"""compare_and_swap: of all who replace one generation exactly one wins, wherever the file is."""
+"""storage.replace_if: of all who replace one generation exactly one wins, wherever the file is."""
 
 from __future__ import annotations
 
