@@ -106,12 +106,8 @@ def end_on_signals(end: Callable[[], Iterable[str]]) -> Iterator[None]:
     after the first or later, ends the process at once.
     """
     if _KEPT_ALIVE.get():
-        try:
+        with _end_on_interrupt(end):
             yield
-        except KeyboardInterrupt:
-            for text in end():
-                print(f"framebank: {text}", file=sys.stderr, flush=True)
-            raise
         return
     # A copy: while TensorFlow is imported, standard error itself is held back.
     told = os.fdopen(os.dup(2), "w", errors="backslashreplace")
@@ -143,6 +139,30 @@ def end_on_signals(end: Callable[[], Iterable[str]]) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         told.close()
+
+
+@contextlib.contextmanager
+def _end_on_interrupt(end: Callable[[], Iterable[str]]) -> Iterator[None]:
+    """While inside, Ctrl-C runs `end` and is a KeyboardInterrupt, whatever libraries make of it."""
+    noted: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, note) if main else None
+    try:
+        yield
+    except BaseException as error:
+        if not noted and not isinstance(error, KeyboardInterrupt):
+            raise
+        for text in end():
+            print(f"framebank: {text}", file=sys.stderr, flush=True)
+        raise KeyboardInterrupt from error
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 def _stop(number: int, end: Callable[[], Iterable[str]], told: TextIO) -> None:

@@ -97,6 +97,39 @@ def test_what_is_returned_is_not_printed(cache: str, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == ""
 
 
+_INTERRUPTED = """
+import os, pathlib, signal, sys, threading, time
+import apache_beam, keras, tensorflow  # an import that is cut off is broken for good
+import framebank as fb
+from framebank.train.demo.clips import plan_clips, write_clip
+folder = pathlib.Path(sys.argv[1])
+for plan in plan_clips(40)[:4]:
+    write_clip(plan, folder)
+def stop():
+    while not (folder / "cache" / "spec.json").exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=stop).start()
+words = {"cache": folder / "cache", "backbone": "mobilenet_v2", "weights": "random:0"}
+try:
+    fb.extract([str(path) for path in folder.glob("*.mp4")], **words)
+except KeyboardInterrupt:
+    print("interrupted")
+print(fb.extract([str(path) for path in folder.glob("*.mp4")], **words)["quarantined"])
+"""
+
+
+def test_ctrl_c_ends_what_is_done_and_not_the_process(tmp_path: Path) -> None:
+    pytest.importorskip("apache_beam")
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED, str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "interrupted\n0\n"), done.stderr
+    assert len(fb.open_cache(str(tmp_path / "cache"))) == 4
+
+
 def test_a_clip_that_cannot_be_used_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(fb.FramebankError, match="missing at open") as caught:
         fb.extract_features(tmp_path / "none.mp4", backbone="mobilenet_v2", weights="random:0")
