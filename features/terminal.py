@@ -13,7 +13,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO, cast
 
 # Control characters but newline and tab; what reorders a line or breaks it (Unicode TR 36, 3.1);
@@ -35,6 +35,11 @@ def printable(text: object) -> str:
 
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode()
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """Return the first of some names, and whether there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def size_text(size_bytes: float) -> str:

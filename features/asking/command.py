@@ -39,13 +39,12 @@ from framebank.features.questions.parsing import text
 from framebank.features.questions.videos import ClipNames, same_form
 from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, check_same_spec
 from framebank.features.stores import json_text, storage
-from framebank.features.terminal import say
+from framebank.features.terminal import few, say
 
 if TYPE_CHECKING:
     from framebank.features.video import Extracted
 
 _BAR_WIDTH = 24
-_NAMED = 5
 _CHECKED = ("backbone", "layer", "sample", "max_frames", "dtype", "resize", "precision")
 # A clip that is not there, or is no clip at all, is a mistake in the command line.
 _MISTAKES = ("missing", "forbidden", "not_a_file", "unreadable", "empty", "not_a_video")
@@ -294,7 +293,7 @@ def answer_question(
 def _say_unknown(
     model: TrainedModel, question: str, unknown: list[str], choices: list[str]
 ) -> None:
-    named = ", ".join(unknown[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
+    named = few(unknown)
     if not model.knows([question])[0]:
         about = f" ({named})" if named else ""
         say(

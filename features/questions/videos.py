@@ -34,6 +34,7 @@ from framebank.features.errors import UsageError
 from framebank.features.questions.files import read_text
 from framebank.features.questions.question import Question, about
 from framebank.features.stores import json_text, tables
+from framebank.features.terminal import few
 from framebank.features.video import without_suffix
 
 _MOST_NAMES = 20_000  # among which a misspelt one is looked for, in 50 ms
@@ -99,9 +100,9 @@ class ClipNames:
         """Return what may have been meant where `find` gives None, "" where nothing comes near."""
         several = self._answering(video_id, aliases)
         if several:
-            return "several videos go by that name: " + _listed(several)
+            return "several videos go by that name: " + few(list(map(repr, several)), _SHOWN)
         near = self.near(video_id, aliases)
-        return f"did you mean {_listed(near)}?" if near else ""
+        return f"did you mean {few(list(map(repr, near)), _SHOWN)}?" if near else ""
 
     def near(self, video_id: str, aliases: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the ids that come near: those that differ in folder, case, white space or what
@@ -173,11 +174,6 @@ def _several(found: str | tuple[str, ...]) -> tuple[str, ...]:
 def _folded(video_id: str) -> str:
     name = unicodedata.normalize("NFKC", video_id.replace("\\", "/")).casefold()
     return without_suffix("".join(name.rpartition("/")[2].split()))
-
-
-def _listed(video_ids: Sequence[str]) -> str:
-    more = ", ..." if len(video_ids) > _SHOWN else ""
-    return ", ".join(map(repr, video_ids[:_SHOWN])) + more
 
 
 def map_videos(files: Sequence[list[Question]], path: str) -> list[list[Question]]:

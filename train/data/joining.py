@@ -16,6 +16,7 @@ from framebank.features.questions.question import Question, require_answers
 from framebank.features.questions.reading import read_questions
 from framebank.features.questions.splits import follow_videos, split_of_name
 from framebank.features.questions.videos import ClipNames, join_questions
+from framebank.features.terminal import few
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
@@ -173,15 +174,11 @@ def remarks(joined: JoinedQuestions) -> list[str]:
 
 def _describe_unmatched(joined: JoinedQuestions) -> str:
     videos, quarantined = joined.unmatched_videos, joined.quarantined_videos
-    text = f"{len(videos)} videos are not in the cache ({_some(videos)})"
+    text = f"{len(videos)} videos are not in the cache ({few(videos)})"
     if quarantined:
-        text += f"; {len(quarantined)} of them are quarantined ({_some(quarantined)})"
+        text += f"; {len(quarantined)} of them are quarantined ({few(quarantined)})"
     hints = [f"{name!r}: {hint}" for name, hint in zip(videos, joined.hints, strict=False) if hint]
     return text + "".join(f"; {hint}" for hint in hints)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _check_ratio(
@@ -195,7 +192,7 @@ def _check_ratio(
     raise UsageError(
         what,
         got=f"{joined.unmatched} of {total} questions: {_describe_unmatched(joined)}; "
-        f"the cache has for example {_some(list(cached)) or 'no video at all'}",
+        f"the cache has for example {few(list(cached)) or 'no video at all'}",
         expected=f"at most {limit:.0%} of the questions",
         todo="extract those videos, name them in the questions as the cache does (see "
         "`framebank inspect`), or raise --max-unmatched-ratio",

@@ -22,6 +22,7 @@ from framebank.features.questions.known_sets import PLAIN
 from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import NO_LIST, content_hashes, find_seen
 from framebank.features.stores import json_text, storage
+from framebank.features.terminal import few
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.splits import SPLITS, Splits, splits_of
 from framebank.train.evaluation import figures as evaluation
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
 
 _NO_TRAINING = "the files hold no training questions: nothing stands beside the model"
-_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,13 +178,13 @@ def choose_asked(
         if not splits.test:
             raise UsageError(
                 "the model has seen every video of these questions",
-                got=f"{len(videos)} videos: {_some(seen)}",
+                got=f"{len(videos)} videos: {few(seen)}",
                 todo="give questions about other videos, or --split to judge it on these all the "
                 "same",
             )
         told = (
             f"the model is judged on {len(videos) - len(seen)} of {len(videos)} videos, all that "
-            "it has not seen" + (f"; it has seen {_some(seen)}" if seen else "")
+            "it has not seen" + (f"; it has seen {few(seen)}" if seen else "")
         )
         return Asked(splits, "test", (told, *no_training), seen, unseen=True)
     name = split or splits.judged_on
@@ -193,7 +193,7 @@ def choose_asked(
         raise UsageError(f"there is no question of the split {name}", got=counts)
     remarks = no_training or splits.remarks
     if seen:
-        told = f"the model has seen {len(seen)} of the {len(videos)} videos: {_some(seen)}"
+        told = f"the model has seen {len(seen)} of the {len(videos)} videos: {few(seen)}"
         remarks = (*remarks, told)
     elif seen is None and not same_files:
         remarks = (*remarks, f"NOTE: {NO_LIST}: what it knows of these cannot be told")
@@ -206,7 +206,7 @@ def _knew(asked: Asked, *, same_files: bool, chosen_on: str) -> str:
     """Return what the model knew of the questions that are asked, "" where nothing."""
     known = frozenset(asked.seen or ())
     about = [question.video_id for question in asked.questions if question.video_id in known]
-    named = f" ({_some(tuple(dict.fromkeys(about)))})" if about else ""
+    named = f" ({few(tuple(dict.fromkeys(about)))})" if about else ""
     if same_files and asked.name == "train":
         return f"the model learnt from these questions{named}"
     if same_files and asked.name == chosen_on:
@@ -219,10 +219,6 @@ def _knew(asked: Asked, *, same_files: bool, chosen_on: str) -> str:
     if asked.name == "train" and asked.seen is None:
         return "what stands beside the model learnt, and maybe it, from these questions"
     return ""
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _check_spec(model_dir: str, cache: Cache) -> None:
