@@ -347,6 +347,8 @@ def catalog_rows(table: pa.Table) -> Iterator[CatalogRow]:
 
 def catalogued_shards(cache: str) -> set[str]:
     """Return what rows of some catalog call their shard (`layout.shard_of` has its own name)."""
+    if not catalog_files(cache):  # Arrow would take a GiB of addresses, and TensorFlow lack them
+        return set()
     return set(read_all_rows(cache, columns=["shard"]).column("shard").unique().to_pylist())
 
 
