@@ -7,9 +7,11 @@ frame is through. Only the last batch is padded, and what stands in the padding 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -101,6 +103,59 @@ def close_all() -> None:
     """Close every engine of this process (for the way out)."""
     for engine in list(_LIVE):
         engine.close()
+
+
+class SharedEngine:
+    """The engine of a process: built when it is first needed, closed when its last user leaves.
+
+    Runners have several instances of a DoFn in the threads of one process (Flink: one for each
+    slot). With an engine each, memory and decoders would be multiplied by the slots, and a worker
+    that dies would cost a shard for each slot instead of one. So they take turns, a shard at a
+    time; one engine keeps all cores busy by itself.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._counting = threading.Lock()
+        self._users = 0
+        self._engine: Engine | None = None
+        self._made_for: Hashable = None
+
+    def join(self) -> None:
+        """Count one more user."""
+        with self._counting:
+            self._users += 1
+
+    def leave(self) -> None:
+        """Count one user less; the last one ends the decoder processes."""
+        with self._counting:
+            self._users -= 1
+            if self._users:
+                return
+        with self._turn:
+            self._close()
+
+    def _close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    @contextlib.contextmanager
+    def turn(self, job: Hashable, build: Callable[[], Engine]) -> Iterator[Engine]:
+        """Yield the engine to one thread at a time; `build` makes it for the first of a job.
+
+        After an exception it is closed: its decoders may still be at the clips of that shard.
+        """
+        with self._turn:
+            if self._made_for != job:
+                self._close()
+            if self._engine is None:
+                self._engine, self._made_for = build(), job
+            try:
+                yield self._engine
+            except BaseException:
+                self._close()
+                raise
 
 
 class _Batch:

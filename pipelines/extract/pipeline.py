@@ -29,12 +29,9 @@ from framebank.features.stores import json_text, storage
 from framebank.pipelines.extract.plan import (
     ExtractConfig,
     RunFacts,
-    ShardPlan,
     check_bad_ratio,
-    read_plan,
 )
-from framebank.pipelines.extract.shard import ExtractShard, ShardReport
-from framebank.pipelines.extract.shard_writer import committing
+from framebank.pipelines.extract.shard import ExtractShard, ReadPlan, ShardReport, committing
 from framebank.pipelines.jobs.worker_faults import told_to_client, worker_check
 
 _SLOWEST = 5  # shards that a summary names
@@ -73,27 +70,6 @@ def _key_row(row: ShardReport | CatalogRow) -> tuple[str, str]:
     # As JSON, which escapes what Beam's own coder cannot: file names that are no UTF-8.
     kind = "shard" if isinstance(row, ShardReport) else "video"
     return "run", json.dumps([kind, row.to_json()])
-
-
-class ReadPlan(beam.DoFn):  # type: ignore[misc]
-    """Paths of the plan files → their shards, heaviest first.
-
-    One reader, so that an engine which deals to its workers in turn deals evenly.
-    """
-
-    def __init__(self, config: ExtractConfig) -> None:
-        self._config = config
-
-    def process(self, element: tuple[str, Iterable[str]]) -> Iterator[ShardPlan]:
-        with told_to_client():
-            try:
-                for path in sorted(element[1]):
-                    yield from read_plan(path)
-            except storage.FileMissingError:
-                # An engine may do a whole job again that had just ended, and removed its plan.
-                run = layout.run_path(self._config.cache, self._config.run_id)
-                if not storage.exists(run):
-                    raise
 
 
 class FinishRun(beam.DoFn):  # type: ignore[misc]

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import logging
 import socket
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
-from typing import TYPE_CHECKING, Any
+import weakref
+from collections.abc import Collection, Iterable, Iterator
+from typing import IO, TYPE_CHECKING, Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -24,15 +27,31 @@ from apache_beam.utils.shared import Shared
 
 from framebank import __version__
 from framebank.features.cache import layout
-from framebank.features.cache.record import QuantisationError
-from framebank.features.cache.sidecar import CatalogRow, Sidecar, read_sidecar
-from framebank.features.errors import JobError, UsageError
-from framebank.features.extraction.engine import Engine, close_all
+from framebank.features.cache.record import QuantisationError, framed_record
+from framebank.features.cache.sidecar import (
+    CatalogRow,
+    Sidecar,
+    done_row,
+    quarantined_row,
+    read_sidecar,
+    utc_now,
+    write_sidecar,
+)
+from framebank.features.errors import (
+    CacheError,
+    FramebankError,
+    JobError,
+    UsageError,
+    VideoRejected,
+)
+from framebank.features.extraction.engine import Engine, Result, SharedEngine, close_all
 from framebank.features.extraction.one_clip import build_network
 from framebank.features.network.weights import localise_weights
+from framebank.features.spec import FeatureSpec, check_same_spec
 from framebank.features.stores import storage
-from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan
-from framebank.pipelines.extract.shard_writer import ShardWriter, committing, keep_finished
+from framebank.features.stores.temporary import explained, temporary_error
+from framebank.features.video import Extracted, Rejected
+from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan, read_plan
 from framebank.pipelines.jobs.progress import CountsWriter
 from framebank.pipelines.jobs.worker_faults import check_address_space, told_to_client
 
@@ -40,6 +59,7 @@ if TYPE_CHECKING:
     from framebank.features.network.frozen_network import Network
 
 NAMESPACE = "framebank"  # of every counter
+_KEEP_EVERY_S = 20.0  # what a killed worker may lose of finished videos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,64 +100,28 @@ class ShardReport:
         return cls(**fields | {"quantisation": error})
 
 
-class SharedEngine:
-    """The engine of a process: built when it is first needed, closed when its last user leaves.
-
-    Runners have several instances of a DoFn in the threads of one process (Flink: one for each
-    slot). With an engine each, memory and decoders would be multiplied by the slots, and a worker
-    that dies would cost a shard for each slot instead of one. So they take turns, a shard at a
-    time; one engine keeps all cores busy by itself.
-    """
-
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
-        self._counting = threading.Lock()
-        self._users = 0
-        self._engine: Engine | None = None
-        self._made_for: Hashable = None
-
-    def join(self) -> None:
-        """Count one more user."""
-        with self._counting:
-            self._users += 1
-
-    def leave(self) -> None:
-        """Count one user less; the last one ends the decoder processes."""
-        with self._counting:
-            self._users -= 1
-            if self._users:
-                return
-        with self._turn:
-            self._close()
-
-    def _close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
-
-    @contextlib.contextmanager
-    def turn(self, job: Hashable, build: Callable[[], Engine]) -> Iterator[Engine]:
-        """Yield the engine to one thread at a time; `build` makes it for the first of a job.
-
-        After an exception it is closed: its decoders may still be at the clips of that shard.
-        """
-        with self._turn:
-            if self._made_for != job:
-                self._close()
-            if self._engine is None:
-                self._engine, self._made_for = build(), job
-            try:
-                yield self._engine
-            except BaseException:
-                self._close()
-                raise
-
-
 # The network of this process, whatever bundles, stages, threads and DoFn instances there are. Beam
 # drops it when another shared thing (a model that answers) is taken, or one with another tag.
 _NETWORK = Shared()
 _ENGINE = SharedEngine()
 _log = logging.getLogger(__name__)
+
+
+# One commit at a time can be cut off by the end of this process, and none is: whoever ends it
+# takes this lock first, and keeps for itself what the writers below have finished.
+_COMMITTING = threading.RLock()
+_LIVE: weakref.WeakSet[ShardWriter] = weakref.WeakSet()
+
+
+def committing() -> threading.RLock:  # type: ignore[valid-type]
+    """Return the lock that a commit holds."""
+    return _COMMITTING
+
+
+def keep_finished() -> None:
+    """Commit what is finished of the shards in hand, as far as that goes (for the way out)."""
+    for writer in list(_LIVE):
+        writer.keep_what_can_be()
 
 
 def stop(*, wait_s: float) -> None:
@@ -148,6 +132,27 @@ def stop(*, wait_s: float) -> None:
     if committing().acquire(timeout=wait_s):
         keep_finished()
     close_all()
+
+
+class ReadPlan(beam.DoFn):  # type: ignore[misc]
+    """Paths of the plan files → their shards, heaviest first.
+
+    One reader, so that an engine which deals to its workers in turn deals evenly.
+    """
+
+    def __init__(self, config: ExtractConfig) -> None:
+        self._config = config
+
+    def process(self, element: tuple[str, Iterable[str]]) -> Iterator[ShardPlan]:
+        with told_to_client():
+            try:
+                for path in sorted(element[1]):
+                    yield from read_plan(path)
+            except storage.FileMissingError:
+                # An engine may do a whole job again that had just ended, and removed its plan.
+                run = layout.run_path(self._config.cache, self._config.run_id)
+                if not storage.exists(run):
+                    raise
 
 
 class ExtractShard(beam.DoFn):  # type: ignore[misc]
@@ -267,6 +272,224 @@ def shared_network(config: ExtractConfig) -> Network:
     tag = (spec.backbone, spec.layer, spec.weights_sha256, spec.precision, config.batch_size)
     network: Network = _NETWORK.acquire(build, tag)
     return network
+
+
+class ShardWriter:
+    """Collects the results of one shard and commits them.
+
+    Records wait in a temporary file, not in memory: every frame of a shard of long clips is
+    gigabytes. In the shard they stand in the order of their video ids, whoever was done first.
+
+    A shard that takes long is kept in parts (`keep`), each a small committed shard with what was
+    finished since the one before. Whoever begins the shard again takes them up (`adopt_parts`); the
+    whole shard is written all the same, with the same bytes as without them, and `FinishRun`
+    removes the parts. Of a run that ended before, the next one catalogues them.
+    """
+
+    def __init__(self, cache: str, shard: str, *, run_id: str, spec: FeatureSpec) -> None:
+        self._cache, self._shard, self._run_id, self._spec = cache, shard, run_id, spec
+        with explained():
+            self._spool: IO[bytes] = tempfile.TemporaryFile(prefix="framebank-")
+        # Offset and length are those in the spool; no row says yet in which file it lies.
+        self._done: dict[str, CatalogRow] = {}
+        self._quarantined: dict[str, CatalogRow] = {}
+        self._errors: dict[str, QuantisationError] = {}
+        self._unkept: dict[str, str] = {}  # video id → state
+        self._parts = 0  # how many there are, as far as this attempt knows
+        self._kept_at = self._start = time.monotonic()
+        self._lock = threading.RLock()  # `keep_finished` comes from another thread
+
+    def __enter__(self) -> ShardWriter:
+        _LIVE.add(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # whatever ends the shard costs the videos in hand only
+            self.keep_what_can_be()
+        _LIVE.discard(self)
+        self._spool.close()
+
+    def add(self, result: Result) -> str:
+        """Take one result; return the state that its video got ("done" or "quarantined")."""
+        origin = {
+            "fingerprint": self._spec.fingerprint,
+            "run_id": self._run_id,
+            "time": utc_now(),
+            "shard": "",
+        }
+        if isinstance(result, Extracted):
+            try:
+                framed, error = framed_record(result, spec=self._spec)
+            except VideoRejected as bad:
+                result = Rejected(result.ref, bad.stage, bad.error_class, bad.message)
+            else:
+                with self._lock:
+                    offset, length = self._spool_record(framed)
+                    row = done_row(result, **origin, record=-1, offset=offset, length=length)
+                    return self._note(row, error)
+        with self._lock:
+            return self._note(quarantined_row(result, **origin), QuantisationError())
+
+    def _note(self, row: CatalogRow, error: QuantisationError) -> str:
+        (self._done if row.state == "done" else self._quarantined)[row.video_id] = row
+        self._errors[row.video_id] = error
+        self._unkept[row.video_id] = row.state
+        return row.state
+
+    def _spool_record(self, framed: bytes) -> tuple[int, int]:
+        try:
+            offset = self._spool.seek(0, 2)
+            self._spool.write(framed)
+        except OSError as error:
+            raise temporary_error(error) from error
+        return offset, len(framed)
+
+    def adopt_parts(self) -> Collection[str]:
+        """Take up what an attempt before this one kept; return the ids of those videos.
+
+        Of this run's attempts only: what other runs left was seen to before this one began.
+        """
+        while self._part_exists():
+            with contextlib.suppress(CacheError):  # a part that is damaged is done again
+                self._adopt(read_sidecar(self._cache, self._part))
+            self._parts += 1
+        with self._lock:
+            self._unkept.clear()
+            return set(self._errors)
+
+    def _adopt(self, part: Sidecar) -> None:
+        if (part.run_id, part.fingerprint) != (self._run_id, self._spec.fingerprint):
+            return
+        data = storage.read_bytes(layout.tfrecord_path(self._cache, part.file))
+        if hashlib.sha256(data).hexdigest() != part.tfrecord_sha256:
+            return
+        with self._lock:
+            for row in part.rows:
+                if row.video_id in self._errors:
+                    continue
+                if row.state == "done":
+                    framed = data[row.offset :][: row.length]
+                    offset, _ = self._spool_record(framed)
+                    row = dataclasses.replace(row, offset=offset)
+                self._note(row, QuantisationError())
+            if part.rows:  # of the videos together: what one of them adds is not known
+                self._errors[part.rows[0].video_id] = part.quantisation
+
+    def keep_if_due(self) -> list[str]:
+        """Keep what is finished where that is due; return the states of what is safe since."""
+        if time.monotonic() - self._kept_at < _KEEP_EVERY_S:
+            return []
+        return self.keep()
+
+    def keep(self) -> list[str]:
+        """Commit as a part what is finished and not yet safe; return the states of that."""
+        with committing(), self._lock:
+            states = list(self._unkept.values())
+            while states and (self._part_exists() or not self._publish(self._part, self._unkept)):
+                self._parts += 1  # of another attempt at this shard, which is still at work
+            self._parts += bool(states)
+            self._unkept.clear()
+            self._kept_at = time.monotonic()
+            return states
+
+    def keep_what_can_be(self) -> None:
+        """`keep`, on the way out: what cannot be kept now is done again, and no more is lost."""
+        with contextlib.suppress(FramebankError, OSError, ValueError):
+            self.keep()
+
+    def commit(self) -> list[str]:
+        """Write the shard and commit it; return the states of what is safe since.
+
+        Where another attempt was first, its shard holds, and what this one wrote is removed.
+        """
+        with committing(), self._lock:
+            # Looked at first: whoever wakes late need not write what is there already.
+            if not storage.exists(layout.sidecar_path(self._cache, self._shard)):
+                self._publish(self._shard, self._errors)
+            states = list(self._unkept.values())
+            self._unkept.clear()
+            return states
+
+    @property
+    def _part(self) -> str:
+        return layout.part_name(self._shard, self._parts)
+
+    def _part_exists(self) -> bool:
+        return storage.exists(layout.sidecar_path(self._cache, self._part))
+
+    def _publish(self, shard: str, video_ids: Collection[str]) -> bool:
+        """Write the records of these videos, then the sidecar; before that nothing counts.
+
+        Returns False, and leaves nothing, where another attempt at the shard was first.
+        """
+        records = sorted(video_id for video_id in video_ids if video_id in self._done)
+        digest, size_bytes = hashlib.sha256(), 0
+        for chunk in self._records(records):
+            digest.update(chunk)
+            size_bytes += len(chunk)
+        file = layout.file_name(shard, digest.hexdigest())
+        path = layout.tfrecord_path(self._cache, file)
+        storage.write_atomic(path, self._records(records))
+        written = storage.find(path)
+        if written is None or written.size_bytes != size_bytes:
+            raise JobError(
+                f"shard {shard} is not as it was written",
+                got=written and f"{written.size_bytes} bytes",
+                expected=f"{size_bytes} bytes",
+                todo="check the disk or bucket, then run the same command again",
+            )
+        sidecar = Sidecar(
+            shard=shard,
+            run_id=self._run_id,
+            fingerprint=self._spec.fingerprint,
+            tfrecord_bytes=size_bytes,
+            tfrecord_sha256=digest.hexdigest(),
+            quantisation=sum(
+                (self._errors[video_id] for video_id in sorted(video_ids)), QuantisationError()
+            ),
+            rows=tuple(self._placed_rows(records, video_ids, file)),
+            seconds=round(time.monotonic() - self._start, 3),
+            host=socket.gethostname(),
+            file=file,
+            parts=0 if layout.whole_of(shard) else self._parts,
+        )
+        check_spec(self._cache, self._spec)
+        if write_sidecar(self._cache, sidecar):
+            return True
+        if read_sidecar(self._cache, shard).file != file:  # the same bytes have the same name
+            storage.delete(path)
+        return False
+
+    def _placed_rows(
+        self, records: Iterable[str], video_ids: Collection[str], file: str
+    ) -> Iterator[CatalogRow]:
+        """Yield the rows in the order of the shard, with the places their records will have."""
+        offset = 0
+        for number, video_id in enumerate(records):
+            row = self._done[video_id]
+            yield dataclasses.replace(row, shard=file, record=number, offset=offset)
+            offset += row.length
+        for video_id in sorted(video_ids):
+            if video_id in self._quarantined:
+                yield dataclasses.replace(self._quarantined[video_id], shard=file)
+
+    def _records(self, video_ids: Iterable[str]) -> Iterator[bytes]:
+        for video_id in video_ids:
+            row = self._done[video_id]
+            self._spool.seek(row.offset)
+            yield self._spool.read(row.length)
+
+
+def check_spec(cache: str, spec: FeatureSpec) -> None:
+    """Raise SpecMismatchError, JobError where `cache` is no cache of `spec` any more."""
+    there = layout.read_spec(cache)
+    if there is None:
+        raise JobError(
+            f"{layout.spec_path(cache)} is gone",
+            got="a cache that was removed while this job ran",
+            todo="let nobody remove a cache that a job writes to; run the same command again",
+        )
+    check_same_spec(there, spec, where=cache)
 
 
 def _check_rows(config: ExtractConfig, plan: ShardPlan, sidecar: Sidecar) -> None:

@@ -16,9 +16,9 @@ from framebank.features.errors import JobError
 from framebank.features.network.weights import Weights
 from framebank.features.stores import storage
 from framebank.features.video import Rejected, VideoRef
-from framebank.pipelines.extract.pipeline import FinishRun, ReadPlan
+from framebank.pipelines.extract.pipeline import FinishRun
 from framebank.pipelines.extract.plan import ExtractConfig, RunFacts, ShardPlan, write_plan
-from framebank.pipelines.extract.shard import ShardReport
+from framebank.pipelines.extract.shard import ReadPlan, ShardReport
 from framebank.pipelines.jobs.beam_options import WorkerError, find_marked
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 
