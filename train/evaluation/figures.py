@@ -48,7 +48,13 @@ def judge(
     groups = [question.video_id for question in questions]
 
     def parts(name: Callable[[Question], str]) -> dict[str, Any]:
-        return _parts(questions, right, name, seed)
+        places: dict[str, list[int]] = collections.defaultdict(list)
+        for place, question in enumerate(questions):
+            places[name(question)].append(place)
+        return {
+            part: share(right[its], [groups[place] for place in its], seed=seed)
+            for part, its in sorted(places.items(), key=lambda item: (-len(item[1]), item[0]))
+        }
 
     figures = {
         **share(right, groups, seed=seed),
@@ -65,7 +71,10 @@ def judge(
         **figures,
         "top5": share(answers.rank < 5, groups, seed=seed),
         "outside_vocabulary": int((answers.rank == NO_RANK).sum()),
-        "recall_among_distractors": _recall(answers),
+        # By k, how often the truth is among the k likeliest of itself and the distractors.
+        "recall_among_distractors": {
+            str(k): float((answers.rank_drawn < k).mean()) for k in _RECALL_AT
+        },
         "distractors": min(DISTRACTORS, _most_answers(answers) - 1),
         "calibration": calibrate(answers.probability[:, 0], right),
     }
@@ -137,21 +146,6 @@ def beside(
     return found
 
 
-def _parts(
-    questions: Sequence[Question],
-    right: NDArray[np.bool_],
-    name: Callable[[Question], str],
-    seed: int,
-) -> dict[str, Any]:
-    places: dict[str, list[int]] = collections.defaultdict(list)
-    for place, question in enumerate(questions):
-        places[name(question)].append(place)
-    return {
-        part: share(right[its], [questions[place].video_id for place in its], seed=seed)
-        for part, its in sorted(places.items(), key=lambda item: (-len(item[1]), item[0]))
-    }
-
-
 def _band(value: float, bands: Sequence[tuple[int, str]]) -> str:
     return next((text for most, text in bands if value <= most), "13 words or more")
 
@@ -160,11 +154,6 @@ def _seconds(duration_s: float) -> str:
     if not duration_s > 0:  # nor NaN, of a container that says so
         return "not known"
     return next((text for below, text in _SECOND_BANDS if duration_s < below), "60 s or more")
-
-
-def _recall(answers: Answers) -> dict[str, float]:
-    """Return, by k, how often the truth is among the k likeliest of itself and the distractors."""
-    return {str(k): float((answers.rank_drawn < k).mean()) for k in _RECALL_AT}
 
 
 def calibrate(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> dict[str, Any]:
