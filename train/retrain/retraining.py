@@ -230,17 +230,17 @@ def _work_folder(config: RetrainConfig) -> Iterator[Path]:
 
     All temporary files of this process, TensorFlow's too, lie in the latter meanwhile.
     """
-    with live_folder("framebank-retrain-") as temporary:
+    with live_folder("framebank-retrain-") as temporary, contextlib.ExitStack() as held:
         before, tempfile.tempdir = tempfile.tempdir, temporary.path
+        folder = Path(temporary.path)
         try:
-            if config.work is None:
-                yield Path(temporary.path)
-            else:
+            if config.work is not None:
                 folder = Path(storage.local_path(config.work))
                 todo = "wait for it, or give each its own key work"
                 busy = JobError(f"another retraining is at work in {folder}", todo=todo)
-                with disk.locked(folder / ".lock", otherwise=busy):
-                    yield folder
+                with storage.explained(str(folder), "write"):
+                    held.enter_context(disk.locked(folder / ".lock", otherwise=busy))
+            yield folder
         finally:
             tempfile.tempdir = before
 

@@ -21,6 +21,7 @@ import pytest
 import framebank
 from framebank.features.asking.trained_model import NotFiniteError, load_model
 from framebank.features.cache.reader import open_cache
+from framebank.features.errors import FramebankError
 from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import Seen
 from framebank.features.questions.splits import follow_videos
@@ -31,6 +32,7 @@ from framebank.train.fit.warm_start import start_from
 from framebank.train.retrain.config import HeldConfig, RetrainConfig
 from framebank.train.retrain.promotion import Decision, judge
 from framebank.train.retrain.registry import Registry
+from framebank.train.retrain.retraining import _work_folder
 from tests import ROOT
 from tests.attackers.killing import MarkedJob
 from tests.made.made_cache import SPEC
@@ -167,6 +169,14 @@ def test_a_model_of_nan_neither_judges_nor_is_used(made: Path, tmp_path: Path) -
     assert not decision.better and "is asked for" in decision.reason
     with pytest.raises(NotFiniteError):
         start_from(None, str(bad), words=(), answers=(), say=print)
+
+
+def test_a_work_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    config = RetrainConfig("r", "c", ("q",), work=str(tmp_path / "file" / "work"))
+    told = pytest.raises(FramebankError, match=r"cannot write[\s\S]*file/work")
+    with told, _work_folder(config):
+        raise AssertionError
 
 
 def test_a_copy_of_a_held_video_that_was_trained_on_judges_nobody() -> None:
