@@ -11,6 +11,8 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
+from framebank.features.terminal import printable
+
 STAGES = ("open", "probe", "decode", "infer", "write")
 
 # The closed list of quarantine classes; README.md explains each to users.
@@ -101,5 +103,4 @@ def internal_rejection(stage: str, error: BaseException) -> VideoRejected:
 
 def plain_text(text: str) -> str:
     """Return `text` as it may stand in a message: of bounded length, printable, on one line."""
-    cut = text[:_MESSAGE_CHARACTERS]
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)
+    return printable(text[:_MESSAGE_CHARACTERS])

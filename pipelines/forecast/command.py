@@ -72,9 +72,8 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
     parse_rule(args.sample)  # a slip of the pen is told before anything is listed or fetched
     if args.accelerator:
         parse_accelerator(args.accelerator)
-    priced = prices.read_prices(args.prices) if args.prices else None
-    if priced is not None:
-        prices.check_accelerator(priced, args.accelerator)
+    accelerated = args.accelerator is not None
+    priced = prices.read_prices(args.prices, accelerated=accelerated) if args.prices else None
     workers = _workers(beam_args)
     listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
     command.say_listing(listing)
@@ -104,7 +103,7 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
         decoders=args.decoders or usable_cores(),
         batch_size=args.batch_size,
         priced=priced,
-        accelerated=args.accelerator is not None,
+        accelerated=accelerated,
         workers=workers,
         command=submission(args, beam_args),
         notes=(*notes, *_remarks(args, beam_args)),

@@ -49,8 +49,11 @@ class Quote:
     price: Estimate
 
 
-def read_prices(path: str) -> Prices:
-    """Read prices; raises UsageError that names the file, the field and what is right."""
+def read_prices(path: str, *, accelerated: bool = False) -> Prices:
+    """Read prices, with `accelerated` those of accelerators.
+
+    Raises UsageError that names the file, the field and what is right.
+    """
     try:
         fields = json_text.parse_object(storage.read_bytes(path))
     except storage.FileMissingError as err:
@@ -60,7 +63,8 @@ def read_prices(path: str) -> Prices:
     known = dataclasses.fields(Prices)
     names = [field.name for field in known]
     for field in known:
-        if field.name not in fields and field.default is dataclasses.MISSING:
+        optional = field.name == "frames_per_s" and not accelerated
+        if field.name not in fields and not optional:
             raise _fault(path, f"no {field.name!r}", f"the fields {', '.join(names)}")
     if unknown := sorted(set(fields) - set(names)):
         near = difflib.get_close_matches(unknown[0], names, n=1)
@@ -94,17 +98,6 @@ def _is_number(value: Any) -> bool:
 def _fault(path: str, got: object, expected: object) -> UsageError:
     todo = "correct it; `framebank plan --help` shows the form"
     return UsageError(f"the prices in {path} cannot be used", got=got, expected=expected, todo=todo)
-
-
-def check_accelerator(prices: Prices, accelerator: str | None) -> None:
-    """Raise UsageError where nothing is said of what the accelerators do."""
-    if accelerator and prices.frames_per_s is None:
-        raise UsageError(
-            "--prices says nothing of the accelerator",
-            got=accelerator,
-            expected="frames_per_s, what those of one worker do with this network",
-            todo="add it to the file",
-        )
 
 
 def quote(

@@ -16,7 +16,6 @@ from framebank.pipelines.forecast.prices import (
     START_S,
     WORKERS,
     Prices,
-    check_accelerator,
     quote,
     read_prices,
 )
@@ -106,7 +105,7 @@ def test_with_an_accelerator_the_slower_of_decoding_and_network_counts() -> None
     assert found.wall_s.value == pytest.approx(start_s + 8000 / 10)
 
 
-def test_an_accelerator_of_which_nothing_is_said_is_told() -> None:
-    check_accelerator(PRICES, None)
-    with pytest.raises(UsageError, match="frames_per_s"):
-        check_accelerator(PRICES, "nvidia-l4")
+def test_an_accelerator_of_which_nothing_is_said_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no 'frames_per_s'"):
+        read_prices(write_prices(tmp_path), accelerated=True)
+    assert read_prices(write_prices(tmp_path, frames_per_s=9), accelerated=True).frames_per_s == 9
