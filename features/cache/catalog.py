@@ -113,12 +113,6 @@ def _read_spooled(spool: Any, start: int) -> pa.Table:
         return stream.read_all()
 
 
-def rows_to_table(rows: Iterable[CatalogRow]) -> pa.Table:
-    """Return the rows as one Arrow table."""
-    tables = list(_tables(rows))
-    return _concat(tables) if tables else fixed_schema().empty_table()
-
-
 def _tables(rows: Iterable[CatalogRow]) -> Iterator[pa.Table]:
     import pyarrow as pa
 
@@ -284,21 +278,14 @@ def read_all_rows(cache: str, *, columns: Sequence[str] | None = None) -> pa.Tab
     return _concat(tables)
 
 
-def read_catalog(
-    cache: str, *, columns: Sequence[str] | None = None, extra: Iterable[CatalogRow] = ()
-) -> pa.Table:
+def read_catalog(cache: str, *, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the newest row of each video, in order of run and place in the catalog.
 
     `columns` names the columns to read (all by default; video_id, run_id and time always come
-    too); `extra` are rows that are in no catalog yet. Raises CacheError for a damaged file.
+    too). Raises CacheError for a damaged file.
     """
     wanted = None if columns is None else list(dict.fromkeys([*_ORDER, *columns]))
-    tables = [read_all_rows(cache, columns=wanted)]
-    more = rows_to_table(extra)
-    if len(more):
-        known = [name for name in wanted or () if name in more.column_names]
-        tables.append(more if wanted is None else more.select(known))
-    return newest_rows(_concat(tables))
+    return newest_rows(read_all_rows(cache, columns=wanted))
 
 
 def newest_rows(table: pa.Table) -> pa.Table:

@@ -77,8 +77,8 @@ def test_the_newest_run_holds_whatever_the_order(tmp_path: Path) -> None:
             "a": "r3", "b": "r2", "c": "r2",
         }  # fmt: skip
         assert newest["a"].rows == 9 and newest["b"].state == "quarantined"
-    extra = [_row("b", "r9", columns={"more": 3}), _row("d", "r9")]
-    ids = catalog.read_catalog(cache, columns=["state", "more"], extra=extra)
+    catalog.write_catalog(cache, "0", [_row("b", "r9", columns={"more": 3}), _row("d", "r9")])
+    ids = catalog.read_catalog(cache, columns=["state", "more"])
     assert dict(zip(*(ids.column(n).to_pylist() for n in ("video_id", "run_id")), strict=True)) == {
         "a": "r3", "b": "r9", "c": "r2", "d": "r9",
     }  # fmt: skip
@@ -106,8 +106,8 @@ def test_a_damaged_catalog_is_named(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(CacheError, match=r"r1\.parquet"):
             catalog.read_catalog(str(tmp_path))
-    table = catalog.rows_to_table([ROW]).drop_columns(["shard"])
-    pq.write_table(table, path)
+    path.write_bytes(whole)
+    pq.write_table(catalog.read_catalog(str(tmp_path)).drop_columns(["shard"]), path)
     with pytest.raises(CacheError, match="no column shard"):
         catalog.read_catalog(str(tmp_path))
 
