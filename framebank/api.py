@@ -42,7 +42,7 @@ class _Parser(CommandParser):
 
 
 def _mistake(name: str, message: str) -> UsageError:
-    return UsageError(f"{name}: {message}", todo=f"see help(framebank.{name})")
+    return UsageError(f"{name}: {message}", todo=f"see help(framebank.api.{name})")
 
 
 def _command(function: Callable[P, R]) -> Callable[P, R]:
