@@ -26,8 +26,12 @@ from apache_beam.runners.runner import PipelineResult
 from framebank.features.errors import FramebankError, JobError
 from framebank.features.stores import locks, temporary
 from framebank.features.terminal import say
-from framebank.pipelines.jobs import beam_options
+from framebank.pipelines.jobs import beam_options, environments
 from framebank.pipelines.jobs.servers import JobServer
+from framebank.pipelines.runners import prism
+from framebank.pipelines.runners.dataflow import job as dataflow_job
+from framebank.pipelines.runners.dataflow import submission as dataflow
+from framebank.pipelines.runners.flink import rest, server
 from framebank.pipelines.runners.gate import Submission
 
 NAMESPACE = "framebank"  # of every counter of ours
@@ -150,8 +154,6 @@ class Job:
     def _start_server(self) -> None:
         kind, options = self._submission.kind, self._submission.options
         if kind == "dataflow":
-            from framebank.pipelines.runners.dataflow import submission as dataflow
-
             name = f"{self._name}-{secrets.token_hex(4)}"
             dataflow.name_job(options, name, command=self._name.removeprefix("framebank-"))
         if kind == "flink":
@@ -165,9 +167,6 @@ class Job:
                 return
         if kind not in ("flink", "prism") or options.view_as(PortableOptions).job_endpoint:
             return
-        from framebank.pipelines.runners import prism
-        from framebank.pipelines.runners.flink import server
-
         self._server = (server if kind == "flink" else prism).start(options, self.folder)
         options.view_as(PortableOptions).job_endpoint = self._server.endpoint
 
@@ -175,12 +174,13 @@ class Job:
         """End the job, from any thread; return whether it has ended, and what to say of it."""
         self._cancelled = True
         if self._submission.kind == "dataflow":
-            return self._leave_running()
+            text = "the submission was cut off: look whether the job is in Dataflow's list"
+            if self._result is not None:
+                text = f"the job goes on without this command. It was {self.submitted_text()}"
+            return False, text
         if self._server is not None:  # first: what is being submitted must not reach the cluster
             self._server.stop()
         if cluster := self._submission.cluster:
-            from framebank.pipelines.runners.flink import rest
-
             return rest.cancel_job(cluster.url, self._name, wait_s=_CANCEL_S)
         if self._server is None and self._submission.kind != "local" and self._result is not None:
             try:
@@ -201,16 +201,9 @@ class Job:
         self.close()
         yield f"stopped{kept()}"
 
-    def _leave_running(self) -> tuple[bool, str]:
-        if self._result is None:
-            return False, "the submission was cut off: look whether the job is in Dataflow's list"
-        return False, f"the job goes on without this command. It was {self.submitted_text()}"
-
     def submitted_text(self) -> str:
         """Return what to say of a job that nobody waits for."""
-        from framebank.pipelines.runners.dataflow import job
-
-        return job.submitted_text(self._result)
+        return dataflow_job.submitted_text(self._result)
 
     @property
     def goes_on(self) -> bool:
@@ -238,8 +231,6 @@ class Job:
         """
         texts = [str(error), *self._heard]
         if cluster := self._submission.cluster:
-            from framebank.pipelines.runners.flink import rest
-
             texts.append(rest.last_exception(cluster.url, self._name))
         if self._server is not None:
             texts.append(self._server.log_tail())
@@ -247,15 +238,11 @@ class Job:
             if told := beam_options.find_marked(text):
                 return told
         if self._submission.kind == "dataflow":
-            from framebank.pipelines.runners.dataflow import job
-
-            return job.job_error(error, self._result)
+            return dataflow_job.job_error(error, self._result)
         return self._unforeseen(error, texts)
 
     def _missing_pool(self, told: str, texts: list[str], kept: str) -> JobError | None:
         """Return what to tell where the failure is that a worker pool was not there."""
-        from framebank.pipelines.jobs import environments
-
         if self._submission.kind in ("local", "dataflow"):
             return None
         address = environments.pool_address(self._submission.options)
