@@ -5,6 +5,7 @@
     CACHE/shards/<shard>.index.json   sidecar: a row per video; its existence commits the shard
     CACHE/catalog/<run>.parquet       rows of all shards of a run
     CACHE/runs/<run>.json             summary of a run, written last
+    CACHE/faults.json                 the shards that `framebank verify` found damaged
 
 A file of records has the hash of its bytes in its name, and the sidecar, which is only ever
 created, names it. So two attempts at one shard never write over each other: the first sidecar
@@ -20,15 +21,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from framebank.features.errors import CacheError, JobError, UsageError
+from framebank.features.errors import CacheError, FramebankError, JobError, UsageError
 from framebank.features.spec import FeatureSpec
 from framebank.features.stores import json_text, storage
 
 TFRECORD_SUFFIX = ".tfrecord"
 SIDECAR_SUFFIX = ".index.json"
 FOLDERS = ("shards", "catalog", "runs")
+_FAULTS = "faults.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _HASH_DIGITS = 12
 _HASH = re.compile(rf"-[0-9a-f]{{{_HASH_DIGITS}}}\Z")
@@ -42,10 +44,6 @@ def check_name(name: object) -> str:
             "not the name of a shard or run", got=repr(name), expected="letters, digits and ._-"
         )
     return name
-
-
-def note_path(cache: str) -> str:
-    return storage.join(cache, "faults.json")
 
 
 def spec_path(cache: str) -> str:
@@ -196,3 +194,26 @@ def read_spec(cache: str) -> FeatureSpec | None:
         raise UsageError(
             f"{path}: {err.what}", got=err.got, expected=err.expected, todo=err.todo
         ) from err
+
+
+def damaged_shards(cache: str) -> frozenset[str]:
+    """Return the shards at which the last `verify` found faults, for `extract` to make anew.
+
+    None where that cannot be read: reading a whole cache back takes as long as its disk needs, so
+    `extract` does not do it by itself; what can be told from names and sizes it sees all the same.
+    """
+    try:
+        found = json_text.parse(storage.read_bytes(storage.join(cache, _FAULTS)))["damaged_shards"]
+        return frozenset(map(check_name, found))
+    except (FramebankError, ValueError, KeyError, TypeError, RecursionError):
+        return frozenset()
+
+
+def note_damaged(cache: str, shards: Collection[str]) -> None:
+    """Note what is damaged, in place of what was noted before; raises as `storage` does."""
+    path = storage.join(cache, _FAULTS)
+    if shards:
+        text = json.dumps({"damaged_shards": sorted(shards)}, indent=1)
+        storage.write_atomic(path, text.encode() + b"\n")
+    elif storage.exists(path):
+        storage.delete(path)

@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 
-from framebank.features.cache import faults
+from framebank.features.cache import layout
 from framebank.features.cache.verify import Report, verify_cache
 from framebank.features.errors import FramebankError
 from framebank.features.progress import Bar
@@ -50,7 +50,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> Report:
 def _note(cache: str, report: Report) -> None:
     """Leave word for the next extract of what is damaged, where the cache may be written."""
     try:
-        faults.write_note(cache, report.damaged_shards)
+        layout.note_damaged(cache, report.damaged_shards)
     except FramebankError as error:
         if report.damaged_shards:
             print(f"framebank: the faults are not noted for extract: {error}", file=sys.stderr)

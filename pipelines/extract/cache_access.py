@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 
-from framebank.features.cache import faults, layout
+from framebank.features.cache import layout
 from framebank.features.cache.catalog import (
     DamagedCatalogError,
     catalog_files,
@@ -213,7 +213,7 @@ def _orphans(
         return
     sizes = _file_sizes(cache)
     committed = set(layout.committed_among(sizes))
-    noted = faults.read_note(cache).shards
+    noted = layout.damaged_shards(cache)
     names.sort(key=lambda name: layout.whole_of(name) is not None)  # wholes before their parts
     taken = dict(known)
     good = committed - noted
@@ -301,7 +301,7 @@ def lost_videos(cache: str, rows: Mapping[str, CatalogRow], *, fingerprint: str)
     or their record is larger than what readers take.
     """
     sizes = _file_sizes(cache) if rows else {}
-    noted = faults.read_note(cache).shards
+    noted = layout.damaged_shards(cache)
 
     def is_whole(row: CatalogRow) -> bool:
         size_bytes = sizes.get(layout.tfrecord_path(cache, row.shard), -1)
@@ -320,7 +320,7 @@ def lost_videos(cache: str, rows: Mapping[str, CatalogRow], *, fingerprint: str)
 def remove_lost_shards(cache: str, before: Recovery) -> list[str]:
     """Remove the damaged shards whose videos all lie in others by now; return those that stay."""
     files = {before.rows[video_id].shard for video_id in before.lost}
-    shards = set(map(layout.shard_of, files)) | faults.read_note(cache).shards
+    shards = set(map(layout.shard_of, files)) | layout.damaged_shards(cache)
     if not shards:
         return []
     live = {layout.shard_of(row.shard) for row in rows_by_video(cache).values()}
@@ -329,7 +329,7 @@ def remove_lost_shards(cache: str, before: Recovery) -> list[str]:
     for file in sorted(files):  # whose sidecar, which named it, may be lost or damaged
         if layout.shard_of(file) not in live:
             storage.delete(layout.tfrecord_path(cache, file))
-    faults.write_note(cache, shards & live)
+    layout.note_damaged(cache, shards & live)
     return sorted(shards & live)
 
 

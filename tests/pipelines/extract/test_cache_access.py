@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from framebank.features.cache import catalog, faults, layout
+from framebank.features.cache import catalog, layout
 from framebank.features.cache.verify import verify_cache
 from framebank.features.stores import storage
 from framebank.pipelines.extract.cache_access import (
@@ -88,4 +88,4 @@ def test_a_damaged_shard_stays_as_long_as_it_has_a_video_that_was_not_made_anew(
         catalog.write_catalog(cache, run_id, rows)
         assert remove_lost_shards(cache, before) == left
         assert bool(verify_cache(cache).faults) == bool(left)
-    assert faults.read_note(cache).shards == frozenset()
+    assert layout.damaged_shards(cache) == frozenset()
