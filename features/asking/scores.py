@@ -1,91 +1,67 @@
-"""What answers come to: which are right, and how many of which type of question."""
+"""What answers come to: how many are right, in all and of which type of question."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from framebank.features.questions.question import Question
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """`by_type` maps a type of question to (judged, correct), `squares` the types of counting
-    questions to the sum of the squared errors.
+    """Counts of judged answers; `squares` is the sum of the squared errors of counts, None of
+    others.
 
     Laws: Score() is that of no answers; a + b is that of both together.
     """
 
-    by_type: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
-    squares: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    judged: int = 0
+    correct: int = 0
+    squares: float | None = None
 
     @classmethod
-    def of(cls, questions: Sequence[Question], answers: Iterable[str | None]) -> Score:
-        """Judge `answers`, one for each question; an answer of None is wrong."""
-        pairs = zip(questions, answers, strict=True)
-        return cls.count(
-            (one.kind, is_right(one, said), square_error(one, said)) for one, said in pairs
-        )
-
-    @classmethod
-    def count(cls, judged: Iterable[tuple[str, bool, float | None]]) -> Score:
-        """`judged` are (type, whether it is right, the square error of a count) of each answer."""
-        by_type: dict[str, tuple[int, int]] = {}
-        squares: dict[str, float] = {}
-        for kind, right, error in judged:
-            count, correct = by_type.get(kind, (0, 0))
-            by_type[kind] = (count + 1, correct + right)
-            if error is not None:
-                squares[kind] = squares.get(kind, 0.0) + error
-        return cls(by_type, squares)
+    def of(cls, question: Question, answer: str | None) -> Score:
+        """Judge one answer; None is wrong."""
+        return cls(1, int(is_right(question, answer)), square_error(question, answer))
 
     def __add__(self, other: Score) -> Score:
-        by_type, squares = dict(self.by_type), dict(self.squares)
-        for kind, (judged, correct) in other.by_type.items():
-            before = by_type.get(kind, (0, 0))
-            by_type[kind] = (before[0] + judged, before[1] + correct)
-        for kind, error in other.squares.items():
-            squares[kind] = squares.get(kind, 0.0) + error
-        return Score(by_type, squares)
+        squares = [one for one in (self.squares, other.squares) if one is not None]
+        error = sum(squares) if squares else None
+        return Score(self.judged + other.judged, self.correct + other.correct, error)
 
     @property
-    def judged(self) -> int:
-        return sum(judged for judged, _ in self.by_type.values())
-
-    @property
-    def correct(self) -> int:
-        return sum(correct for _, correct in self.by_type.values())
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / self.judged if self.judged else 0.0
-
-    @property
-    def mean_square_error(self) -> float | None:
-        """Return that of counts, None of other answers."""
-        return sum(self.squares.values()) / self.judged if self.squares else None
+    def accuracy(self) -> float | None:
+        """Return None where nothing could be judged."""
+        return self.correct / self.judged if self.judged else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures; those of counts have the mean square error too."""
-        whole: dict[str, Any] = {"accuracy": self.accuracy}
-        if self.squares:
-            whole["mean_square_error"] = self.mean_square_error
-        kinds = {}
-        for kind, (judged, correct) in sorted(self.by_type.items()):
-            kinds[kind] = share(judged, correct)
-            if kind in self.squares:
-                kinds[kind]["mean_square_error"] = self.squares[kind] / judged
-        return whole | {"by_type": kinds}
+        return {"judged": self.judged, "correct": self.correct, "accuracy": self.accuracy}
+
+    def error_json(self) -> dict[str, Any]:
+        """Return the mean square error of counts, nothing of others."""
+        return {} if self.squares is None else {"mean_square_error": self.squares / self.judged}
 
 
-def share(judged: int, correct: int) -> dict[str, Any]:
-    """Return the counts and their ratio, None where nothing could be judged."""
-    return {
-        "judged": judged,
-        "correct": correct,
-        "accuracy": correct / judged if judged else None,
-    }
+def add_up(scores: Iterable[tuple[Key, Score]]) -> dict[Key, Score]:
+    """Return the sum of the scores of each key."""
+    found: dict[Key, Score] = {}
+    for key, score in scores:
+        found[key] = found.get(key, Score()) + score
+    return found
+
+
+def figures(questions: Sequence[Question], answers: Iterable[str | None]) -> dict[str, Any]:
+    """Return the accuracy of `answers`, one for each question, in all and by type; of counts the
+    mean square error too."""
+    pairs = zip(questions, answers, strict=True)
+    by_type = add_up((question.kind, Score.of(question, answer)) for question, answer in pairs)
+    whole = sum(by_type.values(), Score())
+    kinds = {kind: one.to_json() | one.error_json() for kind, one in sorted(by_type.items())}
+    return {"accuracy": whole.accuracy or 0.0, **whole.error_json(), "by_type": kinds}
 
 
 def is_right(question: Question, answer: str | None) -> bool:

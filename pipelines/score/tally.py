@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from framebank.features.asking.scores import Score, share
+from framebank.features.asking.scores import Score, add_up
 
 STATUSES = ("answered", "not_in_cache", "quarantined", "other_kind", "not_a_question", "failed")
 SPLITS = ("test", "val", "train")  # the first of which there is something is the headline's
@@ -24,67 +24,66 @@ ALL = "all"
 class Tally:
     """Counts over answer rows. Laws: Tally() is that of none; a + b is that of both together.
 
-    `scores` are by split, of the rows that were answered and whose true answer is known.
+    `scores` are by (split, type), of the rows that were answered and whose true answer is known.
     `without_words` counts the questions that were answered though the model knows no word of them.
     """
 
     statuses: Mapping[str, int] = dataclasses.field(default_factory=dict)
     without_truth: int = 0
-    scores: Mapping[str, Score] = dataclasses.field(default_factory=dict)
+    scores: Mapping[tuple[str, str], Score] = dataclasses.field(default_factory=dict)
     without_words: int = 0
 
     @classmethod
-    def of(cls, rows: Iterable[dict[str, Any]]) -> Tally:
+    def of(cls, rows: Sequence[dict[str, Any]]) -> Tally:
         """Return the counts over `rows`, in time that grows with them alone."""
-        statuses: collections.Counter[str] = collections.Counter()
-        judged: dict[str, list[tuple[str, bool, float | None]]] = {}
-        without_truth = without_words = 0
-        for row in rows:
-            statuses[row["status"]] += 1
-            without_truth += row["truth"] is None
-            without_words += row.get("reason") == NO_WORDS
-            if row["correct"] is None:
-                continue
-            answers, error = row.get("answers"), None
-            if answers and answers[0].get("number") is not None:
-                error = (float(answers[0]["answer"]) - float(row["truth"])) ** 2
-            of_split = judged.setdefault(row["split"] or NO_SPLIT, [])
-            of_split.append((row["type"], bool(row["correct"]), error))
-        scores = {split: Score.count(its) for split, its in judged.items()}
-        return cls(dict(statuses), without_truth, scores, without_words)
+        return cls(
+            dict(collections.Counter(row["status"] for row in rows)),
+            sum(row["truth"] is None for row in rows),
+            add_up(_judged(row) for row in rows if row["correct"] is not None),
+            sum(row.get("reason") == NO_WORDS for row in rows),
+        )
 
     def __add__(self, other: Tally) -> Tally:
         statuses = collections.Counter(self.statuses) + collections.Counter(other.statuses)
-        scores = dict(self.scores)
-        for split, score in other.scores.items():
-            scores[split] = scores.get(split, Score()) + score
-        without_truth = self.without_truth + other.without_truth
-        without_words = self.without_words + other.without_words
-        return Tally(dict(statuses), without_truth, scores, without_words)
+        return Tally(
+            dict(statuses),
+            self.without_truth + other.without_truth,
+            add_up([*self.scores.items(), *other.scores.items()]),
+            self.without_words + other.without_words,
+        )
 
     def to_json(self, *, split: str | None = None) -> dict[str, Any]:
         """Return the counts and the figures, with the headline of `split` (`with_headline`)."""
-        splits = [name for name in (*SPLITS, NO_SPLIT) if name in self.scores]
+        there = {name for name, _ in self.scores}
+        splits = [name for name in (*SPLITS, NO_SPLIT) if name in there]
         figures = {
             "questions": sum(self.statuses.values()),
             **{status: self.statuses.get(status, 0) for status in STATUSES},
             "without_truth": self.without_truth,
             "without_known_words": self.without_words,
-            "by_split": {name: _figures(self.scores[name]) for name in splits},
-            ALL: _figures(sum((self.scores[name] for name in splits), Score())),
+            "by_split": {name: self._figures({name}) for name in splits},
+            ALL: self._figures(there),
         }
         return with_headline(figures, split)
 
+    def _figures(self, splits: Container[str]) -> dict[str, Any]:
+        """Return the figures over the rows of `splits`, in all and by type."""
+        its = ((kind, one) for (name, kind), one in self.scores.items() if name in splits)
+        by_type = add_up(its)
+        whole = sum(by_type.values(), Score())
+        return {
+            **whole.to_json(),
+            "measure": "accuracy" if whole.squares is None else "mean square error",
+            **whole.error_json(),
+            "by_type": {kind: one.to_json() for kind, one in sorted(by_type.items())},
+        }
 
-def _figures(score: Score) -> dict[str, Any]:
-    """Return the figures of a score, in all and by type."""
-    error = score.mean_square_error
-    return {
-        **share(score.judged, score.correct),
-        "measure": "accuracy" if error is None else "mean square error",
-        **({} if error is None else {"mean_square_error": error}),
-        "by_type": {name: share(*counts) for name, counts in sorted(score.by_type.items())},
-    }
+
+def _judged(row: dict[str, Any]) -> tuple[tuple[str, str], Score]:
+    answers, error = row.get("answers"), None
+    if answers and answers[0].get("number") is not None:
+        error = (float(answers[0]["answer"]) - float(row["truth"])) ** 2
+    return (row["split"] or NO_SPLIT, row["type"]), Score(1, int(row["correct"]), error)
 
 
 def with_headline(summary: Mapping[str, Any], split: str | None) -> dict[str, Any]:
@@ -103,5 +102,5 @@ def with_headline(summary: Mapping[str, Any], split: str | None) -> dict[str, An
     return counts | {"split": split} | figures | rest
 
 
-_NOTHING = _figures(Score())
+_NOTHING = Tally()._figures(())
 _HEADLINE = ("split", *_NOTHING, "mean_square_error")

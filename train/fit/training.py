@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from framebank.features.asking.scores import Score
+from framebank.features.asking.scores import figures, is_right
 from framebank.features.asking.trained_model import check_weights
 from framebank.features.errors import JobError
 from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
@@ -31,7 +31,7 @@ from framebank.train.fit.model_folder import ModelFolder, make_lineage, run_maki
 from framebank.train.fit.training_data import Material, gather
 from framebank.train.fit.warm_start import start_from
 from framebank.train.judging import baselines
-from framebank.train.judging.judged_answers import JUDGED_FILE, judged_text
+from framebank.train.judging.judged_answers import JUDGED_FILE, Said, judged_text
 from framebank.train.judging.predicting import Judge
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.network import build_network, export
@@ -197,22 +197,16 @@ class _Training:
             known = {**material.head.to_json(), **spoken, "words": words}
             folder.write_json("vocabulary.json", known)
         said = {"model": self._judge(network)}
-        score = Score.of(asked, said["model"])
-        history, beside = (
-            list(result.history),
-            {
-                "majority": Score.of(asked, baselines.majority(splits.train, asked)),
-                "majority_per_question": Score.of(
-                    asked, baselines.majority_per_question(splits.train, asked)
-                ),
-            },
-        )
+        beside: dict[str, Said] = {
+            "majority": baselines.majority(splits.train, asked),
+            "majority_per_question": baselines.majority_per_question(splits.train, asked),
+        }
+        history = list(result.history)
         for kind in baselines.TRAINED if job.with_baselines else ():
             model = dataclasses.replace(job.model, kind=kind)
             other, fitted = self._fit(model)
             say(f"{kind}: best epoch {fitted.best_epoch} of {len(fitted.history)}")
-            said[kind] = self._judge(other)
-            beside[kind] = Score.of(asked, said[kind])
+            beside[kind] = said[kind] = self._judge(other)
             history += fitted.history
         if workers.is_chief:
             rows = "".join(json.dumps(row) + "\n" for row in history)
@@ -220,10 +214,10 @@ class _Training:
             folder.write_text(JUDGED_FILE, judged_text(asked, said))
         return {
             "split": splits.judged_on,
-            "questions": score.judged,
-            "correct": score.correct,
-            **score.to_json(),
-            "baselines": {name: other.to_json() for name, other in beside.items()},
+            "questions": len(asked),
+            "correct": sum(map(is_right, asked, said["model"])),
+            **figures(asked, said["model"]),
+            "baselines": {name: figures(asked, other) for name, other in beside.items()},
             "epochs": len(result.history),
             "best_epoch": result.best_epoch,
             "steps": result.steps,
