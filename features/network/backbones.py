@@ -83,98 +83,53 @@ def _plain_keras() -> Iterator[None]:
         keras.config.set_dtype_policy(policy)
 
 
-def _row(backbone: Backbone) -> tuple[str, Backbone]:
-    return backbone.name, backbone
-
-
-BACKBONES: dict[str, Backbone] = dict(
-    map(
-        _row,
-        (
-            Backbone(
-                name="inception_v3",
-                application="InceptionV3",
-                input_size=299,
-                layer="avg_pool",
-                feature_dim=2048,
-                preprocessing="scale_-1_1",
-                weights_url=f"{KERAS_FILES}/inception_v3/"
-                "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-                weights_md5="bcbd6486424b2319ff4ef7d526e38f63",
-            ),
-            Backbone(
-                name="resnet50",
-                application="ResNet50",
-                input_size=224,
-                layer="avg_pool",
-                feature_dim=2048,
-                preprocessing="caffe_bgr_mean",
-                weights_url=f"{KERAS_FILES}/resnet/"
-                "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-                weights_md5="4d473c1dd8becc155b73f8504c6f6626",
-                random_gain=0.7,
-            ),
-            Backbone(
-                name="vgg16",
-                application="VGG16",
-                input_size=224,
-                layer="fc2",
-                feature_dim=4096,
-                preprocessing="caffe_bgr_mean",
-                weights_url=f"{KERAS_FILES}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5",
-                weights_md5="64373286793e3c8b2b4e3219cbf3544b",
-                include_top=True,
-            ),
-            Backbone(
-                name="vgg19",
-                application="VGG19",
-                input_size=224,
-                layer="fc2",
-                feature_dim=4096,
-                preprocessing="caffe_bgr_mean",
-                weights_url=f"{KERAS_FILES}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels.h5",
-                weights_md5="cbe5617147190e668d6c5d5026f83318",
-                include_top=True,
-            ),
-            Backbone(
-                name="xception",
-                application="Xception",
-                input_size=299,
-                layer="avg_pool",
-                feature_dim=2048,
-                preprocessing="scale_-1_1",
-                weights_url=f"{KERAS_FILES}/xception/"
-                "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
-                weights_md5="b0042744bf5b25fce3cb969f33bebb97",
-                random_gain=0.7,
-            ),
-            Backbone(
-                name="mobilenet_v2",
-                application="MobileNetV2",
-                input_size=224,
-                layer="avg_pool",
-                feature_dim=1280,
-                preprocessing="scale_-1_1",
-                weights_url=f"{KERAS_FILES}/mobilenet_v2/"
-                "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-                weights_md5=None,
-                random_gain=0.8,
-            ),
-            Backbone(
-                name="resnet50_v2",
-                application="ResNet50V2",
-                input_size=224,
-                layer="avg_pool",
-                feature_dim=2048,
-                preprocessing="scale_-1_1",
-                weights_url=f"{KERAS_FILES}/resnet/"
-                "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-                weights_md5="fac2f116257151a9d068a22e544a4917",
-                random_gain=0.7,
-            ),
+BACKBONES: dict[str, Backbone] = {
+    row.name: row
+    for row in (
+        Backbone(
+            "inception_v3", "InceptionV3", 299, "avg_pool", 2048, "scale_-1_1",
+            f"{KERAS_FILES}/inception_v3/"
+            "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "bcbd6486424b2319ff4ef7d526e38f63",
+        ),
+        Backbone(
+            "resnet50", "ResNet50", 224, "avg_pool", 2048, "caffe_bgr_mean",
+            f"{KERAS_FILES}/resnet/"
+            "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "4d473c1dd8becc155b73f8504c6f6626", random_gain=0.7,
+        ),
+        Backbone(
+            "vgg16", "VGG16", 224, "fc2", 4096, "caffe_bgr_mean",
+            f"{KERAS_FILES}/vgg16/"
+            "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+            "64373286793e3c8b2b4e3219cbf3544b", include_top=True,
+        ),
+        Backbone(
+            "vgg19", "VGG19", 224, "fc2", 4096, "caffe_bgr_mean",
+            f"{KERAS_FILES}/vgg19/"
+            "vgg19_weights_tf_dim_ordering_tf_kernels.h5",
+            "cbe5617147190e668d6c5d5026f83318", include_top=True,
+        ),
+        Backbone(
+            "xception", "Xception", 299, "avg_pool", 2048, "scale_-1_1",
+            f"{KERAS_FILES}/xception/"
+            "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "b0042744bf5b25fce3cb969f33bebb97", random_gain=0.7,
+        ),
+        Backbone(
+            "mobilenet_v2", "MobileNetV2", 224, "avg_pool", 1280, "scale_-1_1",
+            f"{KERAS_FILES}/mobilenet_v2/"
+            "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+            None, random_gain=0.8,
+        ),
+        Backbone(
+            "resnet50_v2", "ResNet50V2", 224, "avg_pool", 2048, "scale_-1_1",
+            f"{KERAS_FILES}/resnet/"
+            "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "fac2f116257151a9d068a22e544a4917", random_gain=0.7,
         ),
     )
-)
+}  # fmt: skip
 
 
 def find_backbone(name: str) -> Backbone:

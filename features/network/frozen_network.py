@@ -29,7 +29,8 @@ from framebank.features.network.backbones import (
     find_backbone,
     named_layers,
 )
-from framebank.features.network.weights import Weights, layer_arrays
+from framebank.features.network.weight_files import layer_arrays
+from framebank.features.network.weights import Weights
 from framebank.features.spec import PRECISIONS
 from framebank.features.tensorflow_import import import_tensorflow
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
 from framebank.features.network.backbones import Backbone, snake_case
-from framebank.features.network.weights import Weights
+from framebank.features.network.weights import Weights, random_layers
 from framebank.features.stores import hashing
 
 MEMBER = "model.weights.h5"  # where a .keras file holds its weights
@@ -39,14 +39,18 @@ Arrays = list[NDArray[np.float32]]
 Stored = dict[str, list[Any]]  # layer → its HDF5 datasets, not read yet
 
 
-def read_layers(
+def layer_arrays(
     weights: Weights, *, backbone: Backbone, layers: Mapping[str, Any], needed: set[str]
 ) -> dict[str, Arrays]:
     """Return float32 arrays for the `needed` layers, in the order of `layer.weights`.
 
-    Raises UsageError when the file is not HDF5, has changed since it was resolved, points outside
+    `layers` are all layers of the built network by name, in the network's own order. Raises
+    UsageError when the file is not HDF5, has changed since it was resolved, points outside
     itself, or holds weights of another network (the first layer that differs is named).
     """
+    if weights.seed is not None:
+        wanted = {name: layer for name, layer in layers.items() if name in needed}
+        return random_layers(weights.seed, backbone=backbone, layers=wanted)
     path = Path(weights.local_path or "")
     if hashing.file_hash(path) != weights.sha256:
         raise UsageError(

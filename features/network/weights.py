@@ -2,9 +2,8 @@
 
 `resolve_weights` turns what the user typed into `Weights`: a name for the spec, a SHA-256, and a
 local file or a seed. It needs neither TensorFlow nor Keras. `publish_weights` takes a local file
-to where workers find it, `localise_weights` brings it to a worker. `layer_arrays` then gives the
-values for a built network; nothing in a weight file is ever run
-(`features/network/weight_files.py`).
+to where workers find it, `localise_weights` brings it to a worker. The values for a built network
+are then read from the file (`features/network/weight_files.py`) or made.
 
 Random weights are a recipe, not a library's initializer, so that one seed gives the same values on
 every machine and with every version (law, held by a golden test): the values of a weight depend
@@ -20,6 +19,7 @@ import dataclasses
 import hashlib
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
 from framebank.features.network.backbones import Backbone, find_backbone
+from framebank.features.network.weight_fetch import fetch_imagenet, stage_checked, stage_object
 from framebank.features.stores import hashing, storage
 
 RANDOM_RECIPE = "framebank-random-weights-1"
@@ -71,8 +72,6 @@ def resolve_weights(text: str, *, backbone: str) -> Weights:
     """
     row = find_backbone(backbone)
     if text == "imagenet":
-        from framebank.features.network.weight_fetch import fetch_imagenet
-
         path = fetch_imagenet(row)
         return Weights("imagenet", hashing.file_hash(path), text, local_path=str(path))
     if text == "random" or text.startswith("random:"):
@@ -105,8 +104,6 @@ def localise_weights(weights: Weights) -> Weights:
     """
     if weights.is_random:
         return weights
-    from framebank.features.network.weight_fetch import stage_checked
-
     for path in (weights.local_path, weights.source):
         if path and storage.is_local(path) and _holds(Path(path), weights.sha256):
             return dataclasses.replace(weights, local_path=path)
@@ -143,12 +140,7 @@ def _random(text: str, backbone: Backbone) -> Weights:
 
 
 def _file(text: str) -> Weights:
-    if "://" in text:
-        from framebank.features.network.weight_fetch import stage_object
-
-        path = stage_object(text)
-    else:
-        path = Path(os.path.expanduser(text))
+    path = stage_object(text) if "://" in text else Path(os.path.expanduser(text))
     try:
         _check_readable(path, text)
         digest = hashing.file_hash(path)
@@ -215,24 +207,14 @@ def weight_names(layer: Any) -> tuple[str, ...]:
     return ()
 
 
-def layer_arrays(
-    weights: Weights, *, backbone: Backbone, layers: dict[str, Any], needed: set[str]
+def random_layers(
+    seed: int, *, backbone: Backbone, layers: Mapping[str, Any]
 ) -> dict[str, list[NDArray[np.float32]]]:
-    """Return the values of each `needed` layer's weights, in the order of `layer.weights`.
-
-    `layers` are all layers of the built network by name, in the network's own order. Raises
-    UsageError where a file does not hold weights of this network.
-    """
-    if weights.seed is None:
-        from framebank.features.network.weight_files import read_layers
-
-        return read_layers(weights, backbone=backbone, layers=layers, needed=needed)
-    seed = weights.seed
+    """Return the values of each layer's weights under `random:SEED`, as `layer.weights` has them."""
     return {
         name: [
             random_array(backbone, seed, layer=name, weight=weight, shape=tuple(variable.shape))
             for weight, variable in zip(weight_names(layer), layer.weights, strict=True)
         ]
         for name, layer in layers.items()
-        if name in needed
     }

@@ -26,9 +26,9 @@ import pytest
 from framebank.features.errors import UsageError
 from framebank.features.network import weight_fetch
 from framebank.features.network.backbones import BACKBONES, Backbone, named_layers
+from framebank.features.network.weight_files import layer_arrays
 from framebank.features.network.weights import (
     Weights,
-    layer_arrays,
     localise_weights,
     publish_weights,
     random_array,
