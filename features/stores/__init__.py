@@ -1,1 +1,5 @@
-"""Bytes by address, whole or not at all: `storage`, and a module per kind of store."""
+"""Bytes by address, whole or not at all.
+
+The front door is `storage`, which asks a module per kind of store; `disk` for what only a disk has;
+`locks`, `hashing`, `temporary`; `json_text` and `tables` read what others wrote.
+"""

@@ -12,7 +12,7 @@ import base64
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 import google_crc32c
@@ -107,9 +107,9 @@ def _asking(path: str, doing: str) -> Iterator[None]:
 
     try:
         yield
-        _patience().reached()
+        _patience().reached = True
     except (api.NotFound, api.PreconditionFailed, api.RequestRangeNotSatisfiable) as err:
-        _patience().reached()
+        _patience().reached = True
         raise Answer(int(err.code)) from err
     except (
         api.GoogleAPIError,
@@ -134,16 +134,15 @@ def read(path: str, start: int, length: int | None) -> bytes | None:
     end = None if length is None else start + length - 1
     part = {} if start == 0 and end is None else {"start": start, "end": end}
     try:
-        with _asking(path, "read"):
-            get = _retry(path)(_blob(path).download_as_bytes)
-            return cast(bytes, get(**part, timeout=_TIMEOUT, retry=None))
+        return _get(path, **part)
     except Answer as answer:
         return b"" if answer.status == 416 else None
 
 
-def open_read(path: str) -> BinaryIO:
-    """Open for reading, with seeks; raises FileMissingError."""
-    return objects.open_read(path, stat(path), read)
+def _get(path: str, **fields: Any) -> bytes:
+    with _asking(path, "read"):
+        get = _retry(path)(_blob(path).download_as_bytes)
+        return cast(bytes, get(**fields, timeout=_TIMEOUT, retry=None))
 
 
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
@@ -154,76 +153,44 @@ def download(path: str, target: BinaryIO, *, generation: str) -> None:
     JobError where the service does not answer.
     """
     _client()  # no credentials at all are no fault of the clip
-    summed = _Summed(target)
-    with objects.downloading(path), _asking(path, "read"):
+    summed = google_crc32c.Checksum()
+    with objects.downloading(path):
         about = _look(path)
         objects.check_listed(path, about and str(about.generation), generation)
-        # Not by `about`: a link that a server states may lead elsewhere than to that server.
-        _retry(path)(summed.restart_and)(
-            _blob(path).download_to_file,
-            if_generation_match=about.generation,
-            raw_download=True,  # the bytes as they are stored, whatever their encoding
-            checksum=None,
-            timeout=_TIMEOUT,
-            retry=_retry(path),
-        )
+        # The bytes as they are stored, whatever their encoding, of just this generation.
+        fields = {
+            "if_generation_match": about.generation, "raw_download": True, "checksum": None
+        }  # fmt: skip
+
+        def get(start: int, length: int) -> bytes:
+            return _get(path, start=start, end=start + length - 1, **fields)
+
+        objects.copy(int(about.size), get, target, summed.update)
     if about.crc32c:
-        objects.check_sum(path, "crc32c", got=summed.crc32c(), stated=about.crc32c)
+        got = base64.b64encode(summed.digest()).decode()
+        objects.check_sum(path, "crc32c", got=got, stated=about.crc32c)
 
 
-class _Summed:
-    """A file to write to that sums what goes through; a retry that starts again seeks to 0."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._sum = file, google_crc32c.Checksum()
-
-    def write(self, data: bytes) -> int:
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
-        self._sum.update(data)
-        return len(data)
-
-    def restart_and(self, download: Callable[..., object], **fields: Any) -> None:
-        """Begin afresh and have `download` write here."""
-        self.seek(0)
-        download(self, **fields)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        place = self._file.seek(offset, whence)
-        if place == 0:
-            self._file.truncate()
-            self._sum = google_crc32c.Checksum()
-        return place
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def crc32c(self) -> str:
-        return base64.b64encode(self._sum.digest()).decode()
-
-
-def open_write(path: str, *, create_only: bool) -> contextlib.AbstractContextManager[BinaryIO]:
-    """Open for writing; one upload to the final name when the block ends without error.
-
-    Raises FileExistsError when `create_only` and the object exists.
-    """
+def check_writing(path: str) -> None:
+    """Raise UsageError where there are no credentials, before anything is made."""
     _client()
-    return objects.open_write(path, _upload, stat, read, create_only=create_only)
 
 
-def _upload(path: str, file: BinaryIO, size_bytes: int, *, create_only: bool) -> None:
+def upload(path: str, file: BinaryIO, size_bytes: int, *, create_only: bool) -> None:
+    """Write an object whole; raises Answer."""
+    condition = 0 if create_only else None
     with _asking(path, "write"):
-        _blob(path, chunk_size=objects.CHUNK_BYTES).upload_from_file(
-            file,
-            rewind=True,
-            size=size_bytes,
-            if_generation_match=0 if create_only else None,
-            **_writing(path),
+        blob = _blob(path, chunk_size=objects.CHUNK_BYTES)
+        blob.upload_from_file(
+            file, rewind=True, size=size_bytes, if_generation_match=condition, **_writing(path)
         )
+
+
+def put_over(path: str, data: bytes, generation: str) -> None:
+    """Write an object over its `generation`, "" where there is none; raises Answer."""
+    condition = int(generation or 0)
+    with _asking(path, "write"):
+        _blob(path).upload_from_string(data, if_generation_match=condition, **_writing(path))
 
 
 def _writing(path: str) -> dict[str, Any]:
@@ -272,19 +239,3 @@ def delete(path: str) -> bool:
     except Answer:
         return False
     return True
-
-
-def read_with_generation(path: str) -> tuple[bytes | None, str]:
-    """Return (content, generation) of an object, (None, "") where there is none."""
-    return objects.read_with_generation(path, stat, read)
-
-
-def replace_if(path: str, data: bytes, *, generation: str) -> bool:
-    """Write an object over its `generation` ("": where there is none); False if it has another."""
-
-    def put() -> None:
-        with _asking(path, "write"):
-            condition = int(generation or 0)
-            _blob(path).upload_from_string(data, if_generation_match=condition, **_writing(path))
-
-    return objects.replace_if(path, data, generation, stat, read, put)

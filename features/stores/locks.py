@@ -16,7 +16,6 @@ import json
 import os
 import secrets
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from typing import Any
 from framebank.features.errors import FramebankError, UsageError
 from framebank.features.processes import is_gone, this_process
 from framebank.features.stores import disk, json_text, storage
+from framebank.features.terminal import say
 
 RENEW_S = 5.0
 STALE_S = 30.0
@@ -131,7 +131,7 @@ class _Lease:
         """Return when the lease of `holder` is stale or gone; raises UsageError when it lives."""
         who = f"{holder.get('host')}, process {holder.get('pid')}"
         alive = False  # a process that is there may be a stopped one
-        _say(f"{self._path} names {who}: waiting up to {STALE_S:.0f} s to see if it lives")
+        say(f"{self._path} names {who}: waiting up to {STALE_S:.0f} s to see if it lives")
         until = time.monotonic() + STALE_S
         while not alive and time.monotonic() < until:
             time.sleep(_POLL_S)
@@ -141,7 +141,7 @@ class _Lease:
             alive = now.generation != generation
         if alive:
             raise _refusal(self._what, who)
-        _say(f"the run of {who} is gone; taking over")
+        say(f"the run of {who} is gone; taking over")
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEW_S):
@@ -152,7 +152,7 @@ class _Lease:
                 elif self._is_ours():
                     _, self._generation = storage.read_with_generation(self._path)
                 elif storage.exists(self._path):
-                    _say(
+                    say(
                         f"another run took over while this one could not be heard: both are "
                         f"{self._what} now; what the first of them commits holds"
                     )
@@ -167,7 +167,3 @@ def _fields(data: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}
-
-
-def _say(text: str) -> None:
-    print(f"framebank: {text}", file=sys.stderr, flush=True)

@@ -7,14 +7,11 @@ import errno
 import io
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, Protocol, cast
+from types import ModuleType
+from typing import Any, BinaryIO, cast
 
 from framebank.features.errors import JobError, UsageError, VideoRejected
-from framebank.features.stores.disk import FileMissingError
 from framebank.features.stores.temporary import Spool
-
-Found = tuple[int, str] | None  # size_bytes and generation of an object, None where there is none
-Read = Callable[[str, int, int | None], bytes | None]
 
 # Scheme → what its addresses look like.
 FORMS = {
@@ -67,9 +64,7 @@ def is_listed(name: str, prefix: str, *, deep: bool) -> bool:
     return not name.endswith("/") and (deep or "/" not in name[len(prefix) :])
 
 
-class RangeReader(io.RawIOBase):
-    """Something far away as a file with seeks: `read` gets bytes [start, start + length) of it."""
-
+class _RangeReader(io.RawIOBase):
     def __init__(self, size_bytes: int, read: Callable[[int, int], bytes]) -> None:
         self._size_bytes, self._read, self._place = size_bytes, read, 0
 
@@ -97,23 +92,24 @@ class RangeReader(io.RawIOBase):
         return len(data)
 
 
-def buffered(reader: RangeReader) -> BinaryIO:
-    """Return a file that reads ahead of what is asked for."""
-    return cast(BinaryIO, io.BufferedReader(reader, CHUNK_BYTES))
+def open_ranges(size_bytes: int, read: Callable[[int, int], bytes]) -> BinaryIO:
+    """Return a file with seeks that reads ahead: `read` gets bytes [start, start + length)."""
+    return cast(BinaryIO, io.BufferedReader(_RangeReader(size_bytes, read), CHUNK_BYTES))
 
 
-def open_read(path: str, found: Found, read: Read) -> BinaryIO:
-    """Open an object that was `found` for reading; raises FileMissingError."""
-
-    def get(start: int, length: int) -> bytes:
-        data = read(path, start, length)
-        if data is None:
-            raise FileMissingError(f"cannot read {path}", got="no such object")
-        return data
-
-    if found is None:
-        raise FileMissingError(f"cannot read {path}", got="no such object")
-    return buffered(RangeReader(found[0], get))
+def copy(
+    size_bytes: int,
+    read: Callable[[int, int], bytes],
+    target: BinaryIO,
+    update: Callable[[bytes], object],
+) -> None:
+    """Copy an object to an open file by ranges of it, and hand the bytes to `update` as well."""
+    for start in range(0, size_bytes, CHUNK_BYTES):
+        data = read(start, min(CHUNK_BYTES, size_bytes - start))
+        update(data)
+        view = memoryview(data)
+        while view:
+            view = view[target.write(view) :]
 
 
 def changed(path: str) -> VideoRejected:
@@ -148,38 +144,29 @@ def check_sum(path: str, name: str, *, got: str, stated: str) -> None:
         raise VideoRejected("open", "unreadable", text)
 
 
-class Upload(Protocol):
-    """Writes `file`, of `size_bytes`, to an object; raises Answer."""
-
-    def __call__(
-        self, path: str, file: BinaryIO, size_bytes: int, *, create_only: bool
-    ) -> None: ...
-
-
 @contextlib.contextmanager
-def open_write(
-    path: str, upload: Upload, stat: Callable[[str], Found], read: Read, *, create_only: bool
-) -> Iterator[BinaryIO]:
+def open_write(store: ModuleType, path: str, *, create_only: bool) -> Iterator[BinaryIO]:
     """Open for writing; one upload to the final name when the block ends without error.
 
     Raises FileExistsError when `create_only` and the object exists.
     """
+    store.check_writing(path)
     with Spool(max_size=_SPOOL_BYTES) as spool:
         file = cast(BinaryIO, spool)
         yield file
         size_bytes = file.seek(0, os.SEEK_END)
         # Looked at first, since not every server that speaks a protocol heeds its conditions.
-        if create_only and stat(path) is not None:
+        if create_only and store.stat(path) is not None:
             raise FileExistsError(errno.EEXIST, "it exists", path)
         for left in reversed(range(_UPLOADS)):
             try:
                 file.seek(0)
-                upload(path, file, size_bytes, create_only=create_only)
+                store.upload(path, file, size_bytes, create_only=create_only)
                 return
             except Answer as answer:
                 # An upload whose answer was lost is tried again, and then finds its own object in
                 # the way, or finds that the service has forgotten the upload.
-                if _holds(path, file, size_bytes, read):
+                if _holds(store, path, file, size_bytes):
                     return
                 if answer.status != 404:
                     raise FileExistsError(errno.EEXIST, "it exists", path) from answer
@@ -187,43 +174,35 @@ def open_write(
                     raise no_bucket(path, "write") from answer
 
 
-def _holds(path: str, file: BinaryIO, size_bytes: int, read: Read) -> bool:
+def _holds(store: ModuleType, path: str, file: BinaryIO, size_bytes: int) -> bool:
     """Return whether an object holds just the bytes of `file`."""
     file.seek(0)
     starts = range(0, size_bytes + 1, CHUNK_BYTES)  # and one byte more, which must not be there
-    return all(read(path, start, CHUNK_BYTES) == file.read(CHUNK_BYTES) for start in starts)
+    return all(store.read(path, start, CHUNK_BYTES) == file.read(CHUNK_BYTES) for start in starts)
 
 
-def read_with_generation(
-    path: str, stat: Callable[[str], Found], read: Read
-) -> tuple[bytes | None, str]:
+def read_with_generation(store: ModuleType, path: str) -> tuple[bytes | None, str]:
     """Return (content, generation) of an object, (None, "") where there is none."""
     for _ in range(_READS):
-        before = stat(path)
+        before = store.stat(path)
         if before is None:
             return None, ""
-        data = read(path, 0, None)
-        if data is not None and stat(path) == before:
+        data = store.read(path, 0, None)
+        if data is not None and store.stat(path) == before:
             return data, before[1]
     raise JobError(f"{path} changes too quickly to be read", todo="run the same command again")
 
 
-def replace_if(
-    path: str,
-    data: bytes,
-    generation: str,
-    stat: Callable[[str], Found],
-    read: Read,
-    put: Callable[[], None],
-) -> bool:
-    """Write an object over its `generation` by `put`, which raises Answer where it has another."""
-    found = stat(path)  # first, since not every server heeds the condition
+def replace_if(store: ModuleType, path: str, data: bytes, *, generation: str) -> bool:
+    """Write an object over its `generation` ("": where there is none); False if it has another."""
+    store.check_writing(path)
+    found = store.stat(path)  # first, since not every server heeds the condition
     if (found[1] if found else "") == generation:
         try:
-            put()
+            store.put_over(path, data, generation)
         except Answer as answer:
             if answer.status == 404 and not generation:
                 raise no_bucket(path, "write") from answer
         else:
             return True
-    return read(path, 0, None) == data  # our own, whose answer was lost
+    return bool(store.read(path, 0, None) == data)  # our own, whose answer was lost

@@ -8,11 +8,12 @@ seconds.
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+from framebank.features.terminal import say
 
 CONNECT_TIMEOUT_S = 4.0
 ANSWER_TIMEOUT_S = 60.0
@@ -26,18 +27,9 @@ class Patience:
 
     def __init__(self) -> None:
         self.limit_s = LIMIT_S
-        self._reached = False
+        self.reached = False  # whether the service ever answered
         self._said_s = float("-inf")
         self._lock = threading.Lock()
-
-    def reached(self) -> None:
-        """Note that the service answered."""
-        self._reached = True
-
-    @property
-    def was_reached(self) -> bool:
-        """Whether the service ever answered."""
-        return self._reached
 
     def retry(self, path: str, *, retryable: Callable[[Exception], bool]) -> Any:
         """Return what has one call about `path` tried again: a decorator of google.api_core."""
@@ -46,7 +38,7 @@ class Patience:
         return Retry(
             predicate=self._judge(path, retryable),
             initial=0.5,
-            maximum=20.0 if self._reached else 1.0,
+            maximum=20.0 if self.reached else 1.0,
             timeout=self.limit_s,
         )
 
@@ -61,8 +53,8 @@ class Patience:
                 return False
             waited_s = time.monotonic() - start_s
             if status_of(error):
-                self.reached()
-            if not self._reached and waited_s > FIRST_CONTACT_S:
+                self.reached = True
+            if not self.reached and waited_s > FIRST_CONTACT_S:
                 return False
             self._say(path, error, waited_s)
             return True
@@ -76,11 +68,9 @@ class Patience:
                 return
             self._said_s = now_s
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        print(
-            f"framebank: {path}: no good answer for {waited_s:.0f} s ({reason}); "
-            f"trying again until {self.limit_s:.0f} s",
-            file=sys.stderr,
-            flush=True,
+        say(
+            f"{path}: no good answer for {waited_s:.0f} s ({reason}); "
+            f"trying again until {self.limit_s:.0f} s"
         )
 
 

@@ -68,10 +68,10 @@ def _call(path: str, doing: str, method: str, **fields: Any) -> dict[str, Any]:
     try:
         call = functools.partial(getattr(client, method), **where, **fields)
         answer = patience.retry(path, retryable=retryable)(call)()
-        patience.reached()
+        patience.reached = True
         return cast(dict[str, Any], answer)
     except boto.ClientError as err:
-        patience.reached()
+        patience.reached = True
         if _status(err) in (404, 409, 412, 416):
             raise Answer(_status(err)) from err
         raise _error(path, err, doing) from err
@@ -118,11 +118,6 @@ def _bodies(path: str, part: dict[str, str]) -> Iterator[bytes]:
                 raise _error(path, err, "read") from err
 
 
-def open_read(path: str) -> BinaryIO:
-    """Open for reading, with seeks; raises FileMissingError."""
-    return objects.open_read(path, stat(path), read)
-
-
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
     """Copy one version of an object to an open file, pinned to its ETag, and hold it against what
     the store states of its bytes (`s3_checksums`).
@@ -155,18 +150,15 @@ def _copy(
     target: BinaryIO,
 ) -> bytes:
     """Copy an object by ranges of it; return their checksum, b"" where none is stated."""
-    size_bytes = int(about["ContentLength"])
-    summed = None if stated is None else Summed(stated, part_sizes)
-    for start in range(0, size_bytes, CHUNK_BYTES):
-        end = min(start + CHUNK_BYTES, size_bytes) - 1
-        part = {"Range": f"bytes={start}-{end}", "IfMatch": about["ETag"]}
-        for body in _bodies(path, part):
-            view = memoryview(body)
-            if summed is not None:
-                summed.update(view)
-            while view:
-                view = view[target.write(view) :]
-    return b"" if summed is None else summed.value()
+    summed = Summed(stated, part_sizes) if stated else None
+
+    def get(start: int, length: int) -> bytes:
+        part = {"Range": f"bytes={start}-{start + length - 1}", "IfMatch": about["ETag"]}
+        return b"".join(_bodies(path, part))
+
+    update = summed.update if summed else lambda data: None
+    objects.copy(int(about["ContentLength"]), get, target, update)
+    return summed.value() if summed else b""
 
 
 def _part_sizes(
@@ -187,20 +179,24 @@ def _part_sizes(
     return [size_of(number) for number in range(1, stated.parts + 1)]
 
 
-def open_write(path: str, *, create_only: bool) -> contextlib.AbstractContextManager[BinaryIO]:
-    """Open for writing; one upload to the final name when the block ends without error.
-
-    Raises FileExistsError when `create_only` and the object exists.
-    """
-    return objects.open_write(path, _upload, stat, read, create_only=create_only)
+def check_writing(path: str) -> None:
+    """Raise UsageError where boto3 is missing, before anything is made."""
+    _client_of(os.getpid(), s3_endpoint())
 
 
-def _upload(path: str, file: BinaryIO, size_bytes: int, *, create_only: bool) -> None:
+def upload(path: str, file: BinaryIO, size_bytes: int, *, create_only: bool) -> None:
+    """Write an object whole; raises Answer."""
     condition = {"IfNoneMatch": "*"} if create_only else {}
     if size_bytes > _ONE_PUT_BYTES:
         _upload_parts(path, file, condition)
     else:
         _call(path, "write", "put_object", Body=file.read(), **condition)
+
+
+def put_over(path: str, data: bytes, generation: str) -> None:
+    """Write an object over its `generation`, "" where there is none; raises Answer."""
+    condition = {"IfMatch": f'"{generation}"'} if generation else {"IfNoneMatch": "*"}
+    _call(path, "write", "put_object", Body=data, **condition)
 
 
 def _upload_parts(path: str, file: BinaryIO, condition: dict[str, str]) -> None:
@@ -270,18 +266,3 @@ def delete(path: str) -> bool:
     with contextlib.suppress(Answer):
         _call(path, "delete", "delete_object")
     return True
-
-
-def read_with_generation(path: str) -> tuple[bytes | None, str]:
-    """Return (content, generation) of an object, (None, "") where there is none."""
-    return objects.read_with_generation(path, stat, read)
-
-
-def replace_if(path: str, data: bytes, *, generation: str) -> bool:
-    """Write an object over its `generation` ("": where there is none); False if it has another."""
-
-    def put() -> None:
-        condition = {"IfMatch": f'"{generation}"'} if generation else {"IfNoneMatch": "*"}
-        _call(path, "write", "put_object", Body=data, **condition)
-
-    return objects.replace_if(path, data, generation, stat, read, put)

@@ -40,20 +40,9 @@ class _Crc32:
         return self._sum.to_bytes(4, "big")
 
 
-class _Crc32c:
-    def __init__(self) -> None:
-        self._sum = google_crc32c.Checksum()
-
-    def update(self, data: Any, /) -> None:
-        self._sum.update(bytes(data))
-
-    def digest(self) -> bytes:
-        return bytes(self._sum.digest())
-
-
 # Field of the answer → how it is made. CRC64NVME is left out: nothing here computes it quickly.
 _ALGORITHMS: dict[str, Callable[[], _Digest]] = {
-    "ChecksumCRC32C": _Crc32c,
+    "ChecksumCRC32C": google_crc32c.Checksum,
     "ChecksumCRC32": _Crc32,
     "ChecksumSHA256": hashlib.sha256,
     "ChecksumSHA1": hashlib.sha1,
@@ -108,13 +97,14 @@ class Summed:
         self._digest = stated.make()
         self._ended = b""
 
-    def update(self, data: memoryview) -> None:
+    def update(self, data: bytes | memoryview) -> None:
+        data = memoryview(data)  # whose slices are no copies
         while self._stated.parts and len(data) >= self._room > 0:
-            self._digest.update(data[: self._room])
+            self._digest.update(bytes(data[: self._room]))
             data = data[self._room :]
             self._ended += self._digest.digest()
             self._digest, self._room = self._stated.make(), next(self._left, 0)
-        self._digest.update(data)
+        self._digest.update(bytes(data))
         self._room -= len(data)
 
     def value(self) -> bytes:

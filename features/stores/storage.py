@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import os
@@ -25,23 +26,13 @@ from typing import BinaryIO
 
 from framebank.features.errors import JobError, UsageError
 from framebank.features.stores import disk, objects, tensorflow_files
-from framebank.features.stores.disk import (
-    FileMissingError,
-    explained,
-    is_leftover,
-    local_path,
-    replacing,
-    storage_error,
-)
+from framebank.features.stores.disk import FileMissingError as FileMissingError
+from framebank.features.stores.disk import explained as explained
+from framebank.features.stores.disk import is_leftover as is_leftover
+from framebank.features.stores.disk import local_path as local_path
+from framebank.features.stores.disk import replacing as replacing
+from framebank.features.stores.disk import storage_error as storage_error
 
-__all__ = [
-    "FileMissingError",
-    "explained",
-    "is_leftover",
-    "local_path",
-    "replacing",
-    "storage_error",
-]  # and all below
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 # Scheme → the module that speaks with that kind of object store.
@@ -131,11 +122,13 @@ def _read(path: str, start: int, length: int | None) -> bytes:
     return data
 
 
-@contextlib.contextmanager
-def open_read(path: str) -> Iterator[BinaryIO]:
+def open_read(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
     """Open for reading from front to back, in bounded memory."""
-    with store_of(path).open_read(path) as file:
-        yield file
+    if is_local(path):
+        return disk.open_read(path)
+    if (found := find(path)) is None:
+        raise FileMissingError(f"cannot read {path}", got="no such object")
+    return objects.open_ranges(found.size_bytes, functools.partial(read_range, path))
 
 
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
@@ -154,10 +147,11 @@ def open_atomic(path: str, *, create_only: bool = False) -> Iterator[BinaryIO]:
     With `create_only` an existing file stays as it is and FileExistsError is raised.
     Raises JobError, UsageError.
     """
-    with (
-        explained(path, "write"),
-        store_of(path).open_write(path, create_only=create_only) as file,
-    ):
+    if is_local(path):
+        opened = disk.open_write(path, create_only=create_only)
+    else:
+        opened = objects.open_write(store_of(path), path, create_only=create_only)
+    with explained(path, "write"), opened as file:
         yield file
 
 
@@ -179,8 +173,9 @@ def write_atomic(path: str, data: bytes | Iterable[bytes], *, create_only: bool 
 def read_with_generation(path: str) -> tuple[bytes | None, str]:
     """Return the content of a small file that several processes change, and its generation for
     `replace_if`; (None, ABSENT) where there is no such file."""
-    found: tuple[bytes | None, str] = store_of(path).read_with_generation(path)
-    return found
+    if is_local(path):
+        return disk.read_with_generation(path)
+    return objects.read_with_generation(store_of(path), path)
 
 
 def replace_if(path: str, data: bytes, *, generation: str) -> bool:
@@ -189,7 +184,9 @@ def replace_if(path: str, data: bytes, *, generation: str) -> bool:
     Of two who replace the same generation one wins and the other is told. `data` should never say
     the same twice: put a number or a token in it. Raises JobError, UsageError.
     """
-    return bool(store_of(path).replace_if(path, data, generation=generation))
+    if is_local(path):
+        return disk.replace_if(path, data, generation=generation)
+    return objects.replace_if(store_of(path), path, data, generation=generation)
 
 
 def find(path: str) -> StoredFile | None:

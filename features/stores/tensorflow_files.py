@@ -19,7 +19,6 @@ import functools
 import html.parser
 import importlib.util
 import os
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -30,6 +29,7 @@ from framebank.features.errors import JobError, UsageError
 from framebank.features.stores import objects
 from framebank.features.stores.retrying import CONNECT_TIMEOUT_S, Patience, patience_of
 from framebank.features.tensorflow_import import import_tensorflow
+from framebank.features.terminal import say
 
 T = TypeVar("T")
 SCHEMES = ("s3", "az", "http", "https")
@@ -112,7 +112,7 @@ def open_read(path: str) -> BinaryIO:
 
         return _ask(path, "read", work)
 
-    return objects.buffered(objects.RangeReader(int(_ask(path, "read", file.size)), get))
+    return objects.open_ranges(int(_ask(path, "read", file.size)), get)
 
 
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
@@ -197,8 +197,8 @@ def _linked(folder: str) -> set[str]:
     return page.names
 
 
-def open_write(path: str, *, create_only: bool) -> contextlib.AbstractContextManager[BinaryIO]:
-    """Raise UsageError: this way nothing is written."""
+def check_writing(path: str) -> None:
+    """Raise UsageError: this way nothing is written, and nothing deleted."""
     raise UsageError(
         f"cannot write {path}",
         got="tensorflow-io, which has no conditional writes, is used for reading only",
@@ -206,19 +206,7 @@ def open_write(path: str, *, create_only: bool) -> contextlib.AbstractContextMan
     )
 
 
-def replace_if(path: str, data: bytes, *, generation: str) -> bool:
-    """Raise UsageError: this way nothing is written."""
-    return bool(open_write(path, create_only=False))
-
-
-def delete(path: str) -> bool:
-    """Raise UsageError: this way nothing is deleted."""
-    return bool(open_write(path, create_only=False))
-
-
-def read_with_generation(path: str) -> tuple[bytes | None, str]:
-    """Return (content, generation) of a file, (None, "") where there is none."""
-    return objects.read_with_generation(path, stat, read)
+delete = check_writing
 
 
 class NoAnswer(Exception):
@@ -252,7 +240,7 @@ def _ask(path: str, doing: str, work: Callable[[], T]) -> T:
 def _once(path: str, doing: str, work: Callable[[], T], service: str, patience: Patience) -> T:
     import tensorflow as tf
 
-    if not patience.was_reached and not path.startswith("http"):
+    if not patience.reached and not path.startswith("http"):
         _check_alive(path, service)  # tensorflow-io's clients would try for a minute
     try:
         result = work()
@@ -266,7 +254,7 @@ def _once(path: str, doing: str, work: Callable[[], T], service: str, patience: 
             raise NoAnswer((err.message.splitlines() or [type(err).__name__])[0][:300]) from err
         if not path.startswith("http"):
             _check_alive(path, service)
-        patience.reached()
+        patience.reached = True
         if path.startswith("s3:"):
             _warn_of_credentials(path.split("/")[2])
         raise FileNotFoundError(path) from err
@@ -274,7 +262,7 @@ def _once(path: str, doing: str, work: Callable[[], T], service: str, patience: 
         raise NoAnswer(err) from err
     finally:
         _end_without_destructors(os.getpid())
-    patience.reached()
+    patience.reached = True
     return result
 
 
@@ -325,7 +313,7 @@ def _warn_of_credentials(bucket: str) -> None:
         tf.io.gfile.listdir(f"s3://{bucket}/")
     except tf.errors.OpError:
         text = "cannot be listed with these credentials, or holds nothing: files may seem missing"
-        print(f"framebank: s3://{bucket} {text}", file=sys.stderr, flush=True)
+        say(f"s3://{bucket} {text}")
 
 
 @functools.cache

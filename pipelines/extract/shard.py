@@ -49,6 +49,7 @@ from framebank.features.extraction.one_clip import build_network
 from framebank.features.network.weights import localise_weights
 from framebank.features.spec import FeatureSpec, check_same_spec
 from framebank.features.stores import storage
+from framebank.features.stores.hashing import bytes_sha256
 from framebank.features.stores.temporary import explained, temporary_error
 from framebank.features.video import Extracted, Rejected
 from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan, read_plan
@@ -361,7 +362,7 @@ class ShardWriter:
         if (part.run_id, part.fingerprint) != (self._run_id, self._spec.fingerprint):
             return
         data = storage.read_bytes(layout.tfrecord_path(self._cache, part.file))
-        if hashlib.sha256(data).hexdigest() != part.tfrecord_sha256:
+        if bytes_sha256(data) != part.tfrecord_sha256:
             return
         with self._lock:
             for row in part.rows:

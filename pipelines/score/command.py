@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,7 @@ from framebank.features.questions.reading import read_questions
 from framebank.features.questions.seen_videos import find_seen
 from framebank.features.spec import check_same_spec
 from framebank.features.stores import locks, storage
+from framebank.features.stores.hashing import bytes_sha256
 from framebank.features.terminal import say
 from framebank.pipelines.jobs.progress import AnsweredCounts, AnswerFiles
 from framebank.pipelines.runners import gate
@@ -206,7 +206,7 @@ def _missing_text(plan: ScorePlan, cache: Cache) -> str:
 def _describe_run(args: argparse.Namespace, lineage: Lineage, plan: ScorePlan) -> dict[str, Any]:
     """Return what is scored with what; `key` changes when an answer could."""
     hashes = [
-        hashlib.sha256(storage.read_bytes(storage.join(args.model, name))).hexdigest()
+        bytes_sha256(storage.read_bytes(storage.join(args.model, name)))
         for name in ("model.keras", "vocabulary.json")
     ]
     parts = [*hashes, plan.digest(), str(plan.outputs), str(args.top), args.output_format]
@@ -217,7 +217,7 @@ def _describe_run(args: argparse.Namespace, lineage: Lineage, plan: ScorePlan) -
         "fingerprint": lineage.spec.fingerprint,
         "random_weights": lineage.random_weights,
         "note": plan.note,
-        "key": hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32],
+        "key": bytes_sha256("\n".join(parts).encode())[:32],
     }
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import hashlib
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,8 @@ from framebank.features.cache import layout
 from framebank.features.cache.sidecar import read_sidecar
 from framebank.features.errors import CacheError, JobError
 from framebank.features.stores import disk, storage, tensorflow_files
-from framebank.features.stores.temporary import live_folder, remove_dead
+from framebank.features.stores.hashing import file_hash
+from framebank.features.stores.temporary import live_folder
 
 _SUFFIX, _PART = ".staged", ".part"
 _CHUNK_BYTES = 1 << 20
@@ -100,8 +101,6 @@ class StagedShards:
 
     def __init__(self, cache: str, staging: Staging) -> None:
         self._cache, self._staging = cache, staging
-        if staging.folder is None:
-            remove_dead()
         self._temporary = live_folder() if staging.folder is None else None
         self._folder = Path(staging.folder or self._temporary.path)  # type: ignore[union-attr]
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -225,15 +224,12 @@ def _download(source: str, part: IO[bytes], target: Path, sha256: str) -> None:
     found = ""
     try:
         for _ in range(_TRIES):
-            digest = hashlib.sha256()
             part.seek(0)
             with storage.open_read(source) as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-                    part.write(chunk)
+                shutil.copyfileobj(stream, part, _CHUNK_BYTES)
             part.truncate()
             part.flush()
-            found = digest.hexdigest()
+            found = file_hash(part.name)
             if found == sha256:
                 os.replace(part.name, target)
                 return

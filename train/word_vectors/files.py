@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
-import hashlib
 import io
 import re
 import struct
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
 from framebank.features.stores import storage
+from framebank.features.stores.hashing import file_hash
 
 Vector = NDArray[np.float32]
 _MOST_LINE = 2**20
@@ -98,11 +98,8 @@ class _Joined(io.RawIOBase):
 
 def file_sha256(path: str) -> str:
     """Return the SHA-256 of a file on disk or in a bucket, in hex; raises FramebankError."""
-    digest = hashlib.sha256()
     with _opened(path) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return file_hash(file)
 
 
 def read_vectors(path: str, words: Set[str], *, say: Callable[[str], None]) -> VectorFile:
