@@ -112,14 +112,11 @@ def _named(
 
 def _same_bytes(digests: Mapping[str, str], side: Mapping[str, str]) -> list[Pair]:
     """Return pairs of equal content hash, of each hash one video per side."""
-    first: dict[tuple[str, str], str] = {}
+    first: dict[str, dict[str, str]] = {}
     for name, digest in digests.items():
         if digest:
-            first.setdefault((digest, side[name]), name)
-    by_digest: dict[str, list[str]] = {}
-    for (digest, _), name in first.items():
-        by_digest.setdefault(digest, []).append(name)
-    return [pair for its in by_digest.values() for pair in itertools.combinations(its, 2)]
+            first.setdefault(digest, {}).setdefault(side[name], name)
+    return [pair for its in first.values() for pair in itertools.combinations(its.values(), 2)]
 
 
 def _draw(names: list[str], most: int, seed: int) -> list[str]:
