@@ -1,1 +1,1 @@
-"""A trained model as those who ask it see it, and the command that asks one question."""
+"""Asking a trained model: `trained_model` is the door; `heads` and `scores` say what answers are."""

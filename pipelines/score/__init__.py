@@ -1,1 +1,1 @@
-"""The scoring job, from the command to the figures."""
+"""The scoring job, from the command to the figures: `command` is the door."""

@@ -1,1 +1,1 @@
-"""Scores of a model and of what stands beside it."""
+"""What a network answers (`predicting`), what it must beat (`baselines`), and how sure that is."""

@@ -1,1 +1,1 @@
-"""The network: readers of frames and of text, heads, and how all of it is configured."""
+"""The network: `config` says which, `network` builds it, `heads` has what it learns by."""
