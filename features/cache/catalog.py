@@ -10,6 +10,7 @@ temporary file batch by batch.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,14 +30,6 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 10_000
 _SPOOL_BYTES = 32 << 20
-_INTEGERS = frozenset(
-    (
-        *("size_bytes", "attempt", "record", "offset", "length", "rows", "decode_errors"),
-        *("source_width", "source_height", "source_frames"),
-    )
-)
-_FLOATS = frozenset(("source_rate_fps", "source_duration_s"))
-_FLAGS = frozenset(("partial", "capped"))
 _LATER = frozenset(("fingerprint",))  # columns that catalogs of earlier versions lack: read as ""
 _PLACES = frozenset(("offset", "length", "rows"))
 _ORDER = ("video_id", "run_id", "time")  # what decides which row of a video is the newest
@@ -63,14 +56,9 @@ def fixed_schema() -> pa.Schema:
     """Return the Arrow schema of the catalog's own columns."""
     import pyarrow as pa
 
-    def kind(name: str) -> pa.DataType:
-        if name in _INTEGERS:
-            return pa.int64()
-        if name in _FLOATS:
-            return pa.float64()
-        return pa.bool_() if name in _FLAGS else pa.string()
-
-    return pa.schema([pa.field(name, kind(name)) for name in COLUMN_NAMES])
+    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
+    types = {field.name: str(field.type) for field in dataclasses.fields(CatalogRow)}
+    return pa.schema([pa.field(name, kinds[types[name]]) for name in COLUMN_NAMES])
 
 
 def write_catalog(cache: str, run_id: str, rows: Iterable[CatalogRow]) -> int:
@@ -201,13 +189,8 @@ def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        source = (
-            storage.local_path(path)
-            if storage.is_local(path)
-            else pa.BufferReader(storage.read_bytes(path))
-        )
-        # memory_map off: a file that is cut while it is mapped kills the process.
-        file = pq.ParquetFile(source, memory_map=False, page_checksum_verification=True)
+        source = pa.BufferReader(storage.read_bytes(path))
+        file = pq.ParquetFile(source, page_checksum_verification=True)
         names = set(file.schema_arrow.names)
         absent = [name for name in COLUMN_NAMES if name not in names and name not in _LATER]
         if absent:
