@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import functools
 import itertools
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -392,13 +393,13 @@ def _sorted_places(table: pa.Table) -> pa.Table:
     return done.sort_by([("shard", "ascending"), ("offset", "ascending")])
 
 
-def open_cache(path: str) -> Cache:
+def open_cache(path: str | os.PathLike[str]) -> Cache:
     """Open a cache for reading.
 
     Raises UsageError when there is no cache at `path`, CacheError when it is damaged or has no
     catalog yet.
     """
-    path = str(path)
+    path = os.fspath(path)
     spec = open_spec(path)
     rows = catalog.read_all_rows(path)
     if not len(rows) and not catalog.catalog_files(path):

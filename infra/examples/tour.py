@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import framebank as fb
 from framebank.train.demo.clips import plan_clips, write_clip, write_questions
@@ -29,7 +30,7 @@ def make_clips(folder: Path, *, count: int = 40) -> Path:
 def main(folder: Path) -> None:
     questions = make_clips(folder)
     clips, model = folder / "clips", folder / "model"
-    how = {"sample": "uniform=4", "backbone": "mobilenet_v2", "weights": "random:0"}
+    how: dict[str, Any] = {"sample": "uniform=4", "backbone": "mobilenet_v2", "weights": "random:0"}
 
     # What will it take, and then do it. What is done already is never decoded again.
     plan = fb.plan(clips, cache=folder / "cache", no_measure=True, **how)
