@@ -1,1 +1,1 @@
-"""What every job shares: options, workers, servers, signals, progress."""
+"""What every job shares: options, where workers run, what goes wrong on them, servers, progress."""
