@@ -68,6 +68,7 @@ def _run(name: str, given: Mapping[str, Any]) -> Any:
         parser = cli.command_parser(name, kind=_Parser)
         words = list(_words(name, parser, given))
         with kept_alive(), cli.parsed(name, words, parser) as (module, args, rest):
+            args.typed = ["framebank", name, *words]  # what says the same
             return module.execute(args, rest)
     except TrainingStopped as stopped:
         raise KeyboardInterrupt(str(stopped)) from None

@@ -78,7 +78,7 @@ def summarise(cache: Cache) -> dict[str, Any]:
     states = Counter(table.column("state").to_pylist())
     done = catalog.where(table, "state", "done")
     files = storage.list_files(layout.shards_folder(cache.path))
-    committed = set(layout.committed_shards(cache.path))
+    committed = set(layout.committed_among(file.path for file in files))
     shards = [file for file in files if layout.shard_of_file(file.path) in committed]
     classes = Counter(
         catalog.where(table, "state", "quarantined").column("error_class").to_pylist()

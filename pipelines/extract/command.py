@@ -188,7 +188,7 @@ def _extraction(
         skipped_by_suffix=dict(listing.skipped_by_suffix),
         started=utc_now(),
         weights_path=config.weights.local_path,
-        command=shlex.join(sys.argv),
+        command=shlex.join(getattr(args, "typed", sys.argv)),
         runner=submission.runner,
         # Where somebody waits, `execute` judges it, with the runs before.
         max_bad_ratio=None if submission.waits else args.max_bad_ratio,
