@@ -49,7 +49,8 @@ class Bar:
         line_every_s: float | None = None,
         stream: TextIO | None = None,
     ) -> None:
-        self._what, self._stream = what, stream or sys.stderr
+        self._what = what
+        self._stream: TextIO | None = stream or sys.stderr
         self.is_drawn = _can_draw(self._stream)
         lines_s = _LINE_EVERY_S if line_every_s is None else line_every_s
         self.every_s = _BAR_EVERY_S if self.is_drawn else lines_s
@@ -63,7 +64,7 @@ class Bar:
                 progress.BarColumn(),
                 progress.TextColumn("{task.fields[said]}", markup=False),
                 progress.TimeElapsedColumn(),
-                console=Console(file=terminal.bare(self._stream)),
+                console=Console(file=self._stream and terminal.bare(self._stream)),
                 transient=True,
             )
             self._task = self._bar.add_task(what, total=total, said="starting")
@@ -92,7 +93,8 @@ class Bar:
     ) -> None:
         """Show `done` of the total and a line about it, where that is due or asked for `now`.
 
-        `total` where it was not known at first."""
+        `total` where it was not known at first.
+        """
         if not now and not self.is_due:
             return
         self._said_s = time.monotonic()
@@ -105,14 +107,14 @@ class Bar:
         """Write a line that stays."""
         if self.is_drawn:
             self._bar.console.print(terminal.printable(f"{self._what}: {text}"), markup=False)
-        else:
+        elif self._stream is not None:  # closed by the shell
             print(f"{self._what}: {text}", file=self._stream, flush=True)
 
 
-def _can_draw(stream: TextIO) -> bool:
+def _can_draw(stream: TextIO | None) -> bool:
     if importlib.util.find_spec("rich") is None:  # an environment that only reads
         return False
-    if stream.isatty():
+    if stream is not None and stream.isatty():
         return True
     if "IPython" not in sys.modules or importlib.util.find_spec("ipywidgets") is None:
         return False

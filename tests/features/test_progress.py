@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import io
+import sys
+import types
 
 import pytest
 
@@ -46,6 +49,28 @@ def test_a_bar_is_drawn_on_a_terminal_and_is_gone_afterwards(
     assert "2 of \\x1b[31m[4]" in said and "\x1b[31m[4]" not in said
     assert "━" in said and "plan: a line that stays" in said
     assert said.endswith("\x1b[2K")  # the bar's line is wiped
+
+
+def test_a_notebook_has_a_bar_where_it_has_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ZMQInteractiveShell:
+        """What IPython calls its shell in a notebook."""
+
+    found = progress.importlib.util.find_spec
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    for widgets in (None, object()):
+        monkeypatch.setattr(
+            progress.importlib.util,
+            "find_spec",
+            lambda name, widgets=widgets: widgets if name == "ipywidgets" else found(name),
+        )
+        assert Bar("extract", total=1, stream=io.StringIO()).is_drawn == (widgets is not None)
+
+
+def test_a_closed_stream_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with Bar("extract", total=1) as bar:
+        bar.update(1, "1 of 1", now=True)
 
 
 def test_the_time_left_does_not_count_the_start_up() -> None:
