@@ -16,6 +16,7 @@ from framebank.features.cache.catalog import catalog_text
 from framebank.features.cache.sidecar import COLUMN_NAMES
 from framebank.features.errors import UsageError
 from framebank.features.stores import json_text, storage, tables
+from framebank.features.stores.objects import first_line
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 _OWN = ("uri", "video_id")
@@ -163,5 +164,4 @@ def _read_parquet(path: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]
                 number += 1
                 yield f"row {number}", fields
     except (pa.ArrowException, OSError, ValueError, MemoryError) as err:
-        got = (str(err).splitlines() or [type(err).__name__])[0]
-        raise _fault(path, "", got, "a Parquet file") from err
+        raise _fault(path, "", first_line(err), "a Parquet file") from err

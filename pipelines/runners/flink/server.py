@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from framebank.features.errors import JobError, UsageError
+from framebank.features.stores.objects import first_line
 from framebank.pipelines.jobs.servers import JobServer, free_port, start_server
 
 JAR_VARIABLE = "FRAMEBANK_FLINK_JOB_SERVER_JAR"
@@ -130,6 +131,6 @@ def local_jar(options: PipelineOptions) -> str:
     except (OSError, RuntimeError) as error:
         raise JobError(
             "Beam's job server for Flink cannot be fetched",
-            got=str(error).splitlines()[0][:300],
+            got=first_line(error),
             todo=f"give a jar that you have, by --flink_job_server_jar=PATH or {JAR_VARIABLE}",
         ) from error
