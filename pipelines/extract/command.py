@@ -58,15 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--layer", help="any named layer (default: the backbone's own)")
     add("--weights", default=choice.weights, help="imagenet | PATH | random:SEED")
     add("--dtype", default=choice.dtype, choices=DTYPES, help="how features are stored")
-    add(
-        "--resize", default=choice.resize, choices=RESIZES, help="how frames get the network's size"
-    )
-    add(
-        "--precision",
-        default=choice.precision,
-        choices=PRECISIONS,
-        help="what the network computes in",
-    )
+    add("--resize", default=choice.resize, choices=RESIZES,
+        help="how frames get the network's size")  # fmt: skip
+    add("--precision", default=choice.precision, choices=PRECISIONS,
+        help="what the network computes in")  # fmt: skip
     add("--images", action="store_true", help="take still pictures from folders too")
     add("--videos-per-shard", type=int, metavar="N",
         help="N, whatever they take (default: up to 64, about half a minute of work)")  # fmt: skip
