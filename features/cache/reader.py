@@ -15,7 +15,6 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from framebank.features.cache import catalog, layout, record, sidecar, tfrecord
 from framebank.features.errors import CacheError, UsageError
+from framebank.features.pages.page import facts_table
 from framebank.features.spec import FeatureSpec
 from framebank.features.stores import storage
 
@@ -138,9 +138,7 @@ class Cache:
         return f"<Cache {self.path!r}: {said}>"
 
     def _repr_html_(self) -> str:
-        rows = {"cache": self.path, **self._facts()}
-        cells = (f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
-        return f"<table>{''.join(cells)}</table>"
+        return facts_table({"cache": self.path, **self._facts()})
 
     @property
     def video_ids(self) -> list[str]:

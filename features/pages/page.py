@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import functools
+import html
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,15 @@ def short(text: object, most: int) -> str:
         return escape(whole)
     cut = Markup('<abbr title="{}">{}…</abbr>')
     return cut.format(whole[:_TITLE], whole[: most - 1].rstrip())
+
+
+def facts_table(facts: Mapping[str, object]) -> str:
+    """Return a table of names and values, all escaped; a notebook needs no Jinja2 for it."""
+    rows = (
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+        for name, value in facts.items()
+    )
+    return f"<table>{''.join(rows)}</table>"
 
 
 def jpeg_address(rgb: NDArray[np.uint8], *, width: int, height: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.asking.command import answer_lines
-from framebank.features.pages.page import jpeg_address, render
+from framebank.features.pages.page import facts_table, jpeg_address, render
 from framebank.features.pages.plots import training_plots
 from framebank.features.stores import json_text, storage
 
@@ -76,6 +76,7 @@ def write_page(out: Path, result: DemoResult) -> Path:
         scenes=list(dict.fromkeys(pair.split("-")[0] for pair in pairs)),
         curves=training_plots(history, right="Right answers on the validation films, by epoch"),
         cache=cache,
+        spec=facts_table(cache.spec.to_json()),
     )
     page = out / "index.html"
     storage.write_atomic(str(page), text.encode())

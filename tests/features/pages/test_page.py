@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 import pytest
 
-from framebank.features.pages.page import jpeg_address, render, short
+from framebank.features.pages.page import facts_table, jpeg_address, render, short
 
 
 def test_what_is_put_in_is_escaped_and_must_be_given(tmp_path: Path) -> None:
@@ -26,6 +26,13 @@ def test_what_is_put_in_is_escaped_and_must_be_given(tmp_path: Path) -> None:
 def test_a_text_is_cut_where_pointing_shows_the_rest() -> None:
     assert short("<b>" * 9, 5).endswith("&lt;b&gt;&lt;…</abbr>") and short("<b>", 3) == "&lt;b&gt;"
     assert f'title="{"&lt;b&gt;" * 9}"' in short("<b>" * 9, 5)
+
+
+def test_facts_are_escaped() -> None:
+    assert facts_table({"a & b": 3, "<c>": '"d"'}) == (
+        "<table><tr><th>a &amp; b</th><td>3</td></tr>"
+        "<tr><th>&lt;c&gt;</th><td>&quot;d&quot;</td></tr></table>"
+    )
 
 
 def test_a_picture_has_the_size_that_was_asked_for() -> None:
