@@ -13,7 +13,7 @@ from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import JobError, UsageError, VideoRejected
 from framebank.features.extraction.engine import Engine
-from framebank.features.network.backbones import BACKBONES
+from framebank.features.network.backbones import find_backbone
 from framebank.features.network.weights import Weights, resolve_weights
 from framebank.features.spec import FeatureSpec, SpecChoice
 from framebank.features.stores import storage
@@ -29,11 +29,9 @@ def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
     Raises UsageError for a choice that does not exist or weights that cannot be had.
     """
     backbone, most = choice.backbone, choice.max_frames
-    if backbone not in BACKBONES:
-        raise UsageError("no such backbone", got=backbone, expected=", ".join(sorted(BACKBONES)))
+    row = find_backbone(backbone)
     if most is not None and most < 1:
         raise UsageError("--max-frames must be positive", got=most, expected="1 or more")
-    row = BACKBONES[backbone]
     rule = parse_rule(choice.sample)
     found = resolve_weights(choice.weights, backbone=backbone)
     spec = FeatureSpec(
