@@ -1,1 +1,1 @@
-"""Asking a trained model: `trained_model` is the door; `heads` and `scores` say what answers are."""
+"""Asking a trained model: `trained_model` is the door; `heads` and `scores` say what is said."""
