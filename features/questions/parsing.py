@@ -54,12 +54,12 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
     if known is not None:
         video_columns, id_columns = (known.video,), (known.question_id,)
     video = _first_id(fields, video_columns)
-    question = row.text("question")
+    question = text(fields.get("question"))
     if not video or not question:
         missing = "video" if not video else "question"
         raise UsageError(f"{path} has a row without a {missing}", got=where, expected=EXPECTED)
     choices = _choices(row)
-    answer = row.text("answer") or None
+    answer = text(fields.get("answer")) or None
     if not choices or all(map(_as_truth, choices)):
         # CSV writes true and false where JSON has what is read as yes and no.
         choices = tuple(_as_truth(choice) or choice for choice in choices)

@@ -73,8 +73,8 @@ def join_files(
     `to_train` says that the files are to be trained on, or that the model was.
     """
     named = [
-        _with_split(question, split) if (split := split_of_name(path)) else question
-        for path, questions in files
+        _with_split(question, split) if split else question
+        for split, questions in ((split_of_name(path), questions) for path, questions in files)
         for question in questions
     ]
     if to_train:
