@@ -21,7 +21,7 @@ from typing import Any
 
 from framebank.features.cache.catalog import catalog_text
 from framebank.features.errors import UsageError
-from framebank.features.stores import storage
+from framebank.features.stores import objects, storage
 from framebank.features.video import PICTURE_SUFFIXES, UNLISTED, VIDEO_SUFFIXES, VideoRef
 from framebank.pipelines.inputs import manifests
 from framebank.pipelines.inputs.matching import (
@@ -192,7 +192,7 @@ class _Expansion:
 
     def _add_bucket(self, path: str) -> None:
         store = storage.store_of(path)
-        holder, name = store.split(path)
+        holder, name = objects.split(path)
         found = store.stat(path)
         if found is not None:
             if manifests.is_manifest(path):
@@ -308,7 +308,6 @@ def _absolute(row: manifests.ManifestRow, folder: str, path: str) -> str:
     """Return the uri of a manifest's row as an absolute path or an object's address."""
     try:
         if not storage.is_local(row.uri):
-            storage.store_of(row.uri).split(row.uri)
             return row.uri
         local = os.path.expanduser(storage.local_path(row.uri))
     except UsageError as err:
