@@ -38,7 +38,7 @@ _TESTS = (
     "train/data/test_splits.py",
     "train/fit/test_checkpoint.py",
     "train/model/test_network.py",
-    "train/model/test_standardise.py",
+    "train/model/test_frames.py",
     "train/workers/test_cluster.py",
     "features/asking/test_trained_model.py",
     "features/cache/test_reader.py",
