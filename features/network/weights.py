@@ -210,7 +210,7 @@ def weight_names(layer: Any) -> tuple[str, ...]:
 def random_layers(
     seed: int, *, backbone: Backbone, layers: Mapping[str, Any]
 ) -> dict[str, list[NDArray[np.float32]]]:
-    """Return the values of each layer's weights under `random:SEED`, as `layer.weights` has them."""
+    """Return the values of each layer's weights under `random:SEED`, as `layer.weights` goes."""
     return {
         name: [
             random_array(backbone, seed, layer=name, weight=weight, shape=tuple(variable.shape))
