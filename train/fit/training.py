@@ -58,23 +58,23 @@ class TrainJob:
     mapping: str | None = None
     staging: Staging = Staging()  # noqa: RUF009 - frozen
     warm_start: str | None = None  # a model folder, whose weights the model starts from
-    language: str | None = (
-        None  # one of features.questions.word_cutting, whose questions are cut into words
-    )
+    language: str | None = None  # of features.questions.word_cutting, if words are to be cut
     embeddings: str | None = None  # a file of word vectors, which the embedding starts from
 
     def config(self) -> dict[str, Any]:
         """Return the part of the config that the result depends on."""
+        given = {
+            "format": self.set_name,
+            "warm_start": self.warm_start,
+            "language": self.language,
+            "cut_by": self.language and cutter_version(self.language),
+            "embeddings": self.embeddings and file_sha256(self.embeddings),
+        }
         return {
             "model": dataclasses.asdict(self.model),
             "train": self.train.lasting(),
             "with_baselines": self.with_baselines,
-            **({} if self.set_name is None else {"format": self.set_name}),
-            **({} if self.warm_start is None else {"warm_start": self.warm_start}),
-            **({} if self.language is None else {"language": self.language}),
-            **({} if self.language is None else {"cut_by": cutter_version(self.language)}),
-            **({} if self.embeddings is None else {"embeddings": file_sha256(self.embeddings)}),
-        }
+        } | {name: value for name, value in given.items() if value is not None}
 
 
 def train_model(
