@@ -65,7 +65,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     cache = open_cache(args.cache)
     if not len(cache):
         raise UsageError(f"the cache {args.cache} holds no features", todo="extract videos first")
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.realpath(out))  # a link may name the place
     parts = list(_deal(cache, args.file_bytes))
     key = _key(cache, args.to, parts)
     if done := _find(out, key):

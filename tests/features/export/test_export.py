@@ -149,6 +149,13 @@ def test_a_run_that_was_ended_goes_on(
     assert not (tmp_path / "out.partial").exists()
 
 
+def test_a_link_may_say_where(cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "there")
+    export(cache, "npz", tmp_path / "out")
+    assert (tmp_path / "out").is_symlink() and list((tmp_path / "there").glob("*.npz"))
+
+
 def test_what_it_did_not_make_is_left_alone(cache: Cache, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
