@@ -10,10 +10,12 @@ a KeyboardInterrupt. Progress goes to stderr, or into the notebook.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from framebank import cli
@@ -27,11 +29,14 @@ if TYPE_CHECKING:
     from framebank.train.retrain.retraining import Result
 
     PathLike = str | os.PathLike[str]
-    Paths = PathLike | Sequence[PathLike]
+    Paths = PathLike | Iterable[PathLike]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _BEAM = "beam_options"  # what takes the options of Apache Beam, in the signatures below
+# These give the process another temporary folder while they run: several threads take turns.
+_TAKES_TURNS = ("extract", "plan", "score", "retrain")
+_TURN = threading.RLock()
 
 
 class _Parser(CommandParser):
@@ -67,7 +72,8 @@ def _run(name: str, given: Mapping[str, Any]) -> Any:
     try:
         parser = cli.command_parser(name, kind=_Parser)
         words = list(_words(name, parser, given))
-        with kept_alive(), cli.parsed(name, words, parser) as (module, args, rest):
+        turn = _TURN if name in _TAKES_TURNS else contextlib.nullcontext()
+        with turn, kept_alive(), cli.parsed(name, words, parser) as (module, args, rest):
             args.typed = ["framebank", name, *words]  # what says the same
             return module.execute(args, rest)
     except TrainingStopped as stopped:
@@ -112,7 +118,7 @@ def _texts(value: Any) -> list[str]:
     """Return a value, or each of several, as the command line has it."""
     if isinstance(value, str | os.PathLike):
         return [str(os.fspath(value))]
-    if isinstance(value, Sequence):
+    if isinstance(value, Iterable):
         return [text for one in value for text in _texts(one)]
     return [str(value)]
 

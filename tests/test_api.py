@@ -130,6 +130,33 @@ def test_ctrl_c_ends_what_is_done_and_not_the_process(tmp_path: Path) -> None:
     assert len(fb.open_cache(str(tmp_path / "cache"))) == 4
 
 
+_IN_THREADS = """
+import pathlib, sys, tempfile, threading
+import framebank as fb
+from framebank.train.demo.clips import plan_clips, write_clip
+folder, before = pathlib.Path(sys.argv[1]), tempfile.gettempdir()
+write_clip(plan_clips(40)[0], folder)
+words = {"backbone": "mobilenet_v2", "weights": "random:0", "sample": "uniform=1"}
+def extract(cache):
+    fb.extract(folder.glob("*.mp4"), cache=folder / cache, **words)
+threads = [threading.Thread(target=extract, args=(cache,)) for cache in "ab"]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print([len(fb.open_cache(folder / cache)) for cache in "ab"], tempfile.gettempdir() == before)
+"""
+
+
+def test_two_threads_extract_one_after_the_other(tmp_path: Path) -> None:
+    pytest.importorskip("apache_beam")
+    done = subprocess.run(
+        [sys.executable, "-c", _IN_THREADS, str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "[1, 1] True\n"), done.stderr
+
+
 def test_a_clip_that_cannot_be_used_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(fb.FramebankError, match="missing at open") as caught:
         fb.extract_features(tmp_path / "none.mp4", backbone="mobilenet_v2", weights="random:0")
@@ -140,5 +167,6 @@ def test_a_word_that_looks_like_an_option_is_none(tmp_path: Path) -> None:
     (tmp_path / "-x.csv").write_text("video_id,question,answer\na,what?,b\n")
     found = fb.questions([str(tmp_path / "-x.csv")], seed=3)
     assert found["refused"] == 0 and found["files"][0]["path"].endswith("-x.csv")
+    assert fb.questions(tmp_path.glob("*.csv"))["refused"] == 0
     with pytest.raises(fb.UsageError, match="-nothing"):
         fb.questions("-nothing.csv")
