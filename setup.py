@@ -26,7 +26,7 @@ EXTRAS = {
     "extract": [f"apache-beam>={BEAM}", *TENSORFLOW, *DECODER, *TOOLS],
     "train": [*TENSORFLOW, *DECODER, *TOOLS],
     "gcp": [f"apache-beam[gcp]>={BEAM}", "google-cloud-storage>=3.17", "google-crc32c>=1.5"],
-    "s3": ["boto3>=1.44"],
+    "s3": ["boto3>=1.44", "google-crc32c>=1.5"],
     "languages": ["jieba>=0.42.1", "Janome>=0.5.0", "kiwipiepy>=0.24.1"],
 }
 EXTRAS["all"] = sorted({one for extra in EXTRAS.values() for one in extra})

@@ -8,7 +8,9 @@ becomes a quarantine row.
 
 from __future__ import annotations
 
+import contextlib
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from framebank.features.terminal import printable
@@ -75,6 +77,20 @@ class CacheError(FramebankError):
 
 class SpecMismatchError(UsageError):
     """The features asked for were made in another way than those in the cache."""
+
+
+@contextlib.contextmanager
+def needing(what: str, *, extra: str) -> Iterator[None]:
+    """Raise UsageError where `what` is done inside without a library that `extra` brings."""
+    try:
+        yield
+    except ModuleNotFoundError as err:
+        if (err.name or "framebank").startswith("framebank"):
+            raise
+        todo = f'pip install "framebank[{extra}]"'
+        raise UsageError(
+            f"{what} needs {err.name}, which this environment does not have", todo=todo
+        ) from err
 
 
 class VideoRejected(Exception):

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.cache import catalog, layout, record, sidecar, tfrecord
-from framebank.features.errors import CacheError, UsageError
+from framebank.features.errors import CacheError, UsageError, needing
 from framebank.features.pages.page import facts_table
 from framebank.features.spec import FeatureSpec
 from framebank.features.stores import storage
@@ -150,7 +150,7 @@ class Cache:
         return {video_id: row for row, video_id in enumerate(self.video_ids)}
 
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._index
+        return catalog.catalog_text(str(video_id)) in self._index
 
     def __getitem__(self, video_id: str) -> record.FeatureRecord:
         """Read one video; raises NoSuchVideoError, which is a KeyError too, and CacheError."""
@@ -159,14 +159,15 @@ class Cache:
         return check_record(place, storage.read_range(path, place.offset, place.length), path)
 
     def _row(self, video_id: str) -> int:
-        if video_id in self._index:
-            return self._index[video_id]
+        name = catalog.catalog_text(str(video_id))
+        if name in self._index:
+            return self._index[name]
         what = f"{video_id!r} is no done video of {self.path}"
-        known = catalog.where(self._table, "video_id", catalog.catalog_text(str(video_id)))
+        known = catalog.where(self._table, "video_id", name)
         for row in catalog.catalog_rows(known):
             raise NoSuchVideoError(what, got=f"{row.state} as {row.error_class}: {row.message}")
         names = itertools.islice(self._index, _MOST_NAMES)
-        near = difflib.get_close_matches(str(video_id), names, n=3)
+        near = difflib.get_close_matches(name, names, n=3)
         todo = f"did you mean {', '.join(map(repr, near))}?" if near else "see `cache.video_ids`"
         raise NoSuchVideoError(what, todo=todo)
 
@@ -229,6 +230,7 @@ class Cache:
         """
         if columns is None:
             return self._table
+        columns = [columns] if isinstance(columns, str) else columns
         return self._table.select([name for name in columns if name in self._table.column_names])
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -264,7 +266,8 @@ class Cache:
         another order each epoch, four mixed at a time (shuffle further for more). A damaged record
         ends the iteration with an error that names shard, record and video.
         """
-        import tensorflow as tf
+        with needing("dataset", extra="train"):
+            import tensorflow as tf
 
         floats = tf.float16 if self.spec.dtype == "float16" else tf.float32
         signature = {
@@ -397,7 +400,7 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
     Raises UsageError when there is no cache at `path`, CacheError when it is damaged or has no
     catalog yet.
     """
-    path = os.fspath(path)
+    path = os.path.expanduser(os.fspath(path))
     spec = open_spec(path)
     rows = catalog.read_all_rows(path)
     if not len(rows) and not catalog.catalog_files(path):

@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.decoding.sampling import parse_rule
-from framebank.features.errors import JobError, UsageError, VideoRejected
-from framebank.features.extraction.engine import Engine
+from framebank.features.errors import JobError, UsageError, VideoRejected, needing
 from framebank.features.network.backbones import find_backbone
 from framebank.features.network.weights import Weights, resolve_weights
 from framebank.features.spec import FeatureSpec, SpecChoice
@@ -20,6 +18,7 @@ from framebank.features.stores import storage
 from framebank.features.video import Extracted, Rejected, VideoRef
 
 if TYPE_CHECKING:
+    from framebank.features.decoders.pool import DecoderPolicy
     from framebank.features.network.frozen_network import Network
 
 
@@ -63,6 +62,7 @@ class RejectedClipError(VideoRejected, JobError):
     """The one clip that was to be extracted cannot be used."""
 
 
+@needing("extract_features", extra="extract")
 def extract_features(
     path: str | os.PathLike[str],
     *,
@@ -84,7 +84,10 @@ def extract_features(
     takes. Raises RejectedClipError (stage, error_class, message) for a clip that cannot be used,
     UsageError for choices that do not exist.
     """
-    path, weights = os.fspath(path), os.fspath(weights)
+    from framebank.features.decoders.pool import DecoderPolicy
+    from framebank.features.extraction.engine import Engine
+
+    path, weights = os.path.expanduser(os.fspath(path)), os.path.expanduser(os.fspath(weights))
     if spec is None:
         choice = SpecChoice(
             sample, backbone, layer, weights, resize=resize, precision=precision,

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
 
-from framebank.features.errors import JobError, UsageError
+from framebank.features.errors import JobError, UsageError, needing
 from framebank.features.stores import disk, objects, tensorflow_files
 from framebank.features.stores.disk import FileMissingError as FileMissingError
 from framebank.features.stores.disk import explained as explained
@@ -80,7 +80,8 @@ def store_of(path: str) -> ModuleType:
     without_boto3 = scheme == "s3" and importlib.util.find_spec("boto3") is None
     if scheme not in _STORES or (without_boto3 and tensorflow_files.is_installed()):
         return tensorflow_files
-    return importlib.import_module(_STORES[scheme])
+    with needing(f"{scheme}://", extra="gcp" if scheme == "gs" else scheme):
+        return importlib.import_module(_STORES[scheme])
 
 
 def absolute(path: str) -> str:

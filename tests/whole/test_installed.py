@@ -116,6 +116,31 @@ def test_what_needs_more_says_which_extra(
     assert f"framebank: {words[0]} needs " in ended.stderr
 
 
+_LACKS = """
+import sys
+import framebank as fb
+help(fb)
+for asked in (
+    lambda: fb.extract_features("a.mp4"),
+    lambda: fb.open_cache("gs://bucket/cache"),
+    lambda: fb.open_cache("s3://bucket/cache"),
+    lambda: fb.open_cache(sys.argv[1]).dataset(),
+):
+    try:
+        asked()
+    except fb.UsageError as error:
+        print(error.todo)
+"""
+
+
+def test_python_says_which_extra_too(reader: Path, tmp_path: Path) -> None:
+    make_cache(str(tmp_path / "cache"))
+    told = done(reader, "-c", _LACKS, tmp_path / "cache", cwd=tmp_path)
+    assert "extract_features(" in told
+    extras = [f'pip install "framebank[{extra}]"' for extra in ("extract", "gcp", "s3", "train")]
+    assert told.splitlines()[-4:] == extras
+
+
 @pytest.mark.parametrize("ours_first", [True, False], ids=["ours first", "ours last"])
 def test_beside_packages_of_the_same_names(
     wheel: Path, other: Path, reader: Path, tmp_path: Path, ours_first: bool

@@ -109,6 +109,23 @@ def test_an_unknown_id_is_told_with_what_comes_near(path: str) -> None:
         assert isinstance(caught.value, KeyError)
 
 
+def test_a_file_name_that_is_no_unicode_is_found_as_the_disk_has_it(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    layout.write_spec(str(tmp_path), SPEC)
+    rows = make_shard(str(tmp_path), "s", [make_extracted(name)], run_id="r")
+    catalog.write_catalog(str(tmp_path), "r", rows)
+    cache = open_cache(tmp_path)
+    assert name in cache and cache[name].key == cache[cache.video_ids[0]].key
+
+
+def test_the_home_folder_is_meant_by_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_cache(str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_cache("~/cache").path == str(tmp_path / "cache")
+
+
 def test_pandas_takes_its_table_where_it_is(path: str) -> None:
     cache = open_cache(path)
     try:
