@@ -16,6 +16,7 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from framebank import cli
@@ -116,6 +117,9 @@ def _words(name: str, parser: CommandParser, given: Mapping[str, Any]) -> Iterat
 
 def _texts(value: Any) -> list[str]:
     """Return a value, or each of several, as the command line has it."""
+    if isinstance(value, PurePath) and value.parts[:1] in (("gs:",), ("s3:",)):
+        expected = f"text, such as '{value.parts[0]}//BUCKET/NAME'"
+        raise UsageError("a Path cannot name a bucket", got=repr(value), expected=expected)
     if isinstance(value, str | os.PathLike):
         return [str(os.fspath(value))]
     if isinstance(value, Iterable):

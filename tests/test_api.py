@@ -91,6 +91,11 @@ def test_a_mistake_is_an_error_of_ours_that_names_the_near_word(tmp_path: Path) 
         fb.extract("clips", cache=tmp_path / "cache", runer="PrismRunner")
 
 
+def test_a_path_that_lost_a_slash_of_a_bucket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(fb.UsageError, match="text, such as 's3://BUCKET/NAME'"):
+        fb.export(Path("s3://bucket/cache"), tmp_path / "out", to="npz")
+
+
 def test_what_is_returned_is_not_printed(cache: str, capsys: pytest.CaptureFixture[str]) -> None:
     report = fb.verify(Path(cache))
     assert report.faults == [] and report.records == 5

@@ -71,6 +71,10 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     if done := _find(out, key):
         _say(f"{out} holds just this already; nothing was done")
         return done
+    if os.path.ismount(out):  # which no folder can take the place of
+        raise UsageError(
+            f"{out} is where a disk is mounted", todo=f"give a folder in it: {out}/{args.to}"
+        )
     partial = out.with_name(out.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     with locks.held(str(partial), what=f"exporting to {out}"):

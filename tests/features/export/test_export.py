@@ -156,6 +156,16 @@ def test_a_link_may_say_where(cache: Cache, tmp_path: Path) -> None:
     assert (tmp_path / "out").is_symlink() and list((tmp_path / "there").glob("*.npz"))
 
 
+def test_a_mounted_disk_is_refused_before_any_work(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: True)
+    with pytest.raises(UsageError, match=r"give a folder in it: .*/out/npz"):
+        export(cache, "npz", tmp_path / "out")
+    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+
+
 def test_what_it_did_not_make_is_left_alone(cache: Cache, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
