@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import importlib.util
 import os
 import secrets
 import threading
@@ -102,6 +103,8 @@ def prepare(
     them ("INPUT", "--cache"...); `cache` is what it writes. `wait` is --wait, `accelerator`
     TYPE[:COUNT]. `shared_disk` is the user's word that all workers see this machine's paths.
     """
+    if importlib.util.find_spec("apache_beam") is None:  # said before anything is written
+        raise ModuleNotFoundError("No module named 'apache_beam'", name="apache_beam")
     _check_words(words)
     submission = _prepare_runner(tuple(words), wait=wait, accelerator=accelerator)
     if accelerator and submission.kind != "dataflow":

@@ -102,6 +102,7 @@ def test_the_base_alone_reads_a_cache(reader: Path, tmp_path: Path) -> None:
     [
         (["extract", "clips", "--cache", "c", "--weights", "random:0"], "extract"),
         (["train", "--cache", "cache", "--questions", "q.csv", "--model", "m"], "train"),
+        (["score", "--model=m", "--cache=c", "--questions=q.csv", "--out=o"], "extract"),
         (["plan", "clips", "--weights", "random:0"], "extract"),
     ],
 )
