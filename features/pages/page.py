@@ -64,10 +64,6 @@ def facts_table(facts: Mapping[str, object]) -> str:
 
 def jpeg_address(rgb: NDArray[np.uint8], *, width: int, height: int) -> str:
     """Return uint8[h, w, 3] (RGB) scaled to an even `width` and `height` as a data: address."""
-    return "data:image/jpeg;base64," + base64.b64encode(_jpeg(rgb, width, height)).decode()
-
-
-def _jpeg(rgb: NDArray[np.uint8], width: int, height: int) -> bytes:
     import av
 
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
@@ -78,4 +74,4 @@ def _jpeg(rgb: NDArray[np.uint8], width: int, height: int) -> bytes:
         picture = frame.reformat(width, height, format="yuvj420p", interpolation="AREA")
         output.mux(stream.encode(picture))
         output.mux(stream.encode())
-    return buffer.getvalue()
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

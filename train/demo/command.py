@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import shlex
 import signal
 import subprocess
@@ -25,11 +26,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from framebank.features import terminal
 from framebank.features.bounds import MOST_INT, MOST_SEED, check_number
 from framebank.features.errors import FramebankError, JobError
 from framebank.features.stores import json_text
 from framebank.train.demo.folder import BACKBONE, claim_folder, settle_weights
 
+_say = functools.partial(terminal.say, who="demo")
 _LABELS = {
     "model": "model",
     "order_blind": "order-blind (mean of the frames)",
@@ -67,7 +70,9 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     printed = {name: steps.run(name, words) for name, words in commands.items()}
     held_out = next(plan for plan in plans if plan.split == "test")
     question = held_out.scene_played.questions[0]
-    ask = ["ask", "--model", str(out / "model"), *_weights_path(weights), "--json"]
+    named = weights == "imagenet" or weights.startswith("random:")
+    given = [] if named else ["--weights", weights]
+    ask = ["ask", "--model", str(out / "model"), *given, "--json"]
     answer = steps.run("ask", [*ask, str(out / "clips" / f"{held_out.clip_id}.mp4"), question])
     from framebank.train.demo.page import DemoResult, write_page
 
@@ -100,11 +105,6 @@ def demo_commands(out: Path, *, weights: str, epochs: int) -> dict[str, list[str
             "--out", str(out / "answers"), "--top", "4", "--json",
         ],
     }  # fmt: skip
-
-
-def _weights_path(weights: str) -> list[str]:
-    named = weights == "imagenet" or weights.startswith("random:")
-    return [] if named else ["--weights", weights]
 
 
 class Steps:
@@ -191,7 +191,3 @@ def _closing(result: Any, page: Path) -> str:
 def _report_clips(made: int, count: int) -> None:
     if made % 40 == 0 or made == count:
         _say(f"{made}/{count} clips")
-
-
-def _say(text: str) -> None:
-    print(f"demo: {text}", file=sys.stderr, flush=True)

@@ -11,19 +11,21 @@ that answers or chooses is judged by its accuracy, one that counts by its mean s
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from framebank.features import terminal
 from framebank.features.bounds import MOST_INT, check_number
 from framebank.features.errors import JobError, UsageError
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.stores import storage
 
 _SPLITS = ("train", "val", "test")
+_say = functools.partial(terminal.say, who="evaluate")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -146,7 +148,3 @@ def _out_folder(path: str) -> Path:
             return out
     except OSError as err:
         raise JobError(f"cannot write to {out}", got=err.strerror or err, todo=todo) from err
-
-
-def _say(text: str) -> None:
-    print(f"evaluate: {text}", file=sys.stderr, flush=True)

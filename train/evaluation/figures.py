@@ -61,12 +61,15 @@ def judge(
         "head": answers.head,
         "measure": "mean square error" if answers.head == "count" else "accuracy",
         "by_type": parts(lambda question: question.kind),
-        "by_question_length": parts(lambda q: _band(len(q.question.split()), _WORD_BANDS)),
+        "by_question_length": parts(_words),
         "by_video_length": parts(lambda q: _seconds(durations_s.get(q.video_id, 0.0))),
         "confusion": confuse(questions, answers.chosen()),
     }
     if answers.head == "count":
         return figures | square_error(questions, answers.chosen(), seed=seed)
+    most = len(answers.vocabulary)
+    if answers.head == "choice":
+        most = max(len(question.choices) for question in answers.questions)
     return {
         **figures,
         "top5": share(answers.rank < 5, groups, seed=seed),
@@ -75,15 +78,9 @@ def judge(
         "recall_among_distractors": {
             str(k): float((answers.rank_drawn < k).mean()) for k in _RECALL_AT
         },
-        "distractors": min(DISTRACTORS, _most_answers(answers) - 1),
+        "distractors": min(DISTRACTORS, most - 1),
         "calibration": calibrate(answers.probability[:, 0], right),
     }
-
-
-def _most_answers(answers: Answers) -> int:
-    if answers.head == "choice":
-        return max(len(question.choices) for question in answers.questions)
-    return len(answers.vocabulary)
 
 
 def square_errors(
@@ -146,8 +143,9 @@ def beside(
     return found
 
 
-def _band(value: float, bands: Sequence[tuple[int, str]]) -> str:
-    return next((text for most, text in bands if value <= most), "13 words or more")
+def _words(question: Question) -> str:
+    count = len(question.question.split())
+    return next((text for most, text in _WORD_BANDS if count <= most), "13 words or more")
 
 
 def _seconds(duration_s: float) -> str:

@@ -64,11 +64,6 @@ class BestEpoch(keras.callbacks.Callback):
             setattr(self, name, value)
         self.weights = weights
 
-    def use_best(self, network: keras.Model) -> None:
-        """Give `network` the best weights; a fit restored at its end never had a model set."""
-        if self.weights is not None:
-            network.set_weights(self.weights)
-
 
 class PlateauRate(keras.callbacks.Callback):
     """With the schedule "plateau": halve the learning rate after a third of the patience without

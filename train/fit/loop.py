@@ -36,6 +36,7 @@ from framebank.train.model.row_dropout import Rows, noise_of, use_row_noise
 from framebank.train.workers.replicas import Workers
 
 _LAST_SHARE = 0.05  # of the rate that the cosine ends at
+_PLACE = ("epoch", "place", "step", "finished")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,8 @@ def fit(
     run.restore()
     if not run.finished:
         run.train(stop, callbacks)
-    run.best.use_best(network)
+    if run.best.weights is not None:
+        network.set_weights(run.best.weights)
     return FitResult(run.history.rows, run.best.epoch + 1, run.step)
 
 
@@ -125,8 +127,8 @@ class _Run:
         if restored is None:
             return
         state, best_weights = restored
-        self.epoch, self.place = state["epoch"], state["place"]
-        self.step, self.finished = state["step"], state["finished"]
+        for name in _PLACE:
+            setattr(self, name, state[name])
         self.history.rows = state["history"]
         self.best.restore(state["best"], best_weights)
         self.plateau.restore(state["plateau"])
@@ -141,10 +143,7 @@ class _Run:
             return
         self._check_sound()
         state = {
-            "epoch": self.epoch,
-            "place": self.place,
-            "step": self.step,
-            "finished": self.finished,
+            **{name: getattr(self, name) for name in _PLACE},
             "history": self.history.rows,
             "best": self.best.state(),
             "plateau": self.plateau.state(),

@@ -126,7 +126,8 @@ def train_model(
             job.model, config, cache, joined, workers, run, files=files,
             language=job.language, embeddings=job.embeddings,
         )  # fmt: skip
-        job = dataclasses.replace(job, train=_fitting(config, len(material.learnt)))
+        size = min(config.batch_size, max(len(material.learnt), _ROOM_QUESTIONS))
+        job = dataclasses.replace(job, train=dataclasses.replace(config, batch_size=size))
         with warnings.catch_warnings(), _memory_told():
             if len(material.head.answers) == 1:  # said in gather; Keras wonders at it in each graph
                 warnings.simplefilter("ignore")
@@ -143,12 +144,6 @@ def train_model(
             folder.write_bytes(SEEN, _seen(job, cache, material).to_bytes())
             folder.finish(made)
     return metrics
-
-
-def _fitting(config: TrainConfig, questions: int) -> TrainConfig:
-    """Return the config without rows of a batch that no question would ever fill."""
-    most = max(questions, _ROOM_QUESTIONS)
-    return dataclasses.replace(config, batch_size=min(config.batch_size, most))
 
 
 @contextlib.contextmanager

@@ -54,8 +54,4 @@ def read_judged(model_dir: str, asked: Sequence[Question]) -> dict[str, Said]:
 
 
 def _about(question: Question) -> dict[str, str]:
-    return {
-        "question_id": question.question_id,
-        "video_id": question.video_id,
-        "question": question.question,
-    }
+    return {name: getattr(question, name) for name in ("question_id", "video_id", "question")}

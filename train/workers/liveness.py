@@ -75,10 +75,12 @@ class PeerWatch:
 
     def _end(self, gone: list[str]) -> NoReturn:
         names = " and ".join(f"{name} ({':'.join(map(str, self._peers[name]))})" for name in gone)
-        say_and_flush(
+        sys.stdout.flush()
+        text = (
             f"framebank: {names} is gone, so training stops here; start all workers again with "
             "the same command and it goes on from the last checkpoint"
         )
+        print(text, file=sys.stderr, flush=True)
         time.sleep(_LINGER_S)
         os._exit(EXIT_STATUS)  # threads of TensorFlow hang in the collective
 
@@ -91,11 +93,6 @@ def answers(address: tuple[str, int]) -> bool:
             return bool(connection.recv(1))
     except OSError:
         return False
-
-
-def say_and_flush(line: str) -> None:
-    sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)
 
 
 def address_of(host: str) -> tuple[str, int]:

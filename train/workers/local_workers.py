@@ -76,14 +76,11 @@ def run_local_workers(command: Sequence[str], count: int, *, quiet: bool = False
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _start(command: Sequence[str], tf_config: str, *, prints: bool) -> subprocess.Popen[bytes]:
