@@ -229,7 +229,7 @@ def _start_workers(strategy: str, stop: StopRequest) -> Workers:
     import_tensorflow(wake=lambda: None)
     if strategy == "multi_worker":
         from framebank.train.workers.cluster import read_cluster
-        from framebank.train.workers.rendezvous import meet
+        from framebank.train.workers.liveness import meet
 
         cluster = read_cluster()
         name, address = cluster.members[cluster.index]

@@ -1,4 +1,8 @@
-"""Watches the other workers of a run, so that none waits for one that is dead.
+"""Meets the other workers of a run and watches them, so that none waits for one that is dead.
+
+TensorFlow waits as well, but in C++ with Python's lock held: no signal reaches anyone then, and it
+does not say who is missing. Until all have met, a worker listens at its own address in place of the
+TensorFlow to come.
 
 Each worker's TensorFlow listens at the address that the cluster names. A thread greets the others'
 every second; one that was there and refuses, or does not answer, again and again is gone. It must
@@ -11,16 +15,23 @@ first, so that the other survivors find the same one gone and not this one.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from framebank.features.errors import JobError
 from framebank.train.workers.cluster import Cluster
 
 EXIT_STATUS = 1
+_LOOK_S = 0.1
+_CONNECT_S = 2.0
+_SAY_EVERY_S = 30.0
+_BACKLOG = 1024
 _EVERY_S = 1.0
 _ANSWER_S = 10.0
 _MISSES = 3
@@ -30,6 +41,56 @@ _AT_ONCE = 32
 # HTTP/2 as gRPC speaks it: the client's preface and empty settings (RFC 9113, 3.4). A server that
 # lives answers with its own.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+
+
+def meet(cluster: Cluster, *, check: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Return once every other worker's address has taken a connection.
+
+    `check` is called ten times a second and may raise. Raises JobError when this worker's own port
+    is taken.
+    """
+    own = cluster.members[cluster.index]
+    missing = [member for member in cluster.members if member != own]
+    if not missing:
+        return
+    started = said = time.monotonic()
+    with _listening(own[1]) as take:
+        while missing:
+            check()
+            take()
+            missing = [member for member in missing if not _listens(address_of(member[1]))]
+            if time.monotonic() - said >= _SAY_EVERY_S:
+                said = time.monotonic()
+                names = ", ".join(f"{name} at {host}" for name, host in missing)
+                say(f"after {said - started:.0f} s still missing: {names}")
+            time.sleep(_LOOK_S if missing else 0)
+
+
+@contextlib.contextmanager
+def _listening(host: str) -> Iterator[Callable[[], None]]:
+    """Listen at the port of `host`; yield what takes the connections that came."""
+    try:
+        server = socket.create_server(("", address_of(host)[1]), backlog=_BACKLOG)
+    except OSError as err:
+        todo = "free the port, or name another in the cluster"
+        raise JobError(f"this worker cannot listen at {host}", got=err.strerror, todo=todo) from err
+    server.setblocking(False)
+
+    def take() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                server.accept()[0].close()
+
+    with server:
+        yield take
+
+
+def _listens(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=_CONNECT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 class PeerWatch:

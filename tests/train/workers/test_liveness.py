@@ -1,4 +1,4 @@
-"""framebank.rendezvous and framebank.liveness: workers wait for those to come, and notice those
+"""framebank.train.workers.liveness: workers wait for those to come, and notice those
 that hang."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 from framebank.features.errors import JobError
 from framebank.train.workers import liveness
 from framebank.train.workers.cluster import local_cluster
-from framebank.train.workers.rendezvous import meet
+from framebank.train.workers.liveness import meet
 from tests import ROOT
 from tests.made.made_cache import make_cache
 from tests.made.made_questions import write_jsonl
@@ -56,7 +56,7 @@ def test_all_go_on_when_the_last_has_come() -> None:
 
 
 def test_who_is_missing_is_said_and_a_stop_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("framebank.train.workers.rendezvous._SAY_EVERY_S", 0.2)
+    monkeypatch.setattr("framebank.train.workers.liveness._SAY_EVERY_S", 0.2)
     said: list[str] = []
 
     def check() -> None:
