@@ -52,8 +52,15 @@ class Canvas:
         """Paint an upright rectangle with round corners of radius `corner`."""
         if right <= left or bottom <= top:
             return
-        if corner == 0:
-            self._fill(left, top, right, bottom, colour=colour)
+        if corner == 0:  # the quick way: a pixel's cover is a product, and mostly 1
+            cover_x = _share_covered(left * self.height, right * self.height, self.width)
+            cover_y = _share_covered(top * self.height, bottom * self.height, self.height)
+            (columns,), (rows,) = np.nonzero(cover_x), np.nonzero(cover_y)
+            if not len(columns) or not len(rows):
+                return
+            area = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            cover = (cover_y[:, None] * cover_x[None, :])[area][..., None]
+            self.pixels[area] += cover * (np.asarray(colour, np.float32) - self.pixels[area])
             return
         middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
         half_x = max((right - left) / 2 - corner, 0.0)
@@ -67,23 +74,7 @@ class Canvas:
 
         self._paint((left, top, right, bottom), distance, colour=colour)
 
-    def _fill(
-        self, left: float, top: float, right: float, bottom: float, *, colour: Colour
-    ) -> None:
-        """Paint a rectangle the quick way: a pixel's cover is a product, and mostly 1."""
-        cover_x = _share_covered(left * self.height, right * self.height, self.width)
-        cover_y = _share_covered(top * self.height, bottom * self.height, self.height)
-        (columns,), (rows,) = np.nonzero(cover_x), np.nonzero(cover_y)
-        if not len(columns) or not len(rows):
-            return
-        area = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        cover = (cover_y[:, None] * cover_x[None, :])[area][..., None]
-        self.pixels[area] += cover * (np.asarray(colour, np.float32) - self.pixels[area])
-
-    def line(
-        self, start: Point, end: Point, *, thickness: float,
-        colour: Colour,
-    ) -> None:  # fmt: skip
+    def line(self, start: Point, end: Point, *, thickness: float, colour: Colour) -> None:
         """Paint a thick line with round ends."""
         (x0, y0), (x1, y1) = start, end
         step_x, step_y = x1 - x0, y1 - y0
