@@ -257,9 +257,9 @@ def _make_ids_unique(files: Sequence[QuestionFile]) -> None:
         return
     rows = [(file, place) for file in files for place in range(len(file.questions))]
     made = {
-        number: _with_video(file.questions[place])
+        number: question.question_id and f"{question.video_id}:{question.question_id}"
         for number, (file, place) in enumerate(rows)
-        if given[file.questions[place].question_id] > 1 or not file.questions[place].question_id
+        if given[(question := file.questions[place]).question_id] > 1 or not question.question_id
     }
     counts = collections.Counter(made.values())
     taken = set(given)
@@ -276,10 +276,6 @@ def _make_ids_unique(files: Sequence[QuestionFile]) -> None:
             new = f"{new}#" if name else f"#{new}"
         _rename(file, place, new)
         taken.add(new)
-
-
-def _with_video(question: Question) -> str:
-    return question.question_id and f"{question.video_id}:{question.question_id}"
 
 
 def _rename(file: QuestionFile, place: int, question_id: str) -> None:
