@@ -42,17 +42,14 @@ def _table() -> NDArray[np.uint32]:
 @functools.lru_cache(maxsize=64)
 def _moves(count: int) -> tuple[int, ...]:
     """Return what each bit of a CRC becomes when `count` zero bytes follow."""
-    result, step = [1 << bit for bit in range(32)], [_after_zero(1 << bit) for bit in range(32)]
+    result = [1 << bit for bit in range(32)]
+    step = [int(_table()[crc & 0xFF]) ^ (crc >> 8) for crc in result]  # after one zero byte
     while count:
         if count & 1:
             result = [_xor(step, one) for one in result]
         step = [_xor(step, one) for one in step]
         count >>= 1
     return tuple(result)
-
-
-def _after_zero(crc: int) -> int:
-    return int(_table()[crc & 0xFF]) ^ (crc >> 8)
 
 
 def _xor(columns: tuple[int, ...] | list[int], crc: int) -> int:
