@@ -32,7 +32,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from framebank.features.bounds import MOST_INT, MOST_SEED, within
@@ -182,7 +182,10 @@ def _read_table(kind: type, fields: Mapping[str, Any], where: str) -> Any:
     known = {field.name: field for field in dataclasses.fields(kind)}
     for name in fields:
         if name not in known:
-            raise _unknown(where + name, [where + other for other in known])
+            names = [where + other for other in known]
+            close = difflib.get_close_matches(where + name, names, n=1)
+            todo = f"did you mean {close[0]}?" if close else None
+            raise UsageError("unknown key", got=where + name, expected=", ".join(names), todo=todo)
     given = {}
     for name, field in known.items():
         if name in fields:
@@ -218,12 +221,6 @@ def _read_value(hint: Any, value: Any, name: str) -> Any:
         names = {str: 'a text in "quotes"', int: "a whole number", float: "a number"}
         raise _mistake(name, repr(value), names.get(hint, "true or false"))
     return value
-
-
-def _unknown(name: str, known: Iterable[str]) -> UsageError:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    todo = f"did you mean {close[0]}?" if close else None
-    return UsageError("unknown key", got=name, expected=", ".join(known), todo=todo)
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
