@@ -160,7 +160,7 @@ def test_multiple_choice_answers_become_text(tmp_path: Path, names: str) -> None
         ("q.csv", "clip,question\na,b\n", r"no video column[\s\S]*clip, question"),
         ("q.csv", "video_id,question\na,\n", r"without a question[\s\S]*line 2"),
         ("q.jsonl", '{"video_id": 1, "question": "q"}\n{"video_id', r"not valid JSON[\s\S]*line 2"),
-        ("q.json", '[\n{"video_id": 1,\n}]', r"not valid JSON[\s\S]*line 3"),
+        ("q.json", '[\n{"video_id": 1,\n}]', r"not valid JSON[\s\S]*line [23]"),
         ("q.json", '{\n"a": 1}', "not a list of questions"),
         ("q.json", '{"a": 1}', "no question column"),
         ("q.json", "[3]", r"no question[\s\S]*int in entry 1"),
