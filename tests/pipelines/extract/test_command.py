@@ -327,7 +327,7 @@ def test_a_stop_keeps_what_is_finished_of_the_shard_in_hand(
     process = start(clips, "--cache", cache, "--videos-per-shard", 40)
     for line in process.stderr:
         frames = re.search(rb"extract: .* (\d+) frames", line)
-        if frames and int(frames[1]) >= 8:  # of four clips, of which some are done
+        if frames and int(frames[1]) >= 80:  # of four clips, of which some are done
             break
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
