@@ -74,9 +74,9 @@ def catalog_part(numbers: list[int], schema: pa.Schema, fingerprint: str, run_id
     same = {"fingerprint": fingerprint, "run_id": run_id, "time": "2026-01-01T00:00:00Z"}
     columns = []
     for field in schema:
-        values = known.get(field.name, [same.get(field.name)] * len(numbers))
-        if field.name not in known and field.name not in same and field.type == pa.int64():
-            values = [8] * len(numbers)
+        fillers = {pa.int64(): 8, pa.float64(): 0.0, pa.bool_(): False}
+        filler = fillers.get(field.type, "")
+        values = known.get(field.name, [same.get(field.name, filler)] * len(numbers))
         columns.append(pa.array(values, field.type))
     return pa.table(columns, schema=schema)
 
