@@ -115,7 +115,7 @@ def _lineage(registry: Any, version: str) -> dict[str, Any]:
     named = ("cache", "fingerprint", "runs", "questions", "questions_sha256")
     return {
         **{name: fields.get(name) for name in named},
-        "warm_start": fields.get("making", {}).get("warm_start"),
+        "warm_start": fields.get("making", {}).get("config", {}).get("warm_start"),
         "seed": fields.get("seed"),
         "framebank": fields.get("versions", {}).get("framebank"),
     }

@@ -79,6 +79,12 @@ def test_a_better_model_is_promoted_and_a_worse_one_kept_aside(made: Path, tmp_p
     figures = second["figures"]
     assert figures["accuracy"] > 0.9 and figures["interval"][0] > 0
     assert figures["accuracy_in_use"] < figures["accuracy"] - 0.1
+    words = ["models", "show", "--json", f"--registry={folder}", "current"]
+    shown = subprocess.run(
+        [sys.executable, "-m", "framebank", *words], cwd=ROOT, capture_output=True, check=True
+    )
+    started = json.loads(shown.stdout)["made_from"]["warm_start"]
+    assert started == registry.folder(first["version"])
     again = retrain(made, folder, questions="q.jsonl", start="warm", train=strong)
     assert again["event"] == "nothing new"
 
