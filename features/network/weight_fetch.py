@@ -8,13 +8,17 @@ a right file that Keras has fetched before (~/.keras/models) is used as it is.
 
 from __future__ import annotations
 
+import functools
 import http.client
 import os
 import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from framebank.features.errors import FramebankError, UsageError
 from framebank.features.network.backbones import Backbone
@@ -49,9 +53,12 @@ def fetch_imagenet(backbone: Backbone, *, timeout_s: float = TIMEOUT_S) -> Path:
             return path
     url = _url(backbone)
     try:
-        _download(url, target, md5=backbone.weights_md5, timeout_s=timeout_s)
+        fetched = functools.partial(urllib.request.urlopen, url, timeout=timeout_s)
+        _keep(fetched, target, "md5", backbone.weights_md5)
     except _WrongHashError as err:
-        raise _not_fetched(backbone, url, str(err)) from err
+        came = f"{err.size_bytes} bytes came with MD5 {err.found}"
+        reason = f"{came}, but Keras publishes {backbone.weights_md5}"
+        raise _not_fetched(backbone, url, reason) from err
     except urllib.error.HTTPError as err:
         raise _not_fetched(backbone, url, f"the server answered {err.code} {err.reason}") from err
     except urllib.error.URLError as err:
@@ -102,28 +109,36 @@ def stage_checked(uri: str, sha256: str) -> Path:
         with disk.locked(folder / f".{sha256}.lock"):
             if _digest(target, "sha256") != sha256:
                 disk.remove_leftovers(target)
-                _stage(uri, sha256, target)
+                _keep(functools.partial(storage.open_read, uri), target, "sha256", sha256)
     except OSError as err:
         raise _not_kept(target, err) from err
+    except _WrongHashError as err:
+        raise UsageError(
+            "the weight file is not the one that the job was submitted with",
+            got=f"{uri} with SHA-256 {err.found}",
+            expected=f"SHA-256 {sha256}",
+            todo="put the file back, or start the job anew",
+        ) from err
     return target
 
 
-def _stage(uri: str, sha256: str, target: Path) -> None:
-    with storage.replacing(target) as part:
-        with storage.open_read(uri) as source, part.open("wb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
-        found = hashing.file_hash(part)
-        if found != sha256:
-            raise UsageError(
-                "the weight file is not the one that the job was submitted with",
-                got=f"{uri} with SHA-256 {found}",
-                expected=f"SHA-256 {sha256}",
-                todo="put the file back, or start the job anew",
-            )
-
-
 class _WrongHashError(Exception):
-    """What came is not what Keras publishes."""
+    """What came is not what was asked for."""
+
+    def __init__(self, found: str, size_bytes: int) -> None:
+        self.found, self.size_bytes = found, size_bytes
+
+
+def _keep(
+    opened: Callable[[], AbstractContextManager[Any]], target: Path, algorithm: str, digest: str
+) -> None:
+    """Keep what `opened` gives as `target`, whole or not at all; raises _WrongHashError."""
+    with storage.replacing(target) as part:
+        with opened() as source, part.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        found = hashing.file_hash(part, algorithm)
+        if found != digest:
+            raise _WrongHashError(found, part.stat().st_size)
 
 
 def _url(backbone: Backbone) -> str:
@@ -142,17 +157,6 @@ def _digest(path: Path, algorithm: str) -> str | None:
         return hashing.file_hash(path, algorithm)
     except OSError:
         return None
-
-
-def _download(url: str, target: Path, *, md5: str, timeout_s: float) -> None:
-    with storage.replacing(target) as part:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer, part.open("wb") as file:
-            shutil.copyfileobj(answer, file, 1 << 20)
-        got = _digest(part, "md5")
-        if got != md5:
-            raise _WrongHashError(
-                f"{part.stat().st_size} bytes came with MD5 {got}, but Keras publishes {md5}"
-            )
 
 
 def _not_kept(target: Path, err: OSError) -> UsageError:
