@@ -37,6 +37,18 @@ ERROR_CLASSES: dict[str, str] = {
     "crash": "the decoder process died",
     "internal": "code of Framebank failed on it; to be reported",
 }
+_LIBRARIES = {
+    "apache_beam": "Apache Beam",
+    "av": "PyAV",
+    "boto3": "boto3",
+    "google": "Google's client libraries",
+    "google_crc32c": "google-crc32c",
+    "h5py": "h5py",
+    "jinja2": "Jinja2",
+    "keras": "Keras",
+    "rich": "rich",
+    "tensorflow": "TensorFlow",
+}
 _ROOT = Path(__file__).resolve().parent.parent
 _MESSAGE_CHARACTERS = 1000
 
@@ -85,12 +97,17 @@ def needing(what: str, *, extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as err:
-        if (err.name or "framebank").startswith("framebank"):
-            raise
-        todo = f'pip install "framebank[{extra}]"'
-        raise UsageError(
-            f"{what} needs {err.name}, which this environment does not have", todo=todo
-        ) from err
+        raise missing_library(what, err, extra=extra) from err
+
+
+def missing_library(what: str, error: ModuleNotFoundError, *, extra: str) -> UsageError:
+    """Return what is said where `what` lacks a library; raises `error` for a module of ours."""
+    name = error.name or "framebank"
+    if name.partition(".")[0] == "framebank":
+        raise error
+    needs = f"{what} needs {_LIBRARIES.get(name.partition('.')[0], name)}"
+    todo = f'pip install "framebank[{extra}]"'
+    return UsageError(f"{needs}, which this environment does not have", todo=todo)
 
 
 class VideoRejected(Exception):

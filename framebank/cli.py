@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from framebank.features import terminal
 from framebank.features.commands.command_line import CommandParser
-from framebank.features.errors import FramebankError, JobError, UsageError
+from framebank.features.errors import FramebankError, JobError, missing_library
 from framebank.features.tensorflow_import import quiet_google
 
 _READER_LEFT = 141  # 128 + SIGPIPE, which Python ignores
@@ -74,19 +74,6 @@ COMMANDS = {
         extra="gcp",
     ),
     "demo": Command("train.demo.command", "make clips, extract, train, score and ask"),
-}
-
-_LIBRARIES = {
-    "apache_beam": "Apache Beam",
-    "av": "PyAV",
-    "boto3": "boto3",
-    "google": "Google's client libraries",
-    "google_crc32c": "google-crc32c",
-    "h5py": "h5py",
-    "jinja2": "Jinja2",
-    "keras": "Keras",
-    "rich": "rich",
-    "tensorflow": "TensorFlow",
 }
 
 
@@ -140,7 +127,7 @@ def _answer(words: list[str]) -> int:
 def explained(name: str, error: ModuleNotFoundError | MemoryError | OSError) -> FramebankError:
     """Return what a user of the command `name` is told; raises `error` where it is our mistake."""
     if isinstance(error, ModuleNotFoundError):
-        return missing_library(name, error)
+        return missing_library(name, error, extra=COMMANDS[name].extra)
     if isinstance(error, MemoryError):
         got = str(error).splitlines()[0] if str(error) else None
         todo = "give it more (ulimit -v, the container's limit), or ask for less at a time"
@@ -150,15 +137,6 @@ def explained(name: str, error: ModuleNotFoundError | MemoryError | OSError) -> 
     # Not of a file of the user's: storage explains those.
     path = error.filename if isinstance(error.filename, str) else "a file"
     return storage_error(path, error, "use")
-
-
-def missing_library(name: str, error: ModuleNotFoundError) -> UsageError:
-    """Return what a user of the command `name` is told; raises `error` where a module is ours."""
-    library = _LIBRARIES.get((error.name or "").partition(".")[0])
-    if library is None:
-        raise error
-    todo = f'pip install "framebank[{COMMANDS[name].extra}]"'
-    return UsageError(f"{name} needs {library}, which this environment does not have", todo=todo)
 
 
 def _failure(error: FramebankError) -> int:

@@ -28,6 +28,7 @@ from framebank.features.questions.word_cutting import LANGUAGES, check_language
 from framebank.train.model.config import (
     LR_SCHEDULES,
     PRECISIONS,
+    STRATEGIES,
     TRAINED_KINDS,
     ModelConfig,
     TrainConfig,
@@ -63,7 +64,6 @@ _TRAIN_OPTIONS = {
     "shuffle_bytes": "of features that a shuffle may hold, over all workers",
 }
 _say = functools.partial(terminal.say, who="train")
-_STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")  # as in train.workers.replicas
 _LABELS = {
     "order_blind": "order-blind (mean of frames)",
     "question_only": "question only",
@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--lr-schedule", choices=LR_SCHEDULES, default=TrainConfig.lr_schedule)
     parser.add_argument("--precision", choices=PRECISIONS, default=TrainConfig.precision)
-    parser.add_argument("--strategy", choices=_STRATEGIES, default="none", help="(default none)")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="none", help="(default none)")
     parser.add_argument(
         "--local-workers", type=int, metavar="N", help="train with N processes on this machine"
     )

@@ -14,6 +14,7 @@ TRAINED_KINDS = ("lstm", "attention", "transformer", "bigru", "wide", "mean")
 MODEL_KINDS = (*TRAINED_KINDS, "order_blind", "question_only")
 LR_SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("float32", "bfloat16")
+STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")  # train.workers.replicas makes them
 _MOST_WIDTH = 2**16  # of a layer, or a batch: far more than any machine has room for
 
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.stores import json_text
 from framebank.train.data.batches import Share
+from framebank.train.model.config import STRATEGIES
 from framebank.train.workers.cluster import read_cluster
 from framebank.train.workers.liveness import PeerWatch
 
-STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 # What a collective raises when another worker left.
 _LOST = (
     tf.errors.UnavailableError,
