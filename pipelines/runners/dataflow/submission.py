@@ -25,7 +25,7 @@ from apache_beam.options.pipeline_options import (
 
 from framebank import HOME, __version__
 from framebank.features.errors import UsageError
-from framebank.features.stores import disk
+from framebank.features.stores import disk, storage
 from framebank.pipelines.runners.dataflow import checks
 from framebank.pipelines.runners.dataflow.checks import is_prime, services
 from framebank.pipelines.runners.dataflow.machines import GPUS, MACHINE, gpu_text, parse_accelerator
@@ -158,11 +158,24 @@ def _set_package(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
     setup.setup_file = str(script.resolve())
     # The package alone asks for what reading a cache needs; workers take the rest by this list.
     listed = script.parent / "infra" / "docker" / "worker-cpu.txt"
-    if not setup.requirements_file and listed.is_file():
-        setup.requirements_file = str(listed)
-        setup.requirements_cache = (
-            "skip"  # each worker's pip fetches them, as it did by the package
-        )
+    if not listed.is_file():
+        return
+    if own := setup.requirements_file:
+        if lacking := sorted(_names(str(listed)) - _names(own)):
+            raise UsageError(
+                "the workers would lack libraries",
+                got=f"--requirements_file={own} without {', '.join(lacking)}",
+                todo=f"add the lines of {listed} to it, or give --sdk_container_image=IMAGE",
+            )
+        return
+    setup.requirements_file = str(listed)
+    setup.requirements_cache = "skip"  # each worker's pip fetches them, as it did by the package
+
+
+def _names(path: str) -> set[str]:
+    """Return what a file of pip's requirements asks for, by name."""
+    text = storage.read_bytes(path).decode("utf-8", "replace")
+    return {name.lower() for name in re.findall(r"^[\w.-]+", text, re.MULTILINE)}
 
 
 def _notes(options: PipelineOptions) -> list[str]:

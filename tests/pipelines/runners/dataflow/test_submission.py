@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
 from framebank.features.errors import UsageError
 from framebank.features.stores import storage
@@ -49,6 +49,22 @@ def prepared(*words: str, accelerator: str | None = None, wait: bool = False) ->
     options = PipelineOptions([*CLOUD, "--no_auth", *words])
     submission.prepare(options, accelerator=accelerator, wait=wait)
     return options
+
+
+def test_a_list_of_ones_own_must_have_what_the_package_needs(tmp_path: Path) -> None:
+    listed = (ROOT / "infra" / "docker" / "worker-cpu.txt").read_text()
+    own = tmp_path / "requirements.txt"
+    own.write_text("mine==1\nkeras\n")
+    with pytest.raises(
+        UsageError, match=r"would lack libraries[\s\S]*apache-beam, av, [\s\S]*IMAGE"
+    ):
+        prepared(f"--requirements_file={own}")
+    own.write_text(f"mine==1\n{listed}")
+    kept = prepared(f"--requirements_file={own}").view_as(SetupOptions)
+    assert kept.requirements_file == str(own) and kept.requirements_cache is None
+    listed_only = prepared().view_as(SetupOptions)
+    assert listed_only.requirements_cache == "skip"
+    assert prepared(IMAGE, f"--requirements_file={own}").view_as(SetupOptions).setup_file is None
 
 
 def hints(*words: str, accelerator: str | None = None) -> dict[str, str]:
