@@ -48,6 +48,12 @@ class Question:
     right: int | None = None
     aliases: tuple[str, ...] = ()
     fault: str | None = None
+    group: str | None = None
+
+    @property
+    def source(self) -> str:
+        """Return what must stay on one side of a split: the group, else the video."""
+        return self.video_id if self.group is None else self.group
 
     @property
     def measure(self) -> str:

@@ -70,6 +70,36 @@ class QuestionTable:
     def __len__(self) -> int:
         return len(self.questions)
 
+    def take(self, rows: Ints) -> QuestionTable:
+        """Return some of the rows."""
+        questions = [self.questions[row] for row in rows.tolist()]
+        choices = None if self.choices is None else self.choices[rows]
+        return QuestionTable(questions, self.words[rows], self.answer[rows], choices)
+
+    def join(self, other: QuestionTable) -> QuestionTable:
+        """Return the rows of both, one after the other."""
+        tables = (self, other)
+        words = _stack([table.words for table in tables])
+        choices = None
+        if self.choices is not None and other.choices is not None:
+            choices = _stack([self.choices, other.choices])
+        answers = np.concatenate([table.answer for table in tables])
+        return QuestionTable([*self.questions, *other.questions], words, answers, choices)
+
+
+def _stack(tables: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """Return the rows of all, padded on the right to the widest."""
+    most = np.max([table.shape[1:] for table in tables], axis=0)
+    return np.concatenate(
+        [
+            np.pad(
+                table,
+                [(0, 0), *((0, int(size - own)) for size, own in zip(most, table.shape[1:]))],
+            )
+            for table in tables
+        ]
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class Share:

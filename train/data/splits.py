@@ -31,7 +31,8 @@ class Splits:
     """The questions of each split, and what a person should know about how they came about.
 
     `changed` says that they are not what training makes of the files, since the model that is asked
-    would then be judged on what it has seen.
+    would then be judged on what it has seen; `carved` that no file names a val split, so that val
+    are training videos set aside.
     """
 
     train: list[Question]
@@ -39,6 +40,7 @@ class Splits:
     test: list[Question]
     remarks: tuple[str, ...] = ()
     changed: bool = False
+    carved: bool = False
 
     @property
     def judged_on(self) -> str:
@@ -98,7 +100,8 @@ def splits_of(
     if not parts["test"]:
         judge = "val" if parts["val"] else "train"
         remarks.append(f"there are no test questions: figures are of the split {judge}")
-    return Splits(parts["train"], parts["val"], parts["test"], tuple(remarks), changed)
+    carved = not any(question.split == "val" for question in questions)
+    return Splits(parts["train"], parts["val"], parts["test"], tuple(remarks), changed, carved)
 
 
 def _warn_of_leaks(questions: Iterable[Question], remarks: list[str]) -> None:

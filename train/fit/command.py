@@ -29,7 +29,8 @@ from framebank.train.model.config import (
     LR_SCHEDULES,
     PRECISIONS,
     STRATEGIES,
-    TRAINED_KINDS,
+    AUTO,
+    CHOOSABLE,
     ModelConfig,
     TrainConfig,
 )
@@ -58,6 +59,7 @@ _TRAIN_OPTIONS = {
     "patience": "epochs without a better validation before training stops",
     "val_share": "of the training videos choose the epoch where no val split is given; 0: none",
     "seed": "of weights, order and split",
+    "seeds": "fits, of as many seeds, whose answers are averaged",
     "max_unmatched_ratio": "the share of questions that may lack a video in the cache",
     "checkpoint_every_s": "seconds between checkpoints",
     "memory_bytes": "features beyond this, per worker, are read from the shards in every epoch",
@@ -67,6 +69,8 @@ _say = functools.partial(terminal.say, who="train")
 _LABELS = {
     "order_blind": "order-blind (mean of frames)",
     "question_only": "question only",
+    "probe": "probe (moments, with order)",
+    "probe_blind": "probe, order-blind",
     "majority_per_question": "majority per question",
     "majority": "majority answer",
 }
@@ -81,8 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_format_arguments(parser)
     parser.add_argument("--model", required=True, help="folder for the model")
     parser.add_argument(
-        "--model-kind", choices=TRAINED_KINDS, default=ModelConfig.kind,
-        help=f"what reads the frames (default {ModelConfig.kind})",
+        "--model-kind", choices=CHOOSABLE, default=AUTO,
+        help=f"what reads the frames (default {AUTO}: what answers held-out training clips best)",
     )  # fmt: skip
     parser.add_argument(
         "--embeddings", metavar="FILE",

@@ -10,22 +10,26 @@ import contextlib
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from framebank.features.asking.scores import figures, is_right
+from framebank.features.asking.scores import figures, is_right, square_error
 from framebank.features.asking.trained_model import check_weights
 from framebank.features.errors import JobError
 from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
 from framebank.features.questions.word_cutting import cutter_version
+from framebank.train.data.batches import QuestionTable
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.shard_files import Staging, shard_files
 from framebank.train.data.splits import SPLITS, seen_by
 from framebank.train.fit.callbacks import AnswerSample
+from framebank.train.fit.choosing import AUTO_CLIPS, choose_kind
+from framebank.train.fit.closed_form import Moments, fit_closed_form
 from framebank.train.fit.loop import FitData, FitResult, fit
 from framebank.train.fit.model_folder import ModelFolder, make_lineage, run_making
 from framebank.train.fit.training_data import Material, gather
@@ -33,8 +37,17 @@ from framebank.train.fit.warm_start import start_from
 from framebank.train.judging import baselines
 from framebank.train.judging.judged_answers import JUDGED_FILE, Said, judged_text
 from framebank.train.judging.predicting import Judge
-from framebank.train.model.config import ModelConfig, TrainConfig
-from framebank.train.model.network import build_network, export
+from framebank.train.model.config import (
+    AUTO,
+    PROBE,
+    PROBE_BLIND,
+    TRAINED_KINDS,
+    ModelConfig,
+    TrainConfig,
+)
+from framebank.train.model.heads import COUNT
+from framebank.train.model.network import average, build_network, export
+from framebank.train.model.probe import probe_network
 from framebank.train.word_vectors.files import file_sha256
 from framebank.train.workers.replicas import Workers
 from framebank.train.workers.run import Run
@@ -131,7 +144,8 @@ def train_model(
         with warnings.catch_warnings(), _memory_told():
             if len(material.head.answers) == 1:  # said in gather; Keras wonders at it in each graph
                 warnings.simplefilter("ignore")
-            metrics = _Training(job, material, folder, run, workers).train_all()
+            moments = Moments(material, workers, run, batch_size=size)
+            metrics = _Training(job, material, folder, run, workers, moments).train_all()
         metrics |= _accounting(cache, joined, material)
         if material.vectors is not None:
             metrics["embeddings"] = {"file": job.embeddings} | material.vectors.coverage
@@ -168,6 +182,14 @@ def _seen(job: TrainJob, cache: Cache, material: Material) -> Seen:
     return seen if before is None else seen | before
 
 
+class Fitted(NamedTuple):
+    """A network and how its fit went; `plain` is a probe without what makes its scores sharp."""
+
+    network: keras.Model
+    result: FitResult
+    plain: keras.Model | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class _Training:
     """The fits of one run, with what all of them share."""
@@ -177,32 +199,35 @@ class _Training:
     folder: ModelFolder
     run: Run
     workers: Workers
+    moments: Moments
 
     def train_all(self) -> dict[str, Any]:
         """Train the model, save it, then the baselines; return their figures."""
         job, material, folder, workers = self.job, self.material, self.folder, self.workers
         splits, say = material.splits, self.run.say
         asked = splits.of(splits.judged_on)
-        network, result = self._fit(job.model)
-        say(f"{job.model.kind}: best epoch {result.best_epoch} of {len(result.history)}")
+        model, tried = self._choose(job.model)
+        fits = [self._fit(model, number) for number in range(self._seeds(model))]
+        network = average([fit.network for fit in fits])
+        result = fits[0].result
+        temperature, calibration = self._calibrate(fits, network)
         if workers.is_chief:
-            folder.save_model(export(network, material.text))
+            folder.save_model(export(network, material.text, temperature=temperature))
             words = [str(word) for word in material.text.get_vocabulary()]
             spoken = {} if job.language is None else {"language": job.language}
             known = {**material.head.to_json(), **spoken, "words": words}
             folder.write_json("vocabulary.json", known)
-        said = {"model": self._judge(network)}
+        said: dict[str, Said] = {"model": self._judge(network)}
+        spread = [self._score(self._judge(fit.network)) for fit in fits] if len(fits) > 1 else []
         beside: dict[str, Said] = {
             "majority": baselines.majority(splits.train, asked),
             "majority_per_question": baselines.majority_per_question(splits.train, asked),
         }
         history = list(result.history)
         for kind in baselines.TRAINED if job.with_baselines else ():
-            model = dataclasses.replace(job.model, kind=kind)
-            other, fitted = self._fit(model)
-            say(f"{kind}: best epoch {fitted.best_epoch} of {len(fitted.history)}")
-            beside[kind] = said[kind] = self._judge(other)
-            history += fitted.history
+            fitted = self._fit(dataclasses.replace(job.model, kind=kind))
+            beside[kind] = said[kind] = self._judge(fitted.network)
+            history += fitted.result.history
         if workers.is_chief:
             rows = "".join(json.dumps(row) + "\n" for row in history)
             folder.write_text("history.jsonl", rows)
@@ -213,18 +238,96 @@ class _Training:
             "correct": sum(map(is_right, asked, said["model"])),
             **figures(asked, said["model"]),
             "baselines": {name: figures(asked, other) for name, other in beside.items()},
+            "kind": model.kind,
+            **({"tried": tried} if tried else {}),
+            **({"calibration": calibration} if calibration else {}),
+            **({"seeds": spread} if spread else {}),
             "epochs": len(result.history),
             "best_epoch": result.best_epoch,
             "steps": result.steps,
         }
 
-    def _fit(self, model: ModelConfig) -> tuple[keras.Model, FitResult]:
-        job, material, workers = self.job, self.material, self.workers
-        warm_start = job.warm_start if model is job.model else None
+    def _choose(self, model: ModelConfig) -> tuple[ModelConfig, list[dict[str, Any]]]:
+        """Return the model to train, of the kind that `auto` finds, and what was tried for it."""
+        material, say = self.material, self.run.say
+        if model.kind != AUTO:
+            return model, []
+        clips = len({question.video_id for question in material.learnt.questions})
+        if clips > AUTO_CLIPS:
+            say(f"auto: {clips} clips to learn from are enough for {TRAINED_KINDS[0]}")
+            return dataclasses.replace(model, kind=TRAINED_KINDS[0]), []
+
+        def gains(
+            kind: str, fold: int, learn: QuestionTable, judge: QuestionTable
+        ) -> NDArray[np.float64]:
+            its = dataclasses.replace(model, kind=kind)
+            network = self._fit(its, learn=learn, label=f"auto-{kind}-{fold}").network
+            said = self._said(network, judge)
+            pairs = list(zip(judge.questions, said, strict=True))
+            errors = [square_error(question, answer) for question, answer in pairs]
+            if material.head.kind == COUNT:
+                return -np.array(errors, np.float64)
+            return np.array([is_right(*pair) for pair in pairs], np.float64)
+
+        kind, tried = choose_kind(material.learnt, gains, seed=self.job.train.seed, say=say)
+        return dataclasses.replace(model, kind=kind), tried
+
+    def _seeds(self, model: ModelConfig) -> int:
+        """Return how many fits are averaged: a closed formula gives the same every time."""
+        return 1 if model.kind in (PROBE, PROBE_BLIND) else self.job.train.seeds
+
+    def _calibrate(
+        self, fits: Sequence[Fitted], network: keras.Model
+    ) -> tuple[float, dict[str, Any]]:
+        """Return the temperature that the validation split asks for, and the error on the judged
+        split before and after it; of a probe that was chosen by what its folds held out."""
+        material = self.material
+        val, judged = (material.tables.get(material.splits.stopped_on), self._judged_table())
+        if material.head.kind == COUNT:
+            return 1.0, {}
+        judge = self._judge_of(network)
+        plain = fits[0].plain
+        if plain is not None:
+            before, temperature = self._judge_of(plain).predict(judged).confidence.error, 1.0
+        else:
+            before = judge.predict(judged).confidence.error
+            chosen = material.splits.stopped_on == "val" and val is not None
+            temperature = judge.temperature(val) if chosen and val is not None else 1.0
+        after = judge.predict(judged, temperature=temperature).confidence.error
+        self.run.say(
+            f"expected calibration error {before:.3f} before and {after:.3f} after "
+            + (f"a temperature of {temperature:.3g}" if plain is None else "held-out scaling")
+        )
+        return temperature, {"before": before, "after": after, "temperature": temperature}
+
+    def _fit(
+        self,
+        model: ModelConfig,
+        number: int = 0,
+        *,
+        learn: QuestionTable | None = None,
+        label: str | None = None,
+    ) -> Fitted:
+        """Fit a model to the rows of `learn`, all of the training split by default; `number` counts
+        the fits of other seeds."""
+        job, material = self.job, self.material
+        rows = material.learnt if learn is None else learn
+        closed = model.kind in (PROBE, PROBE_BLIND)
+        if closed and learn is None and material.splits.carved and "val" in material.tables:
+            val = material.tables["val"]  # it need not choose an epoch
+            rows = rows.join(val.take(np.flatnonzero(material.head.knows(val.answer))))
+        label = label or (model.kind if not number else f"{model.kind}-{number}")
+        if closed:
+            return self._fit_probe(model, rows, label)
+        workers = self.workers
+        warm_start = job.warm_start if label == job.model.kind or job.model.kind == AUTO else None
+        if learn is not None:
+            warm_start = None
+        config = dataclasses.replace(job.train, seed=job.train.seed + number)
         if material.vectors is not None:
             model = dataclasses.replace(model, word_size=material.vectors.size)
-        keras.utils.set_random_seed(job.train.seed)  # each network starts alike, resumed or not
-        with workers.strategy.scope(), _precision(job.train.precision):
+        keras.utils.set_random_seed(config.seed)  # each network starts alike, resumed or not
+        with workers.strategy.scope(), _precision(config.precision):
             network = build_network(
                 model,
                 material.statistics,
@@ -240,36 +343,60 @@ class _Training:
         callbacks, sample = [], None
         val = material.tables[material.splits.stopped_on]
         if job.tensorboard and workers.is_chief:
-            board = f"{job.tensorboard}/{model.kind}"
+            board = f"{job.tensorboard}/{label}"
             callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
             sample = AnswerSample(board + "/answers", val.questions, material.head)
         result = fit(
             network,
-            FitData(material.features, material.learnt, val, material.head),
-            config=job.train,
-            folder=self.folder.checkpoints / model.kind,
+            FitData(material.features, rows, val, material.head),
+            config=config,
+            folder=self.folder.checkpoints / label,
             stop=self.run.stop,
-            label=model.kind,
+            label=label,
             callbacks=callbacks,
             on_judged=sample,
             workers=workers,
         )
-        return network, result
+        self.run.say(f"{label}: best epoch {result.best_epoch} of {len(result.history)}")
+        return Fitted(network, result)
+
+    def _fit_probe(self, model: ModelConfig, rows: QuestionTable, label: str) -> Fitted:
+        material = self.material
+        probe = fit_closed_form(
+            model, material, rows, self.moments, seed=self.job.train.seed
+        )
+        self.run.say(f"{label}: {probe.describe()}")
+        words = material.text.vocabulary_size()
+        network, plain = (
+            probe_network(model, probe, material.head, words=words, sharp=sharp)
+            for sharp in (True, False)
+        )
+        return Fitted(network, FitResult([], 0, 0), plain)
 
     def _judge(self, network: keras.Model) -> list[str | None]:
         """Return the network's answer to each question of the judged split, in its order."""
-        job, material = self.job, self.material
-        judge = Judge(
+        return self._said(network, self._judged_table())
+
+    def _judged_table(self) -> QuestionTable:
+        return self.material.tables[self.material.splits.judged_on]
+
+    def _score(self, said: Said) -> float:
+        table = self._judged_table()
+        return sum(map(is_right, table.questions, said)) / len(table)
+
+    def _judge_of(self, network: keras.Model) -> Judge:
+        return Judge(
             network,
-            material.features,
-            batch_size=job.train.batch_size,
-            head=material.head,
+            self.material.features,
+            batch_size=self.job.train.batch_size,
+            head=self.material.head,
             workers=self.workers,
         )
-        table = material.tables[material.splits.judged_on]
-        chosen = judge.predict(table).chosen
+
+    def _said(self, network: keras.Model, table: QuestionTable) -> list[str | None]:
+        chosen = self._judge_of(network).predict(table).chosen
         pairs = zip(table.questions, chosen.tolist(), strict=True)
-        return [material.head.answer(question, number) for question, number in pairs]
+        return [self.material.head.answer(question, number) for question, number in pairs]
 
 
 @contextlib.contextmanager

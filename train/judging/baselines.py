@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from framebank.features.questions.question import QUESTION_WORDS, Question
 from framebank.train.judging.judged_answers import Said
 
-TRAINED = ("order_blind", "question_only")
+TRAINED = ("order_blind", "question_only", "probe_blind", "probe")
 
 
 def count_answers(train: Sequence[Question], asked: Sequence[Question]) -> dict[str, Said]:

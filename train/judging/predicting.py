@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -12,7 +14,8 @@ from numpy.typing import NDArray
 from framebank.features.asking.trained_model import NotFiniteError
 from framebank.train.data.batches import Batch, Features, QuestionTable
 from framebank.train.data.prefetch import Prefetched
-from framebank.train.model.heads import OPEN_HEAD, Head
+from framebank.train.judging.calibration import Confidence, Surprise, at_temperature
+from framebank.train.model.heads import COUNT, OPEN_HEAD, Head
 from framebank.train.workers.replicas import Workers
 
 
@@ -27,6 +30,7 @@ class Predictions:
     chosen: NDArray[np.int64]
     loss: float
     accuracy: float
+    confidence: Confidence = dataclasses.field(default_factory=Confidence)
 
 
 class Judge:
@@ -50,22 +54,18 @@ class Judge:
 
         self._answer = answer
 
-    def predict(self, table: QuestionTable) -> Predictions:
+    def predict(self, table: QuestionTable, *, temperature: float = 1.0) -> Predictions:
         """Return what the network says to every question of `table`, in its order.
+
+        `temperature` divides its logits; `confidence` tells of the probabilities after that.
 
         Each worker asks about its own videos; all of them get the whole. Raises NotFiniteError, in
         all of them: of answers that are NaN the first would be taken for chosen.
         """
         said = np.zeros((2, len(table)))  # per question: chosen output, surprise at the truth
-        with Prefetched(
-            lambda: self._features.batches(table, batch_size=self._batch_size)
-        ) as batches:
-            for batch in batches:
-                real = batch["index"].numpy() >= 0
-                if not real.any():
-                    continue
-                index = batch["index"].numpy()[real]
-                outputs = self._answer(network_inputs(batch)).numpy()[real]
+        sure = Confidence()
+        with contextlib.closing(self._outputs(table)) as answers:
+            for index, outputs in answers:
                 finite = np.isfinite(outputs).all(axis=1)
                 said[1, index[~finite]] = np.nan
                 index, outputs = index[finite], outputs[finite]
@@ -73,6 +73,9 @@ class Judge:
                 chosen = self._head.chosen(outputs, asked)
                 said[0, index] = chosen
                 said[1, index] = self._head.surprise(table.answer[index], outputs, chosen)
+                if self._head.kind != COUNT:
+                    shares = at_temperature(outputs, temperature)[np.arange(len(chosen)), chosen]
+                    sure.add(shares, chosen == table.answer[index])
         said = self._workers.sum(said)
         if bad := int(np.isnan(said[1]).sum()):
             raise NotFiniteError(
@@ -83,7 +86,35 @@ class Judge:
         chosen, known = said[0].astype(np.int64), self._head.knows(table.answer)
         loss = float(said[1][known].mean()) if known.any() else 0.0
         accuracy = float((chosen == table.answer)[known].sum() / max(len(table), 1))
-        return Predictions(chosen, loss, accuracy)
+        sure.bins[:] = self._workers.sum(sure.bins)
+        return Predictions(chosen, loss, accuracy, sure)
+
+    def temperature(self, table: QuestionTable) -> float:
+        """Return the temperature at which the answers to `table` are the least surprise; 1 for
+        counts, and where the head knows none of them."""
+        surprise = Surprise()
+        if self._head.kind == COUNT:
+            return 1.0
+        known = self._head.knows(table.answer)
+        with contextlib.closing(self._outputs(table)) as answers:
+            for index, outputs in answers:
+                its = known[index]
+                surprise.add(outputs[its], table.answer[index[its]])
+        sums = self._workers.sum([*surprise.sums, surprise.count])
+        return Surprise(sums[:-1], float(sums[-1])).temperature
+
+    def _outputs(
+        self, table: QuestionTable
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield (places of questions int64[b], their outputs float32[b, a]) of this worker."""
+        with Prefetched(
+            lambda: self._features.batches(table, batch_size=self._batch_size)
+        ) as batches:
+            for batch in batches:
+                index = batch["index"].numpy()
+                if (index >= 0).any():
+                    outputs = self._answer(network_inputs(batch)).numpy()
+                    yield index[index >= 0], outputs[index >= 0]
 
 
 def network_inputs(batch: Batch) -> Batch:

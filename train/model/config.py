@@ -11,7 +11,10 @@ from framebank.features.questions.splits import VAL_SHARE
 
 # The first by default.
 TRAINED_KINDS = ("lstm", "attention", "transformer", "bigru", "wide", "mean")
-MODEL_KINDS = (*TRAINED_KINDS, "order_blind", "question_only")
+PROBE, PROBE_BLIND = "probe", "probe_blind"  # closed formulas of a clip's moments
+AUTO = "auto"  # whichever answers held-out training clips best
+MODEL_KINDS = (*TRAINED_KINDS, PROBE, PROBE_BLIND, AUTO, "order_blind", "question_only")
+CHOOSABLE = (AUTO, PROBE, *TRAINED_KINDS)
 LR_SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("float32", "bfloat16")
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")  # train.workers.replicas makes them
@@ -73,13 +76,14 @@ class TrainConfig:
     patience: int = 15
     val_share: float = VAL_SHARE
     seed: int = 0
+    seeds: int = 1
     max_unmatched_ratio: float = 0.2
     checkpoint_every_s: float = 20.0
     memory_bytes: int = 2**31
     shuffle_bytes: int = 2**28
 
     def __post_init__(self) -> None:
-        _check(self, ("epochs", "patience"), 0, MOST_INT, above=True)
+        _check(self, ("epochs", "patience", "seeds"), 0, MOST_INT, above=True)
         _check(self, ("batch_size",), 0, _MOST_WIDTH, above=True)
         _check(self, ("memory_bytes", "shuffle_bytes"), 0, MOST_BYTES, above=True)
         _check(self, ("learning_rate", "clip_norm"), 0, MOST_FLOAT, above=True)

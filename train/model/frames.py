@@ -72,15 +72,24 @@ class Frames(NamedTuple):
     project: keras.layers.Layer
 
 
+def frame_mask(features: Any) -> Any:
+    """Return bool[b, n]: which rows of features float[b, n, d] are frames, the first at least.
+
+    A frame is there when it or a later one has any value: holes never break right-padding.
+    """
+    from keras import ops
+
+    filled = ops.cast(ops.any(ops.not_equal(features, 0.0), axis=-1), "int32")
+    mask = ops.greater(ops.flip(ops.cumsum(ops.flip(filled, axis=1), axis=1), axis=1), 0)
+    first = ops.less_equal(ops.cumsum(ops.ones_like(filled), axis=1), 1)
+    return ops.logical_or(mask, first)
+
+
 def make_frames(features: Any, config: ModelConfig, statistics: FrameStatistics) -> Frames:
     """Standardise and project the features float[b, n, d], padded on the right with zeros."""
     from keras import layers, ops
 
-    # A frame is there when it or a later one has any value: holes never break right-padding.
-    filled = ops.cast(ops.any(ops.not_equal(features, 0.0), axis=-1), "int32")
-    mask = ops.greater(ops.flip(ops.cumsum(ops.flip(filled, axis=1), axis=1), axis=1), 0)
-    first = ops.less_equal(ops.cumsum(ops.ones_like(filled), axis=1), 1)
-    mask = ops.logical_or(mask, first)
+    mask = frame_mask(features)
     scale = layers.Normalization(
         mean=statistics.mean, variance=statistics.variance, dtype="float32"
     )

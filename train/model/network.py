@@ -8,6 +8,7 @@ changes an answer, and masks are right-padded with at least one step, as cuDNN's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from framebank.train.model.config import ModelConfig
@@ -18,6 +19,8 @@ from framebank.train.model.text import read_question, word_numbers
 
 if TYPE_CHECKING:
     import keras
+
+_TINY = 1e-7  # below any probability that matters
 
 
 def build_network(
@@ -82,10 +85,27 @@ def _score_choice(hidden: Any, choice: Any, config: ModelConfig) -> Any:
     return layers.Dense(1, name="score", dtype="float32")(fits)
 
 
-def export(network: keras.Model, text: keras.layers.TextVectorization) -> keras.Model:
+def average(networks: Sequence[keras.Model]) -> keras.Model:
+    """Return one network whose outputs are the mean of those of `networks`, of one kind."""
+    import keras
+
+    if len(networks) == 1:
+        return networks[0]
+    inputs = {name: keras.Input(it.shape[1:], name=name, dtype=it.dtype)
+              for name, it in networks[0].input.items()}
+    for number, network in enumerate(networks):
+        network.name = f"{network.name}_{number}"
+    outputs = [network(inputs) for network in networks]
+    return keras.Model(inputs, keras.layers.Average()(outputs), name="average")
+
+
+def export(
+    network: keras.Model, text: keras.layers.TextVectorization, *, temperature: float = 1.0
+) -> keras.Model:
     """Return the network with {"features", "question": string[b]} for inputs, to be saved.
 
-    One that scores candidates has the input "choice": string[b] too.
+    One that scores candidates has the input "choice": string[b] too. The logits of the saved model
+    are divided by `temperature`.
     """
     import keras
 
@@ -95,4 +115,9 @@ def export(network: keras.Model, text: keras.layers.TextVectorization) -> keras.
     for name, number in asked.items():
         inputs[name] = keras.Input((), name=name, dtype="string")
         numbers[number] = keras.ops.cast(word_numbers(text, inputs[name]), "int32")
-    return keras.Model(inputs, network({"features": features} | numbers), name="framebank")
+    output = network({"features": features} | numbers)
+    if temperature != 1 and "choice" in asked:
+        output = output / temperature
+    elif temperature != 1:
+        output = keras.ops.softmax(keras.ops.log(output + _TINY) / temperature, axis=-1)
+    return keras.Model(inputs, output, name="framebank")
