@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
+from keras import layers, ops
 from numpy.typing import NDArray
 
 from framebank.train.model.config import ModelConfig
-
-if TYPE_CHECKING:
-    import keras
 
 # A deviation below this share of the mean is rounding of float16 or less: the column is constant.
 _CONSTANT_SHARE = 1e-5
@@ -69,13 +68,11 @@ class Frames(NamedTuple):
     scaled: Any
     seen: Any
     mask: Any
-    project: keras.layers.Layer
+    project: layers.Layer
 
 
 def make_frames(features: Any, config: ModelConfig, statistics: FrameStatistics) -> Frames:
     """Standardise and project the features float[b, n, d], padded on the right with zeros."""
-    from keras import layers, ops
-
     # A frame is there when it or a later one has any value: holes never break right-padding.
     filled = ops.cast(ops.any(ops.not_equal(features, 0.0), axis=-1), "int32")
     mask = ops.greater(ops.flip(ops.cumsum(ops.flip(filled, axis=1), axis=1), axis=1), 0)
@@ -106,7 +103,5 @@ def _gain(width: int) -> float:
 def projection(units: int, width: int, *, name: str) -> Any:
     """Return the dense layer over `width` features whose units start with a deviation of 1 though
     the features were multiplied with a gain."""
-    import keras
-
     start = keras.initializers.VarianceScaling(1 / _gain(width) ** 2)
-    return keras.layers.Dense(units, activation="tanh", kernel_initializer=start, name=name)
+    return layers.Dense(units, activation="tanh", kernel_initializer=start, name=name)
