@@ -205,13 +205,8 @@ class _Run:
 
     def _steps(self, epoch: int, skip: int) -> Iterator[list[Batch]]:
         """Yield the batches of each step that is left of an epoch, one per local replica."""
-        batches = self.data.features.training_batches(
-            self.data.train,
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            epoch=epoch,
-            skip=skip,
-        )
+        size, seed = self.config.batch_size, (self.config.seed, epoch)
+        batches = self.data.features.batches(self.data.train, batch_size=size, seed=seed, skip=skip)
         for first in batches:
             yield [first, *(next(batches) for _ in range(self.workers.local_replicas - 1))]
 

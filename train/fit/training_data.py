@@ -10,9 +10,9 @@ import numpy as np
 
 from framebank.features.questions.word_cutting import cut_questions
 from framebank.train.data.batches import Features, QuestionTable, cached_features
-from framebank.train.data.clip_features import ShardFiles
 from framebank.train.data.epoch_order import plan_epoch
 from framebank.train.data.joining import JoinedQuestions
+from framebank.train.data.shard_files import ShardFiles
 from framebank.train.data.splits import SPLITS, Splits, assign_splits
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics, frame_statistics
@@ -52,7 +52,7 @@ def gather(
     workers: Workers,
     run: Run,
     *,
-    files: ShardFiles | None,
+    files: ShardFiles,
     language: str | None = None,
     embeddings: str | None = None,
 ) -> Material:
@@ -126,7 +126,7 @@ def sample_statistics(
     Each worker reads its own lanes; merged lane by lane they are the same for any number of them.
     """
     stored, share, width = features.stored, features.share, features.width
-    numbers = np.array(sorted(features.number(video_id) for video_id in video_ids), np.int64)
+    numbers = np.array(sorted(features.numbers[video_id] for video_id in video_ids), np.int64)
     replica = stored.replica(np.arange(stored.lanes), replicas=share.replicas)
     sums = np.zeros((stored.lanes, 1 + 2 * width))
     for lane, videos in enumerate(plan_epoch(stored, numbers, batch_size=1).reading):

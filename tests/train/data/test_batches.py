@@ -14,6 +14,7 @@ from framebank.train.data.batches import (
     cached_features,
     steps_per_epoch,
 )
+from framebank.train.data.shard_files import Staging, shard_files
 from framebank.train.model.heads import OUTSIDE, Head
 from tests.made.held_clips import held_features
 from tests.made.made_cache import make_cache
@@ -39,7 +40,7 @@ def features(request, tmp_path: Path):  # type: ignore[no-untyped-def]
     make_cache(str(tmp_path))
     cache = open_cache(str(tmp_path))
     if request.param == "streamed":
-        return cached_features(cache, LENGTHS)
+        return cached_features(cache, LENGTHS, files=shard_files(cache.path, Staging()))
     return held_features({record.video_id: record.features for record in cache})
 
 
@@ -69,7 +70,7 @@ def test_order_follows_from_seed_and_epoch_and_can_be_entered_anywhere(features)
     table = make_table()
 
     def order(seed: int, epoch: int, skip: int = 0) -> list[int]:
-        batches = features.training_batches(table, batch_size=3, seed=seed, epoch=epoch, skip=skip)
+        batches = features.batches(table, batch_size=3, seed=[seed, epoch], skip=skip)
         return [int(i) for batch in batches for i in batch["index"]]
 
     first = order(1, 0)

@@ -16,8 +16,7 @@ from framebank.features.cache.reader import Cache, check_finite, open_cache
 from framebank.features.errors import CacheError
 from framebank.features.questions.question import Question
 from framebank.features.stop_signals import StopRequest, TrainingStopped
-from framebank.train.data.question_batches import question_batches
-from framebank.train.evaluation.answers import NO_RANK, ask_all
+from framebank.train.evaluation.answers import NO_RANK, ask_all, question_batches
 from framebank.train.workers.run import Run
 from tests.made.made_cache import make_cache, make_extracted
 
