@@ -28,10 +28,7 @@ _MORE_CLIPS = 4
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may keep busy, at least 1.
-
-    Its affinity bounds them, and the quota of its container.
-    """
+    """Return how many cores, 1 at least, this process's affinity and its container allow it."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
@@ -41,7 +38,6 @@ def usable_cores() -> int:
 
 
 def _container_quota(root: Path) -> float | None:
-    """Return the cores that a container's limit leaves, None where there is none."""
     try:
         if (root / "cpu.max").exists():
             quota, period = (root / "cpu.max").read_text().split()
@@ -56,18 +52,13 @@ def _container_quota(root: Path) -> float | None:
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """What a worker of `decoders` decoder processes may take, in bytes.
-
-    `decoder_bytes` is the address space of one of them, `clip_bytes` what the features of one clip
-    may take while it is in hand, in float32, `network_bytes` what is there without clips,
-    `memory_bytes` what there is for all.
-    """
+    """What a worker of `decoders` decoder processes may take, in bytes."""
 
     decoders: int
-    decoder_bytes: int
-    clip_bytes: int
-    network_bytes: int = 0
-    memory_bytes: int = 0
+    decoder_bytes: int  # the address space of one
+    clip_bytes: int  # the features of one clip in hand, in float32
+    network_bytes: int = 0  # the worker without clips
+    memory_bytes: int = 0  # what there is for all
 
     @property
     def total_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM, SIGHUP: end in seconds, with nothing half done and no process left.
 
-What works in steps notes the first signal, saves and ends by itself (`stop_on_signals`). What waits
-for others, as a job's client does, is ended from beside it (`end_on_signals`).
+What works in steps notes the first signal and ends by itself (`stop_on_signals`); what waits for
+others, as a job's client does, is ended from beside it (`end_on_signals`).
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
 def signals_held() -> Iterator[None]:
     """Let signals wait meanwhile, in this thread and for good in those that are started.
 
-    While TensorFlow joins a cluster it takes SIGTERM for itself, and one that came then would be
-    lost. Only a process with no thread from before, as a local worker's, is sure of it.
+    TensorFlow takes SIGTERM for itself while it joins a cluster, and would lose one that came then.
+    Only a process with no thread from before is sure of it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
@@ -100,11 +100,8 @@ def kept_alive() -> Iterator[None]:
 
 @contextlib.contextmanager
 def end_on_signals(end: Callable[[], Iterable[str]]) -> Iterator[None]:
-    """While inside, the first Ctrl-C, SIGTERM or SIGHUP runs `end` and ends this process.
-
-    What `end` yields is told on stderr. The status is 130, 143 or 129. Another signal, a second
-    after the first or later, ends the process at once.
-    """
+    """While inside, the first Ctrl-C, SIGTERM or SIGHUP runs `end`, tells on stderr what it yields
+    and ends this process with 130, 143 or 129; another one, a second later or more, at once."""
     if _KEPT_ALIVE.get():
         with _end_on_interrupt(end):
             yield

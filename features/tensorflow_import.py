@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 
 
-def import_tensorflow(*, wake: Callable[[], None] | None = None) -> None:
+def import_tensorflow(*, wake: Callable[[], object] | None = None) -> None:
     """Import TensorFlow and Keras; what they print goes to stderr only when that fails.
 
     `wake` wakes TensorFlow's runtime, for what must be set up before anything else does.
@@ -32,10 +32,7 @@ def import_tensorflow(*, wake: Callable[[], None] | None = None) -> None:
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
-        if wake is None:
-            tf.constant(0)  # wakes the runtime, which greets as well
-        else:
-            wake()
+        (wake or (lambda: tf.constant(0)))()  # the runtime, which greets as well
 
 
 def quiet_google() -> None:

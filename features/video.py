@@ -55,20 +55,11 @@ class VideoRef:
         listed = not self.generation.startswith(UNLISTED)
         return "" if listed else self.generation.removeprefix(UNLISTED)
 
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"columns": dict(self.columns)}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> VideoRef:
-        return cls(**fields)
-
 
 @dataclasses.dataclass(frozen=True)
 class SourceInfo:
-    """What the container and the decoder say of a clip, after it was decoded whole.
-
-    `width` and `height` are in pixels as shown (after rotation), `frames` counts presented frames.
-    """
+    """What the container and the decoder say of a clip that was decoded whole: pixels as shown
+    (after rotation), presented frames."""
 
     container: str
     codec: str

@@ -87,11 +87,11 @@ class ShardPlan:
         return sum(max(0, ref.size_bytes) for ref in self.refs)
 
     def to_json(self) -> dict[str, Any]:
-        return {"shard": self.shard, "refs": [ref.to_json() for ref in self.refs]}
+        return {"shard": self.shard, "refs": [dataclasses.asdict(ref) for ref in self.refs]}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ShardPlan:
-        return cls(fields["shard"], tuple(VideoRef.from_json(ref) for ref in fields["refs"]))
+        return cls(fields["shard"], tuple(VideoRef(**ref) for ref in fields["refs"]))
 
 
 @dataclasses.dataclass(frozen=True)
