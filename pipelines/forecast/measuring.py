@@ -67,8 +67,8 @@ class Load:
 
 def load_of(forecast: Forecast, *, shards: int, batch_size: int) -> Load:
     """Return the work that a forecast means; each shard ends with a batch that is filled up."""
-    pictures = forecast.totals["pictures"].plus(shards * batch_size / 2)
-    return Load(pictures, forecast.totals["decode_s"], forecast.longest_s, shards)
+    pictures = forecast.total("pictures").plus(shards * batch_size / 2)
+    return Load(pictures, forecast.total("decode_s"), forecast.longest_s, shards)
 
 
 def wall_s(measured: Measured, load: Load, *, decoders: int) -> Estimate:
@@ -111,7 +111,8 @@ def measure(
     network(blank)
     start_s = spent_s + time.monotonic() - start
     two_batches = dataclasses.replace(policy, queue_bytes=2 * blank.nbytes)
-    decode_s = _decode_s_per_picture(clips)
+    pictures = sum(probe.pictures for _, probe in clips)
+    decode_s = sum(probe.decode_s or 0.0 for _, probe in clips) / max(1, pictures)
     marks = _run_engine(network, spec, two_batches, [ref for ref, _ in clips])
     if len(marks) < 3:  # few frames, or a rule that takes few of long clips: the network by itself
         marks, decode_s = _time_network(network, blank), 0.0
@@ -129,11 +130,6 @@ def measure(
         cores=cores,
         unsure=_unsure(marks),
     )
-
-
-def _decode_s_per_picture(clips: Sequence[tuple[VideoRef, Probe]]) -> float:
-    pictures = sum(probe.pictures for _, probe in clips)
-    return sum(probe.decode_s or 0.0 for _, probe in clips) / max(1, pictures)
 
 
 def _unsure(marks: Sequence[_Mark]) -> float:

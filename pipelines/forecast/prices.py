@@ -20,6 +20,7 @@ from framebank.features.bounds import MOST_FLOAT, MOST_INT, within
 from framebank.features.errors import UsageError
 from framebank.features.stores import json_text, storage
 from framebank.pipelines.forecast.estimate import Estimate
+from framebank.pipelines.forecast.measuring import Load
 
 WORKERS = 10  # what `pipelines/runners/dataflow/submission.py` asks for where the user does not say
 # How much slower or faster a vCPU there may be than a core here, and a card than the user says.
@@ -60,12 +61,10 @@ def read_prices(path: str, *, accelerated: bool = False) -> Prices:
         raise _fault(path, "no such file", "a JSON file") from err
     except ValueError as err:
         raise _fault(path, f"no JSON object: {err}", "a JSON object") from err
-    known = dataclasses.fields(Prices)
-    names = [field.name for field in known]
-    for field in known:
-        optional = field.name == "frames_per_s" and not accelerated
-        if field.name not in fields and not optional:
-            raise _fault(path, f"no {field.name!r}", f"the fields {', '.join(names)}")
+    names = [field.name for field in dataclasses.fields(Prices)]
+    for name in names if accelerated else names[:-1]:
+        if name not in fields:
+            raise _fault(path, f"no {name!r}", f"the fields {', '.join(names)}")
     if unknown := sorted(set(fields) - set(names)):
         near = difflib.get_close_matches(unknown[0], names, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -100,32 +99,24 @@ def _fault(path: str, got: object, expected: object) -> UsageError:
     return UsageError(f"the prices in {path} cannot be used", got=got, expected=expected, todo=todo)
 
 
-def quote(
-    prices: Prices,
-    *,
-    accelerated: bool,
-    workers: int,
-    shards: int,
-    decode_s: Estimate,
-    network_s: Estimate,
-    pictures: Estimate,
-) -> Quote:
+def quote(prices: Prices, load: Load, *, frame_s: float, accelerated: bool, workers: int) -> Quote:
     """Return time and price of a job on Dataflow.
 
-    `decode_s` and `network_s` are processor seconds measured on a core of this machine, `pictures`
-    the frames that go through the network; with an accelerator the network runs there, beside the
-    decoders. No more workers are counted than there are shards, and the one with most shards
-    decides.
+    `frame_s` and the load's decoding are processor seconds measured on a core of this machine;
+    with an accelerator the network runs there, beside the decoders. No more workers are counted
+    than there are shards, and the one with most shards decides.
     """
+    shards = max(1, load.shards)
     used = max(1, min(workers, shards))
-    share = math.ceil(max(1, shards) / used) / max(1, shards)  # of the one with most shards
+    share = math.ceil(shards / used) / shards  # of the one with most shards
     rate_fps = prices.frames_per_s if accelerated else None
 
     def busy_s(end: str, core: float, card: float) -> float:
-        decoding_s = getattr(decode_s, end) * share * core / prices.vcpus
+        decoding_s = getattr(load.decode_s, end) * share * core / prices.vcpus
+        pictures = getattr(load.pictures, end) * share
         if rate_fps is None:
-            return decoding_s + getattr(network_s, end) * share * core / prices.vcpus
-        return float(max(decoding_s, getattr(pictures, end) * share / rate_fps * card))
+            return float(decoding_s + pictures * frame_s * core / prices.vcpus)
+        return float(max(decoding_s, pictures / rate_fps * card))
 
     wall_s = START_S.added(
         Estimate(
