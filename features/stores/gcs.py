@@ -2,7 +2,7 @@
 
 STORAGE_EMULATOR_HOST points the client at an emulator, then without credentials. The client is
 made on first use and once per process, since a connection does not survive a fork. Every call is
-tried again after 429, 5xx and broken connections (`features/stores/retrying.py` says for how long);
+tried again after 429, 5xx and broken connections (`features/stores/objects.py` says for how long);
 each of them may be repeated without harm, as an object's content follows from its name.
 """
 
@@ -20,14 +20,8 @@ import google_crc32c
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.stores import objects
 from framebank.features.stores.objects import Answer, split
-from framebank.features.stores.retrying import (
-    ANSWER_TIMEOUT_S,
-    CONNECT_TIMEOUT_S,
-    Patience,
-    patience_of,
-)
 
-_TIMEOUT = (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)
+_TIMEOUT = (objects.CONNECT_TIMEOUT_S, objects.ANSWER_TIMEOUT_S)
 
 
 @functools.lru_cache(maxsize=1)
@@ -66,8 +60,8 @@ def _blob(path: str, **fields: Any) -> Any:
     return _client().bucket(bucket).blob(name, **fields)
 
 
-def _patience() -> Patience:
-    return patience_of(os.environ.get("STORAGE_EMULATOR_HOST", "gs"))
+def _patience() -> objects.Patience:
+    return objects.patience_of(os.environ.get("STORAGE_EMULATOR_HOST", "gs"))
 
 
 def _retry(path: str) -> Any:
@@ -83,8 +77,7 @@ def _error(path: str, err: Exception, doing: str) -> FramebankError:
 
     if isinstance(err, api.RetryError) and isinstance(err.cause, Exception):
         err = err.cause
-    code = getattr(err, "code", None) or getattr(getattr(err, "response", None), "status_code", 0)
-    got = objects.first_line(err)
+    code, got = objects.status_of(err), objects.first_line(err)
     if code in (401, 403):
         todo = "grant this account the role Storage Object User on the bucket"
         return UsageError(f"cannot {doing} {path}", got=got, todo=todo)
@@ -146,12 +139,7 @@ def _get(path: str, **fields: Any) -> bytes:
 
 
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
-    """Copy one generation of an object to an open file, and hold it against its checksum.
-
-    Raises VideoRejected "missing" for an object that is gone, "forbidden" for one that this account
-    may not read, "unreadable" for one that changed or whose bytes do not have its checksum;
-    JobError where the service does not answer.
-    """
+    """Copy one generation of an object to an open file, and hold it against its checksum."""
     _client()  # no credentials at all are no fault of the clip
     summed = google_crc32c.Checksum()
     with objects.downloading(path):
@@ -209,9 +197,9 @@ def stat(path: str) -> tuple[int, str] | None:
 def list_objects(
     prefix: str, *, limit: int | None = None, deep: bool = True
 ) -> Iterator[tuple[str, int, str]]:
-    """Yield (path, size_bytes, generation) of each object whose name starts with `prefix`, by name.
+    """Yield (path, size_bytes, generation) of the objects whose name starts with `prefix`, by name.
 
-    Page by page: a million of them never sit in one list. Not `deep`: of the folder `prefix` only.
+    Not `deep`: of the folder `prefix` only.
     """
     bucket, start = split(prefix)
     try:

@@ -1,17 +1,26 @@
-"""What the object stores do alike: addresses, reads by ranges, uploads that wait, errors."""
+"""What the object stores do alike: addresses, reads by ranges, uploads that wait, errors, retries.
+
+A service that has answered this process once is waited for: 503 storms and broken connections pass.
+One that nothing answers at, at first contact, is a wrong address or no network: that is told within
+seconds.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, BinaryIO, cast
 
 from framebank.features.errors import JobError, UsageError, VideoRejected
 from framebank.features.stores.temporary import Spool
+from framebank.features.terminal import say
 
 # Scheme → what its addresses look like.
 FORMS = {
@@ -25,6 +34,11 @@ CHUNK_BYTES = 8 << 20  # of one request
 _SPOOL_BYTES = 32 << 20  # an upload is held in memory up to here, then in a temporary file
 _UPLOADS = 3  # of one object: an upload in parts may be forgotten by the service on its way
 _READS = 20  # of an object that changes while it is read
+CONNECT_TIMEOUT_S = 4.0
+ANSWER_TIMEOUT_S = 60.0
+FIRST_CONTACT_S = 3.5  # of refused or broken connections, before anything was ever answered
+LIMIT_S = 180.0  # of one call, with all its retries
+_SAY_AFTER_S = 10.0
 
 
 class Answer(Exception):
@@ -32,6 +46,60 @@ class Answer(Exception):
 
     def __init__(self, status: int) -> None:
         self.status = status
+
+
+class Patience:
+    """What one process knows of one service; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self.reached = False  # whether the service ever answered
+        self._said_s = float("-inf")
+        self._lock = threading.Lock()
+
+    def retry(self, path: str, *, retryable: Callable[[Exception], bool]) -> Any:
+        """Return what has one call about `path` tried again: a decorator of google.api_core."""
+        from google.api_core.retry import Retry
+
+        start_s = time.monotonic()
+
+        def again(error: Exception) -> bool:
+            if not retryable(error):
+                return False
+            waited_s = time.monotonic() - start_s
+            if status_of(error):
+                self.reached = True
+            if not self.reached and waited_s > FIRST_CONTACT_S:
+                return False
+            self._say(path, error, waited_s)
+            return True
+
+        longest_s = 20.0 if self.reached else 1.0
+        return Retry(predicate=again, initial=0.5, maximum=longest_s, timeout=LIMIT_S)
+
+    def _say(self, path: str, error: Exception, waited_s: float) -> None:
+        with self._lock:
+            now_s = time.monotonic()
+            if waited_s < _SAY_AFTER_S or now_s - self._said_s < _SAY_AFTER_S:
+                return
+            self._said_s = now_s
+        say(
+            f"{path}: no good answer for {waited_s:.0f} s ({first_line(error)[:120]}); "
+            f"trying again until {LIMIT_S:.0f} s"
+        )
+
+
+@functools.cache
+def patience_of(service: str) -> Patience:
+    """Return this process's patience with a service, by its address."""
+    return Patience()
+
+
+def status_of(error: Exception) -> int:
+    """Return the HTTP status that an error carries, 0 where nothing answered."""
+    code = getattr(error, "code", None)
+    if isinstance(code, int):
+        return code
+    return int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
 
 
 def split(path: str) -> tuple[str, str]:

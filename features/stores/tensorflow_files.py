@@ -27,7 +27,6 @@ from typing import Any, BinaryIO, TypeVar
 
 from framebank.features.errors import JobError, UsageError
 from framebank.features.stores import objects
-from framebank.features.stores.retrying import CONNECT_TIMEOUT_S, Patience, patience_of
 from framebank.features.tensorflow_import import import_tensorflow
 from framebank.features.terminal import say
 
@@ -226,7 +225,7 @@ def _ask(path: str, doing: str, work: Callable[[], T]) -> T:
 
     objects.check_address(path)
     service = _service(path)
-    patience = patience_of(service)
+    patience = objects.patience_of(service)
     again = patience.retry(path, retryable=lambda err: isinstance(err, NoAnswer))
     try:
         answer: T = again(lambda: _once(path, doing, work, service, patience))()
@@ -237,7 +236,9 @@ def _ask(path: str, doing: str, work: Callable[[], T]) -> T:
         raise JobError(f"cannot {doing} {path}", got=got, todo=todo) from err
 
 
-def _once(path: str, doing: str, work: Callable[[], T], service: str, patience: Patience) -> T:
+def _once(
+    path: str, doing: str, work: Callable[[], T], service: str, patience: objects.Patience
+) -> T:
     import tensorflow as tf
 
     if not patience.reached and not path.startswith("http"):
@@ -294,7 +295,7 @@ def _check_alive(path: str, service: str) -> None:
     """
     request = urllib.request.Request(service, method="HEAD")
     try:
-        urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S).close()
+        urllib.request.urlopen(request, timeout=objects.CONNECT_TIMEOUT_S).close()
     except urllib.error.HTTPError as err:
         if err.code >= 500 or err.code == 429:
             raise NoAnswer(f"status {err.code}", err.code) from err
