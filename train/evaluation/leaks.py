@@ -62,7 +62,7 @@ def find_leaks(
     *,
     seed: int = 0,
     most_videos: int = MOST_VIDEOS,
-    say: Say | None = None,
+    say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Return the pairs of videos of different `sides` (video_id → splits) that are the same.
 
@@ -71,9 +71,8 @@ def find_leaks(
     features, the mean "cosine" of its frames; "capped" says that there may be more. "alike" are the
     nearest other pairs, with the "cosine" of their mean features. Raises CacheError.
     """
-    columns = cache.table(columns=["video_id", "state", "content_sha256"]).to_pydict()
-    rows = zip(columns["video_id"], columns["state"], columns["content_sha256"], strict=True)
-    digests = {name: digest for name, state, digest in rows if state == "done" and name in sides}
+    columns = cache.done(["video_id", "content_sha256"], sides).to_pydict()
+    digests = dict(zip(*columns.values(), strict=True))
     pairs = [
         {"videos": [name, name], "splits": [one, other], "why": "the same video"}
         for name in digests
@@ -126,22 +125,19 @@ def _draw(names: list[str], most: int, seed: int) -> list[str]:
     return [names[place] for place in np.sort(places).tolist()]
 
 
-def _sketch(cache: Cache, names: Sequence[str], say: Say | None) -> _Sketches:
+def _sketch(cache: Cache, names: Sequence[str], say: Say) -> _Sketches:
     """Read the features of `names` once; a video without frames has no sketch."""
+    width = cache.feature_dim or 0
+    projection = np.random.default_rng(0).standard_normal((width, _WIDTH), np.float32)
     ids: list[str] = []
-    rows = np.zeros((0, _WIDTH), np.float32)
-    total = np.zeros(0)
+    rows = np.zeros((len(names), _WIDTH), np.float32)
+    total = np.zeros(width)
     said_s = time.monotonic()
     for some, means in _means(cache, names):
-        if not ids:
-            dice = np.random.default_rng(0)
-            projection = dice.standard_normal((means.shape[1], _WIDTH), np.float32)
-            rows = np.zeros((len(names), _WIDTH), np.float32)
-            total = np.zeros(means.shape[1])
         rows[len(ids) : len(ids) + len(some)] = means @ projection
         total += means.sum(axis=0)
         ids += some
-        if say is not None and time.monotonic() - said_s >= _SAY_EVERY_S:
+        if time.monotonic() - said_s >= _SAY_EVERY_S:
             say(f"{len(ids)} of {len(names)} videos read")
             said_s = time.monotonic()
     rows = rows[: len(ids)]

@@ -46,7 +46,8 @@ def make_thumbnails(
 ) -> dict[str, Thumbnails]:
     """Return up to FRAMES thumbnails of each video, or the reason why there are none."""
     found: dict[str, Thumbnails] = {}
-    rows = _rows(cache, video_ids)
+    columns = ["video_id", "uri", "content_sha256", "source_width", "source_height"]
+    rows = cache.done(columns, video_ids).to_pylist()
     try:
         clips = []
         for row in rows:
@@ -66,16 +67,6 @@ def make_thumbnails(
             reason = f"The source video cannot be fetched: {error.what}."
             found.setdefault(row["video_id"], Thumbnails(reason=reason))
     return found
-
-
-def _rows(cache: Cache, video_ids: Collection[str]) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    names = ["video_id", "uri", "content_sha256", "source_width", "source_height"]
-    table = cache.table(columns=names)
-    wanted = pa.array(sorted(video_ids), table.column("video_id").type)
-    return table.filter(pc.is_in(table.column("video_id"), wanted)).to_pylist()
 
 
 def _decode(

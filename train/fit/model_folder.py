@@ -25,7 +25,7 @@ from framebank.features.errors import JobError, UsageError
 from framebank.features.questions.seen_videos import SEEN
 from framebank.features.stores import disk, json_text, storage
 from framebank.features.stores.temporary import at_fault, temporary_error
-from framebank.train.judging.judged_answers import JUDGED_FILE
+from framebank.train.judging.baselines import JUDGED_FILE
 
 if TYPE_CHECKING:
     import keras

@@ -31,7 +31,6 @@ from framebank.train.fit.model_folder import ModelFolder, make_lineage, run_maki
 from framebank.train.fit.training_data import Material, gather
 from framebank.train.fit.warm_start import start_from
 from framebank.train.judging import baselines
-from framebank.train.judging.judged_answers import JUDGED_FILE, Said, judged_text
 from framebank.train.judging.predicting import Judge
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.network import build_network, export
@@ -192,10 +191,8 @@ class _Training:
             known = {**material.head.to_json(), **spoken, "words": words}
             folder.write_json("vocabulary.json", known)
         said = {"model": self._judge(network)}
-        beside: dict[str, Said] = {
-            "majority": baselines.majority(splits.train, asked),
-            "majority_per_question": baselines.majority_per_question(splits.train, asked),
-        }
+        counted = baselines.count_answers(splits.train, asked)
+        beside = {name: counted[name] for name in ("majority", "majority_per_question")}
         history = list(result.history)
         for kind in baselines.TRAINED if job.with_baselines else ():
             model = dataclasses.replace(job.model, kind=kind)
@@ -206,7 +203,7 @@ class _Training:
         if workers.is_chief:
             rows = "".join(json.dumps(row) + "\n" for row in history)
             folder.write_text("history.jsonl", rows)
-            folder.write_text(JUDGED_FILE, judged_text(asked, said))
+            folder.write_text(baselines.JUDGED_FILE, baselines.judged_text(asked, said))
         return {
             "split": splits.judged_on,
             "questions": len(asked),

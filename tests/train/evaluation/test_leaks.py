@@ -54,7 +54,8 @@ def test_leaks_are_named_with_their_reason(cache: Cache) -> None:
 
 def test_features_that_are_not_finite_hide_no_leak(cache: Cache) -> None:
     class Damaged:
-        table = staticmethod(cache.table)
+        done = staticmethod(cache.done)
+        feature_dim = cache.feature_dim
 
         def read(self, names: Iterable[str]) -> Iterator[FeatureRecord]:
             for record in cache.read(names):
