@@ -101,17 +101,24 @@ class FeatureSpec:
         return cls(**fields)
 
 
-def check_same_spec(cached: FeatureSpec, asked: FeatureSpec, *, where: str) -> None:
+def check_same_spec(
+    cached: FeatureSpec,
+    asked: FeatureSpec,
+    *,
+    where: str,
+    owner: str = "in the cache",
+    todo: str = "give the options that match, or another --cache for these features",
+) -> None:
     """Raise SpecMismatchError that shows both specs side by side, differing lines marked."""
     if cached == asked:
         return
     old, new = cached.to_json(), asked.to_json()
-    width = max(len(str(value)) for value in [*old.values(), where, "in the cache"]) + 2
-    lines = [f"    {'':16}{'in the cache':{width}}asked for"]
+    width = max(len(str(value)) for value in [*old.values(), where, owner]) + 2
+    lines = [f"    {'':16}{owner:{width}}asked for"]
     for name in old:
         mark = "  * " if old[name] != new[name] else "    "
         lines.append(f"{mark}{name:16}{old[name]!s:{width}}{new[name]!s}")
     raise SpecMismatchError(
         f"{where} holds features made in another way (* marks what differs)\n" + "\n".join(lines),
-        todo="give the options that match, or another --cache for these features",
+        todo=todo,
     )

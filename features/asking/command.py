@@ -16,24 +16,20 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from framebank.features.asking.trained_model import (
     Lineage,
-    TrainedModel,
     check_weights,
     load_model,
     read_head,
     read_lineage,
 )
 from framebank.features.cache import layout
-from framebank.features.errors import (
-    FramebankError,
-    JobError,
-    SpecMismatchError,
-    UsageError,
-    VideoRejected,
-)
+from framebank.features.errors import FramebankError, JobError, UsageError, VideoRejected
 from framebank.features.network.weights import resolve_weights
 from framebank.features.questions.parsing import text
 from framebank.features.questions.videos import ClipNames, same_form
@@ -41,11 +37,9 @@ from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, ch
 from framebank.features.stores import json_text, storage
 from framebank.features.terminal import few, say
 
-if TYPE_CHECKING:
-    from framebank.features.video import Extracted
-
 _BAR_WIDTH = 24
 _CHECKED = ("backbone", "layer", "sample", "max_frames", "dtype", "resize", "precision")
+_TODO = "leave the option out, or ask a model that was trained on such features"
 # A clip that is not there, or is no clip at all, is a mistake in the command line.
 _MISTAKES = ("missing", "forbidden", "not_a_file", "unreadable", "empty", "not_a_video")
 
@@ -75,11 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Ask, print the answers and return the exit status."""
     found = execute(args, beam_args)
-    if args.json:
-        print(json.dumps(found, ensure_ascii=False))
-    else:
-        for line in answer_lines(found["answers"]):
-            print(line)
+    told = [json.dumps(found, ensure_ascii=False)] if args.json else answer_lines(found["answers"])
+    print("\n".join(told))
     return 0
 
 
@@ -102,17 +93,15 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     if video != args.video:
         say(f"{args.video} is {video}")
     say(f"loading the network ({lineage.spec.backbone}) and looking at the clip")
-    extracted = extract_clip(video, lineage.spec, source)
-    say(f"asking the model about {len(extracted.features)} frames")
-    answers, unknown = answer_question(
-        args.model, extracted, question, top=args.top, choices=choices
-    )
+    features = extract_clip(video, lineage.spec, source)
+    say(f"asking the model about {len(features)} frames")
+    told = answer_question(args.model, features, question, top=args.top, choices=choices)
     return {
         "video": video,
         "question": question,
-        "answers": answers,
-        "unknown_words": unknown,
-        "frames": len(extracted.features),
+        "answers": told[0],
+        "unknown_words": told[1],
+        "frames": len(features),
         "model": args.model,
         "random_weights": lineage.random_weights,
     }
@@ -149,17 +138,8 @@ def check_asked_spec(args: argparse.Namespace, spec: FeatureSpec) -> None:
         if row.name != spec.backbone:
             of_row = {"input_size": row.input_size, "preprocessing": row.preprocessing}
             given = {"layer": row.layer} | of_row | given
-    _refuse_difference(spec, dataclasses.replace(spec, **given), where=f"the model {args.model}")
-
-
-def _refuse_difference(spec: FeatureSpec, asked: FeatureSpec, *, where: str) -> None:
-    try:
-        check_same_spec(spec, asked, where=where)
-    except SpecMismatchError as err:
-        raise SpecMismatchError(
-            err.what.replace("in the cache", "of the model"),
-            todo="leave the option out, or ask a model that was trained on such features",
-        ) from err
+    asked = dataclasses.replace(spec, **given)
+    check_same_spec(spec, asked, where=f"the model {args.model}", owner="of the model", todo=_TODO)
 
 
 def find_weights(lineage: Lineage, *, given: str | None) -> str:
@@ -176,9 +156,17 @@ def find_weights(lineage: Lineage, *, given: str | None) -> str:
         found = resolve_weights(given, backbone=spec.backbone)
         if found.sha256 != spec.weights_sha256:
             asked = dataclasses.replace(spec, weights=found.name, weights_sha256=found.sha256)
-            _refuse_difference(spec, asked, where="the cache of the model")
+            where = "the cache of the model"
+            check_same_spec(spec, asked, where=where, owner="of the model", todo=_TODO)
         return given
-    tried = list(dict.fromkeys(_recorded_paths(lineage)))
+    tried = []
+    for run_id in sorted(lineage.runs, reverse=True):
+        # The cache may have moved or be gone; the error below says what to do.
+        with contextlib.suppress(FramebankError, ValueError, AttributeError):
+            about = storage.read_bytes(layout.run_path(lineage.cache, run_id))
+            if recorded := json_text.parse(about).get("weights_path"):
+                tried.append(str(recorded))
+    tried = list(dict.fromkeys(tried))
     for path in tried:
         with contextlib.suppress(UsageError):  # there is no such file any more
             if resolve_weights(path, backbone=spec.backbone).sha256 == spec.weights_sha256:
@@ -189,18 +177,6 @@ def find_weights(lineage: Lineage, *, given: str | None) -> str:
         expected=f"a file with SHA-256 {spec.weights_sha256}",
         todo="give --weights PATH",
     )
-
-
-def _recorded_paths(lineage: Lineage) -> Iterator[str]:
-    """Yield where the runs of the model's cache had the weight file, the newest run first."""
-    for run_id in sorted(lineage.runs, reverse=True):
-        try:
-            path = layout.run_path(lineage.cache, run_id)
-            recorded = json_text.parse(storage.read_bytes(path)).get("weights_path")
-        except (FramebankError, ValueError, AttributeError):
-            continue  # the cache has moved or is gone; the error below says what to do
-        if recorded:
-            yield str(recorded)
 
 
 def find_clip(video: str) -> str:
@@ -241,8 +217,8 @@ def _listed(folder: str) -> list[str]:
         return []
 
 
-def extract_clip(video: str, spec: FeatureSpec, weights: str) -> Extracted:
-    """Return the features of one clip as the cache would hold them.
+def extract_clip(video: str, spec: FeatureSpec, weights: str) -> NDArray[np.float32]:
+    """Return float32[n, d], the features of one clip as the cache would hold them.
 
     Raises UsageError for what is no clip, JobError for a clip that cannot be used.
     """
@@ -261,22 +237,18 @@ def extract_clip(video: str, spec: FeatureSpec, weights: str) -> Extracted:
             todo="check the path and play the clip to see what is wrong with it",
         ) from rejected
     # Rounded to the cache's dtype: the model has never seen anything else.
-    features = decode_record(payload).features.astype("float32")
-    return dataclasses.replace(extracted, features=features)
+    return decode_record(payload).features.astype(np.float32)
 
 
 def answer_question(
-    model_dir: str, extracted: Extracted, question: str, *, top: int, choices: list[str]
+    model_dir: str, features: NDArray[np.float32], question: str, *, top: int, choices: list[str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the `top` likeliest answers with their probabilities, and the words of the question
-    that the model does not know; raises UsageError, JobError."""
-    import numpy as np
-
+    """Return the `top` likeliest answers to a question about a clip's features float32[n, d], and
+    the words of the question that the model does not know; raises UsageError, JobError."""
     model = load_model(model_dir)
-    features = np.asarray(extracted.features, np.float32)[None]
     try:
         asked = [question.encode("utf-8", "replace")]
-        scores = model.predict(features, asked, [choices] if choices else None)[0]
+        scores = model.predict(features[None], asked, [choices] if choices else None)[0]
     except FramebankError:
         raise
     except Exception as err:
@@ -286,29 +258,18 @@ def answer_question(
             todo=f"train the model in {model_dir} again",
         ) from err
     unknown = model.unknown_words(question)
-    _say_unknown(model, question, unknown, choices)
-    return model.head.best(scores, top=top, choices=choices), unknown
-
-
-def _say_unknown(
-    model: TrainedModel, question: str, unknown: list[str], choices: list[str]
-) -> None:
     named = few(unknown)
     if not model.knows([question])[0]:
         about = f" ({named})" if named else ""
-        say(
-            f"WARNING: the model knows none of the words of the question{about}: "
-            "it answers as if nothing had been asked"
-        )
+        text = "it answers as if nothing had been asked"
+        say(f"WARNING: the model knows none of the words of the question{about}: {text}")
     elif unknown:
         say(f"NOTE: the model does not know these words of the question: {named}")
-    strange = [
-        repr(choice)
-        for choice, known in zip(choices, model.knows(choices), strict=True)
-        if not known
-    ]
+    known = model.knows(choices)
+    strange = [repr(text) for text, knows in zip(choices, known, strict=True) if not knows]
     if strange:
         say(f"WARNING: the model knows none of the words of the candidates {', '.join(strange)}")
+    return model.head.best(scores, top=top, choices=choices), unknown
 
 
 def answer_lines(answers: list[dict[str, Any]]) -> Iterator[str]:

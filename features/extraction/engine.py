@@ -1,8 +1,8 @@
 """The extraction engine: an iterator of videos in, an iterator of results out. It knows no Beam.
 
-Decoder processes fill a queue bounded in bytes; here frames of different videos are put together
-into batches of one fixed shape, the network runs, and a video's features leave as soon as its last
-frame is through. Only the last batch is padded, and what stands in the padding reaches no feature.
+Frames of different videos, as decoder processes send them, are put together into batches of one
+fixed shape; a video's features leave as soon as its last frame is through the network. Only the
+last batch is padded, and what stands in the padding reaches no feature.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ Result = Extracted | Rejected
 
 
 class FrameNetwork(Protocol):
-    """What the engine needs of a network (`features.network.frozen_network.Network` is the real
-    one)."""
+    """What the engine needs of a `features.network.frozen_network.Network`."""
 
     batch_size: int
     feature_dim: int
@@ -95,12 +94,11 @@ class Engine:
         self._pool.close()
 
 
-# Engines of this process, so that whoever ends it can end their decoder processes first.
 _LIVE: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def close_all() -> None:
-    """Close every engine of this process (for the way out)."""
+    """Close every engine of this process, for whoever ends it."""
     for engine in list(_LIVE):
         engine.close()
 
@@ -108,10 +106,9 @@ def close_all() -> None:
 class SharedEngine:
     """The engine of a process: built when it is first needed, closed when its last user leaves.
 
-    Runners have several instances of a DoFn in the threads of one process (Flink: one for each
-    slot). With an engine each, memory and decoders would be multiplied by the slots, and a worker
-    that dies would cost a shard for each slot instead of one. So they take turns, a shard at a
-    time; one engine keeps all cores busy by itself.
+    Runners have several instances of a DoFn in the threads of one process (Flink: one a slot). With
+    an engine each, memory, decoders and what a dying worker costs would be multiplied by the slots;
+    so they take turns, a shard at a time. One engine keeps all cores busy by itself.
     """
 
     def __init__(self) -> None:
