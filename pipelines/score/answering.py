@@ -161,15 +161,11 @@ def _groups(batch: Sequence[Example]) -> Iterator[list[int]]:
     """
     texts = [example.characters for example in batch]
     short = [place for place, length in enumerate(texts) if length <= _LONG_TEXT]
-    for group in length_groups([len(batch[place].features) for place in short], _room(batch)):
+    width = max(example.features.shape[-1] for example in batch)
+    room = max(_PADDED_BYTES // (4 * max(width, 1)), 1)  # in frames, padding included
+    for group in length_groups([len(batch[place].features) for place in short], room):
         yield [short[place] for place in group]
     yield from ([place] for place, length in enumerate(texts) if length > _LONG_TEXT)
-
-
-def _room(batch: Sequence[Example]) -> int:
-    """Return how many frames, padding included, may be in one padded batch."""
-    width = max(example.features.shape[-1] for example in batch)
-    return max(_PADDED_BYTES // (4 * max(width, 1)), 1)
 
 
 def length_groups(lengths: Sequence[int], room: int) -> Iterator[list[int]]:

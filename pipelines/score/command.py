@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,7 @@ from framebank.features.questions.seen_videos import find_seen
 from framebank.features.spec import check_same_spec
 from framebank.features.stores import locks, storage
 from framebank.features.stores.hashing import bytes_sha256
-from framebank.features.terminal import say
+from framebank.features.terminal import few, say
 from framebank.pipelines.jobs.progress import AnsweredCounts, AnswerFiles
 from framebank.pipelines.runners import gate
 from framebank.pipelines.runners.gate import Submission
@@ -155,7 +154,9 @@ def execute(
     if submission.dry_run:  # shows the job and writes nothing
         _run_job(args, submission, plan, about, {})
         return None
-    with _alone(args.out):
+    storage.make_folder(args.out)
+    # Another `score` would put its files between this one's.
+    with locks.held(args.out, what=f"writing answers to {args.out}"):
         there = prepare_out(args.out, about, overwrite=args.overwrite, say=say)
         if there is not None:
             say(f"these questions are answered already; nothing was done in {args.out}")
@@ -183,18 +184,11 @@ def execute(
     return _judged(args, summary, show)
 
 
-def _alone(out: str) -> contextlib.AbstractContextManager[None]:
-    """Hold OUT against another `score`, whose files would stand between this one's."""
-    storage.make_folder(out)
-    return locks.held(out, what=f"writing answers to {out}")
-
-
 def _missing_text(plan: ScorePlan, cache: Cache) -> str:
     """Return which videos the questions name that the cache does not have; where it has none of
     them, its own names too."""
-    some = [name + (f" ({hint})" if hint else "") for name, hint in plan.missing.items()][:_NAMED]
-    more = ", ..." if len(plan.missing) > _NAMED else ""
-    text = f"{len(plan.missing)} videos are not in the cache: {', '.join(some)}{more}"
+    missing = [name + (f" ({hint})" if hint else "") for name, hint in plan.missing.items()]
+    text = f"{len(missing)} videos are not in the cache: {few(missing, _NAMED)}"
     if plan.answerable:
         return text
     has = ", ".join(cache.video_ids[:_NAMED]) or "no video at all"
@@ -233,24 +227,23 @@ def _run_job(
     from framebank.pipelines.runners.running import Job
     from framebank.pipelines.score.pipeline import ScoreConfig, build_score, finished, plan_path
 
-    config = ScoreConfig(
-        cache=args.cache,
-        model_dir=args.model,
-        out=args.out,
-        outputs=plan.outputs,
-        top=args.top,
-        about=about,
-        kind=args.output_format,
-        kept=frozenset(kept),
-        kept_tally=sum(kept.values(), Tally()),
-        split=args.split,
-    )
     for note in submission.notes:
         say(note)
-    plans = {} if submission.dry_run else {n: plan_path(args.out, n) for n in config.todo}
     with Job(submission, name="framebank-score") as job:
-        folder = job.make_folder("counts") if submission.in_process else None
-        config = dataclasses.replace(config, progress_folder=folder)
+        config = ScoreConfig(
+            cache=args.cache,
+            model_dir=args.model,
+            out=args.out,
+            outputs=plan.outputs,
+            top=args.top,
+            about=about,
+            kind=args.output_format,
+            kept=frozenset(kept),
+            kept_tally=sum(kept.values(), Tally()),
+            split=args.split,
+            progress_folder=job.make_folder("counts") if submission.in_process else None,
+        )
+        plans = {} if submission.dry_run else {n: plan_path(args.out, n) for n in config.todo}
         progress = _progress(config, submission, plan)
         with end_on_signals(
             lambda: job.end(remove_plan=lambda: _remove(plans), kept=lambda: _KEPT)
