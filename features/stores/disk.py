@@ -221,20 +221,19 @@ def list_objects(
 
     An absent folder holds none. `deep`: of its folders' too.
     """
-    try:
-        with os.scandir(local_path(folder)) as entries:
-            for entry in entries:
-                path = folder + entry.name
-                with contextlib.suppress(FileNotFoundError):  # renamed away since it was listed
-                    if entry.is_file():
-                        status = entry.stat()
-                        yield path, status.st_size, str(status.st_mtime_ns)
-                    elif deep and entry.is_dir(follow_symlinks=False):
-                        yield from list_objects(path + "/")
-    except FileNotFoundError:
-        return
-    except OSError as err:
-        raise storage_error(folder, err, "list") from err
+    with (
+        explained(folder, "list"),
+        contextlib.suppress(FileNotFoundError),
+        os.scandir(local_path(folder)) as entries,
+    ):
+        for entry in entries:
+            path = folder + entry.name
+            with contextlib.suppress(FileNotFoundError):  # renamed away since it was listed
+                if entry.is_file():
+                    status = entry.stat()
+                    yield path, status.st_size, str(status.st_mtime_ns)
+                elif deep and entry.is_dir(follow_symlinks=False):
+                    yield from list_objects(path + "/")
 
 
 def list_strange(folder: str) -> Iterator[str]:
@@ -247,13 +246,10 @@ def list_strange(folder: str) -> Iterator[str]:
 
 def delete(path: str) -> bool:
     """Delete one file; returns False where there was none."""
-    try:
+    with explained(path, "delete"), contextlib.suppress(FileNotFoundError):
         os.unlink(local_path(path))
-    except FileNotFoundError:
-        return False
-    except OSError as err:
-        raise storage_error(path, err, "delete") from err
-    return True
+        return True
+    return False
 
 
 def read_with_generation(path: str) -> tuple[bytes | None, str]:

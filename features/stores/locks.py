@@ -98,8 +98,7 @@ class _Lease:
                 self._watch(_fields(found), generation)
             if self._write(generation):
                 time.sleep(_SETTLE_S)
-                found, self._generation = storage.read_with_generation(self._path)
-                if found is not None and _fields(found).get("token") == self._token:
+                if self._is_ours():
                     self._renewing.start()
                     return
 
@@ -114,8 +113,8 @@ class _Lease:
             storage.delete(self._path)
 
     def _is_ours(self) -> bool:
-        found, _ = storage.read_with_generation(self._path)
-        return found is not None and _fields(found).get("token") == self._token
+        found, self._generation = storage.read_with_generation(self._path)
+        return _fields(found).get("token") == self._token
 
     def _write(self, generation: str) -> bool:
         self._beat += 1
@@ -149,21 +148,17 @@ class _Lease:
                 if self._write(self._generation):
                     found = storage.find(self._path)
                     self._generation = storage.ABSENT if found is None else found.generation
-                elif self._is_ours():
-                    _, self._generation = storage.read_with_generation(self._path)
-                elif storage.exists(self._path):
+                elif not self._is_ours() and self._generation != storage.ABSENT:
                     say(
                         f"another run took over while this one could not be heard: both are "
                         f"{self._what} now; what the first of them commits holds"
                     )
                     return
-                else:
-                    self._generation = storage.ABSENT
 
 
-def _fields(data: bytes) -> dict[str, Any]:
+def _fields(data: bytes | None) -> dict[str, Any]:
+    """Return what a lease says, nothing where there is none or it is no lease."""
     try:
-        fields = json_text.parse(data)
+        return json_text.parse_object(data or b"")
     except ValueError:
         return {}
-    return fields if isinstance(fields, dict) else {}

@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 from framebank.features.errors import FramebankError, JobError
 from framebank.features.stores import disk
@@ -67,21 +66,10 @@ def at_fault(folder: str) -> bool:
 class Spool(tempfile.SpooledTemporaryFile[bytes]):
     """Bytes that wait, in memory up to `max_size` and then in a temporary file; raises JobError."""
 
-    def write(self, data: Any) -> int:
-        with explained():
-            return super().write(data)
-
-    def seek(self, *args: int) -> int:
-        with explained():  # what is still held back is written first
-            return super().seek(*args)
-
-    def read(self, *args: int) -> bytes:
-        with explained():
-            return super().read(*args)
-
-    def flush(self) -> None:
-        with explained():
-            super().flush()
+    write = explained()(tempfile.SpooledTemporaryFile[bytes].write)
+    seek = explained()(tempfile.SpooledTemporaryFile[bytes].seek)  # writes what is still held back
+    read = explained()(tempfile.SpooledTemporaryFile[bytes].read)
+    flush = explained()(tempfile.SpooledTemporaryFile[bytes].flush)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # nobody wants it any more

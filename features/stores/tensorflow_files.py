@@ -1,14 +1,9 @@
 """Files that tensorflow-io reads: s3:// without boto3, az:// and http://, by `tf.io.gfile`.
 
-The reading half of what `features/stores/s3.py` has; nothing is written this way. It serves the
-trainer's environment with TensorFlow 2.16 (`make tfio`, `infra/decisions/0006`). Credentials are
-those of the AWS libraries (AWS_ENDPOINT_URL for a server of your own) and, for
-az://ACCOUNT/CONTAINER/NAME, TF_AZURE_STORAGE_KEY. A web server has no listing, so over http:// a
-folder is what the links of its index page name, as nginx, Apache and Python's own server write it.
-
-tensorflow-io says of any trouble at s3:// and of most at az:// that the file does not exist: a
-refused connection, a 503, a forbidden bucket. So whatever is missing there counts as missing only
-when the service itself answers a plain request.
+The reading half of what `features/stores/s3.py` has, for the trainer's environment with TensorFlow
+2.16 (`make tfio`). Credentials are those of the AWS libraries (AWS_ENDPOINT_URL for a server of
+your own) and, for az://ACCOUNT/CONTAINER/NAME, TF_AZURE_STORAGE_KEY. Why a file counts as missing
+only when the service itself answers a plain request: infra/decisions/0006-tensorflow-io.md.
 """
 
 from __future__ import annotations
@@ -79,9 +74,8 @@ def _tell_endpoint() -> None:
 
 def read(path: str, start: int, length: int | None) -> bytes | None:
     """Return bytes [start, start + length) of a file, None where there is none."""
-    gfile = _gfile()
 
-    def work() -> bytes:
+    def work(gfile: Any) -> bytes:
         with gfile.GFile(path, "rb") as file:
             size_bytes = file.size()
             if start >= size_bytes:
@@ -93,25 +87,23 @@ def read(path: str, start: int, length: int | None) -> bytes | None:
             raise NoAnswer(f"{len(data)} of {end - start} bytes")
         return data
 
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return _ask(path, "read", work)
-    except FileNotFoundError:
-        return None
+    return None
 
 
 def open_read(path: str) -> BinaryIO:
     """Open a file for reading with seeks; raises FileNotFoundError, JobError."""
-    gfile = _gfile()
-    file = _ask(path, "read", lambda: gfile.GFile(path, "rb"))
+    file = _ask(path, "read", lambda gfile: gfile.GFile(path, "rb"))
 
     def get(start: int, length: int) -> bytes:
-        def work() -> bytes:
+        def work(_: Any) -> bytes:
             file.seek(start)
             return bytes(file.read(length))
 
         return _ask(path, "read", work)
 
-    return objects.open_ranges(int(_ask(path, "read", file.size)), get)
+    return objects.open_ranges(int(_ask(path, "read", lambda _: file.size())), get)
 
 
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
@@ -127,14 +119,11 @@ def download(path: str, target: BinaryIO, *, generation: str) -> None:
 
 def stat(path: str) -> tuple[int, str] | None:
     """Return (size_bytes, a text that another version would likely not have), None for no file."""
-    gfile = _gfile()
-    try:
-        status = _ask(path, "look at", lambda: gfile.stat(path))
-    except FileNotFoundError:
-        return None
-    if status.is_directory:
-        return None
-    return int(status.length), f"{status.length}-{status.mtime_nsec}"
+    with contextlib.suppress(FileNotFoundError):
+        status = _ask(path, "look at", lambda gfile: gfile.stat(path))
+        if not status.is_directory:
+            return int(status.length), f"{status.length}-{status.mtime_nsec}"
+    return None
 
 
 def list_objects(
@@ -153,11 +142,9 @@ def list_objects(
 
 
 def _listed(folder: str) -> list[str]:
-    gfile = _gfile()
-    try:
-        names = _ask(folder, "list", lambda: gfile.listdir(folder))
-    except FileNotFoundError:
-        return []
+    names: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        names = _ask(folder, "list", lambda gfile: gfile.listdir(folder))
     return [name for name in names if not name.endswith("/")]
 
 
@@ -176,7 +163,7 @@ class _Links(html.parser.HTMLParser):
 
 
 def _linked(folder: str) -> set[str]:
-    def work() -> bytes:
+    def work(_: Any) -> bytes:
         try:
             with urllib.request.urlopen(f"{folder}/", timeout=_ANSWER_TIMEOUT_S) as answer:
                 return bytes(answer.read(_PAGE_BYTES))
@@ -216,19 +203,18 @@ class NoAnswer(Exception):
         self.code = code
 
 
-def _ask(path: str, doing: str, work: Callable[[], T]) -> T:
-    """Return what `work` gets from the service of `path`, asked again while it does not answer.
+def _ask(path: str, doing: str, work: Callable[[Any], T]) -> T:
+    """Return what `work` gets by tf.io.gfile from the service of `path`, asked again while it does
+    not answer.
 
     Raises FileNotFoundError for what is not there, UsageError, JobError.
     """
     from google.api_core import exceptions as api
 
-    objects.check_address(path)
-    service = _service(path)
-    patience = objects.patience_of(service)
+    patience = objects.patience_of(_service(path))
     again = patience.retry(path, retryable=lambda err: isinstance(err, NoAnswer))
     try:
-        answer: T = again(lambda: _once(path, doing, work, service, patience))()
+        answer: T = again(_once)(path, doing, work)
         return answer
     except (api.RetryError, NoAnswer) as err:
         got = objects.first_line(getattr(err, "cause", None) or err)
@@ -236,25 +222,24 @@ def _ask(path: str, doing: str, work: Callable[[], T]) -> T:
         raise JobError(f"cannot {doing} {path}", got=got, todo=todo) from err
 
 
-def _once(
-    path: str, doing: str, work: Callable[[], T], service: str, patience: objects.Patience
-) -> T:
+def _once(path: str, doing: str, work: Callable[[Any], T]) -> T:
+    gfile, patience = _gfile(), objects.patience_of(_service(path))
     import tensorflow as tf
 
     if not patience.reached and not path.startswith("http"):
-        _check_alive(path, service)  # tensorflow-io's clients would try for a minute
+        _check_alive(path)  # tensorflow-io's clients would try for a minute
     try:
-        result = work()
+        result = work(gfile)
     except tf.errors.OpError as err:
         refusals = (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)
         if isinstance(err, refusals) or any(word in err.message for word in _FORBIDDEN):
             todo = "check the credentials, and that they may list and get the bucket's objects"
-            got = err.message.splitlines()[0][:300]
+            got = objects.first_line(err)
             raise UsageError(f"cannot {doing} {path}", got=got, todo=todo) from err
         if not isinstance(err, tf.errors.NotFoundError):
-            raise NoAnswer((err.message.splitlines() or [type(err).__name__])[0][:300]) from err
+            raise NoAnswer(objects.first_line(err)) from err
         if not path.startswith("http"):
-            _check_alive(path, service)
+            _check_alive(path)
         patience.reached = True
         if path.startswith("s3:"):
             _warn_of_credentials(path.split("/")[2])
@@ -288,12 +273,12 @@ def s3_endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
-def _check_alive(path: str, service: str) -> None:
+def _check_alive(path: str) -> None:
     """Raise NoAnswer unless the service answers anything of sense, UsageError for no bucket.
 
     The request has no signature: that it is refused is an answer.
     """
-    request = urllib.request.Request(service, method="HEAD")
+    request = urllib.request.Request(_service(path), method="HEAD")
     try:
         urllib.request.urlopen(request, timeout=objects.CONNECT_TIMEOUT_S).close()
     except urllib.error.HTTPError as err:
@@ -321,8 +306,8 @@ def _warn_of_credentials(bucket: str) -> None:
 def _end_without_destructors(pid: int) -> None:
     """Let this process end by _exit once Python has cleaned up.
 
-    The AWS client inside tensorflow-io aborts in its static destructors ("pure virtual method
-    called", status 134), after everything of ours is done. The last handler registered comes first.
+    The AWS client inside tensorflow-io aborts in its static destructors (infra/decisions/0006). The
+    last handler registered comes first.
     """
     libc: Any = ctypes.CDLL(None)
     if hasattr(libc, "on_exit"):  # glibc, musl has none
