@@ -1,12 +1,13 @@
 """How many cores and how much memory this process may use, and what each part gets of them.
 
-A worker holds the network, decoder processes and the features of the clips in hand. Where their
-limits add up to more than there is, the kernel ends the worker for the sake of one clip; so each
-gets a share, and a clip that asks for more than its share is `too_large` before it is taken.
+A worker holds the network, decoder processes and the features of the clips in hand. Each gets a
+share, lest the kernel end the worker for the sake of one clip; a clip that asks for more than its
+share is `too_large` before it is taken.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -92,24 +93,17 @@ def usable_memory_bytes(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) 
     """Return the least of the machine's memory and the limits of the groups that we are in."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _limit_files(cgroup, membership):
-        try:
+        with contextlib.suppress(OSError, ValueError):  # none there, or "max"
             limits.append(int(path.read_text()))
-        except (OSError, ValueError):  # none there, or "max"
-            continue
     return min(limits)
 
 
 def _limit_files(cgroup: Path, membership: Path) -> Iterator[Path]:
-    """Yield where a limit may stand: of our own group and of all above it, version 2 and 1.
-
-    A container sees its own group as the root, or does not see the path that the kernel names: so
-    the root is looked at in any case.
-    """
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in [*lines, "0::/", "1:memory:/"]:
+    """Yield where a limit may stand: of our own group and of all above it, version 2 and 1."""
+    lines = ["0::/", "1:memory:/"]  # a container may see its own group as the root alone
+    with contextlib.suppress(OSError):
+        lines += membership.read_text().splitlines()
+    for line in lines:
         _, controllers, group = line.split(":", 2)
         if "memory" in controllers.split(","):
             root, name = cgroup / "memory", "memory.limit_in_bytes"

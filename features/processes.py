@@ -5,6 +5,7 @@ As a program, `python processes.py PARENT COMMAND...`, it is COMMAND that ends w
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -34,14 +35,10 @@ def is_gone(process: Mapping[str, Any]) -> bool | None:
 def _machine() -> str:
     """Return what tells this machine since its start, and its process numbers, from others."""
     parts = [platform.node()]
-    for read in (
-        lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        lambda: os.readlink("/proc/self/ns/pid"),  # containers of one machine count for themselves
-    ):
-        try:
-            parts.append(read())
-        except OSError:
-            continue
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with contextlib.suppress(OSError):  # containers of one machine count for themselves
+        parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
 
 

@@ -39,9 +39,7 @@ class SpecChoice:
     @classmethod
     def of(cls, options: object) -> SpecChoice:
         """Take what is chosen from a command's options."""
-        return cls(
-            **{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)}
-        )
+        return cls(**{one.name: getattr(options, one.name) for one in dataclasses.fields(cls)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +67,8 @@ class FeatureSpec:
 
     def __post_init__(self) -> None:
         for name, allowed in (("dtype", DTYPES), ("precision", PRECISIONS), ("resize", RESIZES)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"no such {name}", got=getattr(self, name), expected=" | ".join(allowed)
-                )
+            if (given := getattr(self, name)) not in allowed:
+                raise UsageError(f"no such {name}", got=given, expected=" | ".join(allowed))
 
     @property
     def random_weights(self) -> bool:

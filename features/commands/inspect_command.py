@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,16 +56,9 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
 
 def _print(found: object, lines: Sequence[str], as_json: bool) -> None:
-    print(json.dumps(_finite(found), indent=2) if as_json else "\n".join(lines))
-
-
-def _finite(value: Any) -> Any:
-    """Return `value` with NaN and infinity as None, for JSON knows neither."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+    if as_json:  # NaN and infinity, of which JSON knows neither, become null
+        found = json.loads(json.dumps(found), parse_constant=lambda name: None)
+    print(json.dumps(found, indent=2) if as_json else "\n".join(lines))
 
 
 def summarise(cache: Cache) -> dict[str, Any]:

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.asking.command import answer_lines
-from framebank.features.pages.page import facts_table, jpeg_address, render
-from framebank.features.pages.plots import training_plots
+from framebank.features.pages.page import facts_table, jpeg_address, render, training_plots
 from framebank.features.stores import json_text, storage
 
 if TYPE_CHECKING:

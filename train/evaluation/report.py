@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.pages.page import render
-from framebank.features.pages.plots import calibration_plot, training_plots
+from framebank.features.pages.page import calibration_plot, render, training_plots
 from framebank.features.stores import storage
 from framebank.train.evaluation.answers import NO_RANK
 from framebank.train.evaluation.evaluating import Judged
