@@ -35,7 +35,7 @@ def freeze(
 ) -> Call:
     """Return a function uint8[b, h, w, c=3] → float32[b, d] that runs `model` with `arrays`.
 
-    `preprocess` maps the graph's uint8 images to the float32 input of the network. Raises
+    `preprocess` maps the graph's images to the input of the network, both float32. Raises
     UsageError when this machine's TensorFlow does not compute in the `precision` asked for.
     """
     import tensorflow as tf
@@ -45,7 +45,8 @@ def freeze(
     with graph.as_default():
         images = tf.compat.v1.placeholder(tf.uint8, shape)
         store = _Variables()
-        features = tf.cast(_forward(model, folded, preprocess(images), store), tf.float32)
+        pixels = preprocess(tf.cast(images, tf.float32))
+        features = tf.cast(_forward(model, folded, pixels, store), tf.float32)
     session = tf.compat.v1.Session(graph=graph, config=_config(precision))
     session.run(store.assignments, store.values)
     if precision != "float32":

@@ -100,7 +100,7 @@ class Network:
             return freeze(
                 model,
                 arrays,
-                preprocess=lambda images: _preprocess_graph(images, preprocessing),
+                preprocess=lambda images: preprocess(images, preprocessing, flip=_flip_tensor),
                 precision=self.precision,
                 shape=(self._step, *self.input_shape[1:]),
             )
@@ -114,7 +114,7 @@ class Network:
             if layer.weights:
                 layer.load_own_variables({str(i): a for i, a in enumerate(arrays[layer.name])})
         return lambda images: np.asarray(
-            model.predict_on_batch(preprocess(images, preprocessing)), dtype=np.float32
+            model.predict_on_batch(preprocess(images.astype(np.float32), preprocessing)), np.float32
         )
 
 
@@ -138,28 +138,23 @@ def _prepare_gpus() -> bool:
     return bool(gpus)
 
 
-def preprocess(images: Images, preprocessing: str) -> NDArray[np.float32]:
-    """Return float32[b, h, w, c=3]: RGB frames as the network expects them.
-
-    The same values as `keras.applications.*.preprocess_input`.
-    """
-    values = images.astype(np.float32)
-    if preprocessing == "scale_-1_1":
-        return values / np.float32(127.5) - np.float32(1)
-    if preprocessing == "caffe_bgr_mean":
-        return values[..., ::-1] - np.array(CAFFE_MEAN_BGR, np.float32)
-    raise ValueError(f"no such preprocessing: {preprocessing}")
-
-
-def _preprocess_graph(images: Any, preprocessing: str) -> Any:
-    """Do inside a TensorFlow graph what `preprocess` does with NumPy, to the same values."""
+def _flip_tensor(images: Any) -> Any:
     import tensorflow as tf
 
-    values = tf.cast(images, tf.float32)
+    return tf.reverse(images, axis=[-1])  # a slice with a negative step takes three times as long
+
+
+def preprocess(
+    images: Any, preprocessing: str, *, flip: Callable[[Any], Any] = lambda rgb: rgb[..., ::-1]
+) -> Any:
+    """Return float32[b, h, w, c=3]: RGB frames (an array or a tensor) as the network expects them.
+
+    The same values as `keras.applications.*.preprocess_input`; `flip` turns RGB into BGR.
+    """
     if preprocessing == "scale_-1_1":
-        return values / 127.5 - 1.0
+        return images / np.float32(127.5) - np.float32(1)
     if preprocessing == "caffe_bgr_mean":
-        return tf.reverse(values, axis=[-1]) - tf.constant(CAFFE_MEAN_BGR, tf.float32)
+        return flip(images) - np.array(CAFFE_MEAN_BGR, np.float32)
     raise ValueError(f"no such preprocessing: {preprocessing}")
 
 

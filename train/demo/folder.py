@@ -20,7 +20,7 @@ _CONNECT_S = 4.0
 _FALLBACK = "random:0"
 _FETCH = (
     "import sys; from framebank.features.network.backbones import find_backbone; "
-    "from framebank.features.network.weight_fetch import fetch_imagenet; "
+    "from framebank.features.network.weights import fetch_imagenet; "
     "fetch_imagenet(find_backbone(sys.argv[1]), timeout_s=float(sys.argv[2]))"
 )
 
