@@ -31,9 +31,9 @@ class VideoRef:
     """One input video, before anything of it is read.
 
     `uri` is an absolute local path or an object's address. `generation` tells versions of the same
-    name apart: the mtime in nanoseconds on a file system, the object's generation in a bucket.
-    A video that is named in a manifest and does not exist has `size_bytes` -1 and generation "". A
-    folder that could not be listed stands for what is in it, with UNLISTED and why as generation.
+    name apart: the mtime in nanoseconds, or that of a bucket. A video of a manifest that does not
+    exist has `size_bytes` -1 and generation ""; a folder that could not be listed stands for what
+    is in it, with UNLISTED and why as generation.
     """
 
     video_id: str

@@ -108,7 +108,6 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
 
 
 def _check_choices(choices: list[str], head: str, *, model_dir: str) -> None:
-    """Raise UsageError where a model that chooses has no candidates, or another one has some."""
     if head == "choice" and len(choices) < 2:
         raise UsageError(
             f"the model {model_dir} chooses among candidates",
@@ -150,8 +149,6 @@ def find_weights(lineage: Lineage, *, given: str | None) -> str:
     found, SpecMismatchError where it is another file than the features were made with.
     """
     spec = lineage.spec
-    if given is None and spec.weights != "file":
-        return spec.weights
     if given is not None:
         found = resolve_weights(given, backbone=spec.backbone)
         if found.sha256 != spec.weights_sha256:
@@ -159,6 +156,8 @@ def find_weights(lineage: Lineage, *, given: str | None) -> str:
             where = "the cache of the model"
             check_same_spec(spec, asked, where=where, owner="of the model", todo=_TODO)
         return given
+    if spec.weights != "file":
+        return spec.weights
     tried = []
     for run_id in sorted(lineage.runs, reverse=True):
         # The cache may have moved or be gone; the error below says what to do.
@@ -180,10 +179,8 @@ def find_weights(lineage: Lineage, *, given: str | None) -> str:
 
 
 def find_clip(video: str) -> str:
-    """Return the path of the clip that is meant; raises UsageError where there is none.
-
-    What lies in a bucket is taken as it is named.
-    """
+    """Return the path of the clip that is meant, of one in a bucket as it is named; raises
+    UsageError where there is none."""
     if not storage.is_local(video):
         return video
     path = storage.local_path(video)
@@ -192,8 +189,7 @@ def find_clip(video: str) -> str:
     folder, name = os.path.split(path)
     folder = _find_folder(folder)
     names = ClipNames(_listed(folder))
-    found = names.find(name)
-    if found is not None:
+    if (found := names.find(name)) is not None:
         return os.path.join(folder, found)
     raise UsageError("there is no such clip", got=video, todo=names.hint(name) or "check the path")
 
@@ -218,10 +214,8 @@ def _listed(folder: str) -> list[str]:
 
 
 def extract_clip(video: str, spec: FeatureSpec, weights: str) -> NDArray[np.float32]:
-    """Return float32[n, d], the features of one clip as the cache would hold them.
-
-    Raises UsageError for what is no clip, JobError for a clip that cannot be used.
-    """
+    """Return float32[n, d], the features of one clip as the cache would hold them; raises
+    UsageError for what is no clip, JobError for a clip that cannot be used."""
     from framebank.features.cache.record import decode_record, encode_record
     from framebank.features.extraction.one_clip import extract_features
 
@@ -261,12 +255,12 @@ def answer_question(
     named = few(unknown)
     if not model.knows([question])[0]:
         about = f" ({named})" if named else ""
-        text = "it answers as if nothing had been asked"
-        say(f"WARNING: the model knows none of the words of the question{about}: {text}")
+        then = "it answers as if nothing had been asked"
+        say(f"WARNING: the model knows none of the words of the question{about}: {then}")
     elif unknown:
         say(f"NOTE: the model does not know these words of the question: {named}")
     known = model.knows(choices)
-    strange = [repr(text) for text, knows in zip(choices, known, strict=True) if not knows]
+    strange = [repr(choice) for choice, knows in zip(choices, known, strict=True) if not knows]
     if strange:
         say(f"WARNING: the model knows none of the words of the candidates {', '.join(strange)}")
     return model.head.best(scores, top=top, choices=choices), unknown

@@ -72,12 +72,9 @@ class TrainedModel:
         questions: list[bytes],
         choices: Sequence[Sequence[str]] | None = None,
     ) -> NDArray[np.float32]:
-        """Return probabilities float32[b, a] in the order of the head's answers.
-
-        Of a choice they are of each row's own candidates, 0 beyond them and for one that stands
-        again; of a count the output is float32[b, 1], the number before it is rounded. Raises
-        ValueError without candidates, NotFiniteError.
-        """
+        """Return probabilities float32[b, a] in the order of the head's answers, of a choice as
+        `choice_shares` has them; of a count float32[b, 1], the number before it is rounded. Raises
+        ValueError without candidates, NotFiniteError."""
         if self.head.kind != CHOICE:
             return _finite(self.call(features, questions))
         if choices is None or not all(choices):
@@ -290,12 +287,9 @@ def _read(model_dir: str, name: str) -> bytes:
 
 def _read_json(model_dir: str, name: str) -> dict[str, Any]:
     try:
-        fields = json_text.parse(_read(model_dir, name))
+        return json_text.parse_object(_read(model_dir, name))
     except ValueError as err:
         raise _damaged(model_dir, name, err) from err
-    if not isinstance(fields, dict):
-        raise _damaged(model_dir, name, f"a JSON {type(fields).__name__}")
-    return fields
 
 
 def _no_model(model_dir: str, got: str) -> UsageError:

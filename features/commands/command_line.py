@@ -51,7 +51,6 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def _finite(text: str) -> float:
-    """Read an option's number; NaN would pass every bound that is asked the wrong way round."""
     number = float(text)
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"{text!r} is no number that can be used")
@@ -64,8 +63,7 @@ def _at_home(value: Any) -> Any:
     return [_at_home(item) for item in value] if isinstance(value, list) else value
 
 
-def _word_at_home(word: str) -> str:
-    """Return a word of the engine's, such as --prism_location=~/prism."""
+def _word_at_home(word: str) -> str:  # such as --prism_location=~/prism
     name, equals, value = word.partition("=")
     return name + equals + os.path.expanduser(value) if equals else word
 

@@ -1,18 +1,8 @@
-"""How other libraries' files hold the features of videos: a table, name → file names and writer.
-
-    npz         video_ids [k], starts [k + 1], features [N, d], pts_ms [N], frame_index [N]; video i
-                has the rows from starts[i] to starts[i + 1]
-    parquet     a row per video: video_id, key, features list<fixed_size_list[d]>, pts_ms and
-                frame_index list<int64>
-    webdataset  tar files, per video NNNNNNNNN.json, .features.npy, .pts_ms.npy, .frame_index.npy
-    tfds        what tfds.builder_from_directory opens, all videos in the split "train"
-    yt8m        the frame-level SequenceExamples of YouTube-8M: context `id` (no `labels`), feature
-                list `rgb`, per frame d bytes
+"""How other libraries' files hold the features of videos, as README.md says: a table `FORMATS`.
 
 YouTube-8M keeps a feature as a byte q, which its readers take for q * 4/255 + 4/512 - 2
 (Dequantize of its starter code, max_quantized_value 2 and min_quantized_value -2). Features outside
--1.99 to 2.01 become the nearest end of that. Its own are whitened; those of a plain network may lie
-outside (the command says how many do).
+-1.99 to 2.01 become the nearest end of that; its own are whitened, those of a network are not.
 """
 
 from __future__ import annotations

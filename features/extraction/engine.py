@@ -64,10 +64,8 @@ class Engine:
     def run(
         self, refs: Iterable[VideoRef], *, on_frames: Callable[[int], None] = lambda count: None
     ) -> Iterator[Result]:
-        """Yield exactly one result for each of `refs`, in the order in which they get done.
-
-        `on_frames` is called with the number of frames of each batch that went through.
-        """
+        """Yield exactly one result for each of `refs`, in the order in which they get done; tell
+        `on_frames` how many frames of each batch went through."""
         batch = _Batch(self._network, self._spec.input_size, on_frames)
         clips: dict[int, _Assembly] = {}
         for event in self._pool.decode(refs):
@@ -139,10 +137,8 @@ class SharedEngine:
 
     @contextlib.contextmanager
     def turn(self, job: Hashable, build: Callable[[], Engine]) -> Iterator[Engine]:
-        """Yield the engine to one thread at a time; `build` makes it for the first of a job.
-
-        After an exception it is closed: its decoders may still be at the clips of that shard.
-        """
+        """Yield the engine to one thread at a time; `build` makes it for the first of a job. After
+        an exception it is closed: its decoders may still be at the clips of that shard."""
         with self._turn:
             if self._made_for != job:
                 self._close()
@@ -187,7 +183,6 @@ class _Batch:
 
 
 def _assemble(clip: _Assembly) -> Result:
-    """Put the rows of a video into the order its rule asks for; what fails costs this video."""
     assert clip.done is not None
     try:
         return _extracted(clip.done, clip.rows)
