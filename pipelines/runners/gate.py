@@ -45,7 +45,7 @@ class Submission:
     workers_elsewhere: bool = False
     in_process: bool = True
     waits: bool = True
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     hints: dict[str, str] = dataclasses.field(default_factory=dict)
     dry_run: bool = False  # nothing is submitted: the job is only shown
     cluster: Cluster | None = None  # Flink's, where there is one by address
@@ -116,7 +116,7 @@ def prepare(
     if submission.workers_elsewhere and not shared_disk:
         for role, paths in places.items():
             check_remote(role, paths)
-    tag = _tag(cache)
+    tag = bytes_sha256(os.fsencode(storage.absolute(cache)))[:8]
     if submission.cluster is not None:
         from framebank.pipelines.runners.flink import rest
 
@@ -146,10 +146,6 @@ def _check_words(words: Sequence[str]) -> None:
             )
 
 
-def _tag(place: str) -> str:
-    return bytes_sha256(os.fsencode(storage.absolute(place)))[:8]
-
-
 def _prepare_runner(words: tuple[str, ...], *, wait: bool, accelerator: str | None) -> Submission:
     named = beam_options.runner_word(words)
     kind = "local" if named is None else _kind(named)
@@ -161,9 +157,23 @@ def _prepare_runner(words: tuple[str, ...], *, wait: bool, accelerator: str | No
         words = (*words, *flink.default_words(words))
     options = beam_options.build_options(words, runner=str(named))
     if kind == "dataflow":
-        return _prepare_dataflow(words, options, wait=wait, accelerator=accelerator)
+        from framebank.pipelines.runners.dataflow import checks
+        from framebank.pipelines.runners.dataflow import submission as dataflow
+
+        return Submission(
+            words,
+            kind,
+            workers_elsewhere=True,
+            in_process=False,
+            waits=wait,
+            notes=dataflow.prepare(options, accelerator=accelerator, wait=wait),
+            hints=dataflow.resource_hints(options, accelerator=accelerator),
+            dry_run=checks.is_dry_run(options),
+            staging=checks.staging_places(options),
+            prepared=options,
+        )
     cluster: Cluster | None = None
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     if kind == "flink":
         workers, cluster, notes = flink.prepare(options, words)
     elif kind == "prism":
@@ -198,26 +208,6 @@ def _kind(named: str) -> str:
     raise UsageError(
         f"Unexpected pipeline runner: {named}",
         expected="DirectRunner, PrismRunner, FlinkRunner, DataflowRunner or PortableRunner",
-    )
-
-
-def _prepare_dataflow(
-    words: tuple[str, ...], options: PipelineOptions, *, wait: bool, accelerator: str | None
-) -> Submission:
-    from framebank.pipelines.runners.dataflow import checks
-    from framebank.pipelines.runners.dataflow import submission as dataflow
-
-    return Submission(
-        words,
-        "dataflow",
-        workers_elsewhere=True,
-        in_process=False,
-        waits=wait,
-        notes=tuple(dataflow.prepare(options, accelerator=accelerator, wait=wait)),
-        hints=dataflow.resource_hints(options, accelerator=accelerator),
-        dry_run=checks.is_dry_run(options),
-        staging=checks.staging_places(options),
-        prepared=options,
     )
 
 
@@ -259,7 +249,13 @@ def check_remote(role: str, paths: Iterable[str]) -> None:
 def check_writable(path: str) -> None:
     """Raise the FramebankError of a folder or prefix in which nothing can be written."""
     if storage.is_local(path):
-        _check_local_folder(os.path.abspath(storage.local_path(path)), path)
+        # Writes nothing: the nearest folder that is there must let us make files.
+        folder = os.path.abspath(storage.local_path(path))
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        if os.path.isdir(folder) and (err := disk.why_unwritable(folder)):
+            told = storage.storage_error(path, err, "write into")
+            raise UsageError(told.what, got=f"{told.got}: {folder}", todo=told.todo)
         return
     outcome: list[Exception | None] = []
     # In a thread, since the clients of buckets try again and again for minutes.
@@ -291,12 +287,3 @@ def _probe(path: str) -> Exception | None:
     except Exception as error:  # noqa: BLE001 - for the thread that waits
         return error
     return None
-
-
-def _check_local_folder(folder: str, path: str) -> None:
-    """Look, and write nothing: the nearest folder that is there must let us make files."""
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
-    if os.path.isdir(folder) and (err := disk.why_unwritable(folder)):
-        told = storage.storage_error(path, err, "write into")
-        raise UsageError(told.what, got=f"{told.got}: {folder}", todo=told.todo)

@@ -32,10 +32,8 @@ from framebank.pipelines.runners.dataflow.machines import GPUS, MACHINE, gpu_tex
 
 _THREADS = 2  # one shard is decoded while the other's last frames are computed
 _WORKERS = 10
-_SYSTEM_GB, _STAGED_GB_PER_THREAD = (
-    30,
-    10,
-)  # an image with CUDA; features/decoders/clip_staging.py, 8 GiB ahead
+_SYSTEM_GB = 30  # an image with CUDA
+_STAGED_GB_PER_THREAD = 10  # features/decoders/clip_staging.py, 8 GiB ahead
 # Measured: 1.1 GiB resident for inception_v3 in float32 with batches of 32, and 20 MiB for each
 # more thread. The decoders come on top, and what a large clip's frames take; the rest is reserve.
 _MIN_RAM = "8GB"
@@ -88,7 +86,12 @@ def _set_workers(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
     workers, debug = options.view_as(WorkerOptions), options.view_as(DebugOptions)
     _set_machine(options, gpu)
     if gpu is not None and not is_prime(options):
-        _check_no_hints(options)
+        if hints := options.view_as(StandardOptions).resource_hints:
+            raise UsageError(
+                "--resource_hint and --accelerator exclude each other except on Prime",
+                got=str(hints),
+                todo="leave one out, or add --dataflow_service_options=enable_prime",
+            )
         options.view_as(GoogleCloudOptions).dataflow_service_options = [
             *services(options),
             f"worker_accelerator={gpu_text(*gpu)}",
@@ -115,15 +118,6 @@ def _set_machine(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
             f"--machine_type does not take {gpu[0]}",
             got=workers.machine_type,
             expected=f"one of {chosen.machines[0]}*, like {chosen.machine}",
-        )
-
-
-def _check_no_hints(options: PipelineOptions) -> None:
-    if hints := options.view_as(StandardOptions).resource_hints:
-        raise UsageError(
-            "--resource_hint and --accelerator exclude each other except on Prime",
-            got=str(hints),
-            todo="leave one out, or add --dataflow_service_options=enable_prime",
         )
 
 

@@ -21,6 +21,7 @@ from framebank.pipelines.jobs.environments import is_here
 _ASK_S = 4.0
 _POLL_S = 0.5
 _EXPECTED = "the address of the job manager's REST port, such as http://HOST:8081"
+_NO_ANSWER = (OSError, http.client.HTTPException, ValueError, KeyError, TypeError)
 ENDED = ("CANCELED", "FINISHED", "FAILED")
 
 
@@ -100,13 +101,13 @@ def _host(manager: dict[str, Any]) -> str:
     return match[1] if match else "localhost"  # one inside the job manager has no address
 
 
-def _call(url: str, path: str, *, method: str = "GET", timeout_s: float = _ASK_S) -> Any:
+def _call(url: str, path: str, *, method: str = "GET") -> Any:
     """Return the JSON that a call answers; an empty answer is None."""
     host = urllib.parse.urlsplit(url).hostname or ""
     proxies: dict[str, str] | None = {} if host in ("localhost", "127.0.0.1", "::1") else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
     request = urllib.request.Request(url + path, method=method)
-    with opener.open(request, timeout=timeout_s) as answer:
+    with opener.open(request, timeout=_ASK_S) as answer:
         text = answer.read()
     return json_text.parse(text) if text.strip() else None
 
@@ -119,7 +120,7 @@ def check_nobody_writes(url: str, tag: str, *, place: str) -> None:
     """
     try:
         jobs = _call(url, "/v1/jobs/overview")["jobs"]
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+    except _NO_ANSWER:
         return  # that the cluster answers was checked before; it has told no job
     for job in jobs:
         if f"-{tag}-" in job["name"] and job["state"] not in ENDED:
@@ -154,7 +155,7 @@ def cancel_job(url: str, name: str, *, wait_s: float) -> tuple[bool, str]:
         if state in ENDED:
             return True, f"Flink job {job_id} is {state}"
         problem = f"it is still {state} after {wait_s:.0f} s"
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+    except _NO_ANSWER as error:
         problem = f"{url} does not answer ({getattr(error, 'reason', None) or error})"
     what = f"job {job_id}" if job_id else f"the job named {name}"
     return False, f"{what} may still run on the cluster: {problem}. Cancel it at {url}"
@@ -177,15 +178,5 @@ def last_exception(url: str, name: str) -> str:
             return ""
         answer = _call(url, f"/v1/jobs/{found[0]}/exceptions")
         return str(answer.get("root-exception") or "")
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+    except _NO_ANSWER:
         return ""
-
-
-def check_version(cluster: Cluster, spoken: list[str]) -> None:
-    """Raise UsageError for a cluster whose version this Beam has no job server for."""
-    if cluster.minor not in spoken:
-        raise UsageError(
-            "this version of Flink is not one that Beam runs on",
-            got=f"Flink {cluster.version} at {cluster.url}",
-            expected=f"one of {', '.join(spoken)}",
-        )

@@ -21,6 +21,7 @@ from framebank.features.stores.objects import first_line
 from framebank.pipelines.jobs.servers import JobServer, free_port, start_server
 
 JAR_VARIABLE = "FRAMEBANK_FLINK_JOB_SERVER_JAR"
+_GIVE_JAR = f"give a jar that you have, by --flink_job_server_jar=PATH or {JAR_VARIABLE}"
 _LEAST_JAVA = 11
 _HEAD_S = 5.0
 
@@ -96,7 +97,7 @@ def _check_there(url: str, what: str) -> None:
         raise UsageError(
             f"{what} cannot be fetched",
             got=f"{url}: {getattr(error, 'reason', None) or error}",
-            todo=f"give a jar that you have, by --flink_job_server_jar=PATH or {JAR_VARIABLE}",
+            todo=_GIVE_JAR,
         ) from error
 
 
@@ -132,5 +133,5 @@ def local_jar(options: PipelineOptions) -> str:
         raise JobError(
             "Beam's job server for Flink cannot be fetched",
             got=first_line(error),
-            todo=f"give a jar that you have, by --flink_job_server_jar=PATH or {JAR_VARIABLE}",
+            todo=_GIVE_JAR,
         ) from error
