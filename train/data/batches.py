@@ -9,21 +9,21 @@ and "choices": int32[b, c, l] for questions with candidates,
 
 with features in the cache's own float16 or float32: they become float32 on the device.
 
-The order of an epoch and what is in each global batch follow from seed and epoch alone
-(`train.data.epoch_order`); of a global batch each replica gets the rows of its own lanes, padded to
+Of a global batch (`train.data.epoch_order`) each replica gets the rows of its own lanes, padded to
 the longest clip of the *global* batch. `weight` is one over the number of real rows of the global
-batch, so that the sum of weight × loss over any number of replicas is the batch's mean loss. Rows
-that only fill up have index -1 and weight 0. `place` is the row's place in the global batch, from
-which dropout takes its noise (`train.model.row_dropout`).
+batch: the sum of weight × loss over all replicas is its mean loss. Rows that only fill up have
+index -1 and weight 0. `place` is the row's place in the global batch (`train.model.row_dropout`).
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import queue
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -43,8 +43,10 @@ if TYPE_CHECKING:
 
 SHUFFLE_BYTES = 2**28
 _OPEN_FILES = 32
+_LOOK_S = 0.2
 
 Batch = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +72,10 @@ class QuestionTable:
     def __len__(self) -> int:
         return len(self.questions)
 
+    def steps(self, batch_size: int) -> int:
+        """Return how many batches an epoch has."""
+        return -(-len(self) // batch_size)
+
 
 @dataclasses.dataclass(frozen=True)
 class Share:
@@ -78,10 +84,6 @@ class Share:
     first: int = 0
     local: int = 1
     replicas: int = 1
-
-
-def steps_per_epoch(table: QuestionTable, batch_size: int) -> int:
-    return -(-len(table) // batch_size)
 
 
 class Clips(Protocol):
@@ -265,3 +267,58 @@ def _find_places(cache: Cache, video_ids: Collection[str]) -> list[Place]:
         missing = sorted(set(video_ids) - {place.video_id for place in places})
         raise JobError("the cache changed while it was read", got=f"no record of {missing[:5]}")
     return sorted(places, key=lambda place: (place.shard, place.offset))
+
+
+class Prefetched(Generic[T]):
+    """Iterates over what `make()` yields, made by a thread up to `depth` elements ahead.
+
+    `waited_s` is how long the reader has waited in all. Use it as a context manager, or `close` it:
+    leaving it early ends the thread.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[T]], *, depth: int = 4) -> None:
+        self.waited_s = 0.0
+        self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(make,), daemon=True)
+        self._thread.start()
+
+    def _work(self, make: Callable[[], Iterator[T]]) -> None:
+        try:
+            for element in make():
+                if not self._put(("element", element)):
+                    return
+            self._put(("end", None))
+        except BaseException as err:  # noqa: BLE001 - it is raised where the batches are read
+            self._put(("error", err))
+
+    def _put(self, item: tuple[str, T | BaseException | None]) -> bool:
+        while not self._left.is_set():
+            try:
+                self._queue.put(item, timeout=_LOOK_S)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            start = time.perf_counter()
+            kind, element = self._queue.get()
+            self.waited_s += time.perf_counter() - start
+            if kind == "end":
+                return
+            if isinstance(element, BaseException):
+                raise element
+            yield element  # type: ignore[misc]
+
+    def __enter__(self) -> Prefetched[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread; what it made and nobody read is dropped."""
+        self._left.set()
+        self._thread.join()

@@ -1,11 +1,9 @@
 """How the shards of a cache are opened: where they are, or staged to a local disk meanwhile.
 
-Threads fetch the shards that will be read next, in that order, a few at a time; a reader waits
-only for the one it needs. A shard counts when its SHA-256 is the one in its sidecar, and its file's
-name holds that hash: what an earlier run left in the folder is used again, what belongs to another
-cache is not. When the folder is full, the shard whose last use is longest ago goes first; a file
-that is still open stays readable after that. Several processes may share a folder: room is made by
-one at a time, and what a killed one left half done is removed.
+A staged file is named by its SHA-256, which must be the one in the shard's sidecar: what an earlier
+run left in the folder is used again, what belongs to another cache is not. When the folder is full,
+the shard whose last use is longest ago goes first; an open file stays readable. Several processes
+may share a folder: room is made by one at a time, and what a killed one left half done is removed.
 """
 
 from __future__ import annotations

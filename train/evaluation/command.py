@@ -23,6 +23,7 @@ from framebank.features.bounds import MOST_INT, check_number
 from framebank.features.errors import JobError, UsageError
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.questions.splits import SPLITS
+from framebank.features.stop_signals import TrainingStopped, stop_on_signals
 from framebank.features.stores import storage
 
 _say = functools.partial(terminal.say, who="evaluate")
@@ -49,8 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Evaluate; return the exit status (130 after Ctrl-C). Raises FramebankError."""
-    from framebank.features.stop_signals import TrainingStopped
-
     try:
         figures = execute(args, beam_args)
     except TrainingStopped as stopped:
@@ -73,7 +72,6 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     cache = open_cache(args.cache)
     read_lineage(args.model)
     import_tensorflow()
-    from framebank.features.stop_signals import TrainingStopped, stop_on_signals
     from framebank.train.evaluation.evaluating import EvaluateJob, evaluate
     from framebank.train.evaluation.report import write_report
     from framebank.train.workers.run import Run
@@ -89,7 +87,6 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
         max_unmatched_ratio=args.max_unmatched_ratio,
     )
     with stop_on_signals() as stop:
-        stop.listen()
         try:
             judged = evaluate(job, cache, Run(stop, _say))
         except TrainingStopped as stopped:

@@ -1,12 +1,8 @@
 """One evaluation: a trained model, beside what must be beaten, on questions that are fair to ask.
 
-A model keeps the list of the videos that it has seen (`features.questions.seen_videos`). Where all
-of these train by the splits that a plain training of the files would make, it is judged on their
-test split. Else (a registry, whose held videos no file names, other files that call test what it
-has seen, or nothing) it is judged on all that it has not seen:
-`features.questions.splits.deal_to_ask`, by which scoring goes too. A model without the list, which
-older versions saved, is judged on a split as its training would make it.
-"""
+It is judged on the test split, or on all that it has not seen (`features.questions.splits`). A
+model without a list of what it has seen, which older versions saved, is judged on a split as its
+training would make it."""
 
 from __future__ import annotations
 

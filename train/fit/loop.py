@@ -25,8 +25,7 @@ import tensorflow as tf
 from framebank.features.asking.trained_model import NotFiniteError
 from framebank.features.errors import JobError
 from framebank.features.stop_signals import StopRequest, TrainingStopped
-from framebank.train.data.batches import Batch, Features, QuestionTable, steps_per_epoch
-from framebank.train.data.prefetch import Prefetched
+from framebank.train.data.batches import Batch, Features, Prefetched, QuestionTable
 from framebank.train.fit.callbacks import BestEpoch, HistoryRows, PlateauRate, ProgressLine
 from framebank.train.fit.checkpoint import RunCheckpoints, finite
 from framebank.train.judging.predicting import Judge, Predictions, network_inputs
@@ -98,7 +97,7 @@ class _Run:
     ) -> None:
         self.network, self.data, self.config = network, data, config
         self.workers, self.strategy, self.label = workers, workers.strategy, label
-        self.steps_per_epoch = steps_per_epoch(data.train, config.batch_size)
+        self.steps_per_epoch = data.train.steps(config.batch_size)
         use_row_noise(network)
         with self.strategy.scope():
             self.optimizer = make_optimizer(config, steps_per_epoch=self.steps_per_epoch)

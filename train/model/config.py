@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from framebank.features.bounds import MOST_BYTES, MOST_FLOAT, MOST_INT, MOST_SEED, check_number
@@ -105,15 +106,6 @@ class TrainConfig:
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in free}
 
 
-def _check(
-    config: object,
-    names: tuple[str, ...],
-    low: float,
-    high: float,
-    *,
-    above: bool = False,
-    below: bool = False,
-) -> None:
+def _check(config: object, names: Sequence[str], low: float, high: float, **ends: bool) -> None:
     for name in names:
-        option = "--" + name.replace("_", "-")
-        check_number(option, getattr(config, name), low, high, above=above, below=below)
+        check_number("--" + name.replace("_", "-"), getattr(config, name), low, high, **ends)

@@ -92,11 +92,8 @@ def make_frames(features: Any, config: ModelConfig, statistics: FrameStatistics)
 
 
 def _gain(width: int) -> float:
-    """Return what standardised features are multiplied with: 1/16 for 2048 of them.
-
-    Adam moves every weight by about the learning rate, so thousands of inputs at full scale would
-    move a unit by several times its range in one step, and training follows noise.
-    """
+    """Return what standardised features are multiplied with, lest a step of Adam moves a unit by
+    several times its range: 1/16 for 2048 of them (infra/decisions/0003-training-loop.md)."""
     return float(min(1.0, (8 / width) ** 0.5))
 
 

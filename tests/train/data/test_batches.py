@@ -12,7 +12,6 @@ from framebank.features.questions.question import Question
 from framebank.train.data.batches import (
     QuestionTable,
     cached_features,
-    steps_per_epoch,
 )
 from framebank.train.data.shard_files import Staging, shard_files
 from framebank.train.model.heads import OUTSIDE, Head
@@ -63,7 +62,7 @@ def test_every_question_once_with_its_own_features(features, tmp_path: Path) -> 
             assert batch["words"][row].numpy().sum() == len(question.question.split())
             assert batch["answer"][row] == table.answer[index]
             seen.append(index)
-    assert sorted(seen) == list(range(10)) and steps_per_epoch(table, 4) == 3
+    assert sorted(seen) == list(range(10)) and table.steps(4) == 3
 
 
 def test_order_follows_from_seed_and_epoch_and_can_be_entered_anywhere(features) -> None:  # type: ignore[no-untyped-def]
