@@ -1,14 +1,8 @@
 """How far a command is, said on stderr: a bar where one can be drawn, else a line now and then.
 
-A loop that counts says so itself:
-
-    with progress.Bar("verify", total=len(shards)) as bar:
-        for done, shard in enumerate(shards, 1):
-            ...
-            bar.update(done, f"verified {done} of {len(shards)} shards")
-
-What counts elsewhere (a job's workers) is a `Source`, which `show_progress` looks at. A terminal
-gets rich's bar, a notebook its widget, where ipywidgets is installed; a log gets lines.
+A loop that counts tells a `Bar`; what counts elsewhere (a job's workers) is a `Source`, which
+`show_progress` looks at. A terminal gets rich's bar, a notebook its widget, where ipywidgets is
+installed; a log gets lines.
 """
 
 from __future__ import annotations

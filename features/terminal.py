@@ -69,13 +69,11 @@ class _Guarded:
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
     """While inside, what is printed holds no control characters but newline and tab."""
-    with contextlib.ExitStack() as stack:
-        for redirect, stream in (
-            (contextlib.redirect_stdout, sys.stdout),
-            (contextlib.redirect_stderr, sys.stderr),
-        ):
-            if stream is not None and not isinstance(stream, _Guarded):  # None: closed by the shell
-                stack.enter_context(redirect(cast(TextIO, _Guarded(stream))))
+    out, err = (
+        stream and cast(TextIO, _Guarded(bare(stream)))  # None: closed by the shell
+        for stream in (sys.stdout, sys.stderr)
+    )
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield
 
 

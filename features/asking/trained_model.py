@@ -64,7 +64,6 @@ class TrainedModel:
     call: Callable[..., NDArray[np.float32]]
     head: Head
     number: Callable[[list[bytes]], NDArray[np.int64]] | None = None
-    language: str | None = None  # that questions are cut into words as
 
     def predict(
         self,
@@ -201,7 +200,7 @@ def load_model(model_dir: str) -> TrainedModel:
     def number(asked: list[bytes]) -> NDArray[np.int64]:
         return np.asarray(text(tf.constant(cut_questions(asked, language), tf.string)), np.int64)
 
-    return TrainedModel(call, head, number, language)
+    return TrainedModel(call, head, number)
 
 
 def load_network(model_dir: str) -> keras.Model:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from framebank.features.cache import catalog, layout
@@ -41,24 +41,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Print what was asked for; returns 0. Raises UsageError, CacheError."""
     cache = open_cache(args.cache)
+    found: Any
+    lines_of: Callable[[Any], list[str]]
     if args.video_id is not None:
-        _print(video := describe_video(cache, args.video_id), _video_lines(video), args.json)
+        found, lines_of = describe_video(cache, args.video_id), _video_lines
     elif args.quarantined:
-        _print(rows := quarantined_rows(cache), _quarantine_lines(rows), args.json)
+        found, lines_of = quarantined_rows(cache), _quarantine_lines
     else:
-        _print(summary := summarise(cache), _summary_lines(summary), args.json)
+        found, lines_of = summarise(cache), _summary_lines
+    if args.json:  # NaN and infinity, of which JSON knows neither, become null
+        found = json.loads(json.dumps(found), parse_constant=lambda name: None)
+    print(json.dumps(found, indent=2) if args.json else "\n".join(lines_of(found)))
     if orphans := catalog.orphan_shards(args.cache, catalogued=cache.catalogued_files):
         say(
             f"{len(orphans)} committed shards are in no catalog yet (a run was "
             "interrupted); run the same extract command again to add them"
         )
     return 0
-
-
-def _print(found: object, lines: Sequence[str], as_json: bool) -> None:
-    if as_json:  # NaN and infinity, of which JSON knows neither, become null
-        found = json.loads(json.dumps(found), parse_constant=lambda name: None)
-    print(json.dumps(found, indent=2) if as_json else "\n".join(lines))
 
 
 def summarise(cache: Cache) -> dict[str, Any]:

@@ -111,24 +111,16 @@ class SharedEngine:
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
-        self._counting = threading.Lock()
-        self._users = 0
+        self._users: set[int] = set()
         self._engine: Engine | None = None
         self._made_for: Hashable = None
 
-    def join(self) -> None:
-        """Count one more user."""
-        with self._counting:
-            self._users += 1
-
-    def leave(self) -> None:
-        """Count one user less; the last one ends the decoder processes."""
-        with self._counting:
-            self._users -= 1
-            if self._users:
-                return
-        with self._turn:
-            self._close()
+    def leave(self, user: object) -> None:
+        """Have no more turns; the last user ends the decoder processes."""
+        self._users.discard(id(user))
+        if not self._users:
+            with self._turn:
+                self._close()
 
     def _close(self) -> None:
         if self._engine is not None:
@@ -136,9 +128,10 @@ class SharedEngine:
             self._engine = None
 
     @contextlib.contextmanager
-    def turn(self, job: Hashable, build: Callable[[], Engine]) -> Iterator[Engine]:
+    def turn(self, user: object, job: Hashable, build: Callable[[], Engine]) -> Iterator[Engine]:
         """Yield the engine to one thread at a time; `build` makes it for the first of a job. After
         an exception it is closed: its decoders may still be at the clips of that shard."""
+        self._users.add(id(user))
         with self._turn:
             if self._made_for != job:
                 self._close()

@@ -167,7 +167,6 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
 
     def __init__(self, config: ExtractConfig) -> None:
         self._config = config
-        self._joined = False
         self._frames = Metrics.counter(NAMESPACE, "frames")
         self._videos = {
             state: Metrics.counter(NAMESPACE, f"videos_{state}")
@@ -181,9 +180,7 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
         self._counts = CountsWriter(self._config.progress_folder)
 
     def teardown(self) -> None:
-        if self._joined:
-            _ENGINE.leave()
-            self._joined = False
+        _ENGINE.leave(self)
 
     def process(self, plan: ShardPlan) -> Iterator[ShardReport | CatalogRow]:
         with told_to_client():
@@ -200,13 +197,10 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
     def _extract(self, plan: ShardPlan) -> None:
         frames = self._counts.counts.frames
         config = self._config
-        if not self._joined:
-            _ENGINE.join()
-            self._joined = True
         # Built on first use: a bundle of committed shards needs no network and no decoders.
         job = (config.run_id, config.spec.fingerprint, config.policy, config.batch_size)
         with (
-            _ENGINE.turn(job, self._build_engine) as engine,
+            _ENGINE.turn(self, job, self._build_engine) as engine,
             ShardWriter(config.cache, plan.shard, run_id=config.run_id, spec=config.spec) as writer,
             self._none_unsafe_after(),
         ):
