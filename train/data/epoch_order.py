@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 LANES = 16
 NO_ROW = -1
@@ -35,7 +35,7 @@ class Stored:
     lanes: int
 
     @classmethod
-    def dealt(cls, shard: Sequence[int], frames: Sequence[int], *, replicas: int = 1) -> Stored:
+    def dealt(cls, shard: ArrayLike, frames: ArrayLike, *, replicas: int = 1) -> Stored:
         """Deal videos into lanes; more than LANES replicas need as many lanes."""
         shards, counts = np.asarray(shard, np.int64), np.asarray(frames, np.int64)
         lanes = max(LANES, replicas)

@@ -96,7 +96,7 @@ def judged_text(questions: Sequence[Question], said: Mapping[str, Said]) -> str:
 def read_judged(model_dir: str, asked: Sequence[Question]) -> dict[str, Said]:
     """Return what was answered to `asked`; nothing where other questions, or none, were judged."""
     rows = read_rows(storage.join(model_dir, JUDGED_FILE))
-    said = [row.get("answers") for row in rows]
+    said: list[Any] = [row.get("answers") for row in rows]
     same = len(rows) == len(asked) and all(
         isinstance(row.get("answers"), dict)
         and all(row.get(name) == value for name, value in _about(question).items())
