@@ -76,22 +76,15 @@ def read_prices(path: str, *, accelerated: bool = False) -> Prices:
 
 def _check(path: str, name: str, value: Any) -> None:
     """Raise UsageError unless a field has the right form."""
-    whole = type(value) is int
-    if name == "currency":
-        sound, expected = isinstance(value, str), "a text"
-    elif name == "vcpus":
-        sound, expected = whole and within(value, 1, MOST_INT), "a whole number from 1"
-    elif name == "worker_hour":
-        sound, expected = _is_number(value) and within(value, 0, MOST_FLOAT), "a number from 0"
-    else:
-        sound = _is_number(value) and within(value, 0, MOST_FLOAT, above=True)
-        expected = "a number above 0"
+    number = type(value) in (int, float)
+    sound, expected = {
+        "currency": (isinstance(value, str), "a text"),
+        "worker_hour": (number and within(value, 0, MOST_FLOAT), "a number from 0"),
+        "vcpus": (type(value) is int and within(value, 1, MOST_INT), "a whole number from 1"),
+        "frames_per_s": (number and within(value, 0, MOST_FLOAT, above=True), "a number above 0"),
+    }[name]
     if not sound:
         raise _fault(path, f"{name} = {value!r}", expected)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
 
 
 def _fault(path: str, got: object, expected: object) -> UsageError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineResult
 
 from framebank.features.errors import FramebankError, JobError
+from framebank.features.progress import Source, show_progress
 from framebank.features.stores import locks, temporary
 from framebank.features.terminal import say
 from framebank.pipelines.jobs import beam_options, environments
@@ -85,9 +87,12 @@ class Job:
         threading.excepthook = self._excepthook
         self._quiet.close()
 
-    def make_folder(self, name: str) -> str:
-        """Make a folder in this job's own; return its path."""
-        path = os.path.join(self.folder, name)
+    @functools.cached_property
+    def progress_folder(self) -> str | None:
+        """Where workers of this process leave their counts; None where there are none."""
+        if not self._submission.in_process:
+            return None
+        path = os.path.join(self.folder, "counts")
         os.mkdir(path)
         return path
 
@@ -103,20 +108,26 @@ class Job:
         self,
         build: Callable[[beam.Pipeline], object],
         *,
-        finished: Callable[[], bool] = lambda: False,
+        finished: Callable[[], bool],
+        source: Source,
     ) -> None:
-        """Submit the pipeline that `build` makes, and wait for its end where the submission says.
+        """Submit the pipeline that `build` makes, and wait for its end where the submission says,
+        else print where it is.
 
         `finished` tells whether all that the job was for is written: an engine that does not end
-        the job after that is not waited for. Raises JobError, or the error of ours that a worker
-        marked for the client.
+        the job after that is not waited for. `source` tells meanwhile how far it is. Raises
+        JobError, or the error of ours that a worker marked for the client.
         """
+        waits = self._submission.waits
+        what = self._name.removeprefix("framebank-")
+        shown = show_progress(source, what=what) if waits else contextlib.nullcontext()
         try:
-            self._start_server()
-            pipeline = beam.Pipeline(options=self._submission.options)
-            build(pipeline)
-            self._result = result = pipeline.run()
-            state = self._wait(result, finished) if self._submission.waits else None
+            with shown:
+                self._start_server()
+                pipeline = beam.Pipeline(options=self._submission.options)
+                build(pipeline)
+                self._result = result = pipeline.run()
+                state = self._wait(result, finished) if waits else None
         except FramebankError:
             raise
         except Exception as error:
@@ -127,6 +138,8 @@ class Job:
             if self._submission.kind == "dataflow":
                 raise self._explained(RuntimeError(state))
             raise JobError("the job did not end well", got=f"state {state}", expected="DONE")
+        if not waits:
+            print(self.submitted_text())
 
     def _wait(self, result: PipelineResult, finished: Callable[[], bool]) -> str:
         """Return the state that the job ended in."""

@@ -18,7 +18,6 @@ mistake in the command line.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from framebank.features.asking.trained_model import Lineage, check_weights, read_head, read_lineage
 from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.errors import JobError, UsageError
-from framebank.features.progress import show_progress
+from framebank.features.progress import Source
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.questions.files import file_hashes
 from framebank.features.questions.reading import read_questions
@@ -241,26 +240,24 @@ def _run_job(
             kept=frozenset(kept),
             kept_tally=sum(kept.values(), Tally()),
             split=args.split,
-            progress_folder=job.make_folder("counts") if submission.in_process else None,
+            progress_folder=job.progress_folder,
         )
         plans = {} if submission.dry_run else {n: plan_path(args.out, n) for n in config.todo}
-        progress = _progress(config, submission, plan)
+        source = _progress(config, submission, plan)  # before the plan is taken
         with end_on_signals(
             lambda: job.end(remove_plan=lambda: _remove(plans), kept=lambda: _KEPT)
         ):
             try:
                 for output, path in plans.items():
                     storage.write_atomic(path, plan.take(output))
-                with progress:
-                    job.run(
-                        lambda pipeline: build_score(pipeline, config, hints=submission.hints),
-                        finished=lambda: finished(config),
-                    )
+                job.run(
+                    lambda pipeline: build_score(pipeline, config, hints=submission.hints),
+                    finished=lambda: finished(config),
+                    source=source,
+                )
             finally:
                 if not job.goes_on:  # otherwise the job has yet to read it
                     _remove(plans)
-            if not submission.waits:
-                print(job.submitted_text())
 
 
 def _remove(plans: Mapping[int, str]) -> None:
@@ -268,22 +265,16 @@ def _remove(plans: Mapping[int, str]) -> None:
         storage.delete(path)
 
 
-def _progress(
-    config: ScoreConfig, submission: Submission, plan: ScorePlan
-) -> contextlib.AbstractContextManager[None]:
-    """Show how far the job is: by what workers of this process tell, or by the files there are."""
-    if not submission.waits:
-        return contextlib.nullcontext()
+def _progress(config: ScoreConfig, submission: Submission, plan: ScorePlan) -> Source:
+    """Return what tells how far the job is: workers of this process, or the files there are."""
     counts = {output: plan.files[output].answerable for output in config.todo}
     if config.progress_folder is not None:
-        total = sum(counts.values())
-        return show_progress(AnsweredCounts(config.progress_folder, total=total), what="score")
+        return AnsweredCounts(config.progress_folder, total=sum(counts.values()))
     names = {
         answers_path("", output, plan.outputs, kind=config.kind): count
         for output, count in counts.items()
     }
-    files = AnswerFiles(config.out, questions=names, hint=submission.hint)
-    return show_progress(files, what="score")
+    return AnswerFiles(config.out, questions=names, hint=submission.hint)
 
 
 def _judged(
