@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import queue
 import resource
 import signal
 import socket
@@ -45,18 +46,15 @@ def main(parent_pid: int, memory_bytes: int) -> None:
     _die_with_parent(parent_pid)
     _limit_memory(memory_bytes)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
-    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a stray print must not reach the wire
     memory = _OwnMemory()
     confinement = sandbox.enter()  # before there is a second thread
     _Sender(out).document(Message.CONFINED, confinement.to_json())
-    jobs: list[tuple[dict[str, Any], int]] = []
-    ready = threading.Condition()
-    threading.Thread(target=_read_jobs, args=(jobs, ready), daemon=True).start()
+    jobs: queue.SimpleQueue[tuple[dict[str, Any], int]] = queue.SimpleQueue()
+    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
     while True:
-        with ready:
-            ready.wait_for(lambda: bool(jobs))
-            job, clip = jobs.pop(0)
+        job, clip = jobs.get()
         _serve(job, clip, _Sender(out), memory)
         os.close(clip)
 
@@ -69,30 +67,23 @@ class _Sender:
         self._last_beat = time.monotonic()
 
     def frame(self, token: int, rgb: NDArray[np.uint8]) -> None:
-        self._send(Message.FRAME, TOKEN.pack(token), np.ascontiguousarray(rgb).data.cast("B"))
+        self.send(Message.FRAME, TOKEN.pack(token), np.ascontiguousarray(rgb).data.cast("B"))
 
     def beat(self, frames: int = 0) -> None:
         del frames  # what counts is that there is a sign of life
         now = time.monotonic()
         if now - self._last_beat >= BEAT_EVERY_S:
             self._last_beat = now
-            self._send(Message.BEAT)
-
-    def worn(self) -> None:
-        self._send(Message.WORN)
+            self.send(Message.BEAT)
 
     def document(self, kind: Message, fields: dict[str, Any]) -> None:
-        self._send(kind, json.dumps(fields).encode())
+        self.send(kind, json.dumps(fields).encode())
 
-    def _send(self, kind: Message, *parts: bytes | memoryview) -> None:
-        self._write(HEADER.pack(kind, sum(len(part) for part in parts)))
+    def send(self, kind: Message, *parts: bytes | memoryview) -> None:
+        self._out.write(HEADER.pack(kind, sum(len(part) for part in parts)))
         for part in parts:
-            self._write(part)
-
-    def _write(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._out.write(view) :]
+            self._out.write(part)
+        self._out.flush()
 
 
 def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) -> None:
@@ -115,7 +106,7 @@ def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) 
         words = {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
         kind, fields = Message.REJECTED, words
     if memory.is_short:
-        sender.worn()
+        sender.send(Message.WORN)
     sender.document(kind, fields)
 
 
@@ -218,12 +209,10 @@ class JobReader:
                 return
 
 
-def _read_jobs(jobs: list[tuple[dict[str, Any], int]], ready: threading.Condition) -> None:
+def _read_jobs(jobs: queue.SimpleQueue[tuple[dict[str, Any], int]]) -> None:
     """Take jobs as they come; when the parent closes its end, leave at once."""
     for job in JobReader():
-        with ready:
-            jobs.append(job)
-            ready.notify()
+        jobs.put(job)
     os._exit(0)
 
 

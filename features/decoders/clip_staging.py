@@ -56,31 +56,6 @@ def _no_room(got: object) -> JobError:
     )
 
 
-class _ClipFolder:
-    """The temporary folder of one run, made for its first clip; once closed it stays so."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._live: LiveFolder | None = None
-        self._closed = False
-
-    def path(self) -> str:
-        """Return the folder's path; raises JobError where none can be made, RuntimeError late."""
-        with self._lock:
-            if self._closed:  # a download that nobody waits for any more
-                raise RuntimeError("the run that this clip is for has ended")
-            if self._live is None:
-                self._live = live_folder()
-            return self._live.path
-
-    def close(self) -> None:
-        """Remove the folder with all that is in it; a second call does nothing."""
-        with self._lock:
-            self._closed = True
-            if self._live is not None:
-                self._live.close()
-
-
 class ClipSource:
     """The clips of one run in their order, those of a bucket in a temporary folder.
 
@@ -97,7 +72,8 @@ class ClipSource:
     ) -> None:
         """`downloads` at a time, as many as there are decoders, of clips up to `max_size_bytes`."""
         self._closed, self._max_size_bytes = closed, max_size_bytes
-        self._folder = _ClipFolder()
+        self._folder: LiveFolder | None = None  # made for the first clip
+        self._shut = False
         self._refs = enumerate(refs)
         self._pulling = threading.Lock()
         self._changed = threading.Condition()
@@ -114,18 +90,19 @@ class ClipSource:
         """Return the next clip, None at the end; raises JobError where one cannot be brought."""
         with self._changed:
             if not self._started:
-                self._start()
-            while True:
-                if self._closed.is_set():
-                    return None
+                self._started = True
+                for _ in range(self._downloads):
+                    threading.Thread(target=self._work, name="stage-clips", daemon=True).start()
+            while not self._closed.is_set():
                 if self._ahead:
                     item = self._ahead.pop(0)
                     if isinstance(item, BaseException):
                         raise item
                     return item
                 if self._ended and not self._fetching:
-                    return None
+                    break
                 self._changed.wait(timeout=0.5)
+        return None
 
     def done(self, clip: StagedClip) -> None:
         """Remove the copy of a clip that is through."""
@@ -140,7 +117,19 @@ class ClipSource:
 
     def close(self) -> None:
         """Remove the folder with all that is in it, and make no other."""
-        self._folder.close()
+        with self._changed:
+            self._shut = True
+            if self._folder is not None:
+                self._folder.close()
+
+    def _folder_path(self) -> str:
+        """Return the folder's path; raises JobError where none can be made, RuntimeError late."""
+        with self._changed:
+            if self._shut:  # a download that nobody waits for any more
+                raise RuntimeError("the run that this clip is for has ended")
+            if self._folder is None:
+                self._folder = live_folder()
+            return self._folder.path
 
     def _close_when_through(self) -> None:
         """Remove the folder after the last clip: a runner may end this process without a word."""
@@ -148,11 +137,6 @@ class ClipSource:
             through = self._ended and not self._held
         if through:
             self.close()
-
-    def _start(self) -> None:
-        self._started = True
-        for _ in range(self._downloads):
-            threading.Thread(target=self._work, name="stage-clips", daemon=True).start()
 
     def _work(self) -> None:
         for number, ref in self._admitted():
@@ -167,27 +151,30 @@ class ClipSource:
 
     def _fetch(self, number: int, ref: VideoRef) -> StagedClip:
         """Bring one clip to the folder; a local one is taken where it is. Raises JobError."""
-        if ref.why_unlisted:
-            text = (
-                f"a folder that cannot be listed ({ref.why_unlisted}): what is in it is not known"
-            )
-            return StagedClip(number, ref, "", VideoRejected("open", "unreadable", text))
+        try:
+            return StagedClip(number, ref, self._brought(number, ref))
+        except VideoRejected as bad:
+            return StagedClip(number, ref, "", bad)
+
+    def _brought(self, number: int, ref: VideoRef) -> str:
+        if why := ref.why_unlisted:
+            text = f"a folder that cannot be listed ({why}): what is in it is not known"
+            raise VideoRejected("open", "unreadable", text)
         if storage.is_local(ref.uri):
-            return StagedClip(number, ref, storage.local_path(ref.uri))
+            return storage.local_path(ref.uri)
         if ref.size_bytes < 0:
-            reason = VideoRejected("open", "missing", f"{ref.uri} does not exist")
-            return StagedClip(number, ref, "", reason)
+            raise VideoRejected("open", "missing", f"{ref.uri} does not exist")
         if ref.size_bytes > self._max_size_bytes:
             text = f"{ref.size_bytes} bytes; the limit is {self._max_size_bytes}"
-            return StagedClip(number, ref, "", VideoRejected("open", "too_large", text))
-        path = os.path.join(self._folder.path(), f"clip-{number}-{threading.get_ident()}")
+            raise VideoRejected("open", "too_large", text)
+        path = os.path.join(self._folder_path(), f"clip-{number}-{threading.get_ident()}")
         try:
             self._copy(ref, path)
-        except VideoRejected as bad:
+        except VideoRejected:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-            return StagedClip(number, ref, "", bad)
-        return StagedClip(number, ref, path)
+            raise
+        return path
 
     def _copy(self, ref: VideoRef, path: str) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -225,9 +212,8 @@ class ClipSource:
         self._close_when_through()  # the last clip may have been done before its end was known
 
     def _is_full(self) -> bool:
-        if not self._held:
-            return False
-        return self._held >= self._most or self._ahead_bytes >= _AHEAD_BYTES
+        full = self._held >= self._most or self._ahead_bytes >= _AHEAD_BYTES
+        return full and self._held > 0
 
 
 def _copied_bytes(ref: VideoRef) -> int:

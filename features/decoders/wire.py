@@ -13,13 +13,13 @@ bytes of length (little-endian), the payload (`Message` has the kinds).
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import enum
 import json
 import math
 import os
-import queue
 import re
 import select
 import signal
@@ -52,8 +52,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME_CHARACTERS = 64
 
 
-class OpeningHangs(Exception):
-    """The file system does not answer."""
+class Hang(Exception):
+    """A decoder that is over one of its time limits, or a file system that does not answer."""
 
 
 class ConfinedProcess:
@@ -98,8 +98,7 @@ class ConfinedProcess:
 
     def end(self) -> None:
         """Kill the process and close what leads to it."""
-        self._process.kill()
-        self._process.wait()
+        self.kill()
         self._channel.close()
         self._stderr.close()
         if self._process.stdout is not None:
@@ -134,26 +133,24 @@ def _signal_name(number: int) -> str:
 def opened_clip(
     path: str, limits: container.DecodeLimits, *, timeout_s: float
 ) -> Iterator[container.NamelessFile]:
-    """Open a clip as `container.open_file` does; raises OpeningHangs after `timeout_s`.
+    """Open a clip as `container.open_file` does; raises Hang after `timeout_s`.
 
     A file system that does not answer keeps a thread and a clip, and nobody else.
     """
     opening = container.open_file(path, limits)
-    outcome: queue.SimpleQueue[container.NamelessFile | BaseException] = queue.SimpleQueue()
+    outcome: concurrent.futures.Future[container.NamelessFile] = concurrent.futures.Future()
 
     def enter() -> None:
         try:
-            outcome.put(opening.__enter__())
+            outcome.set_result(opening.__enter__())
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
-            outcome.put(error)
+            outcome.set_exception(error)
 
     threading.Thread(target=enter, name="open-clip", daemon=True).start()
     try:
-        found = outcome.get(timeout=timeout_s)
-    except queue.Empty:
-        raise OpeningHangs(f"opening it took more than {timeout_s:.0f} s") from None
-    if isinstance(found, BaseException):
-        raise found
+        found = outcome.result(timeout_s)
+    except TimeoutError:
+        raise Hang(f"opening it took more than {timeout_s:.0f} s") from None
     try:
         yield found
     finally:
@@ -170,10 +167,6 @@ class Message(bytes, enum.Enum):
     DONE = b"D"  # the last word on a clip that decoded (JSON)
     PROBED = b"P"  # the answer to a probe (JSON)
     REJECTED = b"R"  # the last word on a clip that did not (JSON)
-
-
-class Hang(Exception):
-    """A decoder that is over one of its time limits."""
 
 
 class Garbled(Exception):
