@@ -17,6 +17,7 @@ import io
 import math
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ from framebank.features.stores import hashing
 MEMBER = "model.weights.h5"  # where a .keras file holds its weights
 ROOTS = ("layers", "_layer_checkpoint_dependencies")  # Keras 3; Keras of TensorFlow 2.12 to 2.15
 _MAX_CHUNK_BYTES = 1 << 30
-_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError)
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError)  # what h5py raises for odd files
+_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, *_MALFORMED)
 
 Arrays = list[NDArray[np.float32]]
 Stored = dict[str, list[Any]]  # layer → its HDF5 datasets, not read yet
@@ -48,8 +49,8 @@ def layer_arrays(
     UsageError when the file is not HDF5, has changed since it was resolved, points outside
     itself, or holds weights of another network (the first layer that differs is named).
     """
+    wanted = {name: layer for name, layer in layers.items() if name in needed}
     if weights.seed is not None:
-        wanted = {name: layer for name, layer in layers.items() if name in needed}
         return random_layers(weights.seed, backbone=backbone, layers=wanted)
     path = Path(weights.local_path or "")
     if hashing.file_hash(path) != weights.sha256:
@@ -61,8 +62,8 @@ def layer_arrays(
     reader = _Reader(weights.source, backbone)
     try:
         with _open(path, reader, layers) as file:
-            return reader.read(file, layers, needed)
-    except (*_UNREADABLE, *_MALFORMED) as err:
+            return reader.read(file, layers, wanted)
+    except _UNREADABLE as err:
         raise reader.refused(f"not readable as HDF5 ({err})", "a Keras weight file") from err
 
 
@@ -96,8 +97,10 @@ class _Reader:
             f"{self.backbone.application}(include_top={self.backbone.include_top})",
         )
 
-    def read(self, file: Any, layers: Mapping[str, Any], needed: set[str]) -> dict[str, Arrays]:
-        """Return the arrays of the needed layers, whichever layout the file has."""
+    def read(
+        self, file: Any, layers: Mapping[str, Any], wanted: Mapping[str, Any]
+    ) -> dict[str, Arrays]:
+        """Return the arrays of the wanted layers, whichever layout the file has."""
         group = file
         if "layer_names" not in file.attrs and "model_weights" in file:
             group = self._child(file, "model_weights")
@@ -108,7 +111,6 @@ class _Reader:
             if root is None:
                 raise self.refused(f"HDF5 with {sorted(file)[:5]} in it", "a Keras weight file")
             found, extra = self._by_class(self._child(file, root), layers)
-        wanted = {name: layer for name, layer in layers.items() if name in needed}
         for name, layer in wanted.items():
             self._check_shapes(name, layer, found[name])
         for name, variables in extra.items():
@@ -124,13 +126,12 @@ class _Reader:
 
         Returns what is stored for each layer, and what is stored beside them.
         """
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         found, used = {}, set()
         for name, layer in layers.items():
             base = snake_case(type(layer).__name__)
-            number = counts.get(base, 0)
-            counts[base] = number + 1
-            path = base if number == 0 else f"{base}_{number}"
+            path = f"{base}_{counts[base]}" if counts[base] else base
+            counts[base] += 1
             used.add(path)
             found[name] = self._variables(root, path) if path in root else []
         extra = {path: self._variables(root, path) for path in sorted(set(root) - used)}

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 
 import google_crc32c
 
-from framebank.features.errors import FramebankError, JobError, UsageError
+from framebank.features.errors import FramebankError, JobError, UsageError, needing
 from framebank.features.stores import objects
 from framebank.features.stores.objects import Answer, split
 
@@ -30,18 +30,14 @@ def _client_of(pid: int, emulator: str | None) -> Any:
     # three seconds each; one second is plenty where it is one.
     os.environ.setdefault("GCE_METADATA_TIMEOUT", "1")
     os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "2")
-    try:
+    with needing("gs://", extra="gcp"):
         from google.auth import exceptions
         from google.auth.credentials import AnonymousCredentials
-        from google.cloud import storage
-    except ImportError as err:
-        raise UsageError(
-            "gs:// needs the package google-cloud-storage", todo='pip install "framebank[gcp]"'
-        ) from err
+        from google.cloud.storage import Client
     if emulator:
-        return storage.Client(project="emulator", credentials=AnonymousCredentials())
+        return Client(project="emulator", credentials=AnonymousCredentials())
     try:
-        return storage.Client()
+        return Client()
     except (exceptions.GoogleAuthError, OSError) as err:
         raise UsageError(
             "no credentials for Google Cloud Storage",

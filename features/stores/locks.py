@@ -1,12 +1,9 @@
 """One run at a time in a place: a lock on a disk, a lease in a bucket.
 
-On a disk the kernel holds the lock and drops it with the process, so a killed run blocks nobody.
-
-A lease is a small object that its holder writes anew every few seconds. Whoever finds one looks
-whether it changes. One that does not for `STALE_S` belongs to a run that is gone, and is taken
-over; so does one whose process is gone from this machine. Clocks of two machines are never held
-against each other. It is advisory: a holder that was cut off for longer goes on and finds that out
-by its next renewal, so what must not be written twice is created, and never written over.
+A lease is a small object that its holder writes anew every few seconds; one that does not change
+for `STALE_S`, or whose process is gone from this machine, is taken over. It is advisory: a holder
+that was cut off for longer goes on and finds that out by its next renewal, so what must not be
+written twice is created, and never written over. Why so: infra/decisions/0008.
 """
 
 from __future__ import annotations

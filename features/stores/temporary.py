@@ -44,11 +44,7 @@ def explained() -> Iterator[None]:
         raise temporary_error(err) from err
 
 
-def is_full(folder: str | None = None) -> bool:
-    """Return whether `folder`, by default the temporary directory, takes no file of 1 MiB.
-
-    For libraries that keep files there and do not say which file it was that found no room.
-    """
+def _is_full(folder: str | None) -> bool:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_PROBE_BYTES))
@@ -59,8 +55,11 @@ def is_full(folder: str | None = None) -> bool:
 
 
 def at_fault(folder: str) -> bool:
-    """Return whether there is no room in the temporary directory, while there is in `folder`."""
-    return is_full() and not is_full(folder)
+    """Return whether the temporary directory takes no file of 1 MiB, while `folder` does.
+
+    For libraries that keep files there and do not say which file it was that found no room.
+    """
+    return _is_full(None) and not _is_full(folder)
 
 
 class Spool(tempfile.SpooledTemporaryFile[bytes]):
@@ -79,7 +78,7 @@ class Spool(tempfile.SpooledTemporaryFile[bytes]):
         self.close()
 
 
-class LiveFolder:
+class LiveFolder(contextlib.AbstractContextManager["LiveFolder"]):
     """A folder of this process until `close`, or until the process ends; a context manager."""
 
     def __init__(self, path: str, lock: int) -> None:
@@ -94,24 +93,17 @@ class LiveFolder:
         _remove(self.path)
         os.close(lock)  # last: until here nobody else takes the folder for a dead one
 
-    def __enter__(self) -> LiveFolder:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
+@explained()
 def live_folder(prefix: str = PREFIX) -> LiveFolder:
     """Make a folder in the temporary directory; raises JobError where none can be made.
 
     What dead processes left there is removed first, on whatever machine this is.
     """
-    with explained():
-        remove_dead(prefix)
-        return _live_folder(prefix)
-
-
-def _live_folder(prefix: str) -> LiveFolder:
+    remove_dead(prefix)
     while True:
         path = tempfile.mkdtemp(prefix=prefix)
         name = os.path.join(path, _LOCK)

@@ -133,19 +133,18 @@ def list_objects(
 
     Sub-folders are not entered, `deep` or not: no reader of a cache asks for that.
     """
-    folder = prefix.rstrip("/")
-    names = _linked(folder) if folder.startswith("http") else _listed(folder)
+    folder, names = prefix.rstrip("/"), []
+    with contextlib.suppress(FileNotFoundError):
+        listing = _linked if folder.startswith("http") else _listed
+        names = _ask(folder, "list", lambda gfile: listing(folder, gfile))
     for name in sorted(names)[:limit]:
         path = f"{folder}/{name}"
         if (found := stat(path)) is not None:
             yield path, *found
 
 
-def _listed(folder: str) -> list[str]:
-    names: list[str] = []
-    with contextlib.suppress(FileNotFoundError):
-        names = _ask(folder, "list", lambda gfile: gfile.listdir(folder))
-    return [name for name in names if not name.endswith("/")]
+def _listed(folder: str, gfile: Any) -> list[str]:
+    return [name for name in gfile.listdir(folder) if not name.endswith("/")]
 
 
 class _Links(html.parser.HTMLParser):
@@ -162,25 +161,21 @@ class _Links(html.parser.HTMLParser):
             self.names.add(name)
 
 
-def _linked(folder: str) -> set[str]:
-    def work(_: Any) -> bytes:
-        try:
-            with urllib.request.urlopen(f"{folder}/", timeout=_ANSWER_TIMEOUT_S) as answer:
-                return bytes(answer.read(_PAGE_BYTES))
-        except urllib.error.HTTPError as err:
-            if err.code == 404:
-                raise FileNotFoundError(folder) from err
-            if err.code >= 500 or err.code == 429:
-                raise NoAnswer(f"status {err.code}", err.code) from err
-            todo = "let the server show an index page for the folders of the cache"
-            raise UsageError(f"cannot list {folder}", got=f"status {err.code}", todo=todo) from err
-        except OSError as err:
-            raise NoAnswer(getattr(err, "reason", None) or err) from err
-
+def _linked(folder: str, _: Any) -> list[str]:
     page = _Links()
-    with contextlib.suppress(FileNotFoundError):
-        page.feed(_ask(folder, "list", work).decode("utf-8", "replace"))
-    return page.names
+    try:
+        with urllib.request.urlopen(f"{folder}/", timeout=_ANSWER_TIMEOUT_S) as answer:
+            page.feed(answer.read(_PAGE_BYTES).decode("utf-8", "replace"))
+    except urllib.error.HTTPError as err:
+        if err.code == 404:
+            raise FileNotFoundError(folder) from err
+        if err.code >= 500 or err.code == 429:
+            raise NoAnswer(f"status {err.code}", err.code) from err
+        todo = "let the server show an index page for the folders of the cache"
+        raise UsageError(f"cannot list {folder}", got=f"status {err.code}", todo=todo) from err
+    except OSError as err:
+        raise NoAnswer(getattr(err, "reason", None) or err) from err
+    return list(page.names)
 
 
 def check_writing(path: str) -> None:
