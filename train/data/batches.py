@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import queue
 import threading
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, TypeVar
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -43,10 +41,8 @@ if TYPE_CHECKING:
 
 SHUFFLE_BYTES = 2**28
 _OPEN_FILES = 32
-_LOOK_S = 0.2
 
 Batch = Mapping[str, Any]
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,58 +263,3 @@ def _find_places(cache: Cache, video_ids: Collection[str]) -> list[Place]:
         missing = sorted(set(video_ids) - {place.video_id for place in places})
         raise JobError("the cache changed while it was read", got=f"no record of {missing[:5]}")
     return sorted(places, key=lambda place: (place.shard, place.offset))
-
-
-class Prefetched(Generic[T]):
-    """Iterates over what `make()` yields, made by a thread up to `depth` elements ahead.
-
-    `waited_s` is how long the reader has waited in all. Use it as a context manager, or `close` it:
-    leaving it early ends the thread.
-    """
-
-    def __init__(self, make: Callable[[], Iterator[T]], *, depth: int = 4) -> None:
-        self.waited_s = 0.0
-        self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
-        self._left = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(make,), daemon=True)
-        self._thread.start()
-
-    def _work(self, make: Callable[[], Iterator[T]]) -> None:
-        try:
-            for element in make():
-                if not self._put(("element", element)):
-                    return
-            self._put(("end", None))
-        except BaseException as err:  # noqa: BLE001 - it is raised where the batches are read
-            self._put(("error", err))
-
-    def _put(self, item: tuple[str, T | BaseException | None]) -> bool:
-        while not self._left.is_set():
-            try:
-                self._queue.put(item, timeout=_LOOK_S)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            start = time.perf_counter()
-            kind, element = self._queue.get()
-            self.waited_s += time.perf_counter() - start
-            if kind == "end":
-                return
-            if isinstance(element, BaseException):
-                raise element
-            yield element  # type: ignore[misc]
-
-    def __enter__(self) -> Prefetched[T]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the thread; what it made and nobody read is dropped."""
-        self._left.set()
-        self._thread.join()

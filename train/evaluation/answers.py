@@ -22,7 +22,7 @@ from framebank.features.cache.catalog import catalog_text
 from framebank.features.cache.reader import check_finite
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question
-from framebank.train.data.batches import Prefetched
+from framebank.train.data.prefetch import Prefetched
 from framebank.train.workers.run import Run
 
 if TYPE_CHECKING:

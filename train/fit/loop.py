@@ -25,7 +25,8 @@ import tensorflow as tf
 from framebank.features.asking.trained_model import NotFiniteError
 from framebank.features.errors import JobError
 from framebank.features.stop_signals import StopRequest, TrainingStopped
-from framebank.train.data.batches import Batch, Features, Prefetched, QuestionTable
+from framebank.train.data.batches import Batch, Features, QuestionTable
+from framebank.train.data.prefetch import Prefetched
 from framebank.train.fit.callbacks import BestEpoch, HistoryRows, PlateauRate, ProgressLine
 from framebank.train.fit.checkpoint import RunCheckpoints, finite
 from framebank.train.judging.predicting import Judge, Predictions, network_inputs

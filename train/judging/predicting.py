@@ -10,7 +10,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from framebank.features.asking.trained_model import NotFiniteError
-from framebank.train.data.batches import Batch, Features, Prefetched, QuestionTable
+from framebank.train.data.batches import Batch, Features, QuestionTable
+from framebank.train.data.prefetch import Prefetched
 from framebank.train.model.heads import OPEN_HEAD, Head
 from framebank.train.workers.replicas import Workers
 

@@ -178,8 +178,7 @@ def _score_choice(hidden: Any, choice: Any, config: ModelConfig) -> Any:
     A softmax over the scores of a question's candidates gives their probabilities.
     """
     choice = layers.Dense(hidden.shape[-1], activation="tanh", name="choice_dense")(choice)
-    # Not relu: in a unit that is linear for all candidates the gradients of what they share cancel
-    # out, and Adam would make steps of the rounding that is left, others with more workers.
+    # Not relu, under which workers drift apart: infra/decisions/0007-heads-and-few-clips.md.
     together = layers.Concatenate()([hidden, choice, layers.Multiply()([hidden, choice])])
     fits = layers.Dense(config.dense_units, activation="gelu", name="fits")(together)
     return layers.Dense(1, name="score", dtype="float32")(fits)

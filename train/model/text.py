@@ -1,8 +1,4 @@
-"""The words of a question: from raw strings to numbers, and the network that reads them.
-
-`text_layer` makes the vocabulary of a model from its training questions, `word_numbers` turns
-questions into numbers by it, and `read_question` is the branch of every model that reads them.
-"""
+"""The words of a question: from raw strings to numbers, and the network that reads them."""
 
 from __future__ import annotations
 

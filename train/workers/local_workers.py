@@ -1,8 +1,7 @@
 """`framebank train --local-workers N`: N real workers on this machine, looked after by one parent.
 
 The parent gives each a port and its TF_CONFIG, puts its name before every line it says, hands on
-Ctrl-C and SIGTERM, and ends all when one dies. A worker whose parent is gone ends too: its standard
-input is a pipe that only the parent holds (`end_with_input`).
+Ctrl-C and SIGTERM, and ends all when one dies. A worker whose parent is gone ends too.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ def _look_after(workers: list[subprocess.Popen[bytes]], stopped: list[int]) -> i
 
 
 def end_with_input() -> None:
-    """End this process when the parent's end of standard input is closed.
+    """End this process when standard input, a pipe that only the parent holds, is closed.
 
     Linux is asked to do so as well: this thread waits where TensorFlow holds Python's lock.
     """

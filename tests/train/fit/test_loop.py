@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from framebank.features.errors import UsageError
-from framebank.train.data.batches import Prefetched
+from framebank.train.data.prefetch import Prefetched
 from framebank.train.model.config import ModelConfig, TrainConfig
 from tests import ROOT
 
