@@ -31,7 +31,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ _WORDS_BYTES = 2**16  # a verdict
 _ROW_BYTES = 3 * 24  # a row of the last word: three numbers and what parts them
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME_CHARACTERS = 64
+_Answer = TypeVar("_Answer", SourceInfo, Probe)
 
 
 class Hang(Exception):
@@ -274,7 +275,7 @@ def done_fields(payload: bytearray, max_rows: int) -> dict[str, Any]:
     fields = _document(payload)
     try:
         counts = {_checked_numbers(fields[name]) for name in ("tokens", "frame_index", "pts_ms")}
-        _check_source(fields["source"])
+        _checked(SourceInfo, fields["source"])
         _checked_numbers([fields["decode_errors"]])
         sound = type(fields["partial"]) is type(fields["capped"]) is bool
         sound &= type(fields.setdefault("warning", "")) is str
@@ -294,23 +295,12 @@ def done_fields(payload: bytearray, max_rows: int) -> dict[str, Any]:
 def probed(payload: bytearray) -> Probe:
     """Return the answer to a probe, its fields of their types and not negative; raises Garbled."""
     fields = _document(payload)
-    known = {
-        field.name: field for field in dataclasses.fields(Probe) if field.name != "error_class"
-    }
-    sound = fields.keys() <= known.keys()
-    for name, field in known.items():
-        value = fields.get(name, field.default)
-        if field.type == "str":
-            sound &= isinstance(value, str) and value.isprintable()
-        elif field.type == "bool":
-            sound &= isinstance(value, bool)
-        elif field.type == "int":
-            sound &= type(value) is int and 0 <= value < 2**63
-        else:
-            sound &= value is None or (type(value) in (int, float) and 0 <= value < math.inf)
-    if not sound:
-        raise Garbled("an answer to a probe that is none")
-    return Probe(**fields)
+    try:
+        if "error_class" in fields:
+            raise ValueError("a verdict")
+        return _checked(Probe, fields)
+    except (TypeError, ValueError):
+        raise Garbled("an answer to a probe that is none") from None
 
 
 def _document(payload: bytearray) -> dict[str, Any]:
@@ -327,16 +317,21 @@ def _checked_numbers(values: Any) -> int:
     return len(np.array(values, np.int64))
 
 
-def _check_source(fields: Any) -> None:
-    """Raise TypeError, ValueError, OverflowError unless these are fields of a SourceInfo."""
-    source = SourceInfo(**fields)
-    for field in dataclasses.fields(SourceInfo):
-        value = getattr(source, field.name)
+def _checked(kind: type[_Answer], fields: Any) -> _Answer:
+    """Return these fields, each of the type it has to be; raises TypeError, ValueError."""
+    answer = kind(**fields)
+    for field in dataclasses.fields(answer):
+        value = getattr(answer, field.name)
         if field.type == "str":
-            sound = value.isprintable() and len(value) <= _NAME_CHARACTERS
-        elif field.type == "float":
-            sound = math.isfinite(value)
+            sound = isinstance(value, str) and value.isprintable()
+            sound = sound and len(value) <= _NAME_CHARACTERS
+        elif field.type == "bool":
+            sound = type(value) is bool
+        elif field.type == "int":
+            sound = type(value) is int and 0 <= value < 2**63
         else:
-            sound = bool(_checked_numbers([value])) and value >= 0
+            sound = type(value) in (int, float) and 0 <= value < math.inf
+            sound |= value is None and field.type != "float"
         if not sound:
             raise ValueError(f"{field.name} is {value!r}")
+    return answer

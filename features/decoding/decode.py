@@ -31,16 +31,11 @@ from framebank.features.decoding.frames import (
     check_ahead,
     decode_packet,
     parts_of,
+    stamp_of,
     start_decoder,
 )
 from framebank.features.decoding.pixels import PictureScaler, no_rgb
-from framebank.features.decoding.sampling import (
-    BestTimestamp,
-    SampleRule,
-    Shown,
-    Timeline,
-    fits_milliseconds,
-)
+from framebank.features.decoding.sampling import BestTimestamp, SampleRule, Shown, Timeline
 from framebank.features.errors import VideoRejected
 from framebank.features.video import SourceInfo
 
@@ -99,6 +94,13 @@ def decode_video(request: DecodeRequest, *, emit_frame: EmitFrame, beat: Beat) -
     with ffmpeg_messages() as messages, open_clip(request.path, request.limits) as clip:
         job = _Decoding(request, rule, emit_frame=emit_frame, beat=beat, messages=messages)
         return job.run(clip)
+
+
+def check_rows(rule: SampleRule, rows: int, limits: DecodeLimits) -> None:
+    """Raise VideoRejected (too_large) where the rule asks for too many rows of a clip."""
+    if rows > limits.max_rows:
+        message = f"{rule.text} asks for {rows} rows, the limit is {limits.max_rows}"
+        raise VideoRejected("decode", "too_large", message)
 
 
 class _Forecast:
@@ -172,11 +174,14 @@ class _Decoding:
         if report.damaged and not self._request.allow_partial:
             raise report.rejection()
         shown = timeline.shown()
-        if not fits_milliseconds(shown.ticks, shown.time_base):
+        if not sampling.fits_milliseconds(shown.ticks, shown.time_base):
             raise VideoRejected("decode", "corrupt", "its timestamps span more than 64 bits of ms")
         rows, capped = self._rows(shown)
         if not len(rows):
-            raise VideoRejected("decode", "no_frames", self._no_rows(len(shown.pts)))
+            text = f"{self._rule.text} picks none of its {len(shown.pts)} frames"
+            if self._rule.kind == "keyframes":
+                text = f"none of its {len(shown.pts)} frames is flagged as a key frame"
+            raise VideoRejected("decode", "no_frames", text)
         tokens = shown.numbers[rows]
         missing = set(tokens.tolist()) - self._emitted
         if missing:
@@ -192,11 +197,6 @@ class _Decoding:
             capped=capped,
             warning=report.warning,
         )
-
-    def _no_rows(self, frames: int) -> str:
-        if self._rule.kind == "keyframes":
-            return f"none of its {frames} frames is flagged as a key frame"
-        return f"{self._rule.text} picks none of its {frames} frames"
 
     def _first_pass(
         self, clip: Clip, report: DamageReport, wanted: frozenset[int] | None
@@ -304,29 +304,24 @@ class _Decoding:
         timeline = Timeline(clip.time_base, clip.nominal_rate)
         for packet in PacketReader(clip, DamageReport(clip, self._messages)):
             self._beat(self._decoded)
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if not packet.is_discard and stamp is not None:
+            if not packet.is_discard and (stamp := stamp_of(packet)) is not None:
                 timeline.add(stamp, packet.duration, packet.is_keyframe)
         if not len(timeline):
             return frozenset()
         shown = timeline.shown()
         rows = sampling.iter_rows(self._rule, shown)
-        return frozenset(shown.pts[row] for row in itertools.islice(rows, self._row_limit + 1))
-
-    @property
-    def _row_limit(self) -> int:
         limit, cap = self._request.limits.max_rows, self._request.max_frames
-        return limit if cap is None else min(limit, cap)
+        most = limit if cap is None else min(limit, cap)
+        return frozenset(shown.pts[row] for row in itertools.islice(rows, most + 1))
 
     def _rows(self, shown: Shown) -> tuple[NDArray[np.int64], bool]:
         """Return int64[n] indices in order of presentation, and whether they were capped."""
         total = sampling.count_rows(
             self._rule, frames=len(shown.pts), span=shown.ticks, time_base=shown.time_base
         )
-        cap, limit = self._request.max_frames, self._request.limits.max_rows
-        if min(total, total if cap is None else cap) > limit:
-            message = f"{self._rule.text} asks for {total} rows, the limit is {limit}"
-            raise VideoRejected("decode", "too_large", message)
+        cap = self._request.max_frames
+        if cap is None or cap > self._request.limits.max_rows:
+            check_rows(self._rule, total, self._request.limits)
         rows, capped = sampling.select_rows(self._rule, shown, max_frames=cap)
         return np.array(rows, np.int64), capped
 
