@@ -1,9 +1,7 @@
 """The decoder process: takes jobs on stdin, and decodes or probes one clip at a time.
 
-Why a process: FFmpeg reads bytes that strangers made. A decoder that never returns or dies takes
-its process with it and nothing else, and one that is taken over finds nothing to take
-(`features/decoders/sandbox.py`); `features/decoders/pool.py` is the other side. Here no TensorFlow
-is imported, so that a fresh process is ready in a fraction of a second. End of input ends it.
+One that never returns, dies or is taken over takes nothing else with it: infra/decisions/0009. Here
+no TensorFlow is imported, so that a fresh process is ready in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -43,8 +41,13 @@ _NEAR_LIMIT = 0.8  # of its memory: what a decoder that failed had, if that was 
 
 def main(parent_pid: int, memory_bytes: int) -> None:
     """Serve jobs until stdin ends; `parent_pid` is whose death ends this process."""
-    _die_with_parent(parent_pid)
-    _limit_memory(memory_bytes)
+    # The end of stdin says it too, but nobody reads it in a process that is stopped (SIGSTOP).
+    end_with_parent(parent_pid)
+    if sys.platform == "linux":
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")  # short of memory, the kernel takes a decoder, not the job
+    if memory_bytes > 0:
+        sandbox.lower_limit(resource.RLIMIT_AS, memory_bytes)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a stray print must not reach the wire
@@ -112,18 +115,10 @@ def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) 
 
 def _decode(request: decode.DecodeRequest, sender: _Sender) -> dict[str, Any]:
     result = decode.decode_video(request, emit_frame=sender.frame, beat=sender.beat)
-    return {
-        "tokens": result.tokens.tolist(),
-        "frame_index": result.frame_index.tolist(),
-        "pts_ms": result.pts_ms.tolist(),
-        "source": dataclasses.asdict(result.source),
-        "partial": result.partial,
-        "decode_errors": result.decode_errors,
-        "capped": result.capped,
-        "warning": result.warning,
-        # Last: a terabyte of no video is not read.
-        "sha256": _hash(request.path, request.limits, sender.beat),
-    }
+    lists = {name: getattr(result, name).tolist() for name in ("tokens", "frame_index", "pts_ms")}
+    # Last: a terabyte of no video is not read.
+    sha256 = _hash(request.path, request.limits, sender.beat)
+    return dataclasses.asdict(result) | lists | {"sha256": sha256}
 
 
 def rejection_of(error: Exception) -> VideoRejected:
@@ -214,22 +209,3 @@ def _read_jobs(jobs: queue.SimpleQueue[tuple[dict[str, Any], int]]) -> None:
     for job in JobReader():
         jobs.put(job)
     os._exit(0)
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """End with the parent, stopped or not, and before it where memory is short.
-
-    The end of stdin says the same, but nobody reads it in a process that is stopped (SIGSTOP).
-    """
-    end_with_parent(parent_pid)
-    if sys.platform == "linux":
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")  # short of memory, the kernel takes a decoder, not the job
-
-
-def _limit_memory(memory_bytes: int) -> None:
-    """Bound the address space of this process."""
-    if memory_bytes > 0:
-        _, most = resource.getrlimit(resource.RLIMIT_AS)  # of the worker itself: `ulimit -v`
-        bound = memory_bytes if most == resource.RLIM_INFINITY else min(memory_bytes, most)
-        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))

@@ -83,16 +83,12 @@ class ClipSource:
         self._most = 2 * downloads
         self._fetching = 0
         self._ended = False
-        self._downloads = downloads
-        self._started = False
+        for _ in range(downloads):
+            threading.Thread(target=self._work, name="stage-clips", daemon=True).start()
 
     def take(self) -> StagedClip | None:
         """Return the next clip, None at the end; raises JobError where one cannot be brought."""
         with self._changed:
-            if not self._started:
-                self._started = True
-                for _ in range(self._downloads):
-                    threading.Thread(target=self._work, name="stage-clips", daemon=True).start()
             while not self._closed.is_set():
                 if self._ahead:
                     item = self._ahead.pop(0)

@@ -1,13 +1,10 @@
 """Decoder processes, kept and watched: clips go in, frames come out of a queue bounded in bytes.
 
-They decode (`DecoderPool.decode`) or only look into clips (`DecoderPool.probe`).
-
 Each slot is one thread that owns one child process (`features/decoders/child.py`). A child that
 says nothing for too long, or takes too long in all, is killed and its clip is rejected as `hang`. A
 child that dies has its clip tried once more by a new one (the kernel, short of memory, takes
-innocent ones too), then rejected as `crash`. Time in which a child waits for room in the queue is
-not counted: the clock runs only while the parent waits (`features/decoders/wire.py`). Clips of a
-bucket come through `features/decoders/clip_staging.py`, whose time is none of the decoder's.
+innocent ones too), then rejected as `crash`. Only while the parent waits for a child does its time
+count.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """What a process that reads strangers' bytes gives up before it reads the first of them.
 
-A decoder that somebody takes over by a crafted clip is a process of ours with our rights. So it
-starts with an environment of its own, gets its clip as an open file, and gives up the rest here:
-privileges, the network, files, other processes. Each is refused by what the kernel has, Landlock
-and seccomp; where it has less, `Confinement` says what does not hold.
+Privileges, the network, files and other processes, each by what the kernel has; where it has
+less, `Confinement` says what does not hold: infra/decisions/0009.
 """
 
 from __future__ import annotations
@@ -98,20 +96,22 @@ def enter() -> Confinement:
     To be called while this process has one thread, with its modules imported.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _lower(resource.RLIMIT_FSIZE, STDERR_BYTES)
-    _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    lower_limit(resource.RLIMIT_FSIZE, STDERR_BYTES)
+    lower_limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     if sys.platform != "linux":
         return Confinement()
     alone = len(os.listdir("/proc/self/task")) == 1
     libc = ctypes.CDLL(None)
     no_gain = libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
     filters = no_gain and seccomp.available()
-    namespace = not filters and _leave_network(libc)
+    # An empty network of one's own, where users may make one.
+    spaces = (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET)
+    namespace = not filters and any(libc.unshare(flags) == 0 for flags in spaces)
     if not filters:
-        _lower(resource.RLIMIT_NPROC, _tasks_of_user() + _MORE_TASKS)
+        lower_limit(resource.RLIMIT_NPROC, _tasks_of_user() + _MORE_TASKS)
     dropped = _drop_capabilities(libc)
     version = landlock.restrict(_readable()) if no_gain and alone else 0
-    filtered = filters and seccomp.restrict()
+    filtered = filters and seccomp.install(seccomp.filter_code(os.getpid()))
     by = [f"landlock {version}"] * bool(version) + ["seccomp"] * filtered
     return Confinement(
         network=filtered or namespace,
@@ -128,8 +128,8 @@ def report() -> None:
     print(json.dumps(enter().to_json()))
 
 
-def _lower(limit: int, value: int) -> None:
-    """Set a limit to `value` where it is not below."""
+def lower_limit(limit: int, value: int) -> None:
+    """Set a limit of this process (`resource.RLIMIT_…`) to `value` where it is not below."""
     _, most = resource.getrlimit(limit)
     bound = value if most == resource.RLIM_INFINITY else min(value, most)
     resource.setrlimit(limit, (bound, bound))
@@ -145,15 +145,7 @@ def _drop_capabilities(libc: ctypes.CDLL) -> bool:
     return bool(libc.capset(header, none) == 0)
 
 
-def _leave_network(libc: ctypes.CDLL) -> bool:
-    """Enter an empty network of one's own, where users may make one."""
-    return any(
-        libc.unshare(flags) == 0 for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET)
-    )
-
-
 def _tasks_of_user() -> int:
-    """Return how many tasks of this user run now."""
     user, count = os.getuid(), 0
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError):

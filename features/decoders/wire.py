@@ -1,14 +1,9 @@
 """A decoder process from outside: how it is started, what goes to it, doubt in what it says.
 
-Such a process reads bytes that strangers made. It finds no credential in its environment and may
-open no file (`features/decoders/sandbox.py`): a clip is opened here and goes to it as a descriptor,
-with its job, over the socket that is its standard input. What it says comes from its standard
-output and may be a stranger's too: a length to take memory for, a row that was never sent, a number
-that is none. All of it is looked at here; what no decoder of ours sends raises `Garbled`, and costs
-the decoder and its clip.
+What no decoder of ours says raises `Garbled`, and costs the decoder and its clip.
 
 To the child: one JSON document a line, each with an open clip. From it: one byte of kind, four
-bytes of length (little-endian), the payload (`Message` has the kinds).
+bytes of length (little-endian), the payload (`Message` has the kinds). Why: infra/decisions/0009.
 """
 
 from __future__ import annotations

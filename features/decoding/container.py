@@ -190,16 +190,14 @@ def open_clip(path: str | int, limits: DecodeLimits) -> Iterator[Clip]:
         if len(windows) > MOST_PARTS:
             text = f"more than {MOST_PARTS} files glued together: join them with ffmpeg's concat"
             raise VideoRejected("probe", "too_large", text)
-        clip: Clip | None = None
-        while clip is None:
-            window, *later = windows
+        for number, window in enumerate(windows, 1):
+            part = open_part(file.part(window), limits, tuple(windows[number:]))
             try:
-                part = open_part(file.part(window), limits, tuple(later))
                 clip = stack.enter_context(part)
-            except VideoRejected as err:
-                if err.error_class != "no_video_stream" or not later:
+                break
+            except VideoRejected as err:  # sound alone may come before the pictures
+                if err.error_class != "no_video_stream" or number == len(windows):
                     raise
-                windows = later  # sound alone comes before the pictures
         yield clip
 
 
@@ -208,7 +206,12 @@ def open_part(
     file: NamelessFile, limits: DecodeLimits, later: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[Clip]:
     """Probe an open file, or a part of one, as a clip; raises VideoRejected at stage "probe"."""
-    with open_container(file, limits) as container:
+    if file.peek(0, 4).startswith(_LATE_TRACKS):
+        with _probed(file, limits, codec_whitelist="none") as container:
+            _picture_track(container, limits)
+    with _probed(file, limits) as container:
+        # Timestamps made up from later packets would stand in the way of the decoder's own guess.
+        container.flags &= ~_PYAV_GENPTS
         clip = Clip(file, limits, container, _track_of(file, container, limits), later)
         if clip.format == "matroska" and structure.matroska_locked(file.peek, file.size_bytes):
             raise VideoRejected("probe", "encrypted", "matroska with an encrypted picture track")
@@ -216,18 +219,6 @@ def open_part(
             text = "animated WebP, of which FFmpeg decodes no picture"
             raise VideoRejected("probe", "unsupported_codec", text)
         yield clip
-
-
-@contextlib.contextmanager
-def open_container(file: NamelessFile, limits: DecodeLimits) -> Iterator[InputContainer]:
-    """Probe an open file, from its start; raises VideoRejected at stage "probe"."""
-    if file.peek(0, 4).startswith(_LATE_TRACKS):
-        with _probed(file, limits, codec_whitelist="none") as container:
-            _picture_track(container, limits)
-    with _probed(file, limits) as container:
-        # Timestamps made up from later packets would stand in the way of the decoder's own guess.
-        container.flags &= ~_PYAV_GENPTS
-        yield container
 
 
 @contextlib.contextmanager

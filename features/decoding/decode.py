@@ -174,7 +174,7 @@ class _Decoding:
         if report.damaged and not self._request.allow_partial:
             raise report.rejection()
         shown = timeline.shown()
-        if not sampling.fits_milliseconds(shown.ticks, shown.time_base):
+        if abs(shown.ticks * shown.time_base * 1000) >= 1 << 62:
             raise VideoRejected("decode", "corrupt", "its timestamps span more than 64 bits of ms")
         rows, capped = self._rows(shown)
         if not len(rows):
@@ -191,7 +191,14 @@ class _Decoding:
             tokens=tokens,
             frame_index=rows,
             pts_ms=np.array([shown.milliseconds(row) for row in rows.tolist()], np.int64),
-            source=self._source(clip, shown),
+            source=SourceInfo(
+                clip.format,
+                clip.stream.codec_context.codec.canonical_name,
+                *self._shown_size,
+                rate_fps=shown.rate_fps(clip.nominal_rate),
+                duration_s=float(shown.ticks * shown.time_base),
+                frames=len(shown.pts),
+            ),
             partial=report.damaged,
             decode_errors=report.errors,
             capped=capped,
@@ -253,25 +260,20 @@ class _Decoding:
         self._emit_frame(number, picture)
 
     def _fetch(self, clip: Clip, missing: set[int]) -> None:
-        """Decode again and emit the frames numbered in `missing`."""
+        """Decode again and emit the frames that the first pass numbered as in `missing`."""
         report = DamageReport(clip, self._messages)
-        last = max(missing)
-        for number, frame in enumerate(self._all_frames(clip, report)):
-            if number in missing:
-                missing.discard(number)
-                self._emit(frame, number)
-            if number >= last:
-                break
-        if missing:
-            raise VideoRejected("decode", "corrupt", "decoding twice gave different frames")
-
-    def _all_frames(self, clip: Clip, report: DamageReport) -> Iterator[av.VideoFrame]:
-        """Yield the sound frames of all parts as the first pass numbered them."""
         self._work = WorkBudget(clip.limits, clip.file.whole_bytes)
+        numbers = itertools.count()
         for part in parts_of(clip, report):
             self._scaler.cut_off = part.crop
             for frame, _ in self._frames(part, PacketReader(part, report), report):
-                yield frame
+                number = next(numbers)
+                if number in missing:
+                    missing.discard(number)
+                    self._emit(frame, number)
+                if not missing:
+                    return
+        raise VideoRejected("decode", "corrupt", "decoding twice gave different frames")
 
     def _frames(
         self, clip: Clip, reader: PacketReader, report: DamageReport
@@ -324,15 +326,3 @@ class _Decoding:
             check_rows(self._rule, total, self._request.limits)
         rows, capped = sampling.select_rows(self._rule, shown, max_frames=cap)
         return np.array(rows, np.int64), capped
-
-    def _source(self, clip: Clip, shown: Shown) -> SourceInfo:
-        width, height = self._shown_size
-        return SourceInfo(
-            container=clip.format,
-            codec=clip.stream.codec_context.codec.canonical_name,
-            width=width,
-            height=height,
-            rate_fps=shown.rate_fps(clip.nominal_rate),
-            duration_s=float(shown.ticks * shown.time_base),
-            frames=len(shown.pts),
-        )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import struct
 from typing import NamedTuple
 
@@ -53,14 +54,9 @@ class Orientation(NamedTuple):
     @property
     def filters(self) -> tuple[tuple[str, str | None], ...]:
         """Return the FFmpeg filters, name and arguments, that turn a picture as it is shown."""
-        steps: list[tuple[str, str | None]] = []
-        if self.transposed:
-            steps.append(("transpose", "cclock_flip"))  # a plain transposition
-        if self.mirrored:
-            steps.append(("hflip", None))
-        if self.flipped:
-            steps.append(("vflip", None))
-        return tuple(steps)
+        # cclock_flip: a plain transposition
+        steps = (("transpose", "cclock_flip"), ("hflip", None), ("vflip", None))
+        return tuple(itertools.compress(steps, self))
 
     def shown_size(self, width: int, height: int) -> tuple[int, int]:
         """Return (width, height) as shown."""
