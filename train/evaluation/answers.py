@@ -110,17 +110,13 @@ def ask_all(
 
 
 def question_batches(
-    cache: Cache,
-    questions: Sequence[Question],
-    *,
-    most: int = BATCH_QUESTIONS,
-    most_bytes: int = BATCH_BYTES,
+    cache: Cache, questions: Sequence[Question]
 ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
     """Yield the places in `questions` of b of them, with their features float32[b, n, d].
 
     Each shard is opened once and read forward: a cache in a bucket costs few requests. Clips are
-    padded on the right with zeros. A batch holds at most `most` questions and `most_bytes` of
-    features, but always one. Raises KeyError, CacheError.
+    padded on the right with zeros. A batch holds at most BATCH_QUESTIONS and BATCH_BYTES of
+    features, but always one question. Raises KeyError, CacheError.
     """
     by_video: dict[str, list[int]] = collections.defaultdict(list)
     for place, question in enumerate(questions):
@@ -134,7 +130,7 @@ def question_batches(
         for place in by_video[catalog_text(record.video_id)]:
             longer = max(longest, len(clip))
             size_bytes = (len(clips) + 1) * longer * clip.shape[1] * 4
-            if clips and (len(clips) >= most or size_bytes > most_bytes):
+            if clips and (len(clips) >= BATCH_QUESTIONS or size_bytes > BATCH_BYTES):
                 yield places, pad_clips(clips)
                 places, clips, longer = [], [], len(clip)
             places.append(place)

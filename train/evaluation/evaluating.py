@@ -80,10 +80,6 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
     answers = ask_all(load_model(job.model), cache, asked, seed=seed, run=run)
     said = _baselines(job, made, cache, joined, chosen, run)
     run.say("looking for videos on both sides of the split")
-    sides: dict[str, list[str]] = {}
-    for split in SPLITS:
-        for video_id in {question.video_id for question in chosen.splits.of(split)}:
-            sides.setdefault(video_id, []).append(split)
     durations = cache.table(columns=["video_id", "source_duration_s"]).to_pylist()
     durations_s = {row["video_id"]: row["source_duration_s"] or 0.0 for row in durations}
     whole = {
@@ -100,7 +96,7 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
         "notes": notes,
         **evaluation.judge(answers, durations_s=durations_s, seed=seed),
         "baselines": evaluation.beside(said, answers, seed=seed),
-        "leaks": find_leaks(cache, sides, seed=seed, say=run.say),
+        "leaks": find_leaks(cache, chosen.splits.sides(), seed=seed, say=run.say),
     }
     return Judged(whole, answers)
 

@@ -47,17 +47,12 @@ Pair = tuple[str, str]
 
 
 def find_leaks(
-    cache: Cache,
-    sides: Mapping[str, Sequence[str]],
-    *,
-    seed: int = 0,
-    most_videos: int = MOST_VIDEOS,
-    say: Say = lambda text: None,
+    cache: Cache, sides: Mapping[str, Sequence[str]], *, seed: int = 0, say: Say = lambda text: None
 ) -> dict[str, Any]:
     """Return the pairs of videos of different `sides` (video_id → splits) that are the same.
 
     "videos" were compared by content hash, "compared" of them (drawn by `seed` where they are
-    more than `most_videos`) by features. Each of "pairs" has "videos", "splits", "why" and, of
+    more than MOST_VIDEOS) by features. Each of "pairs" has "videos", "splits", "why" and, of
     features, the mean "cosine" of its frames; "capped" says that there may be more. "alike" are the
     nearest other pairs, with the "cosine" of their mean features. Raises CacheError.
     """
@@ -72,8 +67,8 @@ def find_leaks(
     same = _same_bytes(digests, side)
     pairs += [_named(pair, side, "the same file") for pair in same]
     drawn = list(digests)
-    if len(drawn) > most_videos:
-        places = np.random.default_rng(seed).permutation(len(drawn))[:most_videos]
+    if len(drawn) > MOST_VIDEOS:
+        places = np.random.default_rng(seed).permutation(len(drawn))[:MOST_VIDEOS]
         drawn = [drawn[place] for place in np.sort(places).tolist()]
     near: list[tuple[Pair, float]] = []
     candidates: list[tuple[Pair, float]] = []

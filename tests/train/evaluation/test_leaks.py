@@ -75,8 +75,11 @@ def test_a_video_on_two_sides_is_a_leak(cache: Cache) -> None:
     assert leak == {"videos": ["d", "d"], "splits": ["train", "test"], "why": "the same video"}
 
 
-def test_more_videos_than_are_compared_are_drawn(cache: Cache) -> None:
-    found = find_leaks(cache, _SIDES, most_videos=2)
+def test_more_videos_than_are_compared_are_drawn(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framebank.train.evaluation.leaks.MOST_VIDEOS", 2)
+    found = find_leaks(cache, _SIDES)
     assert (found["videos"], found["compared"]) == (5, 2)
     assert found["pairs"][0]["why"] == "the same file"  # hashes are all compared
 
