@@ -214,7 +214,6 @@ def _run_engine(
 
 
 def _time_network(network: FrameNetwork, blank: NDArray[np.uint8]) -> list[_Mark]:
-    """Run the network by itself for some batches."""
     marks = []
     for number in range(4):
         marks.append(_mark(number * len(blank)))

@@ -75,7 +75,6 @@ def read_prices(path: str, *, accelerated: bool = False) -> Prices:
 
 
 def _check(path: str, name: str, value: Any) -> None:
-    """Raise UsageError unless a field has the right form."""
     number = type(value) in (int, float)
     sound, expected = {
         "currency": (isinstance(value, str), "a text"),

@@ -139,7 +139,7 @@ class Job:
                 raise self._explained(RuntimeError(state))
             raise JobError("the job did not end well", got=f"state {state}", expected="DONE")
         if not waits:
-            print(self.submitted_text())
+            print(dataflow_job.submitted_text(self._result))
 
     def _wait(self, result: PipelineResult, finished: Callable[[], bool]) -> str:
         """Return the state that the job ended in."""
@@ -189,7 +189,8 @@ class Job:
         if self._submission.kind == "dataflow":
             text = "the submission was cut off: look whether the job is in Dataflow's list"
             if self._result is not None:
-                text = f"the job goes on without this command. It was {self.submitted_text()}"
+                told = dataflow_job.submitted_text(self._result)
+                text = f"the job goes on without this command. It was {told}"
             return False, text
         if self._server is not None:  # first: what is being submitted must not reach the cluster
             self._server.stop()
@@ -213,10 +214,6 @@ class Job:
         locks.release_all()
         self.close()
         yield f"stopped{kept()}"
-
-    def submitted_text(self) -> str:
-        """Return what to say of a job that nobody waits for."""
-        return dataflow_job.submitted_text(self._result)
 
     @property
     def goes_on(self) -> bool:
@@ -254,45 +251,33 @@ class Job:
             return dataflow_job.job_error(error, self._result)
         return self._unforeseen(error, texts)
 
-    def _missing_pool(self, told: str, texts: list[str], kept: str) -> JobError | None:
-        """Return what to tell where the failure is that a worker pool was not there."""
-        if self._submission.kind in ("local", "dataflow"):
-            return None
-        address = environments.pool_address(self._submission.options)
-        if address is None or not names_pool(address, texts):
-            return None
-        cluster = self._submission.cluster
-        hosts = f" on {', '.join(sorted(set(cluster.hosts)))}" if cluster else ""
-        return JobError(
-            f"no worker pool answers at {address}, where --environment_config has the runner look",
-            got=told[:300],
-            expected=f"one beside each of the runner's workers{hosts}",
-            todo=f"start `{environments.POOL_COMMAND}` there, in an environment that has "
-            f"Framebank; then run the same command again. All that is known: {kept}",
-        )
-
     def _keep(self, texts: list[str]) -> str:
         """Write all that is known of a failure to a file, and return where it is."""
         try:
-            with tempfile.NamedTemporaryFile(
-                "w",
-                prefix="framebank-error-",
-                suffix=".txt",
-                dir=self._outside,
-                delete=False,
-                errors="backslashreplace",
-            ) as file:
+            fd, path = tempfile.mkstemp(".txt", "framebank-error-", self._outside)
+            with open(fd, "w", errors="backslashreplace") as file:
                 file.writelines(texts)
         except OSError as fault:  # the failure is told all the same
             return f"not kept, as {self._outside} takes no file ({fault.strerror})"
-        return file.name
+        return path
 
     def _unforeseen(self, error: Exception, texts: list[str]) -> JobError:
         """Return what is told of a failure that nobody marked, with all that is known in a file."""
         kept = self._keep([*traceback.format_exception(error), *(f"\n{t}\n" for t in texts[1:])])
         told = gist(str(error)) or next(filter(None, map(gist, texts[1:])), "")
-        if missing := self._missing_pool(told, texts, kept):
-            return missing
+        pool = None
+        if self._submission.kind not in ("local", "dataflow"):
+            pool = environments.pool_address(self._submission.options)
+        if pool is not None and names_pool(pool, texts):
+            cluster = self._submission.cluster
+            hosts = f" on {', '.join(sorted(set(cluster.hosts)))}" if cluster else ""
+            return JobError(
+                f"no worker pool answers at {pool}, where --environment_config has the runner look",
+                got=told[:300],
+                expected=f"one beside each of the runner's workers{hosts}",
+                todo=f"start `{environments.POOL_COMMAND}` there, in an environment that has "
+                f"Framebank; then run the same command again. All that is known: {kept}",
+            )
         if any(words in told for words in _DEAD_WORKER):
             return JobError(
                 "a worker of the job died, and the runner did not try again",

@@ -102,9 +102,10 @@ def prepare_out(
         storage.delete(storage.join(out, name))
     ours = [name for name in names if _OURS.fullmatch(name)]
     if ours:
-        before = _read_run_key(out)
-        goes_on = before == about["key"] and not overwrite
-        if goes_on and "_summary.json" in ours and (summary := _read_whole(out)) is not None:
+        before = _read(out, "_run.json").get("key")
+        summary = _read(out, "_summary.json")
+        whole = summary.get("failed") == 0 and ALL in summary  # those of 0.1 lack figures
+        if before == about["key"] and whole and not overwrite:
             return summary
         if before != about["key"] and not overwrite:
             raise UsageError(
@@ -125,20 +126,12 @@ def prepare_out(
     return None
 
 
-def _read_run_key(out: str) -> str | None:
+def _read(out: str, name: str) -> dict[str, Any]:
+    """Return the fields of a file of OUT, none where it is damaged or not there."""
     try:
-        return str(json_text.parse(storage.read_bytes(storage.join(out, "_run.json")))["key"])
-    except (storage.FileMissingError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _read_whole(out: str) -> dict[str, Any] | None:
-    """Return the summary of a run that has ended and in which no question failed."""
-    try:
-        summary = read_summary(out)  # those of 0.1 did not have all figures
-        return summary if int(summary["failed"]) == 0 and ALL in summary else None
-    except (ValueError, KeyError, TypeError, OverflowError):
-        return None
+        return json_text.parse_object(storage.read_bytes(storage.join(out, name)))
+    except (storage.FileMissingError, ValueError):
+        return {}
 
 
 def find_kept(out: str, plan: ScorePlan, *, kind: str) -> tuple[dict[int, Tally], int]:

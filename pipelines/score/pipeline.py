@@ -23,7 +23,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import apache_beam as beam
@@ -80,12 +79,7 @@ def finished(config: ScoreConfig) -> bool:
     return storage.exists(summary) and not storage.exists(plan_path(config.out, config.todo[-1]))
 
 
-def build_score(
-    pipeline: beam.Pipeline,
-    config: ScoreConfig,
-    *,
-    hints: Mapping[str, str] = MappingProxyType({}),
-) -> None:
+def build_score(pipeline: beam.Pipeline, config: ScoreConfig, *, hints: Mapping[str, str]) -> None:
     """Put the whole job onto `pipeline`; `hints` are Beam's, for the step that runs the model."""
     tallies = (
         pipeline

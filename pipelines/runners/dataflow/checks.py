@@ -85,32 +85,21 @@ def _check_conflicts(options: PipelineOptions, *, wait: bool) -> None:
     setup, cloud = options.view_as(SetupOptions), options.view_as(GoogleCloudOptions)
     standard = options.view_as(StandardOptions)
     experiments = options.view_as(DebugOptions).experiments or []
-    one_model = "one SDK process a worker, since each holds a network"
+    several = "use_multiple_sdk_containers" in experiments
+    accelerated = any(text.startswith("worker_accelerator") for text in services(options))
+    dry_wait, prime_flexrs = wait and is_dry_run(options), is_prime(options) and cloud.flexrs_goal
+    one_process = "leave it out: one SDK process a worker, since each holds a network"
+    give_ours = "give --accelerator TYPE[:COUNT], which sets it"
+    nothing_to_wait = "leave one out: nothing is submitted that could be waited for"
     refused = (
         (setup.save_main_session, "--save_main_session", "leave it out: no code is in __main__"),
         (cloud.template_location, "--template_location", "see `framebank template build --help`"),
         (standard.streaming, "--streaming", "leave it out: this is a batch job"),
         (cloud.update, "--update", "leave it out: only streaming jobs are updated"),
-        (
-            "use_multiple_sdk_containers" in experiments,
-            "--experiments=use_multiple_sdk_containers",
-            f"leave it out: {one_model}",
-        ),
-        (
-            any(text.startswith("worker_accelerator") for text in services(options)),
-            "worker_accelerator as a service option",
-            "give --accelerator TYPE[:COUNT], which sets it",
-        ),
-        (
-            wait and is_dry_run(options),
-            "--wait with --dry_run",
-            "leave one out: nothing is submitted that could be waited for",
-        ),
-        (
-            is_prime(options) and cloud.flexrs_goal,
-            "--flexrs_goal with Prime",
-            "leave one out: Prime has no FlexRS",
-        ),
+        (several, "--experiments=use_multiple_sdk_containers", one_process),
+        (accelerated, "worker_accelerator as a service option", give_ours),
+        (dry_wait, "--wait with --dry_run", nothing_to_wait),
+        (prime_flexrs, "--flexrs_goal with Prime", "leave one out: Prime has no FlexRS"),
     )
     for is_given, what, todo in refused:
         if is_given:
@@ -119,7 +108,6 @@ def _check_conflicts(options: PipelineOptions, *, wait: bool) -> None:
 
 
 def _check_cloud(options: PipelineOptions) -> None:
-    """Check whose the job is, where it runs and where it keeps its files."""
     cloud = options.view_as(GoogleCloudOptions)
     cloud.region = cloud.region or os.environ.get("CLOUDSDK_COMPUTE_REGION")
     cloud.temp_location = cloud.temp_location or cloud.staging_location

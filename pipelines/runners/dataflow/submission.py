@@ -167,7 +167,6 @@ def _set_package(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
 
 
 def _names(path: str) -> set[str]:
-    """Return what a file of pip's requirements asks for, by name."""
     text = storage.read_bytes(path).decode("utf-8", "replace")
     return {name.lower() for name in re.findall(r"^[\w.-]+", text, re.MULTILINE)}
 

@@ -151,7 +151,10 @@ def cancel_job(url: str, name: str, *, wait_s: float) -> tuple[bool, str]:
         job_id, state = found
         if state not in ENDED:
             _call(url, f"/v1/jobs/{job_id}?mode=cancel", method="PATCH")
-            state = _wait_for_end(url, job_id, wait_s=wait_s)
+        deadline_s = time.monotonic() + wait_s
+        while state not in ENDED and time.monotonic() <= deadline_s:
+            time.sleep(_POLL_S)
+            state = str(_call(url, f"/v1/jobs/{job_id}")["state"])
         if state in ENDED:
             return True, f"Flink job {job_id} is {state}"
         problem = f"it is still {state} after {wait_s:.0f} s"
@@ -161,22 +164,11 @@ def cancel_job(url: str, name: str, *, wait_s: float) -> tuple[bool, str]:
     return False, f"{what} may still run on the cluster: {problem}. Cancel it at {url}"
 
 
-def _wait_for_end(url: str, job_id: str, *, wait_s: float) -> str:
-    deadline = time.monotonic() + wait_s
-    while True:
-        state = str(_call(url, f"/v1/jobs/{job_id}")["state"])
-        if state in ENDED or time.monotonic() > deadline:
-            return state
-        time.sleep(_POLL_S)
-
-
 def last_exception(url: str, name: str) -> str:
     """Return the text of what the job of that name failed with; "" where nothing is known."""
     try:
         found = find_job(url, name)
-        if found is None:
-            return ""
-        answer = _call(url, f"/v1/jobs/{found[0]}/exceptions")
+        answer = _call(url, f"/v1/jobs/{found[0]}/exceptions") if found else {}
         return str(answer.get("root-exception") or "")
     except _NO_ANSWER:
         return ""
