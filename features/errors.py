@@ -36,16 +36,13 @@ ERROR_CLASSES: dict[str, str] = {
     "crash": "the decoder process died",
     "internal": "code of Framebank failed on it; to be reported",
 }
-_LIBRARIES = {
+_LIBRARIES = {  # that are not called as they are imported
     "apache_beam": "Apache Beam",
     "av": "PyAV",
-    "boto3": "boto3",
     "google": "Google's client libraries",
     "google_crc32c": "google-crc32c",
-    "h5py": "h5py",
     "jinja2": "Jinja2",
     "keras": "Keras",
-    "rich": "rich",
     "tensorflow": "TensorFlow",
 }
 _ROOT = Path(__file__).resolve().parent.parent

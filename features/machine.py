@@ -68,23 +68,14 @@ class Shares:
         return self.network_bytes + self.decoders * self.decoder_bytes + clips
 
 
-def share_memory(
-    decoders: int | None = None,
-    *,
-    batch_size: int = 32,
-    memory_bytes: int | None = None,
-    cores: int | None = None,
-) -> Shares:
-    """Deal out the memory of this machine, or of `memory_bytes` with `cores`.
-
-    None as `decoders`: one a core, and fewer where they would have less than a decoder needs.
-    """
-    memory_bytes = usable_memory_bytes() if memory_bytes is None else memory_bytes
-    cores = usable_cores() if cores is None else cores
+def share_memory(decoders: int | None = None, *, batch_size: int = 32) -> Shares:
+    """Deal out the memory of this machine; `decoders` None: one a core, and fewer where they would
+    have less than a decoder needs."""
+    memory_bytes = usable_memory_bytes()
     network = _WORKER_BYTES + batch_size * _BATCH_BYTES
     left = max(memory_bytes - network, memory_bytes // 4)
     clips, decoding = left // 3, left - left // 3
-    count = decoders or max(1, min(cores, decoding // LEAST_DECODER_BYTES))
+    count = decoders or max(1, min(usable_cores(), decoding // LEAST_DECODER_BYTES))
     each = min(MOST_DECODER_BYTES, max(LEAST_DECODER_BYTES, decoding // count))
     return Shares(count, each, clips // (count + _MORE_CLIPS), network, memory_bytes)
 

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAME_SIGNAL_S = 1.0
@@ -111,6 +111,14 @@ def end_on_signals(end: Callable[[], Iterable[str]]) -> Iterator[None]:
     stopping: list[threading.Thread] = []
     impatient_s = math.inf
 
+    def stop(number: int) -> None:
+        try:
+            print(f"\nframebank: stopping ({signal.Signals(number).name})", file=told, flush=True)
+            for text in end():
+                print(f"framebank: {text}", file=told, flush=True)
+        finally:
+            os._exit(128 + number)
+
     def on_signal(number: int, frame: object) -> None:
         nonlocal impatient_s
         if time.monotonic() > impatient_s:
@@ -119,7 +127,7 @@ def end_on_signals(end: Callable[[], Iterable[str]]) -> Iterator[None]:
             return
         impatient_s = time.monotonic() + _SAME_SIGNAL_S
         # In a thread of its own: the main thread may be inside what `end` has to wait for.
-        stopping.append(threading.Thread(target=_stop, args=(number, end, told), daemon=True))
+        stopping.append(threading.Thread(target=stop, args=(number,), daemon=True))
         stopping[0].start()
 
     before = {}
@@ -160,12 +168,3 @@ def _end_on_interrupt(end: Callable[[], Iterable[str]]) -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGINT, before)
-
-
-def _stop(number: int, end: Callable[[], Iterable[str]], told: TextIO) -> None:
-    try:
-        print(f"\nframebank: stopping ({signal.Signals(number).name})", file=told, flush=True)
-        for text in end():
-            print(f"framebank: {text}", file=told, flush=True)
-    finally:
-        os._exit(128 + number)

@@ -31,9 +31,8 @@ class VideoRef:
     """One input video, before anything of it is read.
 
     `uri` is an absolute local path or an object's address. `generation` tells versions of the same
-    name apart: the mtime in nanoseconds, or that of a bucket. A video of a manifest that does not
-    exist has `size_bytes` -1 and generation ""; a folder that could not be listed stands for what
-    is in it, with UNLISTED and why as generation.
+    name apart: the mtime in nanoseconds, or that of a bucket; it is "" for one of a manifest that
+    does not exist (`size_bytes` -1), and UNLISTED and why for a folder that could not be listed.
     """
 
     video_id: str

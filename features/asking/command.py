@@ -45,7 +45,6 @@ _MISTAKES = ("missing", "forbidden", "not_a_file", "unreadable", "empty", "not_a
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `framebank ask` takes."""
     add = parser.add_argument
     add("video", metavar="VIDEO", help="a clip on this machine or gs://BUCKET/NAME")
     add("question", metavar="QUESTION", help='in quotes, such as "what is the man doing?"')
@@ -142,12 +141,9 @@ def check_asked_spec(args: argparse.Namespace, spec: FeatureSpec) -> None:
 
 
 def find_weights(lineage: Lineage, *, given: str | None) -> str:
-    """Return the weights of the model's spec as `--weights` would name them.
-
-    Random weights follow from the spec, published ones are fetched; a file is looked for where it
-    was given, else where the runs that made the cache had it. Raises UsageError where it is not
-    found, SpecMismatchError where it is another file than the features were made with.
-    """
+    """Return the weights of the model's spec as `--weights` would name them: a file where it was
+    given, else where the runs that made the cache had it. Raises UsageError where it is not found,
+    SpecMismatchError where it is another file than the features were made with."""
     spec = lineage.spec
     if given is not None:
         found = resolve_weights(given, backbone=spec.backbone)

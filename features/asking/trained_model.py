@@ -129,14 +129,12 @@ def _read_vocabulary(model_dir: str) -> tuple[Head, str | None]:
 
 def read_lineage(model_dir: str) -> Lineage:
     """Return where a model comes from; raises UsageError for no finished model or a damaged one."""
-    for name in MODEL_FILES:
-        if not storage.exists(storage.join(model_dir, name)):
-            raise _no_model(model_dir, f"no {name} in it")
+    if not storage.exists(storage.join(model_dir, "model.keras")):
+        raise _no_model(model_dir, "model.keras")
     _read_vocabulary(model_dir)
     fields = _read_json(model_dir, "lineage.json")
     try:
-        spec = FeatureSpec.from_json(fields["spec"])
-        stated = fields["fingerprint"]
+        spec, stated = FeatureSpec.from_json(fields["spec"]), fields["fingerprint"]
         runs = tuple(str(run) for run in fields.get("runs") or ())
         cache = str(fields.get("cache") or "")
         making = fields.get("making")
@@ -281,7 +279,7 @@ def _read(model_dir: str, name: str) -> bytes:
     try:
         return storage.read_bytes(storage.join(model_dir, name))
     except storage.FileMissingError as err:
-        raise _no_model(model_dir, f"no {name} in it") from err
+        raise _no_model(model_dir, name) from err
 
 
 def _read_json(model_dir: str, name: str) -> dict[str, Any]:
@@ -291,10 +289,10 @@ def _read_json(model_dir: str, name: str) -> dict[str, Any]:
         raise _damaged(model_dir, name, err) from err
 
 
-def _no_model(model_dir: str, got: str) -> UsageError:
+def _no_model(model_dir: str, missing: str) -> UsageError:
     return UsageError(
         f"{model_dir} is not a trained model",
-        got=got,
+        got=f"no {missing} in it",
         expected="the --model folder of a `framebank train` that has ended",
         todo="check --model, or train first",
     )

@@ -77,11 +77,7 @@ def take_options_once(parser: argparse.ArgumentParser) -> None:
 class _StoreOnce(argparse.Action):
     """Store a value; another one for the same option is a mistake."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        if kwargs.get("nargs") == 0:
-            raise ValueError("an option that takes no value stores nothing")
-        super().__init__(**kwargs)
-        self._given: tuple[argparse.Namespace, Any] | None = None
+    _given: tuple[argparse.Namespace, Any] | None = None
 
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
         # By namespace, for a parser may read several command lines.

@@ -33,7 +33,6 @@ _VERSION = 1  # another one: other bytes of the same videos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `framebank export` takes."""
     add = parser.add_argument
     add("cache", metavar="CACHE", help="folder or gs://BUCKET/NAME of a cache")
     add("out", metavar="OUT", help="a new folder on this machine")

@@ -1,8 +1,4 @@
-"""One clip's features without Beam, and the one place where a spec is put together.
-
-extracted = framebank.extract_features("clip.mp4", sample="fps=2", weights="random:0")
-extracted.features  # float32[n, 2048]
-"""
+"""One clip's features without Beam, and the one place where a spec is put together."""
 
 from __future__ import annotations
 
@@ -24,10 +20,8 @@ if TYPE_CHECKING:
 
 
 def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
-    """Return the spec that these choices make, and the weights found for it.
-
-    Raises UsageError for a choice that does not exist or weights that cannot be had.
-    """
+    """Return the spec that these choices make, and the weights found for it; raises UsageError for
+    a choice that does not exist or weights that cannot be had."""
     backbone, most = choice.backbone, choice.max_frames
     row = find_backbone(backbone)
     if most is not None and most < 1:
