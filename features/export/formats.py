@@ -37,7 +37,7 @@ class Format(NamedTuple):
         return self.file.format(f"{number:05d}-of-{count:05d}")
 
 
-def _joined(videos: Sequence[FeatureRecord]) -> tuple[list[str], dict[str, NDArray[Any]]]:
+def _joined(videos: Sequence[FeatureRecord]) -> tuple[list[str], dict[str, Any]]:
     """Return the ids of videos and their arrays, one after the other; `starts` says where."""
     ids = [catalog_text(video.video_id) for video in videos]
     starts = np.cumsum([0, *(len(video.features) for video in videos)], dtype=np.int64)
