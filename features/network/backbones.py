@@ -1,7 +1,5 @@
 """The image networks whose frozen layers become features: a plain table, and how to build one.
 
-A row says everything that is fixed about a network: input size, the layer that is taken unless
-`--layer` names another, its width, the preprocessing, and where its ImageNet weights are published.
 Nothing here imports Keras before a network is built.
 
 To add a network of `keras.applications`, add a row; `tests/features/network/test_backbones.py`

@@ -320,7 +320,8 @@ def fold_batch_norm(model: Any, arrays: LayerArrays) -> Folded:
         if type(norm).__name__ != "BatchNormalization":
             continue
         source: Any = producers.get(id(norm.input))
-        if _takes_norm(source) and uses[id(norm.input)] == 1:
+        takes_norm = type(source).__name__ in FOLDABLE and source.activation.__name__ == "linear"
+        if takes_norm and uses[id(norm.input)] == 1:
             folded[source.name], biases[source.name] = _fold(source, norm, arrays)
             skip.add(norm.name)
     return Folded(folded, biases, frozenset(skip))
@@ -340,10 +341,6 @@ def _fold(
         scale = scale.reshape(weights[last].shape[2:])  # [c, multiplier]
     weights[last] = (weights[last] * scale).astype(np.float32)
     return weights, offset.astype(np.float32)
-
-
-def _takes_norm(layer: Any) -> bool:
-    return type(layer).__name__ in FOLDABLE and layer.activation.__name__ == "linear"
 
 
 def _affine(norm: Any, arrays: list[NDArray[np.float32]]) -> tuple[NDArray[Any], NDArray[Any]]:

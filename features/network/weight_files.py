@@ -2,11 +2,10 @@
 
 Three layouts hold Keras weights: `.weights.h5` of Keras 3 (a group per layer, named by its class),
 `.keras` (a zip with such a file in it) and the older `.h5` (layers by name, in the network's
-order). All are read here into plain arrays for a network that Framebank built itself. No
-configuration is looked at and no object is made from the file, so nothing in it can run: a `Lambda`
-or a custom class in a `.keras` file is never seen. HDF5 itself can point elsewhere (external and
-soft links, external storage, virtual datasets); every link and dataset is checked before it is
-followed, and a dataset's shape before it is read, so a small file cannot ask for much memory.
+order). All are read here into plain arrays for a network that Framebank built itself. No object is
+made from the file, so nothing in it can run. HDF5 itself can point elsewhere (external and soft
+links, external storage, virtual datasets); every link and dataset is checked before it is followed,
+and a dataset's shape before it is read, so a small file cannot ask for much memory.
 
 Weights beyond those of the network are accepted only as the dense classifier on top of it.
 """
@@ -122,10 +121,8 @@ class _Reader:
         return {name: [self._array(name, part) for part in found[name]] for name in wanted}
 
     def _by_class(self, root: Any, layers: Mapping[str, Any]) -> tuple[Stored, Stored]:
-        """Match the layout of Keras 3: the n-th layer of a class is `class_n/vars/0`, `1`, …
-
-        Returns what is stored for each layer, and what is stored beside them.
-        """
+        """Return what is stored for each layer, and beside them, in the layout of Keras 3: the n-th
+        layer of a class is `class_n/vars/0`, `1`, …"""
         counts: Counter[str] = Counter()
         found, used = {}, set()
         for name, layer in layers.items():
@@ -138,10 +135,8 @@ class _Reader:
         return found, {path: variables for path, variables in extra.items() if variables}
 
     def _by_order(self, group: Any, layers: Mapping[str, Any]) -> tuple[Stored, Stored]:
-        """Match the layout of Keras 1 and 2: layers with weights, in the network's order.
-
-        Returns what is stored for each layer, and what is stored after them.
-        """
+        """Return what is stored for each layer, and after them, in the layout of Keras 1 and 2:
+        layers with weights, in the network's order."""
         saved = []
         for name in _texts(group.attrs["layer_names"]):
             child = self._child(group, name)
@@ -162,7 +157,6 @@ class _Reader:
         return [self._child(stored, str(index)) for index in range(len(stored))]
 
     def _check_shapes(self, name: str, layer: Any, variables: list[Any]) -> None:
-        """Raise UsageError where the shapes of a layer differ from the network's."""
         expected = [tuple(variable.shape) for variable in layer.weights]
         got = [getattr(variable, "shape", "a group") for variable in variables]
         if got != expected:

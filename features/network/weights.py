@@ -1,14 +1,11 @@
 """Where a backbone's weights come from: `imagenet`, a file, or `random:SEED`.
 
-`resolve_weights` turns what the user typed into `Weights`: a name for the spec, a SHA-256, and a
-local file or a seed. It needs neither TensorFlow nor Keras. `publish_weights` takes a local file
-to where workers find it, `localise_weights` brings it to a worker. The values for a built network
-are then read from the file (`features/network/weight_files.py`) or made.
+`resolve_weights` turns what the user typed into `Weights`, without TensorFlow or Keras.
+`publish_weights` takes a local file to where workers find it, `localise_weights` brings it to a
+worker. The values for a built network are then read by `features/network/weight_files.py` or made.
 
-Fetched files land in ~/.cache/framebank/weights (XDG_CACHE_HOME is honoured), whole and with the
-right hash, so workers that start together do not disturb each other. FRAMEBANK_WEIGHTS_URL replaces
-the address of the ImageNet files by a mirror's (the file's name is added to it); a right file that
-Keras has fetched before (~/.keras/models) is used as it is.
+FRAMEBANK_WEIGHTS_URL replaces the address of the ImageNet files by a mirror's (the file's name is
+added to it); a right file that Keras has fetched before (~/.keras/models) is used as it is.
 
 Random weights are a recipe, not a library's initializer, so that one seed gives the same values on
 every machine and with every version (law, held by a golden test): the values of a weight depend
@@ -227,10 +224,7 @@ def _reason(err: Exception, timeout_s: float) -> str:
 
 
 def stage_object(uri: str) -> Path:
-    """Return a local copy of a weight file in a bucket, named by its content.
-
-    Raises UsageError when it does not exist or cannot be read.
-    """
+    """Return a local copy, named by its content, of a weight file in a bucket; UsageError."""
     try:
         data = storage.read_bytes(uri)
     except FramebankError as err:
@@ -276,8 +270,6 @@ def stage_checked(uri: str, sha256: str) -> Path:
 
 
 class _WrongHashError(Exception):
-    """What came is not what was asked for."""
-
     def __init__(self, found: str, wanted: str, size_bytes: int) -> None:
         self.found, self.wanted, self.size_bytes = found, wanted, size_bytes
 

@@ -160,28 +160,19 @@ def check_writing(path: str) -> None:
     _client()
 
 
-def upload(path: str, file: BinaryIO, size_bytes: int, *, create_only: bool) -> None:
-    """Write an object whole; raises Answer."""
-    condition = 0 if create_only else None
+def upload(path: str, file: BinaryIO, size_bytes: int, *, generation: str | None) -> None:
+    """Write an object whole, over its `generation` only ("": where none is); raises Answer."""
     with _asking(path, "write"):
-        blob = _blob(path, chunk_size=objects.CHUNK_BYTES)
-        blob.upload_from_file(
-            file, rewind=True, size=size_bytes, if_generation_match=condition, **_writing(path)
+        _blob(path, chunk_size=objects.CHUNK_BYTES).upload_from_file(
+            file,
+            rewind=True,
+            size=size_bytes,
+            if_generation_match=None if generation is None else int(generation or 0),
+            content_type="application/octet-stream",
+            checksum="crc32c",
+            timeout=_TIMEOUT,
+            retry=_retry(path),
         )
-
-
-def put_over(path: str, data: bytes, generation: str) -> None:
-    """Write an object over its `generation`, "" where there is none; raises Answer."""
-    condition = int(generation or 0)
-    with _asking(path, "write"):
-        _blob(path).upload_from_string(data, if_generation_match=condition, **_writing(path))
-
-
-def _writing(path: str) -> dict[str, Any]:
-    kind = "application/octet-stream"
-    return {
-        "content_type": kind, "checksum": "crc32c", "timeout": _TIMEOUT, "retry": _retry(path)
-    }  # fmt: skip
 
 
 def stat(path: str) -> tuple[int, str] | None:
@@ -193,10 +184,7 @@ def stat(path: str) -> tuple[int, str] | None:
 def list_objects(
     prefix: str, *, limit: int | None = None, deep: bool = True
 ) -> Iterator[tuple[str, int, str]]:
-    """Yield (path, size_bytes, generation) of the objects whose name starts with `prefix`, by name.
-
-    Not `deep`: of the folder `prefix` only.
-    """
+    """Yield (path, size_bytes, generation) of the objects whose name starts with `prefix`."""
     bucket, start = split(prefix)
     try:
         with _asking(prefix, "list"):

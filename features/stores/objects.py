@@ -127,8 +127,7 @@ def no_bucket(path: str, doing: str) -> UsageError:
 
 
 def is_listed(name: str, prefix: str, *, deep: bool) -> bool:
-    """Tell whether an object is one of a listing: no make-believe folder of the console's, and
-    directly in the folder `prefix` unless the listing is `deep`."""
+    """Tell whether an object is one of a listing, and no make-believe folder of the console's."""
     return not name.endswith("/") and (deep or "/" not in name[len(prefix) :])
 
 
@@ -169,9 +168,9 @@ def copy(
     size_bytes: int,
     read: Callable[[int, int], bytes],
     target: BinaryIO,
-    update: Callable[[bytes], object],
+    update: Callable[[bytes], object] = lambda data: None,
 ) -> None:
-    """Copy an object to an open file by ranges of it, and hand the bytes to `update` as well."""
+    """Copy an object to an open file by ranges, and hand the bytes to `update` as well."""
     for start in range(0, size_bytes, CHUNK_BYTES):
         data = read(start, min(CHUNK_BYTES, size_bytes - start))
         update(data)
@@ -214,10 +213,7 @@ def check_sum(path: str, name: str, *, got: str, stated: str) -> None:
 
 @contextlib.contextmanager
 def open_write(store: ModuleType, path: str, *, create_only: bool) -> Iterator[BinaryIO]:
-    """Open for writing; one upload to the final name when the block ends without error.
-
-    Raises FileExistsError when `create_only` and the object exists.
-    """
+    """Open for writing; raises FileExistsError when `create_only` and the object exists."""
     store.check_writing(path)
     with Spool(max_size=_SPOOL_BYTES) as spool:
         file = cast(BinaryIO, spool)
@@ -229,7 +225,7 @@ def open_write(store: ModuleType, path: str, *, create_only: bool) -> Iterator[B
         for left in reversed(range(_UPLOADS)):
             try:
                 file.seek(0)
-                store.upload(path, file, size_bytes, create_only=create_only)
+                store.upload(path, file, size_bytes, generation="" if create_only else None)
                 return
             except Answer as answer:
                 # An upload whose answer was lost is tried again, and then finds its own object in
@@ -267,7 +263,7 @@ def replace_if(store: ModuleType, path: str, data: bytes, *, generation: str) ->
     found = store.stat(path)  # first, since not every server heeds the condition
     if (found[1] if found else "") == generation:
         try:
-            store.put_over(path, data, generation)
+            store.upload(path, io.BytesIO(data), len(data), generation=generation)
         except Answer as answer:
             if answer.status == 404 and not generation:
                 raise no_bucket(path, "write") from answer

@@ -156,20 +156,29 @@ def download(path: str, target: BinaryIO, *, generation: str) -> None:
         about = _look(path, ChecksumMode="ENABLED")
         objects.check_listed(path, _etag(about) if about else None, generation)
         assert about is not None
+        size_bytes, etag = int(about["ContentLength"]), about["ETag"]
+
+        def get(start: int, length: int) -> bytes:
+            part = {"Range": f"bytes={start}-{start + length - 1}", "IfMatch": etag}
+            return b"".join(_bodies(path, part))
+
         stated = stated_checksum(about, bucket=split(path)[0])
-        for part_sizes in _part_sizes(path, about, stated):
+        if stated is None:
+            objects.copy(size_bytes, get, target)
+            return
+        for part_sizes in _part_sizes(path, size_bytes, stated):
+            summed = Summed(stated, part_sizes)
             target.seek(0)
-            got = _copy(path, about, stated, part_sizes, target)
-            if stated is None or got == stated.value:
+            objects.copy(size_bytes, get, target, summed.update)
+            if summed.value() == stated.value:
                 return
-    assert stated is not None
-    objects.check_sum(path, stated.name, got=got.hex(), stated=stated.value.hex())
+    objects.check_sum(path, stated.name, got=summed.value().hex(), stated=stated.value.hex())
 
 
-def _part_sizes(path: str, about: dict[str, Any], stated: Stated | None) -> Iterator[list[int]]:
+def _part_sizes(path: str, size_bytes: int, stated: Stated) -> Iterator[list[int]]:
     """Yield what the sizes of an object's parts may be: all but the last like the first, as long as
     that fits, then those that the store states of each."""
-    if stated is None or not stated.parts:
+    if not stated.parts:
         yield []
         return
 
@@ -177,32 +186,12 @@ def _part_sizes(path: str, about: dict[str, Any], stated: Stated | None) -> Iter
         # Not pinned, as some servers hold that against the part; what is read is.
         return int(_call(path, "look at", "head_object", PartNumber=number)["ContentLength"])
 
-    size_bytes = int(about["ContentLength"])
     guess = equal_parts(size_of(1), size_bytes=size_bytes, parts=stated.parts)
     if guess:
         yield guess
     exact = [size_of(number) for number in range(1, stated.parts + 1)]
     if exact != guess:
         yield exact
-
-
-def _copy(
-    path: str,
-    about: dict[str, Any],
-    stated: Stated | None,
-    part_sizes: Sequence[int],
-    target: BinaryIO,
-) -> bytes:
-    """Copy an object by ranges of it; return their checksum, b"" where none is stated."""
-    summed = Summed(stated, part_sizes) if stated else None
-
-    def get(start: int, length: int) -> bytes:
-        part = {"Range": f"bytes={start}-{start + length - 1}", "IfMatch": about["ETag"]}
-        return b"".join(_bodies(path, part))
-
-    update = summed.update if summed else lambda data: None
-    objects.copy(int(about["ContentLength"]), get, target, update)
-    return summed.value() if summed else b""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,19 +262,15 @@ def check_writing(path: str) -> None:
     _client_of(os.getpid(), s3_endpoint())
 
 
-def upload(path: str, file: BinaryIO, size_bytes: int, *, create_only: bool) -> None:
-    """Write an object whole; raises Answer."""
-    condition = {"IfNoneMatch": "*"} if create_only else {}
+def upload(path: str, file: BinaryIO, size_bytes: int, *, generation: str | None) -> None:
+    """Write an object whole, over its `generation` only ("": where none is); raises Answer."""
+    condition = {} if generation is None else {"IfNoneMatch": "*"}
+    if generation:
+        condition = {"IfMatch": f'"{generation}"'}
     if size_bytes > _ONE_PUT_BYTES:
         _upload_parts(path, file, condition)
     else:
         _call(path, "write", "put_object", Body=file.read(), **condition)
-
-
-def put_over(path: str, data: bytes, generation: str) -> None:
-    """Write an object over its `generation`, "" where there is none; raises Answer."""
-    condition = {"IfMatch": f'"{generation}"'} if generation else {"IfNoneMatch": "*"}
-    _call(path, "write", "put_object", Body=data, **condition)
 
 
 def _upload_parts(path: str, file: BinaryIO, condition: dict[str, str]) -> None:
@@ -327,10 +312,7 @@ def _etag(about: dict[str, Any]) -> str:
 def list_objects(
     prefix: str, *, limit: int | None = None, deep: bool = True
 ) -> Iterator[tuple[str, int, str]]:
-    """Yield (path, size_bytes, ETag) of the objects whose name starts with `prefix`, by name.
-
-    Not `deep`: of the folder `prefix` only.
-    """
+    """Yield (path, size_bytes, ETag) of the objects whose name starts with `prefix`, by name."""
     bucket, start = split(prefix)
     fields: dict[str, Any] = {"Prefix": start}
     if limit is not None:

@@ -148,11 +148,8 @@ def _remove_if_dead(path: str) -> bool:
 
 
 def _remove(path: str) -> None:
-    """Remove a folder, its lock's file last: killed half-way, what is left is still known as ours.
-
-    Again when somebody, a worker that tells its counts, wrote to it meanwhile.
-    """
-    for _ in range(10):
+    """Remove a folder, its lock's file last: killed half-way, the rest is still known as ours."""
+    for _ in range(10):  # again when a worker that tells its counts wrote to it meanwhile
         with contextlib.suppress(OSError):
             for entry in list(os.scandir(path)):
                 if entry.is_dir(follow_symlinks=False):

@@ -107,14 +107,11 @@ def open_read(path: str) -> BinaryIO:
 
 
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
-    """Copy a file to an open one, part by part; `generation` is its size, all that is known.
-
-    Raises VideoRejected "missing" for a file that is gone, "unreadable" for one that changed.
-    """
+    """Copy a file to an open one, part by part."""
     found = stat(path)
     objects.check_listed(path, found and found[1], generation)
-    for start in range(0, found[0] if found else 0, objects.CHUNK_BYTES):
-        target.write(read(path, start, objects.CHUNK_BYTES) or b"")
+    size_bytes = found[0] if found else 0
+    objects.copy(size_bytes, lambda start, length: read(path, start, length) or b"", target)
 
 
 def stat(path: str) -> tuple[int, str] | None:
@@ -129,10 +126,7 @@ def stat(path: str) -> tuple[int, str] | None:
 def list_objects(
     prefix: str, *, limit: int | None = None, deep: bool = True
 ) -> Iterator[tuple[str, int, str]]:
-    """Yield (path, size_bytes, generation) of the files of the folder `prefix`, by name.
-
-    Sub-folders are not entered, `deep` or not: no reader of a cache asks for that.
-    """
+    """Yield (path, size_bytes, generation) of the files right in the folder `prefix`, by name."""
     folder, names = prefix.rstrip("/"), []
     with contextlib.suppress(FileNotFoundError):
         listing = _linked if folder.startswith("http") else _listed
