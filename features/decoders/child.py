@@ -106,8 +106,8 @@ def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) 
             kind, fields = Message.PROBED, probe
     except Exception as error:  # noqa: BLE001 - a bad record becomes a quarantined one
         bad = memory.explain(rejection_of(error))
-        words = {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
-        kind, fields = Message.REJECTED, words
+        kind = Message.REJECTED
+        fields = {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
     if memory.is_short:
         sender.send(Message.WORN)
     sender.document(kind, fields)

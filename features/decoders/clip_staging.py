@@ -130,14 +130,15 @@ class ClipSource:
     def _close_when_through(self) -> None:
         """Remove the folder after the last clip: a runner may end this process without a word."""
         with self._changed:
-            through = self._ended and not self._held
-        if through:
-            self.close()
+            if self._ended and not self._held:
+                self.close()
 
     def _work(self) -> None:
         for number, ref in self._admitted():
             try:
-                item: StagedClip | BaseException = self._fetch(number, ref)
+                item: StagedClip | BaseException = StagedClip(number, ref, self._fetch(number, ref))
+            except VideoRejected as bad:
+                item = StagedClip(number, ref, "", bad)
             except BaseException as error:  # noqa: BLE001 - raised again where it is taken
                 item = error
             with self._changed:
@@ -145,14 +146,8 @@ class ClipSource:
                 self._ahead.append(item)
                 self._changed.notify_all()
 
-    def _fetch(self, number: int, ref: VideoRef) -> StagedClip:
+    def _fetch(self, number: int, ref: VideoRef) -> str:
         """Bring one clip to the folder; a local one is taken where it is. Raises JobError."""
-        try:
-            return StagedClip(number, ref, self._brought(number, ref))
-        except VideoRejected as bad:
-            return StagedClip(number, ref, "", bad)
-
-    def _brought(self, number: int, ref: VideoRef) -> str:
         if why := ref.why_unlisted:
             text = f"a folder that cannot be listed ({why}): what is in it is not known"
             raise VideoRejected("open", "unreadable", text)

@@ -237,10 +237,10 @@ def _probed(
         container = av.open(
             file, "r", options=options, buffer_size=_BUFFER_BYTES, metadata_errors="replace"
         )
-    except av.FFmpegError as err:
-        raise _rejected_by_probe(file, err) from err
     except MemoryError as err:
         raise VideoRejected("probe", "too_large", "no memory for its headers") from err
+    except av.FFmpegError as err:
+        raise _rejected_by_probe(file, err) from err
     except OSError as err:
         raise VideoRejected("open", "unreadable", f"reading failed: {err}") from err
     try:
@@ -316,8 +316,6 @@ def too_many_pixels(
 
 def _rejected_by_probe(file: NamelessFile, err: av.FFmpegError) -> VideoRejected:
     """Tell a file that was cut before its pictures from bytes that are no video."""
-    if isinstance(err, MemoryError):
-        return VideoRejected("probe", "too_large", "no memory for its headers")
     boxes, complete = structure.mp4_boxes(file.peek, file.size_bytes)
     if boxes and (b"moov" not in boxes or (boxes[-1] == b"moov" and not complete)):
         names = " ".join(str(box)[2:-1] for box in boxes[:8])

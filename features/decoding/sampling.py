@@ -32,7 +32,7 @@ from framebank.features.errors import UsageError
 
 KINDS = ("fps", "uniform", "every", "keyframes")
 _FORMS = "fps=R (such as 2, 1/2, 30000/1001), uniform=N, every=K, all, keyframes"
-_RATE = re.compile(r"(\d{1,9})(?:/(\d{1,9})|\.(\d{1,9}))?", re.ASCII)
+_RATE = re.compile(r"\d{1,9}(?:/(?P<under>\d{1,9})|\.\d{1,9})?", re.ASCII)
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
 
 
@@ -65,12 +65,8 @@ def parse_rule(text: str) -> SampleRule:
     name, _, value = text.strip().partition("=")
     if text.strip() in ("keyframes", "all"):
         return SampleRule("keyframes") if name == "keyframes" else SampleRule("every")
-    if name == "fps" and (match := _RATE.fullmatch(value)):
-        whole, under, decimals = match.groups()
-        if under is not None and int(under):
-            return SampleRule("fps", Fraction(int(whole), int(under)))
-        if under is None:
-            return SampleRule("fps", Fraction(f"{whole}.{decimals or 0}"))
+    if name == "fps" and (match := _RATE.fullmatch(value)) and int(match["under"] or 1):
+        return SampleRule("fps", Fraction(value))
     if name in ("uniform", "every") and _COUNT.fullmatch(value):
         return SampleRule(name, Fraction(int(value)))
     raise UsageError("no such sampling rule", got=repr(text), expected=_FORMS)

@@ -46,10 +46,8 @@ def mp4_boxes(peek: Peek, size_bytes: int) -> tuple[list[bytes], bool]:
         if not kinds and kind not in _MP4_STARTS:
             return [], False
         kinds.append(kind)
-        if size == 0:
-            return kinds, True
         if size < 8:
-            return kinds, False
+            return kinds, size == 0
         offset += size
     return kinds, offset == size_bytes
 
@@ -255,11 +253,9 @@ def boxes(peek: Peek, offset: int, end: int) -> Iterator[tuple[bytes, int, int]]
     """Yield (type, start of the content, end of the content) of the mp4 boxes in a range."""
     for _ in range(_MOST_BOXES):
         kind, size, head_bytes = box_head(peek, offset)
-        if offset + 8 > end or len(kind) < 4:
-            return
         start = offset + head_bytes
         content_end = end if size == 0 else min(end, offset + size)
-        if content_end < start:
+        if offset + 8 > end or len(kind) < 4 or content_end < start:
             return
         yield kind, start, content_end
         offset = content_end
