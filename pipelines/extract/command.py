@@ -103,12 +103,10 @@ def execute(
     check_numbers(args)
     parse_rule(args.sample)  # a slip of the pen is told before anything is listed or fetched
     submission = gate.prepare(
+        args,
         beam_args,
         places={"INPUT": args.inputs, "--cache": [args.cache]},
         cache=args.cache,
-        wait=args.wait,
-        accelerator=args.accelerator,
-        shared_disk=args.shared_disk,
     )
     listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
     say_listing(listing)

@@ -89,31 +89,29 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(
+    args: argparse.Namespace,
     words: Sequence[str],
     *,
     places: Mapping[str, Sequence[str]],
     cache: str,
-    wait: bool,
-    accelerator: str | None,
-    shared_disk: bool,
 ) -> Submission:
     """Check all that can be checked of a submission before it is made; raises UsageError.
 
-    `words` are Beam's options. `places` are the paths that the job touches, by where the user gave
-    them ("INPUT", "--cache"...); `cache` is what it writes. `wait` is --wait, `accelerator`
-    TYPE[:COUNT]. `shared_disk` is the user's word that all workers see this machine's paths.
+    `args` has the options of `add_engine_arguments`, `words` are Beam's. `places` are the paths
+    that the job touches, by where the user gave them ("INPUT", "--cache"...); `cache` is what it
+    writes.
     """
     if importlib.util.find_spec("apache_beam") is None:  # said before anything is written
         raise ModuleNotFoundError("No module named 'apache_beam'", name="apache_beam")
     _check_words(words)
-    submission = _prepare_runner(tuple(words), wait=wait, accelerator=accelerator)
-    if accelerator and submission.kind != "dataflow":
+    submission = _prepare_runner(tuple(words), wait=args.wait, accelerator=args.accelerator)
+    if args.accelerator and submission.kind != "dataflow":
         raise UsageError(
             "--accelerator is for Dataflow, which attaches one to each worker",
             got=f"--runner {beam_options.runner_word(words) or 'DirectRunner'}",
             todo="leave it out: a GPU that the workers have is used",
         )
-    if submission.workers_elsewhere and not shared_disk:
+    if submission.workers_elsewhere and not args.shared_disk:
         for role, paths in places.items():
             check_remote(role, paths)
     tag = bytes_sha256(os.fsencode(storage.absolute(cache)))[:8]

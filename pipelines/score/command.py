@@ -101,12 +101,10 @@ def execute(
             option = "--" + name.replace("_", "-")
             raise UsageError(f"{option} must be above 0", got=getattr(args, name))
     submission = gate.prepare(
+        args,
         beam_args,
         places={"--model": [args.model], "--cache": [args.cache], "--out": [args.out]},
         cache=args.out,
-        wait=args.wait,
-        accelerator=args.accelerator,
-        shared_disk=args.shared_disk,
     )
     from framebank.pipelines.score.plan import plan_scoring
 
