@@ -31,15 +31,10 @@ class Bar:
     `line_every_s` at most, the first after as long; a bar is gone with the end of the block."""
 
     def __init__(
-        self,
-        what: str,
-        *,
-        total: float | None,
-        line_every_s: float | None = None,
-        stream: TextIO | None = None,
+        self, what: str, *, total: float | None, line_every_s: float | None = None
     ) -> None:
         self._what = what
-        self._stream: TextIO | None = stream or sys.stderr
+        self._stream: TextIO | None = sys.stderr
         self.is_drawn = _can_draw(self._stream)
         lines_s = _LINE_EVERY_S if line_every_s is None else line_every_s
         self.every_s = _BAR_EVERY_S if self.is_drawn else lines_s

@@ -143,10 +143,8 @@ def curve_plot(curves: Mapping[str, Curve], *, title: str, is_share: bool) -> st
         ]
         for name, curve in curves.items()
     }
-    ends = (
-        f"{name} ends at " + (f"{curve[-1][1]:.0%}" if is_share else f"{curve[-1][1]:.3g}")
-        for name, curve in curves.items()
-    )
+    number = "{:.0%}" if is_share else "{:.3g}"
+    ends = (f"{name} ends at {number.format(curve[-1][1])}" for name, curve in curves.items())
     across = _QUARTERS if is_share else [(share, f"{high * share:.2g}") for share, _ in _QUARTERS]
     below = [(along(epoch), str(epoch)) for epoch in _ticks(int(last))]
     return _plot(f"{title}: {'; '.join(ends)}", "epoch", across, below, curves=drawn)

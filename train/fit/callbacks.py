@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -122,14 +122,12 @@ class AnswerSample:
 class ProgressLine(keras.callbacks.Callback):
     """Say on stderr how far training is: a bar on a terminal, else a line now and then."""
 
-    def __init__(
-        self, label: str, *, epochs: int, steps: int, done: int = 0, stream: TextIO | None = None
-    ) -> None:
+    def __init__(self, label: str, *, epochs: int, steps: int, done: int = 0) -> None:
         """`steps` is steps per epoch, `done` the steps made before this process started."""
         super().__init__()
         self._label, self._epochs, self._total, self._done = label, epochs, epochs * steps, done
         self._made, self._epoch = 0, done // max(steps, 1)
-        self.bar = Bar("train", total=self._total, stream=stream)
+        self.bar = Bar("train", total=self._total)
         self._start = time.monotonic()
         self._validated = self._times = ""
 
