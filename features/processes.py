@@ -53,10 +53,8 @@ def _started(pid: int) -> str:
 
 
 def end_with_parent(parent: int, *, by: int = signal.SIGKILL) -> None:
-    """Have the kernel end this process, and what it may become, with the process `parent`.
-
-    It does so when the *thread* that started this one ends (prctl(2), PR_SET_PDEATHSIG).
-    """
+    """Have the kernel end this process, and what it may become, with the process `parent`: when the
+    *thread* that started this one ends (prctl(2), PR_SET_PDEATHSIG)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
         if os.getppid() != parent:  # which ended before

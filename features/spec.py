@@ -22,10 +22,8 @@ RESIZES = ("stretch", "crop")
 
 @dataclasses.dataclass(frozen=True)
 class SpecChoice:
-    """What is chosen of a spec, in the words of `framebank extract`; `layer` None: the backbone's.
-
-    `weights` is "imagenet", a path, or "random:SEED".
-    """
+    """What is chosen of a spec, in the words of `framebank extract`; `layer` None: the backbone's;
+    `weights` is "imagenet", a path, or "random:SEED"."""
 
     sample: str = "fps=1"
     backbone: str = "inception_v3"

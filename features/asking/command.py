@@ -154,14 +154,13 @@ def find_weights(lineage: Lineage, *, given: str | None) -> str:
         return given
     if spec.weights != "file":
         return spec.weights
-    tried = []
+    tried: dict[str, None] = {}
     for run_id in sorted(lineage.runs, reverse=True):
         # The cache may have moved or be gone; the error below says what to do.
         with contextlib.suppress(FramebankError, ValueError, AttributeError):
             about = storage.read_bytes(layout.run_path(lineage.cache, run_id))
             if recorded := json_text.parse(about).get("weights_path"):
-                tried.append(str(recorded))
-    tried = list(dict.fromkeys(tried))
+                tried[str(recorded)] = None
     for path in tried:
         with contextlib.suppress(UsageError):  # there is no such file any more
             if resolve_weights(path, backbone=spec.backbone).sha256 == spec.weights_sha256:

@@ -22,14 +22,13 @@ if TYPE_CHECKING:
 def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
     """Return the spec that these choices make, and the weights found for it; raises UsageError for
     a choice that does not exist or weights that cannot be had."""
-    backbone, most = choice.backbone, choice.max_frames
-    row = find_backbone(backbone)
+    row, most = find_backbone(choice.backbone), choice.max_frames
     if most is not None and most < 1:
         raise UsageError("--max-frames must be positive", got=most, expected="1 or more")
     rule = parse_rule(choice.sample)
-    found = resolve_weights(choice.weights, backbone=backbone)
+    found = resolve_weights(choice.weights, backbone=choice.backbone)
     spec = FeatureSpec(
-        backbone=backbone,
+        backbone=choice.backbone,
         layer=choice.layer or row.layer,
         weights=found.name,
         weights_sha256=found.sha256,

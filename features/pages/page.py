@@ -151,9 +151,8 @@ def curve_plot(curves: Mapping[str, Curve], *, title: str, is_share: bool) -> st
 
 
 def _ticks(last: int) -> list[int]:
-    step = next(
-        (step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500) if last / step <= 7), max(last, 1)
-    )
+    steps = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+    step = next((step for step in steps if last / step <= 7), max(last, 1))
     return sorted({1, *range(step, last + 1, step)})
 
 
