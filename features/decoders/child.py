@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import av
@@ -116,9 +116,12 @@ def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) 
 def _decode(request: decode.DecodeRequest, sender: _Sender) -> dict[str, Any]:
     result = decode.decode_video(request, emit_frame=sender.frame, beat=sender.beat)
     lists = {name: getattr(result, name).tolist() for name in ("tokens", "frame_index", "pts_ms")}
-    # Last: a terabyte of no video is not read.
-    sha256 = _hash(request.path, request.limits, sender.beat)
-    return dataclasses.asdict(result) | lists | {"sha256": sha256}
+    digest = hashlib.sha256()
+    with container.open_file(request.path, request.limits) as file:
+        while chunk := file.read(_CHUNK_BYTES):  # last: a terabyte of no video is not read
+            digest.update(chunk)
+            sender.beat()
+    return dataclasses.asdict(result) | lists | {"sha256": digest.hexdigest()}
 
 
 def rejection_of(error: Exception) -> VideoRejected:
@@ -172,15 +175,6 @@ class _OwnMemory:
             return 0
         text = os.pread(self._status, 1 << 14, 0).decode()
         return int(text.partition("VmPeak:")[2].split()[0]) * 1024
-
-
-def _hash(clip: str | int, limits: container.DecodeLimits, beat: Callable[[int], None]) -> str:
-    digest = hashlib.sha256()
-    with container.open_file(clip, limits) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            beat(0)
-    return digest.hexdigest()
 
 
 class JobReader:

@@ -184,7 +184,6 @@ class ClipSource:
                 raise _no_room(error) from error
 
     def _admitted(self) -> Iterator[tuple[int, VideoRef]]:
-        """Yield refs as soon as there is room for them."""
         while not self._closed.is_set():
             with self._pulling:
                 with self._changed:

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from framebank.features.cache.record import most_rows
 from framebank.features.decoders import wire as wires
 from framebank.features.decoders.clip_staging import ClipSource, StagedClip
-from framebank.features.decoders.sandbox import Confinement
 from framebank.features.decoders.wire import ConfinedProcess, Garbled, Hang, Message, Wire
 from framebank.features.decoding.container import DecodeLimits, NamelessFile
 from framebank.features.decoding.probe import Probe
@@ -39,6 +38,7 @@ _TIMEOUT_BYTES = 10 * 2**20  # a clip's time grows by the base limit for each 10
 _PROBE_S = 15.0  # a clip that is silent for so long while it is probed hangs
 _ROW_BYTES = 256  # what a row takes in hand beside its features
 _log = logging.getLogger(__name__)
+_told = threading.Lock()  # taken once, and kept: what holds of the decoders was logged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +193,6 @@ class DecoderPool:
 def _within_memory(
     policy: DecoderPolicy, shares: Shares, dtype: str, feature_dim: int | None
 ) -> DecoderPolicy:
-    """Return the policy with the limits that memory and the format of the cache set."""
     rows = policy.limits.max_rows
     if feature_dim is not None:
         in_hand = shares.clip_bytes // (4 * feature_dim + _ROW_BYTES)
@@ -345,7 +344,10 @@ class _Slot:
             elif kind == Message.REJECTED:
                 raise wires.rejection(payload)
             elif kind == Message.CONFINED:
-                _tell_once(wires.confinement(payload))
+                held = wires.confinement(payload)
+                if _told.acquire(blocking=False):
+                    level = logging.WARNING if held.gaps else logging.INFO
+                    _log.log(level, "%s", held.line())
 
     def _job(self) -> dict[str, Any]:
         return {
@@ -375,20 +377,9 @@ class _Slot:
         return self._child
 
     def _end_child(self) -> None:
-        """End the child, if there is one; the next clip gets a new one."""
         child, self._child = self._child, None
         if child is not None:
             child.end()
-
-
-_told = threading.Lock()  # taken once, and kept
-
-
-def _tell_once(confinement: Confinement) -> None:
-    """Log what holds of the decoders of this process: loudly where something does not."""
-    if _told.acquire(blocking=False):
-        level = logging.WARNING if confinement.gaps else logging.INFO
-        _log.log(level, "%s", confinement.line())
 
 
 def _spawn(memory_bytes: int) -> ConfinedProcess:

@@ -94,7 +94,6 @@ def _without_unnamed(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 def _source(graph: av.filter.Graph, frame: av.VideoFrame) -> FilterContext:
-    """Add to the graph where frames like this one come in."""
     return graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
     )
