@@ -44,7 +44,6 @@ class Backbone:
     weights_md5: str | None
     include_top: bool = False
     random_gain: float = 1.0
-    clip_length: int = 1
 
     @property
     def weights_file(self) -> str:

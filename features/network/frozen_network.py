@@ -54,8 +54,7 @@ class Network:
     """uint8[b, h, w, c=3] RGB frames in, float32[b, d] features out, b always `batch_size`.
 
     Any thread may call it; one at a time computes, since a step keeps the whole processor or GPU
-    busy and its memory is that of one batch. Building takes a few seconds and is done once; the
-    first call takes somewhat longer than those that follow.
+    busy and its memory is that of one batch. Building takes a few seconds.
     """
 
     def __init__(
@@ -123,10 +122,7 @@ class Network:
 
 
 def _prepare_gpus() -> bool:
-    """Return whether TensorFlow has a GPU, after telling it to take memory only as it needs it.
-
-    Several workers may share one GPU; TensorFlow would otherwise take all of its memory.
-    """
+    """Return whether TensorFlow has a GPU, after telling it to take memory only as it needs it."""
     import_tensorflow()
     import keras
 

@@ -111,9 +111,15 @@ class _Reader:
                 raise self.refused(f"HDF5 with {sorted(file)[:5]} in it", "a Keras weight file")
             found, extra = self._by_class(self._child(file, root), layers)
         for name, layer in wanted.items():
-            self._check_shapes(name, layer, found[name])
+            expected = [tuple(variable.shape) for variable in layer.weights]
+            got = [getattr(variable, "shape", "a group") for variable in found[name]]
+            if got != expected:
+                raise self.refused(
+                    f"layer {name} with shapes {got or 'missing'}", f"layer {name} with {expected}"
+                )
         for name, variables in extra.items():
-            if not _is_dense(variables):
+            ranks = [len(getattr(variable, "shape", ())) for variable in variables]
+            if ranks not in ([2], [2, 1]):  # no dense layer
                 raise self.refused(
                     f"a further layer {name} of shape {getattr(variables[0], 'shape', ())}",
                     f"the {len(layers)} layers of {self.backbone.name}",
@@ -156,14 +162,6 @@ class _Reader:
         stored = self._child(layer, "vars")
         return [self._child(stored, str(index)) for index in range(len(stored))]
 
-    def _check_shapes(self, name: str, layer: Any, variables: list[Any]) -> None:
-        expected = [tuple(variable.shape) for variable in layer.weights]
-        got = [getattr(variable, "shape", "a group") for variable in variables]
-        if got != expected:
-            raise self.refused(
-                f"layer {name} with shapes {got or 'missing'}", f"layer {name} with {expected}"
-            )
-
     def _array(self, name: str, variable: Any) -> NDArray[np.float32]:
         """Return the numbers of a dataset that lie in this very file, without tricks of size."""
         if variable.is_virtual or variable.external:
@@ -188,11 +186,6 @@ class _Reader:
                 raise self.refused(f"{kind} at {path}", "data inside the file")
             current = current[part]
         return current
-
-
-def _is_dense(variables: list[Any]) -> bool:
-    shapes = [len(getattr(variable, "shape", ())) for variable in variables]
-    return shapes in ([2], [2, 1])
 
 
 def _texts(names: Any) -> list[str]:

@@ -56,17 +56,6 @@ def _blob(path: str, **fields: Any) -> Any:
     return _client().bucket(bucket).blob(name, **fields)
 
 
-def _patience() -> objects.Patience:
-    return objects.patience_of(os.environ.get("STORAGE_EMULATOR_HOST", "gs"))
-
-
-def _retry(path: str) -> Any:
-    """Return the library's retry with our patience."""
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    return _patience().retry(path, retryable=DEFAULT_RETRY._predicate)
-
-
 def _error(path: str, err: Exception, doing: str) -> FramebankError:
     """Return what to raise for a failure of the service that is not 'not found'."""
     from google.api_core import exceptions as api
@@ -86,19 +75,25 @@ def _error(path: str, err: Exception, doing: str) -> FramebankError:
 
 
 @contextlib.contextmanager
-def _asking(path: str, doing: str) -> Iterator[None]:
-    """Tell what the service answers in the block: Answer, UsageError, JobError."""
+def _asking(path: str, doing: str) -> Iterator[dict[str, Any]]:
+    """Yield how long the library is to wait and to try again for what is asked in the block.
+
+    What the service answers is told as Answer, UsageError, JobError.
+    """
     _client()  # first, since it says which package is missing
     import requests
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+    from google.cloud.storage.retry import DEFAULT_RETRY
 
+    patience = objects.patience_of(os.environ.get("STORAGE_EMULATOR_HOST", "gs"))
     try:
-        yield
-        _patience().reached = True
+        retry = patience.retry(path, retryable=DEFAULT_RETRY._predicate)
+        yield {"timeout": _TIMEOUT, "retry": retry}
+        patience.reached = True
     except (api.NotFound, api.PreconditionFailed, api.RequestRangeNotSatisfiable) as err:
-        _patience().reached = True
+        patience.reached = True
         raise Answer(int(err.code)) from err
     except (
         api.GoogleAPIError,
@@ -114,23 +109,22 @@ def _asking(path: str, doing: str) -> Iterator[None]:
 def _look(path: str) -> Any:
     """Return the library's object with all that the service states of it, None for no object."""
     bucket, name = split(path)
-    with _asking(path, "look at"):
-        return _client().bucket(bucket).get_blob(name, timeout=_TIMEOUT, retry=_retry(path))
+    with _asking(path, "look at") as how:
+        return _client().bucket(bucket).get_blob(name, **how)
 
 
 def read(path: str, start: int, length: int | None) -> bytes | None:
     """Return bytes [start, start + length) of an object, None where there is no such object."""
     end = None if length is None else start + length - 1
-    part = {} if start == 0 and end is None else {"start": start, "end": end}
     try:
-        return _get(path, **part)
+        return _get(path, start=start or None, end=end)
     except Answer as answer:
         return b"" if answer.status == 416 else None
 
 
 def _get(path: str, **fields: Any) -> bytes:
-    with _asking(path, "read"):
-        get = _retry(path)(_blob(path).download_as_bytes)
+    with _asking(path, "read") as how:
+        get = how["retry"](_blob(path).download_as_bytes)
         return cast(bytes, get(**fields, timeout=_TIMEOUT, retry=None))
 
 
@@ -162,7 +156,7 @@ def check_writing(path: str) -> None:
 
 def upload(path: str, file: BinaryIO, size_bytes: int, *, generation: str | None) -> None:
     """Write an object whole, over its `generation` only ("": where none is); raises Answer."""
-    with _asking(path, "write"):
+    with _asking(path, "write") as how:
         _blob(path, chunk_size=objects.CHUNK_BYTES).upload_from_file(
             file,
             rewind=True,
@@ -170,8 +164,7 @@ def upload(path: str, file: BinaryIO, size_bytes: int, *, generation: str | None
             if_generation_match=None if generation is None else int(generation or 0),
             content_type="application/octet-stream",
             checksum="crc32c",
-            timeout=_TIMEOUT,
-            retry=_retry(path),
+            **how,
         )
 
 
@@ -187,14 +180,13 @@ def list_objects(
     """Yield (path, size_bytes, generation) of the objects whose name starts with `prefix`."""
     bucket, start = split(prefix)
     try:
-        with _asking(prefix, "list"):
+        with _asking(prefix, "list") as how:
             found = _client().list_blobs(
                 bucket,
                 prefix=start,
                 max_results=limit,
                 fields="items(name,size,generation),nextPageToken",
-                timeout=_TIMEOUT,
-                retry=_retry(prefix),
+                **how,
             )
             for blob in found:
                 if objects.is_listed(blob.name, start, deep=deep):
@@ -206,8 +198,8 @@ def list_objects(
 def delete(path: str) -> bool:
     """Delete one object; returns False where there was none."""
     try:
-        with _asking(path, "delete"):
-            _blob(path).delete(timeout=_TIMEOUT, retry=_retry(path))
+        with _asking(path, "delete") as how:
+            _blob(path).delete(**how)
     except Answer:
         return False
     return True

@@ -1,8 +1,7 @@
 """Reads JSON that others may have written, or changed: the one place where it is parsed.
 
-Whatever is wrong with a text is a ValueError with words: broken, no UTF-8, nested so deeply that
-what walks it would run out of stack, larger than memory, a number that is none. So a reader that
-explains a ValueError explains them all.
+Whatever is wrong with a text is a ValueError with words, also what nests so deeply that what walks
+it would run out of stack: a reader that explains a ValueError explains them all.
 """
 
 from __future__ import annotations

@@ -106,10 +106,9 @@ def _call(path: str, doing: str, method: str, **fields: Any) -> dict[str, Any]:
         if _status(err) in (404, 409, 412, 416):
             raise Answer(_status(err)) from err
         raise _error(path, err, doing) from err
-    except api.RetryError as err:
-        raise _error(path, err.cause if isinstance(err.cause, Exception) else err, doing) from err
-    except (boto.BotoCoreError, ValueError) as err:  # ValueError: an endpoint that is no address
-        raise _error(path, err, doing) from err
+    # ValueError: an endpoint that is no address
+    except (api.RetryError, boto.BotoCoreError, ValueError) as err:
+        raise _error(path, getattr(err, "cause", None) or err, doing) from err
 
 
 def _error(path: str, err: Exception, doing: str) -> FramebankError:

@@ -35,7 +35,6 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 # Scheme → the module that speaks with that kind of object store.
 _STORES = {"gs": "framebank.features.stores.gcs", "s3": "framebank.features.stores.s3"}
-ADDRESSES = "a local path, gs://BUCKET/NAME or s3://BUCKET/NAME"
 ABSENT = ""  # the generation of a file that is not there
 
 
@@ -60,7 +59,7 @@ def is_local(path: str) -> bool:
             raise UsageError(
                 f"Framebank cannot reach {match[1]}:// addresses",
                 got=path,
-                expected=ADDRESSES,
+                expected="a local path, gs://BUCKET/NAME or s3://BUCKET/NAME",
                 todo="copy or mount the files first" + (more if by_tensorflow_io else ""),
             )
     objects.check_address(path)

@@ -1,11 +1,9 @@
 """Temporary folders that outlive nobody: what a killed run left, the next one removes.
 
-Each folder holds a file that its maker keeps locked. The kernel drops the lock with the process,
-however that ended, so a folder whose lock is free belongs to nobody. Only folders with that file
-are ever removed: a folder of the user's own may well be called /tmp/framebank-cache.
-
-What goes wrong in the temporary directory is told as that, and not of the file or model that was to
-be made there: whoever keeps something there does it in `explained`, or in a `Spool`.
+Each folder holds a file that its maker keeps locked, so a folder whose lock is free belongs to
+nobody. Only folders with that file are ever removed: a folder of the user's own may well be called
+/tmp/framebank-cache. What goes wrong in the temporary directory is told as that: whoever keeps
+something there does it in `explained`, or in a `Spool`.
 """
 
 from __future__ import annotations

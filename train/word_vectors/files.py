@@ -1,14 +1,13 @@
 """Pretrained word vectors as they are published, found out by looking at the file.
 
-Read are GloVe text, word2vec text and binary, fastText .vec and .bin, each also under gzip. A file
-of millions of words is streamed: only the rows of the wanted words are kept. Own readers, since
-the libraries that have them (gensim, fasttext) load the whole file or need a compiler.
+Read are GloVe text, word2vec text and binary, fastText .vec and .bin, each also under gzip. Own
+readers, since gensim and fasttext load the whole file or need a compiler: these stream it, and keep
+only the rows of the wanted words.
 
 Formats: https://nlp.stanford.edu/projects/glove, word2vec.c's `-binary` output, and fastText's
 args.cc, dictionary.cc and densematrix.cc, version 12. In fastText's own binary format a word's
 vector is the mean of its own row and those of its n-grams of letters (Bojanowski et al., 2017),
-which a word that fastText never saw has as well. The rows needed are known before the matrix is
-reached, so that too is streamed once.
+which a word that fastText never saw has as well.
 """
 
 from __future__ import annotations
