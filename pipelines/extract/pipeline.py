@@ -31,7 +31,7 @@ from framebank.pipelines.extract.plan import (
     RunFacts,
     check_bad_ratio,
 )
-from framebank.pipelines.extract.shard import ExtractShard, ReadPlan, ShardReport, committing
+from framebank.pipelines.extract.shard import COMMITTING, ExtractShard, ReadPlan, ShardReport
 from framebank.pipelines.jobs.worker_faults import told_to_client, worker_check
 
 _SLOWEST = 5  # shards that a summary names
@@ -80,7 +80,7 @@ class FinishRun(beam.DoFn):  # type: ignore[misc]
 
     def process(self, element: tuple[str, Iterable[str]]) -> Iterator[str]:
         with told_to_client():
-            with committing():
+            with COMMITTING:
                 path = self._finish(element[1])
             yield path
 
