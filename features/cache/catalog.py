@@ -13,10 +13,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from framebank.features.cache import layout
@@ -24,9 +28,6 @@ from framebank.features.cache.sidecar import COLUMN_NAMES, CatalogRow
 from framebank.features.errors import CacheError
 from framebank.features.stores import storage
 from framebank.features.stores.temporary import Spool
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _BATCH_ROWS = 10_000
 _SPOOL_BYTES = 32 << 20
@@ -54,8 +55,6 @@ def catalog_text(text: str) -> str:
 @functools.cache
 def fixed_schema() -> pa.Schema:
     """Return the Arrow schema of the catalog's own columns."""
-    import pyarrow as pa
-
     kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
     types = {field.name: str(field.type) for field in dataclasses.fields(CatalogRow)}
     return pa.schema([pa.field(name, kinds[types[name]]) for name in COLUMN_NAMES])
@@ -66,9 +65,6 @@ def write_catalog(cache: str, run_id: str, rows: Iterable[CatalogRow]) -> int:
 
     Memory does not grow with the number of rows.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with Spool(max_size=_SPOOL_BYTES) as spool:
         # The type of a manifest's column is known only after the last row, so two passes.
         kinds: dict[str, pa.DataType] = {}
@@ -87,23 +83,15 @@ def write_catalog(cache: str, run_id: str, rows: Iterable[CatalogRow]) -> int:
             pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
         ):
             for start in starts:
-                table = _conform(_read_spooled(spool, start), schema)
+                spool.seek(start)
+                with pa.ipc.open_stream(spool) as stream:
+                    table = _conform(stream.read_all(), schema)
                 writer.write_table(table)
                 count += len(table)
     return count
 
 
-def _read_spooled(spool: Any, start: int) -> pa.Table:
-    import pyarrow as pa
-
-    spool.seek(start)
-    with pa.ipc.open_stream(spool) as stream:
-        return stream.read_all()
-
-
 def _tables(rows: Iterable[CatalogRow]) -> Iterator[pa.Table]:
-    import pyarrow as pa
-
     iterator = iter(rows)
     while batch := list(itertools.islice(iterator, _BATCH_ROWS)):
         schema = fixed_schema()
@@ -124,8 +112,6 @@ def _tables(rows: Iterable[CatalogRow]) -> Iterator[pa.Table]:
 
 def _column(values: Sequence[Any]) -> pa.Array:
     """Return a manifest's column by the type of its values, as text where they have several."""
-    import pyarrow as pa
-
     values = [catalog_text(value) if isinstance(value, str) else value for value in values]
     try:
         array = pa.array(values)
@@ -137,9 +123,6 @@ def _column(values: Sequence[Any]) -> pa.Array:
 
 
 def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """Return the type that holds the values of both."""
-    import pyarrow as pa
-
     if one == other or pa.types.is_null(other):
         return one
     if pa.types.is_null(one):
@@ -149,8 +132,6 @@ def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return `table` with the columns and types of `schema`; absent columns become null."""
-    import pyarrow as pa
-
     present = set(table.column_names)
     columns = []
     for field in schema:
@@ -163,8 +144,6 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _concat(tables: Sequence[pa.Table]) -> pa.Table:
     """Return the tables one after another, with each column of the type that holds them all."""
-    import pyarrow as pa
-
     kinds: dict[str, pa.DataType] = {}
     for table in tables:
         for field in table.schema:
@@ -175,19 +154,12 @@ def _concat(tables: Sequence[pa.Table]) -> pa.Table:
 
 def catalog_files(cache: str) -> list[str]:
     """Return the paths of the catalog's files, oldest run first."""
-    files = storage.list_files(layout.catalog_folder(cache))
-    return [file.path for file in files if _is_catalog(file.path)]
-
-
-def _is_catalog(path: str) -> bool:
-    return path.endswith(".parquet") and not path.rsplit("/", 1)[-1].startswith(".")
+    paths = (file.path for file in storage.list_files(layout.catalog_folder(cache)))
+    return [path for path in paths if re.search(r"/[^./][^/]*\.parquet\Z", path)]
 
 
 def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
     """Return one catalog file (only `columns` of it); raises CacheError when it is damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         source = pa.BufferReader(storage.read_bytes(path))
         file = pq.ParquetFile(source, page_checksum_verification=True)
@@ -223,9 +195,6 @@ def _damaged(path: str, got: str) -> DamagedCatalogError:
 
 def _check_values(path: str, table: pa.Table) -> None:
     """Raise DamagedCatalogError, ArrowInvalid for values that no run of ours has written."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     further = (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string())  # as `_column` gives
     for field in table.schema:
         own = field.name in COLUMN_NAMES
@@ -242,8 +211,6 @@ def _check_values(path: str, table: pa.Table) -> None:
 
 def _with_later(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     """Return `table` with the columns of `columns` (None: all) that its version did not know."""
-    import pyarrow as pa
-
     for name in _LATER - set(table.column_names):
         if columns is None or name in columns:
             table = table.append_column(name, pa.array([""] * len(table), pa.string()))
@@ -279,8 +246,6 @@ def newest_rows(table: pa.Table) -> pa.Table:
 
 def where(table: pa.Table, name: str, value: str) -> pa.Table:
     """Return the rows whose column `name` is `value`."""
-    import pyarrow.compute as pc
-
     return table.filter(pc.equal(table.column(name), value))
 
 

@@ -90,7 +90,6 @@ def _encode_feature(value: Value) -> list[bytes]:
 
 
 def _example_class() -> Any:
-    """Return the class of the message tf.train.Example."""
     file = descriptor_pb2.FileDescriptorProto(
         name=f"{_PACKAGE}/example.proto", package=_PACKAGE, syntax="proto3"
     )

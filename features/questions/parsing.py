@@ -114,7 +114,6 @@ def id_text(value: Any) -> str:
 
 
 def _first_id(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    """Return the id in the first of these columns that has one."""
     for name in names:
         if found := id_text(fields.get(name)):
             return found
@@ -200,7 +199,6 @@ def _named(answer: str, choices: tuple[str, ...]) -> str:
 
 
 def _check_clear(row: _Row, choices: tuple[str, ...]) -> None:
-    """Raise UsageError for an answer that is one choice by its index and another by its text."""
     answer = row.text("answer")
     listed = _listed_choices(row.fields) or ()
     meant = isinstance(row.fields["answer"], int) and set(map(type, listed)) == {str}
