@@ -40,19 +40,15 @@ _COMMIT_S = 0.05  # to write and commit one shard on a disk
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Costs of this machine: `start_s` wall seconds until the first frame goes through, `frame_s`
-    processor seconds of the network (and the engine around it) per frame, `busy` how many cores
-    network and decoders keep busy, `alone` how many if nothing else ran on this machine, `frames`
-    on how many frames that stands, `unsure` how far off the pace may be (a part of it, two standard
-    errors of a batch's time)."""
+    """Costs of this machine."""
 
-    start_s: float
-    frame_s: float
-    busy: float
-    alone: float
-    frames: int
+    start_s: float  # wall time until the first frame goes through
+    frame_s: float  # processor time of the network (and the engine around it) per frame
+    busy: float  # cores that network and decoders keep busy
+    alone: float  # those that they would, if nothing else ran on this machine
+    frames: int  # on which this stands
     cores: int
-    unsure: float
+    unsure: float  # how far off the pace may be: a part of it, two standard errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,13 +158,12 @@ def _run_empty_job() -> None:
 
 
 class _Mark(NamedTuple):
-    """A moment of a run: frames so far, the clock, processor seconds of this process and of the
-    whole machine."""
+    """A moment of a run."""
 
-    frames: int
-    wall_s: float
-    cpu_s: float
-    machine_s: float
+    frames: int  # so far
+    wall_s: float  # of the clock
+    cpu_s: float  # processor time of this process
+    machine_s: float  # and of the whole machine
 
 
 def _mark(frames: int) -> _Mark:

@@ -4,9 +4,7 @@ FILE of `--prices` is a JSON object:
 
     {"currency": "USD", "worker_hour": 0.28, "vcpus": 4}
 
-`worker_hour` is what one worker costs an hour, with its memory, disk and accelerators, from its
-start to the end of the job. With `--accelerator` it names `frames_per_s` too, what the accelerators
-of one worker do with the network in question. Storage and traffic are not in it.
+With `--accelerator` it names `frames_per_s` too. Storage and traffic are not in it.
 """
 
 from __future__ import annotations
@@ -32,12 +30,12 @@ ACCELERATOR_START_S = Estimate(180, 120, 400)  # more, for the driver and a larg
 
 @dataclasses.dataclass(frozen=True)
 class Prices:
-    """What one worker costs an hour in `currency`, its cores, and what its accelerators do."""
+    """What is said of one worker."""
 
     currency: str
-    worker_hour: float
+    worker_hour: float  # with its memory, disk and accelerators, from its start to the job's end
     vcpus: int
-    frames_per_s: float | None = None
+    frames_per_s: float | None = None  # of its accelerators with the network in question
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,7 +66,11 @@ def look(
     Of some a part is decoded if `timed`.
     """
     unlisted = sum(bool(ref.why_unlisted) for ref in refs)
-    strata = estimate.draw([ref for ref in refs if ref.size_bytes > 0], most=probes, fits=_fits)
+    strata = estimate.draw(
+        [ref for ref in refs if ref.size_bytes > 0],
+        most=probes,
+        fits=lambda ref: ref.size_bytes <= _STAGED_BYTES or storage.is_local(ref.uri),
+    )
     order = estimate.probing_order(strata)
     decoded = min(_TIMED, len(order)) if timed else 0
     each_s = min(_TIMED_S, _DECODE_S * usable_cores() / max(1, decoded))
@@ -93,10 +97,6 @@ def look(
         timed=sum(probe.decode_s is not None for probe in raw.values()),
         too_large=sum(len(stratum.refs) for stratum in strata if not stratum.drawn),
     )
-
-
-def _fits(ref: VideoRef) -> bool:
-    return ref.size_bytes <= _STAGED_BYTES or storage.is_local(ref.uri)
 
 
 def probe_all(

@@ -126,7 +126,6 @@ def prepare(
 
 
 def _check_words(words: Sequence[str]) -> None:
-    """Raise UsageError for options of Beam that a job of ours cannot have."""
     for option, value in beam_options.named_words(words):
         if option == "--streaming" and value.lower() not in ("false", "0"):
             raise UsageError(
@@ -266,11 +265,8 @@ def check_writable(path: str) -> None:
             got=f"nothing within {_PROBE_S:.0f} s",
             todo="check the network and the address",
         )
-    error = outcome[0]
-    if isinstance(error, FramebankError):
-        raise UsageError(error.what, got=error.got, expected=error.expected, todo=error.todo)
-    if error is not None:
-        raise error
+    if outcome[0] is not None:
+        raise outcome[0]
 
 
 def _probe(path: str) -> Exception | None:
@@ -280,8 +276,8 @@ def _probe(path: str) -> Exception | None:
         storage.write_atomic(probe, b"may this be written?\n")
         storage.delete(probe)
     except FramebankError as error:
-        error.what = error.what.replace(probe, path)
-        return error
+        what = error.what.replace(probe, path)
+        return UsageError(what, got=error.got, expected=error.expected, todo=error.todo)
     except Exception as error:  # noqa: BLE001 - for the thread that waits
         return error
     return None

@@ -71,14 +71,13 @@ def find_binary(options: PipelineOptions) -> str:
 
 
 def _check_is_prism(path: str) -> None:
+    reason = "its -h does not tell of -job_port"
     try:
         told = subprocess.run(
             [path, "-h"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_HELP_S
         ).stderr
     except (OSError, subprocess.TimeoutExpired) as error:
         told, reason = b"", str(error)
-    else:
-        reason = "its -h does not tell of -job_port"
     if b"job_port" not in told:
         raise UsageError(
             f"{path} is not Prism", got=reason, todo="give --prism_location=PATH of Beam's Prism"

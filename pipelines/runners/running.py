@@ -142,7 +142,6 @@ class Job:
             print(dataflow_job.submitted_text(self._result))
 
     def _wait(self, result: PipelineResult, finished: Callable[[], bool]) -> str:
-        """Return the state that the job ended in."""
         if self._submission.kind in ("local", "dataflow"):
             return str(result.wait_until_finish())
         end: Future[str] = Future()
@@ -234,11 +233,8 @@ class Job:
         return dict(total)
 
     def _explained(self, error: Exception) -> FramebankError:
-        """Return what to tell of a failure: a worker's own words, or the gist of the runner's.
-
-        An exception of ours inside a DoFn reaches the client as text inside a traceback, on every
-        runner; `mark_for_client` marks it so that it can be taken out again.
-        """
+        """Return what to tell of a failure: a worker's own words, which `mark_for_client` marks
+        in a traceback, or the gist of the runner's."""
         texts = [str(error), *self._heard]
         if cluster := self._submission.cluster:
             texts.append(rest.last_exception(cluster.url, self._name))
@@ -252,7 +248,7 @@ class Job:
         return self._unforeseen(error, texts)
 
     def _keep(self, texts: list[str]) -> str:
-        """Write all that is known of a failure to a file, and return where it is."""
+        """Write `texts` to a file that stays, and return where it is."""
         try:
             fd, path = tempfile.mkstemp(".txt", "framebank-error-", self._outside)
             with open(fd, "w", errors="backslashreplace") as file:

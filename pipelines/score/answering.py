@@ -1,10 +1,8 @@
 """Questions in, answer rows out: their features are read from the shards, then the model is asked.
 
-What is broken costs the questions that it concerns and no others: a damaged record those about its
-video, a shard that is missing or cut short those about the videos that are not there, a question
-that the model chokes on itself. Each of these gets its row, "failed" with the reason.
-Questions are sorted by the length of their clips before they are padded, so that little is computed
-on padding.
+What is broken costs the questions that it concerns and no others: a record those about its video, a
+shard those about the videos that are not there, a question that the model chokes on itself. Each of
+these gets its row, "failed" with the reason.
 Dimension letters: b batch, n frames, d feature width, a answers.
 """
 
@@ -42,7 +40,6 @@ class Example(NamedTuple):
 
     @property
     def characters(self) -> int:
-        """Return how long the longest of its texts is."""
         question = self.asked.question
         return max(map(len, (question.question, *question.choices)))
 

@@ -272,7 +272,7 @@ def _progress(config: ScoreConfig, submission: Submission, plan: ScorePlan) -> S
         answers_path("", output, plan.outputs, kind=config.kind): count
         for output, count in counts.items()
     }
-    return AnswerFiles(config.out, questions=names, hint=submission.hint)
+    return AnswerFiles(config.out, names, hint=submission.hint)
 
 
 def _judged(

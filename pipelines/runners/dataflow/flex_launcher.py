@@ -2,9 +2,7 @@
 
 Google's launcher calls the file that FLEX_TEMPLATE_PYTHON_PY_FILE names with --NAME=VALUE for each
 parameter of the template and for each setting of the job (project, region, machine_type...). The
-parameters of a command are those of its own parser
-(`pipelines/runners/dataflow/template_command.py`); everything else is Beam's. The launcher must not
-wait for the job, so --wait is none of them.
+parameters of a command are those of its own parser; everything else is Beam's.
 """
 
 from __future__ import annotations

@@ -52,7 +52,14 @@ def ask_cluster(master: str) -> Cluster:
     """
     url = master if "://" in master else f"http://{master}"
     url = url.rstrip("/")
-    _check_url(url, master)
+    try:
+        parts = urllib.parse.urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        like = "[local], HOST:PORT or http://HOST:PORT"
+        raise UsageError("--flink_master is no address", got=master, expected=like)
     try:
         overview = _call(url, "/v1/overview")
         version = str(overview["flink-version"])
@@ -81,20 +88,6 @@ def ask_cluster(master: str) -> Cluster:
         ) from error
 
 
-def _check_url(url: str, master: str) -> None:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise UsageError(
-            "--flink_master is no address",
-            got=master,
-            expected="[local], HOST:PORT or http://HOST:PORT",
-        )
-
-
 def _host(manager: dict[str, Any]) -> str:
     """Return a task manager's host, of pekko.tcp://flink@HOST:PORT/user/rpc/taskmanager_0."""
     match = re.search(r"@\[?([^\]/]+?)\]?:\d+/", str(manager["path"]))
@@ -113,11 +106,8 @@ def _call(url: str, path: str, *, method: str = "GET") -> Any:
 
 
 def check_nobody_writes(url: str, tag: str, *, place: str) -> None:
-    """Raise UsageError while a job of an earlier command is at work on the same `place`.
-
-    A job outlives a command that was killed, and two must not write to one cache. `tag` stands for
-    the place in the names of our jobs.
-    """
+    """Raise UsageError while a job that outlived its command is at work on the same `place`, for
+    which `tag` stands in the names of our jobs."""
     try:
         jobs = _call(url, "/v1/jobs/overview")["jobs"]
     except _NO_ANSWER:
