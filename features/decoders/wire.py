@@ -58,9 +58,10 @@ class ConfinedProcess:
     def __init__(self, module: str, call: str) -> None:
         """Raises OSError where no process can be started."""
         code = f"import sys; sys.path[0] = {HOME!r}; from {module} import main; {call}"
-        self._stderr = tempfile.TemporaryFile()
-        self._channel, theirs = socket.socketpair()
-        try:
+        with contextlib.ExitStack() as opened:
+            self._stderr = opened.enter_context(tempfile.TemporaryFile())
+            self._channel, theirs = socket.socketpair()
+            opened.enter_context(self._channel)
             with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", code],
@@ -70,12 +71,9 @@ class ConfinedProcess:
                     bufsize=0,
                     env=child_environment(),
                 )
-        except BaseException:
-            self._channel.close()
-            self._stderr.close()
-            raise
-        assert self._process.stdout is not None
-        self.output = self._process.stdout.fileno()
+            assert self._process.stdout is not None
+            self.output = opened.enter_context(self._process.stdout).fileno()
+            self._close = opened.pop_all().close
 
     def send(self, job: dict[str, Any], clip: container.NamelessFile) -> None:
         """Hand over a job with its clip; raises OSError when the process is gone."""
@@ -95,10 +93,7 @@ class ConfinedProcess:
     def end(self) -> None:
         """Kill the process and close what leads to it."""
         self.kill()
-        self._channel.close()
-        self._stderr.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._close()
 
     def describe_death(self, error: Exception) -> str:
         """Return how the process ended, or what was wrong with what it said."""
