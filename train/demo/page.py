@@ -60,14 +60,7 @@ def write_page(out: Path, result: DemoResult) -> Path:
         _TEMPLATE,
         result=result,
         random_weights=result.weights.startswith("random:"),
-        scores=[
-            dict(
-                zip(("label", "about"), _SCORES[name], strict=True),
-                accuracy=accuracy,
-                judged=judged,
-            )
-            for name, accuracy, judged in direction_table(result.metrics)
-        ],
+        scores=[(*_SCORES[name], *found) for name, *found in direction_table(result.metrics)],
         asked=_clip(out, Path(asked["video"]).name, [asked], cache),
         printed="\n".join(answer_lines(asked["answers"])),
         held_out=len(rows),
