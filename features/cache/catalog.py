@@ -3,9 +3,6 @@
 The catalog of a cache is all of `catalog/*.parquet`; where several runs have a row of one video,
 the newest holds. Columns are those of CatalogRow in its order, then the manifest's further columns,
 each of the type its values have (text where they have several).
-
-Built for a million rows: everything runs on Arrow columns, and what is written goes through a
-temporary file batch by batch.
 """
 
 from __future__ import annotations
@@ -142,16 +139,6 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _concat(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the tables one after another, with each column of the type that holds them all."""
-    kinds: dict[str, pa.DataType] = {}
-    for table in tables:
-        for field in table.schema:
-            kinds[field.name] = _wider(kinds.get(field.name, pa.null()), field.type)
-    schema = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
-    return pa.concat_tables([_conform(table, schema) for table in tables])
-
-
 def catalog_files(cache: str) -> list[str]:
     """Return the paths of the catalog's files, oldest run first."""
     paths = (file.path for file in storage.list_files(layout.catalog_folder(cache)))
@@ -220,12 +207,18 @@ def _with_later(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
 
 
 def read_all_rows(cache: str, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return every row of every catalog, superseded ones too, oldest run first."""
+    """Return every row of every catalog, superseded ones too, oldest run first; each column is of
+    the type that holds the values of all."""
     tables = [read_file(path, columns) for path in catalog_files(cache)]
     if not tables:
         empty = fixed_schema().empty_table()
         return empty if columns is None else empty.select(list(columns))
-    return _concat(tables)
+    kinds: dict[str, pa.DataType] = {}
+    for table in tables:
+        for field in table.schema:
+            kinds[field.name] = _wider(kinds.get(field.name, pa.null()), field.type)
+    schema = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
+    return pa.concat_tables([_conform(table, schema) for table in tables])
 
 
 def read_catalog(cache: str, *, columns: Sequence[str] | None = None) -> pa.Table:
@@ -240,8 +233,14 @@ def read_catalog(cache: str, *, columns: Sequence[str] | None = None) -> pa.Tabl
 
 def newest_rows(table: pa.Table) -> pa.Table:
     """Return the newest row of each video, in the order of `table`."""
-    newest = _newest(table)
-    return table if len(newest) == len(table) else table.take(newest)
+    if not len(table):
+        return table
+    encoded = table.column("video_id").combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    # lexsort: the last key counts most; a stable sort, so of equals the last one written holds.
+    order = np.lexsort((_ranks(table, "time"), _ranks(table, "run_id"), codes))
+    last = np.append(codes[order][1:] != codes[order][:-1], True)
+    return table if last.all() else table.take(np.sort(order[last]))
 
 
 def where(table: pa.Table, name: str, value: str) -> pa.Table:
@@ -252,23 +251,8 @@ def where(table: pa.Table, name: str, value: str) -> pa.Table:
 def _ranks(table: pa.Table, name: str) -> NDArray[np.int64]:
     """Return int64[rows] that order as the texts of a column do."""
     column = table.column(name).combine_chunks().dictionary_encode()
-    texts = np.array(column.dictionary.to_pylist(), dtype=object)
-    rank = np.empty(len(texts), np.int64)
-    rank[np.argsort(texts)] = np.arange(len(texts))
-    codes: NDArray[np.int64] = column.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return rank[codes]
-
-
-def _newest(table: pa.Table) -> NDArray[np.int64]:
-    """Return int64: the places of each video's newest row, ascending."""
-    if not len(table):
-        return np.empty(0, np.int64)
-    encoded = table.column("video_id").combine_chunks().dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
-    # lexsort: the last key counts most; a stable sort, so of equals the last one written holds.
-    order = np.lexsort((_ranks(table, "time"), _ranks(table, "run_id"), codes))
-    last = np.append(codes[order][1:] != codes[order][:-1], True)
-    return np.sort(order[last])
+    rank: NDArray[np.int64] = pc.rank(column.dictionary).to_numpy().astype(np.int64)
+    return rank[column.indices.to_numpy(zero_copy_only=False)]
 
 
 def catalog_rows(table: pa.Table) -> Iterator[CatalogRow]:

@@ -1,9 +1,8 @@
 """Reading a feature cache: `for record in open_cache(CACHE): record.features`.
 
-Readers take what to read from the catalog, never from a listing: of each video the newest row
-counts, and only if it is done. Every record is checked on the way (checksum, key, shape), and a
-damaged one is an error that names shard, record and video. Works on a local folder and on
-gs://BUCKET/NAME alike, and imports TensorFlow only for `dataset()`.
+What to read is in the catalog, never in a listing: of each video the newest row counts, and only if
+it is done. Every record is checked on the way (checksum, key, shape), and a damaged one is an error
+that names shard, record and video.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """The row that a video leaves behind, and the sidecar that commits a shard.
 
-A sidecar is `shards/<shard>.index.json`, created after the shard's file of records is whole and
-durable: its existence commits the shard. It holds one row per video of the shard, done or
-quarantined, the name, size and SHA-256 of that file, and a checksum of all this (`sha256`). It is
-never written over: of two attempts at a shard the first one counts. The catalog is made from these
-rows.
+A sidecar is created after the shard's file of records is whole and durable, and never written over:
+of two attempts at a shard the first one counts. It holds one row per video, done or quarantined,
+the name, size and SHA-256 of that file, and a checksum of all this (`sha256`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """The TFRecord file format: frames of length, checksum, payload, checksum.
 
 One record is: uint64 length, masked CRC-32C of the length, the payload, masked CRC-32C of the
-payload; all numbers little-endian (TensorFlow's `record_writer.h`). Written here and not by
-TensorFlow since a shard must be framed and read where TensorFlow is not loaded, and since its
-reader does not say which file and which record is damaged. Byte-identical with
-`tf.io.TFRecordWriter`; a test holds that.
+payload; all numbers little-endian (TensorFlow's `record_writer.h`). TensorFlow itself may not be
+there, and its reader does not say which file and which record is damaged.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Reading a whole cache back: every checksum, shape and value, and every table against the others.
 
-Four things must agree: the spec, the shards, their sidecars, and the catalogs. Each fault is one
-line that names the file, and the record and video where there is one. What a killed run leaves
-behind and the next run clears away is a remark, no fault. One pass over the bytes; memory holds one
-record and the catalog's columns.
+Each fault is one line that names the file, and the record and video where there is one. What a
+killed run leaves behind and the next clears away is a remark. Memory holds one record and the
+catalog's columns.
 """
 
 from __future__ import annotations
@@ -49,9 +48,12 @@ class Report:
 
     @contextlib.contextmanager
     def about(self, shard: str) -> Iterator[None]:
-        """What is found inside is found in `shard`: where that is a fault, the shard is damaged."""
+        """What is found or raised inside is of `shard`: where it is a fault, that is damaged."""
         before = len(self.faults)
-        yield
+        try:
+            yield
+        except FramebankError as err:
+            self.faults.append(_one_line(err))
         if len(self.faults) > before and shard not in self.damaged_shards:
             self.damaged_shards.append(shard)
 
@@ -196,11 +198,10 @@ def _check_shard(path: str, shard: str, spec: FeatureSpec, rows: _Rows, report: 
     report.shards += 1
     try:
         found = sidecar.read_sidecar(path, shard)
-    except FramebankError as err:
-        report.faults.append(_one_line(err))
+    except FramebankError:
         for file in [file for file in rows.spans if layout.shard_of(file) == shard]:
             rows.pop(file)  # told already
-        return
+        raise
     if found.fingerprint != spec.fingerprint:
         report.faults.append(
             f"shard {shard}: made with another spec: got fingerprint {found.fingerprint}, "
@@ -220,8 +221,6 @@ def _check_shard(path: str, shard: str, spec: FeatureSpec, rows: _Rows, report: 
     except storage.FileMissingError:
         done = sum(row.state == "done" for row in found.rows)
         report.faults.append(f"shard {shard}: {tfrecord} is missing, with {done} videos")
-    except FramebankError as err:
-        report.faults.append(_one_line(err))
 
 
 def _compare_rows(
@@ -299,10 +298,8 @@ def _check_bytes(
             continue
         if gap := hashing.skip_to(row.offset):
             report.faults.append(f"{path}: {gap} bytes before byte {row.offset} are of no video")
-        try:
+        with report.about(found.shard):
             _check_values(hashing.read(row.length), row, path, spec, report)
-        except FramebankError as err:
-            report.faults.append(_one_line(err))
     if rest := hashing.skip_to(None):
         report.faults.append(f"{path}: {rest} bytes at the end are of no video")
     report.size_bytes += hashing.place

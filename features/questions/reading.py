@@ -1,9 +1,8 @@
 """Reading question files: of a known set or plain, several at once, joined with their answers.
 
 What a set publishes in two files (ActivityNet-QA's questions and answers) is joined by question id.
-A row that cannot be a question is not dropped in silence: it is listed, and `read_questions`
-refuses its file, or keeps it as a question with a fault where the caller gives every row one of its
-own.
+A row that cannot be a question is listed, and `read_questions` refuses its file, or keeps it as a
+question with a fault.
 """
 
 from __future__ import annotations

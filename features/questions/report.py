@@ -1,10 +1,8 @@
 """What question files hold: rows, types, answers, the share of the commonest, and odd rows.
 
-With a cache also what `framebank train` would make of them: which videos are there, and how many
-questions train, choose the epoch and judge.
-
-Published sets hold rows that repeat each other, contradict each other or break their own rules.
-They are kept, for a figure on fewer rows is none of the published set, and named.
+With a cache also what `framebank train` would make of them. Rows of published sets that repeat or
+contradict each other or break their set's rules are kept, for a figure on fewer rows is none of the
+published set, and named.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Cutting questions into words in languages that do not write spaces between them.
 
-Chinese is cut by jieba, Japanese by Janome and Korean (whose endings stick to the words) by Kiwi:
-what a model was trained with is what it is asked with, so its language is kept in its
-vocabulary.json. The extra `languages` installs all three; each is loaded when it is first needed.
+Chinese is cut by jieba, Japanese by Janome and Korean by Kiwi, each loaded when it is first needed:
+what a model was trained with is what it is asked with (its vocabulary.json has the language).
 """
 
 from __future__ import annotations
