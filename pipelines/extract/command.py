@@ -122,21 +122,23 @@ def execute(
     dry_run = submission.dry_run
     opening = cache_access.open_for_dry_run if dry_run else cache_access.open_for_extraction
     with opening(args.cache, spec) as cache:
-        before = cache_access.take_stock(cache, spec) if dry_run else _tidy(cache, spec)
+        before = cache_access.recover(cache, spec, dry_run=True) if dry_run else _tidy(cache, spec)
         todo = _find_todo(args, listing, before, cache, spec)
         run_id = cache_access.new_run_id(before.rows)
         config = ExtractConfig(cache, run_id, spec, weights, decoder_policy(args), args.batch_size)
-        summary: dict[str, Any] | None = {"done": 0, "quarantined": 0, "inputs": len(listing.refs)}
+        summary: dict[str, Any] | None = {
+            "done": 0,
+            "quarantined": 0,
+            "inputs": len(listing.refs),
+            "already_done": todo.already_done,
+            "already_quarantined": todo.already_quarantined,
+        }
         if todo.refs:
             summary = _extraction(args, submission, listing, before, todo, config).run()
         if summary is None:  # submitted, and nobody waits
             return None
         if not dry_run:
             _say_repaired(cache, before)
-        summary |= {
-            "already_done": todo.already_done,
-            "already_quarantined": todo.already_quarantined,
-        }
         show(summary)
         bad = summary["quarantined"] + todo.unaccepted
         check_bad_ratio(bad, summary["inputs"], limit=args.max_bad_ratio, cache=args.cache)

@@ -105,8 +105,7 @@ class Extraction:
     def _progress(self, folder: str | None) -> Source:
         if folder is not None:
             return WorkerCounts(folder, total=self.facts.to_extract)
-        hint = self.submission.hint
-        return CommittedShards(self.config.cache, videos=self._videos(), hint=hint)
+        return CommittedShards(self.config.cache, self._videos(), hint=self.submission.hint)
 
     def _end(self, job: Job) -> Iterator[str]:
         """Keep what is finished and end everything on the way out; yields what to say of it."""

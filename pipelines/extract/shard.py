@@ -52,7 +52,7 @@ from framebank.features.stores import storage
 from framebank.features.stores.hashing import bytes_sha256
 from framebank.features.stores.temporary import explained, temporary_error
 from framebank.features.video import Extracted, Rejected
-from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan, read_plan
+from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan
 from framebank.pipelines.jobs.progress import CountsWriter
 from framebank.pipelines.jobs.worker_faults import check_address_space, told_to_client
 
@@ -63,42 +63,21 @@ NAMESPACE = "framebank"  # of every counter
 _KEEP_EVERY_S = 20.0  # what a killed worker may lose of finished videos
 
 
-@dataclasses.dataclass(frozen=True)
-class ShardReport:
-    """What a committed shard says of itself, ahead of its rows.
+def report_of(sidecar: Sidecar) -> dict[str, Any]:
+    """Return what a committed shard says of itself, ahead of its rows.
 
     `seconds` on the worker `host`, whichever run and attempt that was.
     """
-
-    shard: str
-    videos: int
-    frames: int
-    video_bytes: int
-    seconds: float
-    host: str
-    quantisation: QuantisationError
-    parts: int = 0
-
-    @classmethod
-    def of(cls, sidecar: Sidecar) -> ShardReport:
-        return cls(
-            shard=sidecar.shard,
-            videos=len(sidecar.rows),
-            frames=sum(row.rows for row in sidecar.rows),
-            video_bytes=sum(max(0, row.size_bytes) for row in sidecar.rows),
-            seconds=sidecar.seconds,
-            host=sidecar.host,
-            quantisation=sidecar.quantisation,
-            parts=sidecar.parts,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> ShardReport:
-        error = QuantisationError.from_json(fields["quantisation"])
-        return cls(**fields | {"quantisation": error})
+    return {
+        "shard": sidecar.shard,
+        "videos": len(sidecar.rows),
+        "frames": sum(row.rows for row in sidecar.rows),
+        "video_bytes": sum(max(0, row.size_bytes) for row in sidecar.rows),
+        "seconds": sidecar.seconds,
+        "host": sidecar.host,
+        "quantisation": sidecar.quantisation.to_json(),
+        "parts": sidecar.parts,
+    }
 
 
 # The network of this process, whatever bundles, stages, threads and DoFn instances there are. Beam
@@ -130,27 +109,6 @@ def stop(*, wait_s: float) -> None:
     close_all()
 
 
-class ReadPlan(beam.DoFn):  # type: ignore[misc]
-    """Paths of the plan files → their shards, heaviest first.
-
-    One reader, so that an engine which deals to its workers in turn deals evenly.
-    """
-
-    def __init__(self, config: ExtractConfig) -> None:
-        self._config = config
-
-    def process(self, element: tuple[str, Iterable[str]]) -> Iterator[ShardPlan]:
-        with told_to_client():
-            try:
-                for path in sorted(element[1]):
-                    yield from read_plan(path)
-            except storage.FileMissingError:
-                # An engine may do a whole job again that had just ended, and removed its plan.
-                run = layout.run_path(self._config.cache, self._config.run_id)
-                if not storage.exists(run):
-                    raise
-
-
 class ExtractShard(beam.DoFn):  # type: ignore[misc]
     """ShardPlan → the shard's report and its catalog rows, read back from its sidecar.
 
@@ -177,7 +135,7 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
     def teardown(self) -> None:
         _ENGINE.leave(self)
 
-    def process(self, plan: ShardPlan) -> Iterator[ShardReport | CatalogRow]:
+    def process(self, plan: ShardPlan) -> Iterator[dict[str, Any] | CatalogRow]:
         with told_to_client():
             if storage.exists(layout.sidecar_path(self._config.cache, plan.shard)):
                 self._passed_on.inc()
@@ -189,7 +147,7 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
                     self._counts.counts.unsafe = 0
             sidecar = read_sidecar(self._config.cache, plan.shard)
             _check_rows(self._config, plan, sidecar)
-            yield ShardReport.of(sidecar)
+            yield report_of(sidecar)
             yield from sidecar.rows
 
     def _extract(self, plan: ShardPlan) -> None:
@@ -307,7 +265,7 @@ class ShardWriter:
             except VideoRejected as bad:
                 result = Rejected(result.ref, bad.stage, bad.error_class, bad.message)
             else:
-                row = done_row(result, **origin, record=-1, offset=-1, length=len(framed))
+                row = done_row(result, **origin, length=len(framed))
                 return self._take(row, framed, error)
         return self._take(quarantined_row(result, **origin), b"", QuantisationError())
 
