@@ -220,5 +220,4 @@ def process_age_s() -> float:
     """Return for how many seconds this process has been running (start-up that is paid twice)."""
     with open("/proc/self/stat") as file:
         started = int(file.read().rpartition(")")[2].split()[19])
-    with open("/proc/uptime") as file:
-        return float(file.read().split()[0]) - started / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")

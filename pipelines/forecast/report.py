@@ -7,6 +7,7 @@ import json
 import math
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -191,10 +192,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 
 def _classes(outlook: Outlook) -> str:
-    found = dict(outlook.forecast.classes)
-    found |= {"missing": found.get("missing", 0) + outlook.missing}
-    found |= {"empty": found.get("empty", 0) + outlook.empty}
-    found |= {"unreadable": found.get("unreadable", 0) + outlook.unlisted}
+    found = Counter(outlook.forecast.classes)
+    found.update(missing=outlook.missing, empty=outlook.empty, unreadable=outlook.unlisted)
     told = ", ".join(f"{count} {name}" for name, count in sorted(found.items()) if count)
     return f" (seen: {told})" if told else ""
 

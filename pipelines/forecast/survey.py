@@ -107,11 +107,9 @@ def probe_all(
     deadline_s: float,
     decode_s: Callable[[int], float],
 ) -> Iterator[tuple[VideoRef, Probe]]:
-    """Yield each clip with its probe as they come, until `deadline_s` (of time.monotonic).
-
-    What is not begun by then is not probed. `decode_s` says for the n-th clip how many seconds of
-    decoding it may have. Raises JobError for a fault of this machine.
-    """
+    """Yield each clip with its probe as they come; after `deadline_s` (of time.monotonic) none is
+    begun. `decode_s` says for the n-th clip how many seconds of decoding it may have. Raises
+    JobError for a fault of this machine."""
     decoders = min(_MOST_DECODERS, share_memory().decoders)
     pool = DecoderPool(spec, dataclasses.replace(policy, decoders=decoders))
     begun = itertools.takewhile(lambda _: time.monotonic() <= deadline_s, refs)

@@ -166,11 +166,9 @@ def _groups(batch: Sequence[Example]) -> Iterator[list[int]]:
 
 
 def length_groups(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
-    """Yield places of clips that are padded together, shortest first.
-
-    Within a group the longest has at most twice the frames of the shortest, and its frames times
-    the group's size are at most `room` (unless a single clip is longer).
-    """
+    """Yield places of clips that are padded together, shortest first: the longest has at most twice
+    the frames of the shortest, and its frames times the group's size are at most `room` (unless a
+    single clip is longer)."""
     order = sorted(range(len(lengths)), key=lambda place: (lengths[place], place))
     group: list[int] = []
     for place in order:

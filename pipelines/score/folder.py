@@ -93,9 +93,8 @@ def prepare_out(
 ) -> dict[str, Any] | None:
     """Clear OUT of an earlier run of this command; returns its summary when all is done already.
 
-    Answers of a run of the same key stay, unless `overwrite`; where some questions failed, not all
-    is done. Raises UsageError where OUT holds answers to something else. Other files are left
-    alone.
+    Answers of a run of the same key stay, unless `overwrite`, and so do files that are not ours.
+    Raises UsageError where OUT holds answers to something else.
     """
     names = [file.path.rsplit("/", 1)[-1] for file in storage.list_files(out)]
     for name in filter(storage.is_leftover, names):  # of a run that was killed
@@ -137,9 +136,8 @@ def _read(out: str, name: str) -> dict[str, Any]:
 def find_kept(out: str, plan: ScorePlan, *, kind: str) -> tuple[dict[int, Tally], int]:
     """Return the answers files of an earlier run, each with the tally of its rows.
 
-    A file has its name only when it is whole; still its rows are held against the plan, since they
-    are read for the tally anyway. Those with rows that failed are left out, and counted: what they
-    failed of may be mended.
+    Their rows are held against the plan. Files with rows that failed are left out, and counted:
+    what they failed of may be mended.
     """
     kept, failed = {}, 0
     there = {file.path.rsplit("/", 1)[-1] for file in storage.iter_files(out)}

@@ -245,8 +245,7 @@ def _deal_splits(
 ) -> tuple[list[Question], str]:
     """Return the questions with splits, and a note where the model has seen what is called test.
 
-    Those that have an answer and features are dealt as training does and evaluation, the others go
-    with their video, else they are as the file says.
+    Those with answer and features are dealt as in training, the others follow their video.
     """
     if rule is None and seen is None:
         return questions, ""

@@ -5,6 +5,7 @@ Each mistake is one message, and nothing is asked of the network but for credent
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -148,25 +149,23 @@ def check_credentials(options: PipelineOptions) -> None:
     """Raise UsageError without credentials where the job needs any."""
     if options.view_as(GoogleCloudOptions).no_auth or is_dry_run(options):
         return
-    found: list[bool] = []
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+
+    found = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(GoogleAuthError, OSError, ValueError):
+            google.auth.default()
+            found.set()
+
     # In a thread, since off Google's machines it asks the network for one, again and again.
-    asking = threading.Thread(target=lambda: found.append(_has_credentials()), daemon=True)
+    asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_CREDENTIALS_S)
-    if not any(found):
+    if not found.is_set():
         raise UsageError(
             "no credentials for Google Cloud",
             todo="run `gcloud auth application-default login`, or set "
             "GOOGLE_APPLICATION_CREDENTIALS to the file of a service account's key",
         )
-
-
-def _has_credentials() -> bool:
-    import google.auth
-    from google.auth.exceptions import GoogleAuthError
-
-    try:
-        google.auth.default()
-    except (GoogleAuthError, OSError, ValueError):
-        return False
-    return True

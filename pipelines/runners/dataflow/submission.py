@@ -59,12 +59,10 @@ def resource_hints(options: PipelineOptions, *, accelerator: str | None) -> dict
     Any hint turns right fitting on, which FlexRS does not have and which must not be used together
     with worker_accelerator. So a GPU goes into the hints on Prime only.
     """
-    if options.view_as(GoogleCloudOptions).flexrs_goal:
+    if options.view_as(GoogleCloudOptions).flexrs_goal or (accelerator and not is_prime(options)):
         return {}
     if accelerator is None:
         return {"min_ram": _MIN_RAM}
-    if not is_prime(options):
-        return {}
     return {"min_ram": _MIN_RAM, "accelerator": gpu_text(*parse_accelerator(accelerator))}
 
 

@@ -62,11 +62,10 @@ def ask_cluster(master: str) -> Cluster:
         raise UsageError("--flink_master is no address", got=master, expected=like)
     try:
         overview = _call(url, "/v1/overview")
-        version = str(overview["flink-version"])
         managers = _call(url, "/v1/taskmanagers")["taskmanagers"]
         return Cluster(
             url=url,
-            version=version,
+            version=str(overview["flink-version"]),
             hosts=tuple(map(_host, managers)),
             slots=int(overview["slots-total"]),
             free_slots=int(overview["slots-available"]),

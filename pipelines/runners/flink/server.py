@@ -72,12 +72,12 @@ def find_jar(options: PipelineOptions) -> str:
 
 
 def _check_jar(given: str, source: str, version: str) -> str:
+    path = os.path.expanduser(given)
     if re.match(r"https?://", given):
         _check_there(given, source)
-    elif not os.path.isfile(os.path.expanduser(given)):
-        raise UsageError(f"{source} is not right", got=f"no file {given}", expected="a jar")
-    elif not zipfile.is_zipfile(os.path.expanduser(given)):
-        raise UsageError(f"{source} is not right", got=f"{given} is not a jar", expected="a jar")
+    elif not zipfile.is_zipfile(path):
+        got = f"{given} is not a jar" if os.path.isfile(path) else f"no file {given}"
+        raise UsageError(f"{source} is not right", got=got, expected="a jar")
     named = re.search(r"flink-(\d+\.\d+)-job-server", os.path.basename(given))
     if named and named[1] != version:
         raise UsageError(
@@ -86,7 +86,7 @@ def _check_jar(given: str, source: str, version: str) -> str:
             expected=f"Flink {version}",
             todo="give the one of that version, or leave it out",
         )
-    return os.path.expanduser(given)
+    return path
 
 
 def _check_there(url: str, what: str) -> None:
