@@ -41,7 +41,7 @@ from framebank.pipelines.extract.plan import (
     plan_shards,
     unaccepted_runs,
 )
-from framebank.pipelines.inputs.listing import InputListing, expand_inputs
+from framebank.pipelines.inputs.listing import InputListing, by_suffix, expand_inputs
 from framebank.pipelines.runners import gate
 from framebank.pipelines.runners.gate import Submission
 
@@ -255,12 +255,8 @@ def check_numbers(args: argparse.Namespace) -> None:
 def say_listing(listing: InputListing) -> None:
     for note in listing.notes:
         say(note)
-    if listing.skipped_by_suffix:
-        skipped = ", ".join(
-            f"{count} {suffix or '(no suffix)'}"
-            for suffix, count in sorted(listing.skipped_by_suffix.items())
-        )
-        say(f"left alone in folders, by suffix: {skipped}")
+    if skipped := listing.skipped_by_suffix:
+        say(f"left alone in folders, by suffix: {by_suffix(skipped)}")
 
 
 def _summary_lines(args: argparse.Namespace, summary: dict[str, Any]) -> Iterator[str]:

@@ -185,16 +185,14 @@ def remove_parts(cache: str, tally: Tally) -> None:
 
     A part that a catalog has is of a run that went on where another one seemed dead: it stays.
     """
-    kept = [
-        layout.part_name(report["shard"], number)
-        for report in tally.reports.values()
+    kept = {
+        layout.part_name(shard, number)
+        for shard, report in tally.reports.items()
         for number in range(report["parts"])
-    ]
-    if not kept:
-        return
-    catalogued = {layout.shard_of(name) for name in catalogued_shards(cache)}
-    for name in kept:
-        if name not in catalogued:
+    }
+    if kept:
+        catalogued = {layout.shard_of(name) for name in catalogued_shards(cache)}
+        for name in sorted(kept - catalogued):
             remove_shard(cache, name)
 
 
