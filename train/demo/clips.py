@@ -51,10 +51,8 @@ class ClipPlan:
 
 
 def plan_clips(count: int, *, seed: int = 0) -> list[ClipPlan]:
-    """Plan `count` clips (an even number, at least 40), scenes and splits in fixed shares.
-
-    Raises UsageError for a count that leaves a split without a pair of each scene.
-    """
+    """Plan `count` clips, scenes and splits in fixed shares; raises UsageError for an odd number,
+    or one that leaves a split without a pair of each scene."""
     least = 2 * len(SCENES) * 4
     if count < least or count % 2:
         raise UsageError(

@@ -26,10 +26,8 @@ _FETCH = (
 
 
 def claim_folder(out: Path, wanted: Mapping[str, Any], *, weights: str | None) -> None:
-    """Make `out` the folder of a demo with the options `wanted`.
-
-    Raises UsageError when it is anything else already, or a demo's with other options or `weights`.
-    """
+    """Make `out` the folder of a demo with the options `wanted`; raises UsageError when it is
+    anything else already, or a demo's with other options or `weights`."""
     mark = out / _MARK
     try:
         if out.exists() and not out.is_dir():
@@ -87,11 +85,8 @@ def settle_weights(out: Path, given: str | None, *, say: Callable[[str], None]) 
         found["weights"] = given or _choose_weights(say)
         _write_mark(out, found)
     weights = str(found["weights"])
-    random = weights.startswith("random:")
-    say(
-        f"weights: {weights}"
-        + (". RANDOM: the network has never learnt anything" if random else "")
-    )
+    warning = ". RANDOM: the network has never learnt anything"
+    say(f"weights: {weights}" + warning * weights.startswith("random:"))
     return weights
 
 

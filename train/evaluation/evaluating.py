@@ -266,7 +266,8 @@ def _baselines(
     if not job.with_baselines:
         return said
     stored = baselines.read_judged(job.model, asked) if made.is_of(joined) else {}
-    from framebank.train.fit.training import TrainJob, train_model
+    from framebank.train.fit.training import train_model
+    from framebank.train.fit.training_data import TrainJob
 
     vectors = made.embeddings
     if vectors is not None and not storage.exists(vectors):

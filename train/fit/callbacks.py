@@ -1,8 +1,4 @@
-"""Keras callbacks of the training loop: the best epoch, and the progress line.
-
-`PlateauRate` and `AnswerSample` serve --lr-schedule plateau and TensorBoard. All hang on Keras'
-`CallbackList` beside TensorBoard's and any other.
-"""
+"""What hears of each epoch: the best one, the plateau, TensorBoard's sample, the progress line."""
 
 from __future__ import annotations
 
@@ -21,18 +17,32 @@ if TYPE_CHECKING:
     from framebank.train.judging.predicting import Predictions
     from framebank.train.model.heads import Head
 
-_TIMES = ("step_ms", "input_wait_ms")  # a repeated run has others, and equal rows otherwise
 _PLATEAU_FACTOR = 0.5
 _SAMPLE = 8
 
 
-class BestEpoch(keras.callbacks.Callback):
+class _Kept(keras.callbacks.Callback):
+    """A callback whose fields called `kept` a checkpoint holds."""
+
+    kept: tuple[str, ...]
+
+    def state(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.kept}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class BestEpoch(_Kept):
     """Keep the weights of the best epoch; stop after `patience` epochs without a better one.
 
     Better is a higher validation accuracy, and of equals a lower loss: a small split has few
     steps of accuracy. Counts are judged `by_loss` alone. Unlike Keras' EarlyStopping its state
     survives a kill, in the checkpoint.
     """
+
+    kept = ("epoch", "waited", "accuracy", "loss")
 
     def __init__(self, *, patience: int, by_loss: bool = False) -> None:
         super().__init__()
@@ -54,20 +64,12 @@ class BestEpoch(keras.callbacks.Callback):
         if self.waited >= self.patience:
             self.model.stop_training = True
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold besides the weights."""
-        names = ("epoch", "waited", "accuracy", "loss")
-        return {name: getattr(self, name) for name in names}
 
-    def restore(self, state: Mapping[str, Any], weights: list[np.ndarray] | None) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
-        self.weights = weights
-
-
-class PlateauRate(keras.callbacks.Callback):
+class PlateauRate(_Kept):
     """With the schedule "plateau": halve the learning rate after a third of the patience without
     a lower validation loss. Unlike Keras' ReduceLROnPlateau its state survives a kill."""
+
+    kept = ("waited", "loss")
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -85,13 +87,6 @@ class PlateauRate(keras.callbacks.Callback):
             self.waited, optimizer = 0, self.model.optimizer
             rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
             optimizer.learning_rate = rate * _PLATEAU_FACTOR
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold; the rate itself is among the optimizer's."""
-        return {"waited": self.waited, "loss": self.loss}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.waited, self.loss = state["waited"], state["loss"]
 
 
 class AnswerSample:
@@ -126,7 +121,7 @@ class ProgressLine(keras.callbacks.Callback):
         """`steps` is steps per epoch, `done` the steps made before this process started."""
         super().__init__()
         self._label, self._epochs, self._total, self._done = label, epochs, epochs * steps, done
-        self._made, self._epoch = 0, done // max(steps, 1)
+        self._made, self._steps = 0, steps
         self.bar = Bar("train", total=self._total)
         self._start = time.monotonic()
         self._validated = self._times = ""
@@ -137,9 +132,6 @@ class ProgressLine(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         self.bar.__exit__(None, None, None)
 
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._epoch = epoch
-
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._made += 1
         if self.bar.is_due:
@@ -148,7 +140,7 @@ class ProgressLine(keras.callbacks.Callback):
             left_s = (time.monotonic() - self._start) / self._made * (self._total - step)
             parts = [f"step {step}/{self._total}", "" if loss is None else f"loss {loss:.3f}"]
             parts += [self._validated, self._times, f"at most {left_s:.0f} s left"]
-            self.bar.update(step, self._told(self._epoch, *parts))
+            self.bar.update(step, self._told((step - 1) // self._steps, *parts))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         logs = logs or {}
@@ -165,16 +157,3 @@ class ProgressLine(keras.callbacks.Callback):
     def _told(self, epoch: int, *parts: str) -> str:
         said = ", ".join(filter(None, (f"epoch {epoch + 1}/{self._epochs}", *parts)))
         return f"{self._label}: {said}"
-
-
-class HistoryRows(keras.callbacks.Callback):
-    """Collect one row per epoch, as `history.jsonl` holds them."""
-
-    def __init__(self, label: str) -> None:
-        super().__init__()
-        self.label = label
-        self.rows: list[dict[str, Any]] = []
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        numbers = {name: float(value) for name, value in (logs or {}).items() if name not in _TIMES}
-        self.rows.append({"model": self.label, "epoch": epoch + 1, **numbers})
