@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from framebank.features.progress import Bar
 from framebank.features.questions.question import Question
@@ -93,16 +94,12 @@ class AnswerSample:
     """Write a few questions with the answers given and wanted as text to TensorBoard."""
 
     def __init__(self, folder: str, questions: Sequence[Question], head: Head) -> None:
-        import tensorflow as tf
-
         self._writer = tf.summary.create_file_writer(folder)
         self._head = head
         step = max(1, len(questions) // _SAMPLE)
         self._asked = list(enumerate(questions))[::step][:_SAMPLE]
 
     def __call__(self, epoch: int, predictions: Predictions) -> None:
-        import tensorflow as tf
-
         lines = ["| video | question | answered | wanted |", "|---|---|---|---|"]
         for number, question in self._asked:
             said = self._head.answer(question, int(predictions.chosen[number]))

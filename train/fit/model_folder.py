@@ -198,6 +198,10 @@ def make_lineage(
     cache: Cache, making: Mapping[str, Any], *, questions: Mapping[str, int], files: list[str]
 ) -> dict[str, Any]:
     """Return the fields of lineage.json; `questions` counts those of each split."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
     runs = cache.table(columns=["video_id", "run_id"]).column("run_id").unique().to_pylist()
     hashes = list(making["questions_sha256"])
     return {
@@ -214,21 +218,12 @@ def make_lineage(
         "seed": making["config"]["train"]["seed"],
         "making": dict(making),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what the numbers depend on."""
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    return {
-        "framebank": framebank.__version__,
-        "python": platform.python_version(),
-        "platform": sys.platform,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
+        "versions": {
+            "framebank": framebank.__version__,
+            "python": platform.python_version(),
+            "platform": sys.platform,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+        },
     }
