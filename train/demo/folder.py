@@ -63,8 +63,7 @@ def claim_folder(out: Path, wanted: Mapping[str, Any], *, weights: str | None) -
 
 def _read_mark(out: Path) -> dict[str, Any]:
     try:
-        found = json_text.parse((out / _MARK).read_text("utf-8"))["framebank demo"]
-        return dict(found)
+        return dict(json_text.parse((out / _MARK).read_text("utf-8"))["framebank demo"])
     except (ValueError, KeyError, TypeError) as err:
         raise UsageError(
             f"{out / _MARK} is not what the demo wrote",

@@ -36,6 +36,7 @@ _FIRST_FILE_S = 60.0  # within which a living process has written who it is
 ROLLED_BACK = "rolled back to"  # the event by which a version came into use again
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOVE = re.compile(r"move (\d+)")  # the id of an event by which a version came into use
+_RESTORE = "restore it from a copy"
 _REMEMBERED = 100  # versions to roll back to
 
 
@@ -145,15 +146,13 @@ class Registry:
         """Return a JSON file of a version; raises UsageError where there is none, CacheError."""
         path = storage.join(self.folder(version), name)
         try:
-            return dict(json_text.parse(storage.read_bytes(path)))
+            return json_text.read_object(path, todo=_RESTORE)
         except storage.FileMissingError as err:
             raise UsageError(
                 f"there is no version {version} in {self.path}",
                 got=f"no {path}",
                 todo="see `framebank models list`",
             ) from err
-        except (ValueError, TypeError) as err:
-            raise damaged(path, err) from err
 
     def verdict(self, version: str) -> dict[str, Any]:
         """Return what was judged of a whole version; raises UsageError, CacheError."""
@@ -317,4 +316,4 @@ def _age_s(version: str) -> float:
 
 
 def damaged(path: str, err: object) -> CacheError:
-    return CacheError(f"{path} is damaged", got=err, todo="restore it from a copy")
+    return CacheError(f"{path} is damaged", got=err, todo=_RESTORE)
