@@ -1,7 +1,7 @@
 """Numbers that people give, on the command line or in a file: held to their bounds in one way.
 
-A comparison that is false for NaN lets it pass where it is asked the wrong way round (`x < 0`), and
-infinity is above every lower bound; so both are refused here, and nothing else need think of them.
+NaN would pass where a bound is asked the wrong way round (`x < 0`), and infinity is above every
+lower one; so both are refused here, and nothing else need think of them.
 """
 
 from __future__ import annotations

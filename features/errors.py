@@ -1,9 +1,8 @@
 """The errors that cross Framebank's boundary, and the closed list of quarantine classes.
 
-Every mistake a user can make ends in a `FramebankError`: what went wrong, what was got, what was
-expected, what to do next. The command `framebank` prints it as one message without a traceback.
-A video that cannot be used is no error of the job: it raises `VideoRejected` inside the engine and
-becomes a quarantine row.
+Every mistake a user can make ends in a `FramebankError`, which the command prints as one message
+without a traceback. A video that cannot be used is no error of the job: it raises `VideoRejected`
+inside the engine and becomes a quarantine row.
 """
 
 from __future__ import annotations
@@ -37,16 +36,13 @@ ERROR_CLASSES: dict[str, str] = {
     "crash": "the decoder process died",
     "internal": "code of Framebank failed on it; to be reported",
 }
-_LIBRARIES = {
+_LIBRARIES = {  # that are not called as they are imported
     "apache_beam": "Apache Beam",
     "av": "PyAV",
-    "boto3": "boto3",
     "google": "Google's client libraries",
     "google_crc32c": "google-crc32c",
-    "h5py": "h5py",
     "jinja2": "Jinja2",
     "keras": "Keras",
-    "rich": "rich",
     "tensorflow": "TensorFlow",
 }
 _ROOT = Path(__file__).resolve().parent.parent
@@ -63,14 +59,9 @@ class FramebankError(Exception):
     ) -> None:
         """`what` went wrong; what was `got`; what was `expected`; `todo`: what to do next."""
         self.what, self.got, self.expected, self.todo = what, got, expected, todo
-        lines = [what]
-        if got is not None:
-            lines.append(f"  got:      {got}")
-        if expected is not None:
-            lines.append(f"  expected: {expected}")
-        if todo:
-            lines.append(f"  to do:    {todo}")
-        super().__init__("\n".join(lines))
+        told = {"got:": got, "expected:": expected, "to do:": todo or None}
+        lines = [f"  {name:10}{value}" for name, value in told.items() if value is not None]
+        super().__init__("\n".join([what, *lines]))
 
 
 class UsageError(FramebankError):
@@ -121,10 +112,7 @@ class VideoRejected(Exception):
 
 
 def internal_rejection(stage: str, error: BaseException) -> VideoRejected:
-    """Return the verdict on a clip on which code of ours failed: what, where, and a request.
-
-    It costs that clip and no other. No clip should ever get it: tests hold that.
-    """
+    """Return the verdict on a clip on which code of ours failed, which no clip should ever get."""
     place = "a place unknown"
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename)

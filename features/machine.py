@@ -1,12 +1,13 @@
 """How many cores and how much memory this process may use, and what each part gets of them.
 
-A worker holds the network, decoder processes and the features of the clips in hand. Where their
-limits add up to more than there is, the kernel ends the worker for the sake of one clip; so each
-gets a share, and a clip that asks for more than its share is `too_large` before it is taken.
+A worker holds the network, decoder processes and the features of the clips in hand. Each gets a
+share, lest the kernel end the worker for the sake of one clip; a clip that asks for more than its
+share is `too_large` before it is taken.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -28,10 +29,7 @@ _MORE_CLIPS = 4
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may keep busy, at least 1.
-
-    Its affinity bounds them, and the quota of its container.
-    """
+    """Return how many cores, 1 at least, this process's affinity and its container allow it."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
@@ -41,7 +39,6 @@ def usable_cores() -> int:
 
 
 def _container_quota(root: Path) -> float | None:
-    """Return the cores that a container's limit leaves, None where there is none."""
     try:
         if (root / "cpu.max").exists():
             quota, period = (root / "cpu.max").read_text().split()
@@ -56,18 +53,13 @@ def _container_quota(root: Path) -> float | None:
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """What a worker of `decoders` decoder processes may take, in bytes.
-
-    `decoder_bytes` is the address space of one of them, `clip_bytes` what the features of one clip
-    may take while it is in hand, in float32, `network_bytes` what is there without clips,
-    `memory_bytes` what there is for all.
-    """
+    """What a worker of `decoders` decoder processes may take, in bytes."""
 
     decoders: int
-    decoder_bytes: int
-    clip_bytes: int
-    network_bytes: int = 0
-    memory_bytes: int = 0
+    decoder_bytes: int  # the address space of one
+    clip_bytes: int  # the features of one clip in hand, in float32
+    network_bytes: int = 0  # the worker without clips
+    memory_bytes: int = 0  # what there is for all
 
     @property
     def total_bytes(self) -> int:
@@ -76,23 +68,14 @@ class Shares:
         return self.network_bytes + self.decoders * self.decoder_bytes + clips
 
 
-def share_memory(
-    decoders: int | None = None,
-    *,
-    batch_size: int = 32,
-    memory_bytes: int | None = None,
-    cores: int | None = None,
-) -> Shares:
-    """Deal out the memory of this machine, or of `memory_bytes` with `cores`.
-
-    None as `decoders`: one a core, and fewer where they would have less than a decoder needs.
-    """
-    memory_bytes = usable_memory_bytes() if memory_bytes is None else memory_bytes
-    cores = usable_cores() if cores is None else cores
+def share_memory(decoders: int | None = None, *, batch_size: int = 32) -> Shares:
+    """Deal out the memory of this machine; `decoders` None: one a core, and fewer where they would
+    have less than a decoder needs."""
+    memory_bytes = usable_memory_bytes()
     network = _WORKER_BYTES + batch_size * _BATCH_BYTES
     left = max(memory_bytes - network, memory_bytes // 4)
     clips, decoding = left // 3, left - left // 3
-    count = decoders or max(1, min(cores, decoding // LEAST_DECODER_BYTES))
+    count = decoders or max(1, min(usable_cores(), decoding // LEAST_DECODER_BYTES))
     each = min(MOST_DECODER_BYTES, max(LEAST_DECODER_BYTES, decoding // count))
     return Shares(count, each, clips // (count + _MORE_CLIPS), network, memory_bytes)
 
@@ -101,24 +84,17 @@ def usable_memory_bytes(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) 
     """Return the least of the machine's memory and the limits of the groups that we are in."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _limit_files(cgroup, membership):
-        try:
+        with contextlib.suppress(OSError, ValueError):  # none there, or "max"
             limits.append(int(path.read_text()))
-        except (OSError, ValueError):  # none there, or "max"
-            continue
     return min(limits)
 
 
 def _limit_files(cgroup: Path, membership: Path) -> Iterator[Path]:
-    """Yield where a limit may stand: of our own group and of all above it, version 2 and 1.
-
-    A container sees its own group as the root, or does not see the path that the kernel names: so
-    the root is looked at in any case.
-    """
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in [*lines, "0::/", "1:memory:/"]:
+    """Yield where a limit may stand: of our own group and of all above it, version 2 and 1."""
+    lines = ["0::/", "1:memory:/"]  # a container may see its own group as the root alone
+    with contextlib.suppress(OSError):
+        lines += membership.read_text().splitlines()
+    for line in lines:
         _, controllers, group = line.split(":", 2)
         if "memory" in controllers.split(","):
             root, name = cgroup / "memory", "memory.limit_in_bytes"

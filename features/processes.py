@@ -5,6 +5,7 @@ As a program, `python processes.py PARENT COMMAND...`, it is COMMAND that ends w
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -34,14 +35,10 @@ def is_gone(process: Mapping[str, Any]) -> bool | None:
 def _machine() -> str:
     """Return what tells this machine since its start, and its process numbers, from others."""
     parts = [platform.node()]
-    for read in (
-        lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        lambda: os.readlink("/proc/self/ns/pid"),  # containers of one machine count for themselves
-    ):
-        try:
-            parts.append(read())
-        except OSError:
-            continue
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with contextlib.suppress(OSError):  # containers of one machine count for themselves
+        parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
 
 
@@ -56,10 +53,8 @@ def _started(pid: int) -> str:
 
 
 def end_with_parent(parent: int, *, by: int = signal.SIGKILL) -> None:
-    """Have the kernel end this process, and what it may become, with the process `parent`.
-
-    It does so when the *thread* that started this one ends (prctl(2), PR_SET_PDEATHSIG).
-    """
+    """Have the kernel end this process, and what it may become, with the process `parent`: when the
+    *thread* that started this one ends (prctl(2), PR_SET_PDEATHSIG)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
         if os.getppid() != parent:  # which ended before

@@ -1,15 +1,8 @@
 """How far a command is, said on stderr: a bar where one can be drawn, else a line now and then.
 
-A loop that counts says so itself:
-
-    with progress.Bar("verify", total=len(shards)) as bar:
-        for done, shard in enumerate(shards, 1):
-            ...
-            bar.update(done, f"verified {done} of {len(shards)} shards")
-
-What counts elsewhere (a job's workers) is a `Source`: `show_progress` looks at it from a thread of
-its own, says how long the rest takes and when nothing moves any more. A terminal gets rich's bar, a
-notebook its widget, where ipywidgets is installed; a log gets lines.
+A loop that counts tells a `Bar`; what counts elsewhere (a job's workers) is a `Source`, which
+`show_progress` looks at. A terminal gets rich's bar, a notebook its widget, where ipywidgets is
+installed; a log gets lines.
 """
 
 from __future__ import annotations
@@ -21,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Protocol, TextIO
 
 from framebank.features import terminal
@@ -35,22 +27,14 @@ _LEAST_SHARE = 0.05
 
 
 class Bar:
-    """One count on its way to `total`; `what` names the command.
-
-    A line is written every `line_every_s` at most, the first after as long; a bar is gone with the
-    end of the block.
-    """
+    """One count on its way to `total`; `what` names the command. A line is written every
+    `line_every_s` at most, the first after as long; a bar is gone with the end of the block."""
 
     def __init__(
-        self,
-        what: str,
-        *,
-        total: float | None,
-        line_every_s: float | None = None,
-        stream: TextIO | None = None,
+        self, what: str, *, total: float | None, line_every_s: float | None = None
     ) -> None:
         self._what = what
-        self._stream: TextIO | None = stream or sys.stderr
+        self._stream: TextIO | None = sys.stderr
         self.is_drawn = _can_draw(self._stream)
         lines_s = _LINE_EVERY_S if line_every_s is None else line_every_s
         self.every_s = _BAR_EVERY_S if self.is_drawn else lines_s
@@ -74,12 +58,7 @@ class Bar:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.is_drawn:
             self._bar.stop()
 
@@ -91,10 +70,8 @@ class Bar:
     def update(
         self, done: float, said: str, *, total: float | None = None, now: bool = False
     ) -> None:
-        """Show `done` of the total and a line about it, where that is due or asked for `now`.
-
-        `total` where it was not known at first.
-        """
+        """Show `done` of the total and a line about it, where that is due or asked for `now`;
+        `total` where it was not known at first."""
         if not now and not self.is_due:
             return
         self._said_s = time.monotonic()
@@ -125,10 +102,8 @@ def _can_draw(stream: TextIO | None) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """One look at a job: `done` of its units are safe, `said` tells how far it is.
-
-    `work` grows whenever anything moves: what stands still for long has stopped.
-    """
+    """One look at a job: `done` of its units are safe, `said` tells how far it is, `work` grows
+    whenever anything moves."""
 
     done: int
     said: str
@@ -142,13 +117,12 @@ class Source(Protocol):
     total: int
     hint: str
 
-    def look(self) -> Seen:
-        """Return how far the job is."""
+    def look(self) -> Seen: ...
 
 
 @contextlib.contextmanager
 def show_progress(source: Source, *, what: str = "extract") -> Iterator[None]:
-    """Show how far a job is, until the end of the block; `what` names the command."""
+    """Show from a thread how far a job is, how long the rest takes and when nothing moves."""
     stop = threading.Event()
     thread = threading.Thread(target=_watch, args=(source, what, stop), daemon=True)
     thread.start()

@@ -22,10 +22,8 @@ RESIZES = ("stretch", "crop")
 
 @dataclasses.dataclass(frozen=True)
 class SpecChoice:
-    """What is chosen of a spec, in the words of `framebank extract`; `layer` None: the backbone's.
-
-    `weights` is "imagenet", a path, or "random:SEED".
-    """
+    """What is chosen of a spec, in the words of `framebank extract`; `layer` None: the backbone's;
+    `weights` is "imagenet", a path, or "random:SEED"."""
 
     sample: str = "fps=1"
     backbone: str = "inception_v3"
@@ -39,9 +37,7 @@ class SpecChoice:
     @classmethod
     def of(cls, options: object) -> SpecChoice:
         """Take what is chosen from a command's options."""
-        return cls(
-            **{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)}
-        )
+        return cls(**{one.name: getattr(options, one.name) for one in dataclasses.fields(cls)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +65,8 @@ class FeatureSpec:
 
     def __post_init__(self) -> None:
         for name, allowed in (("dtype", DTYPES), ("precision", PRECISIONS), ("resize", RESIZES)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"no such {name}", got=getattr(self, name), expected=" | ".join(allowed)
-                )
+            if (given := getattr(self, name)) not in allowed:
+                raise UsageError(f"no such {name}", got=given, expected=" | ".join(allowed))
 
     @property
     def random_weights(self) -> bool:
@@ -101,17 +95,24 @@ class FeatureSpec:
         return cls(**fields)
 
 
-def check_same_spec(cached: FeatureSpec, asked: FeatureSpec, *, where: str) -> None:
+def check_same_spec(
+    cached: FeatureSpec,
+    asked: FeatureSpec,
+    *,
+    where: str,
+    owner: str = "in the cache",
+    todo: str = "give the options that match, or another --cache for these features",
+) -> None:
     """Raise SpecMismatchError that shows both specs side by side, differing lines marked."""
     if cached == asked:
         return
     old, new = cached.to_json(), asked.to_json()
-    width = max(len(str(value)) for value in [*old.values(), where, "in the cache"]) + 2
-    lines = [f"    {'':16}{'in the cache':{width}}asked for"]
+    width = max(len(str(value)) for value in [*old.values(), where, owner]) + 2
+    lines = [f"    {'':16}{owner:{width}}asked for"]
     for name in old:
         mark = "  * " if old[name] != new[name] else "    "
         lines.append(f"{mark}{name:16}{old[name]!s:{width}}{new[name]!s}")
     raise SpecMismatchError(
         f"{where} holds features made in another way (* marks what differs)\n" + "\n".join(lines),
-        todo="give the options that match, or another --cache for these features",
+        todo=todo,
     )

@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM, SIGHUP: end in seconds, with nothing half done and no process left.
 
-What works in steps notes the first signal, saves and ends by itself (`stop_on_signals`). What waits
-for others, as a job's client does, is ended from beside it (`end_on_signals`).
+What works in steps notes the first signal and ends by itself (`stop_on_signals`); what waits for
+others, as a job's client does, is ended from beside it (`end_on_signals`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAME_SIGNAL_S = 1.0
@@ -78,8 +78,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
 def signals_held() -> Iterator[None]:
     """Let signals wait meanwhile, in this thread and for good in those that are started.
 
-    While TensorFlow joins a cluster it takes SIGTERM for itself, and one that came then would be
-    lost. Only a process with no thread from before, as a local worker's, is sure of it.
+    TensorFlow takes SIGTERM for itself while it joins a cluster, and would lose one that came then.
+    Only a process with no thread from before is sure of it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
@@ -100,11 +100,8 @@ def kept_alive() -> Iterator[None]:
 
 @contextlib.contextmanager
 def end_on_signals(end: Callable[[], Iterable[str]]) -> Iterator[None]:
-    """While inside, the first Ctrl-C, SIGTERM or SIGHUP runs `end` and ends this process.
-
-    What `end` yields is told on stderr. The status is 130, 143 or 129. Another signal, a second
-    after the first or later, ends the process at once.
-    """
+    """While inside, the first Ctrl-C, SIGTERM or SIGHUP runs `end`, tells on stderr what it yields
+    and ends this process with 130, 143 or 129; another one, a second later or more, at once."""
     if _KEPT_ALIVE.get():
         with _end_on_interrupt(end):
             yield
@@ -114,6 +111,14 @@ def end_on_signals(end: Callable[[], Iterable[str]]) -> Iterator[None]:
     stopping: list[threading.Thread] = []
     impatient_s = math.inf
 
+    def stop(number: int) -> None:
+        try:
+            print(f"\nframebank: stopping ({signal.Signals(number).name})", file=told, flush=True)
+            for text in end():
+                print(f"framebank: {text}", file=told, flush=True)
+        finally:
+            os._exit(128 + number)
+
     def on_signal(number: int, frame: object) -> None:
         nonlocal impatient_s
         if time.monotonic() > impatient_s:
@@ -122,7 +127,7 @@ def end_on_signals(end: Callable[[], Iterable[str]]) -> Iterator[None]:
             return
         impatient_s = time.monotonic() + _SAME_SIGNAL_S
         # In a thread of its own: the main thread may be inside what `end` has to wait for.
-        stopping.append(threading.Thread(target=_stop, args=(number, end, told), daemon=True))
+        stopping.append(threading.Thread(target=stop, args=(number,), daemon=True))
         stopping[0].start()
 
     before = {}
@@ -163,12 +168,3 @@ def _end_on_interrupt(end: Callable[[], Iterable[str]]) -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGINT, before)
-
-
-def _stop(number: int, end: Callable[[], Iterable[str]], told: TextIO) -> None:
-    try:
-        print(f"\nframebank: stopping ({signal.Signals(number).name})", file=told, flush=True)
-        for text in end():
-            print(f"framebank: {text}", file=told, flush=True)
-    finally:
-        os._exit(128 + number)

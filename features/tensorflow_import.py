@@ -14,11 +14,9 @@ import warnings
 from collections.abc import Callable, Iterator
 
 
-def import_tensorflow(*, wake: Callable[[], None] | None = None) -> None:
-    """Import TensorFlow and Keras; what they print goes to stderr only when that fails.
-
-    `wake` wakes TensorFlow's runtime, for what must be set up before anything else does.
-    """
+def import_tensorflow(*, wake: Callable[[], object] | None = None) -> None:
+    """Import TensorFlow and Keras; what they print goes to stderr only when that fails. `wake` is
+    for what must be set up before anything else wakes TensorFlow's runtime."""
     # 3, as 2 still shows oneDNN's note on masks on older processors; 0 or 1 is the user's own wish.
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("0", "1"):
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -32,10 +30,7 @@ def import_tensorflow(*, wake: Callable[[], None] | None = None) -> None:
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
-        if wake is None:
-            tf.constant(0)  # wakes the runtime, which greets as well
-        else:
-            wake()
+        (wake or (lambda: tf.constant(0)))()  # the runtime, which greets as well
 
 
 def quiet_google() -> None:

@@ -1,9 +1,8 @@
 """What a command prints, kept from doing anything but being read.
 
-Names of files, tags of clips, rows of question files and answers of servers are written by others,
-and a terminal obeys what some characters say. So the command's standard streams are guarded: what
-is no text goes out as an escape, whatever message it is part of. What draws (a bar) writes to the
-bare stream. Here is also what becomes of output that nobody takes: a reader that left, a full disk.
+Names of files, tags of clips and answers of servers are written by others, and a terminal obeys
+what some characters say: in what the standard streams get, whatever is no text becomes an escape.
+Here is also what becomes of output that nobody takes: a reader that left, a full disk.
 """
 
 from __future__ import annotations
@@ -52,8 +51,6 @@ def size_text(size_bytes: float) -> str:
 
 
 class _Guarded:
-    """A text stream whose reader obeys nothing of what is written to it."""
-
     def __init__(self, stream: TextIO) -> None:
         self.bare = stream
 
@@ -72,13 +69,11 @@ class _Guarded:
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
     """While inside, what is printed holds no control characters but newline and tab."""
-    with contextlib.ExitStack() as stack:
-        for redirect, stream in (
-            (contextlib.redirect_stdout, sys.stdout),
-            (contextlib.redirect_stderr, sys.stderr),
-        ):
-            if stream is not None and not isinstance(stream, _Guarded):  # None: closed by the shell
-                stack.enter_context(redirect(cast(TextIO, _Guarded(stream))))
+    out, err = (
+        stream and cast(TextIO, _Guarded(bare(stream)))  # None: closed by the shell
+        for stream in (sys.stdout, sys.stderr)
+    )
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield
 
 
@@ -96,7 +91,7 @@ def flush() -> None:
 
 def reader_left() -> bool:
     """Return whether standard output or error is a pipe that nobody reads any more."""
-    return any(_is_broken(number) for number in (1, 2))
+    return _is_broken(1) or _is_broken(2)
 
 
 def _is_broken(number: int) -> bool:

@@ -31,9 +31,8 @@ class VideoRef:
     """One input video, before anything of it is read.
 
     `uri` is an absolute local path or an object's address. `generation` tells versions of the same
-    name apart: the mtime in nanoseconds on a file system, the object's generation in a bucket.
-    A video that is named in a manifest and does not exist has `size_bytes` -1 and generation "". A
-    folder that could not be listed stands for what is in it, with UNLISTED and why as generation.
+    name apart: the mtime in nanoseconds, or that of a bucket; it is "" for one of a manifest that
+    does not exist (`size_bytes` -1), and UNLISTED and why for a folder that could not be listed.
     """
 
     video_id: str
@@ -55,20 +54,11 @@ class VideoRef:
         listed = not self.generation.startswith(UNLISTED)
         return "" if listed else self.generation.removeprefix(UNLISTED)
 
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"columns": dict(self.columns)}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> VideoRef:
-        return cls(**fields)
-
 
 @dataclasses.dataclass(frozen=True)
 class SourceInfo:
-    """What the container and the decoder say of a clip, after it was decoded whole.
-
-    `width` and `height` are in pixels as shown (after rotation), `frames` counts presented frames.
-    """
+    """What the container and the decoder say of a clip that was decoded whole: pixels as shown
+    (after rotation), presented frames."""
 
     container: str
     codec: str

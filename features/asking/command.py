@@ -16,24 +16,20 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from framebank.features.asking.trained_model import (
     Lineage,
-    TrainedModel,
     check_weights,
     load_model,
     read_head,
     read_lineage,
 )
 from framebank.features.cache import layout
-from framebank.features.errors import (
-    FramebankError,
-    JobError,
-    SpecMismatchError,
-    UsageError,
-    VideoRejected,
-)
+from framebank.features.errors import FramebankError, JobError, UsageError, VideoRejected
 from framebank.features.network.weights import resolve_weights
 from framebank.features.questions.parsing import text
 from framebank.features.questions.videos import ClipNames, same_form
@@ -41,17 +37,14 @@ from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, ch
 from framebank.features.stores import json_text, storage
 from framebank.features.terminal import few, say
 
-if TYPE_CHECKING:
-    from framebank.features.video import Extracted
-
 _BAR_WIDTH = 24
 _CHECKED = ("backbone", "layer", "sample", "max_frames", "dtype", "resize", "precision")
+_TODO = "leave the option out, or ask a model that was trained on such features"
 # A clip that is not there, or is no clip at all, is a mistake in the command line.
 _MISTAKES = ("missing", "forbidden", "not_a_file", "unreadable", "empty", "not_a_video")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `framebank ask` takes."""
     add = parser.add_argument
     add("video", metavar="VIDEO", help="a clip on this machine or gs://BUCKET/NAME")
     add("question", metavar="QUESTION", help='in quotes, such as "what is the man doing?"')
@@ -75,11 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Ask, print the answers and return the exit status."""
     found = execute(args, beam_args)
-    if args.json:
-        print(json.dumps(found, ensure_ascii=False))
-    else:
-        for line in answer_lines(found["answers"]):
-            print(line)
+    told = [json.dumps(found, ensure_ascii=False)] if args.json else answer_lines(found["answers"])
+    print("\n".join(told))
     return 0
 
 
@@ -102,24 +92,21 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     if video != args.video:
         say(f"{args.video} is {video}")
     say(f"loading the network ({lineage.spec.backbone}) and looking at the clip")
-    extracted = extract_clip(video, lineage.spec, source)
-    say(f"asking the model about {len(extracted.features)} frames")
-    answers, unknown = answer_question(
-        args.model, extracted, question, top=args.top, choices=choices
-    )
+    features = extract_clip(video, lineage.spec, source)
+    say(f"asking the model about {len(features)} frames")
+    told = answer_question(args.model, features, question, top=args.top, choices=choices)
     return {
         "video": video,
         "question": question,
-        "answers": answers,
-        "unknown_words": unknown,
-        "frames": len(extracted.features),
+        "answers": told[0],
+        "unknown_words": told[1],
+        "frames": len(features),
         "model": args.model,
         "random_weights": lineage.random_weights,
     }
 
 
 def _check_choices(choices: list[str], head: str, *, model_dir: str) -> None:
-    """Raise UsageError where a model that chooses has no candidates, or another one has some."""
     if head == "choice" and len(choices) < 2:
         raise UsageError(
             f"the model {model_dir} chooses among candidates",
@@ -149,36 +136,31 @@ def check_asked_spec(args: argparse.Namespace, spec: FeatureSpec) -> None:
         if row.name != spec.backbone:
             of_row = {"input_size": row.input_size, "preprocessing": row.preprocessing}
             given = {"layer": row.layer} | of_row | given
-    _refuse_difference(spec, dataclasses.replace(spec, **given), where=f"the model {args.model}")
-
-
-def _refuse_difference(spec: FeatureSpec, asked: FeatureSpec, *, where: str) -> None:
-    try:
-        check_same_spec(spec, asked, where=where)
-    except SpecMismatchError as err:
-        raise SpecMismatchError(
-            err.what.replace("in the cache", "of the model"),
-            todo="leave the option out, or ask a model that was trained on such features",
-        ) from err
+    asked = dataclasses.replace(spec, **given)
+    check_same_spec(spec, asked, where=f"the model {args.model}", owner="of the model", todo=_TODO)
 
 
 def find_weights(lineage: Lineage, *, given: str | None) -> str:
-    """Return the weights of the model's spec as `--weights` would name them.
-
-    Random weights follow from the spec, published ones are fetched; a file is looked for where it
-    was given, else where the runs that made the cache had it. Raises UsageError where it is not
-    found, SpecMismatchError where it is another file than the features were made with.
-    """
+    """Return the weights of the model's spec as `--weights` would name them: a file where it was
+    given, else where the runs that made the cache had it. Raises UsageError where it is not found,
+    SpecMismatchError where it is another file than the features were made with."""
     spec = lineage.spec
-    if given is None and spec.weights != "file":
-        return spec.weights
     if given is not None:
         found = resolve_weights(given, backbone=spec.backbone)
         if found.sha256 != spec.weights_sha256:
             asked = dataclasses.replace(spec, weights=found.name, weights_sha256=found.sha256)
-            _refuse_difference(spec, asked, where="the cache of the model")
+            where = "the cache of the model"
+            check_same_spec(spec, asked, where=where, owner="of the model", todo=_TODO)
         return given
-    tried = list(dict.fromkeys(_recorded_paths(lineage)))
+    if spec.weights != "file":
+        return spec.weights
+    tried: dict[str, None] = {}
+    for run_id in sorted(lineage.runs, reverse=True):
+        # The cache may have moved or be gone; the error below says what to do.
+        with contextlib.suppress(FramebankError, ValueError, AttributeError):
+            about = storage.read_bytes(layout.run_path(lineage.cache, run_id))
+            if recorded := json_text.parse(about).get("weights_path"):
+                tried[str(recorded)] = None
     for path in tried:
         with contextlib.suppress(UsageError):  # there is no such file any more
             if resolve_weights(path, backbone=spec.backbone).sha256 == spec.weights_sha256:
@@ -191,23 +173,9 @@ def find_weights(lineage: Lineage, *, given: str | None) -> str:
     )
 
 
-def _recorded_paths(lineage: Lineage) -> Iterator[str]:
-    """Yield where the runs of the model's cache had the weight file, the newest run first."""
-    for run_id in sorted(lineage.runs, reverse=True):
-        try:
-            path = layout.run_path(lineage.cache, run_id)
-            recorded = json_text.parse(storage.read_bytes(path)).get("weights_path")
-        except (FramebankError, ValueError, AttributeError):
-            continue  # the cache has moved or is gone; the error below says what to do
-        if recorded:
-            yield str(recorded)
-
-
 def find_clip(video: str) -> str:
-    """Return the path of the clip that is meant; raises UsageError where there is none.
-
-    What lies in a bucket is taken as it is named.
-    """
+    """Return the path of the clip that is meant, of one in a bucket as it is named; raises
+    UsageError where there is none."""
     if not storage.is_local(video):
         return video
     path = storage.local_path(video)
@@ -216,8 +184,7 @@ def find_clip(video: str) -> str:
     folder, name = os.path.split(path)
     folder = _find_folder(folder)
     names = ClipNames(_listed(folder))
-    found = names.find(name)
-    if found is not None:
+    if (found := names.find(name)) is not None:
         return os.path.join(folder, found)
     raise UsageError("there is no such clip", got=video, todo=names.hint(name) or "check the path")
 
@@ -241,11 +208,9 @@ def _listed(folder: str) -> list[str]:
         return []
 
 
-def extract_clip(video: str, spec: FeatureSpec, weights: str) -> Extracted:
-    """Return the features of one clip as the cache would hold them.
-
-    Raises UsageError for what is no clip, JobError for a clip that cannot be used.
-    """
+def extract_clip(video: str, spec: FeatureSpec, weights: str) -> NDArray[np.float32]:
+    """Return float32[n, d], the features of one clip as the cache would hold them; raises
+    UsageError for what is no clip, JobError for a clip that cannot be used."""
     from framebank.features.cache.record import decode_record, encode_record
     from framebank.features.extraction.one_clip import extract_features
 
@@ -261,22 +226,18 @@ def extract_clip(video: str, spec: FeatureSpec, weights: str) -> Extracted:
             todo="check the path and play the clip to see what is wrong with it",
         ) from rejected
     # Rounded to the cache's dtype: the model has never seen anything else.
-    features = decode_record(payload).features.astype("float32")
-    return dataclasses.replace(extracted, features=features)
+    return decode_record(payload).features.astype(np.float32)
 
 
 def answer_question(
-    model_dir: str, extracted: Extracted, question: str, *, top: int, choices: list[str]
+    model_dir: str, features: NDArray[np.float32], question: str, *, top: int, choices: list[str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the `top` likeliest answers with their probabilities, and the words of the question
-    that the model does not know; raises UsageError, JobError."""
-    import numpy as np
-
+    """Return the `top` likeliest answers to a question about a clip's features float32[n, d], and
+    the words of the question that the model does not know; raises UsageError, JobError."""
     model = load_model(model_dir)
-    features = np.asarray(extracted.features, np.float32)[None]
     try:
         asked = [question.encode("utf-8", "replace")]
-        scores = model.predict(features, asked, [choices] if choices else None)[0]
+        scores = model.predict(features[None], asked, [choices] if choices else None)[0]
     except FramebankError:
         raise
     except Exception as err:
@@ -286,29 +247,18 @@ def answer_question(
             todo=f"train the model in {model_dir} again",
         ) from err
     unknown = model.unknown_words(question)
-    _say_unknown(model, question, unknown, choices)
-    return model.head.best(scores, top=top, choices=choices), unknown
-
-
-def _say_unknown(
-    model: TrainedModel, question: str, unknown: list[str], choices: list[str]
-) -> None:
     named = few(unknown)
     if not model.knows([question])[0]:
         about = f" ({named})" if named else ""
-        say(
-            f"WARNING: the model knows none of the words of the question{about}: "
-            "it answers as if nothing had been asked"
-        )
+        then = "it answers as if nothing had been asked"
+        say(f"WARNING: the model knows none of the words of the question{about}: {then}")
     elif unknown:
         say(f"NOTE: the model does not know these words of the question: {named}")
-    strange = [
-        repr(choice)
-        for choice, known in zip(choices, model.knows(choices), strict=True)
-        if not known
-    ]
+    known = model.knows(choices)
+    strange = [repr(choice) for choice, knows in zip(choices, known, strict=True) if not knows]
     if strange:
         say(f"WARNING: the model knows none of the words of the candidates {', '.join(strange)}")
+    return model.head.best(scores, top=top, choices=choices), unknown
 
 
 def answer_lines(answers: list[dict[str, Any]]) -> Iterator[str]:

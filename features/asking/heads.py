@@ -1,10 +1,7 @@
 """How a model answers: by its vocabulary (open), by choosing a candidate, or with a number (count).
 
-A model has one head, found from its training questions. What its outputs stand for is said here and
-nowhere else: the probabilities, the number of a true answer, the answer that is given. Questions
-for yes or no ride on the vocabulary and are answered with nothing else. `train.model.heads` has
-what learning needs besides.
-
+A model has one head, found from its training questions. Questions for yes or no ride on the
+vocabulary and are answered with nothing else. `train.model.heads` has what learning needs besides.
 Dimension letters: b batch, a answers, c candidates.
 """
 
@@ -92,10 +89,8 @@ class Head:
     def restrict(
         self, probabilities: NDArray[np.float32], question_heads: Iterable[str]
     ) -> NDArray[np.float32]:
-        """Return float32[b, a] with yes and no alone for questions of the head yes_no.
-
-        A vocabulary without one of them stays as it is.
-        """
+        """Return float32[b, a] with yes and no alone for questions of the head yes_no, where the
+        vocabulary has both."""
         asked = np.array([head == "yes_no" for head in question_heads])
         if self.kind != OPEN or not asked.any() or not self._numbers.keys() >= set(YES_NO):
             return probabilities
@@ -108,10 +103,8 @@ class Head:
     def chosen(
         self, outputs: NDArray[np.float32], questions: Sequence[Question]
     ) -> NDArray[np.int64]:
-        """Return int64[b], the number of the answer to each question, of the outputs float32[b, a].
-
-        Of equals it is the first; a count is rounded, and within the range.
-        """
+        """Return int64[b], the number of the answer to each question, of the outputs float32[b, a]:
+        of equals the first; a count is rounded, and within the range."""
         if self.kind == COUNT:
             return np.clip(np.rint(outputs[:, 0]), self.low, self.high).astype(np.int64)
         heads = (question.head for question in questions)
@@ -120,11 +113,8 @@ class Head:
     def best(
         self, scores: NDArray[np.float32], *, top: int, choices: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
-        """Return the `top` likeliest answers of one row of scores, the best first.
-
-        Of equals the earlier in the vocabulary or among `choices` comes first. A count is one
-        answer, with the number it was rounded from.
-        """
+        """Return the `top` likeliest answers of one row of scores, the best first, of equals the
+        earlier. A count is one answer, with the number it was rounded from."""
         if self.kind == COUNT:
             (count,) = self.chosen(scores[None], ()).tolist()
             return [{"answer": str(count), "number": round(float(scores[0]), _DIGITS)}]

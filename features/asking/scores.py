@@ -13,11 +13,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Counts of judged answers; `squares` is the sum of the squared errors of counts, None of
-    others.
-
-    Laws: Score() is that of no answers; a + b is that of both together.
-    """
+    """Counts of judged answers, which can be added; `squares` is the sum of the squared errors of
+    counts, None of others."""
 
     judged: int = 0
     correct: int = 0

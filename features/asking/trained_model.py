@@ -1,9 +1,8 @@
 """A trained model as those who ask it see it: its folder, its lineage, and its answers.
 
-`framebank score`, `ask`, `evaluate` and `retrain` all read MODEL through this. Loading runs no code
-from the file, and no number that is not finite gets past here: any comparison with NaN is false, so
-a judge would take it for what it likes. Dimension letters: b batch, n frames, d feature width, a
-answers.
+All commands read MODEL through this. Loading runs no code from the file, and no number that is not
+finite gets past here: any comparison with NaN is false, so a judge would take it for what it likes.
+Dimension letters: b batch, n frames, d feature width, a answers.
 """
 
 from __future__ import annotations
@@ -65,7 +64,6 @@ class TrainedModel:
     call: Callable[..., NDArray[np.float32]]
     head: Head
     number: Callable[[list[bytes]], NDArray[np.int64]] | None = None
-    language: str | None = None  # that questions are cut into words as
 
     def predict(
         self,
@@ -73,12 +71,9 @@ class TrainedModel:
         questions: list[bytes],
         choices: Sequence[Sequence[str]] | None = None,
     ) -> NDArray[np.float32]:
-        """Return probabilities float32[b, a] in the order of the head's answers.
-
-        Of a choice they are of each row's own candidates, 0 beyond them and for one that stands
-        again; of a count the output is float32[b, 1], the number before it is rounded. Raises
-        ValueError without candidates, NotFiniteError.
-        """
+        """Return probabilities float32[b, a] in the order of the head's answers, of a choice as
+        `choice_shares` has them; of a count float32[b, 1], the number before it is rounded. Raises
+        ValueError without candidates, NotFiniteError."""
         if self.head.kind != CHOICE:
             return _finite(self.call(features, questions))
         if choices is None or not all(choices):
@@ -116,39 +111,35 @@ def _finite(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def read_head(model_dir: str) -> Head:
     """Return the model's head without loading it; raises UsageError."""
+    return _read_vocabulary(model_dir)[0]
+
+
+def _read_vocabulary(model_dir: str) -> tuple[Head, str | None]:
+    """Return the head, and what questions are cut into words as; raises UsageError."""
     fields = _read_json(model_dir, "vocabulary.json")
     try:
-        return Head.from_json(fields)
+        head, language = Head.from_json(fields), fields.get("language")
+        if language is not None and language not in LANGUAGES:
+            raise ValueError(f"the language {language!r}")
     except ValueError as err:
         raise _damaged(model_dir, "vocabulary.json", err) from err
-
-
-def _read_language(model_dir: str) -> str | None:
-    """Return what questions are cut into words as; raises UsageError where that cannot be done."""
-    language = _read_json(model_dir, "vocabulary.json").get("language")
-    if language is not None and language not in LANGUAGES:
-        raise _damaged(model_dir, "vocabulary.json", f"the language {language!r}")
     check_language(language)
-    return language
+    return head, language
 
 
 def read_lineage(model_dir: str) -> Lineage:
-    """Return where the model in `model_dir` comes from.
-
-    Raises UsageError where the folder holds no finished model or a damaged one.
-    """
-    for name in MODEL_FILES:
-        if not storage.exists(storage.join(model_dir, name)):
-            raise _no_model(model_dir, f"no {name} in it")
-    _read_language(model_dir)
+    """Return where a model comes from; raises UsageError for no finished model or a damaged one."""
+    if not storage.exists(storage.join(model_dir, "model.keras")):
+        raise _no_model(model_dir, "model.keras")
+    _read_vocabulary(model_dir)
     fields = _read_json(model_dir, "lineage.json")
     try:
-        spec = FeatureSpec.from_json(fields["spec"])
-        stated = fields["fingerprint"]
+        spec, stated = FeatureSpec.from_json(fields["spec"]), fields["fingerprint"]
         runs = tuple(str(run) for run in fields.get("runs") or ())
         cache = str(fields.get("cache") or "")
-        hashes = tuple((fields.get("making") or {}).get("questions_sha256") or ())
-        lineage = Lineage(spec, spec.random_weights, cache, runs, _split_rule(fields), hashes)
+        making = fields.get("making")
+        hashes = tuple((making or {}).get("questions_sha256") or ())
+        lineage = Lineage(spec, spec.random_weights, cache, runs, _split_rule(making), hashes)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as err:
         raise _damaged(model_dir, "lineage.json", err) from err
     if stated != spec.fingerprint:
@@ -157,8 +148,7 @@ def read_lineage(model_dir: str) -> Lineage:
     return lineage
 
 
-def _split_rule(fields: dict[str, Any]) -> SplitRule | None:
-    making = fields.get("making")
+def _split_rule(making: dict[str, Any] | None) -> SplitRule | None:
     if making is None:
         return None
     trained = making["config"]["train"]
@@ -169,11 +159,9 @@ def _split_rule(fields: dict[str, Any]) -> SplitRule | None:
 
 
 def load_model(model_dir: str) -> TrainedModel:
-    """Load MODEL/model.keras and its vocabulary, from disk or bucket; takes seconds.
-
-    Raises UsageError where the folder holds no model or a damaged one, NotFiniteError.
-    """
-    head, language = read_head(model_dir), _read_language(model_dir)
+    """Load MODEL/model.keras and its vocabulary, from disk or bucket; takes seconds. Raises
+    UsageError where the folder holds no model or a damaged one, NotFiniteError."""
+    head, language = _read_vocabulary(model_dir)
     model = load_network(model_dir)
     import keras
     import tensorflow as tf
@@ -210,28 +198,47 @@ def load_model(model_dir: str) -> TrainedModel:
     def number(asked: list[bytes]) -> NDArray[np.int64]:
         return np.asarray(text(tf.constant(cut_questions(asked, language), tf.string)), np.int64)
 
-    return TrainedModel(call, head, number, language)
+    return TrainedModel(call, head, number)
 
 
 def load_network(model_dir: str) -> keras.Model:
-    """Load MODEL/model.keras; raises UsageError where there is none or a damaged one, and
-    NotFiniteError."""
+    """Load MODEL/model.keras, and run no code in it; raises UsageError where there is none or a
+    damaged one, and NotFiniteError."""
     data = _read(model_dir, "model.keras")
     import_tensorflow()
-    model = _read_network(model_dir, data)
-    _check_finite(model_dir, data)
+    import keras
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="framebank-") as folder:
+            path = Path(folder, "model.keras")
+            path.write_bytes(data)
+            if not zipfile.is_zipfile(path):  # Keras would say that there is no file at all
+                got = f"{len(data)} bytes that are no whole zip file"
+                raise _damaged(model_dir, "model.keras", got)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # as above
+                model = keras.saving.load_model(path, compile=False, safe_mode=True)
+            model.input["features"], model.input["question"]  # what `predict` gives it
+    except UsageError:
+        raise
+    except OSError as err:
+        raise JobError(
+            "the model cannot be unpacked",
+            got=f"{err.strerror or err} in {tempfile.gettempdir()}",
+            todo="make room there, or set TMPDIR to a folder with room",
+        ) from err
+    except Exception as err:
+        raise _damaged(model_dir, "model.keras", str(err).split("\n", 1)[0][:300]) from err
+    check_weights(model_dir, data)
     return model
 
 
-def check_weights(model_dir: str) -> None:
-    """Raise NotFiniteError where a weight of MODEL/model.keras is NaN or infinite, UsageError where
-    there is none or a damaged one. Needs no TensorFlow."""
-    _check_finite(model_dir, _read(model_dir, "model.keras"))
-
-
-def _check_finite(model_dir: str, data: bytes) -> None:
+def check_weights(model_dir: str, data: bytes | None = None) -> None:
+    """Raise NotFiniteError where a weight of MODEL/model.keras (or its `data`) is NaN or infinite,
+    UsageError where there is none or a damaged one. Needs no TensorFlow."""
     import h5py
 
+    data = _read(model_dir, "model.keras") if data is None else data
     bad: list[str] = []
 
     def look(name: str, item: Any) -> None:
@@ -259,34 +266,6 @@ def _check_finite(model_dir: str, data: bytes) -> None:
         )
 
 
-def _read_network(model_dir: str, data: bytes) -> keras.Model:
-    """Return the Keras model that the bytes of a model.keras hold; no code in it is run."""
-    import keras
-
-    try:
-        with tempfile.TemporaryDirectory(prefix="framebank-") as folder:
-            path = Path(folder, "model.keras")
-            path.write_bytes(data)
-            if not zipfile.is_zipfile(path):  # Keras would say that there is no file at all
-                got = f"{len(data)} bytes that are no whole zip file"
-                raise _damaged(model_dir, "model.keras", got)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # as above
-                model = keras.saving.load_model(path, compile=False, safe_mode=True)
-            model.input["features"], model.input["question"]  # what `predict` gives it
-    except UsageError:
-        raise
-    except OSError as err:
-        raise JobError(
-            "the model cannot be unpacked",
-            got=f"{err.strerror or err} in {tempfile.gettempdir()}",
-            todo="make room there, or set TMPDIR to a folder with room",
-        ) from err
-    except Exception as err:
-        raise _damaged(model_dir, "model.keras", str(err).split("\n", 1)[0][:300]) from err
-    return model
-
-
 def pad_clips(clips: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
     """Return float32[b, n, d] of clips float[n_i, d], padded on the right with rows of zeros."""
     longest = max(len(clip) for clip in clips)
@@ -300,23 +279,20 @@ def _read(model_dir: str, name: str) -> bytes:
     try:
         return storage.read_bytes(storage.join(model_dir, name))
     except storage.FileMissingError as err:
-        raise _no_model(model_dir, f"no {name} in it") from err
+        raise _no_model(model_dir, name) from err
 
 
 def _read_json(model_dir: str, name: str) -> dict[str, Any]:
     try:
-        fields = json_text.parse(_read(model_dir, name))
+        return json_text.parse_object(_read(model_dir, name))
     except ValueError as err:
         raise _damaged(model_dir, name, err) from err
-    if not isinstance(fields, dict):
-        raise _damaged(model_dir, name, f"a JSON {type(fields).__name__}")
-    return fields
 
 
-def _no_model(model_dir: str, got: str) -> UsageError:
+def _no_model(model_dir: str, missing: str) -> UsageError:
     return UsageError(
         f"{model_dir} is not a trained model",
-        got=got,
+        got=f"no {missing} in it",
         expected="the --model folder of a `framebank train` that has ended",
         todo="check --model, or train first",
     )

@@ -15,9 +15,7 @@ from collections.abc import Sequence
 ENOUGH = 3  # of the others must say the same
 _NUMBERS = {"none": "0"} | {
     word: str(number)
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten".split()
-    )
+    for number, word in enumerate("zero one two three four five six seven eight nine ten".split())
 }
 _ARTICLES = ("a", "an", "the")
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'

@@ -3,9 +3,6 @@
 The catalog of a cache is all of `catalog/*.parquet`; where several runs have a row of one video,
 the newest holds. Columns are those of CatalogRow in its order, then the manifest's further columns,
 each of the type its values have (text where they have several).
-
-Built for a million rows: everything runs on Arrow columns, and what is written goes through a
-temporary file batch by batch.
 """
 
 from __future__ import annotations
@@ -13,10 +10,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from framebank.features.cache import layout
@@ -24,9 +25,6 @@ from framebank.features.cache.sidecar import COLUMN_NAMES, CatalogRow
 from framebank.features.errors import CacheError
 from framebank.features.stores import storage
 from framebank.features.stores.temporary import Spool
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _BATCH_ROWS = 10_000
 _SPOOL_BYTES = 32 << 20
@@ -54,8 +52,6 @@ def catalog_text(text: str) -> str:
 @functools.cache
 def fixed_schema() -> pa.Schema:
     """Return the Arrow schema of the catalog's own columns."""
-    import pyarrow as pa
-
     kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
     types = {field.name: str(field.type) for field in dataclasses.fields(CatalogRow)}
     return pa.schema([pa.field(name, kinds[types[name]]) for name in COLUMN_NAMES])
@@ -66,9 +62,6 @@ def write_catalog(cache: str, run_id: str, rows: Iterable[CatalogRow]) -> int:
 
     Memory does not grow with the number of rows.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with Spool(max_size=_SPOOL_BYTES) as spool:
         # The type of a manifest's column is known only after the last row, so two passes.
         kinds: dict[str, pa.DataType] = {}
@@ -87,23 +80,15 @@ def write_catalog(cache: str, run_id: str, rows: Iterable[CatalogRow]) -> int:
             pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
         ):
             for start in starts:
-                table = _conform(_read_spooled(spool, start), schema)
+                spool.seek(start)
+                with pa.ipc.open_stream(spool) as stream:
+                    table = _conform(stream.read_all(), schema)
                 writer.write_table(table)
                 count += len(table)
     return count
 
 
-def _read_spooled(spool: Any, start: int) -> pa.Table:
-    import pyarrow as pa
-
-    spool.seek(start)
-    with pa.ipc.open_stream(spool) as stream:
-        return stream.read_all()
-
-
 def _tables(rows: Iterable[CatalogRow]) -> Iterator[pa.Table]:
-    import pyarrow as pa
-
     iterator = iter(rows)
     while batch := list(itertools.islice(iterator, _BATCH_ROWS)):
         schema = fixed_schema()
@@ -124,8 +109,6 @@ def _tables(rows: Iterable[CatalogRow]) -> Iterator[pa.Table]:
 
 def _column(values: Sequence[Any]) -> pa.Array:
     """Return a manifest's column by the type of its values, as text where they have several."""
-    import pyarrow as pa
-
     values = [catalog_text(value) if isinstance(value, str) else value for value in values]
     try:
         array = pa.array(values)
@@ -137,9 +120,6 @@ def _column(values: Sequence[Any]) -> pa.Array:
 
 
 def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """Return the type that holds the values of both."""
-    import pyarrow as pa
-
     if one == other or pa.types.is_null(other):
         return one
     if pa.types.is_null(one):
@@ -149,8 +129,6 @@ def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return `table` with the columns and types of `schema`; absent columns become null."""
-    import pyarrow as pa
-
     present = set(table.column_names)
     columns = []
     for field in schema:
@@ -161,33 +139,14 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _concat(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the tables one after another, with each column of the type that holds them all."""
-    import pyarrow as pa
-
-    kinds: dict[str, pa.DataType] = {}
-    for table in tables:
-        for field in table.schema:
-            kinds[field.name] = _wider(kinds.get(field.name, pa.null()), field.type)
-    schema = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
-    return pa.concat_tables([_conform(table, schema) for table in tables])
-
-
 def catalog_files(cache: str) -> list[str]:
     """Return the paths of the catalog's files, oldest run first."""
-    files = storage.list_files(layout.catalog_folder(cache))
-    return [file.path for file in files if _is_catalog(file.path)]
-
-
-def _is_catalog(path: str) -> bool:
-    return path.endswith(".parquet") and not path.rsplit("/", 1)[-1].startswith(".")
+    paths = (file.path for file in storage.list_files(layout.catalog_folder(cache)))
+    return [path for path in paths if re.search(r"/[^./][^/]*\.parquet\Z", path)]
 
 
 def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
     """Return one catalog file (only `columns` of it); raises CacheError when it is damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         source = pa.BufferReader(storage.read_bytes(path))
         file = pq.ParquetFile(source, page_checksum_verification=True)
@@ -223,9 +182,6 @@ def _damaged(path: str, got: str) -> DamagedCatalogError:
 
 def _check_values(path: str, table: pa.Table) -> None:
     """Raise DamagedCatalogError, ArrowInvalid for values that no run of ours has written."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     further = (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string())  # as `_column` gives
     for field in table.schema:
         own = field.name in COLUMN_NAMES
@@ -242,8 +198,6 @@ def _check_values(path: str, table: pa.Table) -> None:
 
 def _with_later(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     """Return `table` with the columns of `columns` (None: all) that its version did not know."""
-    import pyarrow as pa
-
     for name in _LATER - set(table.column_names):
         if columns is None or name in columns:
             table = table.append_column(name, pa.array([""] * len(table), pa.string()))
@@ -253,12 +207,18 @@ def _with_later(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
 
 
 def read_all_rows(cache: str, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return every row of every catalog, superseded ones too, oldest run first."""
+    """Return every row of every catalog, superseded ones too, oldest run first; each column is of
+    the type that holds the values of all."""
     tables = [read_file(path, columns) for path in catalog_files(cache)]
     if not tables:
         empty = fixed_schema().empty_table()
         return empty if columns is None else empty.select(list(columns))
-    return _concat(tables)
+    kinds: dict[str, pa.DataType] = {}
+    for table in tables:
+        for field in table.schema:
+            kinds[field.name] = _wider(kinds.get(field.name, pa.null()), field.type)
+    schema = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
+    return pa.concat_tables([_conform(table, schema) for table in tables])
 
 
 def read_catalog(cache: str, *, columns: Sequence[str] | None = None) -> pa.Table:
@@ -273,37 +233,26 @@ def read_catalog(cache: str, *, columns: Sequence[str] | None = None) -> pa.Tabl
 
 def newest_rows(table: pa.Table) -> pa.Table:
     """Return the newest row of each video, in the order of `table`."""
-    newest = _newest(table)
-    return table if len(newest) == len(table) else table.take(newest)
+    if not len(table):
+        return table
+    encoded = table.column("video_id").combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    # lexsort: the last key counts most; a stable sort, so of equals the last one written holds.
+    order = np.lexsort((_ranks(table, "time"), _ranks(table, "run_id"), codes))
+    last = np.append(codes[order][1:] != codes[order][:-1], True)
+    return table if last.all() else table.take(np.sort(order[last]))
 
 
 def where(table: pa.Table, name: str, value: str) -> pa.Table:
     """Return the rows whose column `name` is `value`."""
-    import pyarrow.compute as pc
-
     return table.filter(pc.equal(table.column(name), value))
 
 
 def _ranks(table: pa.Table, name: str) -> NDArray[np.int64]:
     """Return int64[rows] that order as the texts of a column do."""
     column = table.column(name).combine_chunks().dictionary_encode()
-    texts = np.array(column.dictionary.to_pylist(), dtype=object)
-    rank = np.empty(len(texts), np.int64)
-    rank[np.argsort(texts)] = np.arange(len(texts))
-    codes: NDArray[np.int64] = column.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return rank[codes]
-
-
-def _newest(table: pa.Table) -> NDArray[np.int64]:
-    """Return int64: the places of each video's newest row, ascending."""
-    if not len(table):
-        return np.empty(0, np.int64)
-    encoded = table.column("video_id").combine_chunks().dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
-    # lexsort: the last key counts most; a stable sort, so of equals the last one written holds.
-    order = np.lexsort((_ranks(table, "time"), _ranks(table, "run_id"), codes))
-    last = np.append(codes[order][1:] != codes[order][:-1], True)
-    return np.sort(order[last])
+    rank: NDArray[np.int64] = pc.rank(column.dictionary).to_numpy().astype(np.int64)
+    return rank[column.indices.to_numpy(zero_copy_only=False)]
 
 
 def catalog_rows(table: pa.Table) -> Iterator[CatalogRow]:

@@ -1,9 +1,8 @@
 """Reading a feature cache: `for record in open_cache(CACHE): record.features`.
 
-Readers take what to read from the catalog, never from a listing: of each video the newest row
-counts, and only if it is done. Every record is checked on the way (checksum, key, shape), and a
-damaged one is an error that names shard, record and video. Works on a local folder and on
-gs://BUCKET/NAME alike, and imports TensorFlow only for `dataset()`.
+What to read is in the catalog, never in a listing: of each video the newest row counts, and only if
+it is done. Every record is checked on the way (checksum, key, shape), and a damaged one is an error
+that names shard, record and video.
 """
 
 from __future__ import annotations
@@ -15,9 +14,11 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from framebank.features.cache import catalog, layout, record, sidecar, tfrecord
@@ -28,7 +29,6 @@ from framebank.features.stores import storage
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
     import tensorflow as tf
 
 _MOST_NAMES = 100_000  # among which near ones are looked for
@@ -50,15 +50,9 @@ class Place(NamedTuple):
 def check_record(place: Place, data: bytes, path: str) -> record.FeatureRecord:
     """Return the record in the frame `data`; raises CacheError naming shard, record and video."""
     where = f"record {place.record} of {path}, video {place.video_id!r},"
-    try:
-        payload = tfrecord.unframe_record(data, path, number=place.record, offset=place.offset)
-    except CacheError as err:
-        raise CacheError(
-            f"{err.what}, video {place.video_id!r}",
-            got=err.got,
-            expected=err.expected,
-            todo=err.todo,
-        ) from err
+    payload = tfrecord.unframe_record(
+        data, f"{path}, video {place.video_id!r}", number=place.record, offset=place.offset
+    )
     found = record.decode_record(payload, where=where)
     for name, got, expected in (
         ("video_id", catalog.catalog_text(found.video_id), place.video_id),
@@ -108,7 +102,10 @@ class Cache:
         self._table = catalog.newest_rows(rows)
         _check_fingerprints(path, spec, self._table)
         # Where the record of each done video lies (a row's fields are those of Place).
-        self.places = _sorted_places(_readable(path, self._table))
+        done = catalog.where(_readable(path, self._table), "state", "done")
+        self.places = done.select(list(Place._fields)).sort_by(
+            [("shard", "ascending"), ("offset", "ascending")]
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -121,7 +118,6 @@ class Cache:
         return len(self.places)
 
     def _facts(self) -> dict[str, str]:
-        """Return what a person wants to know of a cache at first sight."""
         spec, others = self.spec, len(self._table) - len(self)
         frames = sum(self.places.column("rows").to_pylist())
         made = f"{spec.backbone} {spec.layer}, {spec.sample}, {spec.dtype}"
@@ -179,12 +175,8 @@ class Cache:
         names = shards.dictionary.to_pylist()
         if not len(codes):
             return []
-        starts = np.flatnonzero(np.append(True, codes[1:] != codes[:-1]))
-        ends = [*starts[1:], len(codes)]
-        return [
-            (names[codes[start]], int(start), int(end))
-            for start, end in zip(starts, ends, strict=True)
-        ]
+        edges = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1], [True]))).tolist()
+        return [(names[codes[start]], start, end) for start, end in itertools.pairwise(edges)]
 
     def __iter__(self) -> Iterator[record.FeatureRecord]:
         return self.read_places(np.arange(len(self)))
@@ -211,7 +203,9 @@ class Cache:
             with storage.open_read(path) as stream:
                 for row in self.places.take(rows).to_pylist():
                     place = Place(**row)
-                    yield check_record(place, _read_frame(stream, place), path)
+                    if stream.tell() != place.offset:
+                        stream.seek(place.offset)
+                    yield check_record(place, stream.read(place.length), path)
         except storage.FileMissingError as err:
             raise CacheError(
                 f"the shard {path} is missing",
@@ -243,10 +237,7 @@ class Cache:
 
     def done(self, columns: Sequence[str], video_ids: Iterable[str] | None = None) -> pa.Table:
         """Return these columns of the done videos, of `video_ids` alone where they are given."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        table = self._table.filter(pc.equal(self._table.column("state"), "done"))
+        table = catalog.where(self._table, "state", "done")
         if video_ids is not None:
             wanted = pa.array(list(video_ids), pa.string())
             table = table.filter(pc.is_in(table.column("video_id"), value_set=wanted))
@@ -341,18 +332,10 @@ def _element(found: record.FeatureRecord) -> dict[str, Any]:
     }
 
 
-def _read_frame(stream: BinaryIO, place: Place) -> bytes:
-    if stream.tell() != place.offset:
-        stream.seek(place.offset)
-    return stream.read(place.length)
-
-
 def _check_fingerprints(path: str, spec: FeatureSpec, table: pa.Table) -> None:
-    """Raise CacheError where features of another spec were written into this cache."""
-    import pyarrow.compute as pc
-
     made = table.column("fingerprint")
-    strange = table.filter(pc.invert(pc.is_in(made, value_set=_known(spec))))
+    known = pa.array(["", spec.fingerprint])  # "": a row of a version that did not keep it
+    strange = table.filter(pc.invert(pc.is_in(made, value_set=known)))
     if len(strange):
         shards = strange.column("shard").unique().to_pylist()
         raise CacheError(
@@ -363,17 +346,9 @@ def _check_fingerprints(path: str, spec: FeatureSpec, table: pa.Table) -> None:
         )
 
 
-def _known(spec: FeatureSpec) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array(["", spec.fingerprint])  # "": a row of a version that did not keep it
-
-
 def _readable(path: str, table: pa.Table) -> pa.Table:
     """Return `table` without the records that no reader can read, and warn of them: earlier
     versions wrote them as done, and one of them must not cost the others."""
-    import pyarrow.compute as pc
-
     fits = pc.less_equal(table.column("length"), tfrecord.MOST_FRAME_BYTES)
     fits = pc.fill_null(fits, True)  # a quarantined video has no record
     if not pc.all(fits, min_count=0).as_py():  # of no rows it is true too
@@ -384,14 +359,6 @@ def _readable(path: str, table: pa.Table) -> pa.Table:
             stacklevel=2,
         )
     return table.filter(fits)
-
-
-def _sorted_places(table: pa.Table) -> pa.Table:
-    """Return the done rows of `table` by shard and place in it."""
-    import pyarrow.compute as pc
-
-    done = table.filter(pc.equal(table.column("state"), "done")).select(list(Place._fields))
-    return done.sort_by([("shard", "ascending"), ("offset", "ascending")])
 
 
 def open_cache(path: str | os.PathLike[str]) -> Cache:
@@ -418,11 +385,11 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
 def open_spec(path: str) -> FeatureSpec:
     """Return the spec of the cache at `path`; raises UsageError when there is none."""
     todo = "give the folder that `framebank extract --cache` wrote"
-    spec = layout.read_spec(path) if not _is_file(path) else None
+    if storage.is_local(path) and storage.exists(path):
+        raise UsageError(f"{path} is no cache", got="a file", expected="a folder", todo=todo)
+    spec = layout.read_spec(path)
     if spec is not None:
         return spec
-    if _is_file(path):
-        raise UsageError(f"{path} is no cache", got="a file", expected="a folder", todo=todo)
     if not storage.folder_exists(path):
         raise UsageError(f"there is no cache at {path}", got="no such folder", todo=todo)
     if shards := len(layout.committed_shards(path)):
@@ -432,7 +399,3 @@ def open_spec(path: str) -> FeatureSpec:
             todo="restore it",
         )
     raise UsageError(f"{path} is no cache", got="a folder without spec.json", todo=todo)
-
-
-def _is_file(path: str) -> bool:
-    return storage.is_local(path) and storage.exists(path)

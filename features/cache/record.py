@@ -166,7 +166,6 @@ def _source_fields(source: SourceInfo) -> dict[str, Value]:
 
 
 def _quantise(features: NDArray[np.float32], dtype: str) -> dict[str, Value]:
-    """Return the fields that hold `features`; raises VideoRejected when they do not fit."""
     if not np.isfinite(features).all():
         raise VideoRejected("write", "bad_features", "features that are not finite")
     if dtype != "uint8":
@@ -237,14 +236,9 @@ def decode_record(data: bytes, *, where: str = "a record") -> FeatureRecord:
                 todo="use the version that made it, or extract into a new cache",
             )
         return _build(fields)
-    except KeyError as err:
-        raise _fault(where, f"no field {err.args[0]!r}") from err
-    except (ValueError, TypeError, IndexError, OverflowError, MemoryError) as err:
-        raise _fault(where, str(err) or type(err).__name__) from err
-
-
-def _fault(where: str, got: str) -> CacheError:
-    return CacheError(f"{where} is not a record of this cache", got=got)
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError) as err:
+        got = f"no field {err}" if isinstance(err, KeyError) else str(err) or type(err).__name__
+        raise CacheError(f"{where} is not a record of this cache", got=got) from err
 
 
 def _integer(fields: Mapping[str, Value], name: str) -> int:

@@ -1,10 +1,8 @@
 """The row that a video leaves behind, and the sidecar that commits a shard.
 
-A sidecar is `shards/<shard>.index.json`, created after the shard's file of records is whole and
-durable: its existence commits the shard. It holds one row per video of the shard, done or
-quarantined, the name, size and SHA-256 of that file, and a checksum of all this (`sha256`). It is
-never written over: of two attempts at a shard the first one counts. The catalog is made from these
-rows.
+A sidecar is created after the shard's file of records is whole and durable, and never written over:
+of two attempts at a shard the first one counts. It holds one row per video, done or quarantined,
+the name, size and SHA-256 of that file, and a checksum of all this (`sha256`).
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from framebank.features.cache import layout
 from framebank.features.cache.record import QuantisationError
 from framebank.features.errors import CacheError
 from framebank.features.stores import json_text, storage
-from framebank.features.video import Extracted, Rejected, SourceInfo, VideoRef
+from framebank.features.video import Extracted, Rejected, VideoRef
 
 STATES = ("done", "quarantined")
 
@@ -70,9 +68,7 @@ class CatalogRow:
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {
-            "columns": dict(self.columns)
-        }
+        return vars(self) | {"columns": dict(self.columns)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> CatalogRow:
@@ -119,50 +115,29 @@ def utc_now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def done_row(
-    extracted: Extracted,
-    *,
-    fingerprint: str,
-    run_id: str,
-    time: str,
-    shard: str,
-    record: int,
-    offset: int,
-    length: int,
-) -> CatalogRow:
-    """Return the row of a video whose record was written."""
+def done_row(extracted: Extracted, *, fingerprint: str, **where: Any) -> CatalogRow:
+    """Return the row of a video whose record was written; `where` are run_id, time, shard, record,
+    offset and length."""
     return CatalogRow(
         **_identity(extracted.ref, fingerprint),
+        **where,
         state="done",
-        run_id=run_id,
-        time=time,
-        shard=shard,
-        record=record,
-        offset=offset,
-        length=length,
         rows=len(extracted.features),
         partial=extracted.partial,
         decode_errors=extracted.decode_errors,
         capped=extracted.capped,
         message=extracted.warning,
         content_sha256=extracted.content_sha256,
-        **{
-            f"source_{field.name}": getattr(extracted.source, field.name)
-            for field in dataclasses.fields(SourceInfo)
-        },
+        **{f"source_{name}": value for name, value in vars(extracted.source).items()},
     )
 
 
-def quarantined_row(
-    rejected: Rejected, *, fingerprint: str, run_id: str, time: str, shard: str
-) -> CatalogRow:
-    """Return the row of a video that cannot be used."""
+def quarantined_row(rejected: Rejected, *, fingerprint: str, **where: Any) -> CatalogRow:
+    """Return the row of a video that cannot be used; `where` are run_id, time and shard."""
     return CatalogRow(
         **_identity(rejected.ref, fingerprint),
+        **where,
         state="quarantined",
-        run_id=run_id,
-        time=time,
-        shard=shard,
         stage=rejected.stage,
         error_class=rejected.error_class,
         message=rejected.message,
@@ -184,7 +159,7 @@ def _identity(ref: VideoRef, fingerprint: str) -> dict[str, Any]:
 
 def write_sidecar(cache: str, sidecar: Sidecar) -> bool:
     """Commit a shard: create its sidecar; False where another attempt at it was first."""
-    fields = {field.name: getattr(sidecar, field.name) for field in dataclasses.fields(Sidecar)} | {
+    fields = vars(sidecar) | {
         "quantisation": sidecar.quantisation.to_json(),
         "rows": [row.to_json() for row in sidecar.rows],
     }

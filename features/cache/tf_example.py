@@ -1,12 +1,9 @@
 """tf.train.Example, written and read without TensorFlow.
 
-An Example is a protocol-buffer message that maps names to lists of bytes, int64 or float32. Its
-canonical form here: features in ascending order of name, numbers packed, nothing else. Protocol
-buffers promise no canonical form of their own (the order of a map is up to the library and its
-version), while a record must have the same bytes everywhere; so the few lines that write it are
-ours. The result is what `Example.SerializeToString(deterministic=True)` gives; a test holds that.
-Reading is left to Google's library, which is given the message here: TensorFlow has it too, and
-takes seconds to import.
+A record must have the same bytes everywhere, and protocol buffers promise no order of a map, so the
+few lines that write it are ours: features in ascending order of name, numbers packed, nothing else,
+as `Example.SerializeToString(deterministic=True)` gives. Reading is left to Google's library, which
+is given the message here, for TensorFlow takes seconds to import.
 
 Wire format: https://protobuf.dev/programming-guides/encoding/ ; message: tensorflow/core/example.
 """
@@ -90,7 +87,6 @@ def _encode_feature(value: Value) -> list[bytes]:
 
 
 def _example_class() -> Any:
-    """Return the class of the message tf.train.Example."""
     file = descriptor_pb2.FileDescriptorProto(
         name=f"{_PACKAGE}/example.proto", package=_PACKAGE, syntax="proto3"
     )

@@ -1,9 +1,8 @@
 """Reading a whole cache back: every checksum, shape and value, and every table against the others.
 
-Four things must agree: the spec, the shards, their sidecars, and the catalogs. Each fault is one
-line that names the file, and the record and video where there is one. What a killed run leaves
-behind and the next run clears away is a remark, no fault. One pass over the bytes; memory holds one
-record and the catalog's columns.
+Each fault is one line that names the file, and the record and video where there is one. What a
+killed run leaves behind and the next clears away is a remark. Memory holds one record and the
+catalog's columns.
 """
 
 from __future__ import annotations
@@ -11,19 +10,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from framebank.features.cache import catalog, layout, sidecar
 from framebank.features.cache import reader as reading
 from framebank.features.errors import CacheError, FramebankError
 from framebank.features.spec import FeatureSpec
 from framebank.features.stores import json_text, storage
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _CHUNK_BYTES = 1 << 20
 # What a catalog row and its sidecar row must agree in.
@@ -49,9 +48,12 @@ class Report:
 
     @contextlib.contextmanager
     def about(self, shard: str) -> Iterator[None]:
-        """What is found inside is found in `shard`: where that is a fault, the shard is damaged."""
+        """What is found or raised inside is of `shard`: where it is a fault, that is damaged."""
         before = len(self.faults)
-        yield
+        try:
+            yield
+        except FramebankError as err:
+            self.faults.append(_one_line(err))
         if len(self.faults) > before and shard not in self.damaged_shards:
             self.damaged_shards.append(shard)
 
@@ -106,8 +108,7 @@ class _Rows:
         self._table = table.sort_by("shard")
         files = self._table.column("shard").to_pylist()
         starts = [at for at, file in enumerate(files) if at == 0 or file != files[at - 1]]
-        ends = [*starts[1:], len(files)]
-        self.spans = {files[s]: (s, e) for s, e in zip(starts, ends, strict=False)}
+        self.spans = {files[s]: (s, e) for s, e in itertools.pairwise([*starts, len(files)])}
         newest = self._table.group_by("video_id").aggregate([("run_id", "max")])
         columns = (newest.column(name).to_pylist() for name in ("video_id", "run_id_max"))
         self.newest_runs: dict[str, str] = dict(zip(*columns, strict=True))
@@ -140,8 +141,6 @@ class _Rows:
 
 def _repeated(table: pa.Table, names: list[str]) -> list[dict[str, Any]]:
     """Return what stands in several rows of `table` by the columns `names`, with their shards."""
-    import pyarrow.compute as pc
-
     found = table.group_by(names).aggregate([("shard", "count"), ("shard", "list")])
     rows: list[dict[str, Any]] = found.filter(
         pc.greater(found.column("shard_count"), 1)
@@ -150,9 +149,6 @@ def _repeated(table: pa.Table, names: list[str]) -> list[dict[str, Any]]:
 
 
 def _catalog_rows(path: str, report: Report) -> _Rows:
-    """Return all rows of all readable catalogs; unreadable ones are faults."""
-    import pyarrow as pa
-
     columns = ["shard", *_COMPARED]
     tables = [catalog.fixed_schema().empty_table().select(columns)]
     files = catalog.catalog_files(path)
@@ -199,15 +195,13 @@ def _check_lost(rows: _Rows, report: Report) -> None:
 
 
 def _check_shard(path: str, shard: str, spec: FeatureSpec, rows: _Rows, report: Report) -> None:
-    """Check one committed shard: sidecar, bytes, records, and the catalog's rows of it."""
     report.shards += 1
     try:
         found = sidecar.read_sidecar(path, shard)
-    except FramebankError as err:
-        report.faults.append(_one_line(err))
+    except FramebankError:
         for file in [file for file in rows.spans if layout.shard_of(file) == shard]:
             rows.pop(file)  # told already
-        return
+        raise
     if found.fingerprint != spec.fingerprint:
         report.faults.append(
             f"shard {shard}: made with another spec: got fingerprint {found.fingerprint}, "
@@ -227,8 +221,6 @@ def _check_shard(path: str, shard: str, spec: FeatureSpec, rows: _Rows, report: 
     except storage.FileMissingError:
         done = sum(row.state == "done" for row in found.rows)
         report.faults.append(f"shard {shard}: {tfrecord} is missing, with {done} videos")
-    except FramebankError as err:
-        report.faults.append(_one_line(err))
 
 
 def _compare_rows(
@@ -293,7 +285,6 @@ class _Hashing:
 def _check_bytes(
     stream: BinaryIO, path: str, found: sidecar.Sidecar, spec: FeatureSpec, report: Report
 ) -> None:
-    """Check size, hash and each record of one shard, in one pass."""
     hashing = _Hashing(stream)
     done = sorted((row for row in found.rows if row.state == "done"), key=lambda row: row.offset)
     for number, row in enumerate(done):
@@ -307,10 +298,8 @@ def _check_bytes(
             continue
         if gap := hashing.skip_to(row.offset):
             report.faults.append(f"{path}: {gap} bytes before byte {row.offset} are of no video")
-        try:
+        with report.about(found.shard):
             _check_values(hashing.read(row.length), row, path, spec, report)
-        except FramebankError as err:
-            report.faults.append(_one_line(err))
     if rest := hashing.skip_to(None):
         report.faults.append(f"{path}: {rest} bytes at the end are of no video")
     report.size_bytes += hashing.place
@@ -325,7 +314,6 @@ def _check_bytes(
 def _check_values(
     data: bytes, row: sidecar.CatalogRow, path: str, spec: FeatureSpec, report: Report
 ) -> None:
-    """Check one record: frame, key, shape, dtype, finite values, times in order."""
     place = reading.Place(
         catalog.catalog_text(row.video_id), row.key, row.shard, row.record, row.offset,
         row.length, row.rows,

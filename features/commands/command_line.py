@@ -11,7 +11,6 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 # Which of the options and arguments that take any text are paths; `tests` hold that each is told.
@@ -45,24 +44,17 @@ class CommandParser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         for action in self._actions:
-            if action.option_strings and _has_default(action):
+            has_one = action.nargs != 0 and action.default not in (None, argparse.SUPPRESS, [])
+            if action.option_strings and has_one and "(default" not in (action.help or ""):
                 action.help = f"{action.help or ''} (default %(default)s)".strip()
         return super().format_help()
 
 
 def _finite(text: str) -> float:
-    """Read an option's number; NaN would pass every bound that is asked the wrong way round."""
     number = float(text)
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"{text!r} is no number that can be used")
     return number
-
-
-def _has_default(action: argparse.Action) -> bool:
-    """Return whether an option has a value where none is given, and its help does not say it."""
-    if action.nargs == 0 or action.default in (None, argparse.SUPPRESS, []):
-        return False
-    return "(default" not in (action.help or "")
 
 
 def _at_home(value: Any) -> Any:
@@ -71,8 +63,7 @@ def _at_home(value: Any) -> Any:
     return [_at_home(item) for item in value] if isinstance(value, list) else value
 
 
-def _word_at_home(word: str) -> str:
-    """Return a word of the engine's, such as --prism_location=~/prism."""
+def _word_at_home(word: str) -> str:  # such as --prism_location=~/prism
     name, equals, value = word.partition("=")
     return name + equals + os.path.expanduser(value) if equals else word
 
@@ -86,19 +77,9 @@ def take_options_once(parser: argparse.ArgumentParser) -> None:
 class _StoreOnce(argparse.Action):
     """Store a value; another one for the same option is a mistake."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        if kwargs.get("nargs") == 0:
-            raise ValueError("an option that takes no value stores nothing")
-        super().__init__(**kwargs)
-        self._given: tuple[argparse.Namespace, Any] | None = None
+    _given: tuple[argparse.Namespace, Any] | None = None
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
         # By namespace, for a parser may read several command lines.
         before = self._given
         if option_string and before and before[0] is namespace and before[1] != values:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from framebank.features.cache import catalog, layout
@@ -19,7 +17,7 @@ from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.errors import ERROR_CLASSES, FramebankError, UsageError
 from framebank.features.questions.videos import ClipNames
 from framebank.features.stores import storage
-from framebank.features.terminal import printable, size_text
+from framebank.features.terminal import printable, say, size_text
 
 # What --quarantined --json gives of each row, in this order; the manifest's columns follow.
 _QUARANTINE_FIELDS = (
@@ -43,85 +41,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Print what was asked for; returns 0. Raises UsageError, CacheError."""
     cache = open_cache(args.cache)
+    found: Any
+    lines_of: Callable[[Any], list[str]]
     if args.video_id is not None:
-        _print(video := describe_video(cache, args.video_id), _video_lines(video), args.json)
+        found, lines_of = describe_video(cache, args.video_id), _video_lines
     elif args.quarantined:
-        _print(rows := quarantined_rows(cache), _quarantine_lines(rows), args.json)
+        found, lines_of = quarantined_rows(cache), _quarantine_lines
     else:
-        _print(summary := summarise(cache), _summary_lines(summary), args.json)
+        found, lines_of = summarise(cache), _summary_lines
+    if args.json:  # NaN and infinity, of which JSON knows neither, become null
+        found = json.loads(json.dumps(found), parse_constant=lambda name: None)
+    print(json.dumps(found, indent=2) if args.json else "\n".join(lines_of(found)))
     if orphans := catalog.orphan_shards(args.cache, catalogued=cache.catalogued_files):
-        print(
-            f"framebank: {len(orphans)} committed shards are in no catalog yet (a run was "
-            "interrupted); run the same extract command again to add them",
-            file=sys.stderr,
+        say(
+            f"{len(orphans)} committed shards are in no catalog yet (a run was "
+            "interrupted); run the same extract command again to add them"
         )
     return 0
 
 
-def _print(found: object, lines: Sequence[str], as_json: bool) -> None:
-    print(json.dumps(_finite(found), indent=2) if as_json else "\n".join(lines))
-
-
-def _finite(value: Any) -> Any:
-    """Return `value` with NaN and infinity as None, for JSON knows neither."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def summarise(cache: Cache) -> dict[str, Any]:
     """Return counts, size and spec of a cache; frames and videos are those that readers see."""
-    columns = ["state", "rows", "error_class", "partial", "capped"]
-    table = cache.table(columns)
-    states = Counter(table.column("state").to_pylist())
-    done = catalog.where(table, "state", "done")
+    table = cache.table(["state", "rows", "error_class", "partial", "capped"])
+    done, bad = (catalog.where(table, "state", state) for state in ("done", "quarantined"))
     files = storage.list_files(layout.shards_folder(cache.path))
     committed = set(layout.committed_among(file.path for file in files))
     shards = [file for file in files if layout.shard_of_file(file.path) in committed]
-    classes = Counter(
-        catalog.where(table, "state", "quarantined").column("error_class").to_pylist()
-    )
+    try:
+        width = cache.feature_dim
+    except FramebankError:  # a damaged record is for verify to name; the catalog can still be shown
+        width = None
     return {
-        "videos": {"done": states["done"], "quarantined": states["quarantined"]},
+        "videos": {"done": len(done), "quarantined": len(bad)},
         "frames": sum(done.column("rows").to_pylist()),
         "shards": len(shards),
         "bytes": sum(file.size_bytes for file in shards),
         "fingerprint": cache.fingerprint,
         "spec": cache.spec.to_json(),
         "random_weights": cache.spec.random_weights,
-        "feature_dim": _feature_dim(cache),
+        "feature_dim": width,
         "partial": sum(done.column("partial").to_pylist()),
         "capped": sum(done.column("capped").to_pylist()),
-        "quarantined_by_class": dict(classes.most_common()),
+        "quarantined_by_class": dict(Counter(bad.column("error_class").to_pylist()).most_common()),
         "runs": len(catalog.catalog_files(cache.path)),
     }
-
-
-def _feature_dim(cache: Cache) -> int | None:
-    try:
-        return cache.feature_dim
-    except FramebankError:  # a damaged record is for verify to name; the catalog can still be shown
-        return None
 
 
 def quarantined_rows(cache: Cache) -> list[dict[str, Any]]:
     """Return one dict per quarantined video, by class and id."""
     rows = catalog.catalog_rows(catalog.where(cache.table(), "state", "quarantined"))
-    ordered = sorted(rows, key=lambda row: (row.error_class, row.video_id))
     return [
         {name: getattr(row, name) for name in _QUARANTINE_FIELDS} | dict(row.columns)
-        for row in ordered
+        for row in sorted(rows, key=lambda row: (row.error_class, row.video_id))
     ]
 
 
 def describe_video(cache: Cache, video_id: str) -> dict[str, Any]:
-    """Return a video's row, and for a done one its frames' times and numbers.
-
-    The video is found as that of a question is. Raises UsageError with near matches for an id that
-    the cache does not have.
-    """
+    """Return a video's row, and for a done one its frames' times and numbers; it is found as that
+    of a question is. Raises UsageError with near matches."""
     table = cache.table()
     names = ClipNames(table.column("video_id").to_pylist())
     found_id = names.find(video_id)
@@ -134,8 +111,7 @@ def describe_video(cache: Cache, video_id: str) -> dict[str, Any]:
         )
     row = next(catalog.catalog_rows(catalog.where(table, "video_id", found_id)))
     found = row.to_json()
-    columns = found.pop("columns")
-    found |= dict(columns)
+    found |= found.pop("columns")
     if row.state == "done":
         record = cache[found_id]
         found["features"] = {"shape": list(record.features.shape), "dtype": record.dtype}
@@ -172,35 +148,26 @@ def _summary_lines(found: Mapping[str, Any]) -> list[str]:
 def _quarantine_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return ["no video is quarantined"]
-    counts = Counter(row["error_class"] for row in rows)
     lines = []
-    for error_class, count in counts.most_common():
+    for error_class, count in Counter(row["error_class"] for row in rows).most_common():
         lines.append(f"{error_class} ({count:,}): {ERROR_CLASSES.get(error_class, '')}")
-        for row in rows:
-            if row["error_class"] == error_class:
-                tries = f", attempt {row['attempt']}" if row["attempt"] > 1 else ""
-                lines.append(f"  {printable(row['video_id'])}")
-                lines.append(
-                    f"      at {row['stage']}{tries}, {row['time']}: {printable(row['message'])}"
-                )
+        for row in (row for row in rows if row["error_class"] == error_class):
+            tries = f", attempt {row['attempt']}" if row["attempt"] > 1 else ""
+            told = f"at {row['stage']}{tries}, {row['time']}: {printable(row['message'])}"
+            lines += [f"  {printable(row['video_id'])}", f"      {told}"]
         lines.append("")
     return lines[:-1]
 
 
 def _video_lines(found: Mapping[str, Any]) -> list[str]:
-    own = {"pts_ms", "frame_index", "features"}
-    empty = {"stage", "error_class", "message"} if found["state"] == "done" else set()
-    lines = [
-        f"{name:20}{printable(value)}"
-        for name, value in found.items()
-        if name not in own and name not in empty
-    ]
+    facts = dict(found)
     if found["state"] == "done":
-        rows, width = found["features"]["shape"]
-        lines.append(f"{'features':20}{found['features']['dtype']}[{rows}, {width}]")
-        for name in ("pts_ms", "frame_index"):
-            lines.append(f"{name:20}{_shortened(found[name])}")
-    return lines
+        for name in ("stage", "error_class", "message"):  # of a quarantined one
+            del facts[name]
+        made = found["features"]
+        facts["features"] = f"{made['dtype']}{made['shape']}"
+        facts |= {name: _shortened(found[name]) for name in ("pts_ms", "frame_index")}
+    return [f"{name:20}{printable(value)}" for name, value in facts.items()]
 
 
 def _shortened(values: Sequence[int]) -> str:

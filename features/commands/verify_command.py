@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 from framebank.features.cache import layout
 from framebank.features.cache.verify import Report, verify_cache
 from framebank.features.errors import FramebankError
 from framebank.features.progress import Bar
-from framebank.features.terminal import printable
+from framebank.features.terminal import printable, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,25 +34,19 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
 
 def execute(args: argparse.Namespace, beam_args: list[str]) -> Report:
-    """Verify, and note what is damaged. Raises UsageError."""
+    """Verify, and note for the next extract what is damaged. Raises UsageError."""
     with Bar("verify", total=None) as bar:
-        report = verify_cache(
-            args.cache,
-            progress=lambda done, total: bar.update(
-                done, f"verified {done:,} of {total:,} shards", total=total
-            ),
-        )
-    _note(args.cache, report)
-    return report
 
+        def show(done: int, total: int) -> None:
+            bar.update(done, f"verified {done:,} of {total:,} shards", total=total)
 
-def _note(cache: str, report: Report) -> None:
-    """Leave word for the next extract of what is damaged, where the cache may be written."""
+        report = verify_cache(args.cache, progress=show)
     try:
-        layout.note_damaged(cache, report.damaged_shards)
-    except FramebankError as error:
+        layout.note_damaged(args.cache, report.damaged_shards)
+    except FramebankError as error:  # the cache may not be written
         if report.damaged_shards:
-            print(f"framebank: the faults are not noted for extract: {error}", file=sys.stderr)
+            say(f"the faults are not noted for extract: {error}")
+    return report
 
 
 def _print(cache: str, report: Report) -> None:
@@ -67,8 +60,6 @@ def _print(cache: str, report: Report) -> None:
     )
     if report.damaged_shards or report.damaged_files:
         print("the same `framebank extract` command again makes anew what it can")
-    if report.faults:
-        count = len(report.faults)
-        print(f"{cache}: {count:,} fault{'s' * (count != 1)} ({checked} read back)")
-    else:
-        print(f"{cache}: sound ({checked} read back)")
+    count = len(report.faults)
+    found = f"{count:,} fault{'s' * (count != 1)}" if count else "sound"
+    print(f"{cache}: {found} ({checked} read back)")

@@ -1,9 +1,7 @@
 """The decoder process: takes jobs on stdin, and decodes or probes one clip at a time.
 
-Why a process: FFmpeg reads bytes that strangers made. A decoder that never returns or dies takes
-its process with it and nothing else, and one that is taken over finds nothing to take
-(`features/decoders/sandbox.py`); `features/decoders/pool.py` is the other side. Here no TensorFlow
-is imported, so that a fresh process is ready in a fraction of a second. End of input ends it.
+One that never returns, dies or is taken over takes nothing else with it: infra/decisions/0009. Here
+no TensorFlow is imported, so that a fresh process is ready in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -12,13 +10,14 @@ import dataclasses
 import hashlib
 import json
 import os
+import queue
 import resource
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import av
@@ -42,21 +41,23 @@ _NEAR_LIMIT = 0.8  # of its memory: what a decoder that failed had, if that was 
 
 def main(parent_pid: int, memory_bytes: int) -> None:
     """Serve jobs until stdin ends; `parent_pid` is whose death ends this process."""
-    _die_with_parent(parent_pid)
-    _limit_memory(memory_bytes)
+    # The end of stdin says it too, but nobody reads it in a process that is stopped (SIGSTOP).
+    end_with_parent(parent_pid)
+    if sys.platform == "linux":
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")  # short of memory, the kernel takes a decoder, not the job
+    if memory_bytes > 0:
+        sandbox.lower_limit(resource.RLIMIT_AS, memory_bytes)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
-    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a stray print must not reach the wire
     memory = _OwnMemory()
     confinement = sandbox.enter()  # before there is a second thread
     _Sender(out).document(Message.CONFINED, confinement.to_json())
-    jobs: list[tuple[dict[str, Any], int]] = []
-    ready = threading.Condition()
-    threading.Thread(target=_read_jobs, args=(jobs, ready), daemon=True).start()
+    jobs: queue.SimpleQueue[tuple[dict[str, Any], int]] = queue.SimpleQueue()
+    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
     while True:
-        with ready:
-            ready.wait_for(lambda: bool(jobs))
-            job, clip = jobs.pop(0)
+        job, clip = jobs.get()
         _serve(job, clip, _Sender(out), memory)
         os.close(clip)
 
@@ -69,30 +70,23 @@ class _Sender:
         self._last_beat = time.monotonic()
 
     def frame(self, token: int, rgb: NDArray[np.uint8]) -> None:
-        self._send(Message.FRAME, TOKEN.pack(token), np.ascontiguousarray(rgb).data.cast("B"))
+        self.send(Message.FRAME, TOKEN.pack(token), np.ascontiguousarray(rgb).data.cast("B"))
 
     def beat(self, frames: int = 0) -> None:
         del frames  # what counts is that there is a sign of life
         now = time.monotonic()
         if now - self._last_beat >= BEAT_EVERY_S:
             self._last_beat = now
-            self._send(Message.BEAT)
-
-    def worn(self) -> None:
-        self._send(Message.WORN)
+            self.send(Message.BEAT)
 
     def document(self, kind: Message, fields: dict[str, Any]) -> None:
-        self._send(kind, json.dumps(fields).encode())
+        self.send(kind, json.dumps(fields).encode())
 
-    def _send(self, kind: Message, *parts: bytes | memoryview) -> None:
-        self._write(HEADER.pack(kind, sum(len(part) for part in parts)))
+    def send(self, kind: Message, *parts: bytes | memoryview) -> None:
+        self._out.write(HEADER.pack(kind, sum(len(part) for part in parts)))
         for part in parts:
-            self._write(part)
-
-    def _write(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._out.write(view) :]
+            self._out.write(part)
+        self._out.flush()
 
 
 def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) -> None:
@@ -112,27 +106,22 @@ def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) 
             kind, fields = Message.PROBED, probe
     except Exception as error:  # noqa: BLE001 - a bad record becomes a quarantined one
         bad = memory.explain(rejection_of(error))
-        words = {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
-        kind, fields = Message.REJECTED, words
+        kind = Message.REJECTED
+        fields = {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
     if memory.is_short:
-        sender.worn()
+        sender.send(Message.WORN)
     sender.document(kind, fields)
 
 
 def _decode(request: decode.DecodeRequest, sender: _Sender) -> dict[str, Any]:
     result = decode.decode_video(request, emit_frame=sender.frame, beat=sender.beat)
-    return {
-        "tokens": result.tokens.tolist(),
-        "frame_index": result.frame_index.tolist(),
-        "pts_ms": result.pts_ms.tolist(),
-        "source": dataclasses.asdict(result.source),
-        "partial": result.partial,
-        "decode_errors": result.decode_errors,
-        "capped": result.capped,
-        "warning": result.warning,
-        # Last: a terabyte of no video is not read.
-        "sha256": _hash(request.path, request.limits, sender.beat),
-    }
+    lists = {name: getattr(result, name).tolist() for name in ("tokens", "frame_index", "pts_ms")}
+    digest = hashlib.sha256()
+    with container.open_file(request.path, request.limits) as file:
+        while chunk := file.read(_CHUNK_BYTES):  # last: a terabyte of no video is not read
+            digest.update(chunk)
+            sender.beat()
+    return dataclasses.asdict(result) | lists | {"sha256": digest.hexdigest()}
 
 
 def rejection_of(error: Exception) -> VideoRejected:
@@ -188,15 +177,6 @@ class _OwnMemory:
         return int(text.partition("VmPeak:")[2].split()[0]) * 1024
 
 
-def _hash(clip: str | int, limits: container.DecodeLimits, beat: Callable[[int], None]) -> str:
-    digest = hashlib.sha256()
-    with container.open_file(clip, limits) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            beat(0)
-    return digest.hexdigest()
-
-
 class JobReader:
     """The end of the wire in the child: jobs with their clips, as they come."""
 
@@ -218,29 +198,8 @@ class JobReader:
                 return
 
 
-def _read_jobs(jobs: list[tuple[dict[str, Any], int]], ready: threading.Condition) -> None:
+def _read_jobs(jobs: queue.SimpleQueue[tuple[dict[str, Any], int]]) -> None:
     """Take jobs as they come; when the parent closes its end, leave at once."""
     for job in JobReader():
-        with ready:
-            jobs.append(job)
-            ready.notify()
+        jobs.put(job)
     os._exit(0)
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """End with the parent, stopped or not, and before it where memory is short.
-
-    The end of stdin says the same, but nobody reads it in a process that is stopped (SIGSTOP).
-    """
-    end_with_parent(parent_pid)
-    if sys.platform == "linux":
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")  # short of memory, the kernel takes a decoder, not the job
-
-
-def _limit_memory(memory_bytes: int) -> None:
-    """Bound the address space of this process."""
-    if memory_bytes > 0:
-        _, most = resource.getrlimit(resource.RLIMIT_AS)  # of the worker itself: `ulimit -v`
-        bound = memory_bytes if most == resource.RLIM_INFINITY else min(memory_bytes, most)
-        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))

@@ -56,31 +56,6 @@ def _no_room(got: object) -> JobError:
     )
 
 
-class _ClipFolder:
-    """The temporary folder of one run, made for its first clip; once closed it stays so."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._live: LiveFolder | None = None
-        self._closed = False
-
-    def path(self) -> str:
-        """Return the folder's path; raises JobError where none can be made, RuntimeError late."""
-        with self._lock:
-            if self._closed:  # a download that nobody waits for any more
-                raise RuntimeError("the run that this clip is for has ended")
-            if self._live is None:
-                self._live = live_folder()
-            return self._live.path
-
-    def close(self) -> None:
-        """Remove the folder with all that is in it; a second call does nothing."""
-        with self._lock:
-            self._closed = True
-            if self._live is not None:
-                self._live.close()
-
-
 class ClipSource:
     """The clips of one run in their order, those of a bucket in a temporary folder.
 
@@ -97,7 +72,8 @@ class ClipSource:
     ) -> None:
         """`downloads` at a time, as many as there are decoders, of clips up to `max_size_bytes`."""
         self._closed, self._max_size_bytes = closed, max_size_bytes
-        self._folder = _ClipFolder()
+        self._folder: LiveFolder | None = None  # made for the first clip
+        self._shut = False
         self._refs = enumerate(refs)
         self._pulling = threading.Lock()
         self._changed = threading.Condition()
@@ -107,25 +83,22 @@ class ClipSource:
         self._most = 2 * downloads
         self._fetching = 0
         self._ended = False
-        self._downloads = downloads
-        self._started = False
+        for _ in range(downloads):
+            threading.Thread(target=self._work, name="stage-clips", daemon=True).start()
 
     def take(self) -> StagedClip | None:
         """Return the next clip, None at the end; raises JobError where one cannot be brought."""
         with self._changed:
-            if not self._started:
-                self._start()
-            while True:
-                if self._closed.is_set():
-                    return None
+            while not self._closed.is_set():
                 if self._ahead:
                     item = self._ahead.pop(0)
                     if isinstance(item, BaseException):
                         raise item
                     return item
                 if self._ended and not self._fetching:
-                    return None
+                    break
                 self._changed.wait(timeout=0.5)
+        return None
 
     def done(self, clip: StagedClip) -> None:
         """Remove the copy of a clip that is through."""
@@ -140,24 +113,32 @@ class ClipSource:
 
     def close(self) -> None:
         """Remove the folder with all that is in it, and make no other."""
-        self._folder.close()
+        with self._changed:
+            self._shut = True
+            if self._folder is not None:
+                self._folder.close()
+
+    def _folder_path(self) -> str:
+        """Return the folder's path; raises JobError where none can be made, RuntimeError late."""
+        with self._changed:
+            if self._shut:  # a download that nobody waits for any more
+                raise RuntimeError("the run that this clip is for has ended")
+            if self._folder is None:
+                self._folder = live_folder()
+            return self._folder.path
 
     def _close_when_through(self) -> None:
         """Remove the folder after the last clip: a runner may end this process without a word."""
         with self._changed:
-            through = self._ended and not self._held
-        if through:
-            self.close()
-
-    def _start(self) -> None:
-        self._started = True
-        for _ in range(self._downloads):
-            threading.Thread(target=self._work, name="stage-clips", daemon=True).start()
+            if self._ended and not self._held:
+                self.close()
 
     def _work(self) -> None:
         for number, ref in self._admitted():
             try:
-                item: StagedClip | BaseException = self._fetch(number, ref)
+                item: StagedClip | BaseException = StagedClip(number, ref, self._fetch(number, ref))
+            except VideoRejected as bad:
+                item = StagedClip(number, ref, "", bad)
             except BaseException as error:  # noqa: BLE001 - raised again where it is taken
                 item = error
             with self._changed:
@@ -165,29 +146,26 @@ class ClipSource:
                 self._ahead.append(item)
                 self._changed.notify_all()
 
-    def _fetch(self, number: int, ref: VideoRef) -> StagedClip:
+    def _fetch(self, number: int, ref: VideoRef) -> str:
         """Bring one clip to the folder; a local one is taken where it is. Raises JobError."""
-        if ref.why_unlisted:
-            text = (
-                f"a folder that cannot be listed ({ref.why_unlisted}): what is in it is not known"
-            )
-            return StagedClip(number, ref, "", VideoRejected("open", "unreadable", text))
+        if why := ref.why_unlisted:
+            text = f"a folder that cannot be listed ({why}): what is in it is not known"
+            raise VideoRejected("open", "unreadable", text)
         if storage.is_local(ref.uri):
-            return StagedClip(number, ref, storage.local_path(ref.uri))
+            return storage.local_path(ref.uri)
         if ref.size_bytes < 0:
-            reason = VideoRejected("open", "missing", f"{ref.uri} does not exist")
-            return StagedClip(number, ref, "", reason)
+            raise VideoRejected("open", "missing", f"{ref.uri} does not exist")
         if ref.size_bytes > self._max_size_bytes:
             text = f"{ref.size_bytes} bytes; the limit is {self._max_size_bytes}"
-            return StagedClip(number, ref, "", VideoRejected("open", "too_large", text))
-        path = os.path.join(self._folder.path(), f"clip-{number}-{threading.get_ident()}")
+            raise VideoRejected("open", "too_large", text)
+        path = os.path.join(self._folder_path(), f"clip-{number}-{threading.get_ident()}")
         try:
             self._copy(ref, path)
-        except VideoRejected as bad:
+        except VideoRejected:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-            return StagedClip(number, ref, "", bad)
-        return StagedClip(number, ref, path)
+            raise
+        return path
 
     def _copy(self, ref: VideoRef, path: str) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -206,7 +184,6 @@ class ClipSource:
                 raise _no_room(error) from error
 
     def _admitted(self) -> Iterator[tuple[int, VideoRef]]:
-        """Yield refs as soon as there is room for them."""
         while not self._closed.is_set():
             with self._pulling:
                 with self._changed:
@@ -225,9 +202,8 @@ class ClipSource:
         self._close_when_through()  # the last clip may have been done before its end was known
 
     def _is_full(self) -> bool:
-        if not self._held:
-            return False
-        return self._held >= self._most or self._ahead_bytes >= _AHEAD_BYTES
+        full = self._held >= self._most or self._ahead_bytes >= _AHEAD_BYTES
+        return full and self._held > 0
 
 
 def _copied_bytes(ref: VideoRef) -> int:

@@ -1,22 +1,19 @@
 """Decoder processes, kept and watched: clips go in, frames come out of a queue bounded in bytes.
 
-They decode (`DecoderPool.decode`) or only look into clips (`DecoderPool.probe`).
-
 Each slot is one thread that owns one child process (`features/decoders/child.py`). A child that
 says nothing for too long, or takes too long in all, is killed and its clip is rejected as `hang`. A
 child that dies has its clip tried once more by a new one (the kernel, short of memory, takes
-innocent ones too), then rejected as `crash`. Time in which a child waits for room in the queue is
-not counted: the clock runs only while the parent waits (`features/decoders/wire.py`). Clips of a
-bucket come through `features/decoders/clip_staging.py`, whose time is none of the decoder's.
+innocent ones too), then rejected as `crash`. Only while the parent waits for a child does its time
+count.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,16 +25,10 @@ from numpy.typing import NDArray
 from framebank.features.cache.record import most_rows
 from framebank.features.decoders import wire as wires
 from framebank.features.decoders.clip_staging import ClipSource, StagedClip
-from framebank.features.decoders.sandbox import Confinement
 from framebank.features.decoders.wire import ConfinedProcess, Garbled, Hang, Message, Wire
 from framebank.features.decoding.container import DecodeLimits, NamelessFile
 from framebank.features.decoding.probe import Probe
-from framebank.features.errors import (
-    FramebankError,
-    JobError,
-    VideoRejected,
-    internal_rejection,
-)
+from framebank.features.errors import FramebankError, JobError, VideoRejected, internal_rejection
 from framebank.features.machine import Shares, share_memory
 from framebank.features.spec import FeatureSpec
 from framebank.features.video import VideoRef
@@ -47,6 +38,7 @@ _TIMEOUT_BYTES = 10 * 2**20  # a clip's time grows by the base limit for each 10
 _PROBE_S = 15.0  # a clip that is silent for so long while it is probed hangs
 _ROW_BYTES = 256  # what a row takes in hand beside its features
 _log = logging.getLogger(__name__)
+_told = threading.Lock()  # taken once, and kept: what holds of the decoders was logged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +102,6 @@ class ClipProbed:
 
 
 Event = Frame | ClipDone | ClipRejected
-_LastWord = dict[str, Any] | Probe | VideoRejected
 _LAST_WORDS = (Message.DONE, Message.PROBED, Message.REJECTED)
 _Item = Event | ClipProbed | BaseException | None  # None: a slot has come to the end of the clips
 
@@ -138,6 +129,7 @@ class DecoderPool:
             )
         policy = _within_memory(policy, shares, spec.dtype, feature_dim)
         self._policy = policy
+        self._frames_ahead = max(1, policy.queue_bytes // (3 * spec.input_size**2))
         self._closed = threading.Event()
         self._source: ClipSource | None = None
         self._slots = [_Slot(spec, policy, self._closed) for _ in range(shares.decoders)]
@@ -154,7 +146,7 @@ class DecoderPool:
         `decode_s` says for the n-th clip how many seconds of decoding it may have. Nothing but
         `close` is to follow.
         """
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(queue.Empty):
             yield from self._events(refs, probe_s=decode_s, until_s=until_s)
 
     def _events(
@@ -164,8 +156,7 @@ class DecoderPool:
         probe_s: Callable[[int], float] | None = None,
         until_s: float | None = None,
     ) -> Iterator[Any]:
-        """Have all slots work and yield what comes; raises TimeoutError."""
-        queue = _ByteQueue(self._policy.queue_bytes)
+        """Have all slots work and yield what comes; raises queue.Empty after `until_s`."""
         if self._source is not None:  # of a run before, which has ended
             self._source.close()
         self._source = ClipSource(
@@ -174,12 +165,15 @@ class DecoderPool:
             downloads=len(self._slots),
             max_size_bytes=self._policy.limits.max_size_bytes,
         )
-        run = _Run(self._source, queue, probe_s)
+        run = _Run(self._source, probe_s, threading.Semaphore(self._frames_ahead))
         for slot in self._slots:
             slot.work(run)
         working = len(self._slots)
         while working:
-            event = queue.get(until_s)
+            left_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+            event = run.events.get(timeout=left_s)
+            if isinstance(event, Frame):
+                run.room.release()
             if event is None:
                 working -= 1
             elif isinstance(event, BaseException):
@@ -199,7 +193,6 @@ class DecoderPool:
 def _within_memory(
     policy: DecoderPolicy, shares: Shares, dtype: str, feature_dim: int | None
 ) -> DecoderPolicy:
-    """Return the policy with the limits that memory and the format of the cache set."""
     rows = policy.limits.max_rows
     if feature_dim is not None:
         in_hand = shares.clip_bytes // (4 * feature_dim + _ROW_BYTES)
@@ -211,46 +204,17 @@ def _within_memory(
     )
 
 
-class _ByteQueue:
-    """A queue bounded in bytes; last words always fit, so that nobody waits for ever."""
-
-    def __init__(self, capacity_bytes: int) -> None:
-        self._capacity, self._bytes = capacity_bytes, 0
-        self._items: collections.deque[_Item] = collections.deque()
-        self._changed = threading.Condition()
-
-    def put(self, item: _Item, closed: threading.Event) -> None:
-        size = item.rgb.nbytes if isinstance(item, Frame) else 0
-        with self._changed:
-            while size and self._bytes and self._bytes + size > self._capacity:
-                if closed.is_set():
-                    return
-                self._changed.wait(timeout=0.5)
-            self._items.append(item)
-            self._bytes += size
-            self._changed.notify_all()
-
-    def get(self, until_s: float | None = None) -> _Item:
-        """Return the next item; raises TimeoutError after `until_s` (of time.monotonic)."""
-        with self._changed:
-            while not self._items:
-                left_s = None if until_s is None else until_s - time.monotonic()
-                if not self._changed.wait(left_s) and not self._items:
-                    raise TimeoutError
-            item = self._items.popleft()
-            if isinstance(item, Frame):
-                self._bytes -= item.rgb.nbytes
-                self._changed.notify_all()
-            return item
-
-
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """One set of clips, and where what comes of them goes; `probe_s`: they are only probed."""
+    """One set of clips, and where what comes of them goes; `probe_s`: they are only probed.
+
+    A frame is put once it has one of the places in `room`, which whoever takes it gives back.
+    """
 
     source: ClipSource
-    queue: _ByteQueue
     probe_s: Callable[[int], float] | None
+    room: threading.Semaphore
+    events: queue.SimpleQueue[_Item] = dataclasses.field(default_factory=queue.SimpleQueue)
 
 
 class _Slot:
@@ -263,21 +227,14 @@ class _Slot:
     def __init__(self, spec: FeatureSpec, policy: DecoderPolicy, closed: threading.Event) -> None:
         self._spec, self._policy, self._closed = spec, policy, closed
         self._child: ConfinedProcess | None = None
-        self._runs: collections.deque[_Run] = collections.deque()
-        self._wake = threading.Condition()
+        self._runs: queue.SimpleQueue[_Run | None] = queue.SimpleQueue()
+        self.work = self._runs.put
         self._thread = threading.Thread(target=self._run, name="decoder-slot", daemon=True)
         self._thread.start()
 
-    def work(self, run: _Run) -> None:
-        with self._wake:
-            self._runs.append(run)
-            self._wake.notify()
-
     def close(self) -> None:
-        with self._wake:
-            self._wake.notify()
-        child = self._child
-        if child is not None:
+        self._runs.put(None)
+        if (child := self._child) is not None:
             child.kill()  # also ends a stopped one
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
@@ -285,27 +242,23 @@ class _Slot:
             self._end_child()
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._runs and not self._closed.is_set():
-                    self._wake.wait()
-                if self._closed.is_set():
-                    return
-                run = self._runs.popleft()
+        for run in iter(self._runs.get, None):
             try:
                 while not self._closed.is_set() and (clip := run.source.take()) is not None:
                     try:
                         self._serve(clip, run)
                     finally:
                         run.source.done(clip)
-                run.queue.put(None, self._closed)
+                run.events.put(None)
             except BaseException as error:  # noqa: BLE001 - handed to whoever reads the queue
-                run.queue.put(error, self._closed)
+                run.events.put(error)
 
     def _serve(self, clip: StagedClip, run: _Run) -> None:
         """Pass on what a child says of a clip until its last word, whatever goes wrong with it."""
         try:
             last = clip.rejected or self._try(clip, run)
+        except VideoRejected as bad:
+            last = bad
         except FramebankError:  # of this machine, not of the clip
             raise
         except MemoryError:
@@ -315,13 +268,11 @@ class _Slot:
             self._end_child()
             last = internal_rejection("decode", error)
         if isinstance(last, VideoRejected):
-            run.queue.put(ClipRejected(clip.number, clip.ref, last), self._closed)
-        elif isinstance(last, Probe):
-            run.queue.put(ClipProbed(clip.number, clip.ref, last), self._closed)
+            run.events.put(ClipRejected(clip.number, clip.ref, last))
         elif last is not None:
-            run.queue.put(ClipDone(clip.number, clip.ref, last), self._closed)
+            run.events.put(last)
 
-    def _try(self, clip: StagedClip, run: _Run) -> _LastWord | None:
+    def _try(self, clip: StagedClip, run: _Run) -> ClipDone | ClipProbed | None:
         """Have a child see to the clip, twice where it dies; return its last word.
 
         None where the pool was closed meanwhile.
@@ -335,9 +286,9 @@ class _Slot:
                 self._end_child()
                 if attempt < _ATTEMPTS and self._closed.is_set():
                     return None
-        return VideoRejected("decode", "crash", f"{text}; it was tried {_ATTEMPTS} times")
+        raise VideoRejected("decode", "crash", f"{text}; it was tried {_ATTEMPTS} times")
 
-    def _attempt(self, clip: StagedClip, run: _Run) -> _LastWord:
+    def _attempt(self, clip: StagedClip, run: _Run) -> ClipDone | ClipProbed:
         """Have the child see to one clip; return its last word.
 
         A second attempt gives the frames of the first once more: the same ones, by their tokens.
@@ -360,16 +311,14 @@ class _Slot:
                     probes=probe_s is not None,
                 )
                 child.send(self._job() | {"probe_s": probe_s}, file)
-                return self._listen(clip, file, wire, run.queue)
-        except VideoRejected as bad:
-            return bad
-        except (Hang, wires.OpeningHangs) as hang:
+                return self._listen(clip, file, wire, run)
+        except Hang as hang:
             self._end_child()
-            return VideoRejected("decode", "hang", str(hang))
+            raise VideoRejected("decode", "hang", str(hang)) from hang
 
     def _listen(
-        self, clip: StagedClip, file: NamelessFile, wire: Wire, queue: _ByteQueue
-    ) -> dict[str, Any] | Probe:
+        self, clip: StagedClip, file: NamelessFile, wire: Wire, run: _Run
+    ) -> ClipDone | ClipProbed:
         """Pass frames on until the child's last word; raises VideoRejected as it says."""
         limit, frames = self._policy.limits.max_rows, 0
         while True:
@@ -383,17 +332,22 @@ class _Slot:
                     text = f"{self._spec.sample} asks for more rows than {limit}, the limit here"
                     raise VideoRejected("decode", "too_large", text)
                 token, rgb = wires.frame_of(payload, self._spec.input_size)
-                queue.put(Frame(clip.number, token, rgb), self._closed)
+                while not run.room.acquire(timeout=0.5) and not self._closed.is_set():
+                    pass
+                run.events.put(Frame(clip.number, token, rgb))
             elif kind == Message.DONE:
                 fields = wires.done_fields(payload, limit)
                 clip.check_unchanged(file.descriptor)
-                return fields
+                return ClipDone(clip.number, clip.ref, fields)
             elif kind == Message.PROBED:
-                return wires.probed(payload)
+                return ClipProbed(clip.number, clip.ref, wires.probed(payload))
             elif kind == Message.REJECTED:
                 raise wires.rejection(payload)
             elif kind == Message.CONFINED:
-                _tell_once(wires.confinement(payload))
+                held = wires.confinement(payload)
+                if _told.acquire(blocking=False):
+                    level = logging.WARNING if held.gaps else logging.INFO
+                    _log.log(level, "%s", held.line())
 
     def _job(self) -> dict[str, Any]:
         return {
@@ -423,20 +377,9 @@ class _Slot:
         return self._child
 
     def _end_child(self) -> None:
-        """End the child, if there is one; the next clip gets a new one."""
         child, self._child = self._child, None
         if child is not None:
             child.end()
-
-
-_told = threading.Lock()  # taken once, and kept
-
-
-def _tell_once(confinement: Confinement) -> None:
-    """Log what holds of the decoders of this process: loudly where something does not."""
-    if _told.acquire(blocking=False):
-        level = logging.WARNING if confinement.gaps else logging.INFO
-        _log.log(level, "%s", confinement.line())
 
 
 def _spawn(memory_bytes: int) -> ConfinedProcess:

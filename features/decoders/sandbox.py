@@ -1,9 +1,7 @@
 """What a process that reads strangers' bytes gives up before it reads the first of them.
 
-A decoder that somebody takes over by a crafted clip is a process of ours with our rights. So it
-starts with an environment of its own, gets its clip as an open file, and gives up the rest here:
-privileges, the network, files, other processes. Each is refused by what the kernel has, Landlock
-and seccomp; where it has less, `Confinement` says what does not hold.
+Privileges, the network, files and other processes, each by what the kernel has; where it has
+less, `Confinement` says what does not hold: infra/decisions/0009.
 """
 
 from __future__ import annotations
@@ -14,12 +12,14 @@ import dataclasses
 import json
 import os
 import resource
+import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 
 from framebank import HOME
-from framebank.features.decoders import landlock, seccomp
+from framebank.features.decoders import seccomp
 from framebank.features.stores import json_text
 
 # All that a child may know of this process's environment: how to find Python and libraries, how to
@@ -47,6 +47,16 @@ _CAPABILITY_VERSION = 0x20080522
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
 _DEVICES = ("/dev/null", "/dev/urandom")
+# linux/landlock.h; the calls have these numbers on every machine.
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_WANT_VERSION = 1
+_PATH_BENEATH = 1
+# Rights on files, by the version of Landlock that knows them.
+_FILE_RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
+_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_TCP_RIGHTS = 0b11  # bind and connect, version 4
+_SCOPES = 0b11  # abstract sockets and signals of other processes, version 6
+_TRUNCATE_VERSION = 3  # before it truncate(2) is not refused
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,24 +108,26 @@ def enter() -> Confinement:
     To be called while this process has one thread, with its modules imported.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _lower(resource.RLIMIT_FSIZE, STDERR_BYTES)
-    _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    lower_limit(resource.RLIMIT_FSIZE, STDERR_BYTES)
+    lower_limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     if sys.platform != "linux":
         return Confinement()
     alone = len(os.listdir("/proc/self/task")) == 1
     libc = ctypes.CDLL(None)
     no_gain = libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
     filters = no_gain and seccomp.available()
-    namespace = not filters and _leave_network(libc)
+    # An empty network of one's own, where users may make one.
+    spaces = (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET)
+    namespace = not filters and any(libc.unshare(flags) == 0 for flags in spaces)
     if not filters:
-        _lower(resource.RLIMIT_NPROC, _tasks_of_user() + _MORE_TASKS)
+        lower_limit(resource.RLIMIT_NPROC, _tasks_of_user() + _MORE_TASKS)
     dropped = _drop_capabilities(libc)
-    version = landlock.restrict(_readable()) if no_gain and alone else 0
-    filtered = filters and seccomp.restrict()
+    version = _restrict_reading() if no_gain and alone else 0
+    filtered = filters and seccomp.install(seccomp.filter_code(os.getpid()))
     by = [f"landlock {version}"] * bool(version) + ["seccomp"] * filtered
     return Confinement(
         network=filtered or namespace,
-        writing=filtered or version >= landlock.TRUNCATE_VERSION,
+        writing=filtered or version >= _TRUNCATE_VERSION,
         reading=bool(version),
         processes=filtered,
         privileges=no_gain and dropped,
@@ -128,8 +140,8 @@ def report() -> None:
     print(json.dumps(enter().to_json()))
 
 
-def _lower(limit: int, value: int) -> None:
-    """Set a limit to `value` where it is not below."""
+def lower_limit(limit: int, value: int) -> None:
+    """Set a limit of this process (`resource.RLIMIT_…`) to `value` where it is not below."""
     _, most = resource.getrlimit(limit)
     bound = value if most == resource.RLIM_INFINITY else min(value, most)
     resource.setrlimit(limit, (bound, bound))
@@ -145,15 +157,7 @@ def _drop_capabilities(libc: ctypes.CDLL) -> bool:
     return bool(libc.capset(header, none) == 0)
 
 
-def _leave_network(libc: ctypes.CDLL) -> bool:
-    """Enter an empty network of one's own, where users may make one."""
-    return any(
-        libc.unshare(flags) == 0 for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET)
-    )
-
-
 def _tasks_of_user() -> int:
-    """Return how many tasks of this user run now."""
     user, count = os.getuid(), 0
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError):
@@ -175,6 +179,52 @@ def _readable() -> Iterator[str]:
             yield f"{path}.libs"  # where wheels keep theirs
     yield from filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
     yield f"{sys.base_prefix}/lib"
+
+
+def landlock_version() -> int:
+    """Return the version of the kernel's Landlock (landlock(7)), 0 where it has none."""
+    if sys.platform != "linux":
+        return 0
+    return max(0, int(ctypes.CDLL(None).syscall(_CREATE_RULESET, None, 0, _WANT_VERSION)))
+
+
+def _restrict_reading() -> int:
+    """Leave this process only the reading of `_readable` files; return Landlock's version.
+
+    0 where the kernel does not do it. `no_new_privs` must be set before; threads that run already
+    are not restricted.
+    """
+    known = landlock_version()
+    if not known:
+        return 0
+    libc = ctypes.CDLL(None)
+    rights = sum(right for since, right in _FILE_RIGHTS.items() if since <= known)
+    fields = [rights]
+    if known >= 4:
+        fields.append(_TCP_RIGHTS)
+    if known >= 6:
+        fields.append(_SCOPES)
+    attributes = struct.pack(f"<{len(fields)}Q", *fields)
+    ruleset = libc.syscall(_CREATE_RULESET, attributes, len(attributes), 0)
+    if ruleset < 0:
+        return 0
+    try:
+        for path in _readable():
+            _allow_reading(libc, ruleset, path)
+        return known if libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0 else 0
+    finally:
+        os.close(ruleset)
+
+
+def _allow_reading(libc: ctypes.CDLL, ruleset: int, path: str) -> None:
+    with contextlib.suppress(OSError):  # what is not there needs no right
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+            rule = struct.pack("<Qi", _READ_FILE | (_READ_DIR if folder else 0), descriptor)
+            libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
+        finally:
+            os.close(descriptor)
 
 
 def child_environment() -> dict[str, str]:

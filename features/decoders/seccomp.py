@@ -1,11 +1,6 @@
-"""A filter on system calls (seccomp) for processes that read strangers' bytes.
+"""A filter on system calls (seccomp): what is refused, by kind, and all newer calls.
 
-It is a list of what is refused, by kind: whatever opens the network, another process or a file for
-writing, and what the kernel offers to privileged ones. A list of what is allowed would be shorter
-to reason about, but another libc or a new codec would fall out of it, and every clip with it.
-Calls that are newer than this list do not exist here (ENOSYS), as a libc expects of older kernels.
-
-See seccomp(2). Numbers: x86_64 and arm64 (the kernel's asm-generic table).
+See seccomp(2), infra/decisions/0009. Numbers: x86_64 and arm64 (the kernel's asm-generic table).
 """
 
 from __future__ import annotations
@@ -95,16 +90,11 @@ def available() -> bool:
     return bool(ctypes.CDLL(None).syscall(*call) == 0)
 
 
-def restrict() -> bool:
-    """Refuse these calls to this process from now on; tell whether the kernel does.
+def install(code: bytes) -> bool:
+    """Give this process, all its threads, one more filter; tell whether the kernel took it.
 
     It needs no privilege but `no_new_privs`, which must be set before.
     """
-    return install(filter_code(os.getpid()))
-
-
-def install(code: bytes) -> bool:
-    """Give this process, all its threads, one more filter; tell whether the kernel took it."""
     program = ctypes.byref(_Program(len(code) // 8, code))
     call = (_SECCOMP[_column()], _SET_MODE_FILTER, _ALL_THREADS, program)
     return bool(ctypes.CDLL(None).syscall(*call) == 0)

@@ -1,25 +1,20 @@
 """A decoder process from outside: how it is started, what goes to it, doubt in what it says.
 
-Such a process reads bytes that strangers made. It finds no credential in its environment and may
-open no file (`features/decoders/sandbox.py`): a clip is opened here and goes to it as a descriptor,
-with its job, over the socket that is its standard input. What it says comes from its standard
-output and may be a stranger's too: a length to take memory for, a row that was never sent, a number
-that is none. All of it is looked at here; what no decoder of ours sends raises `Garbled`, and costs
-the decoder and its clip.
+What no decoder of ours says raises `Garbled`, and costs the decoder and its clip.
 
 To the child: one JSON document a line, each with an open clip. From it: one byte of kind, four
-bytes of length (little-endian), the payload (`Message` has the kinds).
+bytes of length (little-endian), the payload (`Message` has the kinds). Why: infra/decisions/0009.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import enum
 import json
 import math
 import os
-import queue
 import re
 import select
 import signal
@@ -31,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +45,11 @@ _WORDS_BYTES = 2**16  # a verdict
 _ROW_BYTES = 3 * 24  # a row of the last word: three numbers and what parts them
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME_CHARACTERS = 64
+_Answer = TypeVar("_Answer", SourceInfo, Probe)
 
 
-class OpeningHangs(Exception):
-    """The file system does not answer."""
+class Hang(Exception):
+    """A decoder that is over one of its time limits, or a file system that does not answer."""
 
 
 class ConfinedProcess:
@@ -62,9 +58,10 @@ class ConfinedProcess:
     def __init__(self, module: str, call: str) -> None:
         """Raises OSError where no process can be started."""
         code = f"import sys; sys.path[0] = {HOME!r}; from {module} import main; {call}"
-        self._stderr = tempfile.TemporaryFile()
-        self._channel, theirs = socket.socketpair()
-        try:
+        with contextlib.ExitStack() as opened:
+            self._stderr = opened.enter_context(tempfile.TemporaryFile())
+            self._channel, theirs = socket.socketpair()
+            opened.enter_context(self._channel)
             with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", code],
@@ -74,12 +71,9 @@ class ConfinedProcess:
                     bufsize=0,
                     env=child_environment(),
                 )
-        except BaseException:
-            self._channel.close()
-            self._stderr.close()
-            raise
-        assert self._process.stdout is not None
-        self.output = self._process.stdout.fileno()
+            assert self._process.stdout is not None
+            self.output = opened.enter_context(self._process.stdout).fileno()
+            self._close = opened.pop_all().close
 
     def send(self, job: dict[str, Any], clip: container.NamelessFile) -> None:
         """Hand over a job with its clip; raises OSError when the process is gone."""
@@ -98,12 +92,8 @@ class ConfinedProcess:
 
     def end(self) -> None:
         """Kill the process and close what leads to it."""
-        self._process.kill()
-        self._process.wait()
-        self._channel.close()
-        self._stderr.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self.kill()
+        self._close()
 
     def describe_death(self, error: Exception) -> str:
         """Return how the process ended, or what was wrong with what it said."""
@@ -134,26 +124,24 @@ def _signal_name(number: int) -> str:
 def opened_clip(
     path: str, limits: container.DecodeLimits, *, timeout_s: float
 ) -> Iterator[container.NamelessFile]:
-    """Open a clip as `container.open_file` does; raises OpeningHangs after `timeout_s`.
+    """Open a clip as `container.open_file` does; raises Hang after `timeout_s`.
 
     A file system that does not answer keeps a thread and a clip, and nobody else.
     """
     opening = container.open_file(path, limits)
-    outcome: queue.SimpleQueue[container.NamelessFile | BaseException] = queue.SimpleQueue()
+    outcome: concurrent.futures.Future[container.NamelessFile] = concurrent.futures.Future()
 
     def enter() -> None:
         try:
-            outcome.put(opening.__enter__())
+            outcome.set_result(opening.__enter__())
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
-            outcome.put(error)
+            outcome.set_exception(error)
 
     threading.Thread(target=enter, name="open-clip", daemon=True).start()
     try:
-        found = outcome.get(timeout=timeout_s)
-    except queue.Empty:
-        raise OpeningHangs(f"opening it took more than {timeout_s:.0f} s") from None
-    if isinstance(found, BaseException):
-        raise found
+        found = outcome.result(timeout_s)
+    except TimeoutError:
+        raise Hang(f"opening it took more than {timeout_s:.0f} s") from None
     try:
         yield found
     finally:
@@ -170,10 +158,6 @@ class Message(bytes, enum.Enum):
     DONE = b"D"  # the last word on a clip that decoded (JSON)
     PROBED = b"P"  # the answer to a probe (JSON)
     REJECTED = b"R"  # the last word on a clip that did not (JSON)
-
-
-class Hang(Exception):
-    """A decoder that is over one of its time limits."""
 
 
 class Garbled(Exception):
@@ -281,7 +265,7 @@ def done_fields(payload: bytearray, max_rows: int) -> dict[str, Any]:
     fields = _document(payload)
     try:
         counts = {_checked_numbers(fields[name]) for name in ("tokens", "frame_index", "pts_ms")}
-        _check_source(fields["source"])
+        _checked(SourceInfo, fields["source"])
         _checked_numbers([fields["decode_errors"]])
         sound = type(fields["partial"]) is type(fields["capped"]) is bool
         sound &= type(fields.setdefault("warning", "")) is str
@@ -301,23 +285,12 @@ def done_fields(payload: bytearray, max_rows: int) -> dict[str, Any]:
 def probed(payload: bytearray) -> Probe:
     """Return the answer to a probe, its fields of their types and not negative; raises Garbled."""
     fields = _document(payload)
-    known = {
-        field.name: field for field in dataclasses.fields(Probe) if field.name != "error_class"
-    }
-    sound = fields.keys() <= known.keys()
-    for name, field in known.items():
-        value = fields.get(name, field.default)
-        if field.type == "str":
-            sound &= isinstance(value, str) and value.isprintable()
-        elif field.type == "bool":
-            sound &= isinstance(value, bool)
-        elif field.type == "int":
-            sound &= type(value) is int and 0 <= value < 2**63
-        else:
-            sound &= value is None or (type(value) in (int, float) and 0 <= value < math.inf)
-    if not sound:
-        raise Garbled("an answer to a probe that is none")
-    return Probe(**fields)
+    try:
+        if "error_class" in fields:
+            raise ValueError("a verdict")
+        return _checked(Probe, fields)
+    except (TypeError, ValueError):
+        raise Garbled("an answer to a probe that is none") from None
 
 
 def _document(payload: bytearray) -> dict[str, Any]:
@@ -334,16 +307,21 @@ def _checked_numbers(values: Any) -> int:
     return len(np.array(values, np.int64))
 
 
-def _check_source(fields: Any) -> None:
-    """Raise TypeError, ValueError, OverflowError unless these are fields of a SourceInfo."""
-    source = SourceInfo(**fields)
-    for field in dataclasses.fields(SourceInfo):
-        value = getattr(source, field.name)
+def _checked(kind: type[_Answer], fields: Any) -> _Answer:
+    """Return these fields, each of the type it has to be; raises TypeError, ValueError."""
+    answer = kind(**fields)
+    for field in dataclasses.fields(answer):
+        value = getattr(answer, field.name)
         if field.type == "str":
-            sound = value.isprintable() and len(value) <= _NAME_CHARACTERS
-        elif field.type == "float":
-            sound = math.isfinite(value)
+            sound = isinstance(value, str) and value.isprintable()
+            sound = sound and len(value) <= _NAME_CHARACTERS
+        elif field.type == "bool":
+            sound = type(value) is bool
+        elif field.type == "int":
+            sound = type(value) is int and 0 <= value < 2**63
         else:
-            sound = bool(_checked_numbers([value])) and value >= 0
+            sound = type(value) in (int, float) and 0 <= value < math.inf
+            sound |= value is None and field.type != "float"
         if not sound:
             raise ValueError(f"{field.name} is {value!r}")
+    return answer

@@ -19,7 +19,7 @@ from fractions import Fraction
 
 import av
 from av.container import InputContainer
-from av.stream import Discard, Disposition
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from framebank.features.decoding import structure
@@ -76,10 +76,10 @@ class NamelessFile:
     """
 
     def __init__(self, descriptor: int, window: tuple[int, int] | None = None) -> None:
-        self._descriptor, self._position = descriptor, 0
+        self.descriptor, self._position = descriptor, 0
         self.whole_bytes = os.fstat(descriptor).st_size
-        self._start, end = window or (0, self.whole_bytes)
-        self.size_bytes = end - self._start
+        self.window = window or (0, self.whole_bytes)
+        self.size_bytes = self.window[1] - self.window[0]
 
     def read(self, size_bytes: int = -1) -> bytes:
         """Return up to `size_bytes` bytes, or all that is left."""
@@ -100,25 +100,16 @@ class NamelessFile:
         """Return the position."""
         return self._position
 
-    @property
-    def descriptor(self) -> int:
-        """Return the descriptor, for a process that may open no file of its own."""
-        return self._descriptor
-
     def peek(self, offset: int, size_bytes: int) -> bytes:
         """Return bytes from `offset`, none past the end; the position stays as it is."""
         wanted = min(size_bytes, self.size_bytes - offset)
         if wanted <= 0 or offset < 0:  # a length that the file states may lead anywhere
             return b""
-        return os.pread(self._descriptor, wanted, self._start + offset)
-
-    def rewound(self) -> NamelessFile:
-        """Return the same open file with a position of its own, at the start."""
-        return self.part((self._start, self._start + self.size_bytes))
+        return os.pread(self.descriptor, wanted, self.window[0] + offset)
 
     def part(self, window: tuple[int, int]) -> NamelessFile:
-        """Return another part of the same open file."""
-        return NamelessFile(self._descriptor, window)
+        """Return a part of the same open file, with a position of its own at its start."""
+        return NamelessFile(self.descriptor, window)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,21 +136,13 @@ class Clip:
         return Fraction(self.stream.time_base or Fraction(1, 1_000_000))
 
     @property
-    def _coded_rate(self) -> Fraction | None:
-        """Return what a raw stream says of itself; FFmpeg's demuxer says 25 of all of them."""
-        rate = self.stream.codec_context.framerate if self.format in _RAW_RATES else None
-        return Fraction(rate) if rate else None
-
-    @property
     def nominal_rate(self) -> Fraction:
         """Return frames per second as the container states or FFmpeg guesses it (25 if unknown)."""
-        rate = (
-            self._coded_rate
-            or self.stream.guessed_rate
-            or self.stream.average_rate
-            or self.stream.base_rate
-        )
-        return Fraction(rate) if rate else Fraction(25)
+        stream = self.stream
+        # What a raw stream says of itself; FFmpeg's demuxer says 25 of all of them.
+        coded = stream.codec_context.framerate if self.format in _RAW_RATES else None
+        rates = (coded, stream.guessed_rate, stream.average_rate, stream.base_rate)
+        return Fraction(next(filter(None, rates), 25))
 
     @property
     def crop(self) -> Crop:
@@ -168,16 +151,10 @@ class Clip:
         place = [track.index for track in tracks].index(self.stream.index)
         return stated_crop(self.format, self.file.peek, self.file.size_bytes, track=place)
 
-    def discard_others(self, discarded: bool) -> None:
-        """Let the demuxer skip, or not, every track but this one."""
-        for track in self.container.streams:
-            if track is not self.stream:
-                track.discard = Discard.all if discarded else Discard.default
-
     @contextlib.contextmanager
     def reopened(self) -> Iterator[Clip]:
         """Read the same open file from its start again."""
-        with open_part(self.file.rewound(), self.limits, self.later) as clip:
+        with open_part(self.file.part(self.file.window), self.limits, self.later) as clip:
             yield clip
 
 
@@ -213,16 +190,14 @@ def open_clip(path: str | int, limits: DecodeLimits) -> Iterator[Clip]:
         if len(windows) > MOST_PARTS:
             text = f"more than {MOST_PARTS} files glued together: join them with ffmpeg's concat"
             raise VideoRejected("probe", "too_large", text)
-        clip: Clip | None = None
-        while clip is None:
-            window, *later = windows
+        for number, window in enumerate(windows, 1):
+            part = open_part(file.part(window), limits, tuple(windows[number:]))
             try:
-                part = open_part(file.part(window), limits, tuple(later))
                 clip = stack.enter_context(part)
-            except VideoRejected as err:
-                if err.error_class != "no_video_stream" or not later:
+                break
+            except VideoRejected as err:  # sound alone may come before the pictures
+                if err.error_class != "no_video_stream" or number == len(windows):
                     raise
-                windows = later  # sound alone comes before the pictures
         yield clip
 
 
@@ -231,7 +206,12 @@ def open_part(
     file: NamelessFile, limits: DecodeLimits, later: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[Clip]:
     """Probe an open file, or a part of one, as a clip; raises VideoRejected at stage "probe"."""
-    with open_container(file, limits) as container:
+    if file.peek(0, 4).startswith(_LATE_TRACKS):
+        with _probed(file, limits, codec_whitelist="none") as container:
+            _picture_track(container, limits)
+    with _probed(file, limits) as container:
+        # Timestamps made up from later packets would stand in the way of the decoder's own guess.
+        container.flags &= ~_PYAV_GENPTS
         clip = Clip(file, limits, container, _track_of(file, container, limits), later)
         if clip.format == "matroska" and structure.matroska_locked(file.peek, file.size_bytes):
             raise VideoRejected("probe", "encrypted", "matroska with an encrypted picture track")
@@ -239,18 +219,6 @@ def open_part(
             text = "animated WebP, of which FFmpeg decodes no picture"
             raise VideoRejected("probe", "unsupported_codec", text)
         yield clip
-
-
-@contextlib.contextmanager
-def open_container(file: NamelessFile, limits: DecodeLimits) -> Iterator[InputContainer]:
-    """Probe an open file, from its start; raises VideoRejected at stage "probe"."""
-    if file.peek(0, 4).startswith(_LATE_TRACKS):
-        with _probed(file, limits, codec_whitelist="none") as container:
-            _picture_track(container, limits)
-    with _probed(file, limits) as container:
-        # Timestamps made up from later packets would stand in the way of the decoder's own guess.
-        container.flags &= ~_PYAV_GENPTS
-        yield container
 
 
 @contextlib.contextmanager
@@ -269,10 +237,10 @@ def _probed(
         container = av.open(
             file, "r", options=options, buffer_size=_BUFFER_BYTES, metadata_errors="replace"
         )
-    except av.FFmpegError as err:
-        raise _rejected_by_probe(file, err) from err
     except MemoryError as err:
         raise VideoRejected("probe", "too_large", "no memory for its headers") from err
+    except av.FFmpegError as err:
+        raise _rejected_by_probe(file, err) from err
     except OSError as err:
         raise VideoRejected("open", "unreadable", f"reading failed: {err}") from err
     try:
@@ -323,7 +291,9 @@ def _picture_track(container: InputContainer, limits: DecodeLimits) -> VideoStre
     if not tracks:
         kinds = ", ".join(sorted({track.type for track in container.streams})) or "no stream"
         raise VideoRejected("probe", "no_video_stream", f"{name} with {kinds}")
-    track = _moving(tracks, container.metadata.get("major_brand", ""))
+    track = tracks[0]
+    if container.metadata.get("major_brand", "") in _SEQUENCE_BRANDS:  # AVIF, HEIF
+        track = next((track for track in tracks if track.frames > 1), track)  # no still item
     if track.disposition & Disposition.dependent:  # FFmpeg gives the tiles, one by one
         text = f"a picture put together of tiles ({len(tracks)} tracks), which FFmpeg does not do"
         raise VideoRejected("probe", "unsupported_codec", text)
@@ -336,13 +306,6 @@ def _picture_track(container: InputContainer, limits: DecodeLimits) -> VideoStre
     return track
 
 
-def _moving(tracks: list[VideoStream], brand: str) -> VideoStream:
-    """Return the first track, in an image sequence (AVIF, HEIF) the first that is no still item."""
-    if brand in _SEQUENCE_BRANDS:
-        return next((track for track in tracks if track.frames > 1), tracks[0])
-    return tracks[0]
-
-
 def too_many_pixels(
     width: int, height: int, limits: DecodeLimits, *, stage: str = "decode"
 ) -> VideoRejected:
@@ -353,15 +316,13 @@ def too_many_pixels(
 
 def _rejected_by_probe(file: NamelessFile, err: av.FFmpegError) -> VideoRejected:
     """Tell a file that was cut before its pictures from bytes that are no video."""
-    if isinstance(err, MemoryError):
-        return VideoRejected("probe", "too_large", "no memory for its headers")
     boxes, complete = structure.mp4_boxes(file.peek, file.size_bytes)
     if boxes and (b"moov" not in boxes or (boxes[-1] == b"moov" and not complete)):
         names = " ".join(str(box)[2:-1] for box in boxes[:8])
+        text = f"mp4 without its whole index (boxes: {names})"
         if b"moof" in boxes and b"moov" not in boxes:
             text = f"a segment without its initialisation, which comes first (boxes: {names})"
-            return VideoRejected("probe", "truncated", text)
-        return VideoRejected("probe", "truncated", f"mp4 without its whole index (boxes: {names})")
+        return VideoRejected("probe", "truncated", text)
     if (structure.stated_size(file.peek, file.size_bytes) or 0) > file.size_bytes:
         return VideoRejected("probe", "truncated", "it ends within its headers")
     said = err.log[2] if err.log else ""

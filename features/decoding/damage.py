@@ -249,7 +249,9 @@ class DamageReport:
             boxes, complete = structure.mp4_boxes(file.peek, file.size_bytes)
             if boxes and not complete and (b"moof" in boxes or not len(timeline)):
                 self._cut_by(f"the file ends within a box ({str(boxes[-1])[2:-1]})")
-        self._look_for_other_tracks()
+        more = len(self._clip.container.streams.video) - self._tracks  # of glued files, mostly
+        if more > 0 and not self.warning:
+            self.warning = f"{more} more picture tracks begin within the file; the first counts"
         if end is None or last_end_s is None:
             return
         unknown = len(timeline) == 1 and not timeline.durations[0]  # it may be shown to the end
@@ -263,12 +265,6 @@ class DamageReport:
                 self._count(what, None)
             else:
                 self.warning = what
-
-    def _look_for_other_tracks(self) -> None:
-        """Warn of picture tracks that appeared while the file was read: of glued files, mostly."""
-        more = len(self._clip.container.streams.video) - self._tracks
-        if more > 0 and not self.warning:
-            self.warning = f"{more} more picture tracks begin within the file; the first counts"
 
     def closed_decoder(self, err: Exception) -> VideoRejected:
         """Return the verdict on a picture track whose decoder does not open."""

@@ -31,16 +31,11 @@ from framebank.features.decoding.frames import (
     check_ahead,
     decode_packet,
     parts_of,
+    stamp_of,
     start_decoder,
 )
 from framebank.features.decoding.pixels import PictureScaler, no_rgb
-from framebank.features.decoding.sampling import (
-    BestTimestamp,
-    SampleRule,
-    Shown,
-    Timeline,
-    fits_milliseconds,
-)
+from framebank.features.decoding.sampling import BestTimestamp, SampleRule, Shown, Timeline
 from framebank.features.errors import VideoRejected
 from framebank.features.video import SourceInfo
 
@@ -97,8 +92,14 @@ def decode_video(request: DecodeRequest, *, emit_frame: EmitFrame, beat: Beat) -
     """
     rule = sampling.parse_rule(request.sample)
     with ffmpeg_messages() as messages, open_clip(request.path, request.limits) as clip:
-        job = _Decoding(request, rule, emit_frame=emit_frame, beat=beat, messages=messages)
-        return job.run(clip)
+        return _Decoding(request, rule, emit_frame, beat, messages).run(clip)
+
+
+def check_rows(rule: SampleRule, rows: int, limits: DecodeLimits) -> None:
+    """Raise VideoRejected (too_large) where the rule asks for too many rows of a clip."""
+    if rows > limits.max_rows:
+        message = f"{rule.text} asks for {rows} rows, the limit is {limits.max_rows}"
+        raise VideoRejected("decode", "too_large", message)
 
 
 class _Forecast:
@@ -135,48 +136,47 @@ class _Forecast:
         return max(rows, number == 0)
 
 
+@dataclasses.dataclass
 class _Decoding:
     """One clip's way from file to rows."""
 
-    def __init__(
-        self,
-        request: DecodeRequest,
-        rule: SampleRule,
-        *,
-        emit_frame: EmitFrame,
-        beat: Beat,
-        messages: list[Message],
-    ) -> None:
-        self._request, self._rule = request, rule
-        self._emit_frame, self._beat = emit_frame, beat
-        self._scaler = PictureScaler(request.size, resize=request.resize)
-        self._messages = messages
+    request: DecodeRequest
+    rule: SampleRule
+    emit_frame: EmitFrame
+    beat: Beat
+    messages: list[Message]
+
+    def __post_init__(self) -> None:
+        self._scaler = PictureScaler(self.request.size, resize=self.request.resize)
         self._emitted: set[int] = set()
         self._decoded = 0
         self._refused = False
         self._shown_size = (0, 0)
         self._keys = KeyFlags()
-        self._work = WorkBudget(request.limits, 0)
+        self._work = WorkBudget(self.request.limits, 0)
 
     def run(self, clip: Clip) -> DecodeResult:
         """Decode `clip` once, judge it, and fetch by one more pass what the first left out."""
         wanted = None
-        if self._rule.kind == "uniform" and not clip.later:
+        if self.rule.kind == "uniform" and not clip.later:
             with clip.reopened() as ahead:
                 wanted = self._expected_timestamps(ahead)
-        report = DamageReport(clip, self._messages, strict=self._request.strict)
-        check_ahead(clip, lambda: self._beat(self._decoded))
+        report = DamageReport(clip, self.messages, strict=self.request.strict)
+        check_ahead(clip, lambda: self.beat(self._decoded))
         timeline = self._first_pass(clip, report, wanted)
         if not len(timeline):
             raise report.no_frames()
-        if report.damaged and not self._request.allow_partial:
+        if report.damaged and not self.request.allow_partial:
             raise report.rejection()
         shown = timeline.shown()
-        if not fits_milliseconds(shown.ticks, shown.time_base):
+        if abs(shown.ticks * shown.time_base * 1000) >= 1 << 62:
             raise VideoRejected("decode", "corrupt", "its timestamps span more than 64 bits of ms")
         rows, capped = self._rows(shown)
         if not len(rows):
-            raise VideoRejected("decode", "no_frames", self._no_rows(len(shown.pts)))
+            text = f"{self.rule.text} picks none of its {len(shown.pts)} frames"
+            if self.rule.kind == "keyframes":
+                text = f"none of its {len(shown.pts)} frames is flagged as a key frame"
+            raise VideoRejected("decode", "no_frames", text)
         tokens = shown.numbers[rows]
         missing = set(tokens.tolist()) - self._emitted
         if missing:
@@ -186,24 +186,26 @@ class _Decoding:
             tokens=tokens,
             frame_index=rows,
             pts_ms=np.array([shown.milliseconds(row) for row in rows.tolist()], np.int64),
-            source=self._source(clip, shown),
+            source=SourceInfo(
+                clip.format,
+                clip.stream.codec_context.codec.canonical_name,
+                *self._shown_size,
+                rate_fps=shown.rate_fps(clip.nominal_rate),
+                duration_s=float(shown.ticks * shown.time_base),
+                frames=len(shown.pts),
+            ),
             partial=report.damaged,
             decode_errors=report.errors,
             capped=capped,
             warning=report.warning,
         )
 
-    def _no_rows(self, frames: int) -> str:
-        if self._rule.kind == "keyframes":
-            return f"none of its {frames} frames is flagged as a key frame"
-        return f"{self._rule.text} picks none of its {frames} frames"
-
     def _first_pass(
         self, clip: Clip, report: DamageReport, wanted: frozenset[int] | None
     ) -> Timeline:
         """Decode every frame, handing out what the forecast says; return the timeline."""
         timeline = Timeline(clip.time_base, clip.nominal_rate)
-        forecast = _Forecast(self._rule, timeline, wanted)
+        forecast = _Forecast(self.rule, timeline, wanted)
         self._work = WorkBudget(clip.limits, clip.file.whole_bytes)
         for part in parts_of(clip, report):
             if part is not clip:
@@ -214,13 +216,12 @@ class _Decoding:
     def _read_part(
         self, clip: Clip, report: DamageReport, timeline: Timeline, forecast: _Forecast
     ) -> None:
-        """Decode every frame of one part and judge its end."""
         self._scaler.cut_off = clip.crop
         end = stated_end(clip)
         reader = PacketReader(clip, report, all_tracks=end is not None and end.whole_file)
         held: av.VideoFrame | None = None
         for frame, pts in self._frames(clip, reader, report):
-            self._refused = report.damaged and not self._request.allow_partial
+            self._refused = report.damaged and not self.request.allow_partial
             try:
                 ticks = timeline.add(pts, frame.duration, self._keys.of(frame))
             except OverflowError as err:
@@ -237,8 +238,7 @@ class _Decoding:
     def _hand_out(
         self, frame: av.VideoFrame, number: int, forecast: _Forecast, next_pts: int | None
     ) -> None:
-        """Emit the frame if the forecast needs it and the clip is not already refused."""
-        limit = self._request.max_frames
+        limit = self.request.max_frames
         if limit is not None and forecast.rows >= limit:
             return
         if forecast.needs(number, next_pts) and not self._refused:
@@ -250,28 +250,23 @@ class _Decoding:
         except (av.FFmpegError, MemoryError) as err:
             raise VideoRejected("decode", "unsupported_codec", no_rgb(frame, err)) from err
         self._emitted.add(number)
-        self._emit_frame(number, picture)
+        self.emit_frame(number, picture)
 
     def _fetch(self, clip: Clip, missing: set[int]) -> None:
-        """Decode again and emit the frames numbered in `missing`."""
-        report = DamageReport(clip, self._messages)
-        last = max(missing)
-        for number, frame in enumerate(self._all_frames(clip, report)):
-            if number in missing:
-                missing.discard(number)
-                self._emit(frame, number)
-            if number >= last:
-                break
-        if missing:
-            raise VideoRejected("decode", "corrupt", "decoding twice gave different frames")
-
-    def _all_frames(self, clip: Clip, report: DamageReport) -> Iterator[av.VideoFrame]:
-        """Yield the sound frames of all parts as the first pass numbered them."""
+        """Decode again and emit the frames that the first pass numbered as in `missing`."""
+        report = DamageReport(clip, self.messages)
         self._work = WorkBudget(clip.limits, clip.file.whole_bytes)
+        numbers = itertools.count()
         for part in parts_of(clip, report):
             self._scaler.cut_off = part.crop
             for frame, _ in self._frames(part, PacketReader(part, report), report):
-                yield frame
+                number = next(numbers)
+                if number in missing:
+                    missing.discard(number)
+                    self._emit(frame, number)
+                if not missing:
+                    return
+        raise VideoRejected("decode", "corrupt", "decoding twice gave different frames")
 
     def _frames(
         self, clip: Clip, reader: PacketReader, report: DamageReport
@@ -279,9 +274,9 @@ class _Decoding:
         """Yield every sound frame with its best timestamp, in the decoder's order."""
         clock = BestTimestamp()
         self._keys = KeyFlags()
-        start_decoder(clip, self._request.threads, report)
+        start_decoder(clip, self.request.threads, report)
         for packet in itertools.chain(reader, [None]):
-            self._beat(self._decoded)
+            self.beat(self._decoded)
             frames: list[av.VideoFrame] = []
             # Elsewhere only the clock jumped: the pictures that follow need those before it.
             if packet is not None and reader.seam and packet.is_keyframe:
@@ -302,42 +297,25 @@ class _Decoding:
     def _expected_timestamps(self, clip: Clip) -> frozenset[int]:
         """Return the timestamps that `uniform=N` will pick, from the packets alone."""
         timeline = Timeline(clip.time_base, clip.nominal_rate)
-        for packet in PacketReader(clip, DamageReport(clip, self._messages)):
-            self._beat(self._decoded)
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if not packet.is_discard and stamp is not None:
+        for packet in PacketReader(clip, DamageReport(clip, self.messages)):
+            self.beat(self._decoded)
+            if not packet.is_discard and (stamp := stamp_of(packet)) is not None:
                 timeline.add(stamp, packet.duration, packet.is_keyframe)
         if not len(timeline):
             return frozenset()
         shown = timeline.shown()
-        rows = sampling.iter_rows(self._rule, shown)
-        return frozenset(shown.pts[row] for row in itertools.islice(rows, self._row_limit + 1))
-
-    @property
-    def _row_limit(self) -> int:
-        limit, cap = self._request.limits.max_rows, self._request.max_frames
-        return limit if cap is None else min(limit, cap)
+        rows = sampling.iter_rows(self.rule, shown)
+        limit, cap = self.request.limits.max_rows, self.request.max_frames
+        most = limit if cap is None else min(limit, cap)
+        return frozenset(shown.pts[row] for row in itertools.islice(rows, most + 1))
 
     def _rows(self, shown: Shown) -> tuple[NDArray[np.int64], bool]:
         """Return int64[n] indices in order of presentation, and whether they were capped."""
         total = sampling.count_rows(
-            self._rule, frames=len(shown.pts), span=shown.ticks, time_base=shown.time_base
+            self.rule, frames=len(shown.pts), span=shown.ticks, time_base=shown.time_base
         )
-        cap, limit = self._request.max_frames, self._request.limits.max_rows
-        if min(total, total if cap is None else cap) > limit:
-            message = f"{self._rule.text} asks for {total} rows, the limit is {limit}"
-            raise VideoRejected("decode", "too_large", message)
-        rows, capped = sampling.select_rows(self._rule, shown, max_frames=cap)
+        cap = self.request.max_frames
+        if cap is None or cap > self.request.limits.max_rows:
+            check_rows(self.rule, total, self.request.limits)
+        rows, capped = sampling.select_rows(self.rule, shown, max_frames=cap)
         return np.array(rows, np.int64), capped
-
-    def _source(self, clip: Clip, shown: Shown) -> SourceInfo:
-        width, height = self._shown_size
-        return SourceInfo(
-            container=clip.format,
-            codec=clip.stream.codec_context.codec.canonical_name,
-            width=width,
-            height=height,
-            rate_fps=shown.rate_fps(clip.nominal_rate),
-            duration_s=float(shown.ticks * shown.time_base),
-            frames=len(shown.pts),
-        )

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import av
 from av.packet import Packet
+from av.stream import Discard
 from av.video.stream import VideoStream
 
 from framebank.features.decoding.container import Clip, DecodeLimits, open_part, too_many_pixels
@@ -44,6 +45,11 @@ def parts_of(clip: Clip, report: DamageReport) -> Iterator[Clip]:
                 raise
 
 
+def stamp_of(item: Packet[VideoStream] | av.VideoFrame) -> int | None:
+    """Return the time of showing in ticks, that of decoding where there is no other."""
+    return item.pts if item.pts is not None else item.dts
+
+
 class PacketReader:
     """Reads a clip's packets in the order of the file, the parts of a glued one after the other.
 
@@ -56,7 +62,9 @@ class PacketReader:
         self.last_end_s: Fraction | None = None
         self.seam = False
         self._seams = Seams(clip.format, clip.time_base, rate=clip.nominal_rate)
-        clip.discard_others(not all_tracks)
+        for track in clip.container.streams:  # which the demuxer is to skip, or not
+            if track is not clip.stream:
+                track.discard = Discard.default if all_tracks else Discard.all
 
     def __iter__(self) -> Iterator[Packet[VideoStream]]:
         """Yield the picture track's packets; what goes wrong is reported and ends the clip."""
@@ -80,27 +88,23 @@ class PacketReader:
                 raise VideoRejected("decode", "unreadable", f"reading failed: {err}") from err
             if packet is None:
                 return
-            if packet.size and not self._is_comment(packet):
-                own = packet.stream_index == stream.index
+            if not packet.size:
+                continue
+            own = packet.stream_index == stream.index
+            # Each part of a chained Ogg brings a comment (Theora, 6.3), no picture.
+            comment = own and self._clip.format == "ogg" and bytes(packet)[:7] == b"\x81theora"
+            if not comment:
                 self.seam = own and self._seams.mend(packet)
                 self._note_end(packet)
                 if own:
                     self._report.add_packet(packet, seam=self.seam)
                     yield packet
 
-    def _is_comment(self, packet: Packet[VideoStream]) -> bool:
-        """Tell the comment that each part of a chained Ogg brings (Theora, 6.3), no picture."""
-        if self._clip.format != "ogg" or packet.stream_index != self._clip.stream.index:
-            return False
-        return bytes(packet)[:7] == b"\x81theora"
-
     def _note_end(self, packet: Packet[VideoStream]) -> None:
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is None or not packet.time_base:
-            return
-        end = (stamp + (packet.duration or 0)) * packet.time_base
-        if self.last_end_s is None or end > self.last_end_s:
-            self.last_end_s = end
+        stamp = stamp_of(packet)
+        if stamp is not None and packet.time_base:
+            end = (stamp + (packet.duration or 0)) * packet.time_base
+            self.last_end_s = end if self.last_end_s is None else max(self.last_end_s, end)
 
 
 class Seams:
@@ -124,7 +128,7 @@ class Seams:
     def mend(self, packet: Packet[VideoStream]) -> bool:
         """Move the packet's timestamps to its part's place; tell whether a part begins with it."""
         pts, dts = packet.pts, packet.dts
-        stamp = pts if pts is not None else dts
+        stamp = stamp_of(packet)
         if not self._glued or stamp is None:
             return False
         seam = self._begins(packet)
@@ -179,7 +183,7 @@ class KeyFlags:
 
     def of(self, frame: av.VideoFrame) -> bool:
         """Return the flag of the frame's packet, or the decoder's where that is not known."""
-        stamp = frame.pts if frame.pts is not None else frame.dts
+        stamp = stamp_of(frame)
         flag = None if stamp is None else self._held.pop(stamp, None)
         return bool(frame.key_frame) if flag is None else flag
 
@@ -230,8 +234,7 @@ class WorkBudget:
 
     def __init__(self, limits: DecodeLimits, size_bytes: int) -> None:
         self._limit = limits.free_pixels + limits.pixels_per_byte * size_bytes
-        self._spent = 0
-        self._size_bytes = size_bytes
+        self._spent, self._size_bytes = 0, size_bytes
 
     def spend(self, pixels: int) -> None:
         """Take one frame's pixels off; raises VideoRejected (too_large) when none are left."""

@@ -9,6 +9,7 @@ ISO/IEC 14496-12 (mp4), the FLV, ASF, IVF and SWF specifications, and PNG's (chu
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 
@@ -17,6 +18,7 @@ from framebank.features.decoding.structure import Peek, box_head, element_head, 
 MOST_PARTS = 256  # each is probed by itself
 _MOST_STEPS = 4_000_000
 _AHEAD_BYTES = 1 << 12
+_LONGEST_HEAD = 27 + 255  # a page of Ogg
 Walk = Callable[["_Heads", int], Iterator[int]]
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
@@ -55,23 +57,14 @@ def part_windows(peek: Peek, size_bytes: int) -> list[tuple[int, int]]:
 
     Stops at one more than `MOST_PARTS`.
     """
-    walk = _walk_for(peek(0, 32))
+    head = peek(0, 32)
+    walk = next((walk for start, walk in _WALKS.items() if head.startswith(start)), None)
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
+        walk = _mp4
     starts = [0]
     if walk is not None:
-        for start in walk(_Heads(peek), size_bytes):
-            starts.append(start)
-            if len(starts) > MOST_PARTS:
-                break
+        starts += itertools.islice(walk(_Heads(peek), size_bytes), MOST_PARTS)
     return list(zip(starts, [*starts[1:], size_bytes], strict=True))
-
-
-def _walk_for(head: bytes) -> Walk | None:
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
-        return _mp4
-    for start, walk in _WALKS.items():
-        if head.startswith(start):
-            return walk
-    return None
 
 
 def _matroska(heads: _Heads, end: int) -> Iterator[int]:
@@ -117,31 +110,58 @@ def _mp4(heads: _Heads, end: int) -> Iterator[int]:
         yield from after_index[:-1] if last_kind == b"moov" else after_pictures[1:]
 
 
-def _ogg(heads: _Heads, end: int) -> Iterator[int]:
-    """Yield where a page begins a stream after pages that do not: a link of a chain."""
-    offset, within = 0, False
-    for _ in range(_MOST_STEPS):
-        head = heads(offset, 27 + 255)
-        if offset >= end or len(head) < 27 or not head.startswith(b"OggS"):
-            return
-        begins = bool(head[5] & 2)
-        if begins and within:
-            yield offset
-        within = not begins
-        offset += 27 + head[26] + sum(head[27 : 27 + head[26]])
+def _units(least_bytes: int, look: Callable[[bytes, bytes], tuple[bool, int]]) -> Walk:
+    """Return a walk from unit to unit, whose heads have `least_bytes` or more.
+
+    `look` takes a head and the one before, and tells whether a part may begin with this unit, and
+    its size (0: it is none).
+    """
+
+    def walk(heads: _Heads, end: int) -> Iterator[int]:
+        offset, last = 0, b""
+        for _ in range(_MOST_STEPS):
+            head = heads(offset, _LONGEST_HEAD)
+            if offset >= end or len(head) < least_bytes:
+                return
+            begins, size = look(head, last)
+            if not size:
+                return
+            if begins and offset:
+                yield offset
+            offset, last = offset + size, head
+
+    return walk
 
 
-def _avi(heads: _Heads, end: int) -> Iterator[int]:
-    """Yield where a further AVI begins; a long one goes on in chunks of the type AVIX."""
-    offset = 0
-    for _ in range(_MOST_STEPS):
-        head = heads(offset, 12)
-        size = int.from_bytes(head[4:8], "little")
-        if offset >= end or len(head) < 12 or not size:
-            return
-        if offset and head.startswith(b"RIFF") and head[8:] == b"AVI ":
-            yield offset
-        offset += 8 + size + size % 2
+def _ogg(head: bytes, last: bytes) -> tuple[bool, int]:
+    """Look for a page that begins a stream after pages that do not: a link of a chain."""
+    if not head.startswith(b"OggS"):
+        return False, 0
+    begins = head[5] & 2 and last and not last[5] & 2
+    return bool(begins), 27 + head[26] + sum(head[27 : 27 + head[26]])
+
+
+def _avi(head: bytes, _: bytes) -> tuple[bool, int]:
+    """Look for a further AVI; a long one goes on in chunks of the type AVIX."""
+    size = int.from_bytes(head[4:8], "little")
+    return head[:4] == b"RIFF" and head[8:12] == b"AVI ", 8 + size + size % 2 if size else 0
+
+
+def _ivf(head: bytes, _: bytes) -> tuple[bool, int]:
+    if head.startswith(b"DKIF\0\0"):
+        return True, max(32, int.from_bytes(head[6:8], "little"))
+    return False, 12 + int.from_bytes(head[:4], "little")
+
+
+def _png(head: bytes, last: bytes) -> tuple[bool, int]:
+    if head.startswith(_PNG):
+        return True, len(_PNG)
+    return False, 0 if last[4:8] == b"IEND" else 12 + int.from_bytes(head[:4], "big")
+
+
+def _swf(head: bytes, _: bytes) -> tuple[bool, int]:
+    size = max(8, int.from_bytes(head[4:8], "little"))
+    return True, size if head.startswith(b"FWS") else 0
 
 
 def _mxf(heads: _Heads, end: int) -> Iterator[int]:
@@ -149,48 +169,6 @@ def _mxf(heads: _Heads, end: int) -> Iterator[int]:
     for key, offset, _ in mxf_units(heads, end):
         if offset and key.startswith(_MXF_KEY):
             yield offset
-
-
-def _ivf(heads: _Heads, end: int) -> Iterator[int]:
-    offset = 0
-    for _ in range(_MOST_STEPS):
-        head = heads(offset, 12)
-        if offset >= end or len(head) < 12:
-            return
-        if head.startswith(b"DKIF\0\0"):
-            if offset:
-                yield offset
-            offset += max(32, int.from_bytes(head[6:8], "little"))
-        else:
-            offset += 12 + int.from_bytes(head[:4], "little")
-
-
-def _png(heads: _Heads, end: int) -> Iterator[int]:
-    offset, within = 0, False
-    for _ in range(_MOST_STEPS):
-        head = heads(offset, 8)
-        if offset >= end or len(head) < 8:
-            return
-        if head == _PNG:
-            if offset:
-                yield offset
-            offset, within = offset + 8, True
-        elif within:
-            within = head[4:] != b"IEND"
-            offset += 12 + int.from_bytes(head[:4], "big")
-        else:
-            return
-
-
-def _swf(heads: _Heads, end: int) -> Iterator[int]:
-    offset = 0
-    for _ in range(_MOST_STEPS):
-        head = heads(offset, 8)
-        if offset >= end or len(head) < 8 or not head.startswith(b"FWS"):
-            return
-        if offset:
-            yield offset
-        offset += max(8, int.from_bytes(head[4:8], "little"))
 
 
 def _scan(mark: re.Pattern[bytes]) -> Walk:
@@ -218,12 +196,12 @@ def _gif(heads: _Heads, end: int) -> Iterator[int]:
 
 _WALKS: dict[bytes, Walk] = {
     b"\x1a\x45\xdf\xa3": _matroska,
-    b"OggS": _ogg,
-    b"RIFF": _avi,
+    b"OggS": _units(27, _ogg),
+    b"RIFF": _units(12, _avi),
     b"GIF8": _gif,
     _MXF_KEY: _mxf,
-    b"DKIF": _ivf,
-    _PNG: _png,
-    b"FWS": _swf,
+    b"DKIF": _units(12, _ivf),
+    _PNG: _units(8, _png),
+    b"FWS": _units(8, _swf),
     **{start: _scan(mark) for start, mark in _MARKS.items()},
 }

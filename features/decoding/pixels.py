@@ -12,12 +12,15 @@ looked at.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import struct
 from typing import NamedTuple
 
 import av
 import numpy as np
+from av.filter.context import FilterContext
 from av.sidedata.sidedata import Type as SideDataType
 from numpy.typing import NDArray
 
@@ -51,14 +54,9 @@ class Orientation(NamedTuple):
     @property
     def filters(self) -> tuple[tuple[str, str | None], ...]:
         """Return the FFmpeg filters, name and arguments, that turn a picture as it is shown."""
-        steps: list[tuple[str, str | None]] = []
-        if self.transposed:
-            steps.append(("transpose", "cclock_flip"))  # a plain transposition
-        if self.mirrored:
-            steps.append(("hflip", None))
-        if self.flipped:
-            steps.append(("vflip", None))
-        return tuple(steps)
+        # cclock_flip: a plain transposition
+        steps = (("transpose", "cclock_flip"), ("hflip", None), ("vflip", None))
+        return tuple(itertools.compress(steps, self))
 
     def shown_size(self, width: int, height: int) -> tuple[int, int]:
         """Return (width, height) as shown."""
@@ -84,23 +82,21 @@ def _without_unnamed(frame: av.VideoFrame) -> av.VideoFrame:
     """Return the same picture without the side data that PyAV cannot name."""
     named = {kind.value for kind in SideDataType}
     graph = av.filter.Graph()
-    node = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-    )
-    for number in range(max(named) + 1, max(named) + 33):
-        try:
-            next_node = graph.add("sidedata", f"mode=delete:type={number}")
-        except av.FFmpegError:  # past the last kind that this FFmpeg has
-            break
-        node.link_to(next_node)
-        node = next_node
-    sink = graph.add("buffersink")
-    node.link_to(sink)
-    graph.configure()
+    nodes = [_source(graph, frame)]
+    with contextlib.suppress(av.FFmpegError):  # past the last kind that this FFmpeg has
+        for number in range(max(named) + 1, max(named) + 33):
+            nodes.append(graph.add("sidedata", f"mode=delete:type={number}"))
+    graph.link_nodes(*nodes, graph.add("buffersink")).configure()
     graph.push(frame)
     bare = graph.pull()
     assert isinstance(bare, av.VideoFrame)
     return bare
+
+
+def _source(graph: av.filter.Graph, frame: av.VideoFrame) -> FilterContext:
+    return graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
 
 
 class PictureScaler:
@@ -131,7 +127,7 @@ class PictureScaler:
         self._graph.push(frame)
         picture = self._graph.pull()
         assert isinstance(picture, av.VideoFrame)
-        shown = _rgb_array(picture)
+        shown = picture.to_ndarray()  # [height, width, 3]
         top, left = (shown.shape[0] - self._size) // 2, (shown.shape[1] - self._size) // 2
         return np.ascontiguousarray(shown[top : top + self._size, left : left + self._size])
 
@@ -149,14 +145,8 @@ class PictureScaler:
         else:
             width = height = self._size
         steps += [("scale", f"{width}:{height}:flags={_FLAGS}"), ("format", "rgb24")]
-        node = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-        )
-        for name, arguments in [*steps, ("buffersink", None)]:
-            next_node = graph.add(name, arguments)
-            node.link_to(next_node)
-            node = next_node
-        graph.configure()
+        nodes = [_source(graph, frame), *(graph.add(name, words) for name, words in steps)]
+        graph.link_nodes(*nodes, graph.add("buffersink")).configure()
         return graph
 
 
@@ -167,13 +157,6 @@ def no_rgb(frame: av.VideoFrame, err: Exception) -> str:
         space = getattr(frame.colorspace, "name", frame.colorspace)
         return f"{what}: FFmpeg does not convert colours of the matrix {space} (H.273, 8.3)"
     return f"{what}: {err}"
-
-
-def _rgb_array(picture: av.VideoFrame) -> NDArray[np.uint8]:
-    """Return uint8[h, w, 3], a view of an rgb24 frame."""
-    plane = picture.planes[0]
-    rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    return rows[: picture.height, : picture.width * 3].reshape(picture.height, picture.width, 3)
 
 
 def _within_aspect(width: int, height: int) -> tuple[int, int, list[tuple[str, str | None]]]:

@@ -14,10 +14,9 @@ import time
 from framebank.features.decoding import sampling
 from framebank.features.decoding.container import Clip, open_clip
 from framebank.features.decoding.damage import DamageReport, ffmpeg_messages, stated_end
-from framebank.features.decoding.decode import DecodeRequest, decode_video
-from framebank.features.decoding.frames import PacketReader, parts_of, start_decoder
+from framebank.features.decoding.decode import DecodeRequest, check_rows, decode_video
+from framebank.features.decoding.frames import PacketReader, parts_of, stamp_of, start_decoder
 from framebank.features.decoding.sampling import Shown, Timeline
-from framebank.features.errors import VideoRejected
 
 READ_BYTES = 64 * 2**20  # of packets; what follows is judged by the part that was read
 
@@ -89,8 +88,7 @@ def _walk_part(
                 return read_bytes, float(reader.last_end_s / end.end_s)
             return read_bytes, read_bytes / clip.file.whole_bytes
         if not packet.is_discard:
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            timeline.add(stamp, packet.duration, packet.is_keyframe)
+            timeline.add(stamp_of(packet), packet.duration, packet.is_keyframe)
     report.finish(timeline, end, reader.last_end_s)
     return read_bytes, 1.0
 
@@ -102,11 +100,9 @@ def _count(shown: Shown, part: float, request: DecodeRequest) -> Probe:
     rows = sampling.count_rows(rule, frames=frames, span=ticks, time_base=shown.time_base)
     if rule.kind == "keyframes":
         rows = round(sum(shown.keyframes) / part)
-    cap, limit = request.max_frames, request.limits.max_rows
+    cap = request.max_frames
     rows = rows if cap is None else min(rows, cap)
-    if rows > limit:
-        message = f"{rule.text} asks for {rows} rows, the limit is {limit}"
-        raise VideoRejected("decode", "too_large", message)
+    check_rows(rule, rows, request.limits)
     if part == 1.0:
         pictures = len(set(itertools.islice(sampling.iter_rows(rule, shown), rows)))
     else:

@@ -32,7 +32,7 @@ from framebank.features.errors import UsageError
 
 KINDS = ("fps", "uniform", "every", "keyframes")
 _FORMS = "fps=R (such as 2, 1/2, 30000/1001), uniform=N, every=K, all, keyframes"
-_RATE = re.compile(r"(\d{1,9})(?:/(\d{1,9})|\.(\d{1,9}))?", re.ASCII)
+_RATE = re.compile(r"\d{1,9}(?:/(?P<under>\d{1,9})|\.\d{1,9})?", re.ASCII)
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
 
 
@@ -65,12 +65,8 @@ def parse_rule(text: str) -> SampleRule:
     name, _, value = text.strip().partition("=")
     if text.strip() in ("keyframes", "all"):
         return SampleRule("keyframes") if name == "keyframes" else SampleRule("every")
-    if name == "fps" and (match := _RATE.fullmatch(value)):
-        whole, under, decimals = match.groups()
-        if under is not None and int(under):
-            return SampleRule("fps", Fraction(int(whole), int(under)))
-        if under is None:
-            return SampleRule("fps", Fraction(f"{whole}.{decimals or 0}"))
+    if name == "fps" and (match := _RATE.fullmatch(value)) and int(match["under"] or 1):
+        return SampleRule("fps", Fraction(value))
     if name in ("uniform", "every") and _COUNT.fullmatch(value):
         return SampleRule(name, Fraction(int(value)))
     raise UsageError("no such sampling rule", got=repr(text), expected=_FORMS)
@@ -130,9 +126,8 @@ def iter_rows(rule: SampleRule, shown: Shown) -> Iterator[int]:
     elif rule.kind == "keyframes":
         yield from (index for index, flag in enumerate(shown.keyframes) if flag)
     else:
-        ticks = _fps_ticks(rule, shown) if rule.kind == "fps" else _uniform_ticks(rule, shown)
         index = 0
-        for over, under in ticks:
+        for over, under in _targets(rule, shown):
             while index + 1 < len(pts) and (pts[index + 1] - pts[0]) * under <= over:
                 # A search instead of a walk, so that few rows of a long clip cost little.
                 floor = over // under + pts[0]
@@ -172,27 +167,20 @@ def milliseconds(ticks: int, time_base: Fraction) -> int:
     return round(ticks * time_base * 1000)
 
 
-def fits_milliseconds(ticks: int, time_base: Fraction) -> bool:
-    """Tell whether `milliseconds` fits into 64 bits."""
-    return abs(ticks * time_base * 1000) < 1 << 62
-
-
-def _fps_ticks(rule: SampleRule, shown: Shown) -> Iterator[tuple[int, int]]:
-    """Yield the targets k/R as fractions (over, under) of a tick after t0, while before tend."""
-    step, span = 1 / (rule.value * shown.time_base), shown.ticks
+def _targets(rule: SampleRule, shown: Shown) -> Iterator[tuple[int, int]]:
+    """Yield the times of `fps=R` and `uniform=N` as fractions (over, under) of a tick after t0."""
+    span = shown.ticks
+    if rule.kind == "uniform":
+        for k in range(rule.count):
+            yield (2 * k + 1) * span, 2 * rule.count
+        return
+    step = 1 / (rule.value * shown.time_base)
     yield 0, 1  # a clip without any duration still shows its frame once
     for k in itertools.count(1):
         over = k * step.numerator
         if over >= span * step.denominator:
             return
         yield over, step.denominator
-
-
-def _uniform_ticks(rule: SampleRule, shown: Shown) -> Iterator[tuple[int, int]]:
-    """Yield the targets (k + 1/2)(tend - t0)/N as fractions (over, under) of a tick after t0."""
-    span = shown.ticks
-    for k in range(rule.count):
-        yield (2 * k + 1) * span, 2 * rule.count
 
 
 class BestTimestamp:

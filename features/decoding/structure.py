@@ -14,9 +14,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 Peek = Callable[[int, int], bytes]  # (offset, most bytes) -> bytes, fewer at the end of the file
+_Kind = TypeVar("_Kind", bytes, int)
 
 _MP4_STARTS = (
     *(b"ftyp", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot"),
@@ -24,6 +25,7 @@ _MP4_STARTS = (
 )
 _MOST_BOXES = 100_000
 _MOST_UNITS = 4_000_000  # hours of AV1
+_UNKNOWN = 1 << 62  # an end that no file has
 _SEGMENT, _TRACKS, _TRACK, _TRACK_TYPE = 0x18538067, 0x1654AE6B, 0xAE, 0x83
 _ENCODINGS, _ENCODING, _ENCRYPTION = 0x6D80, 0x6240, 0x5035
 _PICTURES = 1  # Matroska's TrackType of video
@@ -44,10 +46,8 @@ def mp4_boxes(peek: Peek, size_bytes: int) -> tuple[list[bytes], bool]:
         if not kinds and kind not in _MP4_STARTS:
             return [], False
         kinds.append(kind)
-        if size == 0:
-            return kinds, True
         if size < 8:
-            return kinds, False
+            return kinds, size == 0
         offset += size
     return kinds, offset == size_bytes
 
@@ -65,30 +65,16 @@ def stated_size(peek: Peek, size_bytes: int) -> int | None:
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return 8 + int.from_bytes(head[4:8], "little")
     if head[:4] == b"\x1a\x45\xdf\xa3":
-        return _matroska_end(peek, size_bytes)
+        _, end = next(_places(elements, peek, 0, _UNKNOWN, _SEGMENT), (0, _UNKNOWN))
+        return None if end == _UNKNOWN else end
     return None
 
 
 def matroska_locked(peek: Peek, size_bytes: int) -> bool:
     """Tell whether the first picture track of a Matroska file is encrypted."""
-    return any(
-        inner == _ENCRYPTION
-        for part, a, b in next(matroska_picture_tracks(peek, size_bytes), [])
-        if part == _ENCODINGS
-        for encoding, c, d in elements(peek, a, b)
-        if encoding == _ENCODING
-        for inner, _, _ in elements(peek, c, d)
-    )
-
-
-def matroska_picture_tracks(peek: Peek, size_bytes: int) -> Iterator[list[tuple[int, int, int]]]:
-    """Yield what `elements` has of each picture track's entry, of the first list of tracks."""
-    for kind, start, end in elements(peek, 0, size_bytes):
-        if kind == _SEGMENT:
-            for inner, tracks_start, tracks_end in elements(peek, start, end):
-                if inner == _TRACKS:
-                    yield from _picture_tracks(peek, tracks_start, tracks_end)
-                    return
+    path = (_ENCODINGS, _ENCODING, _ENCRYPTION)
+    track = next(_picture_tracks(peek, size_bytes), (0, 0))
+    return any(_places(elements, peek, *track, *path))
 
 
 def gif_is_cut(peek: Peek, size_bytes: int) -> bool:
@@ -193,16 +179,6 @@ def _av1_ends_amid(peek: Peek, size_bytes: int, *, annex_b: bool) -> bool:
     return offset > size_bytes
 
 
-def _matroska_end(peek: Peek, size_bytes: int) -> int | None:
-    """Return the offset where a Matroska file says that it ends, None where it does not say."""
-    for kind, start, end in elements(peek, 0, 1 << 62):
-        if kind == _SEGMENT:
-            return None if end == 1 << 62 else end
-        if start >= size_bytes:
-            break
-    return None
-
-
 def _colour_table(flags: int) -> int:
     """Return the size in bytes of the colour table that `flags` announce."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
@@ -221,13 +197,28 @@ def _after_sub_blocks(peek: Peek, offset: int, size_bytes: int) -> int:
     return size_bytes + 1
 
 
-def _picture_tracks(peek: Peek, start: int, end: int) -> Iterator[list[tuple[int, int, int]]]:
-    for kind, track_start, track_end in elements(peek, start, end):
-        if kind == _TRACK:
-            parts = list(elements(peek, track_start, track_end))
-            types = [peek(a, b - a) for part, a, b in parts if part == _TRACK_TYPE]
-            if types and int.from_bytes(types[0], "big") == _PICTURES:
-                yield parts
+def _picture_tracks(peek: Peek, size_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield where the entries of a Matroska's picture tracks lie, of the first list of tracks."""
+    tracks = next(_places(elements, peek, 0, size_bytes, _SEGMENT, _TRACKS), (0, 0))
+    for track in _places(elements, peek, *tracks, _TRACK):
+        start, end = next(_places(elements, peek, *track, _TRACK_TYPE), (0, 0))
+        if int.from_bytes(peek(start, end - start), "big") == _PICTURES:
+            yield track
+
+
+def _places(
+    children: Callable[[Peek, int, int], Iterator[tuple[_Kind, int, int]]],
+    peek: Peek,
+    start: int,
+    end: int,
+    *path: _Kind,
+) -> Iterator[tuple[int, int]]:
+    """Yield where the contents lie of the boxes or elements at `path`, one within the other."""
+    for kind, inner_start, inner_end in children(peek, start, end):
+        if kind == path[0] and len(path) == 1:
+            yield inner_start, inner_end
+        elif kind == path[0]:
+            yield from _places(children, peek, inner_start, inner_end, *path[1:])
 
 
 def elements(peek: Peek, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -262,11 +253,9 @@ def boxes(peek: Peek, offset: int, end: int) -> Iterator[tuple[bytes, int, int]]
     """Yield (type, start of the content, end of the content) of the mp4 boxes in a range."""
     for _ in range(_MOST_BOXES):
         kind, size, head_bytes = box_head(peek, offset)
-        if offset + 8 > end or len(kind) < 4:
-            return
         start = offset + head_bytes
         content_end = end if size == 0 else min(end, offset + size)
-        if content_end < start:
+        if offset + 8 > end or len(kind) < 4 or content_end < start:
             return
         yield kind, start, content_end
         offset = content_end
@@ -314,51 +303,32 @@ def stated_crop(container: str, peek: Peek, size_bytes: int, *, track: int) -> C
 
 
 def _matroska_crops(peek: Peek, size_bytes: int) -> Iterator[Crop]:
-    for parts in matroska_picture_tracks(peek, size_bytes):
+    for track in _picture_tracks(peek, size_bytes):
         margins = {
-            _MARGINS[kind]: int.from_bytes(peek(c, min(d - c, 8)), "big")
-            for part, a, b in parts
-            if part == _VIDEO
-            for kind, c, d in elements(peek, a, b)
+            _MARGINS[kind]: int.from_bytes(peek(start, min(end - start, 8)), "big")
+            for video in _places(elements, peek, *track, _VIDEO)
+            for kind, start, end in elements(peek, *video)
             if kind in _MARGINS
         }
         yield Crop(**margins)
 
 
 def _mp4_crops(peek: Peek, size_bytes: int) -> Iterator[Crop]:
-    for kind, start, end in boxes(peek, 0, size_bytes):
-        if kind == b"moov":
-            for inner, track_start, track_end in boxes(peek, start, end):
-                if inner == b"trak":
-                    yield from _track_crop(peek, track_start, track_end)
-
-
-def _track_crop(peek: Peek, start: int, end: int) -> Iterator[Crop]:
-    """Yield the crop of a track, nothing where it is no picture track."""
-    for kind, media_start, media_end in boxes(peek, start, end):
-        if kind == b"mdia":
-            found = {inner: (a, b) for inner, a, b in boxes(peek, media_start, media_end)}
-            handler = found.get(b"hdlr", (0, 0))[0]
-            if handler and peek(handler + 8, 4) == b"vide" and b"minf" in found:
-                yield _described_crop(peek, *found[b"minf"])
+    for media in _places(boxes, peek, 0, size_bytes, b"moov", b"trak", b"mdia"):
+        handler, _ = next(_places(boxes, peek, *media, b"hdlr"), (0, 0))
+        if handler and peek(handler + 8, 4) == b"vide":
+            table = next(_places(boxes, peek, *media, b"minf", b"stbl", b"stsd"), (0, 0))
+            yield _described_crop(peek, *table)
 
 
 def _described_crop(peek: Peek, start: int, end: int) -> Crop:
-    """Return the crop that the first sample description of a track has."""
-    for kind, table_start, table_end in boxes(peek, start, end):
-        if kind == b"stbl":
-            return _described_crop(peek, table_start, table_end)
-        if kind == b"stsd":
-            entry = table_start + 8
-            size = int.from_bytes(peek(entry, 4), "big")
-            shape = peek(entry + 32, 4)
-            if len(shape) < 4:
-                return Crop()
-            width, height = struct.unpack(">2H", shape)
-            inner_end = min(table_end, entry + size)
-            for inner, a, b in boxes(peek, entry + _ENTRY_BYTES, inner_end):
-                if inner == b"clap" and b - a >= 32:
-                    return _aperture(peek(a, 32), width, height)
+    """Return the crop that the first sample description in a track's table has."""
+    entry = start + 8
+    entry_end = min(end, entry + int.from_bytes(peek(entry, 4), "big"))
+    shape = peek(entry + 32, 4)
+    for a, b in _places(boxes, peek, entry + _ENTRY_BYTES, entry_end, b"clap"):
+        if b - a >= 32:
+            return _aperture(peek(a, 32), *struct.unpack(">2H", shape))
     return Crop()
 
 

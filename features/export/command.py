@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,13 @@ from framebank.features.cache.record import FeatureRecord
 from framebank.features.errors import UsageError
 from framebank.features.export.formats import FORMATS, count_outside, tfds_files
 from framebank.features.stores import json_text, locks, storage
+from framebank.features.terminal import say
 
 _ABOUT = "_export.json"
 _VERSION = 1  # another one: other bytes of the same videos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `framebank export` takes."""
     add = parser.add_argument
     add("cache", metavar="CACHE", help="folder or gs://BUCKET/NAME of a cache")
     add("out", metavar="OUT", help="a new folder on this machine")
@@ -69,12 +68,11 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     parts = list(_deal(cache, args.file_bytes))
     key = _key(cache, args.to, parts)
     if done := _find(out, key):
-        _say(f"{out} holds just this already; nothing was done")
+        say(f"{out} holds just this already; nothing was done", "export")
         return done
     if os.path.ismount(out):  # which no folder can take the place of
-        raise UsageError(
-            f"{out} is where a disk is mounted", todo=f"give a folder in it: {out}/{args.to}"
-        )
+        todo = f"give a folder in it: {out}/{args.to}"
+        raise UsageError(f"{out} is where a disk is mounted", todo=todo)
     partial = out.with_name(out.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     with locks.held(str(partial), what=f"exporting to {out}"):
@@ -108,8 +106,7 @@ def _key(cache: Cache, to: str, parts: list[tuple[int, int]]) -> str:
 
 
 def _find(folder: Path, key: str) -> dict[str, Any] | None:
-    """Return the summary of the export in `folder`, None where there is nothing; raises UsageError
-    where there is another one, or something else."""
+    """Return the summary of the export in `folder`, None of none; raises UsageError for another."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     path = folder / _ABOUT
@@ -142,7 +139,8 @@ def _write_parts(cache: Cache, folder: Path, to: str, parts: list[tuple[int, int
                 with storage.open_atomic(str(path)) as stream:
                     FORMATS[to].write(stream, records(start, end), start)
     if outside:
-        _say(f"{outside:,} features are outside what yt8m's bytes can say: they are its ends now")
+        text = "features are outside what yt8m's bytes can say: they are its ends now"
+        say(f"{outside:,} {text}", "export")
 
 
 def _finish(cache: Cache, folder: Path, to: str, parts: list[tuple[int, int]]) -> dict[str, Any]:
@@ -166,7 +164,3 @@ def _finish(cache: Cache, folder: Path, to: str, parts: list[tuple[int, int]]) -
 
 def _write_json(path: Path, fields: dict[str, Any]) -> None:
     storage.write_atomic(str(path), json.dumps(fields, indent=2).encode() + b"\n")
-
-
-def _say(text: str) -> None:
-    print(f"export: {text}", file=sys.stderr, flush=True)

@@ -1,18 +1,8 @@
-"""How other libraries' files hold the features of videos: a table, name → file names and writer.
-
-    npz         video_ids [k], starts [k + 1], features [N, d], pts_ms [N], frame_index [N]; video i
-                has the rows from starts[i] to starts[i + 1]
-    parquet     a row per video: video_id, key, features list<fixed_size_list[d]>, pts_ms and
-                frame_index list<int64>
-    webdataset  tar files, per video NNNNNNNNN.json, .features.npy, .pts_ms.npy, .frame_index.npy
-    tfds        what tfds.builder_from_directory opens, all videos in the split "train"
-    yt8m        the frame-level SequenceExamples of YouTube-8M: context `id` (no `labels`), feature
-                list `rgb`, per frame d bytes
+"""How other libraries' files hold the features of videos, as README.md says: a table `FORMATS`.
 
 YouTube-8M keeps a feature as a byte q, which its readers take for q * 4/255 + 4/512 - 2
 (Dequantize of its starter code, max_quantized_value 2 and min_quantized_value -2). Features outside
--1.99 to 2.01 become the nearest end of that. Its own are whitened; those of a plain network may lie
-outside (the command says how many do).
+-1.99 to 2.01 become the nearest end of that; its own are whitened, those of a network are not.
 """
 
 from __future__ import annotations
@@ -33,6 +23,7 @@ from framebank.features.cache.tfrecord import frame_record
 from framebank.features.errors import UsageError
 
 YT8M_MIN, YT8M_MAX = -2.0, 2.0
+_ARRAYS = ("features", "pts_ms", "frame_index")  # of a video
 _FEATURES = "tensorflow_datasets.core.features"
 
 
@@ -46,17 +37,17 @@ class Format(NamedTuple):
         return self.file.format(f"{number:05d}-of-{count:05d}")
 
 
-def _write_npz(stream: BinaryIO, records: Iterable[FeatureRecord], first: int) -> None:
-    videos = list(records)
+def _joined(videos: Sequence[FeatureRecord]) -> tuple[list[str], dict[str, Any]]:
+    """Return the ids of videos and their arrays, one after the other; `starts` says where."""
+    ids = [catalog_text(video.video_id) for video in videos]
     starts = np.cumsum([0, *(len(video.features) for video in videos)], dtype=np.int64)
-    np.savez(
-        stream,
-        video_ids=np.array([catalog_text(video.video_id) for video in videos]),
-        starts=starts,
-        features=np.concatenate([video.features for video in videos]),
-        pts_ms=np.concatenate([video.pts_ms for video in videos]),
-        frame_index=np.concatenate([video.frame_index for video in videos]),
-    )
+    rows = {name: np.concatenate([getattr(one, name) for one in videos]) for name in _ARRAYS}
+    return ids, {"starts": starts} | rows
+
+
+def _write_npz(stream: BinaryIO, records: Iterable[FeatureRecord], first: int) -> None:
+    ids, arrays = _joined(list(records))
+    np.savez(stream, video_ids=np.array(ids), **arrays)
 
 
 def _write_parquet(stream: BinaryIO, records: Iterable[FeatureRecord], first: int) -> None:
@@ -64,17 +55,13 @@ def _write_parquet(stream: BinaryIO, records: Iterable[FeatureRecord], first: in
     import pyarrow.parquet as pq
 
     videos = list(records)
-    starts = np.cumsum([0, *(len(video.features) for video in videos)], dtype=np.int32)
-    features = np.concatenate([video.features for video in videos])
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
-    columns = {
-        "video_id": pa.array([catalog_text(video.video_id) for video in videos]),
-        "key": pa.array([video.key for video in videos]),
-        "features": pa.ListArray.from_arrays(starts, rows),
-    }
-    for name in ("pts_ms", "frame_index"):
-        numbers = np.concatenate([getattr(video, name) for video in videos])
-        columns[name] = pa.ListArray.from_arrays(starts, pa.array(numbers))
+    ids, arrays = _joined(videos)
+    columns = {"video_id": pa.array(ids), "key": pa.array([video.key for video in videos])}
+    for name in _ARRAYS:
+        rows = pa.array(arrays[name].ravel())
+        if name == "features":
+            rows = pa.FixedSizeListArray.from_arrays(rows, arrays[name].shape[1])
+        columns[name] = pa.ListArray.from_arrays(arrays["starts"].astype(np.int32), rows)
     pq.write_table(pa.table(columns), stream, compression="zstd", write_page_checksum=True)
 
 
@@ -83,7 +70,7 @@ def _write_webdataset(stream: BinaryIO, records: Iterable[FeatureRecord], first:
         for number, video in enumerate(records, first):
             about = {"video_id": catalog_text(video.video_id), "key": video.key}
             _add(tar, f"{number:09d}.json", json.dumps(about).encode())
-            for name in ("features", "pts_ms", "frame_index"):
+            for name in _ARRAYS:
                 array = io.BytesIO()
                 np.save(array, getattr(video, name), allow_pickle=False)
                 _add(tar, f"{number:09d}.{name}.npy", array.getvalue())

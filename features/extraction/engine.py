@@ -1,8 +1,8 @@
 """The extraction engine: an iterator of videos in, an iterator of results out. It knows no Beam.
 
-Decoder processes fill a queue bounded in bytes; here frames of different videos are put together
-into batches of one fixed shape, the network runs, and a video's features leave as soon as its last
-frame is through. Only the last batch is padded, and what stands in the padding reaches no feature.
+Frames of different videos, as decoder processes send them, are put together into batches of one
+fixed shape; a video's features leave as soon as its last frame is through the network. Only the
+last batch is padded, and what stands in the padding reaches no feature.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ Result = Extracted | Rejected
 
 
 class FrameNetwork(Protocol):
-    """What the engine needs of a network (`features.network.frozen_network.Network` is the real
-    one)."""
+    """What the engine needs of a `features.network.frozen_network.Network`."""
 
     batch_size: int
     feature_dim: int
@@ -65,10 +64,8 @@ class Engine:
     def run(
         self, refs: Iterable[VideoRef], *, on_frames: Callable[[int], None] = lambda count: None
     ) -> Iterator[Result]:
-        """Yield exactly one result for each of `refs`, in the order in which they get done.
-
-        `on_frames` is called with the number of frames of each batch that went through.
-        """
+        """Yield exactly one result for each of `refs`, in the order in which they get done; tell
+        `on_frames` how many frames of each batch went through."""
         batch = _Batch(self._network, self._spec.input_size, on_frames)
         clips: dict[int, _Assembly] = {}
         for event in self._pool.decode(refs):
@@ -95,12 +92,11 @@ class Engine:
         self._pool.close()
 
 
-# Engines of this process, so that whoever ends it can end their decoder processes first.
 _LIVE: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def close_all() -> None:
-    """Close every engine of this process (for the way out)."""
+    """Close every engine of this process, for whoever ends it."""
     for engine in list(_LIVE):
         engine.close()
 
@@ -108,32 +104,23 @@ def close_all() -> None:
 class SharedEngine:
     """The engine of a process: built when it is first needed, closed when its last user leaves.
 
-    Runners have several instances of a DoFn in the threads of one process (Flink: one for each
-    slot). With an engine each, memory and decoders would be multiplied by the slots, and a worker
-    that dies would cost a shard for each slot instead of one. So they take turns, a shard at a
-    time; one engine keeps all cores busy by itself.
+    Runners have several instances of a DoFn in the threads of one process (Flink: one a slot). With
+    an engine each, memory, decoders and what a dying worker costs would be multiplied by the slots;
+    so they take turns, a shard at a time. One engine keeps all cores busy by itself.
     """
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
-        self._counting = threading.Lock()
-        self._users = 0
+        self._users: set[int] = set()
         self._engine: Engine | None = None
         self._made_for: Hashable = None
 
-    def join(self) -> None:
-        """Count one more user."""
-        with self._counting:
-            self._users += 1
-
-    def leave(self) -> None:
-        """Count one user less; the last one ends the decoder processes."""
-        with self._counting:
-            self._users -= 1
-            if self._users:
-                return
-        with self._turn:
-            self._close()
+    def leave(self, user: object) -> None:
+        """Have no more turns; the last user ends the decoder processes."""
+        self._users.discard(id(user))
+        if not self._users:
+            with self._turn:
+                self._close()
 
     def _close(self) -> None:
         if self._engine is not None:
@@ -141,11 +128,10 @@ class SharedEngine:
             self._engine = None
 
     @contextlib.contextmanager
-    def turn(self, job: Hashable, build: Callable[[], Engine]) -> Iterator[Engine]:
-        """Yield the engine to one thread at a time; `build` makes it for the first of a job.
-
-        After an exception it is closed: its decoders may still be at the clips of that shard.
-        """
+    def turn(self, user: object, job: Hashable, build: Callable[[], Engine]) -> Iterator[Engine]:
+        """Yield the engine to one thread at a time; `build` makes it for the first of a job. After
+        an exception it is closed: its decoders may still be at the clips of that shard."""
+        self._users.add(id(user))
         with self._turn:
             if self._made_for != job:
                 self._close()
@@ -190,7 +176,6 @@ class _Batch:
 
 
 def _assemble(clip: _Assembly) -> Result:
-    """Put the rows of a video into the order its rule asks for; what fails costs this video."""
     assert clip.done is not None
     try:
         return _extracted(clip.done, clip.rows)

@@ -1,11 +1,8 @@
-"""One clip's features without Beam, and the one place where a spec is put together.
-
-extracted = framebank.extract_features("clip.mp4", sample="fps=2", weights="random:0")
-extracted.features  # float32[n, 2048]
-"""
+"""One clip's features without Beam, and the one place where a spec is put together."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -23,18 +20,15 @@ if TYPE_CHECKING:
 
 
 def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
-    """Return the spec that these choices make, and the weights found for it.
-
-    Raises UsageError for a choice that does not exist or weights that cannot be had.
-    """
-    backbone, most = choice.backbone, choice.max_frames
-    row = find_backbone(backbone)
+    """Return the spec that these choices make, and the weights found for it; raises UsageError for
+    a choice that does not exist or weights that cannot be had."""
+    row, most = find_backbone(choice.backbone), choice.max_frames
     if most is not None and most < 1:
         raise UsageError("--max-frames must be positive", got=most, expected="1 or more")
     rule = parse_rule(choice.sample)
-    found = resolve_weights(choice.weights, backbone=backbone)
+    found = resolve_weights(choice.weights, backbone=choice.backbone)
     spec = FeatureSpec(
-        backbone=backbone,
+        backbone=choice.backbone,
         layer=choice.layer or row.layer,
         weights=found.name,
         weights_sha256=found.sha256,
@@ -80,9 +74,8 @@ def extract_features(
     """Extract one clip through the very engine that the Beam job runs; float32[n, d] features.
 
     Takes the words of `framebank extract`, or a whole `spec` and the `weights` that it names. A
-    `network` (`build_network`) that is kept between calls saves the seconds that building one
-    takes. Raises RejectedClipError (stage, error_class, message) for a clip that cannot be used,
-    UsageError for choices that do not exist.
+    `network` (`build_network`) kept between calls saves seconds. Raises RejectedClipError (stage,
+    error_class, message) for a clip that cannot be used, UsageError for choices that do not exist.
     """
     from framebank.features.decoders.pool import DecoderPolicy
     from framebank.features.extraction.engine import Engine
@@ -104,22 +97,18 @@ def extract_features(
             )
     network = network or build_network(spec, found, batch_size=8)
     policy = policy or DecoderPolicy(decoders=1)
-    engine = Engine(network, spec, policy)
-    try:
+    with contextlib.closing(Engine(network, spec, policy)) as engine:
         (result,) = engine.run([_ref_of(path)])
-    finally:
-        engine.close()
     if isinstance(result, Rejected):
         raise RejectedClipError(result.stage, result.error_class, result.message)
     return result
 
 
 def _ref_of(path: str) -> VideoRef:
-    if not storage.is_local(path):
-        return VideoRef(os.path.basename(path), path, 0, "")
-    path = os.path.abspath(path)
-    try:
-        status = os.stat(path)
-    except OSError:
-        return VideoRef(os.path.basename(path), path, -1, "")
-    return VideoRef(os.path.basename(path), path, status.st_size, str(status.st_mtime_ns))
+    size_bytes, generation = 0, ""
+    if storage.is_local(path):
+        path, size_bytes = os.path.abspath(path), -1
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            size_bytes, generation = status.st_size, str(status.st_mtime_ns)
+    return VideoRef(os.path.basename(path), path, size_bytes, generation)

@@ -1,7 +1,5 @@
 """The image networks whose frozen layers become features: a plain table, and how to build one.
 
-A row says everything that is fixed about a network: input size, the layer that is taken unless
-`--layer` names another, its width, the preprocessing, and where its ImageNet weights are published.
 Nothing here imports Keras before a network is built.
 
 To add a network of `keras.applications`, add a row; `tests/features/network/test_backbones.py`
@@ -42,15 +40,18 @@ class Backbone:
     layer: str
     feature_dim: int
     preprocessing: str
-    weights_url: str
+    weights_path: str
     weights_md5: str | None
     include_top: bool = False
     random_gain: float = 1.0
-    clip_length: int = 1
 
     @property
     def weights_file(self) -> str:
-        return self.weights_url.rsplit("/", 1)[1]
+        return self.weights_path.rsplit("/", 1)[1]
+
+    @property
+    def weights_url(self) -> str:
+        return f"{KERAS_FILES}/{self.weights_path}"
 
     def build(self) -> Any:
         """Return the `keras.Model` with float32 weights that mean nothing yet, channels last."""
@@ -88,44 +89,37 @@ BACKBONES: dict[str, Backbone] = {
     for row in (
         Backbone(
             "inception_v3", "InceptionV3", 299, "avg_pool", 2048, "scale_-1_1",
-            f"{KERAS_FILES}/inception_v3/"
-            "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "bcbd6486424b2319ff4ef7d526e38f63",
         ),
         Backbone(
             "resnet50", "ResNet50", 224, "avg_pool", 2048, "caffe_bgr_mean",
-            f"{KERAS_FILES}/resnet/"
-            "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "4d473c1dd8becc155b73f8504c6f6626", random_gain=0.7,
         ),
         Backbone(
             "vgg16", "VGG16", 224, "fc2", 4096, "caffe_bgr_mean",
-            f"{KERAS_FILES}/vgg16/"
-            "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+            "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5",
             "64373286793e3c8b2b4e3219cbf3544b", include_top=True,
         ),
         Backbone(
             "vgg19", "VGG19", 224, "fc2", 4096, "caffe_bgr_mean",
-            f"{KERAS_FILES}/vgg19/"
-            "vgg19_weights_tf_dim_ordering_tf_kernels.h5",
+            "vgg19/vgg19_weights_tf_dim_ordering_tf_kernels.h5",
             "cbe5617147190e668d6c5d5026f83318", include_top=True,
         ),
         Backbone(
             "xception", "Xception", 299, "avg_pool", 2048, "scale_-1_1",
-            f"{KERAS_FILES}/xception/"
-            "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "xception/xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "b0042744bf5b25fce3cb969f33bebb97", random_gain=0.7,
         ),
         Backbone(
             "mobilenet_v2", "MobileNetV2", 224, "avg_pool", 1280, "scale_-1_1",
-            f"{KERAS_FILES}/mobilenet_v2/"
-            "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+            "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
             None, random_gain=0.8,
         ),
         Backbone(
             "resnet50_v2", "ResNet50V2", 224, "avg_pool", 2048, "scale_-1_1",
-            f"{KERAS_FILES}/resnet/"
-            "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "resnet/resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "fac2f116257151a9d068a22e544a4917", random_gain=0.7,
         ),
     )

@@ -1,20 +1,24 @@
 """A frozen backbone as a function from frames to features, as fast as this machine allows.
 
-Keras builds the network; under its TensorFlow backend the network then runs as one graph
-(`features/network/frozen_graph.py`), under any other backend by `predict_on_batch` with the same
-values.
+Under Keras's TensorFlow backend the network runs as one graph in a session of its own, under any
+other backend by `predict_on_batch` with the same values. In the graph a batch enters as uint8 (a
+quarter of the bytes), batch norm is folded away, weights are variables (TensorFlow's optimiser
+copies constants at each of its passes), and the session's settings touch nothing else in the
+process.
 
-What holds of a feature's last bits (measured in infra/decisions/0002-network-precision.md): on one
-kind of processor a feature depends on its own frame alone: not on its place in the batch, on what
-else is in it, on the number of threads, nor on the process. It would depend on the size of the
-batch (libraries choose other kernels for other sizes), so on a processor every batch is computed in
-steps of COMPUTE_BATCH images, which costs no time. On a GPU, whose speed needs large steps, a batch
-is computed at once, and features made with different batch sizes may differ in their last bits.
+What holds of a feature's last bits: on one kind of processor a feature depends on its own frame
+alone: not on its place in the batch, on what else is in it, on the number of threads, nor on the
+process. It would depend on the size of the batch (libraries choose other kernels for other sizes),
+so on a processor every batch is computed in steps of COMPUTE_BATCH images, which costs no time. On
+a GPU, whose speed needs large steps, a batch is computed at once, and features made with different
+batch sizes may differ in their last bits. Figures: infra/decisions/0002-network-precision.md.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -38,16 +42,19 @@ CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)  # of ImageNet: keras/src/applicatio
 
 COMPUTE_BATCH = 8  # images per step on a processor; another number would change features' last bits
 
+FOLDABLE = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
+
 Images = NDArray[np.uint8]  # [b, h, w, c=3] RGB
 Features = NDArray[np.float32]  # [b, d]
+Call = Callable[[Images], Features]
+LayerArrays = dict[str, list[NDArray[np.float32]]]  # by layer.name, in the order of layer.weights
 
 
 class Network:
     """uint8[b, h, w, c=3] RGB frames in, float32[b, d] features out, b always `batch_size`.
 
     Any thread may call it; one at a time computes, since a step keeps the whole processor or GPU
-    busy and its memory is that of one batch. Building takes a few seconds and is done once; the
-    first call takes somewhat longer than those that follow.
+    busy and its memory is that of one batch. Building takes a few seconds.
     """
 
     def __init__(
@@ -88,19 +95,15 @@ class Network:
         missing = self._step - len(images)
         return np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
 
-    def _compile(
-        self, model: Any, arrays: dict[str, list[NDArray[np.float32]]]
-    ) -> Callable[[Images], Features]:
+    def _compile(self, model: Any, arrays: LayerArrays) -> Call:
         import keras
 
         backend, preprocessing = keras.backend.backend(), self.backbone.preprocessing
         if backend == "tensorflow":
-            from framebank.features.network.frozen_graph import freeze
-
             return freeze(
                 model,
                 arrays,
-                preprocess=lambda images: _preprocess_graph(images, preprocessing),
+                preprocess=lambda images: preprocess(images, preprocessing, flip=_flip_tensor),
                 precision=self.precision,
                 shape=(self._step, *self.input_shape[1:]),
             )
@@ -114,15 +117,12 @@ class Network:
             if layer.weights:
                 layer.load_own_variables({str(i): a for i, a in enumerate(arrays[layer.name])})
         return lambda images: np.asarray(
-            model.predict_on_batch(preprocess(images, preprocessing)), dtype=np.float32
+            model.predict_on_batch(preprocess(images.astype(np.float32), preprocessing)), np.float32
         )
 
 
 def _prepare_gpus() -> bool:
-    """Return whether TensorFlow has a GPU, after telling it to take memory only as it needs it.
-
-    Several workers may share one GPU; TensorFlow would otherwise take all of its memory.
-    """
+    """Return whether TensorFlow has a GPU, after telling it to take memory only as it needs it."""
     import_tensorflow()
     import keras
 
@@ -138,34 +138,27 @@ def _prepare_gpus() -> bool:
     return bool(gpus)
 
 
-def preprocess(images: Images, preprocessing: str) -> NDArray[np.float32]:
-    """Return float32[b, h, w, c=3]: RGB frames as the network expects them.
-
-    The same values as `keras.applications.*.preprocess_input`.
-    """
-    values = images.astype(np.float32)
-    if preprocessing == "scale_-1_1":
-        return values / np.float32(127.5) - np.float32(1)
-    if preprocessing == "caffe_bgr_mean":
-        return values[..., ::-1] - np.array(CAFFE_MEAN_BGR, np.float32)
-    raise ValueError(f"no such preprocessing: {preprocessing}")
-
-
-def _preprocess_graph(images: Any, preprocessing: str) -> Any:
-    """Do inside a TensorFlow graph what `preprocess` does with NumPy, to the same values."""
+def _flip_tensor(images: Any) -> Any:
     import tensorflow as tf
 
-    values = tf.cast(images, tf.float32)
+    return tf.reverse(images, axis=[-1])  # a slice with a negative step takes three times as long
+
+
+def preprocess(
+    images: Any, preprocessing: str, *, flip: Callable[[Any], Any] = lambda rgb: rgb[..., ::-1]
+) -> Any:
+    """Return float32[b, h, w, c=3]: RGB frames (an array or a tensor) as the network expects them.
+
+    The same values as `keras.applications.*.preprocess_input`; `flip` turns RGB into BGR.
+    """
     if preprocessing == "scale_-1_1":
-        return values / 127.5 - 1.0
+        return images / np.float32(127.5) - np.float32(1)
     if preprocessing == "caffe_bgr_mean":
-        return tf.reverse(values, axis=[-1]) - tf.constant(CAFFE_MEAN_BGR, tf.float32)
+        return flip(images) - np.array(CAFFE_MEAN_BGR, np.float32)
     raise ValueError(f"no such preprocessing: {preprocessing}")
 
 
-def _load(
-    backbone: Backbone, layer: str, weights: Weights
-) -> tuple[Any, dict[str, list[NDArray[np.float32]]]]:
+def _load(backbone: Backbone, layer: str, weights: Weights) -> tuple[Any, LayerArrays]:
     """Return the `keras.Model` that ends in `layer`, and its weights by the name of the layer."""
     import keras
 
@@ -176,3 +169,188 @@ def _load(
     needed = {name for name, part in layers.items() if id(part) in wanted and part.weights}
     arrays = layer_arrays(weights, backbone=backbone, layers=layers, needed=needed)
     return model, {layers[name].name: values for name, values in arrays.items()}
+
+
+def freeze(
+    model: Any,
+    arrays: LayerArrays,
+    *,
+    preprocess: Callable[[Any], Any],
+    precision: str,
+    shape: tuple[int, ...],
+) -> Call:
+    """Return a function uint8[b, h, w, c=3] → float32[b, d] that runs `model` with `arrays`.
+
+    `preprocess` maps the graph's images to the input of the network, both float32. Raises
+    UsageError when this machine's TensorFlow does not compute in the `precision` asked for.
+    """
+    import tensorflow as tf
+
+    folded = fold_batch_norm(model, arrays)
+    graph = tf.Graph()
+    with graph.as_default():
+        images = tf.compat.v1.placeholder(tf.uint8, shape)
+        store = _Variables()
+        pixels = preprocess(tf.cast(images, tf.float32))
+        features = tf.cast(_forward(model, folded, pixels, store), tf.float32)
+    session = tf.compat.v1.Session(graph=graph, config=_config(precision))
+    session.run(store.assignments, store.values)
+    if precision != "float32":
+        _check_computes_in(precision, session, features, {images: np.zeros(shape, np.uint8)})
+    call: Call = session.make_callable(features, [images])
+    return call
+
+
+class _Variables:
+    """Weights as TensorFlow variables: fed once, read by the graph."""
+
+    def __init__(self) -> None:
+        self.assignments: list[Any] = []
+        self.values: dict[Any, NDArray[np.float32]] = {}
+
+    def add(self, array: NDArray[np.float32]) -> Any:
+        """Return a float32 tensor that reads a new variable holding `array`."""
+        import tensorflow as tf
+
+        raw, shape = tf.raw_ops, array.shape
+        handle = raw.VarHandleOp(
+            dtype=tf.float32, shape=shape, shared_name=f"weight_{len(self.values)}"
+        )
+        value = tf.compat.v1.placeholder(tf.float32, shape)
+        self.assignments.append(raw.AssignVariableOp(resource=handle, value=value))
+        self.values[value] = array
+        tensor = raw.ReadVariableOp(resource=handle, dtype=tf.float32)
+        tensor.set_shape(shape)
+        return tensor
+
+
+def _forward(model: Any, folded: Folded, images: Any, store: _Variables) -> Any:
+    """Return the output tensor of `model`, its operations applied in order to `images`."""
+    import keras
+    import tensorflow as tf
+
+    mapping = [
+        (variable, store.add(array))
+        for layer in model.layers
+        if layer.name not in folded.skip
+        for variable, array in zip(layer.weights, folded.arrays.get(layer.name, []), strict=True)
+    ]
+    tensors = {id(model.inputs[0]): images}
+    with keras.StatelessScope(state_mapping=mapping):
+        for operation in model.operations:
+            if id(operation.output) in tensors:
+                continue  # the input itself
+            given = operation.input
+            several = isinstance(given, (list, tuple))
+            taken = [tensors[id(part)] for part in given] if several else tensors[id(given)]
+            output = taken if operation.name in folded.skip else operation(taken)
+            if operation.name in folded.biases:
+                # BiasAdd, not +: TensorFlow merges it and the ReLU after it into the convolution.
+                output = tf.nn.bias_add(output, store.add(folded.biases[operation.name]))
+            tensors[id(operation.output)] = output
+    return tensors[id(model.outputs[0])]
+
+
+def _config(precision: str) -> Any:
+    import tensorflow as tf
+    from tensorflow.core.protobuf import rewriter_config_pb2
+
+    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    config.gpu_options.allow_growth = True  # several workers may share one GPU
+    if precision == "bfloat16":
+        rewrites = config.graph_options.rewrite_options
+        rewrites.auto_mixed_precision_onednn_bfloat16 = rewriter_config_pb2.RewriterConfig.ON
+    return config
+
+
+def _check_computes_in(precision: str, session: Any, features: Any, feed: dict[Any, Any]) -> None:
+    """Raise UsageError unless the optimised graph holds convolutions in `precision`.
+
+    TensorFlow leaves the graph as it is, without a word, on processors that lack the type and on
+    GPUs; the features would then not be what their spec says.
+    """
+    import tensorflow as tf
+
+    wanted = getattr(tf, precision).as_datatype_enum
+    options = tf.compat.v1.RunOptions(output_partition_graphs=True)
+    metadata = tf.compat.v1.RunMetadata()
+    session.run(features, feed, options=options, run_metadata=metadata)
+    kernels = [
+        node.attr["T"].type
+        for graph in metadata.partition_graphs
+        for node in graph.node
+        if "Conv2D" in node.op or "MatMul" in node.op
+    ]
+    if wanted not in kernels:
+        raise UsageError(
+            f"TensorFlow does not compute in {precision} on this machine",
+            got="a graph that stays in float32 (bfloat16 needs AVX-512 or AMX, and no GPU)",
+            expected=f"convolutions in {precision}",
+            todo="use --precision float32",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Folded:
+    """`arrays` of all layers, `biases` to add after some, and the layers to `skip`."""
+
+    arrays: LayerArrays
+    biases: dict[str, NDArray[np.float32]]
+    skip: frozenset[str]
+
+
+def fold_batch_norm(model: Any, arrays: LayerArrays) -> Folded:
+    """Return the weights of a functional `model` with batch norm folded where it can be.
+
+    At inference batch norm is an affine map per channel, so after a convolution without an
+    activation it can be carried out on the kernel beforehand (Jacob et al. 2018, arXiv:1712.05877,
+    section 3.2): fewer operations, the same features. Where it does not directly follow such a
+    layer it stays as it is. A folded layer keeps its own weights' shapes; a bias that it had moves
+    to `biases`.
+    """
+    producers = {id(layer.output): layer for layer in model.layers}
+    uses = collections.Counter(id(tensor) for x in model.layers for tensor in _inputs(x))
+    uses.update(id(output) for output in model.outputs)
+    folded, biases, skip = dict(arrays), {}, set()
+    for norm in model.layers:
+        if type(norm).__name__ != "BatchNormalization":
+            continue
+        source: Any = producers.get(id(norm.input))
+        takes_norm = type(source).__name__ in FOLDABLE and source.activation.__name__ == "linear"
+        if takes_norm and uses[id(norm.input)] == 1:
+            folded[source.name], biases[source.name] = _fold(source, norm, arrays)
+            skip.add(norm.name)
+    return Folded(folded, biases, frozenset(skip))
+
+
+def _fold(
+    source: Any, norm: Any, arrays: LayerArrays
+) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
+    """Return the new weights of `source`, and float32[c] to add to what it gives."""
+    scale, offset = _affine(norm, arrays[norm.name])
+    weights = list(arrays[source.name])
+    if source.use_bias:
+        offset = offset + weights[-1] * scale
+        weights[-1] = np.zeros_like(weights[-1])
+    last = -2 if source.use_bias else -1
+    if type(source).__name__ == "DepthwiseConv2D":
+        scale = scale.reshape(weights[last].shape[2:])  # [c, multiplier]
+    weights[last] = (weights[last] * scale).astype(np.float32)
+    return weights, offset.astype(np.float32)
+
+
+def _affine(norm: Any, arrays: list[NDArray[np.float32]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return float64[c] scale and offset of batch norm at inference."""
+    values = iter(np.asarray(array, np.float64) for array in arrays)
+    gamma = next(values) if norm.scale else 1.0
+    beta = next(values) if norm.center else 0.0
+    mean, variance = next(values), next(values)
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    return scale, beta - mean * scale
+
+
+def _inputs(layer: Any) -> list[Any]:
+    """Return the tensors that a layer takes, none for the network's own input."""
+    if type(layer).__name__ == "InputLayer":
+        return []
+    return list(layer.input) if isinstance(layer.input, (list, tuple)) else [layer.input]

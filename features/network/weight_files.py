@@ -2,11 +2,10 @@
 
 Three layouts hold Keras weights: `.weights.h5` of Keras 3 (a group per layer, named by its class),
 `.keras` (a zip with such a file in it) and the older `.h5` (layers by name, in the network's
-order). All are read here into plain arrays for a network that Framebank built itself. No
-configuration is looked at and no object is made from the file, so nothing in it can run: a `Lambda`
-or a custom class in a `.keras` file is never seen. HDF5 itself can point elsewhere (external and
-soft links, external storage, virtual datasets); every link and dataset is checked before it is
-followed, and a dataset's shape before it is read, so a small file cannot ask for much memory.
+order). All are read here into plain arrays for a network that Framebank built itself. No object is
+made from the file, so nothing in it can run. HDF5 itself can point elsewhere (external and soft
+links, external storage, virtual datasets); every link and dataset is checked before it is followed,
+and a dataset's shape before it is read, so a small file cannot ask for much memory.
 
 Weights beyond those of the network are accepted only as the dense classifier on top of it.
 """
@@ -17,6 +16,7 @@ import io
 import math
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ from framebank.features.stores import hashing
 MEMBER = "model.weights.h5"  # where a .keras file holds its weights
 ROOTS = ("layers", "_layer_checkpoint_dependencies")  # Keras 3; Keras of TensorFlow 2.12 to 2.15
 _MAX_CHUNK_BYTES = 1 << 30
-_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError)
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError)  # what h5py raises for odd files
+_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, *_MALFORMED)
 
 Arrays = list[NDArray[np.float32]]
 Stored = dict[str, list[Any]]  # layer → its HDF5 datasets, not read yet
@@ -48,8 +48,8 @@ def layer_arrays(
     UsageError when the file is not HDF5, has changed since it was resolved, points outside
     itself, or holds weights of another network (the first layer that differs is named).
     """
+    wanted = {name: layer for name, layer in layers.items() if name in needed}
     if weights.seed is not None:
-        wanted = {name: layer for name, layer in layers.items() if name in needed}
         return random_layers(weights.seed, backbone=backbone, layers=wanted)
     path = Path(weights.local_path or "")
     if hashing.file_hash(path) != weights.sha256:
@@ -61,8 +61,8 @@ def layer_arrays(
     reader = _Reader(weights.source, backbone)
     try:
         with _open(path, reader, layers) as file:
-            return reader.read(file, layers, needed)
-    except (*_UNREADABLE, *_MALFORMED) as err:
+            return reader.read(file, layers, wanted)
+    except _UNREADABLE as err:
         raise reader.refused(f"not readable as HDF5 ({err})", "a Keras weight file") from err
 
 
@@ -96,8 +96,10 @@ class _Reader:
             f"{self.backbone.application}(include_top={self.backbone.include_top})",
         )
 
-    def read(self, file: Any, layers: Mapping[str, Any], needed: set[str]) -> dict[str, Arrays]:
-        """Return the arrays of the needed layers, whichever layout the file has."""
+    def read(
+        self, file: Any, layers: Mapping[str, Any], wanted: Mapping[str, Any]
+    ) -> dict[str, Arrays]:
+        """Return the arrays of the wanted layers, whichever layout the file has."""
         group = file
         if "layer_names" not in file.attrs and "model_weights" in file:
             group = self._child(file, "model_weights")
@@ -108,11 +110,16 @@ class _Reader:
             if root is None:
                 raise self.refused(f"HDF5 with {sorted(file)[:5]} in it", "a Keras weight file")
             found, extra = self._by_class(self._child(file, root), layers)
-        wanted = {name: layer for name, layer in layers.items() if name in needed}
         for name, layer in wanted.items():
-            self._check_shapes(name, layer, found[name])
+            expected = [tuple(variable.shape) for variable in layer.weights]
+            got = [getattr(variable, "shape", "a group") for variable in found[name]]
+            if got != expected:
+                raise self.refused(
+                    f"layer {name} with shapes {got or 'missing'}", f"layer {name} with {expected}"
+                )
         for name, variables in extra.items():
-            if not _is_dense(variables):
+            ranks = [len(getattr(variable, "shape", ())) for variable in variables]
+            if ranks not in ([2], [2, 1]):  # no dense layer
                 raise self.refused(
                     f"a further layer {name} of shape {getattr(variables[0], 'shape', ())}",
                     f"the {len(layers)} layers of {self.backbone.name}",
@@ -120,27 +127,22 @@ class _Reader:
         return {name: [self._array(name, part) for part in found[name]] for name in wanted}
 
     def _by_class(self, root: Any, layers: Mapping[str, Any]) -> tuple[Stored, Stored]:
-        """Match the layout of Keras 3: the n-th layer of a class is `class_n/vars/0`, `1`, …
-
-        Returns what is stored for each layer, and what is stored beside them.
-        """
-        counts: dict[str, int] = {}
+        """Return what is stored for each layer, and beside them, in the layout of Keras 3: the n-th
+        layer of a class is `class_n/vars/0`, `1`, …"""
+        counts: Counter[str] = Counter()
         found, used = {}, set()
         for name, layer in layers.items():
             base = snake_case(type(layer).__name__)
-            number = counts.get(base, 0)
-            counts[base] = number + 1
-            path = base if number == 0 else f"{base}_{number}"
+            path = f"{base}_{counts[base]}" if counts[base] else base
+            counts[base] += 1
             used.add(path)
             found[name] = self._variables(root, path) if path in root else []
         extra = {path: self._variables(root, path) for path in sorted(set(root) - used)}
         return found, {path: variables for path, variables in extra.items() if variables}
 
     def _by_order(self, group: Any, layers: Mapping[str, Any]) -> tuple[Stored, Stored]:
-        """Match the layout of Keras 1 and 2: layers with weights, in the network's order.
-
-        Returns what is stored for each layer, and what is stored after them.
-        """
+        """Return what is stored for each layer, and after them, in the layout of Keras 1 and 2:
+        layers with weights, in the network's order."""
         saved = []
         for name in _texts(group.attrs["layer_names"]):
             child = self._child(group, name)
@@ -159,15 +161,6 @@ class _Reader:
             return []
         stored = self._child(layer, "vars")
         return [self._child(stored, str(index)) for index in range(len(stored))]
-
-    def _check_shapes(self, name: str, layer: Any, variables: list[Any]) -> None:
-        """Raise UsageError where the shapes of a layer differ from the network's."""
-        expected = [tuple(variable.shape) for variable in layer.weights]
-        got = [getattr(variable, "shape", "a group") for variable in variables]
-        if got != expected:
-            raise self.refused(
-                f"layer {name} with shapes {got or 'missing'}", f"layer {name} with {expected}"
-            )
 
     def _array(self, name: str, variable: Any) -> NDArray[np.float32]:
         """Return the numbers of a dataset that lie in this very file, without tricks of size."""
@@ -193,11 +186,6 @@ class _Reader:
                 raise self.refused(f"{kind} at {path}", "data inside the file")
             current = current[part]
         return current
-
-
-def _is_dense(variables: list[Any]) -> bool:
-    shapes = [len(getattr(variable, "shape", ())) for variable in variables]
-    return shapes in ([2], [2, 1])
 
 
 def _texts(names: Any) -> list[str]:

@@ -1,9 +1,11 @@
 """Where a backbone's weights come from: `imagenet`, a file, or `random:SEED`.
 
-`resolve_weights` turns what the user typed into `Weights`: a name for the spec, a SHA-256, and a
-local file or a seed. It needs neither TensorFlow nor Keras. `publish_weights` takes a local file
-to where workers find it, `localise_weights` brings it to a worker. The values for a built network
-are then read from the file (`features/network/weight_files.py`) or made.
+`resolve_weights` turns what the user typed into `Weights`, without TensorFlow or Keras.
+`publish_weights` takes a local file to where workers find it, `localise_weights` brings it to a
+worker. The values for a built network are then read by `features/network/weight_files.py` or made.
+
+FRAMEBANK_WEIGHTS_URL replaces the address of the ImageNet files by a mirror's (the file's name is
+added to it); a right file that Keras has fetched before (~/.keras/models) is used as it is.
 
 Random weights are a recipe, not a library's initializer, so that one seed gives the same values on
 every machine and with every version (law, held by a golden test): the values of a weight depend
@@ -16,20 +18,26 @@ Philox4x64-10 (Salmon et al., SC 2011), whose raw stream NumPy guarantees (NEP 1
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import http.client
 import math
 import os
-from collections.abc import Mapping
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.errors import UsageError
+from framebank.features.errors import FramebankError, UsageError
 from framebank.features.network.backbones import Backbone, find_backbone
-from framebank.features.network.weight_fetch import fetch_imagenet, stage_checked, stage_object
-from framebank.features.stores import hashing, storage
+from framebank.features.stores import disk, hashing, storage
 
 RANDOM_RECIPE = "framebank-random-weights-1"
 SUFFIXES = (".h5", ".keras")
@@ -40,7 +48,8 @@ KERNELS: dict[str, tuple[str, ...]] = {  # layers with kernels → what they hol
     "SeparableConv2D": ("depthwise_kernel", "pointwise_kernel"),
 }
 _CHUNK = 1 << 20  # values made at a time: bounds memory for VGG's 103 million
-
+MIRROR_VARIABLE = "FRAMEBANK_WEIGHTS_URL"
+TIMEOUT_S = 20.0  # for connecting and for each read; not for the whole file
 FORMS = "imagenet | a .weights.h5, .h5 or .keras file, local or gs:// | random:SEED"
 
 
@@ -118,13 +127,6 @@ def localise_weights(weights: Weights) -> Weights:
     return dataclasses.replace(weights, local_path=str(staged))
 
 
-def _holds(path: Path, sha256: str) -> bool:
-    try:
-        return path.is_file() and hashing.file_hash(path) == sha256
-    except OSError:
-        return False
-
-
 def _random(text: str, backbone: Backbone) -> Weights:
     digits = text.partition(":")[2]
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
@@ -166,6 +168,147 @@ def _check_readable(path: Path, text: str) -> None:
         got=got,
         expected=FORMS,
         todo="without a weight file, --weights random:0 lets you try everything else",
+    )
+
+
+def cache_folder() -> Path:
+    """Return the folder where fetched weights are kept (not made here)."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "framebank" / "weights"
+
+
+def fetch_imagenet(backbone: Backbone, *, timeout_s: float = TIMEOUT_S) -> Path:
+    """Return a local file with the ImageNet weights of `backbone`, its hash checked.
+
+    Raises UsageError that says what was tried and offers PATH or random:0.
+    """
+    if backbone.weights_md5 is None:
+        raise UsageError(
+            f"Keras publishes no hash of its ImageNet weights for {backbone.name}",
+            got="--weights imagenet",
+            expected="a file that can be checked",
+            todo=f"fetch {backbone.weights_url} yourself and give --weights PATH",
+        )
+    target = cache_folder() / backbone.weights_file
+    keras_home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    for path in (target, keras_home / "models" / backbone.weights_file):
+        if _holds(path, backbone.weights_md5, "md5"):
+            return path
+    url = _url(backbone)
+    fetched = functools.partial(urllib.request.urlopen, url, timeout=timeout_s)
+    try:
+        _keep(fetched, target, "md5", backbone.weights_md5)
+    except (_WrongHashError, OSError, ValueError, http.client.HTTPException) as err:
+        raise UsageError(
+            f"the ImageNet weights of {backbone.name} could not be fetched",
+            got=f"{url}: {_reason(err, timeout_s)}",
+            expected=f"{backbone.weights_file} with MD5 {backbone.weights_md5}",
+            todo="give a file with --weights PATH, a mirror with "
+            f"{MIRROR_VARIABLE}=http(s)://..., or try things out with --weights random:0",
+        ) from err
+    return target
+
+
+def _reason(err: Exception, timeout_s: float) -> str:
+    if isinstance(err, _WrongHashError):
+        return f"{err.size_bytes} bytes came with MD5 {err.found}, but Keras publishes {err.wanted}"
+    if isinstance(err, urllib.error.HTTPError):
+        return f"the server answered {err.code} {err.reason}"
+    if isinstance(err, urllib.error.URLError):
+        return f"no connection ({err.reason})"
+    if isinstance(err, TimeoutError):
+        return f"no answer within {timeout_s:g} s"
+    folder = isinstance(err, OSError) and err.filename
+    more = " (XDG_CACHE_HOME names another folder to keep weights in)" if folder else ""
+    return (str(err) or type(err).__name__) + more
+
+
+def stage_object(uri: str) -> Path:
+    """Return a local copy, named by its content, of a weight file in a bucket; UsageError."""
+    try:
+        data = storage.read_bytes(uri)
+    except FramebankError as err:
+        raise UsageError(
+            "the weight file cannot be read from its bucket",
+            got=f"{uri}: {err.what}",
+            todo=err.todo,
+        ) from err
+    name = f"{hashing.bytes_sha256(data)[:16]}-{uri.rsplit('/', 1)[-1]}"
+    target = cache_folder() / "staged" / name
+    try:
+        if not target.exists():
+            with storage.replacing(target) as part:
+                part.write_bytes(data)
+    except OSError as err:
+        raise _not_kept(target, err) from err
+    return target
+
+
+def stage_checked(uri: str, sha256: str) -> Path:
+    """Return a local copy of a weight file in a bucket, whose bytes have this SHA-256.
+
+    The first of the processes that ask for it fetches it, the others wait.
+    Raises UsageError when it is not there, not readable, or another file.
+    """
+    folder = cache_folder() / "staged"
+    target = folder / (sha256 + Path(uri).suffix)
+    try:
+        with disk.locked(folder / f".{sha256}.lock"):
+            if not _holds(target, sha256):
+                disk.remove_leftovers(target)
+                _keep(functools.partial(storage.open_read, uri), target, "sha256", sha256)
+    except OSError as err:
+        raise _not_kept(target, err) from err
+    except _WrongHashError as err:
+        raise UsageError(
+            "the weight file is not the one that the job was submitted with",
+            got=f"{uri} with SHA-256 {err.found}",
+            expected=f"SHA-256 {sha256}",
+            todo="put the file back, or start the job anew",
+        ) from err
+    return target
+
+
+class _WrongHashError(Exception):
+    def __init__(self, found: str, wanted: str, size_bytes: int) -> None:
+        self.found, self.wanted, self.size_bytes = found, wanted, size_bytes
+
+
+def _keep(
+    opened: Callable[[], AbstractContextManager[Any]], target: Path, algorithm: str, digest: str
+) -> None:
+    """Keep what `opened` gives as `target`, whole or not at all; raises _WrongHashError."""
+    with storage.replacing(target) as part:
+        with opened() as source, part.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        found = hashing.file_hash(part, algorithm)
+        if found != digest:
+            raise _WrongHashError(found, digest, part.stat().st_size)
+
+
+def _url(backbone: Backbone) -> str:
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    if not mirror:
+        return backbone.weights_url
+    if urllib.parse.urlsplit(mirror).scheme not in ("http", "https"):
+        raise UsageError(
+            f"{MIRROR_VARIABLE} is no web address", got=repr(mirror), expected="http(s)://..."
+        )
+    return f"{mirror.rstrip('/')}/{backbone.weights_file}"
+
+
+def _holds(path: Path, digest: str, algorithm: str = "sha256") -> bool:
+    try:
+        return path.is_file() and hashing.file_hash(path, algorithm) == digest
+    except OSError:
+        return False
+
+
+def _not_kept(target: Path, err: OSError) -> UsageError:
+    return UsageError(
+        "the weight file cannot be kept on this machine",
+        got=f"{target}: {err.strerror}",
+        todo="set XDG_CACHE_HOME to a folder that can be written and has room",
     )
 
 

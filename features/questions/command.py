@@ -103,9 +103,8 @@ def _cache_lines(cache: Mapping[str, Any], shown: int | None) -> Iterator[str]:
     yield f"as `framebank train` deals the answered ones about videos of the cache: {counts}"
     if quarantined := cache["quarantined"]:
         more = ", …" if len(quarantined) > _SHOWN and shown is not None else ""
-        yield (
-            f"{len(quarantined):,} videos are quarantined: " + ", ".join(quarantined[:shown]) + more
-        )
+        names = ", ".join(quarantined[:shown]) + more
+        yield f"{len(quarantined):,} videos are quarantined: {names}"
     if missing := cache["missing"]:
         yield f"{len(missing):,} videos are not in the cache"
         for name, hint in list(missing.items())[:shown]:
@@ -149,11 +148,8 @@ def _odd_lines(found: Mapping[str, Any], shown: int | None) -> Iterator[str]:
     for row in found["odd"]:
         by_kind[f"{row['what']}: {row['decision']}"].append(row)
     many = "1 odd row" if len(found["odd"]) == 1 else f"{len(found['odd']):,} odd rows"
-    yield (
-        f"{many}, {found['refused']:,} of them refused"
-        if found["refused"]
-        else (f"{many}, none refused")
-    )
+    refused = f"{found['refused']:,} of them" if found["refused"] else "none"
+    yield f"{many}, {refused} refused"
     for kind, rows in by_kind.items():
         yield f"  {len(rows):,} × {kind}"
         for row in rows[:shown]:

@@ -1,11 +1,9 @@
 """The rows of question files, whatever their format: where each stands, and its columns.
 
-CSV (comma, semicolon or tab, seen from the header), JSON lines, and JSON with a list of objects;
-UTF-8, with or without a byte order mark. The content tells which it is, not the file's name.
-Column names lose their case, and no two of a row may then be the same. Numbers stay as they are
-written, so that a cell is the same in each format. A row that alone cannot be read costs no other
-one; where a file stops being one (quotes that do not close, a last line cut short), all of it is
-refused.
+CSV (comma, semicolon or tab), JSON lines, or JSON with a list of objects, as the content tells.
+Column names lose their case, numbers stay as they are written. A row that alone cannot be read
+costs no other one; where a file stops being one (quotes that do not close, a last line cut short),
+all of it is refused.
 """
 
 from __future__ import annotations

@@ -114,8 +114,11 @@ ANSWER_COLUMNS = ("question_id", "answer", "type")  # of ActivityNet-QA's other 
 def find_set(fields: Mapping[str, Any]) -> str:
     """Return the name in FORMATS of the set whose rows look like `fields`; PLAIN for all others."""
     columns = set(fields)
+    if columns >= {*_GIF, *_CHOICES}:
+        transition = str(fields["vid_id"]).upper().startswith("TRANS")
+        return "tgif-transition" if transition else "tgif-action"
     if columns >= set(_GIF):
-        return _find_gif_set(fields)
+        return "tgif-frame" if "type" in columns else "tgif-count"
     if columns >= set(_NEXT):
         return "next-qa" if "a0" in columns else "next-oe"
     if columns == set(SETS["activitynet-qa"].columns) or is_answers(fields):
@@ -124,13 +127,6 @@ def find_set(fields: Mapping[str, Any]) -> str:
         return "msrvtt-qa"
     numbered = str(fields.get("video_id")).isdecimal()
     return "msvd-qa" if columns == set(_XU) and numbered else PLAIN
-
-
-def _find_gif_set(fields: Mapping[str, Any]) -> str:
-    if set(_CHOICES) <= set(fields):
-        transition = str(fields["vid_id"]).upper().startswith("TRANS")
-        return "tgif-transition" if transition else "tgif-action"
-    return "tgif-frame" if "type" in fields else "tgif-count"
 
 
 def is_answers(fields: Mapping[str, Any]) -> bool:

@@ -1,8 +1,7 @@
 """A row of a question file becomes a `Question`, by the rules of its set.
 
-Ids are taken as they are, white space and all; other texts have single spaces. Whether a cell came
-from CSV or JSON makes no difference: nothing, an empty cell and white space are the same, and so
-are true and "true" as an answer, and a list of choices and its JSON text.
+Ids are taken as they are, white space and all; other texts have single spaces. Nothing, an empty
+cell and white space are the same, and so are true and "true", a list of choices and its JSON text.
 """
 
 from __future__ import annotations
@@ -49,10 +48,8 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
     if any(map(_COMPOUND, map(type, fields.values()))):
         _check_texts(row)
     known = SETS.get(set_name)
-    video_columns: tuple[str, ...] = VIDEO_COLUMNS
-    id_columns: tuple[str, ...] = ID_COLUMNS
-    if known is not None:
-        video_columns, id_columns = (known.video,), (known.question_id,)
+    video_columns = VIDEO_COLUMNS if known is None else (known.video,)
+    id_columns = ID_COLUMNS if known is None else (known.question_id,)
     video = _first_id(fields, video_columns)
     question = text(fields.get("question"))
     if not video or not question:
@@ -114,7 +111,6 @@ def id_text(value: Any) -> str:
 
 
 def _first_id(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    """Return the id in the first of these columns that has one."""
     for name in names:
         if found := id_text(fields.get(name)):
             return found
@@ -200,7 +196,6 @@ def _named(answer: str, choices: tuple[str, ...]) -> str:
 
 
 def _check_clear(row: _Row, choices: tuple[str, ...]) -> None:
-    """Raise UsageError for an answer that is one choice by its index and another by its text."""
     answer = row.text("answer")
     listed = _listed_choices(row.fields) or ()
     meant = isinstance(row.fields["answer"], int) and set(map(type, listed)) == {str}

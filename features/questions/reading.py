@@ -1,9 +1,8 @@
 """Reading question files: of a known set or plain, several at once, joined with their answers.
 
 What a set publishes in two files (ActivityNet-QA's questions and answers) is joined by question id.
-A row that cannot be a question is not dropped in silence: it is listed, and `read_questions`
-refuses its file, or keeps it as a question with a fault where the caller gives every row one of its
-own.
+A row that cannot be a question is listed, and `read_questions` refuses its file, or keeps it as a
+question with a fault.
 """
 
 from __future__ import annotations
@@ -92,12 +91,8 @@ def read_questions(
             todo = [first.todo] if first.todo else []
             if len(refused) > 1:
                 todo.append(f"{len(refused)} rows cannot be used: `framebank questions` lists them")
-            raise UsageError(
-                first.what,
-                got=first.got,
-                expected=first.expected or None,
-                todo="; ".join(todo) or None,
-            )
+            said = "; ".join(todo) or None
+            raise UsageError(first.what, got=first.got, expected=first.expected or None, todo=said)
     return join_files([(file.path, file.questions) for file in files], to_train=to_train)
 
 
@@ -119,10 +114,11 @@ def read_question_files(
     for path, _, rows, only_answers in opened:
         if only_answers:
             answers.add(path, rows)
-    files = []
-    for path, name, rows, only_answers in opened:
-        if not only_answers:
-            files.append(_read_file(path, name, rows, answers, keep_faulty=keep_faulty))
+    files = [
+        _read_file(path, name, rows, answers, keep_faulty=keep_faulty)
+        for path, name, rows, only_answers in opened
+        if not only_answers
+    ]
     if not files:
         raise UsageError(
             f"{paths[0]} holds answers without their questions",
@@ -131,10 +127,9 @@ def read_question_files(
     files[0].odd += answers.left_over()
     _make_ids_unique(files)
     if mapping is not None:
-        for file, mapped in zip(
-            files, map_videos([file.questions for file in files], mapping), strict=True
-        ):
-            file.questions = mapped
+        mapped = map_videos([file.questions for file in files], mapping)
+        for file, questions in zip(files, mapped, strict=True):
+            file.questions = questions
     return files
 
 
@@ -149,10 +144,9 @@ def _open(path: str, set_name: str | None) -> tuple[str, str, Iterator[Row], boo
         raise first[0][1]
     # All columns that rows have, as the header of a CSV file has them: one of JSON may leave some.
     fields = {column: cell for row in reversed(read) for column, cell in row.items()}
-    columns = list(fields)
     name = set_name or find_set(fields)
     only_answers = name == "activitynet-qa" and is_answers(fields)
-    _check_columns(path, name, columns, only_answers=only_answers)
+    _check_columns(path, name, list(fields), only_answers=only_answers)
     return path, name, itertools.chain(first, rows), only_answers
 
 
@@ -180,9 +174,6 @@ class _Answers:
         self._rows: dict[str, tuple[str, str, Mapping[str, Any]]] = {}
         self._used: set[str] = set()
         self._odd: list[OddRow] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._rows)
 
     def add(self, path: str, rows: Iterable[Row]) -> None:
         for where, fields in rows:
@@ -224,7 +215,7 @@ def _read_file(
         try:
             if isinstance(fields, UsageError):
                 raise fields
-            if answers and name == "activitynet-qa":
+            if name == "activitynet-qa":
                 fields = {**fields, **answers.of(fields)}
             question = make_question(path, where, fields, set_name=name)
         except UsageError as error:

@@ -1,10 +1,8 @@
 """What question files hold: rows, types, answers, the share of the commonest, and odd rows.
 
-With a cache also what `framebank train` would make of them: which videos are there, and how many
-questions train, choose the epoch and judge.
-
-Published sets hold rows that repeat each other, contradict each other or break their own rules.
-They are kept, for a figure on fewer rows is none of the published set, and named.
+With a cache also what `framebank train` would make of them. Rows of published sets that repeat or
+contradict each other or break their set's rules are kept, for a figure on fewer rows is none of the
+published set, and named.
 """
 
 from __future__ import annotations
@@ -60,15 +58,15 @@ def describe_files(
     by_set: dict[str, list[QuestionFile]] = collections.defaultdict(list)
     for file in files:
         by_set[file.set_name].append(file)
-    odd = [row for file in files for row in find_odd_rows(file)]
+    odd = [_odd_json(row) for file in files for row in find_odd_rows(file)]
     return {
         "files": [{"path": file.path, "set": file.set_name} for file in files],
         "questions": sum(len(file.questions) for file in files),
-        "refused": sum(not row.kept for row in odd),
+        "refused": sum(row["decision"] == "refused" for row in odd),
         "sets": {name: _describe_set(name, its, cached) for name, its in by_set.items()},
         **({} if cached is None else {"cache": _in_cache(files, cached, rule or SplitRule())}),
-        "odd_by_kind": dict(collections.Counter(row_kind(row) for row in odd).most_common()),
-        "odd": [_odd_json(row) for row in odd],
+        "odd_by_kind": dict(collections.Counter(row["what"] for row in odd).most_common()),
+        "odd": odd,
     }
 
 
@@ -87,13 +85,9 @@ def _in_cache(files: Sequence[QuestionFile], cached: _Cached, rule: SplitRule) -
     }
 
 
-def row_kind(row: OddRow) -> str:
-    """Return what is odd about a row, without the file's name."""
-    return row.what.removeprefix(f"{row.path} ")
-
-
 def _odd_json(row: OddRow) -> dict[str, str]:
-    named = {"file": row.path, "where": row.where, "what": row_kind(row), "got": row.got}
+    what = row.what.removeprefix(f"{row.path} ")
+    named = {"file": row.path, "where": row.where, "what": what, "got": row.got}
     return named | {"expected": row.expected, "decision": row.decision}
 
 
@@ -107,7 +101,7 @@ def _describe_set(
             splits[question.split or named].append(question)
     splits = {split: questions for split, questions in splits.items() if questions}
     known = SETS.get(name)
-    found: dict[str, Any] = {
+    return {
         "title": known.title if known else "plain",
         "splits": {
             split: _describe_split(questions, splits.get("train", questions), cached)
@@ -118,14 +112,13 @@ def _describe_set(
         "type_names": dict(known.types) if known else {},
         "in_several_splits": _in_several_splits(splits, cached),
     }
-    return found
 
 
 def _describe_split(
     questions: Sequence[Question], train: Sequence[Question], cached: _Cached | None
 ) -> dict[str, Any]:
     answers = {question.answer for question in questions if question.answer is not None}
-    found: dict[str, Any] = {
+    return {
         "questions": len(questions),
         "videos": len({question.video_id for question in questions}),
         "answered": sum(question.answer is not None for question in questions),
@@ -133,10 +126,8 @@ def _describe_split(
         "heads": _counted(question.head for question in questions),
         "measures": sorted({question.measure for question in questions}),
         "majority": _majority(questions, train),
+        **({} if cached is None else {"in_cache": len(cached.done(questions))}),
     }
-    if cached is not None:
-        found["in_cache"] = len(cached.done(questions))
-    return found
 
 
 def _majority(questions: Sequence[Question], train: Sequence[Question]) -> dict[str, Any] | None:
@@ -198,10 +189,7 @@ def find_odd_rows(file: QuestionFile) -> list[OddRow]:
             found += _against_set(question, known, file.set_name, split)
             if partly and question.answer is None:
                 found.append(("no answer", "none", "an answer, as other rows of the file have"))
-        odd += [
-            OddRow(file.path, where, what, got, expected, kept=True)
-            for what, got, expected in found
-        ]
+        odd += [OddRow(file.path, where, *oddity, kept=True) for oddity in found]
     return odd
 
 

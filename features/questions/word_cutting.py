@@ -1,8 +1,7 @@
 """Cutting questions into words in languages that do not write spaces between them.
 
-Chinese is cut by jieba, Japanese by Janome and Korean (whose endings stick to the words) by Kiwi:
-what a model was trained with is what it is asked with, so its language is kept in its
-vocabulary.json. The extra `languages` installs all three; each is loaded when it is first needed.
+Chinese is cut by jieba, Japanese by Janome and Korean by Kiwi, each loaded when it is first needed:
+what a model was trained with is what it is asked with (its vocabulary.json has the language).
 """
 
 from __future__ import annotations
@@ -16,11 +15,37 @@ from collections.abc import Callable, Iterable, Mapping
 
 from framebank.features.errors import UsageError
 
-# Language → (its name, the module that cuts it, the distribution that has the module).
-_LIBRARIES: Mapping[str, tuple[str, str, str]] = {
-    "zh": ("Chinese", "jieba", "jieba"),
-    "ja": ("Japanese", "janome", "Janome"),
-    "ko": ("Korean", "kiwipiepy", "kiwipiepy"),
+
+def _make_chinese() -> Callable[[str], Iterable[str]]:
+    import jieba
+
+    cutter = jieba.Tokenizer()
+    # As its `initialize`, but not from the copy in the shared temporary folder, which anybody may
+    # have written.
+    cutter.FREQ, cutter.total = cutter.gen_pfdict(cutter.get_dict_file())
+    cutter.initialized = True
+    return cutter.lcut  # type: ignore[no-any-return]
+
+
+def _make_japanese() -> Callable[[str], Iterable[str]]:
+    from janome.tokenizer import Tokenizer
+
+    cutter = Tokenizer(wakati=True)
+    return lambda text: [str(word) for word in cutter.tokenize(text)]
+
+
+def _make_korean() -> Callable[[str], Iterable[str]]:
+    from kiwipiepy import Kiwi
+
+    cutter = Kiwi(num_workers=1)
+    return lambda text: [token.form for token in cutter.tokenize(text)]
+
+
+# Language → its name, the module that cuts it, the distribution that has the module, what makes it.
+_LIBRARIES: Mapping[str, tuple[str, str, str, Callable[[], Callable[[str], Iterable[str]]]]] = {
+    "zh": ("Chinese", "jieba", "jieba", _make_chinese),
+    "ja": ("Japanese", "janome", "Janome", _make_japanese),
+    "ko": ("Korean", "kiwipiepy", "kiwipiepy", _make_korean),
 }
 LANGUAGES = tuple(_LIBRARIES)
 
@@ -32,11 +57,9 @@ def check_language(language: str | None) -> None:
     if language is None:
         return
     if language not in _LIBRARIES:
-        expected = " | ".join(LANGUAGES)
-        raise UsageError(
-            "questions cannot be cut in this language", got=language, expected=expected
-        )
-    name, module, _ = _LIBRARIES[language]
+        what, expected = "questions cannot be cut in this language", " | ".join(LANGUAGES)
+        raise UsageError(what, got=language, expected=expected)
+    name, module, *_ = _LIBRARIES[language]
     if importlib.util.find_spec(module) is None:
         raise _missing(name, module)
     _cutter(language)
@@ -77,47 +100,19 @@ def cut_questions(questions: Iterable[bytes], language: str | None) -> list[byte
 
 @functools.cache
 def _cutter(language: str) -> Callable[[str], Iterable[str]]:
-    name, module, _ = _LIBRARIES[language]
+    name, module, distribution, make = _LIBRARIES[language]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # jieba's, about its own source
-            return _MAKERS[language]()
+            return make()
     except Exception as err:  # a broken installation can raise anything
         if isinstance(err, ModuleNotFoundError) and err.name == module:
             raise _missing(name, module) from err
         raise UsageError(
             f"{module}, which cuts questions in {name} into words, cannot be used",
             got=f"{type(err).__name__}: {err}"[:300],
-            todo=f"pip install --force-reinstall {_LIBRARIES[language][2]}",
+            todo=f"pip install --force-reinstall {distribution}",
         ) from err
-
-
-def _make_chinese() -> Callable[[str], Iterable[str]]:
-    import jieba
-
-    cutter = jieba.Tokenizer()
-    # As its `initialize`, but not from the copy in the shared temporary folder, which anybody may
-    # have written.
-    cutter.FREQ, cutter.total = cutter.gen_pfdict(cutter.get_dict_file())
-    cutter.initialized = True
-    return cutter.lcut  # type: ignore[no-any-return]
-
-
-def _make_japanese() -> Callable[[str], Iterable[str]]:
-    from janome.tokenizer import Tokenizer
-
-    cutter = Tokenizer(wakati=True)
-    return lambda text: [str(word) for word in cutter.tokenize(text)]
-
-
-def _make_korean() -> Callable[[str], Iterable[str]]:
-    from kiwipiepy import Kiwi
-
-    cutter = Kiwi(num_workers=1)
-    return lambda text: [token.form for token in cutter.tokenize(text)]
-
-
-_MAKERS = {"zh": _make_chinese, "ja": _make_japanese, "ko": _make_korean}
 
 
 def _missing(name: str, module: str) -> UsageError:

@@ -1,8 +1,6 @@
 """The disk as a store: files under their names whole or not at all, and the kernel's locks.
 
-A file is written under a temporary name, synced and renamed. What a person can act on (full disk,
-read-only folder, no permission) is a FramebankError that says what to do. A lock is dropped by the
-kernel with its process, so a killed one blocks nobody.
+A lock is dropped by the kernel with its process, so a killed one blocks nobody.
 """
 
 from __future__ import annotations
@@ -83,8 +81,7 @@ def is_leftover(name: str) -> bool:
 
 
 def read(path: str, start: int, length: int | None) -> bytes:
-    """Return bytes [start, start + length) of a file; raises FileMissingError, JobError,
-    UsageError."""
+    """Return bytes [start, start + length) of a file; raises FramebankError."""
     with open_read(path) as file:
         if start:  # a pipe cannot be sought in
             file.seek(start)
@@ -117,10 +114,7 @@ def _open(path: str) -> BinaryIO:
 
 @contextlib.contextmanager
 def open_write(path: str, *, create_only: bool) -> Iterator[BinaryIO]:
-    """Open for writing; the file has its name when the block ends without error.
-
-    Raises FileExistsError when `create_only` and it exists.
-    """
+    """Open for writing; raises FileExistsError when `create_only` and the file exists."""
     with (
         replacing(local_path(path), create_only=create_only) as temporary,
         temporary.open("xb") as file,
@@ -217,24 +211,20 @@ def stat(path: str) -> tuple[int, str] | None:
 def list_objects(
     folder: str, *, limit: int | None = None, deep: bool = True
 ) -> Iterator[tuple[str, int, str]]:
-    """Yield (path, size_bytes, mtime_ns) of the files in `folder`, which ends in "/", as they come.
-
-    An absent folder holds none. `deep`: of its folders' too.
-    """
-    try:
-        with os.scandir(local_path(folder)) as entries:
-            for entry in entries:
-                path = folder + entry.name
-                with contextlib.suppress(FileNotFoundError):  # renamed away since it was listed
-                    if entry.is_file():
-                        status = entry.stat()
-                        yield path, status.st_size, str(status.st_mtime_ns)
-                    elif deep and entry.is_dir(follow_symlinks=False):
-                        yield from list_objects(path + "/")
-    except FileNotFoundError:
-        return
-    except OSError as err:
-        raise storage_error(folder, err, "list") from err
+    """Yield (path, size_bytes, mtime_ns) of the files in `folder`, which ends in "/"."""
+    with (
+        explained(folder, "list"),
+        contextlib.suppress(FileNotFoundError),
+        os.scandir(local_path(folder)) as entries,
+    ):
+        for entry in entries:
+            path = folder + entry.name
+            with contextlib.suppress(FileNotFoundError):  # renamed away since it was listed
+                if entry.is_file():
+                    status = entry.stat()
+                    yield path, status.st_size, str(status.st_mtime_ns)
+                elif deep and entry.is_dir(follow_symlinks=False):
+                    yield from list_objects(path + "/")
 
 
 def list_strange(folder: str) -> Iterator[str]:
@@ -247,33 +237,23 @@ def list_strange(folder: str) -> Iterator[str]:
 
 def delete(path: str) -> bool:
     """Delete one file; returns False where there was none."""
-    try:
+    with explained(path, "delete"), contextlib.suppress(FileNotFoundError):
         os.unlink(local_path(path))
-    except FileNotFoundError:
-        return False
-    except OSError as err:
-        raise storage_error(path, err, "delete") from err
-    return True
+        return True
+    return False
 
 
 def read_with_generation(path: str) -> tuple[bytes | None, str]:
-    """Return (content, generation), (None, "") where there is no such file.
-
-    The generation is the content's own hash: unlike a modification time it cannot be the same for
-    two contents.
-    """
+    """Return (content, generation), (None, "") where there is no such file."""
     try:
         data = read(path, 0, None)
     except FileMissingError:
         return None, ""
-    return data, bytes_sha256(data)
+    return data, bytes_sha256(data)  # a modification time may be the same for two contents
 
 
 def replace_if(path: str, data: bytes, *, generation: str) -> bool:
-    """Write `data` if `path` still has `generation`; return whether it was written.
-
-    A lock holds the comparison and the rename together.
-    """
+    """Write `data` if `path` still has `generation`; return whether it was written."""
     folder, name = os.path.split(os.path.abspath(local_path(path)))
     with explained(path, "write"), locked(os.path.join(folder, f".{name}.lock")):
         remove_leftovers(os.path.join(folder, name))

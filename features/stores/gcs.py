@@ -2,7 +2,7 @@
 
 STORAGE_EMULATOR_HOST points the client at an emulator, then without credentials. The client is
 made on first use and once per process, since a connection does not survive a fork. Every call is
-tried again after 429, 5xx and broken connections (`features/stores/retrying.py` says for how long);
+tried again after 429, 5xx and broken connections (`features/stores/objects.py` says for how long);
 each of them may be repeated without harm, as an object's content follows from its name.
 """
 
@@ -17,17 +17,11 @@ from typing import Any, BinaryIO, cast
 
 import google_crc32c
 
-from framebank.features.errors import FramebankError, JobError, UsageError
+from framebank.features.errors import FramebankError, JobError, UsageError, needing
 from framebank.features.stores import objects
 from framebank.features.stores.objects import Answer, split
-from framebank.features.stores.retrying import (
-    ANSWER_TIMEOUT_S,
-    CONNECT_TIMEOUT_S,
-    Patience,
-    patience_of,
-)
 
-_TIMEOUT = (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)
+_TIMEOUT = (objects.CONNECT_TIMEOUT_S, objects.ANSWER_TIMEOUT_S)
 
 
 @functools.lru_cache(maxsize=1)
@@ -36,18 +30,14 @@ def _client_of(pid: int, emulator: str | None) -> Any:
     # three seconds each; one second is plenty where it is one.
     os.environ.setdefault("GCE_METADATA_TIMEOUT", "1")
     os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "2")
-    try:
+    with needing("gs://", extra="gcp"):
         from google.auth import exceptions
         from google.auth.credentials import AnonymousCredentials
-        from google.cloud import storage
-    except ImportError as err:
-        raise UsageError(
-            "gs:// needs the package google-cloud-storage", todo='pip install "framebank[gcp]"'
-        ) from err
+        from google.cloud.storage import Client
     if emulator:
-        return storage.Client(project="emulator", credentials=AnonymousCredentials())
+        return Client(project="emulator", credentials=AnonymousCredentials())
     try:
-        return storage.Client()
+        return Client()
     except (exceptions.GoogleAuthError, OSError) as err:
         raise UsageError(
             "no credentials for Google Cloud Storage",
@@ -66,25 +56,13 @@ def _blob(path: str, **fields: Any) -> Any:
     return _client().bucket(bucket).blob(name, **fields)
 
 
-def _patience() -> Patience:
-    return patience_of(os.environ.get("STORAGE_EMULATOR_HOST", "gs"))
-
-
-def _retry(path: str) -> Any:
-    """Return the library's retry with our patience."""
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    return _patience().retry(path, retryable=DEFAULT_RETRY._predicate)
-
-
 def _error(path: str, err: Exception, doing: str) -> FramebankError:
     """Return what to raise for a failure of the service that is not 'not found'."""
     from google.api_core import exceptions as api
 
     if isinstance(err, api.RetryError) and isinstance(err.cause, Exception):
         err = err.cause
-    code = getattr(err, "code", None) or getattr(getattr(err, "response", None), "status_code", 0)
-    got = objects.first_line(err)
+    code, got = objects.status_of(err), objects.first_line(err)
     if code in (401, 403):
         todo = "grant this account the role Storage Object User on the bucket"
         return UsageError(f"cannot {doing} {path}", got=got, todo=todo)
@@ -97,19 +75,25 @@ def _error(path: str, err: Exception, doing: str) -> FramebankError:
 
 
 @contextlib.contextmanager
-def _asking(path: str, doing: str) -> Iterator[None]:
-    """Tell what the service answers in the block: Answer, UsageError, JobError."""
+def _asking(path: str, doing: str) -> Iterator[dict[str, Any]]:
+    """Yield how long the library is to wait and to try again for what is asked in the block.
+
+    What the service answers is told as Answer, UsageError, JobError.
+    """
     _client()  # first, since it says which package is missing
     import requests
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+    from google.cloud.storage.retry import DEFAULT_RETRY
 
+    patience = objects.patience_of(os.environ.get("STORAGE_EMULATOR_HOST", "gs"))
     try:
-        yield
-        _patience().reached = True
+        retry = patience.retry(path, retryable=DEFAULT_RETRY._predicate)
+        yield {"timeout": _TIMEOUT, "retry": retry}
+        patience.reached = True
     except (api.NotFound, api.PreconditionFailed, api.RequestRangeNotSatisfiable) as err:
-        _patience().reached = True
+        patience.reached = True
         raise Answer(int(err.code)) from err
     except (
         api.GoogleAPIError,
@@ -125,33 +109,27 @@ def _asking(path: str, doing: str) -> Iterator[None]:
 def _look(path: str) -> Any:
     """Return the library's object with all that the service states of it, None for no object."""
     bucket, name = split(path)
-    with _asking(path, "look at"):
-        return _client().bucket(bucket).get_blob(name, timeout=_TIMEOUT, retry=_retry(path))
+    with _asking(path, "look at") as how:
+        return _client().bucket(bucket).get_blob(name, **how)
 
 
 def read(path: str, start: int, length: int | None) -> bytes | None:
     """Return bytes [start, start + length) of an object, None where there is no such object."""
     end = None if length is None else start + length - 1
-    part = {} if start == 0 and end is None else {"start": start, "end": end}
     try:
-        return _get(path, **part)
+        return _get(path, start=start or None, end=end)
     except Answer as answer:
         return b"" if answer.status == 416 else None
 
 
 def _get(path: str, **fields: Any) -> bytes:
-    with _asking(path, "read"):
-        get = _retry(path)(_blob(path).download_as_bytes)
+    with _asking(path, "read") as how:
+        get = how["retry"](_blob(path).download_as_bytes)
         return cast(bytes, get(**fields, timeout=_TIMEOUT, retry=None))
 
 
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
-    """Copy one generation of an object to an open file, and hold it against its checksum.
-
-    Raises VideoRejected "missing" for an object that is gone, "forbidden" for one that this account
-    may not read, "unreadable" for one that changed or whose bytes do not have its checksum;
-    JobError where the service does not answer.
-    """
+    """Copy one generation of an object to an open file, and hold it against its checksum."""
     _client()  # no credentials at all are no fault of the clip
     summed = google_crc32c.Checksum()
     with objects.downloading(path):
@@ -176,28 +154,18 @@ def check_writing(path: str) -> None:
     _client()
 
 
-def upload(path: str, file: BinaryIO, size_bytes: int, *, create_only: bool) -> None:
-    """Write an object whole; raises Answer."""
-    condition = 0 if create_only else None
-    with _asking(path, "write"):
-        blob = _blob(path, chunk_size=objects.CHUNK_BYTES)
-        blob.upload_from_file(
-            file, rewind=True, size=size_bytes, if_generation_match=condition, **_writing(path)
+def upload(path: str, file: BinaryIO, size_bytes: int, *, generation: str | None) -> None:
+    """Write an object whole, over its `generation` only ("": where none is); raises Answer."""
+    with _asking(path, "write") as how:
+        _blob(path, chunk_size=objects.CHUNK_BYTES).upload_from_file(
+            file,
+            rewind=True,
+            size=size_bytes,
+            if_generation_match=None if generation is None else int(generation or 0),
+            content_type="application/octet-stream",
+            checksum="crc32c",
+            **how,
         )
-
-
-def put_over(path: str, data: bytes, generation: str) -> None:
-    """Write an object over its `generation`, "" where there is none; raises Answer."""
-    condition = int(generation or 0)
-    with _asking(path, "write"):
-        _blob(path).upload_from_string(data, if_generation_match=condition, **_writing(path))
-
-
-def _writing(path: str) -> dict[str, Any]:
-    kind = "application/octet-stream"
-    return {
-        "content_type": kind, "checksum": "crc32c", "timeout": _TIMEOUT, "retry": _retry(path)
-    }  # fmt: skip
 
 
 def stat(path: str) -> tuple[int, str] | None:
@@ -209,20 +177,16 @@ def stat(path: str) -> tuple[int, str] | None:
 def list_objects(
     prefix: str, *, limit: int | None = None, deep: bool = True
 ) -> Iterator[tuple[str, int, str]]:
-    """Yield (path, size_bytes, generation) of each object whose name starts with `prefix`, by name.
-
-    Page by page: a million of them never sit in one list. Not `deep`: of the folder `prefix` only.
-    """
+    """Yield (path, size_bytes, generation) of the objects whose name starts with `prefix`."""
     bucket, start = split(prefix)
     try:
-        with _asking(prefix, "list"):
+        with _asking(prefix, "list") as how:
             found = _client().list_blobs(
                 bucket,
                 prefix=start,
                 max_results=limit,
                 fields="items(name,size,generation),nextPageToken",
-                timeout=_TIMEOUT,
-                retry=_retry(prefix),
+                **how,
             )
             for blob in found:
                 if objects.is_listed(blob.name, start, deep=deep):
@@ -234,8 +198,8 @@ def list_objects(
 def delete(path: str) -> bool:
     """Delete one object; returns False where there was none."""
     try:
-        with _asking(path, "delete"):
-            _blob(path).delete(timeout=_TIMEOUT, retry=_retry(path))
+        with _asking(path, "delete") as how:
+            _blob(path).delete(**how)
     except Answer:
         return False
     return True

@@ -1,15 +1,13 @@
 """Reads JSON that others may have written, or changed: the one place where it is parsed.
 
-Whatever is wrong with a text is a ValueError with words: broken, no UTF-8, nested so deeply that
-what walks it would run out of stack, larger than memory, a number that is none. So a reader that
-explains a ValueError explains them all.
+Whatever is wrong with a text is a ValueError with words, also what nests so deeply that what walks
+it would run out of stack: a reader that explains a ValueError explains them all.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 from framebank.features.errors import CacheError
@@ -18,30 +16,17 @@ from framebank.features.stores import storage
 MOST_LEVELS = 100  # lists and objects in one another; Python's own limit depends on who asks
 
 
-def parse(
-    text: str | bytes | bytearray,
-    *,
-    parse_float: Callable[[str], Any] | None = None,
-    parse_constant: Callable[[str], Any] | None = None,
-    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
-) -> Any:
+def parse(text: str | bytes | bytearray, **hooks: Any) -> Any:
     """Return the value of a JSON text; raises ValueError.
 
     NaN and Infinity, which Python writes, are taken unless `parse_constant` refuses them; a number
     that is too large for a float is not. The hooks are those of `json.loads`.
     """
     try:
-        value = json.loads(
-            text,
-            parse_float=parse_float or _finite,
-            parse_constant=parse_constant,
-            object_pairs_hook=object_pairs_hook,
-        )
+        value = json.loads(text, **{"parse_float": _finite, **hooks})
         _check_levels(value)
     except RecursionError:
         raise ValueError(f"nested too deeply (more than {MOST_LEVELS} levels)") from None
-    except json.JSONDecodeError:
-        raise
     except UnicodeDecodeError as err:
         raise ValueError(f"bytes that are no UTF-8, from byte {err.start}") from None
     except ValueError as err:

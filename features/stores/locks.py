@@ -1,12 +1,9 @@
 """One run at a time in a place: a lock on a disk, a lease in a bucket.
 
-On a disk the kernel holds the lock and drops it with the process, so a killed run blocks nobody.
-
-A lease is a small object that its holder writes anew every few seconds. Whoever finds one looks
-whether it changes. One that does not for `STALE_S` belongs to a run that is gone, and is taken
-over; so does one whose process is gone from this machine. Clocks of two machines are never held
-against each other. It is advisory: a holder that was cut off for longer goes on and finds that out
-by its next renewal, so what must not be written twice is created, and never written over.
+A lease is a small object that its holder writes anew every few seconds; one that does not change
+for `STALE_S`, or whose process is gone from this machine, is taken over. It is advisory: a holder
+that was cut off for longer goes on and finds that out by its next renewal, so what must not be
+written twice is created, and never written over. Why so: infra/decisions/0008.
 """
 
 from __future__ import annotations
@@ -98,8 +95,7 @@ class _Lease:
                 self._watch(_fields(found), generation)
             if self._write(generation):
                 time.sleep(_SETTLE_S)
-                found, self._generation = storage.read_with_generation(self._path)
-                if found is not None and _fields(found).get("token") == self._token:
+                if self._is_ours():
                     self._renewing.start()
                     return
 
@@ -114,8 +110,8 @@ class _Lease:
             storage.delete(self._path)
 
     def _is_ours(self) -> bool:
-        found, _ = storage.read_with_generation(self._path)
-        return found is not None and _fields(found).get("token") == self._token
+        found, self._generation = storage.read_with_generation(self._path)
+        return _fields(found).get("token") == self._token
 
     def _write(self, generation: str) -> bool:
         self._beat += 1
@@ -149,21 +145,17 @@ class _Lease:
                 if self._write(self._generation):
                     found = storage.find(self._path)
                     self._generation = storage.ABSENT if found is None else found.generation
-                elif self._is_ours():
-                    _, self._generation = storage.read_with_generation(self._path)
-                elif storage.exists(self._path):
+                elif not self._is_ours() and self._generation != storage.ABSENT:
                     say(
                         f"another run took over while this one could not be heard: both are "
                         f"{self._what} now; what the first of them commits holds"
                     )
                     return
-                else:
-                    self._generation = storage.ABSENT
 
 
-def _fields(data: bytes) -> dict[str, Any]:
+def _fields(data: bytes | None) -> dict[str, Any]:
+    """Return what a lease says, nothing where there is none or it is no lease."""
     try:
-        fields = json_text.parse(data)
+        return json_text.parse_object(data or b"")
     except ValueError:
         return {}
-    return fields if isinstance(fields, dict) else {}

@@ -1,17 +1,26 @@
-"""What the object stores do alike: addresses, reads by ranges, uploads that wait, errors."""
+"""What the object stores do alike: addresses, reads by ranges, uploads that wait, errors, retries.
+
+A service that has answered this process once is waited for: 503 storms and broken connections pass.
+One that nothing answers at, at first contact, is a wrong address or no network: that is told within
+seconds.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, BinaryIO, cast
 
 from framebank.features.errors import JobError, UsageError, VideoRejected
 from framebank.features.stores.temporary import Spool
+from framebank.features.terminal import say
 
 # Scheme → what its addresses look like.
 FORMS = {
@@ -25,6 +34,11 @@ CHUNK_BYTES = 8 << 20  # of one request
 _SPOOL_BYTES = 32 << 20  # an upload is held in memory up to here, then in a temporary file
 _UPLOADS = 3  # of one object: an upload in parts may be forgotten by the service on its way
 _READS = 20  # of an object that changes while it is read
+CONNECT_TIMEOUT_S = 4.0
+ANSWER_TIMEOUT_S = 60.0
+FIRST_CONTACT_S = 3.5  # of refused or broken connections, before anything was ever answered
+LIMIT_S = 180.0  # of one call, with all its retries
+_SAY_AFTER_S = 10.0
 
 
 class Answer(Exception):
@@ -32,6 +46,60 @@ class Answer(Exception):
 
     def __init__(self, status: int) -> None:
         self.status = status
+
+
+class Patience:
+    """What one process knows of one service; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self.reached = False  # whether the service ever answered
+        self._said_s = float("-inf")
+        self._lock = threading.Lock()
+
+    def retry(self, path: str, *, retryable: Callable[[Exception], bool]) -> Any:
+        """Return what has one call about `path` tried again: a decorator of google.api_core."""
+        from google.api_core.retry import Retry
+
+        start_s = time.monotonic()
+
+        def again(error: Exception) -> bool:
+            if not retryable(error):
+                return False
+            waited_s = time.monotonic() - start_s
+            if status_of(error):
+                self.reached = True
+            if not self.reached and waited_s > FIRST_CONTACT_S:
+                return False
+            self._say(path, error, waited_s)
+            return True
+
+        longest_s = 20.0 if self.reached else 1.0
+        return Retry(predicate=again, initial=0.5, maximum=longest_s, timeout=LIMIT_S)
+
+    def _say(self, path: str, error: Exception, waited_s: float) -> None:
+        with self._lock:
+            now_s = time.monotonic()
+            if waited_s < _SAY_AFTER_S or now_s - self._said_s < _SAY_AFTER_S:
+                return
+            self._said_s = now_s
+        say(
+            f"{path}: no good answer for {waited_s:.0f} s ({first_line(error)[:120]}); "
+            f"trying again until {LIMIT_S:.0f} s"
+        )
+
+
+@functools.cache
+def patience_of(service: str) -> Patience:
+    """Return this process's patience with a service, by its address."""
+    return Patience()
+
+
+def status_of(error: Exception) -> int:
+    """Return the HTTP status that an error carries, 0 where nothing answered."""
+    code = getattr(error, "code", None)
+    if isinstance(code, int):
+        return code
+    return int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
 
 
 def split(path: str) -> tuple[str, str]:
@@ -59,8 +127,7 @@ def no_bucket(path: str, doing: str) -> UsageError:
 
 
 def is_listed(name: str, prefix: str, *, deep: bool) -> bool:
-    """Tell whether an object is one of a listing: no make-believe folder of the console's, and
-    directly in the folder `prefix` unless the listing is `deep`."""
+    """Tell whether an object is one of a listing, and no make-believe folder of the console's."""
     return not name.endswith("/") and (deep or "/" not in name[len(prefix) :])
 
 
@@ -101,9 +168,9 @@ def copy(
     size_bytes: int,
     read: Callable[[int, int], bytes],
     target: BinaryIO,
-    update: Callable[[bytes], object],
+    update: Callable[[bytes], object] = lambda data: None,
 ) -> None:
-    """Copy an object to an open file by ranges of it, and hand the bytes to `update` as well."""
+    """Copy an object to an open file by ranges, and hand the bytes to `update` as well."""
     for start in range(0, size_bytes, CHUNK_BYTES):
         data = read(start, min(CHUNK_BYTES, size_bytes - start))
         update(data)
@@ -146,10 +213,7 @@ def check_sum(path: str, name: str, *, got: str, stated: str) -> None:
 
 @contextlib.contextmanager
 def open_write(store: ModuleType, path: str, *, create_only: bool) -> Iterator[BinaryIO]:
-    """Open for writing; one upload to the final name when the block ends without error.
-
-    Raises FileExistsError when `create_only` and the object exists.
-    """
+    """Open for writing; raises FileExistsError when `create_only` and the object exists."""
     store.check_writing(path)
     with Spool(max_size=_SPOOL_BYTES) as spool:
         file = cast(BinaryIO, spool)
@@ -161,7 +225,7 @@ def open_write(store: ModuleType, path: str, *, create_only: bool) -> Iterator[B
         for left in reversed(range(_UPLOADS)):
             try:
                 file.seek(0)
-                store.upload(path, file, size_bytes, create_only=create_only)
+                store.upload(path, file, size_bytes, generation="" if create_only else None)
                 return
             except Answer as answer:
                 # An upload whose answer was lost is tried again, and then finds its own object in
@@ -199,7 +263,7 @@ def replace_if(store: ModuleType, path: str, data: bytes, *, generation: str) ->
     found = store.stat(path)  # first, since not every server heeds the condition
     if (found[1] if found else "") == generation:
         try:
-            store.put_over(path, data, generation)
+            store.upload(path, io.BytesIO(data), len(data), generation=generation)
         except Answer as answer:
             if answer.status == 404 and not generation:
                 raise no_bucket(path, "write") from answer

@@ -1,28 +1,59 @@
 """Objects in S3 and what speaks its protocol (s3://), by plain calls of boto3.
 
 The same functions as `features/stores/gcs.py`. Credentials and endpoint come from where boto3 looks
-(AWS_ENDPOINT_URL for a server of your own). An object's ETag tells its versions apart. boto3 needs
-the extra `s3`; Beam's own file systems are not used, since `inspect`, `train` and `ask` have no
-Beam, and since they know no conditional writes.
+(AWS_ENDPOINT_URL for a server of your own). An object's ETag tells its versions apart. Beam's own
+file systems are not used: not all commands have Beam, and they know no conditional writes.
+
+What S3 states of an object's bytes is a checksum of the whole or, when it was uploaded in parts,
+one of the checksums of these ("composite", with -N at its end). Without either the ETag says it:
+the MD5 of the bytes, or that of the MD5s of the parts, unless the object is encrypted with a key of
+KMS or of the customer, or lies in a directory bucket.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import dataclasses
 import functools
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, cast
+
+import google_crc32c
 
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.stores import objects
 from framebank.features.stores.objects import CHUNK_BYTES, Answer, split
-from framebank.features.stores.retrying import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, patience_of
-from framebank.features.stores.s3_checksums import Stated, Summed, equal_parts, stated_checksum
 from framebank.features.stores.tensorflow_files import HOW_TO_INSTALL, s3_endpoint
 
 _ONE_PUT_BYTES = 64 << 20  # larger uploads go in parts
 _BROKEN_READS = 6  # connections that may break within one body
+_MD5_ETAG = re.compile(r"([0-9a-f]{32})(?:-(\d+))?")
+
+
+class _Crc32:
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def update(self, data: Any, /) -> None:
+        self._sum = zlib.crc32(data, self._sum)
+
+    def digest(self) -> bytes:
+        return self._sum.to_bytes(4, "big")
+
+
+# Field of the answer → how it is made. CRC64NVME is left out: nothing here computes it quickly.
+_ALGORITHMS: dict[str, Callable[[], Any]] = {
+    "ChecksumCRC32C": google_crc32c.Checksum,
+    "ChecksumCRC32": _Crc32,
+    "ChecksumSHA256": hashlib.sha256,
+    "ChecksumSHA1": hashlib.sha1,
+}
 
 
 @functools.lru_cache(maxsize=1)
@@ -36,8 +67,8 @@ def _client_of(pid: int, endpoint: str | None) -> Any:
             todo=f'pip install "framebank[s3]"; or, to train only: {HOW_TO_INSTALL}',
         ) from err
     config = Config(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=ANSWER_TIMEOUT_S,
+        connect_timeout=objects.CONNECT_TIMEOUT_S,
+        read_timeout=objects.ANSWER_TIMEOUT_S,
         retries={"max_attempts": 1, "mode": "standard"},  # `_call` tries again, and says so
     )
     return boto3.client("s3", config=config)
@@ -54,7 +85,7 @@ def _call(path: str, doing: str, method: str, **fields: Any) -> dict[str, Any]:
     Raises Answer for 404, 409, 412 and 416, which the callers know what to make of.
     """
     client = _client_of(os.getpid(), s3_endpoint())
-    patience = patience_of(s3_endpoint() or "s3")
+    patience = objects.patience_of(s3_endpoint() or "s3")
     from botocore import exceptions as boto
     from google.api_core import exceptions as api
 
@@ -75,10 +106,9 @@ def _call(path: str, doing: str, method: str, **fields: Any) -> dict[str, Any]:
         if _status(err) in (404, 409, 412, 416):
             raise Answer(_status(err)) from err
         raise _error(path, err, doing) from err
-    except api.RetryError as err:
-        raise _error(path, err.cause if isinstance(err.cause, Exception) else err, doing) from err
-    except (boto.BotoCoreError, ValueError) as err:  # ValueError: an endpoint that is no address
-        raise _error(path, err, doing) from err
+    # ValueError: an endpoint that is no address
+    except (api.RetryError, boto.BotoCoreError, ValueError) as err:
+        raise _error(path, getattr(err, "cause", None) or err, doing) from err
 
 
 def _error(path: str, err: Exception, doing: str) -> FramebankError:
@@ -120,63 +150,110 @@ def _bodies(path: str, part: dict[str, str]) -> Iterator[bytes]:
 
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
     """Copy one version of an object to an open file, pinned to its ETag, and hold it against what
-    the store states of its bytes (`s3_checksums`).
-
-    Raises VideoRejected "missing" for an object that is gone, "forbidden" for one that this account
-    may not read, "unreadable" for one that changed or whose bytes do not have its checksum;
-    JobError where the service does not answer.
-    """
+    the store states of its bytes."""
     with objects.downloading(path):
         about = _look(path, ChecksumMode="ENABLED")
         objects.check_listed(path, _etag(about) if about else None, generation)
         assert about is not None
+        size_bytes, etag = int(about["ContentLength"]), about["ETag"]
+
+        def get(start: int, length: int) -> bytes:
+            part = {"Range": f"bytes={start}-{start + length - 1}", "IfMatch": etag}
+            return b"".join(_bodies(path, part))
+
         stated = stated_checksum(about, bucket=split(path)[0])
-        sizes = _part_sizes(path, about, stated, guess=True)
-        got = _copy(path, about, stated, sizes, target)
-        if stated and got != stated.value and stated.parts:
-            exact = _part_sizes(path, about, stated, guess=False)
-            if exact != sizes:  # parts of several sizes: once more
-                target.seek(0)
-                got = _copy(path, about, stated, exact, target)
-    if stated:
-        objects.check_sum(path, stated.name, got=got.hex(), stated=stated.value.hex())
+        if stated is None:
+            objects.copy(size_bytes, get, target)
+            return
+        for part_sizes in _part_sizes(path, size_bytes, stated):
+            summed = Summed(stated, part_sizes)
+            target.seek(0)
+            objects.copy(size_bytes, get, target, summed.update)
+            if summed.value() == stated.value:
+                return
+    objects.check_sum(path, stated.name, got=summed.value().hex(), stated=stated.value.hex())
 
 
-def _copy(
-    path: str,
-    about: dict[str, Any],
-    stated: Stated | None,
-    part_sizes: Sequence[int],
-    target: BinaryIO,
-) -> bytes:
-    """Copy an object by ranges of it; return their checksum, b"" where none is stated."""
-    summed = Summed(stated, part_sizes) if stated else None
-
-    def get(start: int, length: int) -> bytes:
-        part = {"Range": f"bytes={start}-{start + length - 1}", "IfMatch": about["ETag"]}
-        return b"".join(_bodies(path, part))
-
-    update = summed.update if summed else lambda data: None
-    objects.copy(int(about["ContentLength"]), get, target, update)
-    return summed.value() if summed else b""
-
-
-def _part_sizes(
-    path: str, about: dict[str, Any], stated: Stated | None, *, guess: bool
-) -> list[int]:
-    """Return the sizes of an object's parts: asked for one by one, or, as a `guess`, like the first
-    as long as that fits."""
-    if stated is None or not stated.parts:
-        return []
+def _part_sizes(path: str, size_bytes: int, stated: Stated) -> Iterator[list[int]]:
+    """Yield what the sizes of an object's parts may be: all but the last like the first, as long as
+    that fits, then those that the store states of each."""
+    if not stated.parts:
+        yield []
+        return
 
     def size_of(number: int) -> int:
         # Not pinned, as some servers hold that against the part; what is read is.
         return int(_call(path, "look at", "head_object", PartNumber=number)["ContentLength"])
 
-    size_bytes = int(about["ContentLength"])
-    if guess and (sizes := equal_parts(size_of(1), size_bytes=size_bytes, parts=stated.parts)):
-        return sizes
-    return [size_of(number) for number in range(1, stated.parts + 1)]
+    guess = equal_parts(size_of(1), size_bytes=size_bytes, parts=stated.parts)
+    if guess:
+        yield guess
+    exact = [size_of(number) for number in range(1, stated.parts + 1)]
+    if exact != guess:
+        yield exact
+
+
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """A checksum that the store states: its `name`, its bytes, and of how many parts (0: whole)."""
+
+    name: str
+    make: Callable[[], Any]
+    value: bytes
+    parts: int
+
+
+def stated_checksum(about: Mapping[str, Any], *, bucket: str) -> Stated | None:
+    """Return what the answer to HEAD says of an object's bytes, None where that is nothing."""
+    etag = _MD5_ETAG.fullmatch(str(about.get("ETag", "")).strip('"'))
+    parts = int(etag[2] or 0) if etag else 0
+    for field, make in _ALGORITHMS.items():
+        value, _, number = (about.get(field) or "").partition("-")
+        whole = not parts or about.get("ChecksumType") == "FULL_OBJECT"
+        # Of parts, and the server does not say whether this is too: then the ETag has to do.
+        if value and (number or whole or about.get("ChecksumType") == "COMPOSITE"):
+            of_parts = int(number or (0 if whole else parts))
+            name = field.removeprefix("Checksum")
+            return Stated(name, make, base64.b64decode(value), of_parts)
+    encrypted = about.get("ServerSideEncryption") not in (None, "", "AES256")
+    if encrypted or about.get("SSECustomerAlgorithm") or bucket.endswith("--x-s3"):
+        return None
+    return None if etag is None else Stated("MD5", hashlib.md5, bytes.fromhex(etag[1]), parts)
+
+
+def equal_parts(first_bytes: int, *, size_bytes: int, parts: int) -> list[int] | None:
+    """Return the sizes of parts of which all but the last are like the first; None where that
+    cannot be."""
+    last_bytes = size_bytes - first_bytes * (parts - 1)
+    return [first_bytes] * (parts - 1) + [last_bytes] if 0 < last_bytes <= first_bytes else None
+
+
+class Summed:
+    """Sums bytes as they come, part by part where the checksum is of parts."""
+
+    def __init__(self, stated: Stated, part_sizes: Sequence[int]) -> None:
+        self._stated = stated
+        self._left: Iterator[int] = iter(part_sizes)
+        self._room = next(self._left, 0)
+        self._digest = stated.make()
+        self._ended = b""
+
+    def update(self, data: bytes | memoryview) -> None:
+        data = memoryview(data)  # whose slices are no copies
+        while self._stated.parts and len(data) >= self._room > 0:
+            self._digest.update(bytes(data[: self._room]))
+            data = data[self._room :]
+            self._ended += self._digest.digest()
+            self._digest, self._room = self._stated.make(), next(self._left, 0)
+        self._digest.update(bytes(data))
+        self._room -= len(data)
+
+    def value(self) -> bytes:
+        if not self._stated.parts:
+            return self._digest.digest()
+        whole = self._stated.make()
+        whole.update(self._ended)
+        return whole.digest()
 
 
 def check_writing(path: str) -> None:
@@ -184,19 +261,15 @@ def check_writing(path: str) -> None:
     _client_of(os.getpid(), s3_endpoint())
 
 
-def upload(path: str, file: BinaryIO, size_bytes: int, *, create_only: bool) -> None:
-    """Write an object whole; raises Answer."""
-    condition = {"IfNoneMatch": "*"} if create_only else {}
+def upload(path: str, file: BinaryIO, size_bytes: int, *, generation: str | None) -> None:
+    """Write an object whole, over its `generation` only ("": where none is); raises Answer."""
+    condition = {} if generation is None else {"IfNoneMatch": "*"}
+    if generation:
+        condition = {"IfMatch": f'"{generation}"'}
     if size_bytes > _ONE_PUT_BYTES:
         _upload_parts(path, file, condition)
     else:
         _call(path, "write", "put_object", Body=file.read(), **condition)
-
-
-def put_over(path: str, data: bytes, generation: str) -> None:
-    """Write an object over its `generation`, "" where there is none; raises Answer."""
-    condition = {"IfMatch": f'"{generation}"'} if generation else {"IfNoneMatch": "*"}
-    _call(path, "write", "put_object", Body=data, **condition)
 
 
 def _upload_parts(path: str, file: BinaryIO, condition: dict[str, str]) -> None:
@@ -238,10 +311,7 @@ def _etag(about: dict[str, Any]) -> str:
 def list_objects(
     prefix: str, *, limit: int | None = None, deep: bool = True
 ) -> Iterator[tuple[str, int, str]]:
-    """Yield (path, size_bytes, ETag) of each object whose name starts with `prefix`, by name.
-
-    Page by page: a million of them never sit in one list. Not `deep`: of the folder `prefix` only.
-    """
+    """Yield (path, size_bytes, ETag) of the objects whose name starts with `prefix`, by name."""
     bucket, start = split(prefix)
     fields: dict[str, Any] = {"Prefix": start}
     if limit is not None:

@@ -1,10 +1,8 @@
 """Files on disk and objects in a bucket, behind one handful of functions.
 
-A path is a local path (or file:// address), gs://BUCKET/NAME or s3://BUCKET/NAME; its scheme says
-which module is asked, and all of them have the same functions. The one law that the cache stands
-on: a file appears under its final name whole or not at all. On a file system that takes a temporary
-name, fsync and rename; in a bucket an upload is atomic and a rename is not, so it goes straight to
-its final name. Reads, lists and deletes are plain; nothing here is a batch call.
+The scheme of a path says which module is asked, and all of them have the same functions. The one
+law that the cache stands on: a file appears under its final name whole or not at all. On a file
+system that takes a temporary name, fsync and rename; in a bucket an upload is atomic.
 
 Every failure that a person can act on (full disk, read-only folder, no permission, no credentials)
 is a FramebankError that says what to do.
@@ -37,7 +35,6 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 # Scheme → the module that speaks with that kind of object store.
 _STORES = {"gs": "framebank.features.stores.gcs", "s3": "framebank.features.stores.s3"}
-ADDRESSES = "a local path, gs://BUCKET/NAME or s3://BUCKET/NAME"
 ABSENT = ""  # the generation of a file that is not there
 
 
@@ -62,7 +59,7 @@ def is_local(path: str) -> bool:
             raise UsageError(
                 f"Framebank cannot reach {match[1]}:// addresses",
                 got=path,
-                expected=ADDRESSES,
+                expected="a local path, gs://BUCKET/NAME or s3://BUCKET/NAME",
                 todo="copy or mount the files first" + (more if by_tensorflow_io else ""),
             )
     objects.check_address(path)

@@ -1,11 +1,9 @@
 """Temporary folders that outlive nobody: what a killed run left, the next one removes.
 
-Each folder holds a file that its maker keeps locked. The kernel drops the lock with the process,
-however that ended, so a folder whose lock is free belongs to nobody. Only folders with that file
-are ever removed: a folder of the user's own may well be called /tmp/framebank-cache.
-
-What goes wrong in the temporary directory is told as that, and not of the file or model that was to
-be made there: whoever keeps something there does it in `explained`, or in a `Spool`.
+Each folder holds a file that its maker keeps locked, so a folder whose lock is free belongs to
+nobody. Only folders with that file are ever removed: a folder of the user's own may well be called
+/tmp/framebank-cache. What goes wrong in the temporary directory is told as that: whoever keeps
+something there does it in `explained`, or in a `Spool`.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 from framebank.features.errors import FramebankError, JobError
 from framebank.features.stores import disk
@@ -45,11 +42,7 @@ def explained() -> Iterator[None]:
         raise temporary_error(err) from err
 
 
-def is_full(folder: str | None = None) -> bool:
-    """Return whether `folder`, by default the temporary directory, takes no file of 1 MiB.
-
-    For libraries that keep files there and do not say which file it was that found no room.
-    """
+def _is_full(folder: str | None) -> bool:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_PROBE_BYTES))
@@ -60,28 +53,20 @@ def is_full(folder: str | None = None) -> bool:
 
 
 def at_fault(folder: str) -> bool:
-    """Return whether there is no room in the temporary directory, while there is in `folder`."""
-    return is_full() and not is_full(folder)
+    """Return whether the temporary directory takes no file of 1 MiB, while `folder` does.
+
+    For libraries that keep files there and do not say which file it was that found no room.
+    """
+    return _is_full(None) and not _is_full(folder)
 
 
 class Spool(tempfile.SpooledTemporaryFile[bytes]):
     """Bytes that wait, in memory up to `max_size` and then in a temporary file; raises JobError."""
 
-    def write(self, data: Any) -> int:
-        with explained():
-            return super().write(data)
-
-    def seek(self, *args: int) -> int:
-        with explained():  # what is still held back is written first
-            return super().seek(*args)
-
-    def read(self, *args: int) -> bytes:
-        with explained():
-            return super().read(*args)
-
-    def flush(self) -> None:
-        with explained():
-            super().flush()
+    write = explained()(tempfile.SpooledTemporaryFile[bytes].write)
+    seek = explained()(tempfile.SpooledTemporaryFile[bytes].seek)  # writes what is still held back
+    read = explained()(tempfile.SpooledTemporaryFile[bytes].read)
+    flush = explained()(tempfile.SpooledTemporaryFile[bytes].flush)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # nobody wants it any more
@@ -91,7 +76,7 @@ class Spool(tempfile.SpooledTemporaryFile[bytes]):
         self.close()
 
 
-class LiveFolder:
+class LiveFolder(contextlib.AbstractContextManager["LiveFolder"]):
     """A folder of this process until `close`, or until the process ends; a context manager."""
 
     def __init__(self, path: str, lock: int) -> None:
@@ -106,24 +91,17 @@ class LiveFolder:
         _remove(self.path)
         os.close(lock)  # last: until here nobody else takes the folder for a dead one
 
-    def __enter__(self) -> LiveFolder:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
+@explained()
 def live_folder(prefix: str = PREFIX) -> LiveFolder:
     """Make a folder in the temporary directory; raises JobError where none can be made.
 
     What dead processes left there is removed first, on whatever machine this is.
     """
-    with explained():
-        remove_dead(prefix)
-        return _live_folder(prefix)
-
-
-def _live_folder(prefix: str) -> LiveFolder:
+    remove_dead(prefix)
     while True:
         path = tempfile.mkdtemp(prefix=prefix)
         name = os.path.join(path, _LOCK)
@@ -168,11 +146,8 @@ def _remove_if_dead(path: str) -> bool:
 
 
 def _remove(path: str) -> None:
-    """Remove a folder, its lock's file last: killed half-way, what is left is still known as ours.
-
-    Again when somebody, a worker that tells its counts, wrote to it meanwhile.
-    """
-    for _ in range(10):
+    """Remove a folder, its lock's file last: killed half-way, the rest is still known as ours."""
+    for _ in range(10):  # again when a worker that tells its counts wrote to it meanwhile
         with contextlib.suppress(OSError):
             for entry in list(os.scandir(path)):
                 if entry.is_dir(follow_symlinks=False):

@@ -1,14 +1,9 @@
 """Files that tensorflow-io reads: s3:// without boto3, az:// and http://, by `tf.io.gfile`.
 
-The reading half of what `features/stores/s3.py` has; nothing is written this way. It serves the
-trainer's environment with TensorFlow 2.16 (`make tfio`, `infra/decisions/0006`). Credentials are
-those of the AWS libraries (AWS_ENDPOINT_URL for a server of your own) and, for
-az://ACCOUNT/CONTAINER/NAME, TF_AZURE_STORAGE_KEY. A web server has no listing, so over http:// a
-folder is what the links of its index page name, as nginx, Apache and Python's own server write it.
-
-tensorflow-io says of any trouble at s3:// and of most at az:// that the file does not exist: a
-refused connection, a 503, a forbidden bucket. So whatever is missing there counts as missing only
-when the service itself answers a plain request.
+The reading half of what `features/stores/s3.py` has, for the trainer's environment with TensorFlow
+2.16 (`make tfio`). Credentials are those of the AWS libraries (AWS_ENDPOINT_URL for a server of
+your own) and, for az://ACCOUNT/CONTAINER/NAME, TF_AZURE_STORAGE_KEY. Why a file counts as missing
+only when the service itself answers a plain request: infra/decisions/0006-tensorflow-io.md.
 """
 
 from __future__ import annotations
@@ -27,7 +22,6 @@ from typing import Any, BinaryIO, TypeVar
 
 from framebank.features.errors import JobError, UsageError
 from framebank.features.stores import objects
-from framebank.features.stores.retrying import CONNECT_TIMEOUT_S, Patience, patience_of
 from framebank.features.tensorflow_import import import_tensorflow
 from framebank.features.terminal import say
 
@@ -80,9 +74,8 @@ def _tell_endpoint() -> None:
 
 def read(path: str, start: int, length: int | None) -> bytes | None:
     """Return bytes [start, start + length) of a file, None where there is none."""
-    gfile = _gfile()
 
-    def work() -> bytes:
+    def work(gfile: Any) -> bytes:
         with gfile.GFile(path, "rb") as file:
             size_bytes = file.size()
             if start >= size_bytes:
@@ -94,72 +87,58 @@ def read(path: str, start: int, length: int | None) -> bytes | None:
             raise NoAnswer(f"{len(data)} of {end - start} bytes")
         return data
 
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return _ask(path, "read", work)
-    except FileNotFoundError:
-        return None
+    return None
 
 
 def open_read(path: str) -> BinaryIO:
     """Open a file for reading with seeks; raises FileNotFoundError, JobError."""
-    gfile = _gfile()
-    file = _ask(path, "read", lambda: gfile.GFile(path, "rb"))
+    file = _ask(path, "read", lambda gfile: gfile.GFile(path, "rb"))
 
     def get(start: int, length: int) -> bytes:
-        def work() -> bytes:
+        def work(_: Any) -> bytes:
             file.seek(start)
             return bytes(file.read(length))
 
         return _ask(path, "read", work)
 
-    return objects.open_ranges(int(_ask(path, "read", file.size)), get)
+    return objects.open_ranges(int(_ask(path, "read", lambda _: file.size())), get)
 
 
 def download(path: str, target: BinaryIO, *, generation: str) -> None:
-    """Copy a file to an open one, part by part; `generation` is its size, all that is known.
-
-    Raises VideoRejected "missing" for a file that is gone, "unreadable" for one that changed.
-    """
+    """Copy a file to an open one, part by part."""
     found = stat(path)
     objects.check_listed(path, found and found[1], generation)
-    for start in range(0, found[0] if found else 0, objects.CHUNK_BYTES):
-        target.write(read(path, start, objects.CHUNK_BYTES) or b"")
+    size_bytes = found[0] if found else 0
+    objects.copy(size_bytes, lambda start, length: read(path, start, length) or b"", target)
 
 
 def stat(path: str) -> tuple[int, str] | None:
     """Return (size_bytes, a text that another version would likely not have), None for no file."""
-    gfile = _gfile()
-    try:
-        status = _ask(path, "look at", lambda: gfile.stat(path))
-    except FileNotFoundError:
-        return None
-    if status.is_directory:
-        return None
-    return int(status.length), f"{status.length}-{status.mtime_nsec}"
+    with contextlib.suppress(FileNotFoundError):
+        status = _ask(path, "look at", lambda gfile: gfile.stat(path))
+        if not status.is_directory:
+            return int(status.length), f"{status.length}-{status.mtime_nsec}"
+    return None
 
 
 def list_objects(
     prefix: str, *, limit: int | None = None, deep: bool = True
 ) -> Iterator[tuple[str, int, str]]:
-    """Yield (path, size_bytes, generation) of the files of the folder `prefix`, by name.
-
-    Sub-folders are not entered, `deep` or not: no reader of a cache asks for that.
-    """
-    folder = prefix.rstrip("/")
-    names = _linked(folder) if folder.startswith("http") else _listed(folder)
+    """Yield (path, size_bytes, generation) of the files right in the folder `prefix`, by name."""
+    folder, names = prefix.rstrip("/"), []
+    with contextlib.suppress(FileNotFoundError):
+        listing = _linked if folder.startswith("http") else _listed
+        names = _ask(folder, "list", lambda gfile: listing(folder, gfile))
     for name in sorted(names)[:limit]:
         path = f"{folder}/{name}"
         if (found := stat(path)) is not None:
             yield path, *found
 
 
-def _listed(folder: str) -> list[str]:
-    gfile = _gfile()
-    try:
-        names = _ask(folder, "list", lambda: gfile.listdir(folder))
-    except FileNotFoundError:
-        return []
-    return [name for name in names if not name.endswith("/")]
+def _listed(folder: str, gfile: Any) -> list[str]:
+    return [name for name in gfile.listdir(folder) if not name.endswith("/")]
 
 
 class _Links(html.parser.HTMLParser):
@@ -176,25 +155,21 @@ class _Links(html.parser.HTMLParser):
             self.names.add(name)
 
 
-def _linked(folder: str) -> set[str]:
-    def work() -> bytes:
-        try:
-            with urllib.request.urlopen(f"{folder}/", timeout=_ANSWER_TIMEOUT_S) as answer:
-                return bytes(answer.read(_PAGE_BYTES))
-        except urllib.error.HTTPError as err:
-            if err.code == 404:
-                raise FileNotFoundError(folder) from err
-            if err.code >= 500 or err.code == 429:
-                raise NoAnswer(f"status {err.code}", err.code) from err
-            todo = "let the server show an index page for the folders of the cache"
-            raise UsageError(f"cannot list {folder}", got=f"status {err.code}", todo=todo) from err
-        except OSError as err:
-            raise NoAnswer(getattr(err, "reason", None) or err) from err
-
+def _linked(folder: str, _: Any) -> list[str]:
     page = _Links()
-    with contextlib.suppress(FileNotFoundError):
-        page.feed(_ask(folder, "list", work).decode("utf-8", "replace"))
-    return page.names
+    try:
+        with urllib.request.urlopen(f"{folder}/", timeout=_ANSWER_TIMEOUT_S) as answer:
+            page.feed(answer.read(_PAGE_BYTES).decode("utf-8", "replace"))
+    except urllib.error.HTTPError as err:
+        if err.code == 404:
+            raise FileNotFoundError(folder) from err
+        if err.code >= 500 or err.code == 429:
+            raise NoAnswer(f"status {err.code}", err.code) from err
+        todo = "let the server show an index page for the folders of the cache"
+        raise UsageError(f"cannot list {folder}", got=f"status {err.code}", todo=todo) from err
+    except OSError as err:
+        raise NoAnswer(getattr(err, "reason", None) or err) from err
+    return list(page.names)
 
 
 def check_writing(path: str) -> None:
@@ -217,19 +192,18 @@ class NoAnswer(Exception):
         self.code = code
 
 
-def _ask(path: str, doing: str, work: Callable[[], T]) -> T:
-    """Return what `work` gets from the service of `path`, asked again while it does not answer.
+def _ask(path: str, doing: str, work: Callable[[Any], T]) -> T:
+    """Return what `work` gets by tf.io.gfile from the service of `path`, asked again while it does
+    not answer.
 
     Raises FileNotFoundError for what is not there, UsageError, JobError.
     """
     from google.api_core import exceptions as api
 
-    objects.check_address(path)
-    service = _service(path)
-    patience = patience_of(service)
+    patience = objects.patience_of(_service(path))
     again = patience.retry(path, retryable=lambda err: isinstance(err, NoAnswer))
     try:
-        answer: T = again(lambda: _once(path, doing, work, service, patience))()
+        answer: T = again(_once)(path, doing, work)
         return answer
     except (api.RetryError, NoAnswer) as err:
         got = objects.first_line(getattr(err, "cause", None) or err)
@@ -237,23 +211,24 @@ def _ask(path: str, doing: str, work: Callable[[], T]) -> T:
         raise JobError(f"cannot {doing} {path}", got=got, todo=todo) from err
 
 
-def _once(path: str, doing: str, work: Callable[[], T], service: str, patience: Patience) -> T:
+def _once(path: str, doing: str, work: Callable[[Any], T]) -> T:
+    gfile, patience = _gfile(), objects.patience_of(_service(path))
     import tensorflow as tf
 
     if not patience.reached and not path.startswith("http"):
-        _check_alive(path, service)  # tensorflow-io's clients would try for a minute
+        _check_alive(path)  # tensorflow-io's clients would try for a minute
     try:
-        result = work()
+        result = work(gfile)
     except tf.errors.OpError as err:
         refusals = (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)
         if isinstance(err, refusals) or any(word in err.message for word in _FORBIDDEN):
             todo = "check the credentials, and that they may list and get the bucket's objects"
-            got = err.message.splitlines()[0][:300]
+            got = objects.first_line(err)
             raise UsageError(f"cannot {doing} {path}", got=got, todo=todo) from err
         if not isinstance(err, tf.errors.NotFoundError):
-            raise NoAnswer((err.message.splitlines() or [type(err).__name__])[0][:300]) from err
+            raise NoAnswer(objects.first_line(err)) from err
         if not path.startswith("http"):
-            _check_alive(path, service)
+            _check_alive(path)
         patience.reached = True
         if path.startswith("s3:"):
             _warn_of_credentials(path.split("/")[2])
@@ -287,14 +262,14 @@ def s3_endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
-def _check_alive(path: str, service: str) -> None:
+def _check_alive(path: str) -> None:
     """Raise NoAnswer unless the service answers anything of sense, UsageError for no bucket.
 
     The request has no signature: that it is refused is an answer.
     """
-    request = urllib.request.Request(service, method="HEAD")
+    request = urllib.request.Request(_service(path), method="HEAD")
     try:
-        urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S).close()
+        urllib.request.urlopen(request, timeout=objects.CONNECT_TIMEOUT_S).close()
     except urllib.error.HTTPError as err:
         if err.code >= 500 or err.code == 429:
             raise NoAnswer(f"status {err.code}", err.code) from err
@@ -320,8 +295,8 @@ def _warn_of_credentials(bucket: str) -> None:
 def _end_without_destructors(pid: int) -> None:
     """Let this process end by _exit once Python has cleaned up.
 
-    The AWS client inside tensorflow-io aborts in its static destructors ("pure virtual method
-    called", status 134), after everything of ours is done. The last handler registered comes first.
+    The AWS client inside tensorflow-io aborts in its static destructors (infra/decisions/0006). The
+    last handler registered comes first.
     """
     libc: Any = ctypes.CDLL(None)
     if hasattr(libc, "on_exit"):  # glibc, musl has none

@@ -35,7 +35,7 @@ BATCH = 32
 
 
 class EngineClips:
-    """Clips whose features are computed when they are read (`train.data.clip_features.Clips`)."""
+    """Clips whose features are computed when they are read (`train.data.batches.Clips`)."""
 
     def __init__(self, engine: Any, paths: list[Path]) -> None:
         self._engine, self._paths = engine, paths
@@ -116,6 +116,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     from framebank.features.video import VideoRef
     from framebank.train.data.batches import Features, cached_features
     from framebank.train.data.epoch_order import Stored
+    from framebank.train.data.shard_files import Staging, shard_files
     from framebank.train.demo.clips import make_clips
 
     make_clips(folder, count=args.clips)
@@ -128,7 +129,9 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     tables = tables_of(rows)
     cache = open_cache(str(folder / "cache"))
     wanted = dict.fromkeys(row["video_id"] for row in rows)
-    cached = epoch_seconds(cached_features(cache, wanted), tables, epochs=args.epochs)
+    files = shard_files(cache.path, Staging())
+    features = cached_features(cache, wanted, files=files)
+    cached = epoch_seconds(features, tables, epochs=args.epochs)
 
     spec, weights = make_spec(SpecChoice(sample=sample, weights=args.weights))
     engine = Engine(build_network(spec, weights), spec, DecoderPolicy())
@@ -139,7 +142,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     looped = Features(names, stored, clips, width=cache.feature_dim or 0, dtype=np.float16)
     list(engine.run([VideoRef("warm", str(paths[0]), 1, "")]))  # once before the clock starts
     start = time.perf_counter()
-    batches = sum(1 for _ in looped.training_batches(tables[0], batch_size=BATCH, seed=0, epoch=0))
+    batches = sum(1 for _ in looped.batches(tables[0], batch_size=BATCH, seed=[0, 0]))
     network_s = time.perf_counter() - start
     engine.close()
     ratio = network_s / statistics.median(cached)

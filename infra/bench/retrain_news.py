@@ -16,6 +16,7 @@ MiB (the kernel's ru_maxrss) of each.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -126,7 +127,7 @@ def make_registry(config_path: str) -> None:
         storage.write_atomic(storage.join(folder, name), b"")
     seen = seen_by(joined.questions, content_hashes(cache, set(joined.frames)))
     storage.write_atomic(storage.join(folder, SEEN), seen.to_bytes())
-    fields = basis.to_json() | {"videos": videos_digest(cache, joined.frames)}
+    fields = dataclasses.asdict(basis) | {"videos": videos_digest(cache, joined.frames)}
     write_json(storage.join(folder, BASIS), fields)
     verdict = {"better": True, "reason": "made", "against": None, "against_number": 0}
     write_json(storage.join(folder, VERDICT), verdict | {"figures": {}})

@@ -31,7 +31,7 @@ from framebank.features.errors import CacheError, UsageError
 from framebank.features.spec import FeatureSpec, check_same_spec
 from framebank.features.stores import json_text, locks, storage
 from framebank.features.terminal import say
-from framebank.pipelines.extract.plan import is_plan
+from framebank.pipelines.extract.plan import plan_files, summary_files
 
 _ASKED_SHARDS = 1000
 
@@ -59,7 +59,6 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
 
 
 def _locate(path: str) -> str:
-    """Return a cache's absolute path; raises UsageError for a file's."""
     cache = storage.absolute(path)
     if os.path.lexists(cache) and not os.path.isdir(cache):
         raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
@@ -100,8 +99,7 @@ def is_in_use(cache: str) -> bool:
     """
     if layout.committed_shards(cache) or catalog_files(cache):
         return True
-    runs = storage.list_files(storage.join(cache, "runs"))
-    return not storage.is_local(cache) and any(is_plan(file.path) for file in runs)
+    return not storage.is_local(cache) and bool(plan_files(cache))
 
 
 def check_empty(cache: str) -> None:
@@ -125,7 +123,7 @@ def check_empty(cache: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Recovery:
-    """What was found of interrupted runs and of damage, and what became of it.
+    """What was found of interrupted runs and of damage.
 
     `shards` committed shards with `videos` videos had no catalog, and have one now; the `removed`
     can be of no use to anybody. `lost` are the ids of videos whose features cannot be read.
@@ -138,44 +136,38 @@ class Recovery:
     lost: frozenset[str] = frozenset()
 
 
-def recover(cache: str, spec: FeatureSpec) -> Recovery:
+def recover(cache: str, spec: FeatureSpec, *, dry_run: bool = False) -> Recovery:
     """Take stock of a cache before a run: mend what can be mended from what is there.
+
+    In a `dry_run` nothing is changed, and a catalog that cannot be read raises.
 
     A catalog that cannot be read is put aside (`damaged/`), and its shards are put into a new one;
     committed shards that are in no catalog get one, unless other shards have all of their videos.
     """
-    removed = [*_remove_damaged_summaries(cache)]
+    removed = [] if dry_run else [*_remove_damaged_summaries(cache)]
     try:
         rows = rows_by_video(cache)
     except DamagedCatalogError:
+        if dry_run:
+            raise
         removed += _remove_damaged_catalogs(cache)
         rows = rows_by_video(cache)
     found: list[CatalogRow] = []
     shards = 0
     for name, why, some in _orphans(cache, spec, rows):
-        if why:
-            remove_shard(cache, name)
-            removed.append(f"shard {name}: {why}")
-        else:
+        if not why:
             shards += 1
             found += some
-    if found:
+        elif not dry_run:
+            remove_shard(cache, name)
+            removed.append(f"shard {name}: {why}")
+    if dry_run:
+        rows |= {catalog_text(row.video_id): row for row in found}
+    elif found:
         write_catalog(cache, f"{_stamp()}-recovered", found)
         rows = rows_by_video(cache)
     lost = frozenset(lost_videos(cache, rows, fingerprint=spec.fingerprint))
     return Recovery(len(found), shards, tuple(removed), rows, lost)
-
-
-def take_stock(cache: str, spec: FeatureSpec) -> Recovery:
-    """Return what `recover` would find, and change nothing."""
-    rows = rows_by_video(cache)
-    videos, shards = 0, 0
-    for _, why, some in _orphans(cache, spec, rows):
-        if not why:
-            rows |= {catalog_text(row.video_id): row for row in some}
-            videos, shards = videos + len(some), shards + 1
-    lost = frozenset(lost_videos(cache, rows, fingerprint=spec.fingerprint))
-    return Recovery(videos, shards, (), rows, lost)
 
 
 def _remove_damaged_catalogs(cache: str) -> Iterator[str]:
@@ -188,13 +180,12 @@ def _remove_damaged_catalogs(cache: str) -> Iterator[str]:
 
 
 def _remove_damaged_summaries(cache: str) -> Iterator[str]:
-    for file in storage.list_files(storage.join(cache, "runs")):
-        if file.path.endswith(".json") and not storage.is_leftover(file.path):
-            try:
-                json_text.parse(storage.read_bytes(file.path))
-            except ValueError as error:
-                _put_aside(cache, file.path)
-                yield f"{file.path}, which is no JSON ({error})"
+    for path in summary_files(cache):
+        try:
+            json_text.parse(storage.read_bytes(path))
+        except ValueError as error:
+            _put_aside(cache, path)
+            yield f"{path}, which is no JSON ({error})"
 
 
 def _put_aside(cache: str, path: str) -> None:
@@ -252,13 +243,13 @@ def remove_leftovers(cache: str) -> int:
     In a bucket no lock tells that nobody else is at work: a shard without a sidecar may be one that
     another run is about to commit. There only the plans of runs that have ended are removed.
     """
-    runs = [file.path for file in storage.list_files(storage.join(cache, "runs"))]
-    plans = [path for path in runs if is_plan(path)]
+    plans = plan_files(cache)
     if not storage.is_local(cache):
-        ended = {path.removesuffix(".json") for path in runs if path.endswith(".json")}
-        for run in sorted({path.rsplit(".plan-", 1)[0] for path in plans} - ended):
+        ended = {path.removesuffix(".json") for path in summary_files(cache)}
+        run_of = {path: path.rsplit(".plan-", 1)[0] for path in plans}
+        for run in sorted(set(run_of.values()) - ended):
             _say_unended(cache, run.rsplit("/", 1)[-1])
-        return sum(storage.delete(path) for path in plans if path.rsplit(".plan-", 1)[0] in ended)
+        return sum(storage.delete(path) for path, run in run_of.items() if run in ended)
     paths = layout.find_leftovers(cache) + plans
     if not paths:  # as nearly always: the catalogs need not be read a second time
         return 0
@@ -268,7 +259,6 @@ def remove_leftovers(cache: str) -> int:
 
 
 def _say_unended(cache: str, run_id: str) -> None:
-    """Name a run that has a plan and no summary: no lock tells whether it lives."""
     stamp = run_id.split("-", 1)[0]
     try:
         since = datetime.datetime.strptime(stamp[:15], "%Y%m%dT%H%M%S").isoformat(" ") + " UTC"
@@ -281,10 +271,9 @@ def _say_unended(cache: str, run_id: str) -> None:
 
 
 def remove_plan(cache: str, run_id: str) -> None:
-    """Remove the plan files of one run."""
-    for file in storage.list_files(storage.join(cache, "runs")):
-        if run_id in file.path and is_plan(file.path):
-            storage.delete(file.path)
+    for path in plan_files(cache):
+        if run_id in path:
+            storage.delete(path)
 
 
 def rows_by_video(cache: str) -> dict[str, CatalogRow]:

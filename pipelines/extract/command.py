@@ -41,7 +41,7 @@ from framebank.pipelines.extract.plan import (
     plan_shards,
     unaccepted_runs,
 )
-from framebank.pipelines.inputs.listing import InputListing, expand_inputs
+from framebank.pipelines.inputs.listing import InputListing, by_suffix, expand_inputs
 from framebank.pipelines.runners import gate
 from framebank.pipelines.runners.gate import Submission
 
@@ -103,12 +103,10 @@ def execute(
     check_numbers(args)
     parse_rule(args.sample)  # a slip of the pen is told before anything is listed or fetched
     submission = gate.prepare(
+        args,
         beam_args,
         places={"INPUT": args.inputs, "--cache": [args.cache]},
         cache=args.cache,
-        wait=args.wait,
-        accelerator=args.accelerator,
-        shared_disk=args.shared_disk,
     )
     listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
     say_listing(listing)
@@ -124,21 +122,23 @@ def execute(
     dry_run = submission.dry_run
     opening = cache_access.open_for_dry_run if dry_run else cache_access.open_for_extraction
     with opening(args.cache, spec) as cache:
-        before = cache_access.take_stock(cache, spec) if dry_run else _tidy(cache, spec)
+        before = cache_access.recover(cache, spec, dry_run=True) if dry_run else _tidy(cache, spec)
         todo = _find_todo(args, listing, before, cache, spec)
         run_id = cache_access.new_run_id(before.rows)
         config = ExtractConfig(cache, run_id, spec, weights, decoder_policy(args), args.batch_size)
-        summary: dict[str, Any] | None = {"done": 0, "quarantined": 0, "inputs": len(listing.refs)}
+        summary: dict[str, Any] | None = {
+            "done": 0,
+            "quarantined": 0,
+            "inputs": len(listing.refs),
+            "already_done": todo.already_done,
+            "already_quarantined": todo.already_quarantined,
+        }
         if todo.refs:
             summary = _extraction(args, submission, listing, before, todo, config).run()
         if summary is None:  # submitted, and nobody waits
             return None
         if not dry_run:
             _say_repaired(cache, before)
-        summary |= {
-            "already_done": todo.already_done,
-            "already_quarantined": todo.already_quarantined,
-        }
         show(summary)
         bad = summary["quarantined"] + todo.unaccepted
         check_bad_ratio(bad, summary["inputs"], limit=args.max_bad_ratio, cache=args.cache)
@@ -255,12 +255,8 @@ def check_numbers(args: argparse.Namespace) -> None:
 def say_listing(listing: InputListing) -> None:
     for note in listing.notes:
         say(note)
-    if listing.skipped_by_suffix:
-        skipped = ", ".join(
-            f"{count} {suffix or '(no suffix)'}"
-            for suffix, count in sorted(listing.skipped_by_suffix.items())
-        )
-        say(f"left alone in folders, by suffix: {skipped}")
+    if skipped := listing.skipped_by_suffix:
+        say(f"left alone in folders, by suffix: {by_suffix(skipped)}")
 
 
 def _summary_lines(args: argparse.Namespace, summary: dict[str, Any]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from framebank.features.cache import layout
 from framebank.features.cache.sidecar import count_kept
 from framebank.features.errors import FramebankError
 from framebank.features.network.weights import Weights, publish_weights
-from framebank.features.progress import show_progress
+from framebank.features.progress import Source
 from framebank.features.stores import json_text, storage
 from framebank.features.terminal import say
 from framebank.pipelines.extract import cache_access
@@ -67,13 +67,9 @@ class Extraction:
         config = dataclasses.replace(
             self.config,
             weights=self._weights_for_workers(),
-            progress_folder=job.make_folder("counts") if self.submission.in_process else None,
+            progress_folder=job.progress_folder,
         )
-        with (
-            end_on_signals(lambda: self._end(job)),
-            self._planned(job) as paths,
-            self._progress(config.progress_folder),
-        ):
+        with end_on_signals(lambda: self._end(job)), self._planned(job) as paths:
             job.run(
                 lambda pipeline: build_pipeline(
                     pipeline, config, self.facts, plan_paths=paths, hints=self.submission.hints
@@ -83,9 +79,8 @@ class Extraction:
                     storage.exists(layout.run_path(config.cache, config.run_id))
                     and not storage.exists(paths[-1])
                 ),
+                source=self._progress(config.progress_folder),
             )
-            if not self.submission.waits:
-                print(job.submitted_text())
 
     def _weights_for_workers(self) -> Weights:
         """Put a weight file where workers on other machines find it: into the cache."""
@@ -107,13 +102,10 @@ class Extraction:
             if not job.goes_on:  # otherwise the job removes it
                 cache_access.remove_plan(cache, run_id)
 
-    def _progress(self, folder: str | None) -> contextlib.AbstractContextManager[None]:
-        if not self.submission.waits:
-            return contextlib.nullcontext()
+    def _progress(self, folder: str | None) -> Source:
         if folder is not None:
-            return show_progress(WorkerCounts(folder, total=self.facts.to_extract))
-        hint = self.submission.hint
-        return show_progress(CommittedShards(self.config.cache, videos=self._videos(), hint=hint))
+            return WorkerCounts(folder, total=self.facts.to_extract)
+        return CommittedShards(self.config.cache, self._videos(), hint=self.submission.hint)
 
     def _end(self, job: Job) -> Iterator[str]:
         """Keep what is finished and end everything on the way out; yields what to say of it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import json
+import operator
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,9 +30,11 @@ from framebank.features.stores import json_text, storage
 from framebank.pipelines.extract.plan import (
     ExtractConfig,
     RunFacts,
+    ShardPlan,
     check_bad_ratio,
+    read_plan,
 )
-from framebank.pipelines.extract.shard import ExtractShard, ReadPlan, ShardReport, committing
+from framebank.pipelines.extract.shard import COMMITTING, ExtractShard
 from framebank.pipelines.jobs.worker_faults import told_to_client, worker_check
 
 _SLOWEST = 5  # shards that a summary names
@@ -57,19 +60,34 @@ def build_pipeline(
         # Not a Reshuffle: of two with nothing but ParDos between, Flink leaves out the second.
         | "KeyPlan" >> beam.WithKeys("plan")  # ("plan", str)
         | "GatherPlan" >> beam.GroupByKey()  # ("plan", [str])
-        | "ReadPlan" >> beam.ParDo(ReadPlan(config))  # ShardPlan
+        | "ReadPlan" >> beam.FlatMap(read_plans, config)  # ShardPlan
         | "SpreadShards" >> beam.Reshuffle()
-        | "ExtractShard" >> extract  # ShardReport and CatalogRow
+        | "ExtractShard" >> extract  # report (dict) and CatalogRow
         | "KeyRows" >> beam.Map(_key_row)  # ("run", [kind, fields] as JSON)
         | "GatherRows" >> beam.GroupByKey()  # ("run", [[kind, fields] as JSON])
         | "FinishRun" >> beam.ParDo(FinishRun(config, facts, plan_paths))
     )
 
 
-def _key_row(row: ShardReport | CatalogRow) -> tuple[str, str]:
+def read_plans(keyed: tuple[str, Iterable[str]], config: ExtractConfig) -> Iterator[ShardPlan]:
+    """Yield the shards of all plan files, heaviest first.
+
+    One reader, so that an engine which deals to its workers in turn deals evenly.
+    """
+    with told_to_client():
+        try:
+            for path in sorted(keyed[1]):
+                yield from read_plan(path)
+        except storage.FileMissingError:
+            # An engine may do a whole job again that had just ended, and removed its plan.
+            if not storage.exists(layout.run_path(config.cache, config.run_id)):
+                raise
+
+
+def _key_row(row: dict[str, Any] | CatalogRow) -> tuple[str, str]:
     # As JSON, which escapes what Beam's own coder cannot: file names that are no UTF-8.
-    kind = "shard" if isinstance(row, ShardReport) else "video"
-    return "run", json.dumps([kind, row.to_json()])
+    kind, fields = ("video", row.to_json()) if isinstance(row, CatalogRow) else ("shard", row)
+    return "run", json.dumps([kind, fields])
 
 
 class FinishRun(beam.DoFn):  # type: ignore[misc]
@@ -80,7 +98,7 @@ class FinishRun(beam.DoFn):  # type: ignore[misc]
 
     def process(self, element: tuple[str, Iterable[str]]) -> Iterator[str]:
         with told_to_client():
-            with committing():
+            with COMMITTING:
                 path = self._finish(element[1])
             yield path
 
@@ -111,7 +129,7 @@ class Tally:
         self.states: Counter[str] = Counter()
         self.classes: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()  # by shard
-        self.reports: dict[str, ShardReport] = {}
+        self.reports: dict[str, dict[str, Any]] = {}  # by shard, of `report_of`
         self.frames = self.bytes = self.partial = self.capped = self.repeated = 0
 
     def take(self, lines: Iterable[str]) -> Iterator[CatalogRow]:
@@ -119,29 +137,26 @@ class Tally:
         for line in lines:
             kind, fields = json_text.parse(line)
             if kind == "shard":
-                report = ShardReport.from_json(fields)
-                self.repeated += report.shard in self.reports
-                self.reports[report.shard] = report
+                self.repeated += fields["shard"] in self.reports
+                self.reports[fields["shard"]] = fields
             else:
-                yield self._count(CatalogRow.from_json(fields))
-
-    def _count(self, row: CatalogRow) -> CatalogRow:
-        self.states[row.state] += 1
-        self.rows[layout.shard_of(row.shard)] += 1
-        self.frames += row.rows
-        self.bytes += row.length
-        self.partial += row.partial
-        self.capped += row.capped
-        if row.error_class:
-            self.classes[row.error_class] += 1
-        return row
+                row = CatalogRow.from_json(fields)
+                self.states[row.state] += 1
+                self.rows[layout.shard_of(row.shard)] += 1
+                self.frames += row.rows
+                self.bytes += row.length
+                self.partial += row.partial
+                self.capped += row.capped
+                if row.error_class:
+                    self.classes[row.error_class] += 1
+                yield row
 
     def check(self, facts: RunFacts, *, written: int) -> None:
         """Raise JobError unless every planned shard came once, with all of its rows.
 
         That a shard's rows are its videos, each once, was checked where it was made.
         """
-        reported = {shard: report.videos for shard, report in self.reports.items()}
+        reported = {shard: report["videos"] for shard, report in self.reports.items()}
         whole = reported == dict(self.rows) and not self.repeated
         if not whole or written != facts.to_extract or len(self.reports) != facts.shards_planned:
             raise JobError(
@@ -154,15 +169,15 @@ class Tally:
 
     def quantisation(self) -> QuantisationError:
         """Return the error over all shards, added in one order whatever order they came in."""
-        errors = (self.reports[shard].quantisation for shard in sorted(self.reports))
-        return sum(errors, QuantisationError())
+        errors = (report["quantisation"] for _, report in sorted(self.reports.items()))
+        return sum(map(QuantisationError.from_json, errors), QuantisationError())
 
     def slowest(self) -> list[dict[str, Any]]:
         """Return the shards that took longest, for whoever looks for stragglers."""
-        timed = [report for report in self.reports.values() if report.seconds]
-        found = heapq.nlargest(_SLOWEST, timed, key=lambda report: (report.seconds, report.shard))
+        timed = [report for report in self.reports.values() if report["seconds"]]
+        found = heapq.nlargest(_SLOWEST, timed, key=operator.itemgetter("seconds", "shard"))
         names = ("shard", "seconds", "host", "videos", "frames", "video_bytes")
-        return [{name: getattr(report, name) for name in names} for report in found]
+        return [{name: report[name] for name in names} for report in found]
 
 
 def remove_parts(cache: str, tally: Tally) -> None:
@@ -170,16 +185,14 @@ def remove_parts(cache: str, tally: Tally) -> None:
 
     A part that a catalog has is of a run that went on where another one seemed dead: it stays.
     """
-    kept = [
-        layout.part_name(report.shard, number)
-        for report in tally.reports.values()
-        for number in range(report.parts)
-    ]
-    if not kept:
-        return
-    catalogued = {layout.shard_of(name) for name in catalogued_shards(cache)}
-    for name in kept:
-        if name not in catalogued:
+    kept = {
+        layout.part_name(shard, number)
+        for shard, report in tally.reports.items()
+        for number in range(report["parts"])
+    }
+    if kept:
+        catalogued = {layout.shard_of(name) for name in catalogued_shards(cache)}
+        for name in sorted(kept - catalogued):
             remove_shard(cache, name)
 
 

@@ -87,11 +87,11 @@ class ShardPlan:
         return sum(max(0, ref.size_bytes) for ref in self.refs)
 
     def to_json(self) -> dict[str, Any]:
-        return {"shard": self.shard, "refs": [ref.to_json() for ref in self.refs]}
+        return {"shard": self.shard, "refs": [dataclasses.asdict(ref) for ref in self.refs]}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ShardPlan:
-        return cls(fields["shard"], tuple(VideoRef.from_json(ref) for ref in fields["refs"]))
+        return cls(fields["shard"], tuple(VideoRef(**ref) for ref in fields["refs"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,11 +165,9 @@ def unaccepted_runs(
     if not runs:
         return 0, []
     accepted: set[str] = set()
-    for file in storage.iter_files(storage.join(cache, "runs")):
-        if not file.path.endswith(".json") or storage.is_leftover(file.path):
-            continue
+    for path in summary_files(cache):
         with contextlib.suppress(FramebankError, KeyError, TypeError):  # nobody can read that run
-            summary = json_text.read_object(file.path)
+            summary = json_text.read_object(path)
             bad = summary["quarantined"] + summary.get("unaccepted", summary["already_quarantined"])
             most = max(limit, summary.get("allowed_bad_ratio") or 0.0)
             if summary["run_id"] and bad <= most * summary["inputs"]:
@@ -253,7 +251,6 @@ def write_plan(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str
 
 
 def plan_paths(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str]:
-    """Return the paths that the plan has in the cache."""
     return [
         storage.join(cache, "runs", f"{run_id}.plan-{number:05d}.jsonl")
         for number in range(-(-len(shards) // _SHARDS_PER_FILE))
@@ -261,7 +258,6 @@ def plan_paths(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str
 
 
 def read_plan(path: str) -> Iterator[ShardPlan]:
-    """Yield the shards of one plan file."""
     for number, line in enumerate(storage.read_bytes(path).splitlines(), start=1):
         try:
             shard = ShardPlan.from_json(json_text.parse(line))
@@ -270,6 +266,15 @@ def read_plan(path: str) -> Iterator[ShardPlan]:
         yield shard
 
 
-def is_plan(name: str) -> bool:
-    """Tell whether a file in `runs/` is a plan (of a run that ended before its end, later on)."""
-    return ".plan-" in name and name.endswith(".jsonl")
+def plan_files(cache: str) -> list[str]:
+    """Return the paths of all plans in a cache (later on, of runs that ended before their end)."""
+    return [path for path in _files_of_runs(cache, ".jsonl") if ".plan-" in path]
+
+
+def summary_files(cache: str) -> list[str]:
+    return [path for path in _files_of_runs(cache, ".json") if not storage.is_leftover(path)]
+
+
+def _files_of_runs(cache: str, suffix: str) -> list[str]:
+    files = storage.list_files(storage.join(cache, "runs"))
+    return [file.path for file in files if file.path.endswith(suffix)]

@@ -52,7 +52,7 @@ from framebank.features.stores import storage
 from framebank.features.stores.hashing import bytes_sha256
 from framebank.features.stores.temporary import explained, temporary_error
 from framebank.features.video import Extracted, Rejected
-from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan, read_plan
+from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan
 from framebank.pipelines.jobs.progress import CountsWriter
 from framebank.pipelines.jobs.worker_faults import check_address_space, told_to_client
 
@@ -63,42 +63,21 @@ NAMESPACE = "framebank"  # of every counter
 _KEEP_EVERY_S = 20.0  # what a killed worker may lose of finished videos
 
 
-@dataclasses.dataclass(frozen=True)
-class ShardReport:
-    """What a committed shard says of itself, ahead of its rows.
+def report_of(sidecar: Sidecar) -> dict[str, Any]:
+    """Return what a committed shard says of itself, ahead of its rows.
 
     `seconds` on the worker `host`, whichever run and attempt that was.
     """
-
-    shard: str
-    videos: int
-    frames: int
-    video_bytes: int
-    seconds: float
-    host: str
-    quantisation: QuantisationError
-    parts: int = 0
-
-    @classmethod
-    def of(cls, sidecar: Sidecar) -> ShardReport:
-        return cls(
-            shard=sidecar.shard,
-            videos=len(sidecar.rows),
-            frames=sum(row.rows for row in sidecar.rows),
-            video_bytes=sum(max(0, row.size_bytes) for row in sidecar.rows),
-            seconds=sidecar.seconds,
-            host=sidecar.host,
-            quantisation=sidecar.quantisation,
-            parts=sidecar.parts,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> ShardReport:
-        error = QuantisationError.from_json(fields["quantisation"])
-        return cls(**fields | {"quantisation": error})
+    return {
+        "shard": sidecar.shard,
+        "videos": len(sidecar.rows),
+        "frames": sum(row.rows for row in sidecar.rows),
+        "video_bytes": sum(max(0, row.size_bytes) for row in sidecar.rows),
+        "seconds": sidecar.seconds,
+        "host": sidecar.host,
+        "quantisation": sidecar.quantisation.to_json(),
+        "parts": sidecar.parts,
+    }
 
 
 # The network of this process, whatever bundles, stages, threads and DoFn instances there are. Beam
@@ -110,13 +89,8 @@ _log = logging.getLogger(__name__)
 
 # One commit at a time can be cut off by the end of this process, and none is: whoever ends it
 # takes this lock first, and keeps for itself what the writers below have finished.
-_COMMITTING = threading.RLock()
+COMMITTING = threading.RLock()
 _LIVE: weakref.WeakSet[ShardWriter] = weakref.WeakSet()
-
-
-def committing() -> threading.RLock:  # type: ignore[valid-type]
-    """Return the lock that a commit holds."""
-    return _COMMITTING
 
 
 def keep_finished() -> None:
@@ -130,30 +104,9 @@ def stop(*, wait_s: float) -> None:
 
     A commit that is under way is waited for; none begins after it.
     """
-    if committing().acquire(timeout=wait_s):
+    if COMMITTING.acquire(timeout=wait_s):
         keep_finished()
     close_all()
-
-
-class ReadPlan(beam.DoFn):  # type: ignore[misc]
-    """Paths of the plan files → their shards, heaviest first.
-
-    One reader, so that an engine which deals to its workers in turn deals evenly.
-    """
-
-    def __init__(self, config: ExtractConfig) -> None:
-        self._config = config
-
-    def process(self, element: tuple[str, Iterable[str]]) -> Iterator[ShardPlan]:
-        with told_to_client():
-            try:
-                for path in sorted(element[1]):
-                    yield from read_plan(path)
-            except storage.FileMissingError:
-                # An engine may do a whole job again that had just ended, and removed its plan.
-                run = layout.run_path(self._config.cache, self._config.run_id)
-                if not storage.exists(run):
-                    raise
 
 
 class ExtractShard(beam.DoFn):  # type: ignore[misc]
@@ -167,7 +120,6 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
 
     def __init__(self, config: ExtractConfig) -> None:
         self._config = config
-        self._joined = False
         self._frames = Metrics.counter(NAMESPACE, "frames")
         self._videos = {
             state: Metrics.counter(NAMESPACE, f"videos_{state}")
@@ -181,34 +133,34 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
         self._counts = CountsWriter(self._config.progress_folder)
 
     def teardown(self) -> None:
-        if self._joined:
-            _ENGINE.leave()
-            self._joined = False
+        _ENGINE.leave(self)
 
-    def process(self, plan: ShardPlan) -> Iterator[ShardReport | CatalogRow]:
+    def process(self, plan: ShardPlan) -> Iterator[dict[str, Any] | CatalogRow]:
         with told_to_client():
             if storage.exists(layout.sidecar_path(self._config.cache, plan.shard)):
                 self._passed_on.inc()
                 _log.info("shard %s is committed already", plan.shard)
             else:
-                self._extract(plan)
+                try:
+                    self._extract(plan)
+                finally:
+                    self._counts.counts.unsafe = 0
             sidecar = read_sidecar(self._config.cache, plan.shard)
             _check_rows(self._config, plan, sidecar)
-            yield ShardReport.of(sidecar)
+            yield report_of(sidecar)
             yield from sidecar.rows
 
     def _extract(self, plan: ShardPlan) -> None:
         frames = self._counts.counts.frames
         config = self._config
-        if not self._joined:
-            _ENGINE.join()
-            self._joined = True
-        # Built on first use: a bundle of committed shards needs no network and no decoders.
+
+        def build() -> Engine:  # on first use: committed shards need no network and no decoders
+            return Engine(shared_network(config), config.spec, config.policy)
+
         job = (config.run_id, config.spec.fingerprint, config.policy, config.batch_size)
         with (
-            _ENGINE.turn(job, self._build_engine) as engine,
+            _ENGINE.turn(self, job, build) as engine,
             ShardWriter(config.cache, plan.shard, run_id=config.run_id, spec=config.spec) as writer,
-            self._none_unsafe_after(),
         ):
             start = time.monotonic()
             kept = writer.adopt_parts()
@@ -217,25 +169,18 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
             def on_frames(count: int) -> None:
                 self._frames.inc(count)
                 self._counts.counts.frames += count
-                self._count_safe(writer.keep_if_due())
+                self._count_safe(writer.keep(if_due=True))
 
             for result in engine.run(refs, on_frames=on_frames):
                 self._videos[writer.add(result)].inc()
                 self._counts.counts.unsafe += 1
-                self._count_safe(writer.keep_if_due())
+                self._count_safe(writer.keep(if_due=True))
             self._count_safe(writer.commit(), now=True)
         _log.info(
             "shard %s: %d videos, %d frames, %.1f MiB of video in %.1f s",
             *(plan.shard, len(plan.refs), self._counts.counts.frames - frames),
             *(plan.video_bytes / 2**20, time.monotonic() - start),
         )
-
-    @contextlib.contextmanager
-    def _none_unsafe_after(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self._counts.counts.unsafe = 0
 
     def _count_safe(self, states: list[str], *, now: bool = False) -> None:
         """Tell the client that videos with these states are safe from now on."""
@@ -244,9 +189,6 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
             setattr(counts, state, getattr(counts, state) + 1)
         counts.unsafe -= len(states)
         self._counts.write(now=now or bool(states))
-
-    def _build_engine(self) -> Engine:
-        return Engine(shared_network(self._config), self._config.spec, self._config.policy)
 
 
 def check_version(config: ExtractConfig) -> None:
@@ -292,8 +234,7 @@ class ShardWriter:
         with explained():
             self._spool: IO[bytes] = tempfile.TemporaryFile(prefix="framebank-")
         # Offset and length are those in the spool; no row says yet in which file it lies.
-        self._done: dict[str, CatalogRow] = {}
-        self._quarantined: dict[str, CatalogRow] = {}
+        self._rows: dict[str, CatalogRow] = {}
         self._errors: dict[str, QuantisationError] = {}
         self._unkept: dict[str, str] = {}  # video id → state
         self._parts = 0  # how many there are, as far as this attempt knows
@@ -324,26 +265,22 @@ class ShardWriter:
             except VideoRejected as bad:
                 result = Rejected(result.ref, bad.stage, bad.error_class, bad.message)
             else:
-                with self._lock:
-                    offset, length = self._spool_record(framed)
-                    row = done_row(result, **origin, record=-1, offset=offset, length=length)
-                    return self._note(row, error)
+                row = done_row(result, **origin, length=len(framed))
+                return self._take(row, framed, error)
+        return self._take(quarantined_row(result, **origin), b"", QuantisationError())
+
+    def _take(self, row: CatalogRow, framed: bytes, error: QuantisationError) -> str:
         with self._lock:
-            return self._note(quarantined_row(result, **origin), QuantisationError())
-
-    def _note(self, row: CatalogRow, error: QuantisationError) -> str:
-        (self._done if row.state == "done" else self._quarantined)[row.video_id] = row
-        self._errors[row.video_id] = error
-        self._unkept[row.video_id] = row.state
-        return row.state
-
-    def _spool_record(self, framed: bytes) -> tuple[int, int]:
-        try:
-            offset = self._spool.seek(0, 2)
-            self._spool.write(framed)
-        except OSError as error:
-            raise temporary_error(error) from error
-        return offset, len(framed)
+            if row.state == "done":
+                try:
+                    row = dataclasses.replace(row, offset=self._spool.seek(0, 2))
+                    self._spool.write(framed)
+                except OSError as fault:
+                    raise temporary_error(fault) from fault
+            self._rows[row.video_id] = row
+            self._errors[row.video_id] = error
+            self._unkept[row.video_id] = row.state
+            return row.state
 
     def adopt_parts(self) -> Collection[str]:
         """Take up what an attempt before this one kept; return the ids of those videos.
@@ -356,7 +293,7 @@ class ShardWriter:
             self._parts += 1
         with self._lock:
             self._unkept.clear()
-            return set(self._errors)
+            return set(self._rows)
 
     def _adopt(self, part: Sidecar) -> None:
         if (part.run_id, part.fingerprint) != (self._run_id, self._spec.fingerprint):
@@ -366,25 +303,17 @@ class ShardWriter:
             return
         with self._lock:
             for row in part.rows:
-                if row.video_id in self._errors:
-                    continue
-                if row.state == "done":
-                    framed = data[row.offset :][: row.length]
-                    offset, _ = self._spool_record(framed)
-                    row = dataclasses.replace(row, offset=offset)
-                self._note(row, QuantisationError())
+                if row.video_id not in self._rows:
+                    framed = data[row.offset : row.offset + row.length]
+                    self._take(row, framed, QuantisationError())
             if part.rows:  # of the videos together: what one of them adds is not known
                 self._errors[part.rows[0].video_id] = part.quantisation
 
-    def keep_if_due(self) -> list[str]:
-        """Keep what is finished where that is due; return the states of what is safe since."""
-        if time.monotonic() - self._kept_at < _KEEP_EVERY_S:
-            return []
-        return self.keep()
-
-    def keep(self) -> list[str]:
+    def keep(self, *, if_due: bool = False) -> list[str]:
         """Commit as a part what is finished and not yet safe; return the states of that."""
-        with committing(), self._lock:
+        if if_due and time.monotonic() - self._kept_at < _KEEP_EVERY_S:
+            return []
+        with COMMITTING, self._lock:
             states = list(self._unkept.values())
             while states and (self._part_exists() or not self._publish(self._part, self._unkept)):
                 self._parts += 1  # of another attempt at this shard, which is still at work
@@ -403,10 +332,10 @@ class ShardWriter:
 
         Where another attempt was first, its shard holds, and what this one wrote is removed.
         """
-        with committing(), self._lock:
+        with COMMITTING, self._lock:
             # Looked at first: whoever wakes late need not write what is there already.
             if not storage.exists(layout.sidecar_path(self._cache, self._shard)):
-                self._publish(self._shard, self._errors)
+                self._publish(self._shard, self._rows)
             states = list(self._unkept.values())
             self._unkept.clear()
             return states
@@ -423,14 +352,16 @@ class ShardWriter:
 
         Returns False, and leaves nothing, where another attempt at the shard was first.
         """
-        records = sorted(video_id for video_id in video_ids if video_id in self._done)
+        ids = sorted(video_ids)
+        rows = sorted((self._rows[video_id] for video_id in ids), key=lambda row: row.state)
+        done = [row for row in rows if row.state == "done"]
         digest, size_bytes = hashlib.sha256(), 0
-        for chunk in self._records(records):
+        for chunk in self._records(done):
             digest.update(chunk)
             size_bytes += len(chunk)
         file = layout.file_name(shard, digest.hexdigest())
         path = layout.tfrecord_path(self._cache, file)
-        storage.write_atomic(path, self._records(records))
+        storage.write_atomic(path, self._records(done))
         written = storage.find(path)
         if written is None or written.size_bytes != size_bytes:
             raise JobError(
@@ -445,43 +376,37 @@ class ShardWriter:
             fingerprint=self._spec.fingerprint,
             tfrecord_bytes=size_bytes,
             tfrecord_sha256=digest.hexdigest(),
-            quantisation=sum(
-                (self._errors[video_id] for video_id in sorted(video_ids)), QuantisationError()
-            ),
-            rows=tuple(self._placed_rows(records, video_ids, file)),
+            quantisation=sum((self._errors[video_id] for video_id in ids), QuantisationError()),
+            rows=tuple(_placed(rows, file)),
             seconds=round(time.monotonic() - self._start, 3),
             host=socket.gethostname(),
             file=file,
             parts=0 if layout.whole_of(shard) else self._parts,
         )
-        check_spec(self._cache, self._spec)
+        _check_spec(self._cache, self._spec)
         if write_sidecar(self._cache, sidecar):
             return True
         if read_sidecar(self._cache, shard).file != file:  # the same bytes have the same name
             storage.delete(path)
         return False
 
-    def _placed_rows(
-        self, records: Iterable[str], video_ids: Collection[str], file: str
-    ) -> Iterator[CatalogRow]:
-        """Yield the rows in the order of the shard, with the places their records will have."""
-        offset = 0
-        for number, video_id in enumerate(records):
-            row = self._done[video_id]
-            yield dataclasses.replace(row, shard=file, record=number, offset=offset)
-            offset += row.length
-        for video_id in sorted(video_ids):
-            if video_id in self._quarantined:
-                yield dataclasses.replace(self._quarantined[video_id], shard=file)
-
-    def _records(self, video_ids: Iterable[str]) -> Iterator[bytes]:
-        for video_id in video_ids:
-            row = self._done[video_id]
+    def _records(self, rows: Iterable[CatalogRow]) -> Iterator[bytes]:
+        for row in rows:
             self._spool.seek(row.offset)
             yield self._spool.read(row.length)
 
 
-def check_spec(cache: str, spec: FeatureSpec) -> None:
+def _placed(rows: Iterable[CatalogRow], file: str) -> Iterator[CatalogRow]:
+    """Yield rows, those with a record first, with the places that their records have in `file`."""
+    offset = 0
+    for number, row in enumerate(rows):
+        if row.state == "done":
+            row = dataclasses.replace(row, record=number, offset=offset)
+            offset += row.length
+        yield dataclasses.replace(row, shard=file)
+
+
+def _check_spec(cache: str, spec: FeatureSpec) -> None:
     """Raise SpecMismatchError, JobError where `cache` is no cache of `spec` any more."""
     there = layout.read_spec(cache)
     if there is None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -26,11 +25,11 @@ from framebank.features.network.backbones import check_layer
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec, SpecChoice
 from framebank.features.stores import storage
+from framebank.features.terminal import say
 from framebank.features.video import VideoRef
 from framebank.pipelines.extract import cache_access, command
 from framebank.pipelines.extract.plan import Todo, drop_done, plan_shards
-from framebank.pipelines.forecast import estimate, measuring, prices, report
-from framebank.pipelines.forecast.survey import Survey
+from framebank.pipelines.forecast import estimate, measuring, prices, report, survey
 from framebank.pipelines.inputs.listing import expand_inputs
 from framebank.pipelines.jobs import beam_options
 from framebank.pipelines.runners.dataflow.machines import parse_accelerator
@@ -84,43 +83,43 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
     shards = plan_shards(
         todo.refs, fingerprint=spec.fingerprint, videos_per_shard=args.videos_per_shard
     )
-    survey = Survey(
-        spec, command.decoder_policy(args), probes=args.probes, timed=not args.no_measure
-    )
-    outlook = survey.look(todo.refs)
-    measured = None
-    if not args.no_measure and outlook.pictures:
-        measured = _measure(args, spec, weights, survey, spent_s)
+    policy = command.decoder_policy(args)
+    outlook = survey.look(todo.refs, spec, policy, probes=args.probes, timed=not args.no_measure)
+    load = measuring.load_of(outlook.forecast, shards=len(shards), batch_size=args.batch_size)
+    measured = here_s = quote = None
+    if not args.no_measure and outlook.forecast.total("pictures").value:
+        say("measuring this machine, for some 20 s")
+        measured = measuring.measure(
+            spec,
+            weights,
+            policy,
+            batch_size=args.batch_size,
+            clips=outlook.decodable,
+            spent_s=spent_s,
+        )
+        here_s = measuring.wall_s(measured, load, decoders=args.decoders or usable_cores())
+        if priced is not None:
+            quote = prices.quote(
+                priced,
+                load,
+                frame_s=measured.frame_s,
+                accelerated=accelerated,
+                workers=workers or prices.WORKERS,
+            )
     return report.Plan(
         inputs=len(listing.refs),
-        already_done=todo.already_done,
-        already_quarantined=todo.already_quarantined,
+        todo=todo,
         outlook=outlook,
-        shards=len(shards),
         spec=spec,
         width=width,
+        load=load,
         measured=measured,
-        decoders=args.decoders or usable_cores(),
-        batch_size=args.batch_size,
-        priced=priced,
-        accelerated=accelerated,
+        here_s=here_s,
+        quote=quote,
+        priced=priced is not None,
         workers=workers,
         command=submission(args, beam_args),
         notes=(*notes, *_remarks(args, beam_args)),
-    )
-
-
-def _measure(
-    args: argparse.Namespace, spec: FeatureSpec, weights: Weights, survey: Survey, spent_s: float
-) -> measuring.Measured:
-    _say("measuring this machine, for some 20 s")
-    return measuring.measure(
-        spec,
-        weights,
-        command.decoder_policy(args),
-        batch_size=args.batch_size,
-        clips=survey.decodable(),
-        spent_s=spent_s,
     )
 
 
@@ -163,16 +162,14 @@ def _workers(beam_args: Sequence[str]) -> int | None:
 
 def _make_spec(args: argparse.Namespace) -> tuple[FeatureSpec, Weights, list[str]]:
     """Return the spec and weights; where the weights cannot be had, random ones cost the same."""
-
     choice = SpecChoice.of(args)
     try:
         return *make_spec(choice), []
     except UsageError as error:
         if choice.weights != "imagenet":
             raise
-        spec, weights = make_spec(
-            dataclasses.replace(choice, weights="random:0")
-        )  # any other mistake is one for these too
+        # Any other mistake is one for these too.
+        spec, weights = make_spec(dataclasses.replace(choice, weights="random:0"))
         note = f"{error.what} ({error.got}): measured with random ones, which cost the same"
     cached = layout.read_spec(storage.absolute(args.cache)) if args.cache else None
     known = cached.weights_sha256 if cached and cached.weights == "imagenet" else "unknown"
@@ -187,7 +184,7 @@ def _left_to_do(args: argparse.Namespace, refs: Sequence[VideoRef], spec: Featur
     if args.cache is None:
         return Todo(tuple(refs), 0, 0)
     with cache_access.open_for_dry_run(args.cache, spec) as cache:
-        stock = cache_access.take_stock(cache, spec)
+        stock = cache_access.recover(cache, spec, dry_run=True)
     return drop_done(
         refs,
         stock.rows,
@@ -195,7 +192,3 @@ def _left_to_do(args: argparse.Namespace, refs: Sequence[VideoRef], spec: Featur
         retry_quarantined=args.retry_quarantined,
         lost=stock.lost,
     )
-
-
-def _say(text: str) -> None:
-    print(f"framebank: {text}", file=sys.stderr, flush=True)

@@ -81,6 +81,10 @@ class Forecast:
     classes: Mapping[str, int]
     longest_s: float
 
+    def total(self, name: str) -> Estimate:
+        """Return a total, that of none where no clip was probed."""
+        return self.totals.get(name, Estimate(0.0, 0.0, 0.0))
+
 
 def draw(
     refs: Sequence[VideoRef],

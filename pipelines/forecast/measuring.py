@@ -40,19 +40,15 @@ _COMMIT_S = 0.05  # to write and commit one shard on a disk
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Costs of this machine: `start_s` wall seconds until the first frame goes through, `frame_s`
-    processor seconds of the network (and the engine around it) per frame, `busy` how many cores
-    network and decoders keep busy, `alone` how many if nothing else ran on this machine, `frames`
-    on how many frames that stands, `unsure` how far off the pace may be (a part of it, two standard
-    errors of a batch's time)."""
+    """Costs of this machine."""
 
-    start_s: float
-    frame_s: float
-    busy: float
-    alone: float
-    frames: int
+    start_s: float  # wall time until the first frame goes through
+    frame_s: float  # processor time of the network (and the engine around it) per frame
+    busy: float  # cores that network and decoders keep busy
+    alone: float  # those that they would, if nothing else ran on this machine
+    frames: int  # on which this stands
     cores: int
-    unsure: float
+    unsure: float  # how far off the pace may be: a part of it, two standard errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +63,8 @@ class Load:
 
 def load_of(forecast: Forecast, *, shards: int, batch_size: int) -> Load:
     """Return the work that a forecast means; each shard ends with a batch that is filled up."""
-    pictures = forecast.totals["pictures"].plus(shards * batch_size / 2)
-    return Load(pictures, forecast.totals["decode_s"], forecast.longest_s, shards)
+    pictures = forecast.total("pictures").plus(shards * batch_size / 2)
+    return Load(pictures, forecast.total("decode_s"), forecast.longest_s, shards)
 
 
 def wall_s(measured: Measured, load: Load, *, decoders: int) -> Estimate:
@@ -111,7 +107,8 @@ def measure(
     network(blank)
     start_s = spent_s + time.monotonic() - start
     two_batches = dataclasses.replace(policy, queue_bytes=2 * blank.nbytes)
-    decode_s = _decode_s_per_picture(clips)
+    pictures = sum(probe.pictures for _, probe in clips)
+    decode_s = sum(probe.decode_s or 0.0 for _, probe in clips) / max(1, pictures)
     marks = _run_engine(network, spec, two_batches, [ref for ref, _ in clips])
     if len(marks) < 3:  # few frames, or a rule that takes few of long clips: the network by itself
         marks, decode_s = _time_network(network, blank), 0.0
@@ -129,11 +126,6 @@ def measure(
         cores=cores,
         unsure=_unsure(marks),
     )
-
-
-def _decode_s_per_picture(clips: Sequence[tuple[VideoRef, Probe]]) -> float:
-    pictures = sum(probe.pictures for _, probe in clips)
-    return sum(probe.decode_s or 0.0 for _, probe in clips) / max(1, pictures)
 
 
 def _unsure(marks: Sequence[_Mark]) -> float:
@@ -166,13 +158,12 @@ def _run_empty_job() -> None:
 
 
 class _Mark(NamedTuple):
-    """A moment of a run: frames so far, the clock, processor seconds of this process and of the
-    whole machine."""
+    """A moment of a run."""
 
-    frames: int
-    wall_s: float
-    cpu_s: float
-    machine_s: float
+    frames: int  # so far
+    wall_s: float  # of the clock
+    cpu_s: float  # processor time of this process
+    machine_s: float  # and of the whole machine
 
 
 def _mark(frames: int) -> _Mark:
@@ -218,7 +209,6 @@ def _run_engine(
 
 
 def _time_network(network: FrameNetwork, blank: NDArray[np.uint8]) -> list[_Mark]:
-    """Run the network by itself for some batches."""
     marks = []
     for number in range(4):
         marks.append(_mark(number * len(blank)))
@@ -230,5 +220,4 @@ def process_age_s() -> float:
     """Return for how many seconds this process has been running (start-up that is paid twice)."""
     with open("/proc/self/stat") as file:
         started = int(file.read().rpartition(")")[2].split()[19])
-    with open("/proc/uptime") as file:
-        return float(file.read().split()[0]) - started / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")

@@ -4,9 +4,7 @@ FILE of `--prices` is a JSON object:
 
     {"currency": "USD", "worker_hour": 0.28, "vcpus": 4}
 
-`worker_hour` is what one worker costs an hour, with its memory, disk and accelerators, from its
-start to the end of the job. With `--accelerator` it names `frames_per_s` too, what the accelerators
-of one worker do with the network in question. Storage and traffic are not in it.
+With `--accelerator` it names `frames_per_s` too. Storage and traffic are not in it.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from framebank.features.bounds import MOST_FLOAT, MOST_INT, within
 from framebank.features.errors import UsageError
 from framebank.features.stores import json_text, storage
 from framebank.pipelines.forecast.estimate import Estimate
+from framebank.pipelines.forecast.measuring import Load
 
 WORKERS = 10  # what `pipelines/runners/dataflow/submission.py` asks for where the user does not say
 # How much slower or faster a vCPU there may be than a core here, and a card than the user says.
@@ -31,12 +30,12 @@ ACCELERATOR_START_S = Estimate(180, 120, 400)  # more, for the driver and a larg
 
 @dataclasses.dataclass(frozen=True)
 class Prices:
-    """What one worker costs an hour in `currency`, its cores, and what its accelerators do."""
+    """What is said of one worker."""
 
     currency: str
-    worker_hour: float
+    worker_hour: float  # with its memory, disk and accelerators, from its start to the job's end
     vcpus: int
-    frames_per_s: float | None = None
+    frames_per_s: float | None = None  # of its accelerators with the network in question
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +59,10 @@ def read_prices(path: str, *, accelerated: bool = False) -> Prices:
         raise _fault(path, "no such file", "a JSON file") from err
     except ValueError as err:
         raise _fault(path, f"no JSON object: {err}", "a JSON object") from err
-    known = dataclasses.fields(Prices)
-    names = [field.name for field in known]
-    for field in known:
-        optional = field.name == "frames_per_s" and not accelerated
-        if field.name not in fields and not optional:
-            raise _fault(path, f"no {field.name!r}", f"the fields {', '.join(names)}")
+    names = [field.name for field in dataclasses.fields(Prices)]
+    for name in names if accelerated else names[:-1]:
+        if name not in fields:
+            raise _fault(path, f"no {name!r}", f"the fields {', '.join(names)}")
     if unknown := sorted(set(fields) - set(names)):
         near = difflib.get_close_matches(unknown[0], names, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -76,23 +73,15 @@ def read_prices(path: str, *, accelerated: bool = False) -> Prices:
 
 
 def _check(path: str, name: str, value: Any) -> None:
-    """Raise UsageError unless a field has the right form."""
-    whole = type(value) is int
-    if name == "currency":
-        sound, expected = isinstance(value, str), "a text"
-    elif name == "vcpus":
-        sound, expected = whole and within(value, 1, MOST_INT), "a whole number from 1"
-    elif name == "worker_hour":
-        sound, expected = _is_number(value) and within(value, 0, MOST_FLOAT), "a number from 0"
-    else:
-        sound = _is_number(value) and within(value, 0, MOST_FLOAT, above=True)
-        expected = "a number above 0"
+    number = type(value) in (int, float)
+    sound, expected = {
+        "currency": (isinstance(value, str), "a text"),
+        "worker_hour": (number and within(value, 0, MOST_FLOAT), "a number from 0"),
+        "vcpus": (type(value) is int and within(value, 1, MOST_INT), "a whole number from 1"),
+        "frames_per_s": (number and within(value, 0, MOST_FLOAT, above=True), "a number above 0"),
+    }[name]
     if not sound:
         raise _fault(path, f"{name} = {value!r}", expected)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
 
 
 def _fault(path: str, got: object, expected: object) -> UsageError:
@@ -100,32 +89,24 @@ def _fault(path: str, got: object, expected: object) -> UsageError:
     return UsageError(f"the prices in {path} cannot be used", got=got, expected=expected, todo=todo)
 
 
-def quote(
-    prices: Prices,
-    *,
-    accelerated: bool,
-    workers: int,
-    shards: int,
-    decode_s: Estimate,
-    network_s: Estimate,
-    pictures: Estimate,
-) -> Quote:
+def quote(prices: Prices, load: Load, *, frame_s: float, accelerated: bool, workers: int) -> Quote:
     """Return time and price of a job on Dataflow.
 
-    `decode_s` and `network_s` are processor seconds measured on a core of this machine, `pictures`
-    the frames that go through the network; with an accelerator the network runs there, beside the
-    decoders. No more workers are counted than there are shards, and the one with most shards
-    decides.
+    `frame_s` and the load's decoding are processor seconds measured on a core of this machine;
+    with an accelerator the network runs there, beside the decoders. No more workers are counted
+    than there are shards, and the one with most shards decides.
     """
+    shards = max(1, load.shards)
     used = max(1, min(workers, shards))
-    share = math.ceil(max(1, shards) / used) / max(1, shards)  # of the one with most shards
+    share = math.ceil(shards / used) / shards  # of the one with most shards
     rate_fps = prices.frames_per_s if accelerated else None
 
     def busy_s(end: str, core: float, card: float) -> float:
-        decoding_s = getattr(decode_s, end) * share * core / prices.vcpus
+        decoding_s = getattr(load.decode_s, end) * share * core / prices.vcpus
+        pictures = getattr(load.pictures, end) * share
         if rate_fps is None:
-            return decoding_s + getattr(network_s, end) * share * core / prices.vcpus
-        return float(max(decoding_s, getattr(pictures, end) * share / rate_fps * card))
+            return float(decoding_s + pictures * frame_s * core / prices.vcpus)
+        return float(max(decoding_s, pictures / rate_fps * card))
 
     wall_s = START_S.added(
         Estimate(

@@ -7,13 +7,16 @@ import json
 import math
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from framebank.features import terminal
 from framebank.features.spec import FeatureSpec
-from framebank.pipelines.forecast import measuring, prices
+from framebank.pipelines.extract.plan import Todo
+from framebank.pipelines.forecast import prices
 from framebank.pipelines.forecast.estimate import Estimate
+from framebank.pipelines.forecast.measuring import Load, Measured
 from framebank.pipelines.forecast.survey import Outlook
 
 # What a video costs in a cache besides its features (record, sidecar, catalog), measured.
@@ -24,20 +27,22 @@ _ITEM_BYTES = {"float16": 2, "float32": 4, "uint8": 1}
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All that is printed, and what it is made from."""
+    """All that is printed, and what it is made from.
+
+    `here_s` is the wall time of the whole command on this machine, `quote` what Dataflow takes for
+    it; None where nothing was measured, or no price of a worker is known.
+    """
 
     inputs: int
-    already_done: int
-    already_quarantined: int
+    todo: Todo
     outlook: Outlook
-    shards: int
     spec: FeatureSpec
     width: int
-    measured: measuring.Measured | None
-    decoders: int
-    batch_size: int
-    priced: prices.Prices | None
-    accelerated: bool
+    load: Load
+    measured: Measured | None
+    here_s: Estimate | None
+    quote: prices.Quote | None
+    priced: bool
     workers: int | None
     command: Sequence[str]
     notes: tuple[str, ...]
@@ -45,37 +50,10 @@ class Plan:
     @property
     def cache_bytes(self) -> Estimate:
         """Return what this run adds to the cache."""
-        item, rows, done = _ITEM_BYTES[self.spec.dtype], self.outlook.total("rows"), self.outlook
+        total, item = self.outlook.forecast.total, _ITEM_BYTES[self.spec.dtype]
         each = _VIDEO_BYTES + (8 * self.width if self.spec.dtype == "uint8" else 0)
-        features = rows.times(item * self.width + _ROW_BYTES)
-        return features.plus(each * (done.total("done").value + done.quarantined.value))
-
-    @property
-    def load(self) -> measuring.Load:
-        return measuring.load_of(
-            self.outlook.forecast, shards=self.shards, batch_size=self.batch_size
-        )
-
-    def here_s(self) -> Estimate | None:
-        """Return the wall time of the whole command on this machine."""
-        if self.measured is None:
-            return None
-        return measuring.wall_s(self.measured, self.load, decoders=self.decoders)
-
-    def quote(self) -> prices.Quote | None:
-        """Return what Dataflow takes for it, None where no price of a worker is known."""
-        if self.measured is None or self.priced is None:
-            return None
-        load = self.load
-        return prices.quote(
-            self.priced,
-            accelerated=self.accelerated,
-            workers=self.workers or prices.WORKERS,
-            shards=self.shards,
-            decode_s=load.decode_s,
-            network_s=load.pictures.times(self.measured.frame_s),
-            pictures=load.pictures,
-        )
+        features = total("rows").times(item * self.width + _ROW_BYTES)
+        return features.plus(each * (total("done").value + self.outlook.quarantined.value))
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -101,44 +79,34 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
 
 def rows(plan: Plan) -> Iterator[tuple[str, str]]:
     """Yield the lines of the table as (name, text)."""
-    outlook = plan.outlook
-    yield (
-        "videos",
-        (
-            f"{plan.inputs:,} listed: {plan.already_done:,} done, "
-            f"{plan.already_quarantined:,} in quarantine, {outlook.left:,} left to do"
-        ),
-    )
+    outlook, todo, total = plan.outlook, plan.todo, plan.outlook.forecast.total
+    there = f"{todo.already_done:,} done, {todo.already_quarantined:,} in quarantine"
+    yield "videos", f"{plan.inputs:,} listed: {there}, {outlook.left:,} left to do"
     if not outlook.left:
         yield "", "nothing to do"
         return
     quarantined = outlook.quarantined
     if quarantined.high:
         yield "quarantine", f"{_number(quarantined)} of those left{_classes(outlook)}"
-    hours = outlook.total("duration_s").times(1 / 3600)
-    frames = _number(outlook.total("frames"))
-    yield "video", f"{_number(hours, digits=2)} hours, {frames} frames in it"
-    yield "frames", f"{_number(outlook.total('rows'))} with {plan.spec.sample}"
-    yield (
-        "cache",
-        f"{_between(plan.cache_bytes, terminal.size_text)} more, in {plan.shards:,} shards",
-    )
+    hours = _number(total("duration_s").times(1 / 3600), digits=2)
+    yield "video", f"{hours} hours, {_number(total('frames'))} frames in it"
+    yield "frames", f"{_number(total('rows'))} with {plan.spec.sample}"
+    more = _between(plan.cache_bytes, terminal.size_text)
+    yield "cache", f"{more} more, in {plan.load.shards:,} shards"
     yield from _time_rows(plan)
     for number, note in enumerate(notes(plan)):
         yield "" if number else "to know", note
 
 
 def _time_rows(plan: Plan) -> Iterator[tuple[str, str]]:
-    here_s, quote, measured = plan.here_s(), plan.quote(), plan.measured
+    here_s, quote, measured = plan.here_s, plan.quote, plan.measured
     if here_s is None or measured is None:
-        yield "time", "not measured" + ", and so no price" * (plan.priced is not None)
+        yield "time", "not measured" + ", and so no price" * plan.priced
         return
     network = f"{measured.frame_s * 1000:.0f} ms of a core for a frame"
     decoding = f"{plan.load.decode_s.value:,.0f} s for decoding"
-    yield (
-        "time here",
-        f"{_between(here_s, _clock)} on {measured.cores} cores: {network}, {decoding}",
-    )
+    here = f"{_between(here_s, _clock)} on {measured.cores} cores"
+    yield "time here", f"{here}: {network}, {decoding}"
     if quote is not None:
         there = f"{quote.workers:,} workers of {quote.prices.vcpus} vCPUs"
         yield "on Dataflow", f"{_between(quote.wall_s, _clock)} on {there}"
@@ -172,12 +140,12 @@ def notes(plan: Plan) -> Iterator[str]:
     yield from plan.notes
 
 
-def _time_notes(plan: Plan, measured: measuring.Measured) -> Iterator[str]:
+def _time_notes(plan: Plan, measured: Measured) -> Iterator[str]:
     yield (
         f"time here: measured just now on {measured.frames} frames, while the machine did other "
         f"work on {max(0.0, measured.alone - measured.busy):.1f} cores; the low end is without that"
     )
-    if plan.priced is None:
+    if not plan.priced:
         return
     low, high = prices.CORE_RANGE
     told = "" if plan.workers else f"{prices.WORKERS} workers are assumed (--max_num_workers); "
@@ -192,12 +160,11 @@ def _time_notes(plan: Plan, measured: measuring.Measured) -> Iterator[str]:
 def to_json(plan: Plan) -> dict[str, Any]:
     """Return the plan as one JSON document; seconds, bytes, and intervals as value, low, high."""
     outlook, forecast = plan.outlook, plan.outlook.forecast
-    here_s, quote = plan.here_s(), plan.quote()
     return {
         "videos": {
             "listed": plan.inputs,
-            "done": plan.already_done,
-            "quarantined": plan.already_quarantined,
+            "done": plan.todo.already_done,
+            "quarantined": plan.todo.already_quarantined,
             "left": outlook.left,
             "missing": outlook.missing,
             "empty": outlook.empty,
@@ -213,22 +180,20 @@ def to_json(plan: Plan) -> dict[str, Any]:
         },
         "forecast": {name: dataclasses.asdict(e) for name, e in forecast.totals.items()},
         "cache_bytes": dataclasses.asdict(plan.cache_bytes),
-        "shards": plan.shards,
+        "shards": plan.load.shards,
         "spec": plan.spec.to_json(),
         "here": None
-        if here_s is None or plan.measured is None
-        else {"wall_s": dataclasses.asdict(here_s), **dataclasses.asdict(plan.measured)},
-        "dataflow": quote and dataclasses.asdict(quote),
+        if plan.here_s is None or plan.measured is None
+        else {"wall_s": dataclasses.asdict(plan.here_s), **dataclasses.asdict(plan.measured)},
+        "dataflow": plan.quote and dataclasses.asdict(plan.quote),
         "notes": list(notes(plan)),
         "command": shlex.join(plan.command),
     }
 
 
 def _classes(outlook: Outlook) -> str:
-    found = dict(outlook.forecast.classes)
-    found |= {"missing": found.get("missing", 0) + outlook.missing}
-    found |= {"empty": found.get("empty", 0) + outlook.empty}
-    found |= {"unreadable": found.get("unreadable", 0) + outlook.unlisted}
+    found = Counter(outlook.forecast.classes)
+    found.update(missing=outlook.missing, empty=outlook.empty, unreadable=outlook.unlisted)
     told = ", ".join(f"{count} {name}" for name, count in sorted(found.items()) if count)
     return f" (seen: {told})" if told else ""
 

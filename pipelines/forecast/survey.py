@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from framebank.features.decoders.pool import ClipProbed, DecoderPolicy, DecoderPool
 from framebank.features.decoding.probe import Probe
@@ -32,9 +32,11 @@ class Outlook:
 
     `forecast` is about those that exist and are not empty; `drawn` of them were to be probed, of
     `timed` a part was decoded, `too_large` are objects that were judged by their size alone.
+    `decodable` are those that were probed and can be decoded, in random order.
     """
 
     forecast: Forecast
+    decodable: Sequence[tuple[VideoRef, Probe]]
     missing: int
     empty: int
     unlisted: int  # folders whose content is not known
@@ -52,74 +54,49 @@ class Outlook:
         return self.missing + self.empty + self.unlisted
 
     @property
-    def pictures(self) -> float:
-        return self.total("pictures").value
-
-    def total(self, name: str) -> Estimate:
-        return self.forecast.totals.get(name, Estimate(0.0, 0.0, 0.0))
-
-    @property
     def quarantined(self) -> Estimate:
-        return self.total("quarantined").plus(self.known)
+        return self.forecast.total("quarantined").plus(self.known)
 
 
-class Survey:
-    """Probes clips: which, how, for how long."""
+def look(
+    refs: Sequence[VideoRef], spec: FeatureSpec, policy: DecoderPolicy, *, probes: int, timed: bool
+) -> Outlook:
+    """Probe `probes` of `refs` at most, and return what that says of all of them.
 
-    def __init__(
-        self, spec: FeatureSpec, policy: DecoderPolicy, *, probes: int, timed: bool
-    ) -> None:
-        """`probes` clips are looked into at most; of some a part is decoded if `timed`."""
-        self._most, self._timed = probes, timed
-        self._spec, self._policy = spec, policy
-        self._found: list[tuple[VideoRef, Probe]] = []
-        self._probes: Mapping[str, Probe] = {}
-
-    def look(self, refs: Sequence[VideoRef]) -> Outlook:
-        """Probe a sample of `refs` and return what it says of all of them."""
-        unlisted = sum(bool(ref.why_unlisted) for ref in refs)
-        missing = sum(ref.size_bytes < 0 for ref in refs) - unlisted
-        empty = sum(ref.size_bytes == 0 for ref in refs)
-        strata = estimate.draw(
-            [ref for ref in refs if ref.size_bytes > 0], most=self._most, fits=_fits
-        )
-        order = estimate.probing_order(strata)
-        with Bar("plan", total=len(order)) as bar:
-            for done, found in enumerate(self._probe(order), start=1):
-                self._found.append(found)
-                bar.update(done, f"looked into {done} of {len(order)} clips")
-        raw = {ref.video_id: probe for ref, probe in self._found}
-        self._probes = estimate.priced(raw)
-        return Outlook(
-            forecast=estimate.forecast(strata, self._probes),
-            missing=missing,
-            empty=empty,
-            unlisted=unlisted,
-            drawn=len(order),
-            timed=sum(probe.decode_s is not None for probe in raw.values()),
-            too_large=sum(len(stratum.refs) for stratum in strata if not stratum.drawn),
-        )
-
-    def _probe(self, order: Sequence[VideoRef]) -> Iterator[tuple[VideoRef, Probe]]:
-        timed = min(_TIMED, len(order)) if self._timed else 0
-        cores = usable_cores()
-        each_s = min(_TIMED_S, _DECODE_S * cores / max(1, timed))
-        return probe_all(
+    Of some a part is decoded if `timed`.
+    """
+    unlisted = sum(bool(ref.why_unlisted) for ref in refs)
+    strata = estimate.draw(
+        [ref for ref in refs if ref.size_bytes > 0],
+        most=probes,
+        fits=lambda ref: ref.size_bytes <= _STAGED_BYTES or storage.is_local(ref.uri),
+    )
+    order = estimate.probing_order(strata)
+    decoded = min(_TIMED, len(order)) if timed else 0
+    each_s = min(_TIMED_S, _DECODE_S * usable_cores() / max(1, decoded))
+    found: list[tuple[VideoRef, Probe]] = []
+    with Bar("plan", total=len(order)) as bar:
+        for pair in probe_all(
             order,
-            self._spec,
-            self._policy,
+            spec,
+            policy,
             deadline_s=time.monotonic() + _PROBE_S,
-            decode_s=lambda number: each_s if number < timed else 0.0,
-        )
-
-    def decodable(self) -> list[tuple[VideoRef, Probe]]:
-        """Return the clips that were probed and can be decoded, in random order."""
-        good = [(ref, self._probes[ref.video_id]) for ref, _ in self._found]
-        return [(ref, probe) for ref, probe in good if not probe.error_class]
-
-
-def _fits(ref: VideoRef) -> bool:
-    return ref.size_bytes <= _STAGED_BYTES or storage.is_local(ref.uri)
+            decode_s=lambda number: each_s if number < decoded else 0.0,
+        ):
+            found.append(pair)
+            bar.update(len(found), f"looked into {len(found)} of {len(order)} clips")
+    raw = {ref.video_id: probe for ref, probe in found}
+    priced = estimate.priced(raw)
+    return Outlook(
+        forecast=estimate.forecast(strata, priced),
+        decodable=[(ref, priced[ref.video_id]) for ref, probe in found if not probe.error_class],
+        missing=sum(ref.size_bytes < 0 for ref in refs) - unlisted,
+        empty=sum(ref.size_bytes == 0 for ref in refs),
+        unlisted=unlisted,
+        drawn=len(order),
+        timed=sum(probe.decode_s is not None for probe in raw.values()),
+        too_large=sum(len(stratum.refs) for stratum in strata if not stratum.drawn),
+    )
 
 
 def probe_all(
@@ -130,11 +107,9 @@ def probe_all(
     deadline_s: float,
     decode_s: Callable[[int], float],
 ) -> Iterator[tuple[VideoRef, Probe]]:
-    """Yield each clip with its probe as they come, until `deadline_s` (of time.monotonic).
-
-    What is not begun by then is not probed. `decode_s` says for the n-th clip how many seconds of
-    decoding it may have. Raises JobError for a fault of this machine.
-    """
+    """Yield each clip with its probe as they come; after `deadline_s` (of time.monotonic) none is
+    begun. `decode_s` says for the n-th clip how many seconds of decoding it may have. Raises
+    JobError for a fault of this machine."""
     decoders = min(_MOST_DECODERS, share_memory().decoders)
     pool = DecoderPool(spec, dataclasses.replace(policy, decoders=decoders))
     begun = itertools.takewhile(lambda _: time.monotonic() <= deadline_s, refs)

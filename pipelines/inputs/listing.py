@@ -105,12 +105,9 @@ class _Expansion:
 
     def _nothing(self, text: str, skipped: Counter[str]) -> UsageError:
         pictures = any(suffix in PICTURE_SUFFIXES for suffix in skipped)
-        others = ", ".join(
-            f"{count} {suffix or '(no suffix)'}" for suffix, count in skipped.items()
-        )
         return UsageError(
             f"no video in {text}",
-            got=f"only other files: {others}" if skipped else "nothing at all",
+            got=f"only other files: {by_suffix(skipped)}" if skipped else "nothing at all",
             expected="at least one video",
             todo="add --images to take pictures" if pictures else "check the path",
         )
@@ -271,6 +268,10 @@ class _Expansion:
                 todo="name the folder that holds both, or give ids in a manifest",
             )
         self._repeated += 1
+
+
+def by_suffix(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {suffix or '(no suffix)'}" for suffix, count in counts.items())
 
 
 def _local_ref(

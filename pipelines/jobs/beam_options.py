@@ -14,7 +14,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from framebank.features import errors
 from framebank.features.commands.command_line import take_options_once
@@ -71,11 +71,14 @@ def check_beam_options(words: Sequence[str], *, own: Sequence[str] = ()) -> None
         return
     known = [*own, *(text for action in parser._actions for text in action.option_strings)]
     close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+    advice = "name every INPUT before the first option"
+    if unknown[0].startswith("-"):
+        advice = "see --help, and Beam's pipeline options"
     raise UsageError(
         "unknown option or argument",
         got=" ".join(unknown),
         expected="an option of this command or of Beam",
-        todo=f"did you mean {close[0]}?" if close else _advice(unknown[0]),
+        todo=f"did you mean {close[0]}?" if close else advice,
     )
 
 
@@ -94,12 +97,6 @@ def named_words(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             option, equals, value = word.partition("=")
             follows = "" if after.startswith("--") else after
             yield option, value if equals else follows
-
-
-def _advice(word: str) -> str:
-    if word.startswith("-"):
-        return "see --help, and Beam's pipeline options"
-    return "name every INPUT before the first option"
 
 
 def build_options(words: Sequence[str], *, runner: str) -> PipelineOptions:
@@ -143,17 +140,13 @@ class _ParserError(Exception):
     pass
 
 
-class _RaisingParser(argparse.ArgumentParser):
-    def error(self, message: str):  # type: ignore[no-untyped-def]
-        raise _ParserError(message)
-
-
 def _beam_parser(*, takes_flink: bool) -> argparse.ArgumentParser:
     """Return a parser that knows every option of every class of Beam's options."""
     from apache_beam.options import pipeline_options
 
-    class Parser(_RaisingParser, pipeline_options._BeamArgumentParser):
-        pass
+    class Parser(pipeline_options._BeamArgumentParser):  # type: ignore[misc]
+        def error(self, message: str) -> NoReturn:
+            raise _ParserError(message)
 
     parser = Parser(allow_abbrev=False, add_help=False)
     take_options_once(parser)

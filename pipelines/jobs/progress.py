@@ -60,7 +60,6 @@ class CountsWriter:
 
 
 def read_counts(folder: str) -> Counts:
-    """Return the sum of all workers' counts in `folder`."""
     total = Counts()
     for path in Path(folder).glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
@@ -80,7 +79,6 @@ class WorkerCounts:
         self._rate = Pace()
 
     def look(self) -> Seen:
-        """Return how many videos are done and safe, and a line about it."""
         counts = read_counts(self._folder)
         rate = self._rate.rate(counts.frames, time.monotonic())
         parts = [f"{counts.videos}/{self.total} videos"]
@@ -94,23 +92,18 @@ class WorkerCounts:
         return Seen(counts.videos, ", ".join(parts), work)
 
 
-class AnsweredCounts:
-    """How far the workers are that write to `folder`; `total` is the number of questions."""
+class AnsweredCounts(WorkerCounts):
+    """The same where `total` is the number of questions."""
 
-    line_every_s = 5.0
     hint = "see whether this machine is out of memory or disk"
 
-    def __init__(self, folder: str, *, total: int) -> None:
-        self._folder, self.total = folder, total
-
     def look(self) -> Seen:
-        """Return how many questions are answered, and a line about it."""
         done = read_counts(self._folder).done
         return Seen(done, f"{done}/{self.total} questions", done)
 
 
 class _Listing:
-    """How far a job is by files that appear in a folder.
+    """How far a job is by the files at `place`, which stand for as many as `counts` says of each.
 
     Listing a large one is neither quick nor free: it is done every 10 s at most, and takes at most
     a twentieth of the time.
@@ -118,8 +111,9 @@ class _Listing:
 
     line_every_s = 10.0
 
-    def __init__(self, *, total: int) -> None:
-        self.total = total
+    def __init__(self, place: str, counts: Mapping[str, int], *, hint: str = "") -> None:
+        self._place, self._counts, self.hint = place, counts, hint
+        self.total = sum(counts.values())
         self._next_s = 0.0
         self._seen = Seen(0, "nothing yet", 0)
 
@@ -138,30 +132,22 @@ class _Listing:
 
 
 class CommittedShards(_Listing):
-    """How far a job is by its committed shards in the cache; `videos` are counts by shard name."""
-
-    def __init__(self, cache: str, *, videos: Mapping[str, int], hint: str = "") -> None:
-        super().__init__(total=sum(videos.values()))
-        self._cache, self._videos, self.hint = cache, videos, hint
+    """How far a job is by its committed shards in the cache; counts are videos by shard name."""
 
     def _list(self) -> Seen:
-        committed = set(layout.committed_shards(self._cache))
-        there = committed & self._videos.keys()
-        videos = count_kept(self._cache, committed, self._videos)
-        said = f"{len(there)}/{len(self._videos)} shards committed, {videos}/{self.total} videos"
+        committed = set(layout.committed_shards(self._place))
+        there = committed & self._counts.keys()
+        videos = count_kept(self._place, committed, self._counts)
+        said = f"{len(there)}/{len(self._counts)} shards committed, {videos}/{self.total} videos"
         return Seen(videos, said, len(committed))
 
 
 class AnswerFiles(_Listing):
-    """How far a scoring is by the files in its folder; `questions` are counts by file name."""
-
-    def __init__(self, folder: str, *, questions: Mapping[str, int], hint: str = "") -> None:
-        super().__init__(total=sum(questions.values()))
-        self._folder, self._questions, self.hint = folder, questions, hint
+    """How far a scoring is by the files in its folder; counts are questions by file name."""
 
     def _list(self) -> Seen:
-        names = {file.path.rsplit("/", 1)[-1] for file in storage.iter_files(self._folder)}
-        there = names & self._questions.keys()
-        done = sum(self._questions[name] for name in there)
-        said = f"{len(there)}/{len(self._questions)} files, {done}/{self.total} questions answered"
+        names = {file.path.rsplit("/", 1)[-1] for file in storage.iter_files(self._place)}
+        there = names & self._counts.keys()
+        done = sum(self._counts[name] for name in there)
+        said = f"{len(there)}/{len(self._counts)} files, {done}/{self.total} questions answered"
         return Seen(done, said, len(there))

@@ -214,11 +214,9 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
 
     def close(self) -> None:
         """End all workers."""
-        enders = [threading.Thread(target=one.stop) for one in list(self._workers.values())]
-        for thread in enders:
-            thread.start()
-        for thread in enders:
-            thread.join()
+        with ThreadPoolExecutor(_CALLS) as enders:
+            for worker in list(self._workers.values()):
+                enders.submit(worker.stop)
 
 
 def serve(address: str) -> tuple[WorkerPool, grpc.Server, int]:

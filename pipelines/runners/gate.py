@@ -45,7 +45,7 @@ class Submission:
     workers_elsewhere: bool = False
     in_process: bool = True
     waits: bool = True
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     hints: dict[str, str] = dataclasses.field(default_factory=dict)
     dry_run: bool = False  # nothing is submitted: the job is only shown
     cluster: Cluster | None = None  # Flink's, where there is one by address
@@ -89,34 +89,32 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(
+    args: argparse.Namespace,
     words: Sequence[str],
     *,
     places: Mapping[str, Sequence[str]],
     cache: str,
-    wait: bool,
-    accelerator: str | None,
-    shared_disk: bool,
 ) -> Submission:
     """Check all that can be checked of a submission before it is made; raises UsageError.
 
-    `words` are Beam's options. `places` are the paths that the job touches, by where the user gave
-    them ("INPUT", "--cache"...); `cache` is what it writes. `wait` is --wait, `accelerator`
-    TYPE[:COUNT]. `shared_disk` is the user's word that all workers see this machine's paths.
+    `args` has the options of `add_engine_arguments`, `words` are Beam's. `places` are the paths
+    that the job touches, by where the user gave them ("INPUT", "--cache"...); `cache` is what it
+    writes.
     """
     if importlib.util.find_spec("apache_beam") is None:  # said before anything is written
         raise ModuleNotFoundError("No module named 'apache_beam'", name="apache_beam")
     _check_words(words)
-    submission = _prepare_runner(tuple(words), wait=wait, accelerator=accelerator)
-    if accelerator and submission.kind != "dataflow":
+    submission = _prepare_runner(tuple(words), wait=args.wait, accelerator=args.accelerator)
+    if args.accelerator and submission.kind != "dataflow":
         raise UsageError(
             "--accelerator is for Dataflow, which attaches one to each worker",
             got=f"--runner {beam_options.runner_word(words) or 'DirectRunner'}",
             todo="leave it out: a GPU that the workers have is used",
         )
-    if submission.workers_elsewhere and not shared_disk:
+    if submission.workers_elsewhere and not args.shared_disk:
         for role, paths in places.items():
             check_remote(role, paths)
-    tag = _tag(cache)
+    tag = bytes_sha256(os.fsencode(storage.absolute(cache)))[:8]
     if submission.cluster is not None:
         from framebank.pipelines.runners.flink import rest
 
@@ -128,7 +126,6 @@ def prepare(
 
 
 def _check_words(words: Sequence[str]) -> None:
-    """Raise UsageError for options of Beam that a job of ours cannot have."""
     for option, value in beam_options.named_words(words):
         if option == "--streaming" and value.lower() not in ("false", "0"):
             raise UsageError(
@@ -146,10 +143,6 @@ def _check_words(words: Sequence[str]) -> None:
             )
 
 
-def _tag(place: str) -> str:
-    return bytes_sha256(os.fsencode(storage.absolute(place)))[:8]
-
-
 def _prepare_runner(words: tuple[str, ...], *, wait: bool, accelerator: str | None) -> Submission:
     named = beam_options.runner_word(words)
     kind = "local" if named is None else _kind(named)
@@ -161,9 +154,23 @@ def _prepare_runner(words: tuple[str, ...], *, wait: bool, accelerator: str | No
         words = (*words, *flink.default_words(words))
     options = beam_options.build_options(words, runner=str(named))
     if kind == "dataflow":
-        return _prepare_dataflow(words, options, wait=wait, accelerator=accelerator)
+        from framebank.pipelines.runners.dataflow import checks
+        from framebank.pipelines.runners.dataflow import submission as dataflow
+
+        return Submission(
+            words,
+            kind,
+            workers_elsewhere=True,
+            in_process=False,
+            waits=wait,
+            notes=dataflow.prepare(options, accelerator=accelerator, wait=wait),
+            hints=dataflow.resource_hints(options, accelerator=accelerator),
+            dry_run=checks.is_dry_run(options),
+            staging=checks.staging_places(options),
+            prepared=options,
+        )
     cluster: Cluster | None = None
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     if kind == "flink":
         workers, cluster, notes = flink.prepare(options, words)
     elif kind == "prism":
@@ -198,26 +205,6 @@ def _kind(named: str) -> str:
     raise UsageError(
         f"Unexpected pipeline runner: {named}",
         expected="DirectRunner, PrismRunner, FlinkRunner, DataflowRunner or PortableRunner",
-    )
-
-
-def _prepare_dataflow(
-    words: tuple[str, ...], options: PipelineOptions, *, wait: bool, accelerator: str | None
-) -> Submission:
-    from framebank.pipelines.runners.dataflow import checks
-    from framebank.pipelines.runners.dataflow import submission as dataflow
-
-    return Submission(
-        words,
-        "dataflow",
-        workers_elsewhere=True,
-        in_process=False,
-        waits=wait,
-        notes=tuple(dataflow.prepare(options, accelerator=accelerator, wait=wait)),
-        hints=dataflow.resource_hints(options, accelerator=accelerator),
-        dry_run=checks.is_dry_run(options),
-        staging=checks.staging_places(options),
-        prepared=options,
     )
 
 
@@ -259,7 +246,13 @@ def check_remote(role: str, paths: Iterable[str]) -> None:
 def check_writable(path: str) -> None:
     """Raise the FramebankError of a folder or prefix in which nothing can be written."""
     if storage.is_local(path):
-        _check_local_folder(os.path.abspath(storage.local_path(path)), path)
+        # Writes nothing: the nearest folder that is there must let us make files.
+        folder = os.path.abspath(storage.local_path(path))
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        if os.path.isdir(folder) and (err := disk.why_unwritable(folder)):
+            told = storage.storage_error(path, err, "write into")
+            raise UsageError(told.what, got=f"{told.got}: {folder}", todo=told.todo)
         return
     outcome: list[Exception | None] = []
     # In a thread, since the clients of buckets try again and again for minutes.
@@ -272,11 +265,8 @@ def check_writable(path: str) -> None:
             got=f"nothing within {_PROBE_S:.0f} s",
             todo="check the network and the address",
         )
-    error = outcome[0]
-    if isinstance(error, FramebankError):
-        raise UsageError(error.what, got=error.got, expected=error.expected, todo=error.todo)
-    if error is not None:
-        raise error
+    if outcome[0] is not None:
+        raise outcome[0]
 
 
 def _probe(path: str) -> Exception | None:
@@ -286,17 +276,8 @@ def _probe(path: str) -> Exception | None:
         storage.write_atomic(probe, b"may this be written?\n")
         storage.delete(probe)
     except FramebankError as error:
-        error.what = error.what.replace(probe, path)
-        return error
+        what = error.what.replace(probe, path)
+        return UsageError(what, got=error.got, expected=error.expected, todo=error.todo)
     except Exception as error:  # noqa: BLE001 - for the thread that waits
         return error
     return None
-
-
-def _check_local_folder(folder: str, path: str) -> None:
-    """Look, and write nothing: the nearest folder that is there must let us make files."""
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
-    if os.path.isdir(folder) and (err := disk.why_unwritable(folder)):
-        told = storage.storage_error(path, err, "write into")
-        raise UsageError(told.what, got=f"{told.got}: {folder}", todo=told.todo)

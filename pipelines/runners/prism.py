@@ -35,18 +35,26 @@ def prepare(options: PipelineOptions) -> Workers:
     portable = options.view_as(PortableOptions)
     if not portable.environment_type:
         portable.environment_type = "LOOPBACK"
+    here = True
     if portable.job_endpoint:
         here = environments.check_endpoint(portable.job_endpoint)
-        return environments.find_workers(options, runner_here=here)
-    _check_is_prism(find_binary(options))
-    return environments.find_workers(options, runner_here=True)
+    else:
+        _check_is_prism(find_binary(options))
+    return environments.find_workers(options, runner_here=here)
 
 
 def find_binary(options: PipelineOptions) -> str:
     """Return the path of Prism; raises UsageError that says what to install."""
     given = options.view_as(PrismRunnerOptions).prism_location
     if given:
-        return _check_binary(os.path.expanduser(given))
+        path, todo = os.path.expanduser(given), "give the path of the program `prism`"
+        if not os.path.isfile(path):
+            got = f"no file {path}"
+        elif not os.access(path, os.X_OK):
+            got, todo = f"{path} is not executable", f"chmod +x, or {todo}"
+        else:
+            return path
+        raise UsageError("--prism_location is not right", got=got, todo=todo)
     beside = Path(sys.executable).parent
     folders = [beside, beside.parent / "built", Path(_BEAM_CACHE).expanduser()]
     found = shutil.which("prism") or shutil.which("prism", path=os.pathsep.join(map(str, folders)))
@@ -62,24 +70,14 @@ def find_binary(options: PipelineOptions) -> str:
     return found
 
 
-def _check_binary(path: str) -> str:
-    what, todo = "--prism_location is not right", "give the path of the program `prism`"
-    if not os.path.isfile(path):
-        raise UsageError(what, got=f"no file {path}", todo=todo)
-    if not os.access(path, os.X_OK):
-        raise UsageError(what, got=f"{path} is not executable", todo=f"chmod +x, or {todo}")
-    return path
-
-
 def _check_is_prism(path: str) -> None:
+    reason = "its -h does not tell of -job_port"
     try:
         told = subprocess.run(
             [path, "-h"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_HELP_S
         ).stderr
     except (OSError, subprocess.TimeoutExpired) as error:
         told, reason = b"", str(error)
-    else:
-        reason = "its -h does not tell of -job_port"
     if b"job_port" not in told:
         raise UsageError(
             f"{path} is not Prism", got=reason, todo="give --prism_location=PATH of Beam's Prism"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineResult
 
 from framebank.features.errors import FramebankError, JobError
+from framebank.features.progress import Source, show_progress
 from framebank.features.stores import locks, temporary
 from framebank.features.terminal import say
 from framebank.pipelines.jobs import beam_options, environments
@@ -85,9 +87,12 @@ class Job:
         threading.excepthook = self._excepthook
         self._quiet.close()
 
-    def make_folder(self, name: str) -> str:
-        """Make a folder in this job's own; return its path."""
-        path = os.path.join(self.folder, name)
+    @functools.cached_property
+    def progress_folder(self) -> str | None:
+        """Where workers of this process leave their counts; None where there are none."""
+        if not self._submission.in_process:
+            return None
+        path = os.path.join(self.folder, "counts")
         os.mkdir(path)
         return path
 
@@ -103,20 +108,26 @@ class Job:
         self,
         build: Callable[[beam.Pipeline], object],
         *,
-        finished: Callable[[], bool] = lambda: False,
+        finished: Callable[[], bool],
+        source: Source,
     ) -> None:
-        """Submit the pipeline that `build` makes, and wait for its end where the submission says.
+        """Submit the pipeline that `build` makes, and wait for its end where the submission says,
+        else print where it is.
 
         `finished` tells whether all that the job was for is written: an engine that does not end
-        the job after that is not waited for. Raises JobError, or the error of ours that a worker
-        marked for the client.
+        the job after that is not waited for. `source` tells meanwhile how far it is. Raises
+        JobError, or the error of ours that a worker marked for the client.
         """
+        waits = self._submission.waits
+        what = self._name.removeprefix("framebank-")
+        shown = show_progress(source, what=what) if waits else contextlib.nullcontext()
         try:
-            self._start_server()
-            pipeline = beam.Pipeline(options=self._submission.options)
-            build(pipeline)
-            self._result = result = pipeline.run()
-            state = self._wait(result, finished) if self._submission.waits else None
+            with shown:
+                self._start_server()
+                pipeline = beam.Pipeline(options=self._submission.options)
+                build(pipeline)
+                self._result = result = pipeline.run()
+                state = self._wait(result, finished) if waits else None
         except FramebankError:
             raise
         except Exception as error:
@@ -127,9 +138,10 @@ class Job:
             if self._submission.kind == "dataflow":
                 raise self._explained(RuntimeError(state))
             raise JobError("the job did not end well", got=f"state {state}", expected="DONE")
+        if not waits:
+            print(dataflow_job.submitted_text(self._result))
 
     def _wait(self, result: PipelineResult, finished: Callable[[], bool]) -> str:
-        """Return the state that the job ended in."""
         if self._submission.kind in ("local", "dataflow"):
             return str(result.wait_until_finish())
         end: Future[str] = Future()
@@ -176,7 +188,8 @@ class Job:
         if self._submission.kind == "dataflow":
             text = "the submission was cut off: look whether the job is in Dataflow's list"
             if self._result is not None:
-                text = f"the job goes on without this command. It was {self.submitted_text()}"
+                told = dataflow_job.submitted_text(self._result)
+                text = f"the job goes on without this command. It was {told}"
             return False, text
         if self._server is not None:  # first: what is being submitted must not reach the cluster
             self._server.stop()
@@ -201,10 +214,6 @@ class Job:
         self.close()
         yield f"stopped{kept()}"
 
-    def submitted_text(self) -> str:
-        """Return what to say of a job that nobody waits for."""
-        return dataflow_job.submitted_text(self._result)
-
     @property
     def goes_on(self) -> bool:
         """Whether the job was submitted and runs without this process (not so on --dry_run)."""
@@ -224,11 +233,8 @@ class Job:
         return dict(total)
 
     def _explained(self, error: Exception) -> FramebankError:
-        """Return what to tell of a failure: a worker's own words, or the gist of the runner's.
-
-        An exception of ours inside a DoFn reaches the client as text inside a traceback, on every
-        runner; `mark_for_client` marks it so that it can be taken out again.
-        """
+        """Return what to tell of a failure: a worker's own words, which `mark_for_client` marks
+        in a traceback, or the gist of the runner's."""
         texts = [str(error), *self._heard]
         if cluster := self._submission.cluster:
             texts.append(rest.last_exception(cluster.url, self._name))
@@ -241,45 +247,33 @@ class Job:
             return dataflow_job.job_error(error, self._result)
         return self._unforeseen(error, texts)
 
-    def _missing_pool(self, told: str, texts: list[str], kept: str) -> JobError | None:
-        """Return what to tell where the failure is that a worker pool was not there."""
-        if self._submission.kind in ("local", "dataflow"):
-            return None
-        address = environments.pool_address(self._submission.options)
-        if address is None or not names_pool(address, texts):
-            return None
-        cluster = self._submission.cluster
-        hosts = f" on {', '.join(sorted(set(cluster.hosts)))}" if cluster else ""
-        return JobError(
-            f"no worker pool answers at {address}, where --environment_config has the runner look",
-            got=told[:300],
-            expected=f"one beside each of the runner's workers{hosts}",
-            todo=f"start `{environments.POOL_COMMAND}` there, in an environment that has "
-            f"Framebank; then run the same command again. All that is known: {kept}",
-        )
-
     def _keep(self, texts: list[str]) -> str:
-        """Write all that is known of a failure to a file, and return where it is."""
+        """Write `texts` to a file that stays, and return where it is."""
         try:
-            with tempfile.NamedTemporaryFile(
-                "w",
-                prefix="framebank-error-",
-                suffix=".txt",
-                dir=self._outside,
-                delete=False,
-                errors="backslashreplace",
-            ) as file:
+            fd, path = tempfile.mkstemp(".txt", "framebank-error-", self._outside)
+            with open(fd, "w", errors="backslashreplace") as file:
                 file.writelines(texts)
         except OSError as fault:  # the failure is told all the same
             return f"not kept, as {self._outside} takes no file ({fault.strerror})"
-        return file.name
+        return path
 
     def _unforeseen(self, error: Exception, texts: list[str]) -> JobError:
         """Return what is told of a failure that nobody marked, with all that is known in a file."""
         kept = self._keep([*traceback.format_exception(error), *(f"\n{t}\n" for t in texts[1:])])
         told = gist(str(error)) or next(filter(None, map(gist, texts[1:])), "")
-        if missing := self._missing_pool(told, texts, kept):
-            return missing
+        pool = None
+        if self._submission.kind not in ("local", "dataflow"):
+            pool = environments.pool_address(self._submission.options)
+        if pool is not None and names_pool(pool, texts):
+            cluster = self._submission.cluster
+            hosts = f" on {', '.join(sorted(set(cluster.hosts)))}" if cluster else ""
+            return JobError(
+                f"no worker pool answers at {pool}, where --environment_config has the runner look",
+                got=told[:300],
+                expected=f"one beside each of the runner's workers{hosts}",
+                todo=f"start `{environments.POOL_COMMAND}` there, in an environment that has "
+                f"Framebank; then run the same command again. All that is known: {kept}",
+            )
         if any(words in told for words in _DEAD_WORKER):
             return JobError(
                 "a worker of the job died, and the runner did not try again",

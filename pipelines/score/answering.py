@@ -1,10 +1,8 @@
 """Questions in, answer rows out: their features are read from the shards, then the model is asked.
 
-What is broken costs the questions that it concerns and no others: a damaged record those about its
-video, a shard that is missing or cut short those about the videos that are not there, a question
-that the model chokes on itself. Each of these gets its row, "failed" with the reason.
-Questions are sorted by the length of their clips before they are padded, so that little is computed
-on padding.
+What is broken costs the questions that it concerns and no others: a record those about its video, a
+shard those about the videos that are not there, a question that the model chokes on itself. Each of
+these gets its row, "failed" with the reason.
 Dimension letters: b batch, n frames, d feature width, a answers.
 """
 
@@ -42,7 +40,6 @@ class Example(NamedTuple):
 
     @property
     def characters(self) -> int:
-        """Return how long the longest of its texts is."""
         question = self.asked.question
         return max(map(len, (question.question, *question.choices)))
 
@@ -161,23 +158,17 @@ def _groups(batch: Sequence[Example]) -> Iterator[list[int]]:
     """
     texts = [example.characters for example in batch]
     short = [place for place, length in enumerate(texts) if length <= _LONG_TEXT]
-    for group in length_groups([len(batch[place].features) for place in short], _room(batch)):
+    width = max(example.features.shape[-1] for example in batch)
+    room = max(_PADDED_BYTES // (4 * max(width, 1)), 1)  # in frames, padding included
+    for group in length_groups([len(batch[place].features) for place in short], room):
         yield [short[place] for place in group]
     yield from ([place] for place, length in enumerate(texts) if length > _LONG_TEXT)
 
 
-def _room(batch: Sequence[Example]) -> int:
-    """Return how many frames, padding included, may be in one padded batch."""
-    width = max(example.features.shape[-1] for example in batch)
-    return max(_PADDED_BYTES // (4 * max(width, 1)), 1)
-
-
 def length_groups(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
-    """Yield places of clips that are padded together, shortest first.
-
-    Within a group the longest has at most twice the frames of the shortest, and its frames times
-    the group's size are at most `room` (unless a single clip is longer).
-    """
+    """Yield places of clips that are padded together, shortest first: the longest has at most twice
+    the frames of the shortest, and its frames times the group's size are at most `room` (unless a
+    single clip is longer)."""
     order = sorted(range(len(lengths)), key=lambda place: (lengths[place], place))
     group: list[int] = []
     for place in order:

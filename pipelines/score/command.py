@@ -18,8 +18,6 @@ mistake in the command line.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from framebank.features.asking.trained_model import Lineage, check_weights, read_head, read_lineage
 from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.errors import JobError, UsageError
-from framebank.features.progress import show_progress
+from framebank.features.progress import Source
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.questions.files import file_hashes
 from framebank.features.questions.reading import read_questions
@@ -35,7 +33,7 @@ from framebank.features.questions.seen_videos import find_seen
 from framebank.features.spec import check_same_spec
 from framebank.features.stores import locks, storage
 from framebank.features.stores.hashing import bytes_sha256
-from framebank.features.terminal import say
+from framebank.features.terminal import few, say
 from framebank.pipelines.jobs.progress import AnsweredCounts, AnswerFiles
 from framebank.pipelines.runners import gate
 from framebank.pipelines.runners.gate import Submission
@@ -103,12 +101,10 @@ def execute(
             option = "--" + name.replace("_", "-")
             raise UsageError(f"{option} must be above 0", got=getattr(args, name))
     submission = gate.prepare(
+        args,
         beam_args,
         places={"--model": [args.model], "--cache": [args.cache], "--out": [args.out]},
         cache=args.out,
-        wait=args.wait,
-        accelerator=args.accelerator,
-        shared_disk=args.shared_disk,
     )
     from framebank.pipelines.score.plan import plan_scoring
 
@@ -155,7 +151,9 @@ def execute(
     if submission.dry_run:  # shows the job and writes nothing
         _run_job(args, submission, plan, about, {})
         return None
-    with _alone(args.out):
+    storage.make_folder(args.out)
+    # Another `score` would put its files between this one's.
+    with locks.held(args.out, what=f"writing answers to {args.out}"):
         there = prepare_out(args.out, about, overwrite=args.overwrite, say=say)
         if there is not None:
             say(f"these questions are answered already; nothing was done in {args.out}")
@@ -183,18 +181,11 @@ def execute(
     return _judged(args, summary, show)
 
 
-def _alone(out: str) -> contextlib.AbstractContextManager[None]:
-    """Hold OUT against another `score`, whose files would stand between this one's."""
-    storage.make_folder(out)
-    return locks.held(out, what=f"writing answers to {out}")
-
-
 def _missing_text(plan: ScorePlan, cache: Cache) -> str:
     """Return which videos the questions name that the cache does not have; where it has none of
     them, its own names too."""
-    some = [name + (f" ({hint})" if hint else "") for name, hint in plan.missing.items()][:_NAMED]
-    more = ", ..." if len(plan.missing) > _NAMED else ""
-    text = f"{len(plan.missing)} videos are not in the cache: {', '.join(some)}{more}"
+    missing = [name + (f" ({hint})" if hint else "") for name, hint in plan.missing.items()]
+    text = f"{len(missing)} videos are not in the cache: {few(missing, _NAMED)}"
     if plan.answerable:
         return text
     has = ", ".join(cache.video_ids[:_NAMED]) or "no video at all"
@@ -233,41 +224,38 @@ def _run_job(
     from framebank.pipelines.runners.running import Job
     from framebank.pipelines.score.pipeline import ScoreConfig, build_score, finished, plan_path
 
-    config = ScoreConfig(
-        cache=args.cache,
-        model_dir=args.model,
-        out=args.out,
-        outputs=plan.outputs,
-        top=args.top,
-        about=about,
-        kind=args.output_format,
-        kept=frozenset(kept),
-        kept_tally=sum(kept.values(), Tally()),
-        split=args.split,
-    )
     for note in submission.notes:
         say(note)
-    plans = {} if submission.dry_run else {n: plan_path(args.out, n) for n in config.todo}
     with Job(submission, name="framebank-score") as job:
-        folder = job.make_folder("counts") if submission.in_process else None
-        config = dataclasses.replace(config, progress_folder=folder)
-        progress = _progress(config, submission, plan)
+        config = ScoreConfig(
+            cache=args.cache,
+            model_dir=args.model,
+            out=args.out,
+            outputs=plan.outputs,
+            top=args.top,
+            about=about,
+            kind=args.output_format,
+            kept=frozenset(kept),
+            kept_tally=sum(kept.values(), Tally()),
+            split=args.split,
+            progress_folder=job.progress_folder,
+        )
+        plans = {} if submission.dry_run else {n: plan_path(args.out, n) for n in config.todo}
+        source = _progress(config, submission, plan)  # before the plan is taken
         with end_on_signals(
             lambda: job.end(remove_plan=lambda: _remove(plans), kept=lambda: _KEPT)
         ):
             try:
                 for output, path in plans.items():
                     storage.write_atomic(path, plan.take(output))
-                with progress:
-                    job.run(
-                        lambda pipeline: build_score(pipeline, config, hints=submission.hints),
-                        finished=lambda: finished(config),
-                    )
+                job.run(
+                    lambda pipeline: build_score(pipeline, config, hints=submission.hints),
+                    finished=lambda: finished(config),
+                    source=source,
+                )
             finally:
                 if not job.goes_on:  # otherwise the job has yet to read it
                     _remove(plans)
-            if not submission.waits:
-                print(job.submitted_text())
 
 
 def _remove(plans: Mapping[int, str]) -> None:
@@ -275,22 +263,16 @@ def _remove(plans: Mapping[int, str]) -> None:
         storage.delete(path)
 
 
-def _progress(
-    config: ScoreConfig, submission: Submission, plan: ScorePlan
-) -> contextlib.AbstractContextManager[None]:
-    """Show how far the job is: by what workers of this process tell, or by the files there are."""
-    if not submission.waits:
-        return contextlib.nullcontext()
+def _progress(config: ScoreConfig, submission: Submission, plan: ScorePlan) -> Source:
+    """Return what tells how far the job is: workers of this process, or the files there are."""
     counts = {output: plan.files[output].answerable for output in config.todo}
     if config.progress_folder is not None:
-        total = sum(counts.values())
-        return show_progress(AnsweredCounts(config.progress_folder, total=total), what="score")
+        return AnsweredCounts(config.progress_folder, total=sum(counts.values()))
     names = {
         answers_path("", output, plan.outputs, kind=config.kind): count
         for output, count in counts.items()
     }
-    files = AnswerFiles(config.out, questions=names, hint=submission.hint)
-    return show_progress(files, what="score")
+    return AnswerFiles(config.out, names, hint=submission.hint)
 
 
 def _judged(

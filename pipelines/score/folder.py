@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from framebank.features.cache.catalog import catalog_text
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from framebank.pipelines.score.plan import ScorePlan
 
+KINDS = ("jsonl", "parquet")
 _ROWS = 1000  # of a Parquet file that are made at a time
 _OURS = re.compile(
     r"(answers-\d+-of-\d+\.(?:jsonl|parquet)|_plan-\d+\.json|_summary\.json|_run\.json)"
@@ -43,30 +44,6 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
-def write_answers(path: str, rows: Sequence[dict[str, Any]], *, kind: str) -> None:
-    """Write rows of plain texts; raises JobError, UsageError."""
-    _WRITERS[kind](path, rows)
-
-
-def read_answers(path: str, *, kind: str) -> list[dict[str, Any]] | None:
-    """Return the rows of a file, None where it is damaged or not there."""
-    try:
-        return list(_READERS[kind](path))
-    except (storage.FileMissingError, ValueError, OSError):  # of Arrow and of JSON too
-        return None
-
-
-def _write_jsonl(path: str, rows: Sequence[dict[str, Any]]) -> None:
-    lines = (json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
-    storage.write_atomic(path, lines)
-
-
-def _read_jsonl(path: str) -> Iterator[dict[str, Any]]:
-    with storage.open_read(path) as file:
-        for line in file:
-            yield dict(json_text.parse(line))
-
-
 @functools.cache
 def _schema() -> pa.Schema:
     import pyarrow as pa
@@ -79,7 +56,12 @@ def _schema() -> pa.Schema:
     return pa.schema([*((name, pa.string()) for name in texts), *more])
 
 
-def _write_parquet(path: str, rows: Sequence[dict[str, Any]]) -> None:
+def write_answers(path: str, rows: Sequence[dict[str, Any]], *, kind: str) -> None:
+    """Write rows of plain texts; raises JobError, UsageError."""
+    if kind == "jsonl":
+        lines = (json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+        storage.write_atomic(path, lines)
+        return
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -91,24 +73,19 @@ def _write_parquet(path: str, rows: Sequence[dict[str, Any]]) -> None:
             writer.write_table(pa.Table.from_pylist(rows[start : start + _ROWS], schema=_schema()))
 
 
-def _read_parquet(path: str) -> Iterator[dict[str, Any]]:
+def read_answers(path: str, *, kind: str) -> list[dict[str, Any]] | None:
+    """Return the rows of a file, None where it is damaged or not there."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    data = pa.BufferReader(storage.read_bytes(path))
-    for batch in pq.ParquetFile(data, page_checksum_verification=True).iter_batches(_ROWS):
-        yield from batch.to_pylist()
-
-
-_WRITERS: dict[str, Callable[[str, Sequence[dict[str, Any]]], None]] = {
-    "jsonl": _write_jsonl,
-    "parquet": _write_parquet,
-}
-_READERS: dict[str, Callable[[str], Iterator[dict[str, Any]]]] = {
-    "jsonl": _read_jsonl,
-    "parquet": _read_parquet,
-}
-KINDS = tuple(_WRITERS)
+    try:
+        data = storage.read_bytes(path)
+        if kind == "jsonl":
+            return [dict(json_text.parse(line)) for line in data.splitlines()]
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        return [row for batch in file.iter_batches(_ROWS) for row in batch.to_pylist()]
+    except (storage.FileMissingError, ValueError, OSError):  # of Arrow and of JSON too
+        return None
 
 
 def prepare_out(
@@ -116,18 +93,18 @@ def prepare_out(
 ) -> dict[str, Any] | None:
     """Clear OUT of an earlier run of this command; returns its summary when all is done already.
 
-    Answers of a run of the same key stay, unless `overwrite`; where some questions failed, not all
-    is done. Raises UsageError where OUT holds answers to something else. Other files are left
-    alone.
+    Answers of a run of the same key stay, unless `overwrite`, and so do files that are not ours.
+    Raises UsageError where OUT holds answers to something else.
     """
     names = [file.path.rsplit("/", 1)[-1] for file in storage.list_files(out)]
     for name in filter(storage.is_leftover, names):  # of a run that was killed
         storage.delete(storage.join(out, name))
     ours = [name for name in names if _OURS.fullmatch(name)]
     if ours:
-        before = _read_run_key(out)
-        goes_on = before == about["key"] and not overwrite
-        if goes_on and "_summary.json" in ours and (summary := _read_whole(out)) is not None:
+        before = _read(out, "_run.json").get("key")
+        summary = _read(out, "_summary.json")
+        whole = summary.get("failed") == 0 and ALL in summary  # those of 0.1 lack figures
+        if before == about["key"] and whole and not overwrite:
             return summary
         if before != about["key"] and not overwrite:
             raise UsageError(
@@ -148,46 +125,35 @@ def prepare_out(
     return None
 
 
-def _read_run_key(out: str) -> str | None:
+def _read(out: str, name: str) -> dict[str, Any]:
+    """Return the fields of a file of OUT, none where it is damaged or not there."""
     try:
-        return str(json_text.parse(storage.read_bytes(storage.join(out, "_run.json")))["key"])
-    except (storage.FileMissingError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _read_whole(out: str) -> dict[str, Any] | None:
-    """Return the summary of a run that has ended and in which no question failed."""
-    try:
-        summary = read_summary(out)  # those of 0.1 did not have all figures
-        return summary if int(summary["failed"]) == 0 and ALL in summary else None
-    except (ValueError, KeyError, TypeError, OverflowError):
-        return None
+        return json_text.parse_object(storage.read_bytes(storage.join(out, name)))
+    except (storage.FileMissingError, ValueError):
+        return {}
 
 
 def find_kept(out: str, plan: ScorePlan, *, kind: str) -> tuple[dict[int, Tally], int]:
     """Return the answers files of an earlier run, each with the tally of its rows.
 
-    A file has its name only when it is whole; still its rows are held against the plan, since they
-    are read for the tally anyway. Those with rows that failed are left out, and counted: what they
-    failed of may be mended.
+    Their rows are held against the plan. Files with rows that failed are left out, and counted:
+    what they failed of may be mended.
     """
     kept, failed = {}, 0
     there = {file.path.rsplit("/", 1)[-1] for file in storage.iter_files(out)}
     for output in range(plan.outputs):
-        path = answers_path(out, output, plan.outputs, kind=kind)
-        if path.rsplit("/", 1)[-1] not in there:
+        name = answers_path("", output, plan.outputs, kind=kind)
+        rows = read_answers(storage.join(out, name), kind=kind) if name in there else None
+        if rows is None:
             continue
-        rows = read_answers(path, kind=kind)
         wanted = [catalog_text(text) for text in plan.files[output].question_ids()]
-        if (
-            rows is not None
-            and [catalog_text(str(row.get("question_id"))) for row in rows] == wanted
-        ):
-            tally = Tally.of(rows)
-            if tally.statuses.get("failed"):
-                failed += 1
-            else:
-                kept[output] = tally
+        if [catalog_text(str(row.get("question_id"))) for row in rows] != wanted:
+            continue
+        tally = Tally.of(rows)
+        if tally.statuses.get("failed"):
+            failed += 1
+        else:
+            kept[output] = tally
     return kept, failed
 
 

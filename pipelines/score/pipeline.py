@@ -2,13 +2,10 @@
 
     ReadPlan ─► RunInference (reads features) ─► WriteAnswers ─► Tally ─► WriteSummary
 
-The plan (which questions, about which records of which shards) is made where the job is submitted
-and travels through OUT. One file of answers is one unit of work: what is written stays, whatever
-ends the job. An element is such a file, and its features are read where they are answered from: no
-shuffle stands between the model and the file, and memory holds one file's rows and a batch of
-features. A record is read once, however many questions are asked about it. Every question ends
-in exactly one row: answered, not_in_cache, quarantined, other_kind (it wants another kind of answer
-than the model gives), not_a_question (the file's row is broken), or failed.
+The plan is made where the job is submitted and travels through OUT. An element is one file of
+answers: what is written stays, whatever ends the job, no shuffle stands between the model and the
+file, and memory holds one file's rows and a batch of features. A record is read once, however many
+questions are asked about it. Every question ends in exactly one row, of one of tally.STATUSES.
 
     OUT/_run.json                        what is being scored with what; written first
     OUT/answers-NNNNN-of-NNNNN.jsonl     rows in the order of the question file within each;
@@ -23,7 +20,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import apache_beam as beam
@@ -46,11 +42,9 @@ _BATCH = 128  # questions that are answered together
 class ScoreConfig:
     """What a worker needs to know; travels with the job.
 
-    How many questions are answered is told in `progress_folder`, where there is one.
-
     `outputs` is the number of files, `kind` what they are; those in `kept` are there from a run
-    that was killed, and hold the rows that `kept_tally` counts. The summary's headline is about the
-    rows of `split`, as `tally.with_headline` takes it.
+    that was killed, and hold the rows that `kept_tally` counts. `split` is the summary's headline
+    (`tally.with_headline`); how many questions are answered is told in `progress_folder`.
     """
 
     cache: str
@@ -80,12 +74,7 @@ def finished(config: ScoreConfig) -> bool:
     return storage.exists(summary) and not storage.exists(plan_path(config.out, config.todo[-1]))
 
 
-def build_score(
-    pipeline: beam.Pipeline,
-    config: ScoreConfig,
-    *,
-    hints: Mapping[str, str] = MappingProxyType({}),
-) -> None:
+def build_score(pipeline: beam.Pipeline, config: ScoreConfig, *, hints: Mapping[str, str]) -> None:
     """Put the whole job onto `pipeline`; `hints` are Beam's, for the step that runs the model."""
     tallies = (
         pipeline

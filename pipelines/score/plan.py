@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from framebank.features.asking.heads import OPEN_HEAD, Head
@@ -214,10 +214,7 @@ def plan_scoring(
         for video_id, its in asked.items()
     ]
     records.sort(key=lambda record: (record.place.shard, record.place.offset))
-    files = [
-        FilePlan(output, *parts) for output, parts in enumerate(_deal(records, settled, per_file))
-    ]
-    return ScorePlan(files, missing, note)
+    return ScorePlan(_deal(records, settled, per_file), missing, note)
 
 
 def _look_up(
@@ -248,8 +245,7 @@ def _deal_splits(
 ) -> tuple[list[Question], str]:
     """Return the questions with splits, and a note where the model has seen what is called test.
 
-    Those that have an answer and features are dealt as training does and evaluation, the others go
-    with their video, else they are as the file says.
+    Those with answer and features are dealt as in training, the others follow their video.
     """
     if rule is None and seen is None:
         return questions, ""
@@ -298,23 +294,20 @@ def _changed_note(dealt: Sequence[Question]) -> str:
     return f"{note}: here test is all that it has not seen"
 
 
-def _deal(
-    records: list[RecordPlan], settled: list[AnswerRow], per_file: int
-) -> Iterator[tuple[list[RecordPlan], list[AnswerRow]]]:
-    """Yield the records and the rows of each file; one at least."""
-    some: list[RecordPlan] = []
-    count = 0
+def _deal(records: list[RecordPlan], settled: list[AnswerRow], per_file: int) -> list[FilePlan]:
+    """Return the files, one at least; rows that need no features are in the last ones."""
+    files, count = [FilePlan(0, [], [])], 0
     for record in records:
         if count >= per_file:
-            yield some, []
-            some, count = [], 0
-        some.append(record)
+            files.append(FilePlan(len(files), [], []))
+            count = 0
+        files[-1].records.append(record)
         count += len(record.questions)
-    # Rows without features come last, in files of their own, unless they fit into the last one.
-    if count + len(settled) <= per_file or not settled:
-        yield some, settled
-        return
-    if some:
-        yield some, []
+    if count + len(settled) <= per_file:
+        files[-1].settled.extend(settled)
+        return files
+    if not records:
+        files.clear()
     for start in range(0, len(settled), per_file):
-        yield [], settled[start : start + per_file]
+        files.append(FilePlan(len(files), [], settled[start : start + per_file]))
+    return files

@@ -67,7 +67,6 @@ class Tally:
         return with_headline(figures, split)
 
     def _figures(self, splits: Container[str]) -> dict[str, Any]:
-        """Return the figures over the rows of `splits`, in all and by type."""
         its = ((kind, one) for (name, kind), one in self.scores.items() if name in splits)
         by_type = add_up(its)
         whole = sum(by_type.values(), Score())

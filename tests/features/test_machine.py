@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,23 +26,39 @@ from tests.features.extraction.test_engine import SPEC, ref_of
 GIB = 2**30
 
 
+@pytest.fixture
+def share(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shares]:
+    """Return `share_memory` of a machine with so many GiB and cores."""
+
+    def deal(gib: int, cores: int, decoders: int | None = None, batch_size: int = 32) -> Shares:
+        monkeypatch.setattr(machine, "usable_memory_bytes", lambda: gib * GIB)
+        monkeypatch.setattr(machine, "usable_cores", lambda: cores)
+        return share_memory(decoders, batch_size=batch_size)
+
+    return deal
+
+
 @pytest.mark.parametrize("gib", [4, 6, 8, 16, 24, 64, 512])
 @pytest.mark.parametrize("cores", [1, 2, 4, 16, 96])
-def test_the_shares_add_up_to_no_more_than_there_is(gib: int, cores: int) -> None:
-    shares = share_memory(memory_bytes=gib * GIB, cores=cores)
+def test_the_shares_add_up_to_no_more_than_there_is(
+    share: Callable[..., Shares], gib: int, cores: int
+) -> None:
+    shares = share(gib, cores)
     assert 1 <= shares.decoders <= cores
     assert shares.total_bytes <= gib * GIB
     assert machine.LEAST_DECODER_BYTES <= shares.decoder_bytes <= machine.MOST_DECODER_BYTES
     assert shares.clip_bytes > 40 * 2**20
 
 
-def test_with_little_memory_there_are_fewer_decoders_and_always_one() -> None:
-    assert share_memory(memory_bytes=6 * GIB, cores=64).decoders == 3
-    assert share_memory(memory_bytes=GIB, cores=64).decoders == 1
-    assert share_memory(memory_bytes=512 * GIB, cores=64).decoders == 64
-    large = share_memory(memory_bytes=16 * GIB, cores=8, batch_size=256)
+def test_with_little_memory_there_are_fewer_decoders_and_always_one(
+    share: Callable[..., Shares],
+) -> None:
+    assert share(6, 64).decoders == 3
+    assert share(1, 64).decoders == 1
+    assert share(512, 64).decoders == 64
+    large = share(16, 8, batch_size=256)
     assert large.decoders < 8 and large.total_bytes <= 16 * GIB
-    asked = share_memory(5, memory_bytes=64 * GIB, cores=2)
+    asked = share(64, 2, 5)
     assert asked.decoders == 5 and asked.total_bytes <= 64 * GIB
 
 

@@ -25,15 +25,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now_s
 
 
-def test_lines_come_now_and_then(clock: list[float]) -> None:
-    stream = io.StringIO()
-    with Bar("verify", total=3, stream=stream) as bar:
+def test_lines_come_now_and_then(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar("verify", total=3) as bar:
         bar.update(1, "1 of 3")
         clock[0] += 5.0
         bar.update(2, "2 of 3")
         bar.update(3, "3 of 3")
         bar.say("done")
-    assert stream.getvalue().splitlines() == ["verify: 2 of 3", "verify: done"]
+    assert capsys.readouterr().err.splitlines() == ["verify: 2 of 3", "verify: done"]
 
 
 def test_a_bar_is_drawn_on_a_terminal_and_is_gone_afterwards(
@@ -42,7 +41,8 @@ def test_a_bar_is_drawn_on_a_terminal_and_is_gone_afterwards(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "60")
     stream = Terminal()
-    with Bar("plan", total=4, stream=stream) as bar:
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Bar("plan", total=4) as bar:
         bar.update(2, "2 of \x1b[31m[4]" + "x" * 80, now=True)
         bar.say("a line that stays")
     said = stream.getvalue()
@@ -64,7 +64,7 @@ def test_a_notebook_has_a_bar_where_it_has_widgets(monkeypatch: pytest.MonkeyPat
             "find_spec",
             lambda name, widgets=widgets: widgets if name == "ipywidgets" else found(name),
         )
-        assert Bar("extract", total=1, stream=io.StringIO()).is_drawn == (widgets is not None)
+        assert Bar("extract", total=1).is_drawn == (widgets is not None)
 
 
 def test_a_closed_stream_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:

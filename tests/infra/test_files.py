@@ -35,7 +35,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from framebank import cli
-from framebank.features.machine import share_memory
+from framebank.features import machine
 from tests import ROOT
 from tests.made import built
 
@@ -397,7 +397,7 @@ def test_every_container_of_ours_has_limits_and_no_privilege() -> None:
         assert held["allowPrivilegeEscalation"] is False
 
 
-def test_what_runs_in_a_pool_adds_up_to_its_memory() -> None:
+def test_what_runs_in_a_pool_adds_up_to_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the defaults of `framebank extract`, in the pod and in the compose file."""
     (deployment,) = documents(INFRA / "kubernetes" / "cluster" / "session-cluster.yaml")
     pod = deployment["spec"]["taskManager"]["podTemplate"]["spec"]["containers"][1]["resources"]
@@ -408,7 +408,9 @@ def test_what_runs_in_a_pool_adds_up_to_its_memory() -> None:
     }
     assert len(sizes) == 1 and pod["requests"]["memory"] == pod["limits"]["memory"]
     ((cores, gib),) = sizes
-    shares = share_memory(memory_bytes=gib * 2**30, cores=cores)
+    monkeypatch.setattr(machine, "usable_memory_bytes", lambda: gib * 2**30)
+    monkeypatch.setattr(machine, "usable_cores", lambda: cores)
+    shares = machine.share_memory()
     assert shares.decoders == cores
     assert shares.total_bytes <= gib * 2**30
     assert shares.decoder_bytes >= 2**30 * 3 // 4

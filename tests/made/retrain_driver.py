@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
     config, model, wait_s, *worse = words
 
     def train(*given: Any, **options: Any) -> Path:
-        folder = Path(given[4], "candidate")
+        folder = Path(given[3], "candidate")
         shutil.copytree(model, folder, dirs_exist_ok=True)
         (folder / SEEN).write_bytes(seen_by(given[2].questions, {}).to_bytes())
         time.sleep(float(wait_s))

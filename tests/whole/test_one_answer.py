@@ -30,7 +30,7 @@ from framebank.features.questions.splits import SPLITS
 from framebank.features.video import Rejected, VideoRef
 from framebank.pipelines.score.plan import plan_scoring
 from framebank.train.data.joining import join_cache
-from framebank.train.evaluation.evaluating import EvaluateJob, choose_asked, evaluate
+from framebank.train.evaluation.evaluating import EvaluateJob, Making, choose_asked, evaluate
 from framebank.train.fit import command
 from framebank.train.workers.run import Run
 from tests.made.made_cache import SPEC, make_extracted, make_shard
@@ -200,7 +200,7 @@ def test_evaluate_asks_what_score_puts_into_the_split(
         judged = evaluate(job, made.cache, Run(say=print))
         wanted = [row for row in answered if row["split"] == (split or "test")]
         assert len(wanted) > 2
-        asked = {(q.question, q.video_id, q.question_id) for q in judged.questions}
+        asked = {(q.question, q.video_id, q.question_id) for q in judged.answers.questions}
         assert asked == {(r["question"], r["video_id"], r["question_id"]) for r in wanted}
         of_split = summary["by_split"][split or "test"]
         assert judged.figures["accuracy"] == of_split["accuracy"]
@@ -235,10 +235,7 @@ def test_evaluate_and_score_split_other_files_alike(
         write_jsonl(tmp_path / name, fields)  # the content tells what it is
         files.append(str(tmp_path / name))
     joined = join_cache(files, made.cache, max_unmatched_ratio=1, to_train=False)
-    chosen = choose_asked(
-        joined.questions, made.cache, made.model, split=None, seed=5, val_share=0.2,
-        same_files=False, chosen_on="val",
-    )  # fmt: skip
+    chosen = choose_asked(joined, made.cache, Making.read(made.model), split=None)
     lineage = read_lineage(made.model)
     plan = plan_scoring(
         read_questions(files), made.cache, per_file=99, rule=lineage.rule,
@@ -293,10 +290,7 @@ def test_ask_finds_the_same_files_and_says_the_same(
         if row["status"] == "answered":
             clip = make_extracted(row["video_id"])
             stored = clip.features.astype(np.float16).astype(np.float32)
-            told, _ = answer_question(
-                made.model, dataclasses.replace(clip, features=stored), row["question"],
-                top=5, choices=[],
-            )  # fmt: skip
+            told, _ = answer_question(made.model, stored, row["question"], top=5, choices=[])
             assert told == [
                 {
                     "answer": one["answer"],

@@ -9,40 +9,38 @@ and "choices": int32[b, c, l] for questions with candidates,
 
 with features in the cache's own float16 or float32: they become float32 on the device.
 
-The order of an epoch and what is in each global batch follow from seed and epoch alone
-(`train.data.epoch_order`); of a global batch each replica gets the rows of its own lanes, padded to
+Of a global batch (`train.data.epoch_order`) each replica gets the rows of its own lanes, padded to
 the longest clip of the *global* batch. `weight` is one over the number of real rows of the global
-batch, so that the sum of weight × loss over any number of replicas is the batch's mean loss. Rows
-that only fill up have index -1 and weight 0. `place` is the row's place in the global batch, from
-which dropout takes its noise (`train.model.row_dropout`).
+batch: the sum of weight × loss over all replicas is its mean loss. Rows that only fill up have
+index -1 and weight 0. `place` is the row's place in the global batch (`train.model.row_dropout`).
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from framebank.features.cache import layout
+from framebank.features.cache.reader import Place, check_finite, check_record
+from framebank.features.errors import JobError
 from framebank.features.questions.question import Question
 from framebank.features.questions.word_cutting import encode_texts
-from framebank.train.data.clip_features import (
-    Clips,
-    ShardClips,
-    find_places,
-)
 from framebank.train.data.epoch_order import NO_ROW, Ints, Plan, Stored, plan_epoch
-from framebank.train.data.shard_files import ShardFiles, Staging, shard_files
+from framebank.train.data.shard_files import ShardFiles
 from framebank.train.model.heads import Head
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
 
 SHUFFLE_BYTES = 2**28
+_OPEN_FILES = 32
 
 Batch = Mapping[str, Any]
 
@@ -86,6 +84,10 @@ class QuestionTable:
         answers = np.concatenate([table.answer for table in tables])
         return QuestionTable([*self.questions, *other.questions], words, answers, choices)
 
+    def steps(self, batch_size: int) -> int:
+        """Return how many batches an epoch has."""
+        return -(-len(self) // batch_size)
+
 
 def _stack(tables: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
     """Return the rows of all, padded on the right to the widest."""
@@ -110,12 +112,60 @@ class Share:
     replicas: int = 1
 
 
-def steps_per_epoch(table: QuestionTable, batch_size: int) -> int:
-    return -(-len(table) // batch_size)
+class Clips(Protocol):
+    """Features by number of video, the order being that of shard and place."""
+
+    def read(self, number: int) -> NDArray[Any]: ...
+
+    def announce(self, numbers: NDArray[np.int64]) -> None: ...
+
+
+class ShardClips:
+    """Clips in shards, each checked, and kept while all that was read fits into `keep_bytes`: then
+    shards are read once per run, otherwise once per epoch."""
+
+    def __init__(self, places: Sequence[Place], files: ShardFiles, *, keep_bytes: int) -> None:
+        self._places, self._files, self._room = places, files, keep_bytes
+        self._lock = threading.Lock()
+        self._kept: dict[int, NDArray[Any]] = {}
+        self._open: collections.OrderedDict[str, BinaryIO] = collections.OrderedDict()
+
+    def read(self, number: int) -> NDArray[Any]:
+        """Return float[n, d]; raises CacheError that names shard, record and video."""
+        if number in self._kept:
+            return self._kept[number]
+        place = self._places[number]
+        with self._lock:  # the next epoch may be read while this one is judged
+            file = self._file(place.shard)
+            file.seek(place.offset)
+            frame = file.read(place.length)
+        where = f"{layout.check_name(place.shard)}{layout.TFRECORD_SUFFIX}"
+        features = check_record(place, frame, where).features
+        check_finite(place.video_id, features)
+        if features.nbytes <= self._room:
+            self._room -= features.nbytes
+            self._kept[number] = features
+        return features
+
+    def announce(self, numbers: NDArray[np.int64]) -> None:
+        """Say which videos will be read, in order."""
+        shards = dict.fromkeys(
+            self._places[number].shard for number in numbers.tolist() if number not in self._kept
+        )
+        self._files.announce([shard for shard in shards if shard not in self._open])
+
+    def _file(self, shard: str) -> BinaryIO:
+        if shard not in self._open:
+            while len(self._open) >= _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            self._open[shard] = self._files.open(shard)
+        self._open.move_to_end(shard)
+        return self._open[shard]
 
 
 class Features:
-    """Features of the videos that have questions, as batches; `width` is d."""
+    """Features of the videos that have questions, as batches; `width` is d, `numbers` are those by
+    which `clips` knows the videos."""
 
     def __init__(
         self,
@@ -131,30 +181,23 @@ class Features:
         """`video_ids` are in the order of `stored`; batches have features of `dtype`."""
         self.width, self.stored, self.clips, self.share = width, stored, clips, share
         self._dtype = np.dtype(dtype)
-        self._number = {video_id: number for number, video_id in enumerate(video_ids)}
+        self.numbers = {video_id: number for number, video_id in enumerate(video_ids)}
         self._shuffle_bytes = shuffle_bytes
 
-    def number(self, video_id: str) -> int:
-        """Return the number by which `clips` knows the video."""
-        return self._number[video_id]
-
-    def training_batches(
-        self, table: QuestionTable, *, batch_size: int, seed: int, epoch: int, skip: int = 0
+    def batches(
+        self,
+        table: QuestionTable,
+        *,
+        batch_size: int,
+        seed: Sequence[int] | None = None,
+        skip: int = 0,
     ) -> Iterator[Batch]:
-        """Yield epoch `epoch` in its own order, without its first `skip` batches.
+        """Yield this process's questions once, but for the first `skip` batches: shuffled by
+        `seed`, else in order of place. "index" says which they are.
 
         For each step there is one batch per local replica, one after the other.
         """
-        return self._batches(table, batch_size, skip, [seed, epoch])
-
-    def batches(self, table: QuestionTable, *, batch_size: int) -> Iterator[Batch]:
-        """Yield this process's questions once, in order of place; "index" says which."""
-        return self._batches(table, batch_size, 0, None)
-
-    def _batches(
-        self, table: QuestionTable, batch_size: int, skip: int, seed: Sequence[int] | None
-    ) -> Iterator[Batch]:
-        video = np.array([self._number[q.video_id] for q in table.questions], np.int64)
+        video = np.array([self.numbers[q.video_id] for q in table.questions], np.int64)
         plan = plan_epoch(
             self.stored,
             video,
@@ -164,58 +207,36 @@ class Features:
             seed=seed,
         )
         share = self.share
-        longest = _longest_texts(table)
+        local = range(share.first, share.first + share.local)
         replica = self.stored.replica(self.stored.lane[video], replicas=share.replicas)
-        ours = (replica >= share.first) & (replica < share.first + share.local)
-        coming = _Coming(plan, skip, video, ours, self.clips)
-        for step in range(skip, len(plan.rows)):
-            rows = plan.rows[step]
-            weight = 1 / max(int(np.count_nonzero(rows >= 0)), 1)
-            for number in range(share.first, share.first + share.local):
+        coming = _Coming(plan, skip, video, np.isin(replica, local), self.clips)
+        texts = {"words": table.words}
+        if table.choices is not None:
+            texts["choices"] = table.choices
+        lengths = {name: (words != 0).sum(axis=-1) for name, words in texts.items()}
+        for rows, frames in zip(plan.rows[skip:], plan.frames[skip:].tolist(), strict=True):
+            weight = np.float32(1 / max(int(np.count_nonzero(rows >= 0)), 1))
+            for number in local:
                 places = np.flatnonzero((rows >= 0) & (replica[rows] == number))
                 size = batch_size if share.replicas == 1 else max(len(places), 1)
-                clips = [coming.take(int(video[row])) for row in rows[places]]
-                shape = (size, max(int(plan.frames[step]), 1), self.width)
-                batch = _assemble(table, rows[places], clips, shape, self._dtype)
-                for name, used in longest.items():
-                    batch[name] = batch[name][..., : max(int(used[rows].max()), 1)]
-                batch["weight"] = (batch["index"] >= 0) * np.float32(weight)
-                batch["place"][: len(places)] = places
+                missing = (0, size - len(places))
+                index = np.pad(rows[places], missing, constant_values=NO_ROW)
+                asked = np.maximum(index, 0)
+                features = np.zeros((size, max(frames, 1), self.width), self._dtype)
+                for row, its in enumerate(video[rows[places]].tolist()):
+                    clip = coming.take(its)
+                    features[row, : len(clip)] = clip
+                batch: dict[str, NDArray[Any]] = {
+                    "features": features,
+                    "answer": table.answer[asked],
+                    "weight": (index >= 0) * weight,
+                    "index": index,
+                    "place": np.pad(places, missing).astype(np.int32),
+                }
+                for name, words in texts.items():
+                    batch[name] = words[asked][..., : max(int(lengths[name][rows].max()), 1)]
                 with tf.device("cpu:0"):
                     yield {name: tf.convert_to_tensor(column) for name, column in batch.items()}
-
-
-def _longest_texts(table: QuestionTable) -> dict[str, Ints]:
-    """Return by column how many words each question has, int64[q]; of candidates the longest."""
-    used = {"words": (table.words != 0).sum(axis=1)}
-    if table.choices is not None:
-        used["choices"] = (table.choices != 0).sum(axis=2).max(axis=1)
-    return used
-
-
-def _assemble(
-    table: QuestionTable,
-    rows: NDArray[np.int64],
-    clips: Sequence[NDArray[Any]],
-    shape: tuple[int, int, int],
-    dtype: Any,
-) -> dict[str, NDArray[Any]]:
-    """Return a batch of `shape` (b, n, d) with `rows` at its beginning; weights are left to do."""
-    index = np.full(shape[0], NO_ROW, np.int64)
-    index[: len(rows)] = rows
-    features = np.zeros(shape, dtype)
-    for row, clip in enumerate(clips):
-        features[row, : len(clip)] = clip
-    asked = np.maximum(index, 0)
-    choices = {} if table.choices is None else {"choices": table.choices[asked]}
-    return choices | {
-        "features": features,
-        "words": table.words[asked],
-        "answer": table.answer[asked],
-        "weight": np.zeros(shape[0], np.float32),
-        "index": index,
-        "place": np.zeros(shape[0], np.int32),
-    }
 
 
 class _Coming:
@@ -241,20 +262,16 @@ def cached_features(
     cache: Cache,
     video_ids: Mapping[str, Any],
     *,
-    files: ShardFiles | None = None,
+    files: ShardFiles,
     share: Share = Share(),
     keep_bytes: int = 0,
     shuffle_bytes: int = SHUFFLE_BYTES,
 ) -> Features:
-    """Return the features of `video_ids`, read from the shards of `cache` (or staged `files`)."""
-    places = find_places(cache, video_ids)
-    names = {shard: number for number, shard in enumerate(sorted({p.shard for p in places}))}
-    stored = Stored.dealt(
-        [names[place.shard] for place in places],
-        [place.rows for place in places],
-        replicas=share.replicas,
-    )
-    files = files or shard_files(cache.path, Staging())
+    """Return the features of `video_ids`, read from `files`, the shards of `cache`."""
+    places = _find_places(cache, video_ids)
+    _, shards = np.unique([place.shard for place in places], return_inverse=True)
+    frames = [place.rows for place in places]
+    stored = Stored.dealt(shards, frames, replicas=share.replicas)
     return Features(
         [place.video_id for place in places],
         stored,
@@ -264,3 +281,15 @@ def cached_features(
         share=share,
         shuffle_bytes=shuffle_bytes,
     )
+
+
+def _find_places(cache: Cache, video_ids: Collection[str]) -> list[Place]:
+    """Return where the records of `video_ids` lie, in order of shard and offset.
+
+    Raises JobError when the cache does not have one.
+    """
+    places = [Place(**row) for row in cache.done(Place._fields, video_ids).to_pylist()]
+    if len(places) != len(video_ids):
+        missing = sorted(set(video_ids) - {place.video_id for place in places})
+        raise JobError("the cache changed while it was read", got=f"no record of {missing[:5]}")
+    return sorted(places, key=lambda place: (place.shard, place.offset))

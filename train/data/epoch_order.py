@@ -1,13 +1,9 @@
 """The order of an epoch: worked out beforehand, the same for any number of workers.
 
 The videos are dealt into LANES lanes, whole shards at a time (runs of records where shards are
-fewer than lanes). A lane is what a replica reads: replica r of R has the lanes from r·LANES/R on,
-so a shard is read by one worker only, or by neighbours that share a cut one, and a record by one.
-Each lane is shuffled for itself, first its shards, then rows in windows of so many bytes; the lanes
-are merged evenly, and batches are cut from the merged order. Lanes, windows and batches follow from
-(seed, epoch) and the catalog; workers only share out each batch's rows. So one worker and sixteen
-make the same steps, up to the order in which floats are summed.
-"""
+fewer than lanes); replica r of R reads the lanes from r·LANES/R on. Each lane is shuffled for
+itself, first its shards, then rows in windows of so many bytes; the lanes are merged evenly, and
+batches are cut from the merged order (infra/decisions/0003-training-loop.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ import heapq
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 LANES = 16
 NO_ROW = -1
@@ -39,7 +35,7 @@ class Stored:
     lanes: int
 
     @classmethod
-    def dealt(cls, shard: Sequence[int], frames: Sequence[int], *, replicas: int = 1) -> Stored:
+    def dealt(cls, shard: ArrayLike, frames: ArrayLike, *, replicas: int = 1) -> Stored:
         """Deal videos into lanes; more than LANES replicas need as many lanes."""
         shards, counts = np.asarray(shard, np.int64), np.asarray(frames, np.int64)
         lanes = max(LANES, replicas)

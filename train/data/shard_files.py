@@ -1,11 +1,9 @@
 """How the shards of a cache are opened: where they are, or staged to a local disk meanwhile.
 
-Threads fetch the shards that will be read next, in that order, a few at a time; a reader waits
-only for the one it needs. A shard counts when its SHA-256 is the one in its sidecar, and its file's
-name holds that hash: what an earlier run left in the folder is used again, what belongs to another
-cache is not. When the folder is full, the shard whose last use is longest ago goes first; a file
-that is still open stays readable after that. Several processes may share a folder: room is made by
-one at a time, and what a killed one left half done is removed.
+A staged file is named by its SHA-256, which must be the one in the shard's sidecar: what an earlier
+run left in the folder is used again, what belongs to another cache is not. When the folder is full,
+the shard whose last use is longest ago goes first; an open file stays readable. Several processes
+may share a folder: room is made by one at a time, and what a killed one left half done is removed.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol
+from typing import IO, BinaryIO
 
 from framebank.features.bounds import MOST_BYTES, check_number
 from framebank.features.cache import layout
@@ -32,17 +30,6 @@ from framebank.features.stores.temporary import live_folder
 _SUFFIX, _PART = ".staged", ".part"
 _CHUNK_BYTES = 1 << 20
 _TRIES = 3
-
-
-class ShardFiles(Protocol):
-    """Opens the shards of a cache."""
-
-    def open(self, shard: str) -> BinaryIO: ...
-
-    def announce(self, shards: Sequence[str]) -> None:
-        """Say in which order shards will be opened."""
-
-    def close(self) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,22 +45,7 @@ class Staging:
         check_number("--stage-bytes", self.size_bytes, 0, MOST_BYTES, above=True)
 
 
-def shard_files(cache: str, staging: Staging) -> ShardFiles:
-    """Return how the shards of `cache` are opened: where they are, or staged.
-
-    Shards that tensorflow-io reaches are read where they are, unless a folder for staging is given.
-    """
-    if storage.is_local(cache):
-        return ShardsInPlace(cache, lambda path: open(storage.local_path(path), "rb"))
-    by_tensorflow_io = (
-        cache.partition("://")[0] in tensorflow_files.SCHEMES and tensorflow_files.is_installed()
-    )
-    if by_tensorflow_io and staging.folder is None:
-        return ShardsInPlace(cache, tensorflow_files.open_read)
-    return StagedShards(cache, staging)
-
-
-class ShardsInPlace:
+class ShardFiles:
     """The shards of a cache, opened where they are."""
 
     def __init__(self, cache: str, open_file: Callable[[str], BinaryIO]) -> None:
@@ -90,19 +62,19 @@ class ShardsInPlace:
             ) from err
 
     def announce(self, shards: Sequence[str]) -> None:
-        """Nothing has to be fetched."""
+        """Say in which order shards will be opened."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Give up what is held."""
 
 
-class StagedShards:
+class StagedShards(ShardFiles):
     """Opens shards of a cache that is not on this machine."""
 
     def __init__(self, cache: str, staging: Staging) -> None:
         self._cache, self._staging = cache, staging
-        self._temporary = live_folder() if staging.folder is None else None
-        self._folder = Path(staging.folder or self._temporary.path)  # type: ignore[union-attr]
+        self._held = contextlib.ExitStack()
+        self._folder = Path(staging.folder or self._held.enter_context(live_folder()).path)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._pool = concurrent.futures.ThreadPoolExecutor(
             staging.parallel, thread_name_prefix="staging"
@@ -142,8 +114,7 @@ class StagedShards:
         with self._lock:
             self._coming = []
         self._pool.shutdown(cancel_futures=True)
-        if self._temporary is not None:
-            self._temporary.close()
+        self._held.close()
 
     def _go_on(self) -> None:
         with self._lock:
@@ -200,6 +171,21 @@ class StagedShards:
                 return
             path.unlink(missing_ok=True)
             room += size
+
+
+def shard_files(cache: str, staging: Staging) -> ShardFiles:
+    """Return how the shards of `cache` are opened: where they are, or staged.
+
+    Shards that tensorflow-io reaches are read where they are, unless a folder for staging is given.
+    """
+    if storage.is_local(cache):
+        return ShardFiles(cache, lambda path: open(storage.local_path(path), "rb"))
+    by_tensorflow_io = (
+        cache.partition("://")[0] in tensorflow_files.SCHEMES and tensorflow_files.is_installed()
+    )
+    if by_tensorflow_io and staging.folder is None:
+        return ShardFiles(cache, tensorflow_files.open_read)
+    return StagedShards(cache, staging)
 
 
 def _reserve(folder: Path, size_bytes: int) -> IO[bytes]:

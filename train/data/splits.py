@@ -55,6 +55,14 @@ class Splits:
     def of(self, name: str) -> list[Question]:
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
+    def sides(self) -> dict[str, list[str]]:
+        """Return the splits that each video stands in, in the order of SPLITS."""
+        found = collections.defaultdict[str, list[str]](list)
+        for name in SPLITS:
+            for video_id in {question.video_id for question in self.of(name)}:
+                found[video_id].append(name)
+        return found
+
 
 def assign_splits(
     questions: Sequence[Question], *, seed: int, val_share: float = VAL_SHARE
@@ -95,25 +103,19 @@ def splits_of(
         dealt, remarks, changed = deal_to_ask(questions, rule, has_seen)
     else:
         dealt, remarks = deal_splits(questions, rule, has_seen=has_seen)
-    _warn_of_leaks(dealt, remarks)
-    parts = {name: [q for q in dealt if q.split == name] for name in SPLITS}
-    if not parts["test"]:
-        judge = "val" if parts["val"] else "train"
-        remarks.append(f"there are no test questions: figures are of the split {judge}")
-    carved = not any(question.split == "val" for question in questions)
-    return Splits(parts["train"], parts["val"], parts["test"], tuple(remarks), changed, carved)
-
-
-def _warn_of_leaks(questions: Iterable[Question], remarks: list[str]) -> None:
-    sides = collections.defaultdict[str, set[str | None]](set)
-    for question in questions:
-        sides[question.video_id].add(question.split)
-    leaks = sorted(video_id for video_id, names in sides.items() if len(names) > 1)
+    train, val, test = ([q for q in dealt if q.split == name] for name in SPLITS)
+    splits = Splits(train, val, test)
+    leaks = sorted(video_id for video_id, its in splits.sides().items() if len(its) > 1)
     if leaks:
         remarks.append(
             f"WARNING: {len(leaks)} videos stand on both sides of a split, so the figures flatter: "
             + ", ".join(leaks[:5])
         )
+    if not splits.test:
+        judge = splits.judged_on
+        remarks.append(f"there are no test questions: figures are of the split {judge}")
+    carved = not any(question.split == "val" for question in questions)
+    return dataclasses.replace(splits, remarks=tuple(remarks), changed=changed, carved=carved)
 
 
 def is_held(video_id: str, *, share: float) -> bool:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from framebank.features.errors import FramebankError, UsageError
 from framebank.features.stores import storage
 from framebank.train.demo.drawing import Canvas
-from framebank.train.demo.scenes import COLOURS, SCENES, Scene, Stage
+from framebank.train.demo.scenes import COLOURS, SCENES, Scene
 
 RATES_FPS = (
     Fraction(10), Fraction(12), Fraction(25, 2), Fraction(15), Fraction(24000, 1001),
@@ -39,7 +39,7 @@ class ClipPlan:
     """What one clip will show; `pair_seed` is its twin's too, `forward` is not."""
 
     clip_id: str
-    scene: str
+    scene: Scene
     forward: bool
     split: str
     pair_index: int
@@ -47,18 +47,12 @@ class ClipPlan:
 
     @property
     def answer(self) -> str:
-        return self.scene_played.forward if self.forward else self.scene_played.backward
-
-    @property
-    def scene_played(self) -> Scene:
-        return next(scene for scene in SCENES if scene.name == self.scene)
+        return self.scene.forward if self.forward else self.scene.backward
 
 
 def plan_clips(count: int, *, seed: int = 0) -> list[ClipPlan]:
-    """Plan `count` clips (an even number, at least 40), scenes and splits in fixed shares.
-
-    Raises UsageError for a count that leaves a split without a pair of each scene.
-    """
+    """Plan `count` clips, scenes and splits in fixed shares; raises UsageError for an odd number,
+    or one that leaves a split without a pair of each scene."""
     least = 2 * len(SCENES) * 4
     if count < least or count % 2:
         raise UsageError(
@@ -76,7 +70,7 @@ def plan_clips(count: int, *, seed: int = 0) -> list[ClipPlan]:
         forward_first = bool(numbers[1] % 2)
         for name, forward in zip(names, (forward_first, not forward_first), strict=True):
             plans.append(
-                ClipPlan(name, scene.name, forward, _split_of(turn, turns), turn, int(numbers[0]))
+                ClipPlan(name, scene, forward, _split_of(turn, turns), turn, int(numbers[0]))
             )
     return plans
 
@@ -88,21 +82,21 @@ def _split_of(turn: int, turns: int) -> str:
     return "test" if turn < test else "val" if turn < test + val else "train"
 
 
-@dataclasses.dataclass(frozen=True)
 class Take:
-    """How a pair of twins is filmed: everything but the direction and the noise."""
+    """How a pair of twins is filmed, by lot from the pair's seed: all but direction and noise."""
 
-    width: int
-    height: int
-    rate: Fraction  # frames per second
-    frames: int
-    hold_first: float  # share of the clip before the act begins
-    hold_last: float
-    ease: float  # 0: steady, 1: slow at both ends
-    mirror: bool
-    brightness: float
-    colour: str
-    stage: Stage
+    def __init__(self, plan: ClipPlan) -> None:
+        rng = np.random.default_rng(plan.pair_seed)
+        self.width, self.height = SIZES[int(rng.integers(len(SIZES)))]
+        self.rate = RATES_FPS[int(rng.integers(len(RATES_FPS)))]
+        self.colour = list(COLOURS)[int(rng.integers(len(COLOURS)))]
+        self.stage = plan.scene.prepare(rng, self.width / self.height, COLOURS[self.colour])
+        self.frames = round(float(rng.uniform(2.0, 4.0)) * self.rate)
+        self.hold_first = float(rng.uniform(0.02, 0.16))  # share of the clip before the act begins
+        self.hold_last = float(rng.uniform(0.02, 0.16))
+        self.ease = float(rng.uniform(0.0, 1.0))  # 0: steady, 1: slow at both ends
+        self.mirror = bool(rng.integers(2)) and self.stage.may_mirror
+        self.brightness = float(rng.uniform(0.85, 1.1))
 
     def progress(self, index: int) -> float:
         """Return how far the act is, in [0, 1], at frame `index` of the forward twin."""
@@ -113,32 +107,10 @@ class Take:
         return (1 - self.ease) * time + self.ease * time * time * (3 - 2 * time)
 
 
-def prepare_take(plan: ClipPlan) -> Take:
-    """Draw by lot, from the pair's seed, how a clip and its twin are filmed."""
-    rng = np.random.default_rng(plan.pair_seed)
-    width, height = SIZES[int(rng.integers(len(SIZES)))]
-    rate = RATES_FPS[int(rng.integers(len(RATES_FPS)))]
-    colour = list(COLOURS)[int(rng.integers(len(COLOURS)))]
-    stage = plan.scene_played.prepare(rng, width / height, COLOURS[colour])
-    return Take(
-        width=width,
-        height=height,
-        rate=rate,
-        frames=round(float(rng.uniform(2.0, 4.0)) * rate),
-        hold_first=float(rng.uniform(0.02, 0.16)),
-        hold_last=float(rng.uniform(0.02, 0.16)),
-        ease=float(rng.uniform(0.0, 1.0)),
-        mirror=bool(rng.integers(2)) and stage.may_mirror,
-        brightness=float(rng.uniform(0.85, 1.1)),
-        colour=colour,
-        stage=stage,
-    )
-
-
 def draw_clip(plan: ClipPlan) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames uint8[h, w, 3] (RGB) of a clip in order of presentation."""
-    take = prepare_take(plan)
-    canvas = Canvas.blank(height=take.height, width=take.width, colour=(0, 0, 0))
+    take = Take(plan)
+    canvas = Canvas(np.zeros((take.height, take.width, 3), np.float32))
     take.stage.build(canvas)
     light = np.linspace(*take.stage.light, take.width, dtype=np.float32)[None, :, None]
     grain = np.random.default_rng([plan.pair_seed, int(plan.forward)])
@@ -161,7 +133,7 @@ def write_clip(plan: ClipPlan, folder: Path) -> Path:
     path = folder / f"{plan.clip_id}.mp4"
     if path.exists():
         return path
-    take = prepare_take(plan)
+    take = Take(plan)
     # One thread, so that the same plan gives the same bytes whatever the machine's cores; and no
     # macroblock tree, with which libx264 encodes the same frames differently from time to time.
     options = {"preset": "veryfast", "crf": "24", "threads": "1", "x264-params": "mbtree=0"}
@@ -222,7 +194,7 @@ def write_questions(plans: list[ClipPlan], path: Path) -> None:
 
 def question_rows(plan: ClipPlan) -> list[dict[str, str]]:
     """Return the questions about one clip; its twin is asked in the same words."""
-    scene, colour = plan.scene_played, prepare_take(plan).colour
+    scene, colour = plan.scene, Take(plan).colour
     first = plan.pair_index % len(scene.questions)
     wordings = [scene.questions[first]]
     if plan.split == "train":

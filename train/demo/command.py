@@ -28,7 +28,7 @@ from typing import Any
 
 from framebank.features import terminal
 from framebank.features.bounds import MOST_INT, MOST_SEED, check_number
-from framebank.features.errors import FramebankError, JobError
+from framebank.features.errors import JobError
 from framebank.features.stores import json_text
 from framebank.train.demo.folder import BACKBONE, claim_folder, settle_weights
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     commands = demo_commands(out, weights=weights, epochs=args.epochs)
     printed = {name: steps.run(name, words) for name, words in commands.items()}
     held_out = next(plan for plan in plans if plan.split == "test")
-    question = held_out.scene_played.questions[0]
+    question = held_out.scene.questions[0]
     named = weights == "imagenet" or weights.startswith("random:")
     given = [] if named else ["--weights", weights]
     ask = ["ask", "--model", str(out / "model"), *given, "--json"]
@@ -117,7 +117,7 @@ class Steps:
     def run(self, name: str, words: list[str]) -> dict[str, Any]:
         """Run `framebank WORDS` and return the JSON that it prints.
 
-        Raises JobError when it fails; its own message is on stderr by then.
+        Raises JobError with its exit status when it fails; its own message is on stderr by then.
         """
         typed = "framebank " + shlex.join(word for word in words if word != "--json")
         self.typed.append(typed)
@@ -136,7 +136,14 @@ class Steps:
                 raise
         self.seconds[name] = time.monotonic() - started
         if process.returncode != 0:
-            raise StepFailedError(name, typed, process.returncode)
+            status = process.returncode
+            failed = JobError(
+                f"the demo ended in its step {name!r}, whose message stands above",
+                got=f"`{typed}` ended with {status}",
+                todo="mend that and give the same command again: it goes on from there",
+            )
+            failed.exit_status = status if status > 0 else 128 - status
+            raise failed
         try:
             return dict(json_text.parse(printed))
         except ValueError as err:
@@ -154,18 +161,6 @@ def _passing_on_sigterm(process: subprocess.Popen[str]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-class StepFailedError(FramebankError):
-    """A command of the demo failed; its exit status becomes the demo's."""
-
-    def __init__(self, name: str, typed: str, status: int) -> None:
-        self.exit_status = status if status > 0 else 128 - status
-        super().__init__(
-            f"the demo ended in its step {name!r}, whose message stands above",
-            got=f"`{typed}` ended with {status}",
-            todo="mend that and give the same command again: it goes on from there",
-        )
 
 
 def _closing(result: Any, page: Path) -> str:

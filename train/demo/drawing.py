@@ -27,16 +27,7 @@ class Canvas:
         """`pixels` float32[h, w, 3] is painted on in place."""
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]
-
-    @classmethod
-    def blank(cls, *, height: int, width: int, colour: Colour) -> Canvas:
-        pixels = np.empty((height, width, 3), np.float32)
-        pixels[:] = colour
-        return cls(pixels)
-
-    @property
-    def aspect(self) -> float:
-        return self.width / self.height
+        self.aspect = self.width / self.height
 
     def copy(self) -> Canvas:
         return Canvas(self.pixels.copy())

@@ -20,16 +20,14 @@ _CONNECT_S = 4.0
 _FALLBACK = "random:0"
 _FETCH = (
     "import sys; from framebank.features.network.backbones import find_backbone; "
-    "from framebank.features.network.weight_fetch import fetch_imagenet; "
+    "from framebank.features.network.weights import fetch_imagenet; "
     "fetch_imagenet(find_backbone(sys.argv[1]), timeout_s=float(sys.argv[2]))"
 )
 
 
 def claim_folder(out: Path, wanted: Mapping[str, Any], *, weights: str | None) -> None:
-    """Make `out` the folder of a demo with the options `wanted`.
-
-    Raises UsageError when it is anything else already, or a demo's with other options or `weights`.
-    """
+    """Make `out` the folder of a demo with the options `wanted`; raises UsageError when it is
+    anything else already, or a demo's with other options or `weights`."""
     mark = out / _MARK
     try:
         if out.exists() and not out.is_dir():
@@ -65,8 +63,7 @@ def claim_folder(out: Path, wanted: Mapping[str, Any], *, weights: str | None) -
 
 def _read_mark(out: Path) -> dict[str, Any]:
     try:
-        found = json_text.parse((out / _MARK).read_text("utf-8"))["framebank demo"]
-        return dict(found)
+        return dict(json_text.parse((out / _MARK).read_text("utf-8"))["framebank demo"])
     except (ValueError, KeyError, TypeError) as err:
         raise UsageError(
             f"{out / _MARK} is not what the demo wrote",
@@ -87,11 +84,8 @@ def settle_weights(out: Path, given: str | None, *, say: Callable[[str], None]) 
         found["weights"] = given or _choose_weights(say)
         _write_mark(out, found)
     weights = str(found["weights"])
-    random = weights.startswith("random:")
-    say(
-        f"weights: {weights}"
-        + (". RANDOM: the network has never learnt anything" if random else "")
-    )
+    warning = ". RANDOM: the network has never learnt anything"
+    say(f"weights: {weights}" + warning * weights.startswith("random:"))
     return weights
 
 

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.asking.command import answer_lines
-from framebank.features.pages.page import facts_table, jpeg_address, render
-from framebank.features.pages.plots import training_plots
+from framebank.features.pages.page import facts_table, jpeg_address, render, training_plots
 from framebank.features.stores import json_text, storage
 
 if TYPE_CHECKING:
@@ -61,14 +60,7 @@ def write_page(out: Path, result: DemoResult) -> Path:
         _TEMPLATE,
         result=result,
         random_weights=result.weights.startswith("random:"),
-        scores=[
-            dict(
-                zip(("label", "about"), _SCORES[name], strict=True),
-                accuracy=accuracy,
-                judged=judged,
-            )
-            for name, accuracy, judged in direction_table(result.metrics)
-        ],
+        scores=[(*_SCORES[name], *found) for name, *found in direction_table(result.metrics)],
         asked=_clip(out, Path(asked["video"]).name, [asked], cache),
         printed="\n".join(answer_lines(asked["answers"])),
         held_out=len(rows),

@@ -1,25 +1,28 @@
 """What a trained model says to questions, one row of numbers per question, and their accuracies.
 
 Only a few numbers are kept of each question, so a million questions with a thousand answers fit
-into memory. Dimension letters: q questions, a answers, k the answers kept.
+into memory. Dimension letters: q questions, a answers, k the answers kept; b batch, n frames,
+d feature width.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.asking.heads import COUNT, OPEN
-from framebank.features.asking.trained_model import TrainedModel
+from framebank.features.asking.trained_model import TrainedModel, pad_clips
+from framebank.features.cache.catalog import catalog_text
+from framebank.features.cache.reader import check_finite
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question
 from framebank.train.data.prefetch import Prefetched
-from framebank.train.data.question_batches import question_batches
 from framebank.train.workers.run import Run
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 TOP = 5
 DISTRACTORS = 99
+BATCH_QUESTIONS = 64
+BATCH_BYTES = 128 << 20
 _SAY_EVERY_S = 10.0
 NO_RANK = np.iinfo(np.int64).max  # of an answer that the model cannot give
 
@@ -102,6 +107,37 @@ def ask_all(
                 run.say(f"{asked} of {len(questions)} questions asked")
                 said_s = time.monotonic()
     return answers
+
+
+def question_batches(
+    cache: Cache, questions: Sequence[Question]
+) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    """Yield the places in `questions` of b of them, with their features float32[b, n, d].
+
+    Each shard is opened once and read forward: a cache in a bucket costs few requests. Clips are
+    padded on the right with zeros. A batch holds at most BATCH_QUESTIONS and BATCH_BYTES of
+    features, but always one question. Raises KeyError, CacheError.
+    """
+    by_video: dict[str, list[int]] = collections.defaultdict(list)
+    for place, question in enumerate(questions):
+        by_video[question.video_id].append(place)
+    places: list[int] = []
+    clips: list[NDArray[Any]] = []
+    longest = 0
+    for record in cache.read(by_video):
+        clip = record.features
+        check_finite(record.video_id, clip)
+        for place in by_video[catalog_text(record.video_id)]:
+            longer = max(longest, len(clip))
+            size_bytes = (len(clips) + 1) * longer * clip.shape[1] * 4
+            if clips and (len(clips) >= BATCH_QUESTIONS or size_bytes > BATCH_BYTES):
+                yield places, pad_clips(clips)
+                places, clips, longer = [], [], len(clip)
+            places.append(place)
+            clips.append(clip)
+            longest = longer
+    if clips:
+        yield places, pad_clips(clips)
 
 
 def _check_heads(model: TrainedModel, questions: Sequence[Question]) -> None:

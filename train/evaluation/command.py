@@ -22,9 +22,10 @@ from framebank.features import terminal
 from framebank.features.bounds import MOST_INT, check_number
 from framebank.features.errors import JobError, UsageError
 from framebank.features.questions.command import add_format_arguments
+from framebank.features.questions.splits import SPLITS
+from framebank.features.stop_signals import TrainingStopped, stop_on_signals
 from framebank.features.stores import storage
 
-_SPLITS = ("train", "val", "test")
 _say = functools.partial(terminal.say, who="evaluate")
 
 
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--questions", required=True, nargs="+", action="extend", metavar="FILE",
         help="question files, the training questions among them for the baselines")  # fmt: skip
     add_format_arguments(parser)
-    add("--split", choices=_SPLITS,
+    add("--split", choices=SPLITS,
         help="(default test, where there is none val; for a model of a registry all questions "
         "about videos that it has not seen)")  # fmt: skip
     add("--out", metavar="DIR", help="(default: the model's folder with -evaluation at its end)")
@@ -49,12 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Evaluate; return the exit status (130 after Ctrl-C). Raises FramebankError."""
-    from framebank.features.stop_signals import TrainingStopped
-
     try:
         figures = execute(args, beam_args)
     except TrainingStopped as stopped:
         return stopped.exit_status
+    from framebank.train.evaluation.report import summary
+
     print(_text(figures) if args.json else "\n".join(summary(figures)))
     return 0
 
@@ -71,7 +72,6 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     cache = open_cache(args.cache)
     read_lineage(args.model)
     import_tensorflow()
-    from framebank.features.stop_signals import TrainingStopped, stop_on_signals
     from framebank.train.evaluation.evaluating import EvaluateJob, evaluate
     from framebank.train.evaluation.report import write_report
     from framebank.train.workers.run import Run
@@ -87,7 +87,6 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
         max_unmatched_ratio=args.max_unmatched_ratio,
     )
     with stop_on_signals() as stop:
-        stop.listen()
         try:
             judged = evaluate(job, cache, Run(stop, _say))
         except TrainingStopped as stopped:
@@ -102,38 +101,6 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
 
 def _text(figures: Mapping[str, Any]) -> str:
     return json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
-
-
-def summary(figures: Mapping[str, Any]) -> list[str]:
-    """Return the lines that are printed: the model, what stands beside it, and leaks."""
-    from framebank.train.evaluation.report import caution, many
-
-    measure, value = _measured(figures)
-    lines = [
-        f"{measure} {value} on {many(figures['judged'], 'question')} about "
-        f"{many(figures['videos'], 'video')} of {figures['split']}"
-    ]
-    for name, score in figures["baselines"].items():
-        lines.append(f"  {name.replace('_', ' '):<24}{_measured(score)[1]}")
-    if careful := caution(figures):
-        lines.append(f"NOTE: {careful}")
-    if figures["flatters"]:
-        lines.append(f"WARNING: {figures['flatters']}")
-    leaks = len(figures["leaks"]["pairs"])
-    if leaks:
-        lines.append(
-            f"WARNING: {leaks} pairs of videos on two sides of a split are the same or nearly"
-        )
-    return lines
-
-
-def _measured(score: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the measure of a score and its value with the interval."""
-    from framebank.train.evaluation.report import span, square_error
-
-    if "mean_square_error" in score:
-        return "mean square error", square_error(score)
-    return "accuracy", f"{score['accuracy']:.1%} ({span(score['interval'])})"
 
 
 def _out_folder(path: str) -> Path:

@@ -1,17 +1,13 @@
 """One evaluation: a trained model, beside what must be beaten, on questions that are fair to ask.
 
-A model keeps the list of the videos that it has seen (`features.questions.seen_videos`). Where all
-of these train by the splits that a plain training of the files would make, it is judged on their
-test split. Else (a registry, whose held videos no file names, other files that call test what it
-has seen, or nothing) it is judged on all that it has not seen:
-`features.questions.splits.deal_to_ask`, by which scoring goes too. A model without the list, which
-older versions saved, is judged on a split as its training would make it.
-"""
+It is judged on the test split, or on all that it has not seen (`features.questions.splits`). A
+model without a list of what it has seen, which older versions saved, is judged on a split as its
+training would make it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +26,6 @@ from framebank.train.evaluation.answers import Answers, ask_all
 from framebank.train.evaluation.leaks import find_leaks
 from framebank.train.fit.model_folder import ModelFolder
 from framebank.train.judging import baselines
-from framebank.train.judging.judged_answers import Said, read_judged
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.workers.run import Run
 
@@ -56,18 +51,17 @@ class EvaluateJob:
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """`figures` are what evaluation.json holds; `answers` belong to `questions`, in order."""
+    """`figures` are what evaluation.json holds."""
 
     figures: dict[str, Any]
-    questions: Sequence[Question]
     answers: Answers
 
 
 def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
     """Judge the model; raises FramebankError, TrainingStopped (trained baselines go on later)."""
     _check_spec(job.model, cache)
-    made = _Making.read(job.model)
-    as_trained = made.fields.get("questions_sha256") == file_hashes(job.questions, job.mapping)
+    made = Making.read(job.model)
+    as_trained = made.file_hashes == file_hashes(job.questions, job.mapping)
     joined = join_cache(
         job.questions,
         cache,
@@ -76,33 +70,18 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
         mapping=job.mapping,
         to_train=as_trained,
     )
-    chosen = choose_asked(
-        joined.questions,
-        cache,
-        job.model,
-        split=job.split,
-        seed=made.train.seed,
-        val_share=made.train.val_share,
-        same_files=made.is_of(joined),
-        chosen_on=made.chosen_on,
-        as_trained=as_trained,
-    )
-    asked = chosen.questions
+    chosen = choose_asked(joined, cache, made, split=job.split)
+    asked, seed = chosen.questions, made.train.seed
     notes = [*remarks(joined), *chosen.remarks]
     for note in (*notes, chosen.flatters):
         if note:
             run.say(note)
     run.say(f"asking {len(asked)} questions of the split {chosen.name}")
-    seed = made.train.seed
     answers = ask_all(load_model(job.model), cache, asked, seed=seed, run=run)
     said = _baselines(job, made, cache, joined, chosen, run)
     run.say("looking for videos on both sides of the split")
-    sides: dict[str, dict[str, None]] = {}
-    for split in SPLITS:
-        for question in chosen.splits.of(split):
-            sides.setdefault(question.video_id, {})[split] = None
-    counts = answers.head == "count"
-    errors = evaluation.square_errors(asked, answers.chosen()) if counts else None
+    durations = cache.table(columns=["video_id", "source_duration_s"]).to_pylist()
+    durations_s = {row["video_id"]: row["source_duration_s"] or 0.0 for row in durations}
     whole = {
         "model": job.model,
         "split": chosen.name,
@@ -115,13 +94,11 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
         "random_weights": cache.spec.random_weights,
         "weights": str(cache.spec.weights),
         "notes": notes,
-        **evaluation.judge(asked, answers, durations_s=_durations(cache), seed=seed),
-        "baselines": evaluation.beside(said, asked, answers.right, seed=seed, errors=errors),
-        "leaks": find_leaks(
-            cache, {video_id: tuple(its) for video_id, its in sides.items()}, seed=seed, say=run.say
-        ),
+        **evaluation.judge(answers, durations_s=durations_s, seed=seed),
+        "baselines": evaluation.beside(said, answers, seed=seed),
+        "leaks": find_leaks(cache, chosen.splits.sides(), seed=seed, say=run.say),
     }
-    return Judged(whole, asked, answers)
+    return Judged(whole, answers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,31 +121,23 @@ class Asked:
 
 
 def choose_asked(
-    questions: Sequence[Question],
-    cache: Cache,
-    model_dir: str,
-    *,
-    split: str | None,
-    seed: int,
-    val_share: float,
-    same_files: bool,
-    chosen_on: str,
-    as_trained: bool = False,
+    joined: JoinedQuestions, cache: Cache, made: Making, *, split: str | None
 ) -> Asked:
     """Return what is asked; `split` None is what the model has not seen, else test.
 
-    `same_files` says that the model was trained from these questions and this cache, `chosen_on`
-    which split its best epoch was chosen by, `as_trained` that it was trained from these files,
-    whatever has come into the cache since. Raises UsageError, CacheError.
+    Raises UsageError, CacheError.
     """
-    listed = find_seen(model_dir)
+    questions, same_files = joined.questions, made.is_of(joined)
+    # Trained from these files, whatever has come into the cache since.
+    as_trained = made.file_hashes == list(joined.file_hashes)
+    listed = find_seen(made.folder)
     videos = dict.fromkeys(question.video_id for question in questions)
     contents = {} if listed is None else content_hashes(cache, set(videos))
     seen = None if listed is None else tuple(v for v in videos if listed.has(v, contents))
     splits = splits_of(
         questions,
-        seed=seed,
-        val_share=val_share,
+        seed=made.train.seed,
+        val_share=made.train.val_share,
         seen=listed,
         contents={} if as_trained else contents,
         judges=split is None,
@@ -198,7 +167,7 @@ def choose_asked(
     elif seen is None and not same_files:
         remarks = (*remarks, f"NOTE: {NO_LIST}: what it knows of these cannot be told")
     asked = Asked(splits, name, remarks, seen, unseen=seen is not None and not same_files)
-    knew = _knew(asked, same_files=same_files, chosen_on=chosen_on)
+    knew = _knew(asked, same_files=same_files, chosen_on=made.chosen_on)
     return dataclasses.replace(asked, flatters=f"{knew}, so the figures flatter" if knew else "")
 
 
@@ -233,10 +202,12 @@ def _check_spec(model_dir: str, cache: Cache) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Making:
-    """What the model was made from (`fields`), and under which budget."""
+class Making:
+    """What the model in `folder` was made from, and under which budget."""
 
-    fields: Mapping[str, Any]
+    folder: str
+    file_hashes: list[str] | None  # of the question files
+    cache_digest: str | None
     model: ModelConfig
     train: TrainConfig
     language: str | None
@@ -244,7 +215,7 @@ class _Making:
     chosen_on: str  # the split that chose the best epoch
 
     @classmethod
-    def read(cls, model_dir: str) -> _Making:
+    def read(cls, model_dir: str) -> Making:
         lineage = json_text.read_object(storage.join(model_dir, "lineage.json"))
         fields = lineage.get("making") or {}
         config = fields.get("config") or {}
@@ -259,7 +230,9 @@ class _Making:
                 todo="train it again with --overwrite",
             ) from err
         return cls(
-            fields,
+            model_dir,
+            fields.get("questions_sha256"),
+            fields.get("cache_digest"),
             model,
             train,
             config.get("language"),
@@ -268,20 +241,19 @@ class _Making:
         )
 
     def is_of(self, joined: JoinedQuestions) -> bool:
-        return (
-            self.fields.get("questions_sha256") == list(joined.file_hashes)
-            and self.fields.get("cache_digest") == joined.cache_digest
-        )
+        """Return whether it was trained from these questions and this cache."""
+        mine = (self.file_hashes, self.cache_digest)
+        return mine == (list(joined.file_hashes), joined.cache_digest)
 
 
 def _baselines(
     job: EvaluateJob,
-    made: _Making,
+    made: Making,
     cache: Cache,
     joined: JoinedQuestions,
     chosen: Asked,
     run: Run,
-) -> dict[str, Said]:
+) -> dict[str, baselines.Said]:
     """Return what each baseline says to the questions that are asked.
 
     Those that are trained come from the model's folder, where they were trained under its budget
@@ -293,8 +265,9 @@ def _baselines(
     said = baselines.count_answers(splits.train, asked)
     if not job.with_baselines:
         return said
-    stored = read_judged(job.model, asked) if made.is_of(joined) else {}
-    from framebank.train.fit.training import TrainJob, train_model
+    stored = baselines.read_judged(job.model, asked) if made.is_of(joined) else {}
+    from framebank.train.fit.training import train_model
+    from framebank.train.fit.training_data import TrainJob
 
     vectors = made.embeddings
     if vectors is not None and not storage.exists(vectors):
@@ -306,7 +279,7 @@ def _baselines(
     if chosen.unseen:  # the files' own splits are not those of this evaluation
         learnt = joined.only([*splits.train, *splits.val])
         set_name, mapping = PLAIN, None
-    elif made.fields.get("questions_sha256") == list(joined.file_hashes):
+    elif made.file_hashes == list(joined.file_hashes):
         learnt = joined
     work = TrainJob(
         questions=learnt,
@@ -333,9 +306,3 @@ def _baselines(
 def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
     names = {field.name for field in dataclasses.fields(kind)}
     return {name: value for name, value in fields.items() if name in names}
-
-
-def _durations(cache: Cache) -> dict[str, float]:
-    table = cache.table(columns=["video_id", "source_duration_s"]).to_pydict()
-    pairs = zip(table["video_id"], table["source_duration_s"], strict=True)
-    return {video_id: duration_s or 0.0 for video_id, duration_s in pairs}

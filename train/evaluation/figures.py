@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from framebank.features.asking import scores
 from framebank.features.questions.question import Question
 from framebank.train.evaluation.answers import DISTRACTORS, NO_RANK, Answers
+from framebank.train.judging.baselines import Said
 from framebank.train.judging.bootstrap import interval, paired_bootstrap
-from framebank.train.judging.judged_answers import Said
 
 _BINS = 10
 _COMMONEST = 8
@@ -36,15 +36,9 @@ def share(right: NDArray[np.bool_], groups: Sequence[str], *, seed: int) -> dict
     }
 
 
-def judge(
-    questions: Sequence[Question],
-    answers: Answers,
-    *,
-    durations_s: Mapping[str, float],
-    seed: int,
-) -> dict[str, Any]:
-    """Return all figures of the model on `questions`, which are not empty."""
-    right = answers.right
+def judge(answers: Answers, *, durations_s: Mapping[str, float], seed: int) -> dict[str, Any]:
+    """Return all figures of the model, of one question at least."""
+    questions, right = answers.questions, answers.right
     groups = [question.video_id for question in questions]
 
     def parts(name: Callable[[Question], str]) -> dict[str, Any]:
@@ -66,10 +60,10 @@ def judge(
         "confusion": confuse(questions, answers.chosen()),
     }
     if answers.head == "count":
-        return figures | square_error(questions, answers.chosen(), seed=seed)
+        return figures | _square_error(_square_errors(answers.chosen(), questions), groups, seed)
     most = len(answers.vocabulary)
     if answers.head == "choice":
-        most = max(len(question.choices) for question in answers.questions)
+        most = max(len(question.choices) for question in questions)
     return {
         **figures,
         "top5": share(answers.rank < 5, groups, seed=seed),
@@ -83,56 +77,46 @@ def judge(
     }
 
 
-def square_errors(
-    questions: Sequence[Question], said: Sequence[str | None]
-) -> NDArray[np.float64] | None:
+def _square_errors(said: Said, questions: Sequence[Question]) -> NDArray[np.float64] | None:
     """Return the square error of each count, float64[q]; None where not all are counts."""
     pairs = zip(questions, said, strict=True)
     errors = [scores.square_error(question, one) for question, one in pairs]
     return np.array(errors, np.float64) if errors and None not in errors else None
 
 
-def square_error(
-    questions: Sequence[Question], said: Sequence[str | None], *, seed: int
+def _square_error(
+    errors: NDArray[np.float64] | None, groups: Sequence[str], seed: int
 ) -> dict[str, Any]:
     """Return the mean square error of counts, with its interval over videos; none for others."""
-    errors = square_errors(questions, said)
     if errors is None:
         return {}
-    groups = [question.video_id for question in questions]
     return {
         "mean_square_error": float(errors.mean()),
         "mean_square_error_interval": list(interval(errors, groups, seed=seed)),
     }
 
 
-def beside(
-    said: Mapping[str, Said],
-    asked: Sequence[Question],
-    right: NDArray[np.bool_],
-    *,
-    seed: int,
-    errors: NDArray[np.float64] | None = None,
-) -> dict[str, Any]:
+def beside(said: Mapping[str, Said], answers: Answers, *, seed: int) -> dict[str, Any]:
     """Return the figures of each baseline, and by how much the model is ahead of it.
 
-    `right` bool[q] says whether the model's answers are, `errors` float64[q] are the square errors
-    of counts. "ahead" is the difference of accuracies, or by how much the model's mean square error
-    is the smaller one, with its interval, by a paired bootstrap over videos.
+    "ahead" is the difference of accuracies, or by how much the model's mean square error is the
+    smaller one, with its interval, by a paired bootstrap over videos.
     """
+    asked = answers.questions
     groups = [question.video_id for question in asked]
+    ours = _square_errors(answers.chosen(), asked) if answers.head == "count" else None
     found = {}
-    for name, answers in said.items():
-        its = np.array([scores.is_right(q, one) for one, q in zip(answers, asked, strict=True)])
-        theirs = square_errors(asked, answers) if errors is not None else None
-        if errors is not None and theirs is not None:
+    for name, others in said.items():
+        its = np.array([scores.is_right(q, one) for one, q in zip(others, asked, strict=True)])
+        theirs = _square_errors(others, asked)
+        if ours is not None and theirs is not None:
             measure = "mean square error"
-            ahead = paired_bootstrap(-errors, -theirs, groups, seed=seed)
+            ahead = paired_bootstrap(-ours, -theirs, groups, seed=seed)
         else:
-            measure, ahead = "accuracy", paired_bootstrap(right, its, groups, seed=seed)
+            measure, ahead = "accuracy", paired_bootstrap(answers.right, its, groups, seed=seed)
         found[name] = {
             **share(its, groups, seed=seed),
-            **square_error(asked, answers, seed=seed),
+            **_square_error(theirs, groups, seed),
             "ahead": {
                 "measure": measure,
                 "difference": ahead.difference,

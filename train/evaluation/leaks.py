@@ -15,7 +15,6 @@ Dimension letters: v videos, n frames, d feature width, s width of a sketch.
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import itertools
 import time
@@ -47,33 +46,18 @@ Say = Callable[[str], None]
 Pair = tuple[str, str]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sketches:
-    """`rows` float32[v, s] of `ids`, unit length; `mean` float64[d] is what all videos share."""
-
-    ids: list[str]
-    rows: NDArray[np.float32]
-    mean: NDArray[np.float64]
-
-
 def find_leaks(
-    cache: Cache,
-    sides: Mapping[str, Sequence[str]],
-    *,
-    seed: int = 0,
-    most_videos: int = MOST_VIDEOS,
-    say: Say | None = None,
+    cache: Cache, sides: Mapping[str, Sequence[str]], *, seed: int = 0, say: Say = lambda text: None
 ) -> dict[str, Any]:
     """Return the pairs of videos of different `sides` (video_id → splits) that are the same.
 
     "videos" were compared by content hash, "compared" of them (drawn by `seed` where they are
-    more than `most_videos`) by features. Each of "pairs" has "videos", "splits", "why" and, of
+    more than MOST_VIDEOS) by features. Each of "pairs" has "videos", "splits", "why" and, of
     features, the mean "cosine" of its frames; "capped" says that there may be more. "alike" are the
     nearest other pairs, with the "cosine" of their mean features. Raises CacheError.
     """
-    columns = cache.table(columns=["video_id", "state", "content_sha256"]).to_pydict()
-    rows = zip(columns["video_id"], columns["state"], columns["content_sha256"], strict=True)
-    digests = {name: digest for name, state, digest in rows if state == "done" and name in sides}
+    columns = cache.done(["video_id", "content_sha256"], sides).to_pydict()
+    digests = dict(zip(*columns.values(), strict=True))
     pairs = [
         {"videos": [name, name], "splits": [one, other], "why": "the same video"}
         for name in digests
@@ -82,15 +66,18 @@ def find_leaks(
     side = {name: sides[name][0] for name in digests}
     same = _same_bytes(digests, side)
     pairs += [_named(pair, side, "the same file") for pair in same]
-    drawn = _draw(list(digests), most_videos, seed)
+    drawn = list(digests)
+    if len(drawn) > MOST_VIDEOS:
+        places = np.random.default_rng(seed).permutation(len(drawn))[:MOST_VIDEOS]
+        drawn = [drawn[place] for place in np.sort(places).tolist()]
     near: list[tuple[Pair, float]] = []
     candidates: list[tuple[Pair, float]] = []
     capped = False
     if len({side[name] for name in drawn}) > 1:
-        sketches = _sketch(cache, drawn, say)
-        candidates, capped = _near(sketches, side, frozenset(same))
+        ids, rows, mean = _sketch(cache, drawn, say)
+        candidates, capped = _near(ids, rows, side, frozenset(same))
         nearest = [pair for pair, cosine in candidates if cosine >= _NEAR_MEAN]
-        near = sorted(_confirm(cache, nearest, sketches.mean), key=lambda found: -found[1])
+        near = sorted(_confirm(cache, nearest, mean), key=lambda found: -found[1])
     pairs += [_named(pair, side, "nearly equal features", cosine) for pair, cosine in near]
     named = {pair for pair, _ in near}
     alike = [(pair, cosine) for pair, cosine in candidates if pair not in named][:_MOST_ALIKE]
@@ -119,36 +106,29 @@ def _same_bytes(digests: Mapping[str, str], side: Mapping[str, str]) -> list[Pai
     return [pair for its in first.values() for pair in itertools.combinations(its.values(), 2)]
 
 
-def _draw(names: list[str], most: int, seed: int) -> list[str]:
-    if len(names) <= most:
-        return names
-    places = np.random.default_rng(seed).permutation(len(names))[:most]
-    return [names[place] for place in np.sort(places).tolist()]
-
-
-def _sketch(cache: Cache, names: Sequence[str], say: Say | None) -> _Sketches:
-    """Read the features of `names` once; a video without frames has no sketch."""
+def _sketch(
+    cache: Cache, names: Sequence[str], say: Say
+) -> tuple[list[str], NDArray[np.float32], NDArray[np.float64]]:
+    """Read the features of `names` once; return ids, their sketches float32[v, s] of unit length,
+    and the mean float64[d] that all share. A video without frames has no sketch."""
+    width = cache.feature_dim or 0
+    projection = np.random.default_rng(0).standard_normal((width, _WIDTH), np.float32)
     ids: list[str] = []
-    rows = np.zeros((0, _WIDTH), np.float32)
-    total = np.zeros(0)
+    rows = np.zeros((len(names), _WIDTH), np.float32)
+    total = np.zeros(width)
     said_s = time.monotonic()
     for some, means in _means(cache, names):
-        if not ids:
-            dice = np.random.default_rng(0)
-            projection = dice.standard_normal((means.shape[1], _WIDTH), np.float32)
-            rows = np.zeros((len(names), _WIDTH), np.float32)
-            total = np.zeros(means.shape[1])
         rows[len(ids) : len(ids) + len(some)] = means @ projection
         total += means.sum(axis=0)
         ids += some
-        if say is not None and time.monotonic() - said_s >= _SAY_EVERY_S:
+        if time.monotonic() - said_s >= _SAY_EVERY_S:
             say(f"{len(ids)} of {len(names)} videos read")
             said_s = time.monotonic()
     rows = rows[: len(ids)]
     if ids:
         rows -= rows.mean(axis=0)  # what all videos share would make them all alike
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-    return _Sketches(ids, rows, total / max(len(ids), 1))
+    return ids, rows, total / max(len(ids), 1)
 
 
 def _means(cache: Cache, names: Sequence[str]) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
@@ -169,18 +149,18 @@ def _means(cache: Cache, names: Sequence[str]) -> Iterator[tuple[list[str], NDAr
 
 
 def _near(
-    sketches: _Sketches, side: Mapping[str, str], known: frozenset[Pair]
+    ids: list[str], rows: NDArray[np.float32], side: Mapping[str, str], known: frozenset[Pair]
 ) -> tuple[list[tuple[Pair, float]], bool]:
     """Return the nearest pairs of different sides with their cosines, the nearest first, and
     whether there were more near ones than are kept."""
     by_side: dict[str, list[int]] = {}
-    for place, name in enumerate(sketches.ids):
+    for place, name in enumerate(ids):
         by_side.setdefault(side[name], []).append(place)
     most = _MOST_PAIRS + len(known) + 1  # one too many shows that there are more
     pairs = (
-        (-cosine, (sketches.ids[left], sketches.ids[right]))
+        (-cosine, (ids[left], ids[right]))
         for one, other in itertools.combinations(by_side.values(), 2)
-        for left, right, cosine in _near_places(sketches.rows, one, other, most)
+        for left, right, cosine in _near_places(rows, one, other, most)
     )
     found = heapq.nsmallest(
         _MOST_PAIRS + 1, (f for f in pairs if f[1] not in known and f[1][::-1] not in known)

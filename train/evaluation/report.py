@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.pages.page import render
-from framebank.features.pages.plots import calibration_plot, training_plots
-from framebank.features.stores import json_text, storage
+from framebank.features.pages.page import calibration_plot, render, training_plots
+from framebank.features.stores import storage
 from framebank.train.evaluation.answers import NO_RANK
 from framebank.train.evaluation.evaluating import Judged
 from framebank.train.evaluation.thumbnails import Thumbnails, make_thumbnails
+from framebank.train.judging.baselines import read_rows
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
@@ -57,9 +57,9 @@ def write_report(
 ) -> Path:
     """Write `out`/report.html; `examples` clips each are shown of the best and the worst."""
     chosen = choose_cases(judged, examples)
-    shown = {judged.questions[place].video_id for its in chosen for place in its}
+    shown = {judged.answers.questions[place].video_id for its in chosen for place in its}
     frames = make_thumbnails(cache, shown, say=say)
-    figures, history = judged.figures, read_history(model_dir)
+    figures, history = judged.figures, read_rows(storage.join(model_dir, "history.jsonl"))
     counts = figures["head"] == "count"
     on = "in validation"
     if figures["epoch_chosen_on"] == "train":
@@ -88,13 +88,32 @@ def write_report(
     return page
 
 
-def read_history(model_dir: str) -> list[dict[str, Any]]:
-    """Return the epochs of the model's training; none where the folder holds no history."""
-    try:
-        text = storage.read_bytes(storage.join(model_dir, "history.jsonl")).decode()
-        return [dict(json_text.parse(line)) for line in text.splitlines()]
-    except (storage.FileMissingError, ValueError, TypeError):
-        return []  # the figures stand without it
+def summary(figures: Mapping[str, Any]) -> list[str]:
+    """Return the lines that are printed: the model, what stands beside it, and leaks."""
+    measure, value = _measured(figures)
+    lines = [
+        f"{measure} {value} on {many(figures['judged'], 'question')} about "
+        f"{many(figures['videos'], 'video')} of {figures['split']}"
+    ]
+    for name, score in figures["baselines"].items():
+        lines.append(f"  {name.replace('_', ' '):<24}{_measured(score)[1]}")
+    if careful := caution(figures):
+        lines.append(f"NOTE: {careful}")
+    if figures["flatters"]:
+        lines.append(f"WARNING: {figures['flatters']}")
+    leaks = len(figures["leaks"]["pairs"])
+    if leaks:
+        lines.append(
+            f"WARNING: {leaks} pairs of videos on two sides of a split are the same or nearly"
+        )
+    return lines
+
+
+def _measured(score: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the measure of a score and its value with the interval."""
+    if "mean_square_error" in score:
+        return "mean square error", square_error(score)
+    return "accuracy", f"{score['accuracy']:.1%} ({span(score['interval'])})"
 
 
 def verdict(figures: Mapping[str, Any]) -> str:
@@ -215,14 +234,14 @@ def _weights(judged: Judged) -> NDArray[np.float64]:
     """Return float64[q]: how sure each answer is; of a count, how far off."""
     if judged.answers.head != "count":
         return judged.answers.probability[:, 0]
-    truths = np.array([question.number or 0.0 for question in judged.questions])
+    truths = np.array([question.number or 0.0 for question in judged.answers.questions])
     return np.abs(judged.answers.best[:, 0] - truths)
 
 
 def _spread(places: list[int], judged: Judged, most: int) -> list[int]:
     first: dict[str, int] = {}
     for place in places:
-        first.setdefault(judged.questions[place].video_id, place)
+        first.setdefault(judged.answers.questions[place].video_id, place)
     ones = set(first.values())
     more = [place for place in places if place not in ones]
     chosen = set([*first.values(), *more][:most])
@@ -230,7 +249,7 @@ def _spread(places: list[int], judged: Judged, most: int) -> list[int]:
 
 
 def _case(judged: Judged, place: int, frames: Mapping[str, Thumbnails]) -> dict[str, Any]:
-    question = judged.questions[place]
+    question = judged.answers.questions[place]
     gone = Thumbnails(reason="The source video is not there any more.")
     clip, when = frames.get(question.video_id, gone), ""
     if clip.pictures:

@@ -46,18 +46,18 @@ def make_thumbnails(
 ) -> dict[str, Thumbnails]:
     """Return up to FRAMES thumbnails of each video, or the reason why there are none."""
     found: dict[str, Thumbnails] = {}
-    rows = _rows(cache, video_ids)
+    columns = ["video_id", "uri", "content_sha256", "source_width", "source_height"]
+    rows = cache.done(columns, video_ids).to_pylist()
     try:
         clips = []
         for row in rows:
-            file = storage.find(row["uri"]) if row["uri"] else None
-            if file is not None:
-                clips.append((row, file))
-            elif row["uri"]:
-                found[row["video_id"]] = Thumbnails(reason=f"{_GONE}: {row['uri']}")
-            else:
-                reason = "The catalog does not say where the source video is."
-                found[row["video_id"]] = Thumbnails(reason=reason)
+            reason = "The catalog does not say where the source video is."
+            if row["uri"]:
+                if file := storage.find(row["uri"]):
+                    clips.append((row, file))
+                    continue
+                reason = f"{_GONE}: {row['uri']}"
+            found[row["video_id"]] = Thumbnails(reason=reason)
         if clips and say is not None:
             say(f"taking frames from {len(clips)} source videos")
         found.update(_decode(cache, clips))
@@ -68,23 +68,13 @@ def make_thumbnails(
     return found
 
 
-def _rows(cache: Cache, video_ids: Collection[str]) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    names = ["video_id", "uri", "content_sha256", "source_width", "source_height"]
-    table = cache.table(columns=names)
-    wanted = pa.array(sorted(video_ids), table.column("video_id").type)
-    return table.filter(pc.is_in(table.column("video_id"), wanted)).to_pylist()
-
-
 def _decode(
     cache: Cache, clips: Sequence[tuple[dict[str, Any], StoredFile]]
 ) -> Iterator[tuple[str, Thumbnails]]:
     """Yield each video_id with its thumbnails; raises FramebankError for one not fetched."""
     if not clips:
         return
-    kept: dict[int, _Kept] = {}
+    kept = {number: _Kept(row) for number, (row, _) in enumerate(clips)}
     refs = (
         VideoRef(row["video_id"], row["uri"], file.size_bytes, file.generation)
         for row, file in clips
@@ -93,11 +83,11 @@ def _decode(
         for event in pool.decode(refs):
             row, _ = clips[event.clip]
             if isinstance(event, Frame):
-                kept.setdefault(event.clip, _Kept(_shown_size(row))).add(event.token, event.rgb)
+                kept[event.clip].add(event.token, event.rgb)
             elif isinstance(event, ClipDone):
-                yield row["video_id"], _chosen(row, event.fields, kept.pop(event.clip, None))
+                yield row["video_id"], _chosen(row, event.fields, kept.pop(event.clip))
             else:
-                kept.pop(event.clip, None)
+                del kept[event.clip]
                 reason = _why_rejected(row["uri"], event.reason)
                 yield row["video_id"], Thumbnails(reason=reason)
 
@@ -109,23 +99,16 @@ def _why_rejected(uri: str, reason: VideoRejected) -> str:
     return f"The source video cannot be {done} ({reason.error_class}): {reason.message}"
 
 
-def _shown_size(row: dict[str, Any]) -> tuple[int, int]:
-    """Return the (width, height) of a thumbnail, both even, in the shape of the source."""
-    width, height = max(row["source_width"], 1), max(row["source_height"], 1)
-    scale = _LONG_SIDE / max(width, height)
-    return max(32, 2 * round(width * scale / 2)), max(32, 2 * round(height * scale / 2))
-
-
-def _chosen(row: dict[str, Any], fields: dict[str, Any], kept: _Kept | None) -> Thumbnails:
+def _chosen(row: dict[str, Any], fields: dict[str, Any], kept: _Kept) -> Thumbnails:
     if fields["sha256"] != row["content_sha256"]:
         reason = f"The source video has changed since its features were taken: {row['uri']}"
         return Thumbnails(reason=reason)
     rows = [
         (pts_ms, kept.pictures[token])
         for token, pts_ms in zip(fields["tokens"], fields["pts_ms"], strict=True)
-        if kept is not None and token in kept.pictures
+        if token in kept.pictures
     ]
-    if kept is None or not rows:
+    if not rows:
         return Thumbnails(reason="No frame of the source video can be shown.")
     places = np.linspace(0, len(rows) - 1, min(FRAMES, len(rows))).round().astype(int)
     chosen = [rows[place] for place in places.tolist()]
@@ -136,8 +119,10 @@ def _chosen(row: dict[str, Any], fields: dict[str, Any], kept: _Kept | None) -> 
 class _Kept:
     """Pictures of one clip's frames by token; of a long clip every second, fourth … one."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size = size
+    def __init__(self, row: dict[str, Any]) -> None:
+        width, height = max(row["source_width"], 1), max(row["source_height"], 1)
+        scale = _LONG_SIDE / max(width, height) / 2  # both sides are even
+        self.size = max(32, 2 * round(width * scale)), max(32, 2 * round(height * scale))
         self.pictures: dict[int, str] = {}
         self._step, self._count = 1, 0
 

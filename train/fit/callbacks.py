@@ -1,17 +1,14 @@
-"""Keras callbacks of the training loop: the best epoch, and the progress line.
-
-`PlateauRate` and `AnswerSample` serve --lr-schedule plateau and TensorBoard. All hang on Keras'
-`CallbackList` beside TensorBoard's and any other.
-"""
+"""What hears of each epoch: the best one, the plateau, TensorBoard's sample, the progress line."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from framebank.features.progress import Bar
 from framebank.features.questions.question import Question
@@ -21,18 +18,32 @@ if TYPE_CHECKING:
     from framebank.train.judging.predicting import Predictions
     from framebank.train.model.heads import Head
 
-_TIMES = ("step_ms", "input_wait_ms")  # a repeated run has others, and equal rows otherwise
 _PLATEAU_FACTOR = 0.5
 _SAMPLE = 8
 
 
-class BestEpoch(keras.callbacks.Callback):
+class _Kept(keras.callbacks.Callback):
+    """A callback whose fields called `kept` a checkpoint holds."""
+
+    kept: tuple[str, ...]
+
+    def state(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.kept}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class BestEpoch(_Kept):
     """Keep the weights of the best epoch; stop after `patience` epochs without a better one.
 
     Better is a higher validation accuracy, and of equals a lower loss: a small split has few
     steps of accuracy. Counts are judged `by_loss` alone. Unlike Keras' EarlyStopping its state
     survives a kill, in the checkpoint.
     """
+
+    kept = ("epoch", "waited", "accuracy", "loss")
 
     def __init__(self, *, patience: int, by_loss: bool = False) -> None:
         super().__init__()
@@ -54,20 +65,12 @@ class BestEpoch(keras.callbacks.Callback):
         if self.waited >= self.patience:
             self.model.stop_training = True
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold besides the weights."""
-        names = ("epoch", "waited", "accuracy", "loss")
-        return {name: getattr(self, name) for name in names}
 
-    def restore(self, state: Mapping[str, Any], weights: list[np.ndarray] | None) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
-        self.weights = weights
-
-
-class PlateauRate(keras.callbacks.Callback):
+class PlateauRate(_Kept):
     """With the schedule "plateau": halve the learning rate after a third of the patience without
     a lower validation loss. Unlike Keras' ReduceLROnPlateau its state survives a kill."""
+
+    kept = ("waited", "loss")
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -86,28 +89,17 @@ class PlateauRate(keras.callbacks.Callback):
             rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
             optimizer.learning_rate = rate * _PLATEAU_FACTOR
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold; the rate itself is among the optimizer's."""
-        return {"waited": self.waited, "loss": self.loss}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.waited, self.loss = state["waited"], state["loss"]
-
 
 class AnswerSample:
     """Write a few questions with the answers given and wanted as text to TensorBoard."""
 
     def __init__(self, folder: str, questions: Sequence[Question], head: Head) -> None:
-        import tensorflow as tf
-
         self._writer = tf.summary.create_file_writer(folder)
         self._head = head
         step = max(1, len(questions) // _SAMPLE)
         self._asked = list(enumerate(questions))[::step][:_SAMPLE]
 
     def __call__(self, epoch: int, predictions: Predictions) -> None:
-        import tensorflow as tf
-
         lines = ["| video | question | answered | wanted |", "|---|---|---|---|"]
         for number, question in self._asked:
             said = self._head.answer(question, int(predictions.chosen[number]))
@@ -122,14 +114,12 @@ class AnswerSample:
 class ProgressLine(keras.callbacks.Callback):
     """Say on stderr how far training is: a bar on a terminal, else a line now and then."""
 
-    def __init__(
-        self, label: str, *, epochs: int, steps: int, done: int = 0, stream: TextIO | None = None
-    ) -> None:
+    def __init__(self, label: str, *, epochs: int, steps: int, done: int = 0) -> None:
         """`steps` is steps per epoch, `done` the steps made before this process started."""
         super().__init__()
         self._label, self._epochs, self._total, self._done = label, epochs, epochs * steps, done
-        self._made, self._epoch = 0, done // max(steps, 1)
-        self.bar = Bar("train", total=self._total, stream=stream)
+        self._made, self._steps = 0, steps
+        self.bar = Bar("train", total=self._total)
         self._start = time.monotonic()
         self._validated = self._times = ""
 
@@ -139,9 +129,6 @@ class ProgressLine(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         self.bar.__exit__(None, None, None)
 
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._epoch = epoch
-
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._made += 1
         if self.bar.is_due:
@@ -150,7 +137,7 @@ class ProgressLine(keras.callbacks.Callback):
             left_s = (time.monotonic() - self._start) / self._made * (self._total - step)
             parts = [f"step {step}/{self._total}", "" if loss is None else f"loss {loss:.3f}"]
             parts += [self._validated, self._times, f"at most {left_s:.0f} s left"]
-            self.bar.update(step, self._told(self._epoch, *parts))
+            self.bar.update(step, self._told((step - 1) // self._steps, *parts))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         logs = logs or {}
@@ -167,16 +154,3 @@ class ProgressLine(keras.callbacks.Callback):
     def _told(self, epoch: int, *parts: str) -> str:
         said = ", ".join(filter(None, (f"epoch {epoch + 1}/{self._epochs}", *parts)))
         return f"{self._label}: {said}"
-
-
-class HistoryRows(keras.callbacks.Callback):
-    """Collect one row per epoch, as `history.jsonl` holds them."""
-
-    def __init__(self, label: str) -> None:
-        super().__init__()
-        self.label = label
-        self.rows: list[dict[str, Any]] = []
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        numbers = {name: float(value) for name, value in (logs or {}).items() if name not in _TIMES}
-        self.rows.append({"model": self.label, "epoch": epoch + 1, **numbers})

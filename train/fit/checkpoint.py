@@ -1,8 +1,6 @@
 """Checkpoints of a training run: everything that the next step depends on.
 
-Network, optimizer, best weights, running sums, and as JSON the
-epoch, the step within it (with seed and epoch that is the place in the data), history and the best
-epoch. A run restored from one does the same steps as a run that was never stopped.
+A run restored from one does the same steps as a run that was never stopped.
 """
 
 from __future__ import annotations

@@ -50,9 +50,7 @@ class Moments:
             lambda clips: temporal_moments(clips, frame_mask(clips)), reduce_retracing=True
         )
         sums = {name: np.zeros((len(questions), features.width)) for name in MOMENTS}
-        with Prefetched(
-            lambda: features.batches(table, batch_size=self._batch_size)
-        ) as batches:
+        with Prefetched(lambda: features.batches(table, batch_size=self._batch_size)) as batches:
             for batch in batches:
                 self._run.stop.check()
                 index = batch["index"].numpy()

@@ -18,6 +18,7 @@ import argparse
 import functools
 import json
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,14 @@ from framebank.features import terminal
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.questions.word_cutting import LANGUAGES, check_language
+from framebank.features.stores import json_text
+from framebank.features.tensorflow_import import quiet_google
 from framebank.train.model.config import (
+    AUTO,
+    CHOOSABLE,
     LR_SCHEDULES,
     PRECISIONS,
     STRATEGIES,
-    AUTO,
-    CHOOSABLE,
     ModelConfig,
     TrainConfig,
 )
@@ -144,7 +147,7 @@ def _run_workers(args: argparse.Namespace, *, quiet: bool) -> int:
     if args.strategy not in ("none", "multi_worker"):
         raise UsageError("--local-workers is a strategy of its own", got=args.strategy)
     options = json.dumps(vars(args) | {"local_workers": None, "strategy": "multi_worker"})
-    worker = [sys.executable, "-m", "framebank.train.fit.local_worker", options]
+    worker = [sys.executable, "-m", "framebank.train.fit.command", options]
     return run_local_workers(worker, args.local_workers, quiet=quiet)
 
 
@@ -190,7 +193,8 @@ def execute(
     with stop_on_signals() as stop:
         workers = _start_workers(args.strategy, stop)
         from framebank.train.data.shard_files import Staging
-        from framebank.train.fit.training import TrainJob, train_model
+        from framebank.train.fit.training import train_model
+        from framebank.train.fit.training_data import TrainJob
         from framebank.train.workers.run import Run
 
         say = _say if workers.is_chief else lambda text: None
@@ -288,3 +292,21 @@ def table(metrics: Mapping[str, Any]) -> str:
             "The features come from RANDOM weights; a real network would give other figures"
         )
     return "\n".join(lines)
+
+
+def be_local_worker(options: str) -> int:
+    """Be one worker of --local-workers, whose parent gives it `options` as JSON."""
+    from framebank.train.workers.local_workers import end_with_input
+
+    quiet_google()
+    threading.Thread(target=end_with_input, daemon=True).start()
+    with terminal.guarded():
+        try:
+            return run(argparse.Namespace(**json_text.parse(options)), [])
+        except FramebankError as error:
+            print(f"framebank: {error}", file=sys.stderr, flush=True)
+            return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(be_local_worker(sys.argv[1]))

@@ -1,10 +1,7 @@
 """The training loop: one for every strategy, that a kill cannot hurt.
 
-Keras' `fit` does not work under MultiWorkerMirroredStrategy (Keras issue 20585), so the loop is our
-own: `strategy.run` of one step, the loss scaled by the global batch (the weights in a batch, see
-`train.data.batches`), Keras' callbacks through `CallbackList`, and checkpoints at exact steps. With
-the same seed a run that was killed and started again makes the same steps as one that was not, and
-several workers make the same steps as one.
+Why it is not Keras' own: infra/decisions/0003. With the same seed a run that was killed and started
+again makes the same steps as one that was not, and several workers make the same steps as one.
 """
 
 from __future__ import annotations
@@ -25,9 +22,9 @@ import tensorflow as tf
 from framebank.features.asking.trained_model import NotFiniteError
 from framebank.features.errors import JobError
 from framebank.features.stop_signals import StopRequest, TrainingStopped
-from framebank.train.data.batches import Batch, Features, QuestionTable, steps_per_epoch
+from framebank.train.data.batches import Batch, Features, QuestionTable
 from framebank.train.data.prefetch import Prefetched
-from framebank.train.fit.callbacks import BestEpoch, HistoryRows, PlateauRate, ProgressLine
+from framebank.train.fit.callbacks import BestEpoch, PlateauRate, ProgressLine
 from framebank.train.fit.checkpoint import RunCheckpoints, finite
 from framebank.train.judging.predicting import Judge, Predictions, network_inputs
 from framebank.train.model.config import TrainConfig
@@ -81,11 +78,11 @@ def fit(
         run.train(stop, callbacks)
     if run.best.weights is not None:
         network.set_weights(run.best.weights)
-    return FitResult(run.history.rows, run.best.epoch + 1, run.step)
+    return FitResult(run.history, run.best.epoch + 1, run.step)
 
 
 class _Run:
-    """One fit and its state: where it is (`epoch`, `place`, `step`), sums, history, best epoch."""
+    """One fit and where it is (`epoch`, `place`, `step`)."""
 
     def __init__(
         self,
@@ -98,7 +95,7 @@ class _Run:
     ) -> None:
         self.network, self.data, self.config = network, data, config
         self.workers, self.strategy, self.label = workers, workers.strategy, label
-        self.steps_per_epoch = steps_per_epoch(data.train, config.batch_size)
+        self.steps_per_epoch = data.train.steps(config.batch_size)
         use_row_noise(network)
         with self.strategy.scope():
             self.optimizer = make_optimizer(config, steps_per_epoch=self.steps_per_epoch)
@@ -108,7 +105,7 @@ class _Run:
         self.sums = tf.Variable(tf.zeros(3, tf.float64), trainable=False)
         self.best = BestEpoch(patience=config.patience, by_loss=data.head.kind == COUNT)
         self.plateau = PlateauRate(config)
-        self.history = HistoryRows(label)
+        self.history: list[dict[str, Any]] = []
         self.on_judged: Callable[[int, Predictions], None] | None = None
         self.checkpoints = RunCheckpoints(
             folder, network=network, optimizer=self.optimizer, sums=[self.sums], workers=workers
@@ -129,8 +126,9 @@ class _Run:
         state, best_weights = restored
         for name in _PLACE:
             setattr(self, name, state[name])
-        self.history.rows = state["history"]
-        self.best.restore(state["best"], best_weights)
+        self.history = state["history"]
+        self.best.restore(state["best"])
+        self.best.weights = best_weights
         self.plateau.restore(state["plateau"])
 
     def save(self) -> None:
@@ -144,7 +142,7 @@ class _Run:
         self._check_sound()
         state = {
             **{name: getattr(self, name) for name in _PLACE},
-            "history": self.history.rows,
+            "history": self.history,
             "best": self.best.state(),
             "plateau": self.plateau.state(),
         }
@@ -153,8 +151,8 @@ class _Run:
         self._saved = time.monotonic()
 
     def train(self, stop: StopRequest, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-        # The best epoch and the row come first: others may read them.
-        heard: list[keras.callbacks.Callback] = [self.best, self.plateau, self.history]
+        # The best epoch comes first: others may read it.
+        heard: list[keras.callbacks.Callback] = [self.best, self.plateau]
         if self.workers.is_chief:
             progress = ProgressLine(
                 self.label, epochs=self.config.epochs, steps=self.steps_per_epoch, done=self.step
@@ -195,7 +193,11 @@ class _Run:
             times = self._times(started, steps.waited_s, self.place - before)
         if self.epoch + 1 < self.config.epochs:  # read on while this epoch is judged
             self._ahead = Prefetched(functools.partial(self._steps, self.epoch + 1, 0))
-        heard.on_epoch_end(self.epoch, self._epoch_logs() | times)
+        logs = self._epoch_logs()
+        # Without times: a repeated run has others, and equal rows otherwise.
+        row = {"model": self.label, "epoch": self.epoch + 1, **dict(sorted(logs.items()))}
+        self.history.append(row)
+        heard.on_epoch_end(self.epoch, logs | times)
         self.epoch, self.place = self.epoch + 1, 0
         self.sums.assign(tf.zeros_like(self.sums))
 
@@ -205,13 +207,8 @@ class _Run:
 
     def _steps(self, epoch: int, skip: int) -> Iterator[list[Batch]]:
         """Yield the batches of each step that is left of an epoch, one per local replica."""
-        batches = self.data.features.training_batches(
-            self.data.train,
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            epoch=epoch,
-            skip=skip,
-        )
+        size, seed = self.config.batch_size, (self.config.seed, epoch)
+        batches = self.data.features.batches(self.data.train, batch_size=size, seed=seed, skip=skip)
         for first in batches:
             yield [first, *(next(batches) for _ in range(self.workers.local_replicas - 1))]
 

@@ -25,7 +25,7 @@ from framebank.features.errors import JobError, UsageError
 from framebank.features.questions.seen_videos import SEEN
 from framebank.features.stores import disk, json_text, storage
 from framebank.features.stores.temporary import at_fault, temporary_error
-from framebank.train.judging.judged_answers import JUDGED_FILE
+from framebank.train.judging.baselines import JUDGED_FILE
 
 if TYPE_CHECKING:
     import keras
@@ -89,7 +89,8 @@ class ModelFolder:
         came to no checkpoint, as when a file was found wanting, is none.
         """
         if overwrite:
-            self._clear()
+            # First what says that the rest is good.
+            self._remove(MARK, _RUN, *MODEL_FILES)
         found = self._making()
         if not self.finished and not any(self.checkpoints.glob("*/*")):
             found = None
@@ -117,9 +118,10 @@ class ModelFolder:
                 ) from err
         return None
 
-    def _clear(self) -> None:
+    def _remove(self, *names: str) -> None:
+        """Remove files and all checkpoints."""
         with _explained(self.path):
-            for name in (MARK, _RUN, *MODEL_FILES):  # first what says that the rest is good
+            for name in names:
                 (self.path / name).unlink(missing_ok=True)
             if self.checkpoints.exists():
                 shutil.rmtree(self.checkpoints)
@@ -129,11 +131,7 @@ class ModelFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole or not at all; raises FramebankError when it cannot be written."""
-        self.write_bytes(name, text.encode("utf-8", "backslashreplace"))
-
-    def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file whole or not at all; raises FramebankError when it cannot be written."""
-        storage.write_atomic(str(self.path / name), data)
+        storage.write_atomic(str(self.path / name), text.encode("utf-8", "backslashreplace"))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Return a JSON file of the folder; raises UsageError when it is missing or damaged."""
@@ -156,10 +154,7 @@ class ModelFolder:
     def finish(self, lineage: Mapping[str, Any]) -> None:
         """Write the lineage, which makes the model count, and drop what a resume would need."""
         self.write_json(MARK, lineage)
-        with _explained(self.path):
-            (self.path / _RUN).unlink(missing_ok=True)
-            if self.checkpoints.exists():
-                shutil.rmtree(self.checkpoints)
+        self._remove(_RUN)
 
 
 @contextlib.contextmanager
@@ -203,6 +198,10 @@ def make_lineage(
     cache: Cache, making: Mapping[str, Any], *, questions: Mapping[str, int], files: list[str]
 ) -> dict[str, Any]:
     """Return the fields of lineage.json; `questions` counts those of each split."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
     runs = cache.table(columns=["video_id", "run_id"]).column("run_id").unique().to_pylist()
     hashes = list(making["questions_sha256"])
     return {
@@ -219,21 +218,12 @@ def make_lineage(
         "seed": making["config"]["train"]["seed"],
         "making": dict(making),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what the numbers depend on."""
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    return {
-        "framebank": framebank.__version__,
-        "python": platform.python_version(),
-        "platform": sys.platform,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
+        "versions": {
+            "framebank": framebank.__version__,
+            "python": platform.python_version(),
+            "platform": sys.platform,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+        },
     }

@@ -22,33 +22,24 @@ from framebank.features.asking.scores import figures, is_right, square_error
 from framebank.features.asking.trained_model import check_weights
 from framebank.features.errors import JobError
 from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
-from framebank.features.questions.word_cutting import cutter_version
+from framebank.features.stores import storage
 from framebank.train.data.batches import QuestionTable
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
-from framebank.train.data.shard_files import Staging, shard_files
+from framebank.train.data.shard_files import shard_files
 from framebank.train.data.splits import SPLITS, seen_by
 from framebank.train.fit.callbacks import AnswerSample
 from framebank.train.fit.choosing import AUTO_CLIPS, choose_kind
 from framebank.train.fit.closed_form import Moments, fit_closed_form
 from framebank.train.fit.loop import FitData, FitResult, fit
 from framebank.train.fit.model_folder import ModelFolder, make_lineage, run_making
-from framebank.train.fit.training_data import Material, gather
+from framebank.train.fit.training_data import Material, TrainJob, gather
 from framebank.train.fit.warm_start import start_from
 from framebank.train.judging import baselines
-from framebank.train.judging.judged_answers import JUDGED_FILE, Said, judged_text
 from framebank.train.judging.predicting import Judge
-from framebank.train.model.config import (
-    AUTO,
-    PROBE,
-    PROBE_BLIND,
-    TRAINED_KINDS,
-    ModelConfig,
-    TrainConfig,
-)
+from framebank.train.model.config import AUTO, PROBE, PROBE_BLIND, TRAINED_KINDS, ModelConfig
 from framebank.train.model.heads import COUNT
 from framebank.train.model.network import average, build_network, export
 from framebank.train.model.probe import probe_network
-from framebank.train.word_vectors.files import file_sha256
 from framebank.train.workers.replicas import Workers
 from framebank.train.workers.run import Run
 
@@ -56,38 +47,6 @@ if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
 
 _ROOM_QUESTIONS = 4096  # that a batch has room for, however few there are
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainJob:
-    """What to train from, and how."""
-
-    questions: tuple[str, ...] | JoinedQuestions  # files, or what some of them came to
-    model: ModelConfig
-    train: TrainConfig
-    with_baselines: bool = True
-    tensorboard: str | None = None
-    set_name: str | None = None
-    mapping: str | None = None
-    staging: Staging = Staging()  # noqa: RUF009 - frozen
-    warm_start: str | None = None  # a model folder, whose weights the model starts from
-    language: str | None = None  # of features.questions.word_cutting, if words are to be cut
-    embeddings: str | None = None  # a file of word vectors, which the embedding starts from
-
-    def config(self) -> dict[str, Any]:
-        """Return the part of the config that the result depends on."""
-        given = {
-            "format": self.set_name,
-            "warm_start": self.warm_start,
-            "language": self.language,
-            "cut_by": self.language and cutter_version(self.language),
-            "embeddings": self.embeddings and file_sha256(self.embeddings),
-        }
-        return {
-            "model": dataclasses.asdict(self.model),
-            "train": self.train.lasting(),
-            "with_baselines": self.with_baselines,
-        } | {name: value for name, value in given.items() if value is not None}
 
 
 def train_model(
@@ -135,10 +94,7 @@ def train_model(
         tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(config.seed)
         files = held.enter_context(contextlib.closing(shard_files(cache.path, job.staging)))
-        material = gather(
-            job.model, config, cache, joined, workers, run, files=files,
-            language=job.language, embeddings=job.embeddings,
-        )  # fmt: skip
+        material = gather(job, cache, joined, workers, run, files=files)
         size = min(config.batch_size, max(len(material.learnt), _ROOM_QUESTIONS))
         job = dataclasses.replace(job, train=dataclasses.replace(config, batch_size=size))
         with warnings.catch_warnings(), _memory_told():
@@ -155,7 +111,8 @@ def train_model(
             made = make_lineage(cache, making, questions=counts, files=list(joined.files))
             if job.embeddings is not None:
                 made["embeddings_file"] = job.embeddings
-            folder.write_bytes(SEEN, _seen(job, cache, material).to_bytes())
+            seen = _seen(job, cache, material)
+            storage.write_atomic(str(folder.path / SEEN), seen.to_bytes())
             folder.finish(made)
     return metrics
 
@@ -213,16 +170,13 @@ class _Training:
         temperature, calibration = self._calibrate(fits, network)
         if workers.is_chief:
             folder.save_model(export(network, material.text, temperature=temperature))
-            words = [str(word) for word in material.text.get_vocabulary()]
             spoken = {} if job.language is None else {"language": job.language}
-            known = {**material.head.to_json(), **spoken, "words": words}
+            known = {**material.head.to_json(), **spoken, "words": material.words}
             folder.write_json("vocabulary.json", known)
         said: dict[str, Said] = {"model": self._judge(network)}
         spread = [self._score(self._judge(fit.network)) for fit in fits] if len(fits) > 1 else []
-        beside: dict[str, Said] = {
-            "majority": baselines.majority(splits.train, asked),
-            "majority_per_question": baselines.majority_per_question(splits.train, asked),
-        }
+        counted = baselines.count_answers(splits.train, asked)
+        beside = {name: counted[name] for name in ("majority", "majority_per_question")}
         history = list(result.history)
         for kind in baselines.TRAINED if job.with_baselines else ():
             fitted = self._fit(dataclasses.replace(job.model, kind=kind))
@@ -231,7 +185,7 @@ class _Training:
         if workers.is_chief:
             rows = "".join(json.dumps(row) + "\n" for row in history)
             folder.write_text("history.jsonl", rows)
-            folder.write_text(JUDGED_FILE, judged_text(asked, said))
+            folder.write_text(baselines.JUDGED_FILE, baselines.judged_text(asked, said))
         return {
             "split": splits.judged_on,
             "questions": len(asked),
@@ -337,8 +291,7 @@ class _Training:
         if material.vectors is not None:
             material.vectors.start(network)
         if warm_start is not None:
-            words = [str(word) for word in material.text.get_vocabulary()]
-            answers = material.head.answers
+            words, answers = material.words, material.head.answers
             start_from(network, warm_start, words=words, answers=answers, say=self.run.say)
         callbacks, sample = [], None
         val = material.tables[material.splits.stopped_on]
@@ -362,9 +315,7 @@ class _Training:
 
     def _fit_probe(self, model: ModelConfig, rows: QuestionTable, label: str) -> Fitted:
         material = self.material
-        probe = fit_closed_form(
-            model, material, rows, self.moments, seed=self.job.train.seed
-        )
+        probe = fit_closed_form(model, material, rows, self.moments, seed=self.job.train.seed)
         self.run.say(f"{label}: {probe.describe()}")
         words = material.text.vocabulary_size()
         network, plain = (

@@ -1,4 +1,4 @@
-"""What a run trains on: questions in their splits, vocabularies, features, statistics."""
+"""What a run trains on: its job, questions in their splits, vocabularies, features, statistics."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from framebank.features.questions.word_cutting import cut_questions
+from framebank.features.questions.word_cutting import cut_questions, cutter_version
 from framebank.train.data.batches import Features, QuestionTable, cached_features
-from framebank.train.data.clip_features import ShardFiles
 from framebank.train.data.epoch_order import plan_epoch
 from framebank.train.data.joining import JoinedQuestions
+from framebank.train.data.shard_files import ShardFiles, Staging
 from framebank.train.data.splits import SPLITS, Splits, assign_splits
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics, frame_statistics
 from framebank.train.model.heads import COUNT, OPEN, Head
 from framebank.train.model.text import text_layer, without_spaces, word_numbers
 from framebank.train.word_vectors.embeddings import WordVectors, find_vectors
+from framebank.train.word_vectors.files import file_sha256
 from framebank.train.workers.replicas import Workers
 from framebank.train.workers.run import Run
 
@@ -28,6 +29,38 @@ if TYPE_CHECKING:
 # Frames of each lane that mean and variance are taken from: 16 lanes have them to half a percent,
 # and training need not wait until the whole of a large cache was read.
 STATISTICS_FRAMES = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainJob:
+    """What to train from, and how."""
+
+    questions: tuple[str, ...] | JoinedQuestions  # files, or what some of them came to
+    model: ModelConfig
+    train: TrainConfig
+    with_baselines: bool = True
+    tensorboard: str | None = None
+    set_name: str | None = None
+    mapping: str | None = None
+    staging: Staging = Staging()  # noqa: RUF009 - frozen
+    warm_start: str | None = None  # a model folder, whose weights the model starts from
+    language: str | None = None  # of features.questions.word_cutting, if words are to be cut
+    embeddings: str | None = None  # a file of word vectors, which the embedding starts from
+
+    def config(self) -> dict[str, Any]:
+        """Return the part of the config that the result depends on."""
+        given = {
+            "format": self.set_name,
+            "warm_start": self.warm_start,
+            "language": self.language,
+            "cut_by": self.language and cutter_version(self.language),
+            "embeddings": self.embeddings and file_sha256(self.embeddings),
+        }
+        return {
+            "model": dataclasses.asdict(self.model),
+            "train": self.train.lasting(),
+            "with_baselines": self.with_baselines,
+        } | {name: value for name, value in given.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,30 +74,25 @@ class Material:
     features: Features
     tables: dict[str, QuestionTable]
     learnt: QuestionTable  # the training rows whose answer is in the vocabulary
+    words: list[str]  # of `text`, by number
     vectors: WordVectors | None = None
 
 
 def gather(
-    model: ModelConfig,
-    config: TrainConfig,
+    job: TrainJob,
     cache: Cache,
     joined: JoinedQuestions,
     workers: Workers,
     run: Run,
     *,
-    files: ShardFiles | None,
-    language: str | None = None,
-    embeddings: str | None = None,
+    files: ShardFiles,
 ) -> Material:
-    """Put together what is trained on; raises FramebankError, TrainingStopped.
-
-    `embeddings` is a file of word vectors, `language` one of features.questions.word_cutting.
-    """
-    say = run.say
+    """Put together what is trained on; raises FramebankError, TrainingStopped."""
+    config, language, say = job.train, job.language, run.say
     splits = assign_splits(joined.questions, seed=config.seed, val_share=config.val_share)
     for remark in splits.remarks:
         say(remark)
-    head = Head.of(splits.train, size=model.answers)
+    head = Head.of(splits.train, size=job.model.answers)
     if len(head.answers) == 1:
         say(
             f"NOTE: all training questions have one answer, {head.answers[0]!r}: "
@@ -77,7 +105,7 @@ def gather(
             "NOTE: the questions are written without spaces and are read letter by letter; "
             "--language zh, ja or ko would cut them into words"
         )
-    text = text_layer(asked, choices=choices, max_words=model.words, language=language)
+    text = text_layer(asked, choices=choices, max_words=job.model.words, language=language)
 
     def numbers(asked: Any) -> Any:
         return word_numbers(text, cut_questions(asked.numpy().tolist(), language))
@@ -100,16 +128,16 @@ def gather(
     }
     learnt = tables.pop("learnt")
     vectors = None
-    if embeddings is not None:
-        words = [str(word) for word in text.get_vocabulary()]
+    words = [str(word) for word in text.get_vocabulary()]
+    if job.embeddings is not None:
         counted = np.bincount(tables["train"].words.ravel(), minlength=len(words))
-        vectors = find_vectors(embeddings, words, asked=counted, say=say)
+        vectors = find_vectors(job.embeddings, words, asked=counted, say=say)
     statistics = sample_statistics(features, {q.video_id for q in splits.train}, workers, run)
     say(
         f"{len(learnt)} questions to learn from, {len(parts['val'])} to choose the epoch by, "
         f"{len(parts['test'])} to judge; {_describe(head)}, {len(joined.frames)} videos"
     )
-    return Material(splits, head, text, statistics, features, tables, learnt, vectors)
+    return Material(splits, head, text, statistics, features, tables, learnt, words, vectors)
 
 
 def _describe(head: Head) -> str:
@@ -126,7 +154,7 @@ def sample_statistics(
     Each worker reads its own lanes; merged lane by lane they are the same for any number of them.
     """
     stored, share, width = features.stored, features.share, features.width
-    numbers = np.array(sorted(features.number(video_id) for video_id in video_ids), np.int64)
+    numbers = np.array(sorted(features.numbers[video_id] for video_id in video_ids), np.int64)
     replica = stored.replica(np.arange(stored.lanes), replicas=share.replicas)
     sums = np.zeros((stored.lanes, 1 + 2 * width))
     for lane, videos in enumerate(plan_epoch(stored, numbers, batch_size=1).reading):

@@ -26,11 +26,9 @@ def start_from(
     answers: Sequence[str],
     say: Callable[[str], None],
 ) -> bool:
-    """Give `network` the weights of the model in `model_dir`, as far as they fit.
-
-    `words` and `answers` are the network's vocabularies. Returns False, with a line said, where
-    that model is built in another way. Raises UsageError for a damaged model.
-    """
+    """Give `network`, of the vocabularies `words` and `answers`, the weights of the model in
+    `model_dir`, as far as they fit. Returns False, with a line said, where that model is built in
+    another way; raises UsageError for a damaged one."""
     import keras
 
     trained = load_network(model_dir)

@@ -2,30 +2,44 @@
 
 Those by majority only count. `question_only` and `order_blind` are trained by the same loop under
 the same budget (`TRAINED`, kinds of `train.model.config.ModelConfig`).
+
+What these and the model answered to each judged question a training keeps in `judged.jsonl`: with
+it an evaluation trains nothing again. A line per question, in the order of the split:
+
+    {"question_id", "video_id", "question", "truth", "answers": {"model", "order_blind", ...}}
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from framebank.features.questions.question import QUESTION_WORDS, Question
-from framebank.train.judging.judged_answers import Said
+from framebank.features.stores import json_text, storage
 
 TRAINED = ("order_blind", "question_only", "probe_blind", "probe")
+JUDGED_FILE = "judged.jsonl"
+
+Said = Sequence[str | None]  # one answer per question; None is an answer that is surely wrong
 
 
 def count_answers(train: Sequence[Question], asked: Sequence[Question]) -> dict[str, Said]:
-    """Return what the baselines say that only count the answers of `train`."""
+    """Return what the baselines say that only count the answers of `train`.
+
+    They answer as `train` mostly answers anything, questions that open with the same question
+    word, or the same question; as it answers anything where it holds no such question.
+    """
     return {
-        "majority": majority(train, asked),
-        "majority_per_word": majority_per_word(train, asked),
-        "majority_per_question": majority_per_question(train, asked),
+        "majority": _majority_per(lambda question: "", train, asked),
+        "majority_per_word": _majority_per(_word, train, asked),
+        "majority_per_question": _majority_per(_plain, train, asked),
     }
 
 
-class Majority:
+class _Majority:
     """Answers as most questions of `train` are; blind to video and question.
 
     Of equally common answers the first by alphabet; among candidates the one that is commonest as
@@ -46,30 +60,14 @@ class Majority:
         return self._commonest
 
 
-def majority(train: Sequence[Question], asked: Sequence[Question]) -> list[str]:
-    """Answer everything as most questions of `train` are answered."""
-    counted = Majority(train)
-    return [counted.says(question) for question in asked]
-
-
-def majority_per_question(train: Sequence[Question], asked: Sequence[Question]) -> list[str]:
-    """Answer as `train` mostly answers the same question, else as it answers any."""
-    return _majority_per(_plain, train, asked)
-
-
-def majority_per_word(train: Sequence[Question], asked: Sequence[Question]) -> list[str]:
-    """Answer as `train` mostly answers questions that open with the same question word."""
-    return _majority_per(_word, train, asked)
-
-
 def _majority_per(
     part: Callable[[Question], str], train: Sequence[Question], asked: Sequence[Question]
 ) -> list[str]:
     parts: dict[str, list[Question]] = collections.defaultdict(list)
     for question in train:
         parts[part(question)].append(question)
-    counted = {name: Majority(questions) for name, questions in parts.items()}
-    fallback = Majority(train)
+    counted = {name: _Majority(questions) for name, questions in parts.items()}
+    fallback = _Majority(train)
     return [counted.get(part(question), fallback).says(question) for question in asked]
 
 
@@ -80,3 +78,43 @@ def _plain(question: Question) -> str:
 def _word(question: Question) -> str:
     word = dataclasses.replace(question, type=None).kind
     return word if word in QUESTION_WORDS else "other"
+
+
+def judged_text(questions: Sequence[Question], said: Mapping[str, Said]) -> str:
+    """Return the lines of judged.jsonl; each of `said` has an answer per question."""
+    rows = (
+        {
+            **_about(question),
+            "truth": question.answer,
+            "answers": {name: answers[place] for name, answers in said.items()},
+        }
+        for place, question in enumerate(questions)
+    )
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_judged(model_dir: str, asked: Sequence[Question]) -> dict[str, Said]:
+    """Return what was answered to `asked`; nothing where other questions, or none, were judged."""
+    rows = read_rows(storage.join(model_dir, JUDGED_FILE))
+    said: list[Any] = [row.get("answers") for row in rows]
+    same = len(rows) == len(asked) and all(
+        isinstance(row.get("answers"), dict)
+        and all(row.get(name) == value for name, value in _about(question).items())
+        for row, question in zip(rows, asked, strict=True)
+    )
+    names = said[0] if same and said else {}
+    return {name: [answers.get(name) for answers in said] for name in names}
+
+
+def read_rows(path: str) -> list[dict[str, Any]]:
+    """Return the objects of a file of JSON lines; none where it is missing or damaged."""
+    try:
+        # Not splitlines(): that also cuts at characters that are legal inside a JSON string.
+        lines = storage.read_bytes(path).decode().split("\n")
+        return [dict(json_text.parse(line)) for line in lines if line]
+    except (storage.FileMissingError, ValueError, TypeError):
+        return []
+
+
+def _about(question: Question) -> dict[str, str]:
+    return {name: getattr(question, name) for name in ("question_id", "video_id", "question")}

@@ -52,12 +52,10 @@ def paired_bootstrap(
     return Comparison(float(sums.sum() / counts.sum()), *_middle(means), better)
 
 
-def interval(
-    right: ArrayLike, groups: Sequence[str], *, seed: int, rounds: int = ROUNDS
-) -> tuple[float, float]:
+def interval(right: ArrayLike, groups: Sequence[str], *, seed: int) -> tuple[float, float]:
     """Return the 95 % interval of the mean of `right` float[q]; raises ValueError as well."""
     sums, counts = _by_group(np.asarray(right, np.float64), groups)
-    return _middle(_draw_means(sums, counts, seed=seed, rounds=rounds))
+    return _middle(_draw_means(sums, counts, seed=seed, rounds=ROUNDS))
 
 
 def _middle(means: NDArray[np.float64]) -> tuple[float, float]:
@@ -81,8 +79,6 @@ def _by_group(
 def _draw_means(
     sums: NDArray[np.float64], counts: NDArray[np.float64], *, seed: int, rounds: int
 ) -> NDArray[np.float64]:
-    if rounds < 1:
-        raise ValueError(f"{rounds} rounds")
     dice = np.random.default_rng(seed)
     at_once = max(1, _DRAWS // len(sums))
     means = np.empty(rounds)

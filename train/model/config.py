@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from framebank.features.bounds import MOST_BYTES, MOST_FLOAT, MOST_INT, MOST_SEED, check_number
@@ -13,7 +14,8 @@ from framebank.features.questions.splits import VAL_SHARE
 TRAINED_KINDS = ("lstm", "attention", "transformer", "bigru", "wide", "mean")
 PROBE, PROBE_BLIND = "probe", "probe_blind"  # closed formulas of a clip's moments
 AUTO = "auto"  # whichever answers held-out training clips best
-MODEL_KINDS = (*TRAINED_KINDS, PROBE, PROBE_BLIND, AUTO, "order_blind", "question_only")
+NETWORK_KINDS = (*TRAINED_KINDS, "order_blind", "question_only")  # trained by epochs
+MODEL_KINDS = (*NETWORK_KINDS, PROBE, PROBE_BLIND, AUTO)
 CHOOSABLE = (AUTO, PROBE, *TRAINED_KINDS)
 LR_SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("float32", "bfloat16")
@@ -109,15 +111,6 @@ class TrainConfig:
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in free}
 
 
-def _check(
-    config: object,
-    names: tuple[str, ...],
-    low: float,
-    high: float,
-    *,
-    above: bool = False,
-    below: bool = False,
-) -> None:
+def _check(config: object, names: Sequence[str], low: float, high: float, **ends: bool) -> None:
     for name in names:
-        option = "--" + name.replace("_", "-")
-        check_number(option, getattr(config, name), low, high, above=above, below=below)
+        check_number("--" + name.replace("_", "-"), getattr(config, name), low, high, **ends)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
+from keras import layers, ops
 from numpy.typing import NDArray
 
 from framebank.train.model.config import ModelConfig
-
-if TYPE_CHECKING:
-    import keras
 
 # A deviation below this share of the mean is rounding of float16 or less: the column is constant.
 _CONSTANT_SHARE = 1e-5
@@ -69,7 +68,7 @@ class Frames(NamedTuple):
     scaled: Any
     seen: Any
     mask: Any
-    project: keras.layers.Layer
+    project: layers.Layer
 
 
 def frame_mask(features: Any) -> Any:
@@ -77,8 +76,6 @@ def frame_mask(features: Any) -> Any:
 
     A frame is there when it or a later one has any value: holes never break right-padding.
     """
-    from keras import ops
-
     filled = ops.cast(ops.any(ops.not_equal(features, 0.0), axis=-1), "int32")
     mask = ops.greater(ops.flip(ops.cumsum(ops.flip(filled, axis=1), axis=1), axis=1), 0)
     first = ops.less_equal(ops.cumsum(ops.ones_like(filled), axis=1), 1)
@@ -87,8 +84,6 @@ def frame_mask(features: Any) -> Any:
 
 def make_frames(features: Any, config: ModelConfig, statistics: FrameStatistics) -> Frames:
     """Standardise and project the features float[b, n, d], padded on the right with zeros."""
-    from keras import layers, ops
-
     mask = frame_mask(features)
     scale = layers.Normalization(
         mean=statistics.mean, variance=statistics.variance, dtype="float32"
@@ -104,18 +99,13 @@ def make_frames(features: Any, config: ModelConfig, statistics: FrameStatistics)
 
 
 def _gain(width: int) -> float:
-    """Return what standardised features are multiplied with: 1/16 for 2048 of them.
-
-    Adam moves every weight by about the learning rate, so thousands of inputs at full scale would
-    move a unit by several times its range in one step, and training follows noise.
-    """
+    """Return what standardised features are multiplied with, lest a step of Adam moves a unit by
+    several times its range: 1/16 for 2048 of them (infra/decisions/0003-training-loop.md)."""
     return float(min(1.0, (8 / width) ** 0.5))
 
 
 def projection(units: int, width: int, *, name: str) -> Any:
     """Return the dense layer over `width` features whose units start with a deviation of 1 though
     the features were multiplied with a gain."""
-    import keras
-
     start = keras.initializers.VarianceScaling(1 / _gain(width) ** 2)
-    return keras.layers.Dense(units, activation="tanh", kernel_initializer=start, name=name)
+    return layers.Dense(units, activation="tanh", kernel_initializer=start, name=name)

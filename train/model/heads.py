@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -114,8 +115,6 @@ class Head(heads.Head):
 
     def losses(self, truth: tf.Tensor, outputs: tf.Tensor, *, smoothing: float) -> tf.Tensor:
         """Return float[b]; `smoothing` of the labels is for open answers."""
-        import keras
-
         if self.kind == COUNT:
             return tf.square((outputs[:, 0] - tf.cast(truth, outputs.dtype)) / self.spread)
         wanted = tf.one_hot(truth, tf.shape(outputs)[1])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from framebank.train.model.config import ModelConfig
 
 if TYPE_CHECKING:
-    import keras
+    pass
 
 QUESTION_WORDS = 30
 READERS, DENSE_LAYERS = 3, 3

@@ -17,6 +17,7 @@ ORDER_BLIND = ("mean", "maximum", "deviation")
 MOMENTS = (*ORDER_BLIND, "difference", "cosine_1", "cosine_2")
 _LEAST = -1e9  # of padding, below any feature
 
+
 def temporal_moments(features: Any, mask: Any, names: Sequence[str] = MOMENTS) -> dict[str, Any]:
     """Return the moments `names` of features float[b, n, d], each float32[b, d].
 

@@ -4,21 +4,127 @@
 text layer into what is saved: one `.keras` file of Keras' own layers, loadable in safe mode, that
 takes raw question strings and features padded on the right with rows of zeros. Padding never
 changes an answer, and masks are right-padded with at least one step, as cuDNN's LSTM wants them.
+
+What reads the frames is the kind of model:
+
+- lstm: the seed's branch, and the default: an LSTM reads the frames in order.
+- bigru: two GRUs, one from the first frame and one from the last.
+- mean: the mean frame, which says nothing of order: what a reader of order must beat.
+- attention: the question weighs the frames (additive attention, Bahdanau et al. 2015,
+  arXiv:1409.0473). A frame's weight follows from its picture and the question alone: this kind
+  finds the frame that matters but does not know the order of frames.
+- transformer: the question and the frames, each with its place, look at one another. Pre-norm
+  blocks (Xiong et al. 2020, arXiv:2002.04745), sines for the places (Vaswani et al. 2017,
+  arXiv:1706.03762). The question stands first, and what becomes of it is read.
+- wide: the LSTM beside `direct_path` from the mean frame to the answers. What things are shows in
+  the mean frame, and a few hundred clips suffice to read it off nearly linearly; what happens shows
+  in their order. The LSTM must not learn the first anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
 
 from framebank.train.model.config import ModelConfig
-from framebank.train.model.frames import FrameStatistics, make_frames
+from framebank.train.model.frames import Frames, FrameStatistics, make_frames, projection
 from framebank.train.model.heads import CHOICE, COUNT, OPEN_HEAD, Head
-from framebank.train.model.readers import READERS, direct_path
 from framebank.train.model.text import read_question, word_numbers
 
-if TYPE_CHECKING:
-    import keras
+_HIDDEN = -1e9  # the score of padding: its weight is 0
+_BLOCKS = 2
+_HEADS = 4
+_LONGEST = 200.0  # frames in the longest wave, over 2π
+_WIDE_UNITS = 512
+
+
+def read_lstm(frames: Frames, question: Any, config: ModelConfig) -> Any:
+    """Return float[b, frame_units], the state after the last frame; it is blind to `question`."""
+    return layers.LSTM(config.frame_units, name="frames")(frames.seen, mask=frames.mask)
+
+
+def read_bigru(frames: Frames, question: Any, config: ModelConfig) -> Any:
+    """Return float[b, 2 · ⌈frame_units / 2⌉], the states of both; they are blind to `question`."""
+    gru = layers.GRU(-(-config.frame_units // 2))
+    return layers.Bidirectional(gru, name="frames")(frames.seen, mask=frames.mask)
+
+
+def read_mean(frames: Frames, question: Any, config: ModelConfig) -> Any:
+    """Return float[b, frame_units] of the mean frame; it is blind to `question`."""
+    mean = layers.GlobalAveragePooling1D()(frames.scaled, mask=frames.mask)
+    return layers.Dense(config.frame_units, activation="tanh", name="frames")(frames.project(mean))
+
+
+def read_by_attention(frames: Frames, question: Any, config: ModelConfig) -> Any:
+    """Return float[b, 2 · frame_units]: the weighed mean of the frames, alone and gated by
+    `question` float[b, q]."""
+    seen = layers.Dense(config.frame_units, name="frame_key")(frames.seen)
+    asked = layers.Dense(config.frame_units, use_bias=False, name="question_key")(question)
+    both = ops.tanh(ops.add(seen, ops.expand_dims(asked, 1)))
+    scores = ops.squeeze(layers.Dense(1, use_bias=False, name="attention")(both), -1)
+    shares = ops.softmax(ops.where(frames.mask, scores, _HIDDEN), axis=-1)
+    values = layers.Dense(config.frame_units, activation="tanh", name="frames")(frames.seen)
+    mean = ops.sum(ops.multiply(values, ops.expand_dims(shares, -1)), axis=1)
+    gate = layers.Dense(config.frame_units, activation="sigmoid", name="gate")(question)
+    return layers.Concatenate()([mean, ops.multiply(mean, gate)])
+
+
+def read_by_transformer(frames: Frames, question: Any, config: ModelConfig) -> Any:
+    """Return float[b, w] of the question after it has seen the frames; w is frame_units made up to
+    a multiple of twice the heads."""
+    width = -(-config.frame_units // (2 * _HEADS)) * 2 * _HEADS
+    seen = layers.Dense(width, name="frames")(frames.seen)
+    seen = ops.add(seen, _places(frames.mask, width))
+    asked = ops.expand_dims(layers.Dense(width, name="asked")(question), 1)
+    tokens = layers.Concatenate(axis=1)([asked, seen])
+    there = ops.pad(ops.cast(frames.mask, "int32"), [[0, 0], [1, 0]], constant_values=1)
+    there = ops.expand_dims(ops.cast(there, "bool"), 1)  # bool[b, 1, 1 + n]: no one sees padding
+    for number in range(_BLOCKS):
+        tokens = _block(tokens, there, width, config.dropout, name=f"block{number}")
+    return layers.LayerNormalization(name="read")(tokens[:, 0])
+
+
+def _places(mask: Any, width: int) -> Any:
+    """Return float[b, n, width]: sines and cosines of each frame's number."""
+    number = ops.cumsum(ops.ones_like(ops.cast(mask, "float32")), axis=1)
+    waves = _LONGEST ** -np.linspace(0, 1, width // 2, dtype=np.float32)
+    angle = ops.multiply(ops.expand_dims(number, -1), waves.reshape(1, 1, -1))
+    return ops.concatenate([ops.sin(angle), ops.cos(angle)], axis=-1)
+
+
+def _block(tokens: Any, there: Any, width: int, dropout: float, *, name: str) -> Any:
+    # Dropout stands outside of the attention, where its noise can be made the row's own.
+    attention = layers.MultiHeadAttention(_HEADS, width // _HEADS, name=f"{name}_attention")
+    normal = layers.LayerNormalization(name=f"{name}_before")(tokens)
+    moved = attention(normal, normal, attention_mask=there)
+    tokens = layers.Add()([tokens, layers.Dropout(dropout)(moved)])
+    normal = layers.LayerNormalization(name=f"{name}_between")(tokens)
+    moved = layers.Dense(2 * width, activation="gelu", name=f"{name}_widen")(normal)
+    moved = layers.Dense(width, name=f"{name}_narrow")(moved)
+    return layers.Add()([tokens, layers.Dropout(dropout)(moved)])
+
+
+def direct_path(frames: Frames, question: Any) -> Any:
+    """Return float[b, u] of the mean frame and the question: what the answers of "wide" see."""
+    mean = layers.GlobalAveragePooling1D()(frames.scaled, mask=frames.mask)
+    wide = projection(_WIDE_UNITS, frames.scaled.shape[-1], name="wide")
+    return layers.Concatenate()([wide(mean), question])
+
+
+# (frames, question float[b, q], config) → float[b, v], by kind; question_only has none.
+READERS: Mapping[str, Callable[[Frames, Any, ModelConfig], Any]] = {
+    "lstm": read_lstm,
+    "attention": read_by_attention,
+    "transformer": read_by_transformer,
+    "bigru": read_bigru,
+    "wide": read_lstm,
+    "mean": read_mean,
+    "order_blind": read_mean,
+}
 
 _TINY = 1e-7  # below any probability that matters
 
@@ -37,8 +143,6 @@ def build_network(
     head than open the output is float32[b, 1]: a number, or the score of the candidate whose words
     are the further input "choice" int32[b, l].
     """
-    import keras
-
     features = keras.Input((None, len(statistics.mean)), name="features", dtype="float32")
     texts = ("words", "choice") if head.kind == CHOICE else ("words",)
     inputs = {name: keras.Input((None,), name=name, dtype="int32") for name in texts}
@@ -52,19 +156,19 @@ def build_network(
     if config.kind in READERS:
         frames = make_frames(features, config, statistics)
         video = READERS[config.kind](frames, question, config)
-        joined = keras.layers.Concatenate()([video, question])
-    joined = keras.layers.Dropout(config.dropout)(joined)
-    hidden = keras.layers.Dense(config.dense_units, activation="relu", name="hidden")(joined)
-    hidden = keras.layers.Dropout(config.dropout)(hidden)
+        joined = layers.Concatenate()([video, question])
+    joined = layers.Dropout(config.dropout)(joined)
+    hidden = layers.Dense(config.dense_units, activation="relu", name="hidden")(joined)
+    hidden = layers.Dropout(config.dropout)(hidden)
     if config.kind == "wide":
-        hidden = keras.layers.Concatenate()([hidden, direct_path(frames, question)])
+        hidden = layers.Concatenate()([hidden, direct_path(frames, question)])
     if head.kind == CHOICE:
         output = _score_choice(hidden, reader(inputs["choice"]), config)
     elif head.kind == COUNT:  # the layers before learn the number standardised
-        number = keras.layers.Dense(1, name="number", dtype="float32")(hidden)
-        output = keras.layers.Rescaling(head.spread, offset=head.mean, dtype="float32")(number)
+        number = layers.Dense(1, name="number", dtype="float32")(hidden)
+        output = layers.Rescaling(head.spread, offset=head.mean, dtype="float32")(number)
     else:
-        output = keras.layers.Dense(
+        output = layers.Dense(
             answers or len(head.answers), activation="softmax", name="answers", dtype="float32"
         )(hidden)
     return keras.Model(inputs, output, name=config.kind)
@@ -75,11 +179,8 @@ def _score_choice(hidden: Any, choice: Any, config: ModelConfig) -> Any:
 
     A softmax over the scores of a question's candidates gives their probabilities.
     """
-    from keras import layers
-
     choice = layers.Dense(hidden.shape[-1], activation="tanh", name="choice_dense")(choice)
-    # Not relu: in a unit that is linear for all candidates the gradients of what they share cancel
-    # out, and Adam would make steps of the rounding that is left, others with more workers.
+    # Not relu, under which workers drift apart: infra/decisions/0007-heads-and-few-clips.md.
     together = layers.Concatenate()([hidden, choice, layers.Multiply()([hidden, choice])])
     fits = layers.Dense(config.dense_units, activation="gelu", name="fits")(together)
     return layers.Dense(1, name="score", dtype="float32")(fits)
@@ -87,37 +188,35 @@ def _score_choice(hidden: Any, choice: Any, config: ModelConfig) -> Any:
 
 def average(networks: Sequence[keras.Model]) -> keras.Model:
     """Return one network whose outputs are the mean of those of `networks`, of one kind."""
-    import keras
-
     if len(networks) == 1:
         return networks[0]
-    inputs = {name: keras.Input(it.shape[1:], name=name, dtype=it.dtype)
-              for name, it in networks[0].input.items()}
+    inputs = {
+        name: keras.Input(it.shape[1:], name=name, dtype=it.dtype)
+        for name, it in networks[0].input.items()
+    }
     for number, network in enumerate(networks):
         network.name = f"{network.name}_{number}"
     outputs = [network(inputs) for network in networks]
-    return keras.Model(inputs, keras.layers.Average()(outputs), name="average")
+    return keras.Model(inputs, layers.Average()(outputs), name="average")
 
 
 def export(
-    network: keras.Model, text: keras.layers.TextVectorization, *, temperature: float = 1.0
+    network: keras.Model, text: layers.TextVectorization, *, temperature: float = 1.0
 ) -> keras.Model:
     """Return the network with {"features", "question": string[b]} for inputs, to be saved.
 
     One that scores candidates has the input "choice": string[b] too. The logits of the saved model
     are divided by `temperature`.
     """
-    import keras
-
     features = keras.Input(network.input["features"].shape[1:], name="features", dtype="float32")
     asked = {"question": "words"} | ({"choice": "choice"} if "choice" in network.input else {})
     inputs, numbers = {"features": features}, {}
     for name, number in asked.items():
         inputs[name] = keras.Input((), name=name, dtype="string")
-        numbers[number] = keras.ops.cast(word_numbers(text, inputs[name]), "int32")
+        numbers[number] = ops.cast(word_numbers(text, inputs[name]), "int32")
     output = network({"features": features} | numbers)
     if temperature != 1 and "choice" in asked:
         output = output / temperature
     elif temperature != 1:
-        output = keras.ops.softmax(keras.ops.log(output + _TINY) / temperature, axis=-1)
+        output = ops.softmax(ops.log(output + _TINY) / temperature, axis=-1)
     return keras.Model(inputs, output, name="framebank")

@@ -1,12 +1,8 @@
 """Dropout whose noise belongs to a row of the global batch, not to a replica.
 
-Keras draws a mask for the batch that a replica sees, so two replicas would train another model than
-one. Here the mask is drawn for the whole global batch from (seed, layer, step) and each replica
-takes the rows that it has. The noise needs no state, so there is none to lose in a kill.
-
-A layer's `call` is replaced in the instance: the saved model has Keras' own layers all the same.
-Noise that is not a Dropout layer (an LSTM's own `dropout`) is out of reach and stays per replica.
-"""
+The mask is drawn for the whole global batch from (seed, layer, step) and each replica takes the
+rows that it has (infra/decisions/0003-training-loop.md). A layer's `call` is replaced in the
+instance: the saved model has Keras' own layers all the same."""
 
 from __future__ import annotations
 

@@ -1,20 +1,16 @@
-"""The words of a question: from raw strings to numbers, and the network that reads them.
-
-`text_layer` makes the vocabulary of a model from its training questions, `word_numbers` turns
-questions into numbers by it, and `read_question` is the branch of every model that reads them.
-"""
+"""The words of a question: from raw strings to numbers, and the network that reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import keras
+from keras import layers, ops
 
 from framebank.features.errors import UsageError
 from framebank.features.questions.word_cutting import cut_words, encode_texts
 from framebank.train.model.config import ModelConfig
-
-if TYPE_CHECKING:
-    import keras
 
 # Word numbers: 0 pads, 1 is an unknown word and also opens every question, so that a question
 # without a single known or unknown word still has one step.
@@ -24,8 +20,6 @@ SPECIAL_WORDS = 2
 
 def read_question(word_ids: Any, config: ModelConfig, words: int) -> Any:
     """Return float[b, q] of word numbers int32[b, l], padded on the right with 0."""
-    from keras import layers, ops
-
     mask = ops.not_equal(word_ids, 0)
     embedded = layers.Embedding(words, config.word_size, name="embedding")(word_ids)
     embedded = layers.SpatialDropout1D(config.dropout / 2)(embedded)
@@ -45,8 +39,6 @@ def text_layer(
     kept. Questions written without spaces (Chinese, Japanese, Thai) are cut into characters, unless
     their `language` is known. Raises UsageError where there is not one word.
     """
-    import keras
-
     if language is not None:
         questions = [cut_words(question, language) for question in questions]
         choices = [cut_words(choice, language) for choice in choices]
@@ -71,6 +63,4 @@ def without_spaces(questions: Sequence[str]) -> bool:
 
 def word_numbers(text: keras.layers.TextVectorization, questions: Any) -> Any:
     """Return int[b, l + 1]: START_WORD, then the questions' word numbers, padded with 0."""
-    from keras import ops
-
     return ops.pad(text(questions), [[0, 0], [1, 0]], constant_values=START_WORD)

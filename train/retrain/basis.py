@@ -1,31 +1,22 @@
 """Is there anything to retrain on? What a model was made from, and what is there now.
 
-News is: a video that the questions are about came, went, or has other features; other bytes of a
-question file or the mapping; another value of start, format, or a key of held, promote, model or
-train. Measured against every version of the registry, also one that was kept aside or rolled back
-from: what was judged once is not trained again every night. Another version of Framebank or of its
-libraries is no news.
-
-Looked at in two steps. The names of the cache's catalogs and the hashes of the question files are
-known at once; equal ones mean that nothing is new. Else the questions are joined with the cache,
-and the same features of the same videos are nothing new either: an extraction that ran every night
-and found no clip leaves a catalog all the same.
+`framebank retrain --help` tells what is news. It is measured against every version of the registry,
+also one that was kept aside or rolled back from: what was judged once is not trained again every
+night. The names of the catalogs and the hashes of the question files are known at once. Where they
+differ the questions are joined with the cache: an extraction that found no clip leaves a catalog.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from framebank.features.cache import catalog, layout
-from framebank.features.errors import CacheError, UsageError
+from framebank.features.errors import UsageError
 from framebank.features.stores import storage
 from framebank.features.stores.hashing import file_hash
 from framebank.train.retrain.config import RetrainConfig
-from framebank.train.retrain.registry import BASIS
-
-if TYPE_CHECKING:
-    pass
+from framebank.train.retrain.registry import damaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,17 +31,14 @@ class Basis:
     config: str
     videos: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
     @classmethod
-    def from_json(cls, fields: dict[str, Any], *, path: str = BASIS) -> Basis:
+    def from_json(cls, fields: dict[str, Any], *, path: str) -> Basis:
         """Raises CacheError naming `path`."""
         try:
             found = cls(**fields | {"questions": tuple(fields["questions"])})
             dict(found.catalogs)
         except (KeyError, TypeError, ValueError) as err:
-            raise CacheError(f"{path} is damaged", got=err, todo="restore it from a copy") from err
+            raise damaged(path, err) from err
         return found
 
     def looks_like(self, other: Basis) -> bool:

@@ -20,12 +20,16 @@ mistake in the config (trying again is of no use), 130 or 143 when it was stoppe
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import sys
 from typing import TYPE_CHECKING
+
+from framebank.features import terminal
 
 if TYPE_CHECKING:
     from framebank.train.retrain.retraining import Result
+
+_say = functools.partial(terminal.say, who="retrain")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +71,3 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> Result:
             saved = "what was done is saved" if config.work else "nothing was kept (see: work)"
             _say(f"{stopped}; {saved}, and the model in use is as it was")
             raise
-
-
-def _say(text: str) -> None:
-    print(f"retrain: {text}", file=sys.stderr, flush=True)

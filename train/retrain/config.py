@@ -40,7 +40,7 @@ from framebank.features.errors import UsageError
 from framebank.features.questions.known_sets import FORMATS
 from framebank.features.questions.word_cutting import check_language
 from framebank.features.stores import storage
-from framebank.train.model.config import TRAINED_KINDS, ModelConfig, TrainConfig
+from framebank.train.model.config import CHOOSABLE, ModelConfig, TrainConfig
 
 STARTS = ("warm", "fresh")
 _PATHS = ("registry", "cache", "mapping", "embeddings", "work")  # and questions
@@ -101,8 +101,8 @@ class RetrainConfig:
             raise _mistake("start", repr(self.start), " | ".join(STARTS))
         if self.format is not None and self.format not in FORMATS:
             raise _mistake("format", repr(self.format), " | ".join(FORMATS))
-        if self.model.kind not in TRAINED_KINDS:
-            raise _mistake("model.kind", repr(self.model.kind), " | ".join(TRAINED_KINDS))
+        if self.model.kind not in CHOOSABLE:
+            raise _mistake("model.kind", repr(self.model.kind), " | ".join(CHOOSABLE))
         check_language(self.language)
         if not self.questions:
             raise _mistake("questions", "no file", "at least one question file")

@@ -15,7 +15,9 @@ import dataclasses
 import json
 from typing import Any
 
+from framebank.features.asking.trained_model import check_weights, read_lineage
 from framebank.features.errors import JobError, UsageError
+from framebank.train.retrain.registry import ROLLED_BACK, Registry
 
 CURRENT = "current"
 _ACTIONS = {
@@ -41,8 +43,6 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Show or change a registry; return the exit status. Raises FramebankError."""
     if beam_args:
         raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank models --help")
-    from framebank.train.retrain.registry import Registry
-
     registry = Registry(args.registry)
     if args.action == "promote":
         _move(registry, args.version)
@@ -57,10 +57,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     return 0
 
 
-def _move(registry: Any, version: str | None) -> None:
-    """Make `version` the one in use, or without one the version that was in use before."""
-    from framebank.train.retrain.registry import ROLLED_BACK
+def _move(registry: Registry, version: str | None) -> None:
+    """Make `version` the one in use, or without one the version that was in use before.
 
+    Raises UsageError where it is not there whole, NotFiniteError for one of NaN.
+    """
     registry.finish_interrupted()
     current = registry.current()
     event, reason = "promoted", "by hand"
@@ -70,7 +71,9 @@ def _move(registry: Any, version: str | None) -> None:
             raise UsageError("no version was in use before", got=got)
         event, reason = ROLLED_BACK, f"by hand, from {current.version}"
         version = current.before[-1]
-    _check_loadable(registry, version)
+    registry.verdict(version)
+    read_lineage(registry.folder(version))
+    check_weights(registry.folder(version))
     if current.version == version:
         raise UsageError(f"{version} is in use already")
     if not registry.move(current, version, event=event, reason=reason):
@@ -81,16 +84,7 @@ def _move(registry: Any, version: str | None) -> None:
         )
 
 
-def _check_loadable(registry: Any, version: str) -> None:
-    """Raise UsageError where the version is not there whole, NotFiniteError for one of NaN."""
-    from framebank.features.asking.trained_model import check_weights, read_lineage
-
-    registry.verdict(version)
-    read_lineage(registry.folder(version))
-    check_weights(registry.folder(version))
-
-
-def _row(registry: Any, version: str) -> dict[str, Any]:
+def _row(registry: Registry, version: str) -> dict[str, Any]:
     current = registry.current()
     found = current.version if version == CURRENT else version
     if found is None:
@@ -98,38 +92,31 @@ def _row(registry: Any, version: str) -> dict[str, Any]:
         raise UsageError(f"no model is in use in {registry.path}", todo=todo)
     events = [row for row in registry.history() if row.get("version") == found]
     verdict = registry.verdict(found)
+    made = registry.read_json(found, "lineage.json")
+    named = ("cache", "fingerprint", "runs", "questions", "questions_sha256")
     return {
         "version": found,
         "in_use": found == current.version,
         "path": registry.folder(found),
-        "made_from": _lineage(registry, found),
+        "made_from": {
+            **{name: made.get(name) for name in named},
+            "warm_start": made.get("making", {}).get("config", {}).get("warm_start"),
+            "seed": made.get("seed"),
+            "framebank": made.get("versions", {}).get("framebank"),
+        },
         "figures": verdict["figures"],
         "reason": verdict["reason"],
         "events": [{name: row[name] for name in ("time", "event", "reason")} for row in events],
     }
 
 
-def _lineage(registry: Any, version: str) -> dict[str, Any]:
-    """Return what a version was made from, as far as its lineage tells."""
-    fields = registry.read_json(version, "lineage.json")
-    named = ("cache", "fingerprint", "runs", "questions", "questions_sha256")
-    return {
-        **{name: fields.get(name) for name in named},
-        "warm_start": fields.get("making", {}).get("config", {}).get("warm_start"),
-        "seed": fields.get("seed"),
-        "framebank": fields.get("versions", {}).get("framebank"),
-    }
-
-
-def _rows(registry: Any) -> list[dict[str, Any]]:
-    from framebank.train.retrain.registry import VERDICT
-
+def _rows(registry: Registry) -> list[dict[str, Any]]:
     current, files = registry.current(), registry.files()
     last = {row.get("version"): row for row in registry.history()}
     rows = []
     if current.version is not None:
         registry.check_in_use(current, files)
-    for version in (version for version, names in files.items() if VERDICT in names):
+    for version in registry.versions(files):
         in_use = version == current.version
         event = dataclasses.asdict(current) if in_use else last.get(version, {})
         rows.append(

@@ -93,7 +93,7 @@ def decide(
     Of `counts` the mean square error is compared, and the margin is one of it.
     """
     found = paired_bootstrap(new, old, groups, seed=config.seed, rounds=config.rounds)
-    name, show = ("mean_square_error", _number) if counts else ("accuracy", _percent)
+    name, form = ("mean_square_error", ".3f") if counts else ("accuracy", ".1%")
     sign = -1 if counts else 1
     ours, others = sign * float(new.mean()), sign * float(old.mean())
     figures = {
@@ -104,23 +104,15 @@ def decide(
         "probability_better": float(found.probability_better),
     }
     text = (
-        f"{show(ours)} against {show(others)} on {len(new)} questions "
-        f"about {len(set(groups))} held videos: {show(found.difference, '+')} "
-        f"({show(found.low, '+')} to {show(found.high, '+')}), "
+        f"{ours:{form}} against {others:{form}} on {len(new)} questions "
+        f"about {len(set(groups))} held videos: {found.difference:+{form}} "
+        f"({found.low:+{form}} to {found.high:+{form}}), "
         f"better in {found.probability_better:.1%} of the bootstrap rounds"
     )
     if counts:
         text = f"mean square error {text} (a gain is an error that is lower)"
     if found.difference < config.margin:
-        return Decision(False, f"{text}; a gain of {show(config.margin)} is asked for", figures)
+        return Decision(False, f"{text}; a gain of {config.margin:{form}} is asked for", figures)
     if found.probability_better < config.confidence:
         return Decision(False, f"{text}; {config.confidence:.1%} of them are asked for", figures)
     return Decision(True, text, figures)
-
-
-def _percent(value: float, sign: str = "") -> str:
-    return f"{value:{sign}.1%}"
-
-
-def _number(value: float, sign: str = "") -> str:
-    return f"{value:{sign}.3f}"

@@ -7,18 +7,18 @@
 `current.json` tells its own event, and a verdict says what shall become of its version. So a
 process that dies between two writes loses nothing: the next one finishes what they say (`settle`).
 A version without verdict.json is not whole; nothing ever points at it. Its first file says which
-process writes it, and where that one is gone it belongs to nobody: on the same machine the kernel
-knows, for another machine it counts as gone after a day (it is written in seconds to minutes).
+process writes it; where that one is gone, of another machine after a day, it belongs to nobody.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ _FIRST_FILE_S = 60.0  # within which a living process has written who it is
 ROLLED_BACK = "rolled back to"  # the event by which a version came into use again
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOVE = re.compile(r"move (\d+)")  # the id of an event by which a version came into use
+_RESTORE = "restore it from a copy"
 _REMEMBERED = 100  # versions to roll back to
 
 
@@ -57,14 +58,6 @@ class Current:
         fields = dataclasses.asdict(self)
         del fields["generation"]
         return fields
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What became of a version: whether it is the one in use now, and why (not)."""
-
-    promoted: bool
-    reason: str
 
 
 def now() -> str:
@@ -108,7 +101,7 @@ class Registry:
                     raise ValueError(f"{version!r} is not the name of a version")
             return found
         except (ValueError, TypeError, OverflowError) as err:
-            raise _damaged(path, err) from err
+            raise damaged(path, err) from err
 
     def move(self, seen: Current, version: str, *, event: str, reason: str) -> bool:
         """Make `version` the one in use, if that is still as `seen`; return whether it was done."""
@@ -144,23 +137,22 @@ class Registry:
                 found.setdefault(version, []).append(name)
         return dict(sorted(found.items()))
 
-    def versions(self) -> list[str]:
-        """Return the names of all whole versions, the oldest first."""
-        return [version for version, names in self.files().items() if VERDICT in names]
+    def versions(self, files: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+        """Return the names of all whole versions, the oldest first; `files` as `files()` gives."""
+        found = self.files() if files is None else files
+        return [version for version, names in found.items() if VERDICT in names]
 
     def read_json(self, version: str, name: str) -> dict[str, Any]:
         """Return a JSON file of a version; raises UsageError where there is none, CacheError."""
         path = storage.join(self.folder(version), name)
         try:
-            return dict(json_text.parse(storage.read_bytes(path)))
+            return json_text.read_object(path, todo=_RESTORE)
         except storage.FileMissingError as err:
             raise UsageError(
                 f"there is no version {version} in {self.path}",
                 got=f"no {path}",
                 todo="see `framebank models list`",
             ) from err
-        except (ValueError, TypeError) as err:
-            raise _damaged(path, err) from err
 
     def verdict(self, version: str) -> dict[str, Any]:
         """Return what was judged of a whole version; raises UsageError, CacheError."""
@@ -169,7 +161,7 @@ class Registry:
         wrong = [name for name, kind in kinds.items() if not isinstance(fields.get(name), kind)]
         if wrong:
             path = storage.join(self.folder(version), VERDICT)
-            raise _damaged(path, f"no fitting {', '.join(wrong)}")
+            raise damaged(path, f"no fitting {', '.join(wrong)}")
         return fields
 
     def check_in_use(self, current: Current, files: Mapping[str, Sequence[str]]) -> None:
@@ -187,7 +179,7 @@ class Registry:
             return
         missing = [name for name in _WHOLE if name not in files.get(current.version, ())]
         if missing:
-            others = [name for name in files if VERDICT in files[name] and name != current.version]
+            others = [name for name in self.versions(files) if name != current.version]
             raise CacheError(
                 f"{current.version}, which is in use in {self.path}, is not there whole",
                 got=f"no {', '.join(missing)}; other versions: {', '.join(others[-5:]) or 'none'}",
@@ -202,7 +194,9 @@ class Registry:
         write_json(storage.join(target, _MAKER), this_process())
         for path in sorted(folder.iterdir()):
             if path.is_file() and not path.name.startswith("."):
-                storage.write_atomic(storage.join(target, path.name), _chunks(path))
+                with path.open("rb") as file:
+                    chunks = iter(functools.partial(file.read, 1 << 20), b"")
+                    storage.write_atomic(storage.join(target, path.name), chunks)
         write_json(storage.join(target, VERDICT), verdict)
 
     def check_writable(self) -> None:
@@ -267,26 +261,27 @@ class Registry:
 
     # What verdicts say
 
-    def settle(self, version: str) -> Outcome:
-        """Do with a whole version what its verdict says, unless it was done before."""
+    def settle(self, version: str) -> tuple[bool, str]:
+        """Do with a whole version what its verdict says, unless it was done before; return whether
+        it is the one in use now, and why (not)."""
         verdict = self.verdict(version)
         current, reason = self.current(), str(verdict["reason"])
         if current.version == version:
             self._record_move(current)
-            return Outcome(True, reason)
+            return True, reason
         if verdict["better"]:
             unchanged = current.number == verdict["against_number"]
             if unchanged and self.move(current, version, event="promoted", reason=reason):
-                return Outcome(True, reason)
+                return True, reason
             current = self.current()
             if current.version == version:  # another process has settled it just now
-                return Outcome(True, reason)
+                return True, reason
             reason = (
                 f"while it was trained and judged against {verdict.get('against') or 'none'}, "
                 f"{current.version} came into use ({current.event} {current.time})"
             )
         self._record(f"aside {version}", "kept aside", version, reason, now())
-        return Outcome(False, reason)
+        return False, reason
 
     def finish_interrupted(self) -> list[str]:
         """Finish what dead processes began; return the versions that were settled now."""
@@ -310,12 +305,6 @@ def _json(fields: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            yield chunk
-
-
 def _age_s(version: str) -> float:
     """Return for how long a version has been called so; 0 for a name that tells no time."""
     try:
@@ -326,5 +315,5 @@ def _age_s(version: str) -> float:
     return (datetime.datetime.now(datetime.UTC) - made).total_seconds()
 
 
-def _damaged(path: str, err: object) -> CacheError:
-    return CacheError(f"{path} is damaged", got=err, todo="restore it from a copy")
+def damaged(path: str, err: object) -> CacheError:
+    return CacheError(f"{path} is damaged", got=err, todo=_RESTORE)

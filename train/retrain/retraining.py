@@ -2,10 +2,6 @@
 
 The model in use changes by one compare-and-swap at the very end. Whatever a killed run leaves,
 half-written versions, work folders, a verdict that nobody acted on, the next run puts in order.
-
-A folder named by the key `work` keeps what a killed run had trained, and only a run of the same
-making goes on from it: whatever else lies there is thrown away. Without that key everything is in a
-temporary folder, which the next run removes if its own was killed.
 """
 
 from __future__ import annotations
@@ -40,7 +36,6 @@ from framebank.train.retrain.config import RetrainConfig
 from framebank.train.retrain.promotion import Decision, judge
 from framebank.train.retrain.registry import (
     BASIS,
-    VERDICT,
     Current,
     Registry,
     new_version,
@@ -51,10 +46,8 @@ from framebank.train.workers.run import Run
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a retraining ended.
-
-    `event` is "nothing new", "promoted", "kept aside", or after a dry run "something new".
-    """
+    """How a retraining ended; `event` is "nothing new", "promoted", "kept aside", or after a dry
+    run "something new"."""
 
     event: str
     version: str | None
@@ -74,11 +67,6 @@ class _Retraining:
     current: Current
     run: Run
 
-    @property
-    def in_use(self) -> str | None:
-        """The folder of the model in use."""
-        return None if self.current.version is None else self.registry.folder(self.current.version)
-
 
 @dataclasses.dataclass(frozen=True)
 class _News:
@@ -91,10 +79,8 @@ class _News:
 
 
 def retrain(config: RetrainConfig, run: Run, *, dry_run: bool = False) -> Result:
-    """Retrain if there is anything new; raises FramebankError, TrainingStopped.
-
-    With `dry_run` nothing is written anywhere, and what is new ends in the event "something new".
-    """
+    """Retrain if there is anything new, and with `dry_run` write nothing; raises FramebankError,
+    TrainingStopped."""
     registry = Registry(config.registry)
     if not dry_run:
         for version in registry.finish_interrupted():
@@ -124,8 +110,7 @@ def _look_for_news(its: _Retraining) -> _News | Result:
         version: Basis.from_json(
             registry.read_json(version, BASIS), path=storage.join(registry.folder(version), BASIS)
         )
-        for version, names in files.items()
-        if VERDICT in names
+        for version in registry.versions(files)
     }
     _check_features(current, bases, fingerprint)
     basis = look(config, fingerprint=fingerprint)
@@ -180,7 +165,8 @@ def _nothing_new(current: Current, version: str) -> Result:
 
 
 def _train_and_judge(its: _Retraining, news: _News, work: Path) -> Result:
-    config, run, in_use = its.config, its.run, its.in_use
+    config, run, version = its.config, its.run, its.current.version
+    in_use = None if version is None else its.registry.folder(version)
     cache, questions = news.cache, news.joined.questions
     learnt, held = part_questions(questions, share=config.held.share)
     if not learnt:
@@ -189,9 +175,7 @@ def _train_and_judge(its: _Retraining, news: _News, work: Path) -> Result:
     if in_use is not None:
         _check_head(questions, in_use)
         warm = in_use if _is_sound(its, in_use) and config.start == "warm" else None
-    candidate = train_candidate(
-        config, cache, news.joined.only(learnt), news.basis, work, run, warm=warm
-    )
+    candidate = train_candidate(its, news, news.joined.only(learnt), work, warm=warm)
     contents = content_hashes(cache, {question.video_id for question in questions})
     known = read_seen(str(candidate)) | (read_seen(in_use) if in_use else Seen())
     judged = [q for q in held if not known.has(q.video_id, contents)]
@@ -204,7 +188,7 @@ def _train_and_judge(its: _Retraining, news: _News, work: Path) -> Result:
         run.say(f"{figures['excluded_videos']} held videos are left out: a model has seen them")
     decision = judge(config, str(candidate), in_use, cache, judged, stop=run.stop)
     decision = dataclasses.replace(decision, figures=decision.figures | figures)
-    write_json(str(candidate / BASIS), news.basis.to_json())
+    write_json(str(candidate / BASIS), dataclasses.asdict(news.basis))
     return _hand_in(its, candidate, decision)
 
 
@@ -226,10 +210,8 @@ def _is_sound(its: _Retraining, in_use: str) -> bool:
 
 @contextlib.contextmanager
 def _work_folder(config: RetrainConfig) -> Iterator[Path]:
-    """Give a folder to train in: `work`, held against other runs, or a temporary one.
-
-    All temporary files of this process, TensorFlow's too, lie in the latter meanwhile.
-    """
+    """Give a folder to train in: `work`, held against other runs, or a temporary one, in which all
+    temporary files of this process, TensorFlow's too, lie meanwhile."""
     with live_folder("framebank-retrain-") as temporary, contextlib.ExitStack() as held:
         before, tempfile.tempdir = tempfile.tempdir, temporary.path
         folder = Path(temporary.path)
@@ -246,14 +228,7 @@ def _work_folder(config: RetrainConfig) -> Iterator[Path]:
 
 
 def train_candidate(
-    config: RetrainConfig,
-    cache: Cache,
-    learnt: JoinedQuestions,
-    basis: Basis,
-    work: Path,
-    run: Run,
-    *,
-    warm: str | None,
+    its: _Retraining, news: _News, learnt: JoinedQuestions, work: Path, *, warm: str | None
 ) -> Path:
     """Train in `work`, from where a killed run of the same making was; return the model's folder.
 
@@ -262,11 +237,12 @@ def train_candidate(
     from framebank.features.tensorflow_import import import_tensorflow
 
     import_tensorflow()
-    run.stop.listen()
+    its.run.stop.listen()
     from framebank.train.fit.model_folder import ModelFolder
-    from framebank.train.fit.training import TrainJob, train_model
+    from framebank.train.fit.training import train_model
+    from framebank.train.fit.training_data import TrainJob
 
-    making = json.dumps([basis.to_json(), warm, __version__])
+    making = json.dumps([dataclasses.asdict(news.basis), warm, __version__])
     made_before = work / "making.json"
     resumes = made_before.exists() and made_before.read_text() == making
     folder = ModelFolder(str(work / "candidate"))
@@ -274,6 +250,7 @@ def train_candidate(
     if not resumes or without_list:
         shutil.rmtree(folder.path, ignore_errors=True)
         storage.write_atomic(str(made_before), making.encode())
+    config = its.config
     job = TrainJob(
         questions=learnt,
         set_name=PLAIN,
@@ -284,7 +261,7 @@ def train_candidate(
         language=config.language,
         embeddings=config.embeddings,
     )
-    train_model(job, cache, folder, run)
+    train_model(job, news.cache, folder, its.run)
     return folder.path
 
 
@@ -299,7 +276,6 @@ def _hand_in(its: _Retraining, candidate: Path, decision: Decision) -> Result:
         "figures": decision.figures,
     }
     its.registry.publish(version, candidate, verdict)
-    outcome = its.registry.settle(version)
+    promoted, reason = its.registry.settle(version)
     shutil.rmtree(candidate, ignore_errors=True)
-    event = "promoted" if outcome.promoted else "kept aside"
-    return Result(event, version, outcome.reason, decision.figures)
+    return Result("promoted" if promoted else "kept aside", version, reason, decision.figures)

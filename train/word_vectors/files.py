@@ -1,14 +1,13 @@
 """Pretrained word vectors as they are published, found out by looking at the file.
 
-Read are GloVe text, word2vec text and binary, fastText .vec and .bin, each also under gzip. A file
-of millions of words is streamed: only the rows of the wanted words are kept. Own readers, since
-the libraries that have them (gensim, fasttext) load the whole file or need a compiler.
+Read are GloVe text, word2vec text and binary, fastText .vec and .bin, each also under gzip. Own
+readers, since gensim and fasttext load the whole file or need a compiler: these stream it, and keep
+only the rows of the wanted words.
 
 Formats: https://nlp.stanford.edu/projects/glove, word2vec.c's `-binary` output, and fastText's
 args.cc, dictionary.cc and densematrix.cc, version 12. In fastText's own binary format a word's
 vector is the mean of its own row and those of its n-grams of letters (Bojanowski et al., 2017),
-which a word that fastText never saw has as well. The rows needed are known before the matrix is
-reached, so that too is streamed once.
+which a word that fastText never saw has as well.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import contextlib
 import dataclasses
 import gzip
 import io
+import itertools
 import re
 import struct
 import time
@@ -87,13 +87,10 @@ class _Joined(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if not self._head:
-            data = self._file.read(len(buffer))
-            buffer[: len(data)] = data
-            return len(data)
-        part, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
-        buffer[: len(part)] = part
-        return len(part)
+        data = self._head[: len(buffer)] or self._file.read(len(buffer))
+        self._head = self._head[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def file_sha256(path: str) -> str:
@@ -105,13 +102,36 @@ def file_sha256(path: str) -> str:
 def read_vectors(path: str, words: Set[str], *, say: Callable[[str], None]) -> VectorFile:
     """Return the vectors of `words` (lower case) in the file; raises UsageError for a bad one."""
     with _opened(path) as raw:
-        file = io.BufferedReader(cast(io.RawIOBase, raw), _CHUNK_BYTES)
-        if file.peek(2)[:2] == b"\x1f\x8b":
-            file = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=file)), _CHUNK_BYTES)
+        file = _buffered(raw)
         try:
-            return _read(path, file, words, _Teller(path, say))
-        except (EOFError, zlib.error, gzip.BadGzipFile) as err:
-            raise _damaged(path, f"gzip: {err}") from err
+            if file.peek(2)[:2] == b"\x1f\x8b":
+                file = _buffered(gzip.GzipFile(fileobj=file))
+            return _read(file, words, _Teller(path, say))
+        except (_DamagedError, EOFError, zlib.error, gzip.BadGzipFile) as err:
+            bad = err if isinstance(err, _DamagedError) else _DamagedError(f"gzip: {err}")
+            raise UsageError(
+                f"{path} cannot be read as {bad.kind}",
+                got=bad.got,
+                expected=bad.expected,
+                todo="check --embeddings, or fetch the file again",
+            ) from err
+
+
+class _DamagedError(Exception):
+    """A file that holds no vectors, or damaged ones: what was `got` in it, and what `expected`."""
+
+    kind = "word vectors"
+
+    def __init__(self, got: object, expected: object = None) -> None:
+        self.got = got
+        self.expected = expected or "GloVe, word2vec or fastText, as text or binary, also as .gz"
+
+
+class _DamagedFasttextError(_DamagedError):
+    kind = "a fastText model"
+
+    def __init__(self, got: object) -> None:
+        super().__init__(got, f"an unquantised .bin of version {_FASTTEXT_VERSION}")
 
 
 @contextlib.contextmanager
@@ -121,6 +141,10 @@ def _opened(path: str) -> Iterator[BinaryIO]:
             yield file
     except storage.FileMissingError as err:
         raise UsageError("there is no such file of word vectors", got=path) from err
+
+
+def _buffered(file: object) -> io.BufferedReader:
+    return io.BufferedReader(cast(io.RawIOBase, file), _CHUNK_BYTES)
 
 
 class _Teller:
@@ -135,37 +159,33 @@ class _Teller:
             self._said_s = time.monotonic()
 
 
-def _read(path: str, file: BinaryIO, words: Set[str], tell: _Teller) -> VectorFile:
+def _read(file: BinaryIO, words: Set[str], tell: _Teller) -> VectorFile:
     head = file.read(_LOOK_BYTES)
-    rest = io.BufferedReader(cast(io.RawIOBase, _Joined(head, file)), _CHUNK_BYTES)
+    rest = _buffered(_Joined(head, file))
     if not head:
-        raise _damaged(path, "an empty file")
+        raise _DamagedError("an empty file")
     if head.startswith(b"PK\3\4"):  # as GloVe and fastText's .vec come
-        raise _damaged(path, "a zip archive", "the file in it: unzip it first")
+        raise _DamagedError("a zip archive", "the file in it: unzip it first")
     if head.startswith(_FASTTEXT):
         try:
-            size, vectors = _read_fasttext(path, rest, words, tell)
+            return VectorFile("fastText binary", *_read_fasttext(rest, words, tell))
         except (struct.error, EOFError) as err:
-            raise _damaged_fasttext(path, "the file ends too early") from err
-        return VectorFile("fastText binary", size, vectors)
+            raise _DamagedFasttextError("the file ends too early") from err
     first, _, after = head.partition(b"\n")
-    wanted = _Wanted(words)
     header = re.fullmatch(rb"(\d{1,12}) (\d{1,6})\s*", first)
     if header is None:
         size = len(first.replace(b"\t", b" ").split()) - 1
         if not 1 <= size <= _MOST_SIZE or _numbers(first, size) is None:
-            raise _damaged(path, f"{first[:60]!r} at its start")
-        _read_text(path, rest, size, wanted, tell)
-        return VectorFile("GloVe text", size, wanted.found())
+            raise _DamagedError(f"{first[:60]!r} at its start")
+        return VectorFile("GloVe text", size, _read_text(rest, size, _Wanted(words), tell))
     rows, size = int(header[1]), int(header[2])
     if not (rows and 1 <= size <= _MOST_SIZE):
-        raise _damaged(path, f"{rows} words of dimension {size} in line 1")
+        raise _DamagedError(f"{rows} words of dimension {size} in line 1")
     rest.readline()
-    if _is_text(after.split(b"\n", 1)[0], size):
-        _read_text(path, rest, size, wanted, tell, rows=rows)
-        return VectorFile("word2vec text", size, wanted.found())
-    _read_binary(path, rest, size, wanted, tell, rows=rows)
-    return VectorFile("word2vec binary", size, wanted.found())
+    text = _is_text(after.split(b"\n", 1)[0], size)
+    read = _read_text if text else _read_binary
+    found = read(rest, size, _Wanted(words), tell, rows=rows)
+    return VectorFile("word2vec text" if text else "word2vec binary", size, found)
 
 
 def _is_text(line: bytes, size: int) -> bool:
@@ -184,14 +204,8 @@ def _numbers(line: bytes, size: int) -> Vector | None:
 
 
 def _read_text(
-    path: str,
-    file: BinaryIO,
-    size: int,
-    wanted: _Wanted,
-    tell: _Teller,
-    *,
-    rows: int | None = None,
-) -> None:
+    file: BinaryIO, size: int, wanted: _Wanted, tell: _Teller, *, rows: int | None = None
+) -> dict[str, Vector]:
     number = 0 if rows is None else 1  # of the line
     found = 0
     while line := file.readline(_MOST_LINE):
@@ -203,27 +217,28 @@ def _read_text(
         spaces = plain.count(b" ")  # to cut each of millions of rows would take five times as long
         word = plain[: plain.index(b" ")] if spaces == size else plain.rsplit(b" ", size)[0]
         if spaces < size:
-            raise _damaged(path, f"{spaces} numbers in line {number}", f"{size} numbers")
+            raise _DamagedError(f"{spaces} numbers in line {number}", f"{size} numbers")
         place = wanted.place(word)
         # A row that is too long looks like a word with a space in it, which GloVe has as well.
         if b" " in word and _numbers(b"x " + word.rsplit(b" ", 1)[1], 1) is not None:
             got = len(plain.split()) - 1
             if _numbers(plain, got) is not None:
-                raise _damaged(path, f"{got} numbers in line {number}", f"{size} numbers")
+                raise _DamagedError(f"{got} numbers in line {number}", f"{size} numbers")
         if place is not None:
             vector = _numbers(plain, size)
             if vector is None or not np.isfinite(vector).all():
-                raise _damaged(path, f"no finite numbers in line {number} ({word[:40]!r})")
+                raise _DamagedError(f"no finite numbers in line {number} ({word[:40]!r})")
             place[0][place[1]] = vector
         if number % 4096 == 0:
             tell(number)
     if rows is not None and found < rows:
-        raise _damaged(path, f"{found} words, then the file ends", f"{rows}, as line 1 says")
+        raise _DamagedError(f"{found} words, then the file ends", f"{rows}, as line 1 says")
+    return wanted.found()
 
 
 def _read_binary(
-    path: str, file: BinaryIO, size: int, wanted: _Wanted, tell: _Teller, *, rows: int
-) -> None:
+    file: BinaryIO, size: int, wanted: _Wanted, tell: _Teller, *, rows: int
+) -> dict[str, Vector]:
     buffer, at, width = b"", 0, 4 * size
     for number in range(1, rows + 1):
         if len(buffer) - at < _MOST_WORD + width:
@@ -232,48 +247,42 @@ def _read_binary(
         end = space + 1 + width
         if space < 0 or end > len(buffer):
             got = f"word {number} is not whole"
-            raise _damaged(path, got, f"{rows} words of dimension {size}, as line 1 says")
+            raise _DamagedError(got, f"{rows} words of dimension {size}, as line 1 says")
         place = wanted.place(buffer[at:space].lstrip(b"\n"))
         if place is not None:
             vector = np.frombuffer(buffer, "<f4", size, space + 1).copy()
             if not np.isfinite(vector).all():
-                raise _damaged(path, f"no finite numbers for word {number}")
+                raise _DamagedError(f"no finite numbers for word {number}")
             place[0][place[1]] = vector
         at = end
         if number % 4096 == 0:
             tell(number)
+    return wanted.found()
 
 
-def _read_fasttext(
-    path: str, file: BinaryIO, words: Set[str], tell: _Teller
-) -> tuple[int, dict[str, Vector]]:
+def _read_fasttext(file: BinaryIO, words: Set[str], tell: _Teller) -> tuple[int, dict[str, Vector]]:
     """Return (dimension, vectors); raises UsageError, EOFError, struct.error."""
     _, version = _unpack(file, "<ii")
     if version != _FASTTEXT_VERSION:
-        raise _damaged_fasttext(path, f"version {version}")
+        raise _DamagedFasttextError(f"version {version}")
     size, *_, bucket, shortest, longest, _ = _unpack(file, "<12i")
     _unpack(file, "<d")
     entries, count, _, _, pruned = _unpack(file, "<iiiqq")
     if not (0 < size < 2**14 and 0 <= count <= entries and bucket >= 0 and shortest <= longest):
-        raise _damaged_fasttext(path, f"{count} words of dimension {size}")
+        raise _DamagedFasttextError(f"{count} words of dimension {size}")
     numbers, file = _read_fasttext_words(file, entries, words, tell)
     if pruned > 0 or _unpack(file, "<?")[0]:
-        raise _damaged_fasttext(path, "a quantised model (.ftz)")
+        raise _DamagedFasttextError("a quantised model (.ftz)")
     rows, width = _unpack(file, "<qq")
     if width != size or rows < count + bucket * (longest > 0):
-        raise _damaged_fasttext(path, f"a matrix of {rows} rows of {width}")
+        raise _DamagedFasttextError(f"a matrix of {rows} rows of {width}")
     needed: dict[str, list[int]] = {}
     for word in sorted(words):
         place, written = numbers.get(word, (None, word))
-        spelt = (
-            []
-            if longest == 0
-            else list(_ngrams(written.encode("utf-8", "replace"), shortest, longest))
-        )
         own = [] if place is None else [place]
-        needed[word] = own + [count + _hash(ngram) % bucket for ngram in spelt if bucket]
-    every = {row for its in needed.values() for row in its}
-    found = _read_rows(path, file, every, size, tell)
+        ngrams = _ngrams(written.encode("utf-8", "replace"), shortest, longest) if bucket else ()
+        needed[word] = own + [count + _hash(ngram) % bucket for ngram in ngrams]
+    found = _read_rows(file, set(itertools.chain(*needed.values())), size, tell)
     return size, {
         word: np.mean([found[row] for row in its], axis=0, dtype=np.float32)
         for word, its in needed.items()
@@ -304,13 +313,10 @@ def _read_fasttext_words(
             place[0][place[1]] = (number, word.decode("utf-8", "replace"))
         if number % 4096 == 0:
             tell(number)
-    rest = cast(io.RawIOBase, _Joined(buffer[at:], file))
-    return wanted.found(), io.BufferedReader(rest, _CHUNK_BYTES)
+    return wanted.found(), _buffered(_Joined(buffer[at:], file))
 
 
-def _read_rows(
-    path: str, file: BinaryIO, needed: set[int], size: int, tell: _Teller
-) -> dict[int, Vector]:
+def _read_rows(file: BinaryIO, needed: set[int], size: int, tell: _Teller) -> dict[int, Vector]:
     found, at = {}, 0
     for row in sorted(needed):
         skip = (row - at) * 4 * size
@@ -325,7 +331,7 @@ def _read_rows(
             raise EOFError
         found[row], at = np.frombuffer(data, "<f4"), row + 1
         if not np.isfinite(found[row]).all():
-            raise _damaged_fasttext(path, f"no finite numbers in row {row}")
+            raise _DamagedFasttextError(f"no finite numbers in row {row}")
     return found
 
 
@@ -351,22 +357,3 @@ def _hash(text: bytes) -> int:
         value ^= byte if byte < 128 else byte | 0xFFFFFF00
         value = value * 16777619 & 0xFFFFFFFF
     return value
-
-
-def _damaged_fasttext(path: str, got: str) -> UsageError:
-    return UsageError(
-        f"{path} cannot be read as a fastText model",
-        got=got,
-        expected=f"an unquantised .bin of version {_FASTTEXT_VERSION}",
-        todo="check --embeddings, or fetch the file again",
-    )
-
-
-def _damaged(path: str, got: object, expected: object = None) -> UsageError:
-    """Return the error of a file that holds no vectors, or damaged ones."""
-    return UsageError(
-        f"{path} cannot be read as word vectors",
-        got=got,
-        expected=expected or "GloVe, word2vec or fastText, as text or binary, also as .gz",
-        todo="check --embeddings, or fetch the file again",
-    )

@@ -1,16 +1,10 @@
 """Meets the other workers of a run and watches them, so that none waits for one that is dead.
 
-TensorFlow waits as well, but in C++ with Python's lock held: no signal reaches anyone then, and it
-does not say who is missing. Until all have met, a worker listens at its own address in place of the
-TensorFlow to come.
-
-Each worker's TensorFlow listens at the address that the cluster names. A thread greets the others'
-every second; one that was there and refuses, or does not answer, again and again is gone. It must
-answer, as of a process that hangs or was stopped the kernel still takes connections.
-Then this process says so in one line and ends: collectives that wait for a dead worker cannot be
-called back, and a checkpoint is never older than --checkpoint-every-s. It stays for a few seconds
-first, so that the other survivors find the same one gone and not this one.
-"""
+Until all have met, a worker listens at its own address in place of the TensorFlow to come. Then a
+thread greets the others' every second; one that was there and refuses, or does not answer, again
+and again is gone. This process says so in one line and ends: collectives that wait for a dead
+worker cannot be called back. It stays for a few seconds first, so that the other survivors find the
+same one gone and not this one (infra/decisions/0003-training-loop.md)."""
 
 from __future__ import annotations
 

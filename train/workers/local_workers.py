@@ -1,8 +1,7 @@
 """`framebank train --local-workers N`: N real workers on this machine, looked after by one parent.
 
 The parent gives each a port and its TF_CONFIG, puts its name before every line it says, hands on
-Ctrl-C and SIGTERM, and ends all when one dies. A worker whose parent is gone ends too: its standard
-input is a pipe that only the parent holds (`end_with_input`).
+Ctrl-C and SIGTERM, and ends all when one dies. A worker whose parent is gone ends too.
 """
 
 from __future__ import annotations
@@ -110,42 +109,35 @@ def _look_after(workers: list[subprocess.Popen[bytes]], stopped: list[int]) -> i
     Once they were asked to stop all leave at the same step, so the first is waited for, and the
     others only for a while.
     """
-    first_ended = None
+    status = 0
+    first_ended: float | None = None
     while True:
         ended = [worker.poll() for worker in workers]
-        failed = [(number, status) for number, status in enumerate(ended) if status]
-        if stopped and None not in ended:
-            return 128 + stopped[0]
-        if stopped and any(status is not None for status in ended):
-            first_ended = first_ended or time.monotonic()
-            if time.monotonic() - first_ended > _LEAVE_S:
-                return 128 + stopped[0]
-        if failed and not stopped:
-            number, status = failed[0]
-            if status > 128:  # it got a signal of its own, saved, and the others did as well
-                return _wait_for_rest(workers, status)
+        if stopped and not status:
+            status = 128 + stopped[0]
+        failed = next(((number, its) for number, its in enumerate(ended) if its), None)
+        if failed and not status:
+            number, status = failed
             if status < 0:
                 name = signal.Signals(-status).name
                 raise JobError(
                     f"worker {number} was killed by {name}; all workers were ended",
                     todo="give the same command again: it goes on from the last checkpoint",
                 )
-            return status  # what was wrong it has said itself
+            if status <= 128:  # what was wrong it has said itself
+                return status
+            # It got a signal of its own, saved, and the others did as well.
         if None not in ended:
-            return 0
+            return status
+        if status and any(its is not None for its in ended):
+            first_ended = first_ended or time.monotonic()
+            if time.monotonic() - first_ended > _LEAVE_S:
+                return status
         time.sleep(_LOOK_S)
 
 
-def _wait_for_rest(workers: list[subprocess.Popen[bytes]], status: int) -> int:
-    end = time.monotonic() + _LEAVE_S
-    for worker in workers:
-        with contextlib.suppress(subprocess.TimeoutExpired):  # then the caller kills it
-            worker.wait(max(end - time.monotonic(), 0))
-    return status
-
-
 def end_with_input() -> None:
-    """End this process when the parent's end of standard input is closed.
+    """End this process when standard input, a pipe that only the parent holds, is closed.
 
     Linux is asked to do so as well: this thread waits where TensorFlow holds Python's lock.
     """

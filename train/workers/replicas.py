@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.stores import json_text
 from framebank.train.data.batches import Share
-from framebank.train.model.config import STRATEGIES
 from framebank.train.workers.cluster import read_cluster
 from framebank.train.workers.liveness import PeerWatch
 
@@ -121,7 +120,7 @@ class Workers:
 
 
 def start_workers(name: str) -> Workers:
-    """Return the workers of the strategy `name`; call it before anything else of TensorFlow.
+    """Return the workers of a strategy as above; call it before anything else of TensorFlow.
 
     `multi_worker` waits here until all workers are up. Raises UsageError, JobError.
     """
@@ -131,8 +130,6 @@ def start_workers(name: str) -> Workers:
         return Workers(tf.distribute.MirroredStrategy())
     if name == "tpu":
         return Workers(_tpu_strategy())
-    if name != "multi_worker":
-        raise UsageError("no such --strategy", got=name, expected=" | ".join(STRATEGIES))
     cluster = read_cluster()
     os.environ["TF_CONFIG"] = cluster.config
     try:

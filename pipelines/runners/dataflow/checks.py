@@ -5,6 +5,7 @@ Each mistake is one message, and nothing is asked of the network but for credent
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -85,32 +86,21 @@ def _check_conflicts(options: PipelineOptions, *, wait: bool) -> None:
     setup, cloud = options.view_as(SetupOptions), options.view_as(GoogleCloudOptions)
     standard = options.view_as(StandardOptions)
     experiments = options.view_as(DebugOptions).experiments or []
-    one_model = "one SDK process a worker, since each holds a network"
+    several = "use_multiple_sdk_containers" in experiments
+    accelerated = any(text.startswith("worker_accelerator") for text in services(options))
+    dry_wait, prime_flexrs = wait and is_dry_run(options), is_prime(options) and cloud.flexrs_goal
+    one_process = "leave it out: one SDK process a worker, since each holds a network"
+    give_ours = "give --accelerator TYPE[:COUNT], which sets it"
+    nothing_to_wait = "leave one out: nothing is submitted that could be waited for"
     refused = (
         (setup.save_main_session, "--save_main_session", "leave it out: no code is in __main__"),
         (cloud.template_location, "--template_location", "see `framebank template build --help`"),
         (standard.streaming, "--streaming", "leave it out: this is a batch job"),
         (cloud.update, "--update", "leave it out: only streaming jobs are updated"),
-        (
-            "use_multiple_sdk_containers" in experiments,
-            "--experiments=use_multiple_sdk_containers",
-            f"leave it out: {one_model}",
-        ),
-        (
-            any(text.startswith("worker_accelerator") for text in services(options)),
-            "worker_accelerator as a service option",
-            "give --accelerator TYPE[:COUNT], which sets it",
-        ),
-        (
-            wait and is_dry_run(options),
-            "--wait with --dry_run",
-            "leave one out: nothing is submitted that could be waited for",
-        ),
-        (
-            is_prime(options) and cloud.flexrs_goal,
-            "--flexrs_goal with Prime",
-            "leave one out: Prime has no FlexRS",
-        ),
+        (several, "--experiments=use_multiple_sdk_containers", one_process),
+        (accelerated, "worker_accelerator as a service option", give_ours),
+        (dry_wait, "--wait with --dry_run", nothing_to_wait),
+        (prime_flexrs, "--flexrs_goal with Prime", "leave one out: Prime has no FlexRS"),
     )
     for is_given, what, todo in refused:
         if is_given:
@@ -119,7 +109,6 @@ def _check_conflicts(options: PipelineOptions, *, wait: bool) -> None:
 
 
 def _check_cloud(options: PipelineOptions) -> None:
-    """Check whose the job is, where it runs and where it keeps its files."""
     cloud = options.view_as(GoogleCloudOptions)
     cloud.region = cloud.region or os.environ.get("CLOUDSDK_COMPUTE_REGION")
     cloud.temp_location = cloud.temp_location or cloud.staging_location
@@ -160,25 +149,23 @@ def check_credentials(options: PipelineOptions) -> None:
     """Raise UsageError without credentials where the job needs any."""
     if options.view_as(GoogleCloudOptions).no_auth or is_dry_run(options):
         return
-    found: list[bool] = []
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+
+    found = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(GoogleAuthError, OSError, ValueError):
+            google.auth.default()
+            found.set()
+
     # In a thread, since off Google's machines it asks the network for one, again and again.
-    asking = threading.Thread(target=lambda: found.append(_has_credentials()), daemon=True)
+    asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_CREDENTIALS_S)
-    if not any(found):
+    if not found.is_set():
         raise UsageError(
             "no credentials for Google Cloud",
             todo="run `gcloud auth application-default login`, or set "
             "GOOGLE_APPLICATION_CREDENTIALS to the file of a service account's key",
         )
-
-
-def _has_credentials() -> bool:
-    import google.auth
-    from google.auth.exceptions import GoogleAuthError
-
-    try:
-        google.auth.default()
-    except (GoogleAuthError, OSError, ValueError):
-        return False
-    return True

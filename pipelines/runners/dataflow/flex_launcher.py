@@ -2,9 +2,7 @@
 
 Google's launcher calls the file that FLEX_TEMPLATE_PYTHON_PY_FILE names with --NAME=VALUE for each
 parameter of the template and for each setting of the job (project, region, machine_type...). The
-parameters of a command are those of its own parser
-(`pipelines/runners/dataflow/template_command.py`); everything else is Beam's. The launcher must not
-wait for the job, so --wait is none of them.
+parameters of a command are those of its own parser; everything else is Beam's.
 """
 
 from __future__ import annotations
@@ -77,19 +75,14 @@ def build_command_line(words: Sequence[str]) -> list[str]:
             got=", ".join(sorted(given)) or "none",
             expected=" or ".join(", ".join(sorted(required)) for required in needs.values()),
         )
-    parameters = find_parameters(fitting[0])
-    inputs: list[str] = []
-    options: list[str] = []
-    for parameter in parameters:
-        value = given.pop(parameter.name, "")
-        if not value:
-            continue
-        positional = not parameter.action.option_strings
-        (inputs if positional else options).extend(parameter.words(value))
+    line = fitting.copy()
+    for parameter in sorted(find_parameters(*fitting), key=lambda p: bool(p.action.option_strings)):
+        if value := given.pop(parameter.name, ""):
+            line += parameter.words(value)
     beams += [f"--{name}={value}" for name, value in given.items()]
     if not any(word.startswith("--runner=") for word in beams):
         beams.append("--runner=DataflowRunner")
-    return [fitting[0], *inputs, *options, *beams]
+    return line + beams
 
 
 def _split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

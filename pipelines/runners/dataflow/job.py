@@ -13,7 +13,6 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions
 from apache_beam.runners.runner import PipelineResult
 
 from framebank.features.errors import JobError
-from framebank.features.stores import json_text
 
 _CONSOLE = "https://console.cloud.google.com/dataflow/jobs"
 
@@ -71,8 +70,8 @@ def describe_job(job: Any) -> dict[str, Any]:
         proto_pipeline_staged_url=job.google_cloud_options.staging_location + "/pipeline.pb",
         proto_pipeline=job.proto_pipeline,
     ).proto
-    sent = json_text.parse(json_format.MessageToJson(environment._pb))
-    head = json_text.parse(json_format.MessageToJson(job.proto._pb))
+    sent = json_format.MessageToDict(environment._pb)
+    head = json_format.MessageToDict(job.proto._pb)
     pool = sent["workerPools"][0]
     return {
         "job": head["name"],

@@ -32,10 +32,8 @@ from framebank.pipelines.runners.dataflow.machines import GPUS, MACHINE, gpu_tex
 
 _THREADS = 2  # one shard is decoded while the other's last frames are computed
 _WORKERS = 10
-_SYSTEM_GB, _STAGED_GB_PER_THREAD = (
-    30,
-    10,
-)  # an image with CUDA; features/decoders/clip_staging.py, 8 GiB ahead
+_SYSTEM_GB = 30  # an image with CUDA
+_STAGED_GB_PER_THREAD = 10  # features/decoders/clip_staging.py, 8 GiB ahead
 # Measured: 1.1 GiB resident for inception_v3 in float32 with batches of 32, and 20 MiB for each
 # more thread. The decoders come on top, and what a large clip's frames take; the rest is reserve.
 _MIN_RAM = "8GB"
@@ -61,12 +59,10 @@ def resource_hints(options: PipelineOptions, *, accelerator: str | None) -> dict
     Any hint turns right fitting on, which FlexRS does not have and which must not be used together
     with worker_accelerator. So a GPU goes into the hints on Prime only.
     """
-    if options.view_as(GoogleCloudOptions).flexrs_goal:
+    if options.view_as(GoogleCloudOptions).flexrs_goal or (accelerator and not is_prime(options)):
         return {}
     if accelerator is None:
         return {"min_ram": _MIN_RAM}
-    if not is_prime(options):
-        return {}
     return {"min_ram": _MIN_RAM, "accelerator": gpu_text(*parse_accelerator(accelerator))}
 
 
@@ -88,7 +84,12 @@ def _set_workers(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
     workers, debug = options.view_as(WorkerOptions), options.view_as(DebugOptions)
     _set_machine(options, gpu)
     if gpu is not None and not is_prime(options):
-        _check_no_hints(options)
+        if hints := options.view_as(StandardOptions).resource_hints:
+            raise UsageError(
+                "--resource_hint and --accelerator exclude each other except on Prime",
+                got=str(hints),
+                todo="leave one out, or add --dataflow_service_options=enable_prime",
+            )
         options.view_as(GoogleCloudOptions).dataflow_service_options = [
             *services(options),
             f"worker_accelerator={gpu_text(*gpu)}",
@@ -115,15 +116,6 @@ def _set_machine(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
             f"--machine_type does not take {gpu[0]}",
             got=workers.machine_type,
             expected=f"one of {chosen.machines[0]}*, like {chosen.machine}",
-        )
-
-
-def _check_no_hints(options: PipelineOptions) -> None:
-    if hints := options.view_as(StandardOptions).resource_hints:
-        raise UsageError(
-            "--resource_hint and --accelerator exclude each other except on Prime",
-            got=str(hints),
-            todo="leave one out, or add --dataflow_service_options=enable_prime",
         )
 
 
@@ -173,7 +165,6 @@ def _set_package(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
 
 
 def _names(path: str) -> set[str]:
-    """Return what a file of pip's requirements asks for, by name."""
     text = storage.read_bytes(path).decode("utf-8", "replace")
     return {name.lower() for name in re.findall(r"^[\w.-]+", text, re.MULTILINE)}
 

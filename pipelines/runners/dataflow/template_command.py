@@ -74,26 +74,18 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
                 expected="REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST",
             )
     metadata = build_metadata(args.command)
-    spec = build_spec(metadata, image=args.image, worker_image=args.worker_image)
+    spec = {
+        "image": args.image,
+        "metadata": metadata,
+        "sdkInfo": {"language": "PYTHON"},
+        "defaultEnvironment": {"sdkContainerImage": args.worker_image} if args.worker_image else {},
+    }
     folder = storage.join(args.out, args.command)
     for name, content in (("metadata.json", metadata), ("template.json", spec)):
         path = storage.join(folder, name)
         storage.write_atomic(path, json.dumps(content, indent=2).encode() + b"\n")
         print(f"wrote {path}")
     return 0
-
-
-def build_spec(
-    metadata: dict[str, Any], *, image: str, worker_image: str | None = None
-) -> dict[str, Any]:
-    """Return the template's spec file."""
-    environment = {} if worker_image is None else {"sdkContainerImage": worker_image}
-    return {
-        "image": image,
-        "metadata": metadata,
-        "sdkInfo": {"language": "PYTHON"},
-        "defaultEnvironment": environment,
-    }
 
 
 def build_metadata(command: str) -> dict[str, Any]:

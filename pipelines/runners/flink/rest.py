@@ -21,6 +21,7 @@ from framebank.pipelines.jobs.environments import is_here
 _ASK_S = 4.0
 _POLL_S = 0.5
 _EXPECTED = "the address of the job manager's REST port, such as http://HOST:8081"
+_NO_ANSWER = (OSError, http.client.HTTPException, ValueError, KeyError, TypeError)
 ENDED = ("CANCELED", "FINISHED", "FAILED")
 
 
@@ -51,14 +52,20 @@ def ask_cluster(master: str) -> Cluster:
     """
     url = master if "://" in master else f"http://{master}"
     url = url.rstrip("/")
-    _check_url(url, master)
+    try:
+        parts = urllib.parse.urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        like = "[local], HOST:PORT or http://HOST:PORT"
+        raise UsageError("--flink_master is no address", got=master, expected=like)
     try:
         overview = _call(url, "/v1/overview")
-        version = str(overview["flink-version"])
         managers = _call(url, "/v1/taskmanagers")["taskmanagers"]
         return Cluster(
             url=url,
-            version=version,
+            version=str(overview["flink-version"]),
             hosts=tuple(map(_host, managers)),
             slots=int(overview["slots-total"]),
             free_slots=int(overview["slots-available"]),
@@ -80,46 +87,29 @@ def ask_cluster(master: str) -> Cluster:
         ) from error
 
 
-def _check_url(url: str, master: str) -> None:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise UsageError(
-            "--flink_master is no address",
-            got=master,
-            expected="[local], HOST:PORT or http://HOST:PORT",
-        )
-
-
 def _host(manager: dict[str, Any]) -> str:
     """Return a task manager's host, of pekko.tcp://flink@HOST:PORT/user/rpc/taskmanager_0."""
     match = re.search(r"@\[?([^\]/]+?)\]?:\d+/", str(manager["path"]))
     return match[1] if match else "localhost"  # one inside the job manager has no address
 
 
-def _call(url: str, path: str, *, method: str = "GET", timeout_s: float = _ASK_S) -> Any:
+def _call(url: str, path: str, *, method: str = "GET") -> Any:
     """Return the JSON that a call answers; an empty answer is None."""
     host = urllib.parse.urlsplit(url).hostname or ""
     proxies: dict[str, str] | None = {} if host in ("localhost", "127.0.0.1", "::1") else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
     request = urllib.request.Request(url + path, method=method)
-    with opener.open(request, timeout=timeout_s) as answer:
+    with opener.open(request, timeout=_ASK_S) as answer:
         text = answer.read()
     return json_text.parse(text) if text.strip() else None
 
 
 def check_nobody_writes(url: str, tag: str, *, place: str) -> None:
-    """Raise UsageError while a job of an earlier command is at work on the same `place`.
-
-    A job outlives a command that was killed, and two must not write to one cache. `tag` stands for
-    the place in the names of our jobs.
-    """
+    """Raise UsageError while a job that outlived its command is at work on the same `place`, for
+    which `tag` stands in the names of our jobs."""
     try:
         jobs = _call(url, "/v1/jobs/overview")["jobs"]
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+    except _NO_ANSWER:
         return  # that the cluster answers was checked before; it has told no job
     for job in jobs:
         if f"-{tag}-" in job["name"] and job["state"] not in ENDED:
@@ -150,42 +140,24 @@ def cancel_job(url: str, name: str, *, wait_s: float) -> tuple[bool, str]:
         job_id, state = found
         if state not in ENDED:
             _call(url, f"/v1/jobs/{job_id}?mode=cancel", method="PATCH")
-            state = _wait_for_end(url, job_id, wait_s=wait_s)
+        deadline_s = time.monotonic() + wait_s
+        while state not in ENDED and time.monotonic() <= deadline_s:
+            time.sleep(_POLL_S)
+            state = str(_call(url, f"/v1/jobs/{job_id}")["state"])
         if state in ENDED:
             return True, f"Flink job {job_id} is {state}"
         problem = f"it is still {state} after {wait_s:.0f} s"
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+    except _NO_ANSWER as error:
         problem = f"{url} does not answer ({getattr(error, 'reason', None) or error})"
     what = f"job {job_id}" if job_id else f"the job named {name}"
     return False, f"{what} may still run on the cluster: {problem}. Cancel it at {url}"
-
-
-def _wait_for_end(url: str, job_id: str, *, wait_s: float) -> str:
-    deadline = time.monotonic() + wait_s
-    while True:
-        state = str(_call(url, f"/v1/jobs/{job_id}")["state"])
-        if state in ENDED or time.monotonic() > deadline:
-            return state
-        time.sleep(_POLL_S)
 
 
 def last_exception(url: str, name: str) -> str:
     """Return the text of what the job of that name failed with; "" where nothing is known."""
     try:
         found = find_job(url, name)
-        if found is None:
-            return ""
-        answer = _call(url, f"/v1/jobs/{found[0]}/exceptions")
+        answer = _call(url, f"/v1/jobs/{found[0]}/exceptions") if found else {}
         return str(answer.get("root-exception") or "")
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+    except _NO_ANSWER:
         return ""
-
-
-def check_version(cluster: Cluster, spoken: list[str]) -> None:
-    """Raise UsageError for a cluster whose version this Beam has no job server for."""
-    if cluster.minor not in spoken:
-        raise UsageError(
-            "this version of Flink is not one that Beam runs on",
-            got=f"Flink {cluster.version} at {cluster.url}",
-            expected=f"one of {', '.join(spoken)}",
-        )

@@ -21,6 +21,7 @@ from framebank.features.stores.objects import first_line
 from framebank.pipelines.jobs.servers import JobServer, free_port, start_server
 
 JAR_VARIABLE = "FRAMEBANK_FLINK_JOB_SERVER_JAR"
+_GIVE_JAR = f"give a jar that you have, by --flink_job_server_jar=PATH or {JAR_VARIABLE}"
 _LEAST_JAVA = 11
 _HEAD_S = 5.0
 
@@ -71,12 +72,12 @@ def find_jar(options: PipelineOptions) -> str:
 
 
 def _check_jar(given: str, source: str, version: str) -> str:
+    path = os.path.expanduser(given)
     if re.match(r"https?://", given):
         _check_there(given, source)
-    elif not os.path.isfile(os.path.expanduser(given)):
-        raise UsageError(f"{source} is not right", got=f"no file {given}", expected="a jar")
-    elif not zipfile.is_zipfile(os.path.expanduser(given)):
-        raise UsageError(f"{source} is not right", got=f"{given} is not a jar", expected="a jar")
+    elif not zipfile.is_zipfile(path):
+        got = f"{given} is not a jar" if os.path.isfile(path) else f"no file {given}"
+        raise UsageError(f"{source} is not right", got=got, expected="a jar")
     named = re.search(r"flink-(\d+\.\d+)-job-server", os.path.basename(given))
     if named and named[1] != version:
         raise UsageError(
@@ -85,7 +86,7 @@ def _check_jar(given: str, source: str, version: str) -> str:
             expected=f"Flink {version}",
             todo="give the one of that version, or leave it out",
         )
-    return os.path.expanduser(given)
+    return path
 
 
 def _check_there(url: str, what: str) -> None:
@@ -96,7 +97,7 @@ def _check_there(url: str, what: str) -> None:
         raise UsageError(
             f"{what} cannot be fetched",
             got=f"{url}: {getattr(error, 'reason', None) or error}",
-            todo=f"give a jar that you have, by --flink_job_server_jar=PATH or {JAR_VARIABLE}",
+            todo=_GIVE_JAR,
         ) from error
 
 
@@ -132,5 +133,5 @@ def local_jar(options: PipelineOptions) -> str:
         raise JobError(
             "Beam's job server for Flink cannot be fetched",
             got=first_line(error),
-            todo=f"give a jar that you have, by --flink_job_server_jar=PATH or {JAR_VARIABLE}",
+            todo=_GIVE_JAR,
         ) from error

@@ -9,7 +9,6 @@ Defaults that Framebank sets, each unless the user did:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
@@ -27,44 +26,31 @@ LOCAL = ("[local]", "[auto]")
 _LOCAL_VERSION = "1.20"
 
 
-class FlinkSetup(NamedTuple):
-    """What was found: the workers, the cluster (None: the job server's own), and what to say."""
-
-    workers: Workers
-    cluster: Cluster | None
-    notes: tuple[str, ...]
-
-
-def prepare(options: PipelineOptions, words: Sequence[str]) -> FlinkSetup:
+def prepare(
+    options: PipelineOptions, words: Sequence[str]
+) -> tuple[Workers, Cluster | None, list[str]]:
     """Check a submission to Flink, and set what it needs in `options`.
 
-    Raises UsageError: no Java, no job server, no cluster at the address, too few slots, workers
-    that nobody starts.
+    Returns the workers, the cluster (None: the job server's own), and what to say. Raises
+    UsageError: no Java, no job server, no cluster at the address, too few slots, workers that
+    nobody starts.
     """
     flink = options.view_as(FlinkRunnerOptions)
-    master = flink.flink_master.strip()
     endpoint = options.view_as(PortableOptions).job_endpoint
     here = environments.check_endpoint(endpoint) if endpoint else True
-    if master in LOCAL:
-        return _prepare_local(options, words, endpoint=endpoint, here=here)
-    cluster = rest.ask_cluster(master)
-    rest.check_version(cluster, list(flink.PUBLISHED_FLINK_VERSIONS))
-    if _names(words, "flink_version") and flink.flink_version != cluster.minor:
-        raise UsageError(
-            "--flink_version is not the cluster's",
-            got=flink.flink_version,
-            expected=f"{cluster.minor}, or leave it out",
-        )
-    flink.flink_master, flink.flink_version = cluster.url, cluster.minor
-    notes = [*_set_parallelism(options, cluster), f"the job is watched at {cluster.url}"]
-    _require_environment(options, cluster)
-    _check_pool_is_not_shared(options, cluster)
-    workers = environments.find_workers(options, runner_here=cluster.here)
-    if not (endpoint or flink.flink_submit_uber_jar):
-        server.find_java(options)
+    cluster, notes = None, []
+    if flink.flink_master.strip() in LOCAL:
+        _set_local(options, words, endpoint)
+    else:
+        cluster = rest.ask_cluster(flink.flink_master.strip())
+        notes = _set_cluster(options, words, cluster)
+        here = cluster.here
+    workers = environments.find_workers(options, runner_here=here)
     if not endpoint:
+        if cluster is None or not flink.flink_submit_uber_jar:
+            server.find_java(options)
         flink.flink_job_server_jar = server.find_jar(options)
-    return FlinkSetup(workers, cluster, tuple(notes))
+    return workers, cluster, notes
 
 
 def default_words(words: Sequence[str]) -> tuple[str, ...]:
@@ -77,9 +63,7 @@ def _names(words: Sequence[str], option: str) -> bool:
     return any(word.split("=")[0] == f"--{option}" for word in words)
 
 
-def _prepare_local(
-    options: PipelineOptions, words: Sequence[str], *, endpoint: str | None, here: bool
-) -> FlinkSetup:
+def _set_local(options: PipelineOptions, words: Sequence[str], endpoint: str | None) -> None:
     """A Flink inside the job server: one of ours, or one that listens at `endpoint`."""
     flink, portable = options.view_as(FlinkRunnerOptions), options.view_as(PortableOptions)
     if not _names(words, "flink_version"):
@@ -87,18 +71,56 @@ def _prepare_local(
     if not portable.environment_type:
         portable.environment_type = "LOOPBACK"
     if endpoint:  # its server knows its cluster
-        return FlinkSetup(environments.find_workers(options, runner_here=here), None, ())
+        return
     flink.flink_master = "[local]"  # "[auto]" would look around for a cluster
     if flink.parallelism < 1:
         flink.parallelism = 1  # one subtask keeps all cores busy; each more has decoders of its own
-    workers = environments.find_workers(options, runner_here=True)
-    server.find_java(options)
-    flink.flink_job_server_jar = server.find_jar(options)
-    return FlinkSetup(workers, None, ())
 
 
-def _set_parallelism(options: PipelineOptions, cluster: Cluster) -> list[str]:
+def _set_cluster(options: PipelineOptions, words: Sequence[str], cluster: Cluster) -> list[str]:
     flink = options.view_as(FlinkRunnerOptions)
+    if cluster.minor not in flink.PUBLISHED_FLINK_VERSIONS:
+        raise UsageError(
+            "this version of Flink is not one that Beam runs on",
+            got=f"Flink {cluster.version} at {cluster.url}",
+            expected=f"one of {', '.join(flink.PUBLISHED_FLINK_VERSIONS)}",
+        )
+    if _names(words, "flink_version") and flink.flink_version != cluster.minor:
+        raise UsageError(
+            "--flink_version is not the cluster's",
+            got=flink.flink_version,
+            expected=f"{cluster.minor}, or leave it out",
+        )
+    flink.flink_master, flink.flink_version = cluster.url, cluster.minor
+    notes = [*_set_parallelism(flink, cluster), f"the job is watched at {cluster.url}"]
+    kind, managers = environments.environment_type(options), len(cluster.hosts)
+    if kind is None:  # Beam means DOCKER, which a task manager mostly cannot start
+        raise UsageError(
+            "a Flink cluster needs to be told where its workers are: --environment_type is missing",
+            got=f"--flink_master={cluster.url} alone, for which Beam would start Docker",
+            expected="EXTERNAL with a worker pool beside each task manager, or LOOPBACK where the "
+            "cluster reaches this machine",
+            todo="--environment_type=EXTERNAL --environment_config=localhost:50000",
+        )
+    # Two task managers give their workers the same ids: in one pool they hang, or do all twice.
+    several = flink.parallelism != 1
+    if several and kind == "LOOPBACK" and managers > 1:
+        raise UsageError(
+            "LOOPBACK serves one task manager only",
+            got=f"{managers} task managers at {cluster.url}",
+            todo="use --environment_type=EXTERNAL with a pool beside each, or --parallelism=1",
+        )
+    if several and kind == "EXTERNAL" and len(set(cluster.hosts)) < managers:
+        raise UsageError(
+            "one worker pool cannot serve two task managers",
+            got=f"task managers on {', '.join(sorted(cluster.hosts))}",
+            expected="each on a machine or in a network namespace of its own, with its own pool",
+            todo="start them so (infra/flink), or use --parallelism=1",
+        )
+    return notes
+
+
+def _set_parallelism(flink: FlinkRunnerOptions, cluster: Cluster) -> list[str]:
     managers = len(cluster.hosts)
     if managers == 0 or cluster.slots == 0:
         raise UsageError(
@@ -117,45 +139,9 @@ def _set_parallelism(options: PipelineOptions, cluster: Cluster) -> list[str]:
     notes = []
     if flink.parallelism < 1:
         flink.parallelism = cluster.free_slots or cluster.slots
-        notes.append(f"--parallelism={flink.parallelism}, for {_count(cluster, busy)}")
+        for_them = f"{cluster.slots} slots on {managers} task manager{'s' if managers > 1 else ''}"
+        others = f", {busy} of them busy" if busy else ""
+        notes.append(f"--parallelism={flink.parallelism}, for {for_them}{others}")
     if cluster.free_slots < flink.parallelism:
         notes.append(f"{busy} of {cluster.slots} slots are busy: the job waits until they are free")
     return notes
-
-
-def _count(cluster: Cluster, busy: int) -> str:
-    managers = len(cluster.hosts)
-    text = f"{cluster.slots} slots on {managers} task manager{'s' if managers > 1 else ''}"
-    return f"{text}, {busy} of them busy" if busy else text
-
-
-def _require_environment(options: PipelineOptions, cluster: Cluster) -> None:
-    """Without a kind of environment Beam means DOCKER, which a task manager mostly cannot start."""
-    if environments.environment_type(options) is None:
-        raise UsageError(
-            "a Flink cluster needs to be told where its workers are: --environment_type is missing",
-            got=f"--flink_master={cluster.url} alone, for which Beam would start Docker",
-            expected="EXTERNAL with a worker pool beside each task manager, or LOOPBACK where the "
-            "cluster reaches this machine",
-            todo="--environment_type=EXTERNAL --environment_config=localhost:50000",
-        )
-
-
-def _check_pool_is_not_shared(options: PipelineOptions, cluster: Cluster) -> None:
-    """Two task managers give their workers the same ids: in one pool they hang, or do all twice."""
-    if options.view_as(FlinkRunnerOptions).parallelism == 1:
-        return
-    kind, managers = environments.environment_type(options), len(cluster.hosts)
-    if kind == "LOOPBACK" and managers > 1:
-        raise UsageError(
-            "LOOPBACK serves one task manager only",
-            got=f"{managers} task managers at {cluster.url}",
-            todo="use --environment_type=EXTERNAL with a pool beside each, or --parallelism=1",
-        )
-    if kind == "EXTERNAL" and len(set(cluster.hosts)) < managers:
-        raise UsageError(
-            "one worker pool cannot serve two task managers",
-            got=f"task managers on {', '.join(sorted(cluster.hosts))}",
-            expected="each on a machine or in a network namespace of its own, with its own pool",
-            todo="start them so (infra/flink), or use --parallelism=1",
-        )

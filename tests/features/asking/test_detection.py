@@ -50,7 +50,11 @@ def test_a_prediction_takes_the_free_segment_that_it_overlaps_most() -> None:
 
 def test_classes_and_videos_are_apart() -> None:
     truth = [Segment("v", "run", 0, 10), Segment("w", "jump", 0, 10)]
-    said = [Segment("w", "run", 0, 10, 0.9), Segment("v", "run", 0, 10, 0.5), Segment("v", "eat", 0, 1)]
+    said = [
+        Segment("w", "run", 0, 10, 0.9),
+        Segment("v", "run", 0, 10, 0.5),
+        Segment("v", "eat", 0, 1),
+    ]
     found = detection_precision(truth, said, [0.5])
     assert {label: its.tolist() for label, its in found.items()} == {"run": [0.5], "jump": [0]}
 

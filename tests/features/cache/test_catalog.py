@@ -121,10 +121,8 @@ def test_text_that_is_unicode_stays_as_it_is() -> None:
 def test_the_newest_of_many_rows_is_found_quickly() -> None:
     ids = [f"v{n % 40_000:06}" for n in range(100_000)]
     runs = [f"r{n // 40_000}" for n in range(100_000)]
-    import pyarrow as pa
-
-    table = pa.table({"video_id": ids, "run_id": runs, "time": [""] * len(ids)})
-    newest = catalog._newest(table)
+    columns = {"video_id": ids, "run_id": runs, "time": [""] * len(ids), "place": range(len(ids))}
+    newest = catalog.newest_rows(pa.table(columns)).column("place").to_numpy()
     assert len(newest) == 40_000
     assert newest[0] == 60_000 and newest[-1] == 99_999 and (np.diff(newest) > 0).all()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import google_crc32c
+import numpy as np
 import pytest
 
 from framebank.features.cache import tfrecord
-from framebank.features.cache.tfrecord import frame_record, unframe_record
+from framebank.features.cache.tfrecord import crc32c, frame_record, unframe_record
 from framebank.features.errors import CacheError
 
 PAYLOADS = [b"", b"a", bytes(range(256)) * 100, b"\0" * 1000]
@@ -70,7 +72,18 @@ def test_every_cut_is_seen() -> None:
 
 def test_no_memory_is_taken_for_a_length_that_no_record_has() -> None:
     length = struct.pack("<Q", 2**62)  # whoever tampers with it can make the checksum fit
-    head = length + struct.pack("<I", tfrecord._masked_crc(length))
+    head = length + tfrecord._masked_crc(length)
     with pytest.raises(CacheError, match="bytes for a payload of") as caught:
         unframe_record(head + bytes(100), "shard-7", number=0, offset=0)
     assert "record 0 (at byte 0) of shard-7" in caught.value.what
+
+
+def test_the_check_value_of_the_rfc() -> None:
+    assert crc32c(b"123456789") == 0xE3069283
+    assert crc32c(bytes(32)) == 0x8A9136AA
+
+
+@pytest.mark.parametrize("length", [0, 1, 511, 512, 513, 40_000, 1_000_003])
+def test_as_google_crc32c(length: int) -> None:
+    data = np.random.default_rng(length).bytes(length)
+    assert crc32c(data) == google_crc32c.value(data)

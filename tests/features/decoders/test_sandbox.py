@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from framebank.features.decoders import landlock, sandbox, seccomp
+from framebank.features.decoders import sandbox, seccomp
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.decoders.wire import ConfinedProcess, opened_clip
 from framebank.features.decoding.container import DecodeLimits
@@ -68,7 +68,7 @@ def done(answer: dict[str, Any]) -> set[str]:
     return {name for name, outcome in answer["found"].items() if outcome == "done"}
 
 
-@pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+@pytest.mark.skipif(not sandbox.landlock_version(), reason="this kernel has no Landlock")
 def test_a_decoder_can_read_its_clip_and_nothing_else(tmp_path: Path) -> None:
     answer = attempts(tmp_path)
     assert done(answer) == NEEDED
@@ -86,7 +86,7 @@ def test_without_landlock_files_can_be_read_and_it_says_so(tmp_path: Path) -> No
     assert "NOT shut in whole here: they can read other files of this account" in answer["line"]
 
 
-@pytest.mark.skipif(landlock.version() < 6, reason="this kernel's Landlock knows no signals")
+@pytest.mark.skipif(sandbox.landlock_version() < 6, reason="Landlock knows no signals here")
 def test_without_seccomp_landlock_and_an_empty_network_hold(tmp_path: Path) -> None:
     answer = attempts(tmp_path, "seccomp")
     assert not done(answer) & READING

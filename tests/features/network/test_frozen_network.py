@@ -13,8 +13,14 @@ import pytest
 
 from framebank.features.errors import UsageError
 from framebank.features.network.backbones import BACKBONES
-from framebank.features.network.frozen_graph import fold_batch_norm, freeze
-from framebank.features.network.frozen_network import COMPUTE_BATCH, Network, _load, preprocess
+from framebank.features.network.frozen_network import (
+    COMPUTE_BATCH,
+    Network,
+    _load,
+    fold_batch_norm,
+    freeze,
+    preprocess,
+)
 from framebank.features.network.weights import resolve_weights
 from tests import ROOT
 
@@ -68,7 +74,7 @@ def test_features_are_those_of_keras(name: str) -> None:
     model, arrays = _load(row, row.layer, weights)
     for layer in model.layers:
         layer.set_weights(arrays.get(layer.name, []))
-    expected = model.predict_on_batch(preprocess(images, row.preprocessing))
+    expected = model.predict_on_batch(preprocess(images.astype(np.float32), row.preprocessing))
     features = network(images)
     assert features.shape == (3, row.feature_dim) and features.dtype == np.float32
     assert network.feature_dim == row.feature_dim
@@ -125,7 +131,8 @@ def test_preprocessing_is_that_of_keras() -> None:
         ("vgg19", "vgg19"),
     ):
         expected = getattr(keras.applications, module).preprocess_input(images.astype(np.float32))
-        np.testing.assert_array_equal(preprocess(images, BACKBONES[name].preprocessing), expected)
+        got = preprocess(images.astype(np.float32), BACKBONES[name].preprocessing)
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_a_feature_depends_on_its_own_frame_alone(network: Network) -> None:

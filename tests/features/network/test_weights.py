@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from framebank.features.errors import UsageError
-from framebank.features.network import weight_fetch
+from framebank.features.network import weights as weight_source
 from framebank.features.network.backbones import BACKBONES, Backbone, named_layers
 from framebank.features.network.weight_files import layer_arrays
 from framebank.features.network.weights import (
@@ -345,32 +345,32 @@ def row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Backbone:
 
 def test_imagenet_is_fetched_once(row: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     with server(200, PAYLOAD) as (url, asked):
-        monkeypatch.setenv(weight_fetch.MIRROR_VARIABLE, url + "/")
+        monkeypatch.setenv(weight_source.MIRROR_VARIABLE, url + "/")
         first = resolve_weights("imagenet", backbone=row.name)
         again = resolve_weights("imagenet", backbone=row.name)
     assert asked == [f"/mirror/{row.weights_file}"]
     digest = hashlib.sha256(PAYLOAD).hexdigest()
     assert first == again == Weights("imagenet", digest, "imagenet", local_path=first.local_path)
     assert Path(first.local_path or "").read_bytes() == PAYLOAD
-    assert [path.name for path in weight_fetch.cache_folder().iterdir()] == [row.weights_file]
+    assert [path.name for path in weight_source.cache_folder().iterdir()] == [row.weights_file]
 
 
 def test_a_damaged_cached_file_is_fetched_again(
     row: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = weight_fetch.cache_folder() / row.weights_file
+    target = weight_source.cache_folder() / row.weights_file
     target.parent.mkdir(parents=True)
     target.write_bytes(PAYLOAD[:-1])
     with server(200, PAYLOAD) as (url, _):
-        monkeypatch.setenv(weight_fetch.MIRROR_VARIABLE, url)
-        assert weight_fetch.fetch_imagenet(row).read_bytes() == PAYLOAD
+        monkeypatch.setenv(weight_source.MIRROR_VARIABLE, url)
+        assert weight_source.fetch_imagenet(row).read_bytes() == PAYLOAD
 
 
 def test_a_file_that_keras_fetched_is_used(row: Backbone, tmp_path: Path) -> None:
     kept = tmp_path / "keras" / "models" / row.weights_file
     kept.parent.mkdir(parents=True)
     kept.write_bytes(PAYLOAD)
-    assert weight_fetch.fetch_imagenet(row) == kept
+    assert weight_source.fetch_imagenet(row) == kept
 
 
 @pytest.mark.parametrize(
@@ -392,32 +392,32 @@ def test_what_was_tried_is_said(
     reason: str,
 ) -> None:
     with server(status, body, length=length) as (url, _):
-        monkeypatch.setenv(weight_fetch.MIRROR_VARIABLE, url)
+        monkeypatch.setenv(weight_source.MIRROR_VARIABLE, url)
         with pytest.raises(UsageError, match=reason) as caught:
             resolve_weights("imagenet", backbone=row.name)
     text = str(caught.value)
     assert f"{url}/{row.weights_file}" in text and "--weights PATH" in text and "random:0" in text
-    assert not list(weight_fetch.cache_folder().iterdir())  # nothing half fetched stays
+    assert not list(weight_source.cache_folder().iterdir())  # nothing half fetched stays
 
 
 def test_no_connection_and_no_answer(row: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        monkeypatch.setenv(weight_fetch.MIRROR_VARIABLE, f"http://127.0.0.1:{port}")
+        monkeypatch.setenv(weight_source.MIRROR_VARIABLE, f"http://127.0.0.1:{port}")
         with pytest.raises(UsageError, match="no connection"):
-            weight_fetch.fetch_imagenet(row)
+            weight_source.fetch_imagenet(row)
         listener.listen()
         with pytest.raises(UsageError, match=r"no answer within 0\.2 s|timed out"):
-            weight_fetch.fetch_imagenet(row, timeout_s=0.2)
-    monkeypatch.setenv(weight_fetch.MIRROR_VARIABLE, "file:///etc")
+            weight_source.fetch_imagenet(row, timeout_s=0.2)
+    monkeypatch.setenv(weight_source.MIRROR_VARIABLE, "file:///etc")
     with pytest.raises(UsageError, match="no web address"):
-        weight_fetch.fetch_imagenet(row)
+        weight_source.fetch_imagenet(row)
 
 
 def test_without_a_published_hash_nothing_is_fetched() -> None:
     with pytest.raises(UsageError, match=r"publishes no hash(.|\n)*--weights PATH"):
-        weight_fetch.fetch_imagenet(dataclasses.replace(ROW, weights_md5=None))
+        weight_source.fetch_imagenet(dataclasses.replace(ROW, weights_md5=None))
 
 
 def test_a_file_in_a_bucket_is_staged(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+import xml.etree.ElementTree
 from pathlib import Path
 
 import av
@@ -11,7 +13,14 @@ import jinja2
 import numpy as np
 import pytest
 
-from framebank.features.pages.page import facts_table, jpeg_address, render, short
+from framebank.features.pages.page import (
+    curve_plot,
+    facts_table,
+    jpeg_address,
+    learning_curves,
+    render,
+    short,
+)
 
 
 def test_what_is_put_in_is_escaped_and_must_be_given(tmp_path: Path) -> None:
@@ -42,3 +51,25 @@ def test_a_picture_has_the_size_that_was_asked_for() -> None:
         [frame] = jpeg.decode(video=0)
     assert (frame.width, frame.height) == (60, 44)
     assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - 200).max() < 8
+
+
+def test_chart_is_good_svg_and_reads_in_words() -> None:
+    curves = {"a & b": [(1, 0.2), (2, 0.9)], "c": [(1, 0.2), (2, 0.9)], "none": []}
+    chart = curve_plot(curves, title="Right answers, by epoch", is_share=True)
+    root = xml.etree.ElementTree.fromstring(chart)
+    assert root.attrib["aria-label"] == "Right answers, by epoch: a & b ends at 90%; c ends at 90%"
+    places = [float(y) for y in re.findall(r'class="label c\d" x="[\d.]+" y="([\d.]+)"', chart)]
+    assert len(places) == 2 and abs(places[0] - places[1]) >= 16  # labels do not cover each other
+    assert curve_plot({}, title="x", is_share=False) == ""
+    one = curve_plot({"a": [(1, 3.0)]}, title="x", is_share=False)
+    assert "nan" not in one and "polyline" in one
+
+
+def test_curves_are_of_finite_numbers_by_model() -> None:
+    rows = [
+        {"model": "order_blind", "epoch": 1, "loss": 2.0},
+        {"model": "order_blind", "epoch": 2, "loss": float("nan")},
+        {"model": "lstm", "epoch": 1, "loss": 1, "val_accuracy": "none"},
+    ]
+    assert learning_curves(rows, "loss") == {"order blind": [(1, 2.0)], "lstm": [(1, 1)]}
+    assert learning_curves(rows, "val_accuracy") == {}

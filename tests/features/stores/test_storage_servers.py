@@ -144,8 +144,8 @@ def test_a_service_that_nobody_runs_is_told_within_seconds(scheme: str) -> None:
 def test_a_service_that_takes_calls_and_says_nothing_is_not_waited_for_in_silence(
     scheme: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("framebank.features.stores.retrying.LIMIT_S", 4.0)
-    monkeypatch.setattr("framebank.features.stores.retrying._SAY_AFTER_S", 1.0)
+    monkeypatch.setattr("framebank.features.stores.objects.LIMIT_S", 4.0)
+    monkeypatch.setattr("framebank.features.stores.objects._SAY_AFTER_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         proxy_url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         with (

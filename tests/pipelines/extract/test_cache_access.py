@@ -15,7 +15,6 @@ from framebank.pipelines.extract.cache_access import (
     recover,
     remove_leftovers,
     remove_lost_shards,
-    take_stock,
 )
 from tests.made.made_cache import SPEC, make_cache, make_extracted, make_shard
 from tests.servers.bucket_servers import environment, serve
@@ -59,7 +58,7 @@ def test_shards_in_no_catalog_are_kept_where_they_have_videos_that_no_other_has(
     Path(layout.tfrecord_path(cache, "cut")).write_bytes(b"")
     committed(cache, "broken", "t.mp4", run_id=new)
     Path(layout.sidecar_path(cache, "broken")).write_bytes(b"{")
-    before = take_stock(cache, SPEC)
+    before = recover(cache, SPEC, dry_run=True)
     found = recover(cache, SPEC)
     assert found.rows.keys() == before.rows.keys()
     assert (found.videos, found.shards) == (before.videos, before.shards) == (4, 3)

@@ -16,9 +16,9 @@ from framebank.features.errors import JobError
 from framebank.features.network.weights import Weights
 from framebank.features.stores import storage
 from framebank.features.video import Rejected, VideoRef
-from framebank.pipelines.extract.pipeline import FinishRun
+from framebank.pipelines.extract.pipeline import FinishRun, read_plans
 from framebank.pipelines.extract.plan import ExtractConfig, RunFacts, ShardPlan, write_plan
-from framebank.pipelines.extract.shard import ReadPlan, ShardReport
+from framebank.pipelines.extract.shard import report_of
 from framebank.pipelines.jobs.beam_options import WorkerError, find_marked
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 
@@ -53,7 +53,7 @@ def lines(config: ExtractConfig, *shards: str) -> list[str]:
         sidecar = dataclasses.replace(
             read_sidecar(config.cache, shard), seconds=10.0 + number, host=f"h{number}"
         )
-        found.append(json.dumps(["shard", ShardReport.of(sidecar).to_json()]))
+        found.append(json.dumps(["shard", report_of(sidecar)]))
         found += [json.dumps(["video", row.to_json()]) for row in sidecar.rows]
     return found
 
@@ -107,9 +107,9 @@ def test_too_many_bad_videos_are_judged_after_all_is_written(config: ExtractConf
 def test_a_plan_is_gone_only_when_its_run_has_ended(config: ExtractConfig) -> None:
     shards = [ShardPlan(f"p{n}", (VideoRef("a", "/a", n, "1"),)) for n in range(3)]
     paths = write_plan(config.cache, RUN, shards)
-    assert list(ReadPlan(config).process(("plan", paths))) == shards
+    assert list(read_plans(("plan", paths), config)) == shards
     storage.delete(paths[0])
     with pytest.raises(WorkerError):
-        list(ReadPlan(config).process(("plan", paths)))
+        list(read_plans(("plan", paths), config))
     finish(config, lines(config, "s0", "s1"))
-    assert list(ReadPlan(config).process(("plan", paths))) == []  # done again after the end
+    assert list(read_plans(("plan", paths), config)) == []  # done again after the end

@@ -116,7 +116,7 @@ def test_a_stop_keeps_what_is_finished_while_the_worker_goes_on(cache: str) -> N
     thread = threading.Thread(target=work)
     thread.start()
     started.wait()
-    with shard.committing():
+    with shard.COMMITTING:
         keep_finished()
         stop.set()
     thread.join()

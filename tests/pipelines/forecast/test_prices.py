@@ -11,6 +11,7 @@ import pytest
 
 from framebank.features.errors import UsageError
 from framebank.pipelines.forecast.estimate import Estimate
+from framebank.pipelines.forecast.measuring import Load
 from framebank.pipelines.forecast.prices import (
     ACCELERATOR_START_S,
     START_S,
@@ -22,12 +23,11 @@ from framebank.pipelines.forecast.prices import (
 from framebank.pipelines.runners.dataflow import submission
 
 PRICES = Prices("USD", 0.28, 4)
-WORK: dict[str, Any] = {
-    "accelerated": False,
-    "decode_s": Estimate(8000, 8000, 8000),
-    "network_s": Estimate(32_000, 32_000, 32_000),
-    "pictures": Estimate(640_000, 640_000, 640_000),
-}
+WORK: dict[str, Any] = {"accelerated": False, "frame_s": 0.05}
+
+
+def load(shards: int) -> Load:
+    return Load(Estimate(640_000, 640_000, 640_000), Estimate(8000, 8000, 8000), 0.0, shards)
 
 
 def write_prices(tmp_path: Path, **fields: Any) -> str:
@@ -80,7 +80,7 @@ def test_what_is_no_table_is_told(tmp_path: Path, text: str) -> None:
 
 
 def test_time_is_the_work_of_the_cores_and_the_start() -> None:
-    found = quote(PRICES, workers=10, shards=1000, **WORK)
+    found = quote(PRICES, load(1000), workers=10, **WORK)
     assert found.wall_s.value == pytest.approx(START_S.value + 40_000 / 40)
     assert found.wall_s.low < found.wall_s.value < found.wall_s.high
     hours = found.wall_s.value / 3600
@@ -88,9 +88,9 @@ def test_time_is_the_work_of_the_cores_and_the_start() -> None:
 
 
 def test_no_more_workers_than_shards_and_the_fullest_decides() -> None:
-    few = quote(PRICES, workers=1000, shards=3, **WORK)
+    few = quote(PRICES, load(3), workers=1000, **WORK)
     assert few.workers == 3
-    uneven = quote(PRICES, workers=4, shards=5, **WORK)
+    uneven = quote(PRICES, load(5), workers=4, **WORK)
     assert uneven.wall_s.value == pytest.approx(START_S.value + 40_000 / 4 * 2 / 5)
 
 
@@ -98,10 +98,10 @@ def test_with_an_accelerator_the_slower_of_decoding_and_network_counts() -> None
     start_s = START_S.value + ACCELERATOR_START_S.value
     work = WORK | {"accelerated": True}
     large = Prices("USD", 3.0, 64, frames_per_s=200)
-    found = quote(large, workers=10, shards=1000, **work)
+    found = quote(large, load(1000), workers=10, **work)
     assert found.wall_s.value == pytest.approx(start_s + 640_000 / 10 / 200)
     small = Prices("USD", 3.0, 1, frames_per_s=5000)
-    found = quote(small, workers=10, shards=1000, **work)
+    found = quote(small, load(1000), workers=10, **work)
     assert found.wall_s.value == pytest.approx(start_s + 8000 / 10)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -140,7 +141,7 @@ def test_a_name_that_is_no_utf8_is_taken(clips: Path) -> None:
     (clips / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
     ref = next(ref for ref in _expand(clips).refs if "caf" in ref.video_id)
     assert ref.video_id == "caf\\xe9.mp4" and Path(ref.uri).read_bytes() == b"x"
-    json.dumps(ref.to_json()).encode()
+    json.dumps(dataclasses.asdict(ref)).encode()
 
 
 def test_a_manifest(tmp_path: Path, clips: Path) -> None:

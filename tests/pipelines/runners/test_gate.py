@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.servers.fake_flink import EMPTY_JAR, fake_flink, serving
 
 LIMIT_S = 10.0
 FLINK = ("--runner", "FlinkRunner")
+ENGINE = argparse.Namespace(wait=False, accelerator=None, shared_disk=False)
 UBER = ("--flink_submit_uber_jar", "--flink_job_server_jar={jar}")  # needs no Java here
 EXTERNAL = ("--environment_type=EXTERNAL", "--environment_config=localhost:50000")
 
@@ -95,14 +97,7 @@ def test_a_missing_prism_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(UsageError, match="go install"):
-        gate.prepare(
-            ("--runner", "PrismRunner"),
-            places={},
-            cache=str(tmp_path / "cache"),
-            wait=False,
-            accelerator=None,
-            shared_disk=False,
-        )
+        prepare("--runner", "PrismRunner", cache=str(tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
 
 
@@ -118,14 +113,7 @@ def test_an_option_of_beam_that_no_job_of_ours_has(
     tmp_path: Path, words: tuple[str, ...], told: str
 ) -> None:
     with pytest.raises(UsageError, match=told):
-        gate.prepare(
-            words,
-            places={},
-            cache=str(tmp_path / "cache"),
-            wait=False,
-            accelerator=None,
-            shared_disk=False,
-        )
+        prepare(*words, cache=str(tmp_path / "cache"))
 
 
 def test_a_missing_job_server_is_told(
@@ -163,10 +151,9 @@ def test_score_passes_the_same_gate(
 
 
 def prepare(*words: str, **more: Any) -> gate.Submission:
-    fields: dict[str, Any] = {
-        "places": {}, "cache": "cache", "wait": False, "accelerator": None, "shared_disk": False,
-    }  # fmt: skip
-    return gate.prepare(words, **(fields | more))
+    given = {name: more.pop(name) for name in vars(ENGINE) if name in more}
+    fields: dict[str, Any] = {"places": {}, "cache": "cache"}
+    return gate.prepare(argparse.Namespace(**vars(ENGINE) | given), words, **(fields | more))
 
 
 @pytest.mark.parametrize("name", ["DirectRunner", "direct", "FnApiRunner"])

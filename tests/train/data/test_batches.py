@@ -12,8 +12,8 @@ from framebank.features.questions.question import Question
 from framebank.train.data.batches import (
     QuestionTable,
     cached_features,
-    steps_per_epoch,
 )
+from framebank.train.data.shard_files import Staging, shard_files
 from framebank.train.model.heads import OUTSIDE, Head
 from tests.made.held_clips import held_features
 from tests.made.made_cache import make_cache
@@ -39,7 +39,7 @@ def features(request, tmp_path: Path):  # type: ignore[no-untyped-def]
     make_cache(str(tmp_path))
     cache = open_cache(str(tmp_path))
     if request.param == "streamed":
-        return cached_features(cache, LENGTHS)
+        return cached_features(cache, LENGTHS, files=shard_files(cache.path, Staging()))
     return held_features({record.video_id: record.features for record in cache})
 
 
@@ -62,14 +62,14 @@ def test_every_question_once_with_its_own_features(features, tmp_path: Path) -> 
             assert batch["words"][row].numpy().sum() == len(question.question.split())
             assert batch["answer"][row] == table.answer[index]
             seen.append(index)
-    assert sorted(seen) == list(range(10)) and steps_per_epoch(table, 4) == 3
+    assert sorted(seen) == list(range(10)) and table.steps(4) == 3
 
 
 def test_order_follows_from_seed_and_epoch_and_can_be_entered_anywhere(features) -> None:  # type: ignore[no-untyped-def]
     table = make_table()
 
     def order(seed: int, epoch: int, skip: int = 0) -> list[int]:
-        batches = features.training_batches(table, batch_size=3, seed=seed, epoch=epoch, skip=skip)
+        batches = features.batches(table, batch_size=3, seed=[seed, epoch], skip=skip)
         return [int(i) for batch in batches for i in batch["index"]]
 
     first = order(1, 0)

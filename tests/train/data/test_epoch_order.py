@@ -84,7 +84,7 @@ def test_replicas_share_each_batch_and_read_each_video_once() -> None:
     def batches(share: Share, skip: int = 0) -> tuple[list[dict], CountingClips]:
         clips = CountingClips(videos)
         features = Features(names, videos, clips, width=2, dtype=np.float16, share=share)
-        made = features.training_batches(table, batch_size=8, seed=1, epoch=2, skip=skip)
+        made = features.batches(table, batch_size=8, seed=[1, 2], skip=skip)
         return [{k: v.numpy() for k, v in batch.items()} for batch in made], clips
 
     whole, clips = batches(Share())

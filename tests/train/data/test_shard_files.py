@@ -119,7 +119,7 @@ def test_batches_come_before_the_last_shard_is_there(cache: str, tmp_path: Path)
     table = QuestionTable(questions, np.ones((count, 1), np.int32), np.zeros(count, np.int32))
     files = StagedShards(cache, Staging(str(tmp_path), parallel=2))
     features = cached_features(opened, dict.fromkeys(opened.video_ids), files=files)
-    batches = features.training_batches(table, batch_size=4, seed=0, epoch=0)
+    batches = features.batches(table, batch_size=4, seed=[0, 0])
     seen = [next(batches)]
     assert len(staged(tmp_path)) <= SHARDS // 2
     seen += list(batches)

@@ -12,10 +12,10 @@ import pytest
 
 from framebank.features.errors import FramebankError, UsageError
 from framebank.train.demo.clips import (
+    Take,
     draw_clip,
     make_clips,
     plan_clips,
-    prepare_take,
     question_rows,
     write_clip,
 )
@@ -26,7 +26,7 @@ def test_plan_has_every_scene_both_ways_in_every_split() -> None:
     plans = plan_clips(100, seed=3)
     assert len(plans) == len({plan.clip_id for plan in plans}) == 100
     for split in ("train", "val", "test"):
-        kinds = collections.Counter((p.scene, p.forward) for p in plans if p.split == split)
+        kinds = collections.Counter((p.scene.name, p.forward) for p in plans if p.split == split)
         assert set(kinds) == {(scene.name, way) for scene in SCENES for way in (True, False)}
         assert all(kinds[scene.name, True] == kinds[scene.name, False] for scene in SCENES)
 
@@ -64,8 +64,8 @@ def test_twins_are_the_same_pictures_in_reverse_but_for_noise() -> None:
 
 @pytest.mark.parametrize("scene", [scene.name for scene in SCENES])
 def test_every_scene_changes_the_picture_a_lot(scene: str) -> None:
-    for plan in [plan for plan in plan_clips(100) if plan.scene == scene][:4:2]:
-        take = prepare_take(plan)
+    for plan in [plan for plan in plan_clips(100) if plan.scene.name == scene][:4:2]:
+        take = Take(plan)
         frames = list(draw_clip(plan))
         assert len(frames) == take.frames and 2 <= take.frames / take.rate <= 4.1
         assert frames[0].shape == (take.height, take.width, 3) and frames[0].dtype == np.uint8
@@ -79,7 +79,7 @@ def test_clip_is_a_real_film_and_the_same_bytes_again(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     path, again = write_clip(plan, tmp_path / "one"), write_clip(plan, tmp_path / "two")
     assert path.read_bytes() == again.read_bytes()
-    take = prepare_take(plan)
+    take = Take(plan)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264" and stream.average_rate == take.rate

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from framebank.features.errors import UsageError
+from framebank.features.errors import JobError, UsageError
 from framebank.train.demo import clips, page
 from framebank.train.demo.command import (
-    StepFailedError,
     Steps,
     add_arguments,
     demo_commands,
@@ -97,7 +96,7 @@ def test_demo_runs_the_other_commands_and_prints_a_table(
 
 def test_a_step_that_fails_ends_the_demo(place: Path) -> None:
     (place / "fails").write_text("train")
-    with pytest.raises(StepFailedError, match="'train'") as caught:
+    with pytest.raises(JobError, match="'train'") as caught:
         _run("--weights", "random:0")
     assert caught.value.exit_status == 1
     assert [words[0] for words in _calls(place)] == ["extract", "train"]

@@ -13,7 +13,7 @@ WHITE = (255.0, 255.0, 255.0)
 
 
 def _canvas() -> Canvas:
-    return Canvas.blank(height=200, width=300, colour=(0, 0, 0))
+    return Canvas(np.zeros((200, 300, 3), np.float32))
 
 
 def _area(canvas: Canvas) -> float:

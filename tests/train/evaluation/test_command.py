@@ -15,8 +15,9 @@ from framebank.features.asking.trained_model import NotFiniteError
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.questions.seen_videos import SEEN, Seen
 from framebank.train.evaluation import command
+from framebank.train.evaluation.report import summary
 from framebank.train.fit import command as train_command
-from framebank.train.judging.judged_answers import JUDGED_FILE
+from framebank.train.judging.baselines import JUDGED_FILE
 from tests.made.made_cache import make_cache
 from tests.made.made_model import spoil_weights
 from tests.made.made_questions import make_direction_cache, write_jsonl
@@ -138,7 +139,7 @@ def test_summary_warns_of_leaks() -> None:
         "baselines": {}, "leaks": {"pairs": [{}, {}]}, "flatters": "",
         "correct": 4, "head": "open",
     }  # fmt: skip
-    assert command.summary(figures)[-1].startswith("WARNING: 2 pairs of videos")
+    assert summary(figures)[-1].startswith("WARNING: 2 pairs of videos")
 
 
 def test_a_model_of_a_registry_is_judged_on_what_it_has_not_seen(

@@ -25,7 +25,7 @@ def _answers() -> Answers:
 
 def test_figures_are_those_of_hand() -> None:
     durations = {"a": 3.0, "b": 20.0, "c": float("nan")}
-    figures = evaluation.judge(_questions(), _answers(), durations_s=durations, seed=0)
+    figures = evaluation.judge(_answers(), durations_s=durations, seed=0)
     assert figures["accuracy"] == pytest.approx(1 / 3) and figures["outside_vocabulary"] == 1
     assert figures["top5"]["correct"] == 2 and figures["by_type"]["what"]["judged"] == 2
     assert set(figures["by_video_length"]) == {"under 5 s", "10 to 30 s", "not known"}
@@ -39,8 +39,9 @@ def test_baselines_have_intervals_and_the_lead_over_them() -> None:
         Question(str(n), str(n // 2), "what is it?", "cat" if n % 4 else "dog") for n in range(80)
     ]
     said = baselines.count_answers(questions, questions)
-    right = np.ones(80, bool)
-    found = evaluation.beside(said, questions, right, seed=0)
+    rank = np.zeros(80, np.int64)  # all are right
+    answers = Answers("open", questions, ("cat",), rank[:, None], np.ones((80, 1)), rank, rank)
+    found = evaluation.beside(said, answers, seed=0)
     assert set(found) == {"majority", "majority_per_word", "majority_per_question"}
     for score in found.values():
         low, high = score["interval"]

@@ -54,7 +54,8 @@ def test_leaks_are_named_with_their_reason(cache: Cache) -> None:
 
 def test_features_that_are_not_finite_hide_no_leak(cache: Cache) -> None:
     class Damaged:
-        table = staticmethod(cache.table)
+        done = staticmethod(cache.done)
+        feature_dim = cache.feature_dim
 
         def read(self, names: Iterable[str]) -> Iterator[FeatureRecord]:
             for record in cache.read(names):
@@ -74,8 +75,11 @@ def test_a_video_on_two_sides_is_a_leak(cache: Cache) -> None:
     assert leak == {"videos": ["d", "d"], "splits": ["train", "test"], "why": "the same video"}
 
 
-def test_more_videos_than_are_compared_are_drawn(cache: Cache) -> None:
-    found = find_leaks(cache, _SIDES, most_videos=2)
+def test_more_videos_than_are_compared_are_drawn(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framebank.train.evaluation.leaks.MOST_VIDEOS", 2)
+    found = find_leaks(cache, _SIDES)
     assert (found["videos"], found["compared"]) == (5, 2)
     assert found["pairs"][0]["why"] == "the same file"  # hashes are all compared
 

@@ -65,7 +65,7 @@ def _judged(*, leaks: bool = True) -> Judged:
         for n, place in enumerate(truth.tolist())
     ]
     answers = Answers("open", questions, _WORDS, best, probability, rank, rank)
-    figures = evaluation.judge(questions, answers, durations_s={"a0": 3.0}, seed=0)
+    figures = evaluation.judge(answers, durations_s={"a0": 3.0}, seed=0)
     said = baselines.count_answers(questions, questions)
     pairs = [_LEAK] * 25 if leaks else []
     more = {
@@ -73,10 +73,10 @@ def _judged(*, leaks: bool = True) -> Judged:
         "random_weights": True, "flatters": "", "epoch_chosen_on": "val",
         "weights": "random:0", "questions_files": ["q.jsonl"],
         "questions_sha256": ["ab" * 32],
-        "baselines": evaluation.beside(said, questions, answers.right, seed=0),
+        "baselines": evaluation.beside(said, answers, seed=0),
         "leaks": {"videos": 9, "compared": 7, "capped": False, "pairs": pairs, "alike": []},
     }  # fmt: skip
-    return Judged(figures | more, questions, answers)
+    return Judged(figures | more, answers)
 
 
 def _write(folder: Path, cache: Cache, judged: Judged) -> Path:
@@ -167,14 +167,16 @@ def test_errors_of_many_places_are_written_short() -> None:
 def test_cases_are_of_different_videos_while_there_are_any() -> None:
     judged = _judged()
     for places, right in zip(choose_cases(judged, 6), (True, False), strict=True):
-        videos = [judged.questions[place].video_id for place in places]
+        videos = [judged.answers.questions[place].video_id for place in places]
         sure = [judged.answers.probability[place, 0] for place in places]
         assert len(set(videos)) == min(
             6,
             len(
                 {
                     q.video_id
-                    for q, is_right in zip(judged.questions, judged.answers.right, strict=True)
+                    for q, is_right in zip(
+                        judged.answers.questions, judged.answers.right, strict=True
+                    )
                     if is_right == right
                 }
             ),
@@ -189,13 +191,12 @@ def test_counts_are_judged_by_their_square_error(cache: Cache, tmp_path: Path) -
     questions = [Question(str(n), f"a{n}", "how many times?", "3", head="count") for n in range(4)]
     rank = np.where(counts[:, 0] == 3, 0, NO_RANK)
     answers = Answers("count", questions, (), counts, np.zeros((4, 1)), rank, rank)
-    figures = evaluation.judge(questions, answers, durations_s={}, seed=0)
+    figures = evaluation.judge(answers, durations_s={}, seed=0)
     assert figures["mean_square_error"] == (1 + 4 + 0 + 36) / 4
     said = {"majority": ["3"] * 4}
-    errors = evaluation.square_errors(questions, answers.chosen())
-    beside = evaluation.beside(said, questions, answers.right, seed=0, errors=errors)
+    beside = evaluation.beside(said, answers, seed=0)
     assert beside["majority"]["ahead"]["difference"] == -10.25
-    judged = Judged(_judged().figures | {"baselines": beside} | figures, questions, answers)
+    judged = Judged(_judged().figures | {"baselines": beside} | figures, answers)
     judged.figures.pop("calibration")
     assert choose_cases(judged, 2) == ([2], [3, 1])  # the farthest off first
     text = _write(tmp_path, cache, judged).read_text("utf-8")

@@ -90,7 +90,7 @@ def test_clips_of_a_bucket_are_fetched(clips: Path, tmp_path: Path) -> None:
 def test_a_store_that_does_not_answer_leaves_the_page_without_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("framebank.features.stores.retrying.FIRST_CONTACT_S", 0.1)
+    monkeypatch.setattr("framebank.features.stores.objects.FIRST_CONTACT_S", 0.1)
     cache = _cache_of_bucket(tmp_path / "bucket")
     port = bucket_servers.free_port()
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}

@@ -224,7 +224,8 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(
 
     monkeypatch.setenv("COLUMNS", "120")
     for stream, wanted in ((Terminal(), "━"), (io.StringIO(), "train: lstm: epoch 2/3, step 6/12")):
-        line = ProgressLine("lstm", epochs=3, steps=4, done=5, stream=stream)
+        monkeypatch.setattr(sys, "stderr", stream)
+        line = ProgressLine("lstm", epochs=3, steps=4, done=5)
         line.bar._said_s = 0.0  # long ago
         line.on_train_begin()
         line.on_epoch_begin(1)
@@ -233,7 +234,8 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(
         assert wanted in stream.getvalue() and "loss 0.500" in stream.getvalue()
     monkeypatch.setenv("COLUMNS", "30")
     terminal = Terminal()
-    line = ProgressLine("lstm", epochs=3, steps=4, stream=terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    line = ProgressLine("lstm", epochs=3, steps=4)
     line.bar._said_s = 0.0
     line.on_train_begin()
     line.on_train_batch_end(1)

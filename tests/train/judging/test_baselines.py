@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from framebank.features.questions.question import Question
-from framebank.train.judging.baselines import (
-    majority,
-    majority_per_question,
-    majority_per_word,
-)
+from framebank.train.judging.baselines import count_answers
 
 
 def ask(text: str, answer: str, kind: str | None = None) -> Question:
@@ -20,12 +16,13 @@ TRAIN = [ask("who?", "man"), ask("Who ?", "man"), ask("what?", "cat"), ask("what
 
 def test_majorities() -> None:
     asked = [ask("what?", "cat"), ask("WHO?", "man"), ask("why?", "dog")]
-    assert majority(TRAIN, asked) == ["cat"] * 3  # of equals the first by alphabet
-    assert majority_per_question(TRAIN, asked) == ["cat", "man", "cat"]
+    said = count_answers(TRAIN, asked)
+    assert said["majority"] == ["cat"] * 3  # of equals the first by alphabet
+    assert said["majority_per_question"] == ["cat", "man", "cat"]
 
 
 def test_majority_per_word_counts_by_the_question_word() -> None:
     rows = [("what?", "cat"), ("what?", "cat"), ("Who is it?", "man"), ("who?", "man")]
     train = [Question(str(n), "v", text, answer) for n, (text, answer) in enumerate(rows)]
     asked = [Question(str(n), "w", text) for n, text in enumerate(["who then?", "why?"])]
-    assert majority_per_word(train, asked) == ["man", "cat"]
+    assert count_answers(train, asked)["majority_per_word"] == ["man", "cat"]

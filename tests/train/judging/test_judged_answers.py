@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from framebank.features.questions.question import Question
-from framebank.train.judging.judged_answers import JUDGED_FILE, judged_text, read_judged
+from framebank.train.judging.baselines import JUDGED_FILE, judged_text, read_judged
 
 _ASKED = [Question("0", "a.mp4", "what\nis it?", "cat"), Question("1", "ü.mp4", "who?", "man")]
 _SAID = {"model": ["cat", None], "order_blind": ["dog", "man"]}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framebank.train.model.config import MODEL_KINDS, ModelConfig
+from framebank.train.model.config import NETWORK_KINDS, ModelConfig
 from framebank.train.model.frames import frame_statistics
 
 QUESTIONS = ["What is it?", "what is that", "Что это?", "where, now"]
@@ -31,7 +31,7 @@ def build(kind: str = "lstm"):  # type: ignore[no-untyped-def]
     return network, export(network, text), text
 
 
-@pytest.mark.parametrize("kind", MODEL_KINDS)
+@pytest.mark.parametrize("kind", NETWORK_KINDS)
 def test_saved_model_loads_safely_and_padding_changes_nothing(kind: str, tmp_path: Path) -> None:
     import keras
     import tensorflow as tf
@@ -63,7 +63,7 @@ def test_who_sees_the_order_of_frames() -> None:
 
     frames = np.random.default_rng(1).normal(3, 1e-3, (1, 5, WIDTH)).astype(np.float32)
     changed = {}
-    for kind in MODEL_KINDS:
+    for kind in NETWORK_KINDS:
         _, model, _ = build(kind)
         both = [
             model({"features": tf.constant(f), "question": tf.constant(["what"])}).numpy()

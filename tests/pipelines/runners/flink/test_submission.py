@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,12 +57,10 @@ def job_server() -> Iterator[str]:
 
 def prepare(*words: str, shared_disk: bool = False, cache: str = "cache") -> gate.Submission:
     return gate.prepare(
+        argparse.Namespace(wait=False, accelerator=None, shared_disk=shared_disk),
         ["--runner=FlinkRunner", *words],
         places={"INPUT": ["clips"], "--cache": [cache]},
         cache=cache,
-        wait=False,
-        accelerator=None,
-        shared_disk=shared_disk,
     )
 
 

@@ -16,8 +16,7 @@ from framebank.features.cache.reader import Cache, check_finite, open_cache
 from framebank.features.errors import CacheError
 from framebank.features.questions.question import Question
 from framebank.features.stop_signals import StopRequest, TrainingStopped
-from framebank.train.data.question_batches import question_batches
-from framebank.train.evaluation.answers import NO_RANK, ask_all
+from framebank.train.evaluation.answers import NO_RANK, ask_all, question_batches
 from framebank.train.workers.run import Run
 from tests.made.made_cache import make_cache, make_extracted
 
@@ -33,9 +32,12 @@ def _questions() -> list[Question]:
     return [Question(str(n), video, f"{n}?", "red") for n, video in enumerate(videos)]
 
 
-def test_batches_follow_the_shards_and_hold_each_question_once(cache: Cache) -> None:
+def test_batches_follow_the_shards_and_hold_each_question_once(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framebank.train.evaluation.answers.BATCH_QUESTIONS", 2)
     questions = _questions()
-    batches = list(question_batches(cache, questions, most=2))
+    batches = list(question_batches(cache, questions))
     places = [place for batch, _ in batches for place in batch]
     assert places == [1, 3, 2, 0, 4]  # a, a, c, d of the first run's shards, then b
     assert [len(batch) for batch, _ in batches] == [2, 2, 1]
@@ -46,11 +48,14 @@ def test_batches_follow_the_shards_and_hold_each_question_once(cache: Cache) -> 
             assert not row[len(clip) :].any()
 
 
-def test_batches_are_bounded_in_bytes(cache: Cache) -> None:
-    sizes = [len(batch) for batch, _ in question_batches(cache, _questions(), most_bytes=1)]
+def test_batches_are_bounded_in_bytes(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = "framebank.train.evaluation.answers.BATCH_BYTES"
+    monkeypatch.setattr(bound, 1)
+    sizes = [len(batch) for batch, _ in question_batches(cache, _questions())]
     assert sizes == [1] * 5
     clip = make_extracted("a.mp4").features
-    two = list(question_batches(cache, _questions(), most_bytes=2 * clip.size * 4))
+    monkeypatch.setattr(bound, 2 * clip.size * 4)
+    two = list(question_batches(cache, _questions()))
     assert two[0][0] == [1, 3] and max(padded.nbytes for _, padded in two) <= 5 * 8 * 4 * 2
 
 

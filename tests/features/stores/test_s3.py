@@ -12,7 +12,7 @@ import google_crc32c
 import pytest
 
 from framebank.features.errors import VideoRejected
-from framebank.features.stores import s3, s3_checksums, storage
+from framebank.features.stores import s3, storage
 from tests.servers.bucket_servers import BUCKET, environment, serve
 
 MIB = 1 << 20
@@ -97,13 +97,13 @@ def test_right_bytes_pass_and_wrong_ones_do_not(
 def test_a_checksum_of_parts_is_told_from_one_of_the_whole(
     about: dict[str, str], told: tuple[str, int]
 ) -> None:
-    stated = s3_checksums.stated_checksum(about | {"ETag": f'"{"0" * 32}-2"'}, bucket="b")
+    stated = s3.stated_checksum(about | {"ETag": f'"{"0" * 32}-2"'}, bucket="b")
     assert stated is not None and (stated.name, stated.parts) == told
 
 
 def test_what_states_nothing_of_the_bytes_is_not_taken_for_a_checksum() -> None:
     etag = {"ETag": '"' + "0" * 32 + '"'}
-    assert s3_checksums.stated_checksum(etag, bucket="b") is not None
+    assert s3.stated_checksum(etag, bucket="b") is not None
     for about, bucket in (
         (etag | {"ServerSideEncryption": "aws:kms"}, "b"),
         (etag | {"SSECustomerAlgorithm": "AES256"}, "b"),
@@ -111,7 +111,7 @@ def test_what_states_nothing_of_the_bytes_is_not_taken_for_a_checksum() -> None:
         ({"ETag": '"0x8D"'}, "b"),
         ({}, "b"),
     ):
-        assert s3_checksums.stated_checksum(about, bucket=bucket) is None
+        assert s3.stated_checksum(about, bucket=bucket) is None
 
 
 def test_the_sum_does_not_depend_on_how_the_bytes_come() -> None:
@@ -119,11 +119,11 @@ def test_the_sum_does_not_depend_on_how_the_bytes_come() -> None:
     sizes = [3000, 3000, 4000]
     parts = [data[:3000], data[3000:6000], data[6000:]]
     right = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts)).digest()
-    stated = s3_checksums.Stated("MD5", hashlib.md5, right, 3)
+    stated = s3.Stated("MD5", hashlib.md5, right, 3)
     for step in (1, 7, 3000, 4096, 10_000):
-        summed = s3_checksums.Summed(stated, sizes)
+        summed = s3.Summed(stated, sizes)
         for start in range(0, len(data), step):
             summed.update(memoryview(data[start : start + step]))
         assert summed.value() == right, step
-    assert s3_checksums.equal_parts(5, size_bytes=12, parts=3) == [5, 5, 2]
-    assert s3_checksums.equal_parts(5, size_bytes=16, parts=3) is None
+    assert s3.equal_parts(5, size_bytes=12, parts=3) == [5, 5, 2]
+    assert s3.equal_parts(5, size_bytes=16, parts=3) is None
