@@ -155,7 +155,8 @@ def _split_rule(making: dict[str, Any] | None) -> SplitRule | None:
     share = float(trained.get("val_share", VAL_SHARE))
     if not 0 <= share <= 1:
         raise ValueError(f"a val_share of {share}")
-    return SplitRule(int(trained["seed"]), share)
+    group_by = trained.get("group_by")
+    return SplitRule(int(trained["seed"]), share, group_by=group_by and str(group_by))
 
 
 def load_model(model_dir: str) -> TrainedModel:

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="as of `train`: how it splits what the files do not"
     )
     parser.add_argument("--val-share", type=float, default=VAL_SHARE, metavar="X", help="likewise")
+    parser.add_argument("--group-by", metavar="REGEX", help="likewise")
     parser.add_argument("--all", action="store_true", help="list all odd rows, not five of a kind")
     parser.add_argument("--json", action="store_true", help="print one JSON document, rows and all")
 
@@ -74,7 +75,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
 
         table = open_cache(args.cache).table(["video_id", "state"]).to_pydict()
         states = dict(zip(table["video_id"], table["state"], strict=True))
-    return describe_files(files, states, rule=SplitRule(args.seed, args.val_share))
+    return describe_files(files, states, rule=SplitRule(args.seed, args.val_share, group_by=args.group_by))
 
 
 def _lines(found: Mapping[str, Any], *, shown: int | None) -> Iterator[str]:

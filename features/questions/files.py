@@ -18,7 +18,10 @@ from framebank.features.errors import UsageError
 from framebank.features.stores import json_text, storage, tables
 from framebank.features.stores.hashing import bytes_sha256
 
-EXPECTED = "columns video_id (or video), question, answer, and optionally split, type, question_id"
+EXPECTED = (
+    "columns video_id (or video), question, answer (or a label for each video), and optionally "
+    "split, group, type, question_id"
+)
 
 _PEEKED = 20
 

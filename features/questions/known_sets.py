@@ -107,13 +107,16 @@ SETS: dict[str, QuestionSet] = {
     ),
 }  # fmt: skip
 PLAIN = "plain"
-FORMATS = (*SETS, PLAIN)
+LABELS = "labels"  # a class for each video, and nothing is asked
+FORMATS = (*SETS, PLAIN, LABELS)
 ANSWER_COLUMNS = ("question_id", "answer", "type")  # of ActivityNet-QA's other half
 
 
 def find_set(fields: Mapping[str, Any]) -> str:
     """Return the name in FORMATS of the set whose rows look like `fields`; PLAIN for all others."""
     columns = set(fields)
+    if "label" in columns and "question" not in columns:
+        return LABELS
     if columns >= {*_GIF, *_CHOICES}:
         transition = str(fields["vid_id"]).upper().startswith("TRANS")
         return "tgif-transition" if transition else "tgif-action"

@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import EXPECTED, RepeatedNames, load_json
-from framebank.features.questions.known_sets import PLAIN, SETS, type_name
+from framebank.features.questions.known_sets import LABELS, PLAIN, SETS, type_name
 from framebank.features.questions.question import HEADS, YES_NO, Question
 from framebank.features.questions.splits import SPLIT_NAMES
 
 VIDEO_COLUMNS = ("video", "gif_name", "video_name", "video_id")
 ID_COLUMNS = ("question_id", "id", "qid")
-_TEXTS = (*VIDEO_COLUMNS, *ID_COLUMNS, "question", "answer", "split", "type", "head")
+_TEXTS = (
+    *VIDEO_COLUMNS, *ID_COLUMNS, "question", "answer", "label", "split", "type", "head", "group"
+)  # fmt: skip
 _MOST_CHOICES = 100
 _MOST_COUNT = 2**24  # to which float32, in which counts are learnt, holds whole numbers
 _TRUTHS = {"true": "yes", "false": "no"}
@@ -51,10 +53,20 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
     video_columns = VIDEO_COLUMNS if known is None else (known.video,)
     id_columns = ID_COLUMNS if known is None else (known.question_id,)
     video = _first_id(fields, video_columns)
-    question = text(fields.get("question"))
-    if not video or not question:
+    labels = set_name == LABELS
+    question = "" if labels else text(fields.get("question"))
+    if not video or not (question or labels):
         missing = "video" if not video else "question"
         raise UsageError(f"{path} has a row without a {missing}", got=where, expected=EXPECTED)
+    if labels:
+        return Question(
+            question_id=_first_id(fields, id_columns),
+            video_id=sys.intern(video),
+            question="",
+            answer=sys.intern(text(fields.get("label"))) or None,
+            split=_split(row),
+            group=_group(row),
+        )
     choices = _choices(row)
     answer = text(fields.get("answer")) or None
     if not choices or all(map(_as_truth, choices)):
@@ -80,6 +92,7 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
         choices=choices,
         right=right,
         aliases=(known.alias.format(video),) if known is not None and known.alias else (),
+        group=_group(row),
     )
 
 
@@ -242,9 +255,13 @@ def _check_number(row: _Row, answer: str) -> None:
 
 def _type(row: _Row) -> str | None:
     stated = sys.intern(row.text("type")) or None
-    if row.set_name == PLAIN:
+    if row.set_name not in SETS:
         return stated
     return type_name(row.set_name, stated) if stated else SETS[row.set_name].all_of_type
+
+
+def _group(row: _Row) -> str | None:
+    return sys.intern(row.text("group")) or None
 
 
 def _split(row: _Row) -> str | None:

@@ -34,7 +34,8 @@ class Question:
     HEADS. A multiple choice has its `choices`, `right` is the index of the true one (from 0) and
     `answer` its text. `aliases` are other names of the video, tried before `video_id`. `fault` says
     why a row cannot be asked; its texts are then what could be read of it. Such rows are kept for
-    scoring alone.
+    scoring alone. `group` names the source that the video was cut from, with others. A label of a
+    video is the answer to the question "", which nobody has asked.
     """
 
     question_id: str
@@ -90,6 +91,11 @@ def with_split(question: Question, split: str) -> Question:
     """Return the question with another split."""
     question_id, video_id, asked, answer, _, *rest = _FIELDS(question)
     return Question(question_id, video_id, asked, answer, split, *rest)
+
+
+def with_group(question: Question, group: str | None) -> Question:
+    """Return the question with another group."""
+    return dataclasses.replace(question, group=group)
 
 
 def require_answers(questions: Sequence[Question], *paths: str) -> list[Question]:

@@ -17,7 +17,7 @@ from framebank.features.errors import UsageError
 from framebank.features.questions.files import EXPECTED, Row, read_rows
 from framebank.features.questions.known_sets import (
     ANSWER_COLUMNS,
-    PLAIN,
+    LABELS,
     SETS,
     find_set,
     is_answers,
@@ -152,8 +152,9 @@ def _open(path: str, set_name: str | None) -> tuple[str, str, Iterator[Row], boo
 
 def _check_columns(path: str, name: str, columns: list[str], *, only_answers: bool) -> None:
     got = "columns " + (", ".join(columns) or "none")
-    if name == PLAIN:
-        for what, names in (("question", ("question",)), ("video", VIDEO_COLUMNS)):
+    if name not in SETS:
+        asked = "label" if name == LABELS else "question"
+        for what, names in ((asked, (asked,)), ("video", VIDEO_COLUMNS)):
             if not set(names) & set(columns):
                 raise UsageError(f"{path} has no {what} column", got=got, expected=EXPECTED)
         return

@@ -25,21 +25,31 @@ NO_LIST = "the model keeps no list of the videos that it has seen, as an older v
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What a model has seen: ids of videos, and the SHA-256 of their files."""
+    """What a model has seen: ids of videos, the SHA-256 of their files, and their groups."""
 
     videos: frozenset[str] = frozenset()
     contents: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
 
     def __or__(self, other: Seen) -> Seen:
-        return Seen(self.videos | other.videos, self.contents | other.contents)
+        return Seen(
+            self.videos | other.videos, self.contents | other.contents, self.groups | other.groups
+        )
 
-    def has(self, video_id: str, contents: Mapping[str, str]) -> bool:
-        """Return whether a video, or a copy of it, was seen; `contents` maps ids to hashes."""
-        return video_id in self.videos or contents.get(video_id) in self.contents
+    def has(self, video_id: str, contents: Mapping[str, str], *, group: str | None = None) -> bool:
+        """Return whether a video, a copy of it, or another of its group was seen; `contents` maps
+        ids to hashes."""
+        return (
+            video_id in self.videos
+            or contents.get(video_id) in self.contents
+            or group in self.groups
+        )
 
     def to_bytes(self) -> bytes:
         """Return the content of seen.json.gz."""
         fields = {"videos": sorted(self.videos), "contents": sorted(self.contents)}
+        if self.groups:
+            fields["groups"] = sorted(self.groups)
         return gzip.compress(json.dumps(fields).encode(), mtime=0)
 
 
@@ -54,7 +64,8 @@ def read_seen(model_dir: str) -> Seen:
     path = storage.join(model_dir, SEEN)
     try:
         fields = json_text.parse(gzip.decompress(storage.read_bytes(path)))
-        return Seen(_texts(fields["videos"]), _texts(fields["contents"]))
+        named = (fields["videos"], fields["contents"], fields.get("groups", []))
+        return Seen(*map(_texts, named))
     except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, MemoryError) as err:
         raise CacheError(f"{path} is damaged", got=err, todo="restore it from a copy") from err
 

@@ -2,10 +2,11 @@
 
 1. A row that states a split has it; in a file that is named for one the other rows have that. To
    train, names count only beside other files, and only where they leave something to train on.
-2. A row without one follows its video, where other rows of it have one.
-3. The others are dealt by video with a stable hash, so that a video stays on its side when the
+2. A row without one follows its source, where other rows of it have one. A source is a video, or
+   the clips of one group: the column `group` states it, or a pattern finds it in the clip's id.
+3. The others are dealt by source with a stable hash, so that a source stays on its side when the
    files grow. For a model that is asked, what it has seen trained it and the rest judges it.
-4. Where there is no val, a share of the training videos becomes it.
+4. Where there is no val, a share of the training sources becomes it.
 5. Where a model that is asked has seen what does not train by these splits, or there is no test
    split, it was trained otherwise: then all that it has not seen is test. Whoever asks about the
    files that a model was trained on tells what it has seen by ids alone: copies of training videos
@@ -24,7 +25,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
-from framebank.features.questions.question import Question, with_split
+from framebank.features.questions.question import Question, with_group, with_split
+from framebank.features.questions.sources import compile_grouping, group_of, suspect_sources
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
@@ -40,19 +42,31 @@ SPLIT_NAMES = {
 VAL_SHARE = 0.1
 TEST_SHARE = 0.1
 
-Seen = Callable[[str], bool]
+Seen = Callable[[Question], bool]
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitRule:
-    """How rows without a split are dealt: `seed` of the hash, and shares of the videos.
+    """How rows without a split are dealt: `seed` of the hash, and shares of the sources.
 
-    At a `val_share` of 0 no val split is made.
+    At a `val_share` of 0 no val split is made. `group_by` is the pattern that finds the group of a
+    row without one in its video's id.
     """
 
     seed: int = 0
     val_share: float = VAL_SHARE
     test_share: float = TEST_SHARE
+    group_by: str | None = None
+
+    def grouped(self, questions: Sequence[Question]) -> list[Question]:
+        """Return the questions with their groups; raises UsageError for a pattern that is none."""
+        if self.group_by is None:
+            return list(questions)
+        pattern = compile_grouping(self.group_by)
+        return [
+            q if q.group is not None else with_group(q, group_of(q.video_id, pattern))
+            for q in questions
+        ]
 
 
 def split_of_name(path: str) -> str | None:
@@ -89,12 +103,13 @@ def deal_splits(
 ) -> tuple[list[Question], list[str]]:
     """Return the questions, each with a split, and remarks for people on how it came about.
 
-    `has_seen` says of a video whether the model that is asked has seen it.
+    `has_seen` says of a question whether the model that is asked has seen its video.
     """
     remarks: list[str] = []
-    dealt = _fill_in(questions, rule, has_seen, remarks)
+    dealt = _fill_in(rule.grouped(questions), rule, has_seen, remarks)
     if rule.val_share and not any(question.split == "val" for question in dealt):
         dealt = _carve_val(dealt, rule, remarks)
+    _warn_of_sources(dealt, remarks)
     return dealt, remarks
 
 
@@ -107,32 +122,60 @@ def deal_to_ask(
     A video that stands on both sides in the files is on both here too.
     """
     dealt, remarks = deal_splits(questions, rule, has_seen=has_seen)
-    seen = {video_id: has_seen(video_id) for video_id in {q.video_id for q in dealt}}
-    learnt = {q.video_id for q in dealt if q.split != "test"}
+    seen = _seen_sources(dealt, has_seen)
+    learnt = {q.source for q in dealt if q.split != "test"}
     judges = any(q.split == "test" for q in dealt) or all(seen.values())
     if judges and all(name in learnt for name, known in seen.items() if known):
         return dealt, remarks, False
     again = [
-        with_split(q, "test" if not seen[q.video_id] else "val" if q.split == "val" else "train")
+        with_split(q, "test" if not seen[q.source] else "val" if q.split == "val" else "train")
         for q in dealt
     ]
     return again, [*remarks, "all that the model has not seen is test"], True
 
 
 def follow_videos(questions: Sequence[Question], otherwise: str) -> list[Question]:
-    """Return the questions, those without a split with that of their video, else `otherwise`."""
+    """Return the questions, those without a split with that of their source, else `otherwise`."""
     stated = _stated(questions)
-    return [_with_split(q, stated.get(q.video_id, otherwise)) for q in questions]
+    return [_with_split(q, stated.get(q.source, otherwise)) for q in questions]
 
 
 def video_place(video_id: str, *, seed: int) -> float:
-    """Return the video's place in [0, 1), from a hash of id and seed."""
+    """Return the place of a video, or a group, in [0, 1), from a hash of id and seed."""
     digest = hashlib.sha256(f"{seed}\0{video_id}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _stated(questions: Sequence[Question]) -> dict[str, str]:
-    return {q.video_id: q.split for q in questions if q.split is not None}
+    return {q.source: q.split for q in questions if q.split is not None}
+
+
+def _seen_sources(questions: Sequence[Question], has_seen: Seen) -> dict[str, bool]:
+    """Return by source whether any of its videos was seen."""
+    videos = {q.video_id: q for q in questions}
+    known = {video_id: has_seen(question) for video_id, question in videos.items()}
+    seen: dict[str, bool] = {}
+    for question in questions:
+        seen[question.source] = seen.get(question.source, False) or known[question.video_id]
+    return seen
+
+
+def _warn_of_sources(questions: Sequence[Question], remarks: list[str]) -> None:
+    """Say where ids look as if clips of one source stood on both sides of a split."""
+    if any(question.group is not None for question in questions):
+        return
+    split = {question.video_id: question.split for question in questions}
+    sources = suspect_sources(split)
+    sides: dict[str, set[str | None]] = {}
+    for video_id, source in sources.items():
+        sides.setdefault(source, set()).add(split[video_id])
+    cut = sorted(source for source, its in sides.items() if len(its) > 1)
+    if cut:
+        remarks.append(
+            f"WARNING: the ids look like {len(sources)} clips of {len(sides)} sources, of which "
+            f"{len(cut)} stand on both sides of a split, so the figures may flatter: "
+            f"{', '.join(cut[:3])}; give the column group, or --group-by"
+        )
 
 
 def _with_split(question: Question, split: str) -> Question:
@@ -142,26 +185,29 @@ def _with_split(question: Question, split: str) -> Question:
 def _fill_in(
     questions: Sequence[Question], rule: SplitRule, has_seen: Seen | None, remarks: list[str]
 ) -> list[Question]:
-    """Split questions without a split by video; one whose video has a split follows it."""
+    """Split questions without a split by source; one whose source has a split follows it."""
     given = _stated(questions)
-    loose = {q.video_id for q in questions if q.split is None} - set(given)
+    loose = {q.source for q in questions if q.split is None} - set(given)
+    of_groups = any(q.group is not None for q in questions)
     have = set(given.values())
     test_share = 0.0 if have and "test" not in have else rule.test_share
-    places = {video_id: video_place(video_id, seed=rule.seed) for video_id in loose}
+    places = {source: video_place(source, seed=rule.seed) for source in loose}
     chosen = {
-        video_id: _split_at(place, test_share, rule.val_share) for video_id, place in places.items()
+        source: _split_at(place, test_share, rule.val_share) for source, place in places.items()
     }
     if not given:
         _fill_empty(chosen, places, rule)
     if has_seen is not None:
-        for video_id in loose:
-            learnt = "train" if chosen[video_id] == "test" else chosen[video_id]
-            chosen[video_id] = learnt if has_seen(video_id) else "test"
+        seen = _seen_sources(questions, has_seen)
+        for source in loose:
+            learnt = "train" if chosen[source] == "test" else chosen[source]
+            chosen[source] = learnt if seen[source] else "test"
     if loose:
-        by = "what the model has seen" if has_seen is not None else "video"
-        remarks.append(f"{len(loose)} videos without a split were split by {by}")
+        what = "groups" if of_groups else "videos"
+        by = "what the model has seen" if has_seen is not None else what.removesuffix("s")
+        remarks.append(f"{len(loose)} {what} without a split were split by {by}")
     chosen |= given
-    return [_with_split(q, chosen[q.video_id]) for q in questions]
+    return [_with_split(q, chosen[q.source]) for q in questions]
 
 
 def _split_at(place: float, test_share: float, val_share: float) -> str:
@@ -184,17 +230,19 @@ def _fill_empty(chosen: dict[str, str], places: dict[str, float], rule: SplitRul
 
 
 def _carve_val(questions: list[Question], rule: SplitRule, remarks: list[str]) -> list[Question]:
-    """Move a share of the training videos (at least one, if two are left) to val."""
-    video_ids = {q.video_id for q in questions if q.split == "train"}
-    if len(video_ids) < 2:
-        if video_ids:
-            remarks.append("one video alone trains: the best epoch is chosen on the training split")
+    """Move a share of the training sources (at least one, if two are left) to val."""
+    sources = {q.source for q in questions if q.split == "train"}
+    what = "group" if any(q.group is not None for q in questions) else "video"
+    if len(sources) < 2:
+        if sources:
+            remarks.append(
+                f"one {what} alone trains: the best epoch is chosen on the training split"
+            )
         return questions
-    order = sorted(video_ids, key=lambda v: (video_place(v, seed=rule.seed), v), reverse=True)
+    order = sorted(sources, key=lambda v: (video_place(v, seed=rule.seed), v), reverse=True)
     # At least one of them, and one is left to train on.
     carved = set(order[: min(max(1, round(rule.val_share * len(order))), len(order) - 1)])
-    remarks.append(f"no val split was given: {len(carved)} training videos became val")
+    remarks.append(f"no val split was given: {len(carved)} training {what}s became val")
     return [
-        with_split(q, "val") if q.split == "train" and q.video_id in carved else q
-        for q in questions
+        with_split(q, "val") if q.split == "train" and q.source in carved else q for q in questions
     ]

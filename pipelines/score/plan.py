@@ -264,10 +264,13 @@ def _deal_splits(
         hashes = {name: row["content_sha256"] for name, row in rows.items()}
         contents = {name: content for name, content in hashes.items() if content}
 
-        def by_content(video_id: str) -> bool:
-            return seen.has(video_id, contents)
+        def by_content(question: Question) -> bool:
+            return seen.has(question.video_id, contents, group=question.group)
 
-        has_seen = seen.videos.__contains__ if as_trained else by_content
+        def by_id(question: Question) -> bool:
+            return seen.has(question.video_id, {}, group=question.group)
+
+        has_seen = by_id if as_trained else by_content
         dealt, _, changed = deal_to_ask(asked, rule, has_seen)
         note = _changed_note(dealt) if changed else _leak_note(dealt, by_content)
     by_number = dict(zip(usable, dealt, strict=True))
@@ -280,8 +283,8 @@ def _deal_splits(
     return [by_number.get(n) or follow(question) for n, question in enumerate(questions)], note
 
 
-def _leak_note(dealt: Sequence[Question], has_seen: Callable[[str], bool]) -> str:
-    tests = [question.video_id for question in dealt if question.split == "test"]
+def _leak_note(dealt: Sequence[Question], has_seen: Callable[[Question], bool]) -> str:
+    tests = [question for question in dealt if question.split == "test"]
     known = sum(map(has_seen, tests))
     about = f"{known} of the {len(tests)} test questions are about videos that the model has seen"
     return f"{about}, so the figures flatter" if known else ""

@@ -77,6 +77,8 @@ def question_lines(questions: Iterable[Question]) -> Iterator[bytes]:
             fields["head"] = question.head
         if question.choices:
             fields["choices"] = list(question.choices)
+        if question.group is not None:
+            fields["group"] = question.group
         yield json.dumps(fields, ensure_ascii=True).encode() + b"\n"
 
 

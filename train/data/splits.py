@@ -65,13 +65,17 @@ class Splits:
 
 
 def assign_splits(
-    questions: Sequence[Question], *, seed: int, val_share: float = VAL_SHARE
+    questions: Sequence[Question],
+    *,
+    seed: int,
+    val_share: float = VAL_SHARE,
+    group_by: str | None = None,
 ) -> Splits:
     """Give every question a split; raises UsageError when there is nothing to train on.
 
     Where the file has no val split `val_share` of the training videos become it, at 0 none.
     """
-    splits = splits_of(questions, seed=seed, val_share=val_share)
+    splits = splits_of(questions, seed=seed, val_share=val_share, group_by=group_by)
     if not splits.train:
         counts = ", ".join(f"{len(splits.of(name))} of {name}" for name in SPLITS)
         raise UsageError(
@@ -88,6 +92,7 @@ def splits_of(
     *,
     seed: int,
     val_share: float = VAL_SHARE,
+    group_by: str | None = None,
     seen: Seen | None = None,
     contents: Mapping[str, str] | None = None,
     judges: bool = False,
@@ -97,8 +102,9 @@ def splits_of(
     `seen` is what the model that is asked has seen; `contents` maps videos to hashes of files. With
     `judges` test holds nothing that it has seen (`deal_to_ask`).
     """
-    rule, hashes, changed = SplitRule(seed, val_share), contents or {}, False
-    has_seen = None if seen is None else lambda video_id: seen.has(video_id, hashes)
+    rule = SplitRule(seed, val_share, group_by=group_by)
+    hashes, changed = contents or {}, False
+    has_seen = None if seen is None else lambda q: seen.has(q.video_id, hashes, group=q.group)
     if judges and has_seen is not None:
         dealt, remarks, changed = deal_to_ask(questions, rule, has_seen)
     else:
@@ -118,9 +124,9 @@ def splits_of(
     return dataclasses.replace(splits, remarks=tuple(remarks), changed=changed, carved=carved)
 
 
-def is_held(video_id: str, *, share: float) -> bool:
-    """Return whether a video is among the `share` that is held."""
-    digest = hashlib.sha256(b"held\0" + video_id.encode("utf-8", "surrogateescape")).digest()
+def is_held(source: str, *, share: float) -> bool:
+    """Return whether a video, or a group, is among the `share` that is held."""
+    digest = hashlib.sha256(b"held\0" + source.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
@@ -128,20 +134,19 @@ def part_questions(
     questions: Sequence[Question], *, share: float
 ) -> tuple[list[Question], list[Question]]:
     """Return (questions to train on, held questions)."""
-    held = {name for name in {q.video_id for q in questions} if is_held(name, share=share)}
+    held = {name for name in {q.source for q in questions} if is_held(name, share=share)}
     return (
-        [question for question in questions if question.video_id not in held],
-        [question for question in questions if question.video_id in held],
+        [question for question in questions if question.source not in held],
+        [question for question in questions if question.source in held],
     )
 
 
-def seen_videos(questions: Iterable[Question]) -> set[str]:
-    """Return the videos that a model trained on `questions` has seen: all but those of test."""
-    dealt = follow_videos(list(questions), "train")
-    return {question.video_id for question in dealt if question.split != "test"}
-
-
 def seen_by(questions: Iterable[Question], contents: Mapping[str, str]) -> Seen:
-    """Return what a model trained on `questions` has seen."""
-    videos = seen_videos(questions)
-    return Seen(frozenset(videos), frozenset(contents[name] for name in videos if name in contents))
+    """Return what a model trained on `questions` has seen: all but the videos of test."""
+    dealt = [q for q in follow_videos(list(questions), "train") if q.split != "test"]
+    videos = {question.video_id for question in dealt}
+    return Seen(
+        frozenset(videos),
+        frozenset(contents[name] for name in videos if name in contents),
+        frozenset(question.group for question in dealt if question.group is not None),
+    )

@@ -17,6 +17,7 @@ from framebank.features.questions.files import file_hashes
 from framebank.features.questions.known_sets import PLAIN
 from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import NO_LIST, content_hashes, find_seen
+from framebank.features.questions.splits import SplitRule
 from framebank.features.stores import json_text, storage
 from framebank.features.terminal import few
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
@@ -127,17 +128,21 @@ def choose_asked(
 
     Raises UsageError, CacheError.
     """
-    questions, same_files = joined.questions, made.is_of(joined)
+    rule = SplitRule(group_by=made.train.group_by)
+    questions, same_files = rule.grouped(joined.questions), made.is_of(joined)
     # Trained from these files, whatever has come into the cache since.
     as_trained = made.file_hashes == list(joined.file_hashes)
     listed = find_seen(made.folder)
-    videos = dict.fromkeys(question.video_id for question in questions)
+    videos = {question.video_id: question.group for question in questions}
     contents = {} if listed is None else content_hashes(cache, set(videos))
-    seen = None if listed is None else tuple(v for v in videos if listed.has(v, contents))
+    seen = None
+    if listed is not None:
+        seen = tuple(v for v, group in videos.items() if listed.has(v, contents, group=group))
     splits = splits_of(
         questions,
         seed=made.train.seed,
         val_share=made.train.val_share,
+        group_by=made.train.group_by,
         seen=listed,
         contents={} if as_trained else contents,
         judges=split is None,

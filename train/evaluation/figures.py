@@ -39,7 +39,7 @@ def share(right: NDArray[np.bool_], groups: Sequence[str], *, seed: int) -> dict
 def judge(answers: Answers, *, durations_s: Mapping[str, float], seed: int) -> dict[str, Any]:
     """Return all figures of the model, of one question at least."""
     questions, right = answers.questions, answers.right
-    groups = [question.video_id for question in questions]
+    groups = [question.source for question in questions]
 
     def parts(name: Callable[[Question], str]) -> dict[str, Any]:
         places: dict[str, list[int]] = collections.defaultdict(list)
@@ -103,7 +103,7 @@ def beside(said: Mapping[str, Said], answers: Answers, *, seed: int) -> dict[str
     smaller one, with its interval, by a paired bootstrap over videos.
     """
     asked = answers.questions
-    groups = [question.video_id for question in asked]
+    groups = [question.source for question in asked]
     ours = _square_errors(answers.chosen(), asked) if answers.head == "count" else None
     found = {}
     for name, others in said.items():

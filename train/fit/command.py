@@ -116,6 +116,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 "--" + name.replace("_", "-"), type=type(default), default=default,
                 help=f"{text} (default {default})",
             )  # fmt: skip
+    parser.add_argument(
+        "--group-by", metavar="REGEX",
+        help="finds in a video's id the source that no split may cut (its first group, else all)",
+    )  # fmt: skip
     parser.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard's events there")
     parser.add_argument("--no-baselines", action="store_true", help="train no baselines")
     parser.add_argument("--overwrite", action="store_true", help="throw away what --model holds")
@@ -159,6 +163,7 @@ def _configs(args: argparse.Namespace) -> tuple[ModelConfig, TrainConfig]:
     train = TrainConfig(
         lr_schedule=args.lr_schedule,
         precision=args.precision,
+        group_by=args.group_by,
         **{name: getattr(args, name) for name in _TRAIN_OPTIONS},
     )
     check_language(args.language)

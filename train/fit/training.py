@@ -161,7 +161,7 @@ class _Training:
     def train_all(self) -> dict[str, Any]:
         """Train the model, save it, then the baselines; return their figures."""
         job, material, folder, workers = self.job, self.material, self.folder, self.workers
-        splits, say = material.splits, self.run.say
+        splits = material.splits
         asked = splits.of(splits.judged_on)
         model, tried = self._choose(job.model)
         fits = [self._fit(model, number) for number in range(self._seeds(model))]
@@ -173,7 +173,7 @@ class _Training:
             spoken = {} if job.language is None else {"language": job.language}
             known = {**material.head.to_json(), **spoken, "words": material.words}
             folder.write_json("vocabulary.json", known)
-        said: dict[str, Said] = {"model": self._judge(network)}
+        said: dict[str, baselines.Said] = {"model": self._judge(network)}
         spread = [self._score(self._judge(fit.network)) for fit in fits] if len(fits) > 1 else []
         counted = baselines.count_answers(splits.train, asked)
         beside = {name: counted[name] for name in ("majority", "majority_per_question")}
@@ -331,7 +331,7 @@ class _Training:
     def _judged_table(self) -> QuestionTable:
         return self.material.tables[self.material.splits.judged_on]
 
-    def _score(self, said: Said) -> float:
+    def _score(self, said: baselines.Said) -> float:
         table = self._judged_table()
         return sum(map(is_right, table.questions, said)) / len(table)
 

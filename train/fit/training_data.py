@@ -89,7 +89,12 @@ def gather(
 ) -> Material:
     """Put together what is trained on; raises FramebankError, TrainingStopped."""
     config, language, say = job.train, job.language, run.say
-    splits = assign_splits(joined.questions, seed=config.seed, val_share=config.val_share)
+    splits = assign_splits(
+        joined.questions,
+        seed=config.seed,
+        val_share=config.val_share,
+        group_by=config.group_by,
+    )
     for remark in splits.remarks:
         say(remark)
     head = Head.of(splits.train, size=job.model.answers)

@@ -8,6 +8,7 @@ from typing import Any
 
 from framebank.features.bounds import MOST_BYTES, MOST_FLOAT, MOST_INT, MOST_SEED, check_number
 from framebank.features.errors import UsageError
+from framebank.features.questions.sources import compile_grouping
 from framebank.features.questions.splits import VAL_SHARE
 
 # The first by default.
@@ -20,6 +21,7 @@ CHOOSABLE = (AUTO, PROBE, *TRAINED_KINDS)
 LR_SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("float32", "bfloat16")
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")  # train.workers.replicas makes them
+_LATER = (("seeds", 1), ("group_by", None))
 _MOST_WIDTH = 2**16  # of a layer, or a batch: far more than any machine has room for
 
 
@@ -61,7 +63,8 @@ class TrainConfig:
     in float32; unlike float16 it needs no scaling of the loss. `patience` counts epochs without a
     better validation score. `val_share` of the training videos choose the epoch where no val split
     is given; at 0 all of them train, and what they say chooses it; at 1 none would be left to
-    train on. `checkpoint_every_s` bounds what a kill can cost; `memory_bytes` is how many bytes of
+    train on. `group_by` is a pattern that finds in a video's id the group that
+    no split may cut. `checkpoint_every_s` bounds what a kill can cost; `memory_bytes` is how many bytes of
     features may be held, beyond which they are read from the shards in every epoch;
     `shuffle_bytes` is what a shuffle may hold.
     """
@@ -79,6 +82,7 @@ class TrainConfig:
     val_share: float = VAL_SHARE
     seed: int = 0
     seeds: int = 1
+    group_by: str | None = None
     max_unmatched_ratio: float = 0.2
     checkpoint_every_s: float = 20.0
     memory_bytes: int = 2**31
@@ -93,6 +97,8 @@ class TrainConfig:
         _check(self, ("val_share", "label_smoothing"), 0, 1, below=True)
         _check(self, ("max_unmatched_ratio",), 0, 1)
         _check(self, ("seed",), 0, MOST_SEED)
+        if self.group_by is not None:
+            compile_grouping(self.group_by)
         if self.warmup_epochs and self.lr_schedule != "cosine":
             raise UsageError(
                 "--warmup-epochs belongs to --lr-schedule cosine",
@@ -107,7 +113,9 @@ class TrainConfig:
 
     def lasting(self) -> dict[str, Any]:
         """Return the fields that the result depends on: those a resumed run must share."""
-        free = ("checkpoint_every_s", "memory_bytes")
+        free = {"checkpoint_every_s", "memory_bytes"}
+        # What older versions did not know is no difference from them where it is not used.
+        free |= {name for name, unused in _LATER if getattr(self, name) == unused}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in free}
 
 

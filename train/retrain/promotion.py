@@ -58,7 +58,7 @@ def judge(
         old = gains(ask_all(rival, cache, judged, run=Run(stop)), judged)
     except NotFiniteError as err:
         return _unrivalled(new, f"the model in use answers nothing: {err.what}", counts=counts)
-    groups = [question.video_id for question in judged]
+    groups = [question.source for question in judged]
     return decide(new, old, groups, config.promote, counts=counts)
 
 

@@ -27,6 +27,7 @@ from framebank.features.errors import JobError, UsageError
 from framebank.features.questions.known_sets import PLAIN
 from framebank.features.questions.question import Question, head_kind
 from framebank.features.questions.seen_videos import SEEN, Seen, content_hashes, read_seen
+from framebank.features.questions.splits import SplitRule
 from framebank.features.stores import disk, storage
 from framebank.features.stores.temporary import live_folder
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks, videos_digest
@@ -167,7 +168,8 @@ def _nothing_new(current: Current, version: str) -> Result:
 def _train_and_judge(its: _Retraining, news: _News, work: Path) -> Result:
     config, run, version = its.config, its.run, its.current.version
     in_use = None if version is None else its.registry.folder(version)
-    cache, questions = news.cache, news.joined.questions
+    cache, rule = news.cache, SplitRule(group_by=config.train.group_by)
+    questions = rule.grouped(news.joined.questions)
     learnt, held = part_questions(questions, share=config.held.share)
     if not learnt:
         raise UsageError("there is nothing to train on", got="all videos are held")
@@ -178,7 +180,7 @@ def _train_and_judge(its: _Retraining, news: _News, work: Path) -> Result:
     candidate = train_candidate(its, news, news.joined.only(learnt), work, warm=warm)
     contents = content_hashes(cache, {question.video_id for question in questions})
     known = read_seen(str(candidate)) | (read_seen(in_use) if in_use else Seen())
-    judged = [q for q in held if not known.has(q.video_id, contents)]
+    judged = [q for q in held if not known.has(q.video_id, contents, group=q.group)]
     figures = {
         "held_questions": len(judged),
         "held_videos": len({q.video_id for q in judged}),

@@ -27,7 +27,7 @@ from framebank.features.questions.seen_videos import Seen
 from framebank.features.questions.splits import follow_videos
 from framebank.features.stop_signals import StopRequest
 from framebank.train.data.joining import question_lines
-from framebank.train.data.splits import is_held, part_questions, seen_by, seen_videos
+from framebank.train.data.splits import is_held, part_questions, seen_by
 from framebank.train.fit.warm_start import start_from
 from framebank.train.retrain.config import HeldConfig, RetrainConfig
 from framebank.train.retrain.promotion import Decision, judge
@@ -201,7 +201,7 @@ def test_a_video_stays_held_whatever_is_added() -> None:
     questions = [Question(str(n), video_id, "what?", "a") for n, video_id in enumerate(ids[:500])]
     learnt, judged = part_questions(questions, share=0.1)
     assert {q.video_id for q in judged} == held & set(ids[:500])
-    assert not held & seen_videos(learnt) and len(learnt) + len(judged) == 500
+    assert not held & seen_by(learnt, {}).videos and len(learnt) + len(judged) == 500
 
 
 def test_questions_to_train_on_are_read_back_as_they_were(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_questions_to_train_on_are_read_back_as_they_were(tmp_path: Path) -> Non
     for question, read in zip(questions, found, strict=True):
         text = " ".join(question.question.split())
         assert dataclasses.replace(question, question=text, split=read.split) == read
-    assert seen_videos(questions) == {"a.mp4", "7", "b"}
+    assert seen_by(questions, {}).videos == {"a.mp4", "7", "b"}
 
 
 def test_a_warm_start_keeps_words_and_answers_by_name(tmp_path: Path) -> None:
