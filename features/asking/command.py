@@ -47,7 +47,8 @@ _MISTAKES = ("missing", "forbidden", "not_a_file", "unreadable", "empty", "not_a
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("video", metavar="VIDEO", help="a clip on this machine or gs://BUCKET/NAME")
-    add("question", metavar="QUESTION", help='in quotes, such as "what is the man doing?"')
+    add("question", metavar="QUESTION", nargs="?", default="",
+        help='in quotes, such as "what is the man doing?"; a model of labels takes none')  # fmt: skip
     add("--model", required=True, metavar="DIR", help="what `framebank train` wrote")
     add("--choice", action="append", default=[], metavar="TEXT", dest="choices",
         help="a candidate, for a model that chooses; give it once for each")  # fmt: skip
@@ -79,10 +80,16 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
         raise UsageError("--top must be above 0", got=args.top)
     # As in a file of questions.
     question, choices = text(args.question), [text(choice) for choice in args.choices]
-    if not question:
+    lineage, head = read_lineage(args.model), read_head(args.model)
+    if head.asks and not question:
         raise UsageError("the question is empty", expected='words, such as "what is he doing?"')
-    lineage = read_lineage(args.model)
-    _check_choices(choices, read_head(args.model).kind, model_dir=args.model)
+    if question and not head.asks:
+        raise UsageError(
+            f"the model {args.model} gives labels and is asked nothing",
+            got=repr(question),
+            todo="leave the question out",
+        )
+    _check_choices(choices, head.kind, model_dir=args.model)
     check_weights(args.model)
     check_asked_spec(args, lineage.spec)
     source = find_weights(lineage, given=args.weights)

@@ -1,4 +1,5 @@
-"""How a model answers: by its vocabulary (open), by choosing a candidate, or with a number (count).
+"""How a model answers: by its vocabulary (open, or a label where nothing is asked), by choosing a
+candidate, or with a number (count).
 
 A model has one head, found from its training questions. Questions for yes or no ride on the
 vocabulary and are answered with nothing else. `train.model.heads` has what learning needs besides.
@@ -15,15 +16,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.questions.question import HEADS, VOCABULARY_HEADS, YES_NO, Question
+from framebank.features.questions.question import (
+    HEADS,
+    LABEL,
+    VOCABULARY_HEADS,
+    YES_NO,
+    Question,
+)
 
-OPEN, CHOICE, COUNT = KINDS = ("open", "choice", "count")
+KINDS = ("open", "choice", "count", LABEL)
+OPEN, CHOICE, COUNT = KINDS[:3]
 _DIGITS = 6  # of a probability: what is left of it does not depend on the batch
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """`answers` are those of an open head, in the order of the model's outputs; counts lie within
+    """`answers` are those of an open head or the labels, in the order of the model's outputs; counts lie within
     `low` and `high`, the range of the training answers."""
 
     kind: str = OPEN
@@ -37,10 +45,10 @@ class Head:
         kind, answers, within = fields.get("head", OPEN), fields.get("answers"), fields.get("range")
         if kind not in KINDS:
             raise ValueError(f"the head {kind!r}")
-        if kind == OPEN:
+        if kind in (OPEN, LABEL):
             if not isinstance(answers, list) or not answers:
                 raise ValueError("no list of answers in it")
-            return cls(answers=tuple(map(str, answers)))
+            return cls(kind, tuple(map(str, answers)))
         if kind == CHOICE:
             return cls(CHOICE)
         if not isinstance(within, list) or [type(bound) for bound in within] != [int, int]:
@@ -51,6 +59,11 @@ class Head:
         """Return what vocabulary.json holds of it."""
         fields: dict[str, Any] = {"answers": list(self.answers), "head": self.kind}
         return fields | ({"range": [self.low, self.high]} if self.kind == COUNT else {})
+
+    @property
+    def asks(self) -> bool:
+        """Whether a question is asked; a label is given of the video alone."""
+        return self.kind != LABEL
 
     @property
     def measure(self) -> str:
@@ -70,7 +83,7 @@ class Head:
         the head cannot give it."""
         if self.kind == CHOICE:
             return question.right
-        if self.kind == OPEN:
+        if self.answers:
             return self._numbers.get(question.answer or "")
         number = question.number
         return int(number) if number is not None and number.is_integer() else None

@@ -168,14 +168,14 @@ def load_model(model_dir: str) -> TrainedModel:
     import tensorflow as tf
 
     chooses, outputs, answers = head.kind == CHOICE, model.output.shape[-1], len(head.answers)
-    if outputs != (answers or 1) or ("choice" in model.input) != chooses:
+    texts = ("question", "choice") if chooses else ("question",) if head.asks else ()
+    if outputs != (answers or 1) or set(model.input) != {"features", *texts}:
         got = f"{answers} answers, {head.kind}, for a model of {outputs} outputs"
         raise _damaged(model_dir, "vocabulary.json", got)
     kind = keras.layers.TextVectorization
     text = next((layer for layer in model.layers if isinstance(layer, kind)), None)
-    if text is None:
+    if text is None and head.asks:
         raise _damaged(model_dir, "model.keras", "a network that does not read text")
-    texts = ("question", "choice") if chooses else ("question",)
     # One signature for all shapes: a batch of another length is no new graph.
     graph = tf.function(
         lambda features, *asked: model(
@@ -192,14 +192,14 @@ def load_model(model_dir: str) -> TrainedModel:
 
     def call(features: NDArray[np.float32], *asked: list[bytes]) -> NDArray[np.float32]:
         outputs: NDArray[np.float32] = graph(
-            features, *(tf.constant(cut_questions(texts, language)) for texts in asked)
+            features, *(tf.constant(cut_questions(one, language)) for one in asked[: len(texts)])
         ).numpy()
         return outputs
 
     def number(asked: list[bytes]) -> NDArray[np.int64]:
         return np.asarray(text(tf.constant(cut_questions(asked, language), tf.string)), np.int64)
 
-    return TrainedModel(call, head, number)
+    return TrainedModel(call, head, number if text is not None else None)
 
 
 def load_network(model_dir: str) -> keras.Model:
@@ -219,7 +219,7 @@ def load_network(model_dir: str) -> keras.Model:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # as above
                 model = keras.saving.load_model(path, compile=False, safe_mode=True)
-            model.input["features"], model.input["question"]  # what `predict` gives it
+            model.input["features"]  # what `predict` gives it
     except UsageError:
         raise
     except OSError as err:

@@ -75,7 +75,9 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
 
         table = open_cache(args.cache).table(["video_id", "state"]).to_pydict()
         states = dict(zip(table["video_id"], table["state"], strict=True))
-    return describe_files(files, states, rule=SplitRule(args.seed, args.val_share, group_by=args.group_by))
+    return describe_files(
+        files, states, rule=SplitRule(args.seed, args.val_share, group_by=args.group_by)
+    )
 
 
 def _lines(found: Mapping[str, Any], *, shown: int | None) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import EXPECTED, RepeatedNames, load_json
 from framebank.features.questions.known_sets import LABELS, PLAIN, SETS, type_name
-from framebank.features.questions.question import HEADS, YES_NO, Question
+from framebank.features.questions.question import HEADS, LABEL, YES_NO, Question
 from framebank.features.questions.splits import SPLIT_NAMES
 
 VIDEO_COLUMNS = ("video", "gif_name", "video_name", "video_id")
@@ -65,6 +65,7 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
             question="",
             answer=sys.intern(text(fields.get("label"))) or None,
             split=_split(row),
+            head=LABEL,
             group=_group(row),
         )
     choices = _choices(row)

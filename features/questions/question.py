@@ -19,9 +19,11 @@ HEADS = {
     "choice": "accuracy",
     "count": "mean square error",
     "yes_no": "accuracy",
+    "label": "accuracy",
 }
 # What a softmax over an answer vocabulary can learn and answer.
 VOCABULARY_HEADS = ("open", "yes_no")
+LABEL = "label"  # the class of a video: nothing is asked
 YES_NO = ("yes", "no")
 QUESTION_WORDS = ("what", "who", "how", "when", "where", "which", "why", "is", "are", "does", "do")
 
@@ -71,6 +73,8 @@ class Question:
         """Return the type to report under: the file's own, else the question's first word."""
         if self.type is not None:
             return self.type
+        if self.head == LABEL:  # figures of each class
+            return self.answer or "other"
         words = self.question.split(maxsplit=1)
         word = words[0].lower().strip("?!.,:;¿¡\"'") if words else ""
         return word if word in QUESTION_WORDS else "other"
@@ -112,7 +116,7 @@ def require_answers(questions: Sequence[Question], *paths: str) -> list[Question
 
 
 def head_kind(questions: Iterable[Question]) -> str:
-    """Return the one way to answer that `questions` ask for: "open", "choice" or "count".
+    """Return the one way to answer that `questions` ask for: "open", "choice", "count", "label".
 
     Raises UsageError for several: no model learns them together.
     """
@@ -129,7 +133,7 @@ def head_kind(questions: Iterable[Question]) -> str:
             "one model cannot learn to answer in several ways",
             got=", ".join(f"{count} questions for {kind}" for kind, count in counts.most_common())
             + f" ({one} is for {rare})",
-            expected="files that ask for one of open, choice, count",
+            expected="files that ask for one of open, choice, count, label",
             todo="train a model for each (`framebank questions` shows what a file asks)",
         )
     return next(iter(counts), "open")

@@ -21,6 +21,7 @@ from framebank.features.questions.videos import ClipNames, find_videos
 
 _WANTS = {
     "open": "an open answer",
+    "label": "a label",
     "yes_no": "yes or no",
     "choice": "one of its candidates",
     "count": "a number",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.asking.heads import COUNT, OPEN
+from framebank.features.asking.heads import COUNT
 from framebank.features.asking.trained_model import TrainedModel, pad_clips
 from framebank.features.cache.catalog import catalog_text
 from framebank.features.cache.reader import check_finite
@@ -153,8 +153,8 @@ def _check_heads(model: TrainedModel, questions: Sequence[Question]) -> None:
 
 def _no_answers(model: TrainedModel, questions: Sequence[Question]) -> Answers:
     count, head = len(questions), model.head
-    most = {OPEN: len(head.answers), COUNT: 1}
-    keep = min(TOP, most.get(head.kind, max((len(q.choices) for q in questions), default=1)))
+    most = 1 if head.kind == COUNT else len(head.answers)
+    keep = min(TOP, most or max((len(q.choices) for q in questions), default=1))
     return Answers(
         head.kind,
         questions,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framebank.features.asking.trained_model import load_model, read_lineage
+from framebank.features.asking.trained_model import load_model, read_head, read_lineage
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import file_hashes
 from framebank.features.questions.known_sets import PLAIN
@@ -296,7 +296,7 @@ def _baselines(
         language=made.language,
         embeddings=vectors,
     )
-    for kind in baselines.TRAINED:
+    for kind in baselines.trained_of(read_head(job.model)):
         if stored.get(kind):
             said[kind] = stored[kind]
             continue

@@ -79,7 +79,7 @@ def fit_closed_form(
     if material.head.kind == CHOICE and len(rows) > _MOST_CHOICES:
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[:_MOST_CHOICES])
     asked = [table.questions[row] for row in rows]
-    words = material.text.vocabulary_size()
+    words = len(material.words)
     right = mean = None
     if table.choices is not None:
         shares = [word_shares(row, words) for row in table.choices[rows]]

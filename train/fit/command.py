@@ -82,8 +82,9 @@ _LABELS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", required=True, help="the feature cache")
     parser.add_argument(
-        "--questions", required=True, nargs="+", action="extend", metavar="FILE",
-        help="question files: .csv, .jsonl or .json with video_id, question, answer [split, type]",
+        "--questions", "--labels", required=True, nargs="+", action="extend", metavar="FILE",
+        help="question files: .csv, .jsonl or .json with video_id, question, answer [split, group, "
+        "type]; or with a label for each video",
     )  # fmt: skip
     add_format_arguments(parser)
     parser.add_argument("--model", required=True, help="folder for the model")

@@ -178,7 +178,7 @@ class _Training:
         counted = baselines.count_answers(splits.train, asked)
         beside = {name: counted[name] for name in ("majority", "majority_per_question")}
         history = list(result.history)
-        for kind in baselines.TRAINED if job.with_baselines else ():
+        for kind in baselines.trained_of(material.head) if job.with_baselines else ():
             fitted = self._fit(dataclasses.replace(job.model, kind=kind))
             beside[kind] = said[kind] = self._judge(fitted.network)
             history += fitted.result.history
@@ -285,7 +285,7 @@ class _Training:
             network = build_network(
                 model,
                 material.statistics,
-                words=material.text.vocabulary_size(),
+                words=len(material.words),
                 head=material.head,
             )
         if material.vectors is not None:
@@ -317,7 +317,7 @@ class _Training:
         material = self.material
         probe = fit_closed_form(model, material, rows, self.moments, seed=self.job.train.seed)
         self.run.say(f"{label}: {probe.describe()}")
-        words = material.text.vocabulary_size()
+        words = len(material.words)
         network, plain = (
             probe_network(model, probe, material.head, words=words, sharp=sharp)
             for sharp in (True, False)

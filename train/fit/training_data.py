@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from framebank.features.errors import UsageError
 from framebank.features.questions.word_cutting import cut_questions, cutter_version
 from framebank.train.data.batches import Features, QuestionTable, cached_features
 from framebank.train.data.epoch_order import plan_epoch
@@ -16,8 +17,8 @@ from framebank.train.data.shard_files import ShardFiles, Staging
 from framebank.train.data.splits import SPLITS, Splits, assign_splits
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics, frame_statistics
-from framebank.train.model.heads import COUNT, OPEN, Head
-from framebank.train.model.text import text_layer, without_spaces, word_numbers
+from framebank.train.model.heads import COUNT, Head
+from framebank.train.model.text import START_WORD, text_layer, without_spaces, word_numbers
 from framebank.train.word_vectors.embeddings import WordVectors, find_vectors
 from framebank.train.word_vectors.files import file_sha256
 from framebank.train.workers.replicas import Workers
@@ -69,7 +70,7 @@ class Material:
 
     splits: Splits
     head: Head
-    text: keras.layers.TextVectorization
+    text: keras.layers.TextVectorization | None  # None where nothing is asked
     statistics: FrameStatistics
     features: Features
     tables: dict[str, QuestionTable]
@@ -103,16 +104,20 @@ def gather(
             f"NOTE: all training questions have one answer, {head.answers[0]!r}: "
             "the model can say nothing else"
         )
-    asked = [question.question for question in splits.train]
+    asked = [question.question for question in splits.train if head.asks]
     choices = [choice for question in splits.train for choice in question.choices]
-    if language is None and without_spaces(asked):
+    if asked and language is None and without_spaces(asked):
         say(
             "NOTE: the questions are written without spaces and are read letter by letter; "
             "--language zh, ja or ko would cut them into words"
         )
-    text = text_layer(asked, choices=choices, max_words=job.model.words, language=language)
+    text = None
+    if head.asks:
+        text = text_layer(asked, choices=choices, max_words=job.model.words, language=language)
 
     def numbers(asked: Any) -> Any:
+        if text is None:
+            return np.full((len(asked), 1), START_WORD)
         return word_numbers(text, cut_questions(asked.numpy().tolist(), language))
 
     features = cached_features(
@@ -133,13 +138,17 @@ def gather(
     }
     learnt = tables.pop("learnt")
     vectors = None
-    words = [str(word) for word in text.get_vocabulary()]
+    words = [] if text is None else [str(word) for word in text.get_vocabulary()]
+    if job.embeddings is not None and not head.asks:
+        raise UsageError(
+            "word vectors are for questions", got="labels", todo="leave --embeddings out"
+        )
     if job.embeddings is not None:
         counted = np.bincount(tables["train"].words.ravel(), minlength=len(words))
         vectors = find_vectors(job.embeddings, words, asked=counted, say=say)
     statistics = sample_statistics(features, {q.video_id for q in splits.train}, workers, run)
     say(
-        f"{len(learnt)} questions to learn from, {len(parts['val'])} to choose the epoch by, "
+        f"{len(learnt)} {'questions' if head.asks else 'labels'} to learn from, {len(parts['val'])} to choose the epoch by, "
         f"{len(parts['test'])} to judge; {_describe(head)}, {len(joined.frames)} videos"
     )
     return Material(splits, head, text, statistics, features, tables, learnt, words, vectors)
@@ -148,7 +157,9 @@ def gather(
 def _describe(head: Head) -> str:
     if head.kind == COUNT:
         return f"counts from {head.low} to {head.high}"
-    return f"{len(head.answers)} answers" if head.kind == OPEN else "answers to choose from"
+    if head.answers:
+        return f"{len(head.answers)} {'answers' if head.asks else 'classes'}"
+    return "answers to choose from"
 
 
 def sample_statistics(

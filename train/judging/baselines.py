@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from framebank.features.asking.heads import Head
 from framebank.features.questions.question import QUESTION_WORDS, Question
 from framebank.features.stores import json_text, storage
 
@@ -24,6 +25,12 @@ TRAINED = ("order_blind", "question_only", "probe_blind", "probe")
 JUDGED_FILE = "judged.jsonl"
 
 Said = Sequence[str | None]  # one answer per question; None is an answer that is surely wrong
+
+
+def trained_of(head: Head) -> tuple[str, ...]:
+    """Return the kinds that are trained to stand beside a model: where nothing is asked nothing
+    can be said to a question alone."""
+    return tuple(kind for kind in TRAINED if head.asks or kind != "question_only")
 
 
 def count_answers(train: Sequence[Question], asked: Sequence[Question]) -> dict[str, Said]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from framebank.features.asking import heads
 from framebank.features.asking.heads import CHOICE, COUNT, OPEN, counted_once
 from framebank.features.errors import UsageError
-from framebank.features.questions.question import Question, head_kind
+from framebank.features.questions.question import LABEL, Question, head_kind
 from framebank.features.questions.word_cutting import encode_texts
 
 OUTSIDE = -1  # of an answer that the head cannot give
@@ -43,10 +43,10 @@ class Head(heads.Head):
         for choices that leave nothing to choose.
         """
         kind = head_kind(train)
-        if kind == OPEN:
+        if kind in (OPEN, LABEL):
             counts = collections.Counter(q.answer for q in train if q.answer is not None)
             ranked = sorted(counts, key=lambda answer: (-counts[answer], answer))
-            return cls(answers=tuple(ranked[:size]))
+            return cls(kind, tuple(ranked[:size]))
         if kind == CHOICE:
             if max(len(set(question.choices)) for question in train) < 2:
                 first = train[0]
@@ -95,7 +95,9 @@ class Head(heads.Head):
 
     def outputs(self, network: Callable[..., Any], batch: Any, *, training: bool) -> tf.Tensor:
         """Return float[b, a] or [b, c] probabilities, or the numbers float[b, 1]."""
-        inputs = {"features": tf.cast(batch["features"], tf.float32), "words": batch["words"]}
+        inputs = {"features": tf.cast(batch["features"], tf.float32)}
+        if self.asks:
+            inputs["words"] = batch["words"]
         if self.kind != CHOICE:
             return network(inputs, training=training)
         choices = batch["choices"]
@@ -118,7 +120,7 @@ class Head(heads.Head):
         if self.kind == COUNT:
             return tf.square((outputs[:, 0] - tf.cast(truth, outputs.dtype)) / self.spread)
         wanted = tf.one_hot(truth, tf.shape(outputs)[1])
-        smoothing = smoothing if self.kind == OPEN else 0.0
+        smoothing = smoothing if self.answers else 0.0
         return keras.losses.categorical_crossentropy(wanted, outputs, label_smoothing=smoothing)
 
     def hits(self, truth: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:

@@ -139,24 +139,28 @@ def build_network(
 ) -> keras.Model:
     """Return {"features": float32[b, n, d], "words": int32[b, l]} → probabilities float32[b, a].
 
+    Of labels, to which nothing is asked, there are no words.
+
     `words` is the size of the text layer's vocabulary with its two special entries. With another
     head than open the output is float32[b, 1]: a number, or the score of the candidate whose words
     are the further input "choice" int32[b, l].
     """
     features = keras.Input((None, len(statistics.mean)), name="features", dtype="float32")
-    texts = ("words", "choice") if head.kind == CHOICE else ("words",)
+    texts = ("words", "choice") if head.kind == CHOICE else ("words",) if head.asks else ()
     inputs = {name: keras.Input((None,), name=name, dtype="int32") for name in texts}
     inputs["features"] = features
     if head.kind == CHOICE:  # one reader for both texts
         ids = keras.Input((None,), dtype="int32")
         reader = keras.Model(ids, read_question(ids, config, words), name="reader")
         joined = question = reader(inputs["words"])
-    else:
+    elif head.asks:
         joined = question = read_question(inputs["words"], config, words)
+    else:
+        joined, question = None, ops.zeros_like(features[:, 0, :1])
     if config.kind in READERS:
         frames = make_frames(features, config, statistics)
         video = READERS[config.kind](frames, question, config)
-        joined = layers.Concatenate()([video, question])
+        joined = video if joined is None else layers.Concatenate()([video, question])
     joined = layers.Dropout(config.dropout)(joined)
     hidden = layers.Dense(config.dense_units, activation="relu", name="hidden")(joined)
     hidden = layers.Dropout(config.dropout)(hidden)
@@ -201,15 +205,16 @@ def average(networks: Sequence[keras.Model]) -> keras.Model:
 
 
 def export(
-    network: keras.Model, text: layers.TextVectorization, *, temperature: float = 1.0
+    network: keras.Model, text: layers.TextVectorization | None, *, temperature: float = 1.0
 ) -> keras.Model:
     """Return the network with {"features", "question": string[b]} for inputs, to be saved.
 
-    One that scores candidates has the input "choice": string[b] too. The logits of the saved model
+    One of labels has no question, one that scores candidates the input "choice": string[b] too. The logits of the saved model
     are divided by `temperature`.
     """
     features = keras.Input(network.input["features"].shape[1:], name="features", dtype="float32")
-    asked = {"question": "words"} | ({"choice": "choice"} if "choice" in network.input else {})
+    names = {"question": "words", "choice": "choice"}
+    asked = {name: number for name, number in names.items() if number in network.input}
     inputs, numbers = {"features": features}, {}
     for name, number in asked.items():
         inputs[name] = keras.Input((), name=name, dtype="string")

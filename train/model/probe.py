@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from framebank.train.model.config import PROBE_BLIND, ModelConfig
 from framebank.train.model.frames import frame_mask
-from framebank.train.model.heads import CHOICE, COUNT, OPEN, Head
+from framebank.train.model.heads import CHOICE, COUNT, Head
 from framebank.train.model.moments import MOMENTS, ORDER_BLIND, temporal_moments
 from framebank.train.model.ridge import Ridge, fit_ridge
 
@@ -158,7 +158,7 @@ def fit_probe(
             blocks[WORDS] = _word_sets(part.words, words)
             tried = tuple((*candidate, WORDS) for candidate in candidates)
         ridge = fit_ridge(blocks, targets, part.groups, tried, seed=seed)
-        sharpness = _sharpness(ridge.held_out, part.truth, outputs) if head.kind == OPEN else 1.0
+        sharpness = _sharpness(ridge.held_out, part.truth, outputs) if head.answers else 1.0
         parts.append(Part(prefix, whole, len(its), outputs, ridge, sharpness))
     return Probe(scale, parts)
 
@@ -249,14 +249,17 @@ def probe_network(
 
     width = len(probe.scale.mean["mean"])
     features = keras.Input((None, width), name="features", dtype="float32")
-    inputs = {"words": keras.Input((None,), name="words", dtype="int32")}
+    inputs = {}
+    if head.asks:
+        inputs["words"] = keras.Input((None,), name="words", dtype="int32")
     if head.kind == CHOICE:
         inputs["choice"] = keras.Input((None,), name="choice", dtype="int32")
     used = {name for part in probe.parts for name in part.ridge.blocks}
     moments = [name for name in MOMENTS if name in used]
     made = temporal_moments(features, frame_mask(features), moments)
     blocks = {name: probe.scale.apply(name, moment) for name, moment in made.items()}
-    encode = layers.CategoryEncoding(words, output_mode="multi_hot")
+    if WORDS in used or head.kind == CHOICE:
+        encode = layers.CategoryEncoding(words, output_mode="multi_hot")
     if WORDS in used:
         blocks[WORDS] = encode(inputs["words"])
     choice = None
@@ -264,14 +267,14 @@ def probe_network(
         choice = encode(inputs["choice"]) * np.array([0, 0] + [1] * (words - 2), np.float32)
         length = ops.sqrt(ops.sum(choice, axis=1, keepdims=True))
         choice = choice / ops.maximum(length, 1.0)
-    size = 1 if head.kind != OPEN else answers or len(head.answers)
-    total = free = ops.zeros_like(ops.cast(inputs["words"][:, :1], "float32"))
-    free = free + 1.0
+    names = head.kind not in (CHOICE, COUNT)
+    size = (answers or len(head.answers)) if names else 1
+    total, free = 0.0, 1.0
     for number, part in enumerate(probe.parts):
         seen = [blocks[name] for name in part.ridge.blocks]
         joined = layers.Concatenate()(seen) if len(seen) > 1 else seen[0]
         scores = layers.Dense(len(part.outputs), name=f"part{number}", dtype="float32")(joined)
-        if head.kind == OPEN:
+        if names:
             places = np.full(size, len(part.outputs))
             places[part.outputs] = np.arange(len(part.outputs))
             floor = ops.full_like(scores[:, :1], _FLOOR)
@@ -279,9 +282,12 @@ def probe_network(
         elif choice is not None:
             said = ops.take(choice, part.outputs, axis=1)
             scores = ops.sum(scores * said, axis=1, keepdims=True)
-        its = free * _is_of(part, inputs["words"])
-        free, total = free - its, total + scores * its
-    if head.kind == OPEN:
+        if not part.words:
+            total = total + scores * free
+        else:
+            its = free * _is_of(part, inputs["words"])
+            free, total = free - its, total + scores * its
+    if names:
         total = layers.Activation("softmax", dtype="float32", name="answers")(total)
     network = keras.Model({"features": features} | inputs, total, name=config.kind)
     for number, part in enumerate(probe.parts):
@@ -297,8 +303,6 @@ def _is_of(part: Part, words: Any) -> Any:
     from keras import ops
 
     size = len(part.words)
-    if not size:
-        return ops.ones_like(ops.cast(words[:, :1], "float32"))
     padded = ops.pad(words, [[0, 0], [0, size]])
     same = ops.all(ops.equal(padded[:, :size], np.array(part.words, np.int32)), axis=1)
     if part.whole:
