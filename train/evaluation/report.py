@@ -27,6 +27,8 @@ _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _LABELS = {
     "order_blind": ("order-blind", "trained alike, but sees only the mean of the frames"),
     "question_only": ("question only", "trained alike, but sees no video at all"),
+    "probe": ("probe", "a closed formula of how the frames are and change"),
+    "probe_blind": ("probe, order-blind", "a closed formula of the frames in any order"),
     "majority_per_question": ("majority per question", "the commonest answer to the same question"),
     "majority_per_word": ("majority per question word", "the commonest answer to what, who, how …"),
     "majority": ("majority", "always the commonest answer"),
@@ -97,6 +99,8 @@ def summary(figures: Mapping[str, Any]) -> list[str]:
     ]
     for name, score in figures["baselines"].items():
         lines.append(f"  {name.replace('_', ' '):<24}{_measured(score)[1]}")
+        if score["ahead"]["interval"][1] < 0:
+            lines.append(f"WARNING: {name} answers better: the model is {_points(score['ahead'])}")
     if careful := caution(figures):
         lines.append(f"NOTE: {careful}")
     if figures["flatters"]:

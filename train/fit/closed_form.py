@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from framebank.train.fit.training_data import Material
 from framebank.train.model.config import PROBE_BLIND, ModelConfig
 from framebank.train.model.frames import frame_mask
 from framebank.train.model.heads import CHOICE
-from framebank.train.model.moments import MOMENTS, ORDER_BLIND, temporal_moments
+from framebank.train.model.moments import MOMENTS, ORDER_BLIND, Scale, temporal_moments
 from framebank.train.model.probe import Probe, Rows, fit_probe, word_shares
 from framebank.train.workers.replicas import Workers
 from framebank.train.workers.run import Run
@@ -41,6 +43,11 @@ class Moments:
         places = [self._known[video_id] for video_id in video_ids]
         return {name: columns[places] for name, columns in self._held.items()}
 
+    def scale(self) -> Scale:
+        """Return the scale of the moments of the training clips."""
+        questions = self._material.splits.train
+        return Scale.of(self.of(sample_clips({q.video_id for q in questions}, seed=0)))
+
     def _add(self, video_ids: list[str]) -> None:
         features = self._material.features
         questions = [Question(video_id, video_id, "") for video_id in video_ids]
@@ -66,13 +73,19 @@ class Moments:
             self._held[name] = made if held is None else np.concatenate([held, made])
 
 
+def sample_clips(video_ids: Iterable[str], *, seed: int) -> list[str]:
+    """Return the clips in order, MOST_CLIPS of them at most."""
+    names = sorted(video_ids)
+    if len(names) > MOST_CLIPS:
+        names = sorted(names, key=lambda name: video_place(name, seed=seed))[:MOST_CLIPS]
+    return names
+
+
 def fit_closed_form(
     config: ModelConfig, material: Material, table: QuestionTable, moments: Moments, *, seed: int
 ) -> Probe:
     """Return the probe of `config.kind` fitted to the rows of `table`."""
-    video_ids = sorted({question.video_id for question in table.questions})
-    if len(video_ids) > MOST_CLIPS:
-        video_ids = sorted(video_ids, key=lambda name: video_place(name, seed=seed))[:MOST_CLIPS]
+    video_ids = sample_clips({question.video_id for question in table.questions}, seed=seed)
     number = {video_id: place for place, video_id in enumerate(video_ids)}
     its = np.array([q.video_id in number for q in table.questions])
     rows = np.flatnonzero(its)

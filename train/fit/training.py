@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
@@ -18,9 +18,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from framebank.features.asking.scores import figures, is_right, square_error
+from framebank.features.asking.scores import figures, is_right
 from framebank.features.asking.trained_model import check_weights
 from framebank.features.errors import JobError
+from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
 from framebank.features.stores import storage
 from framebank.train.data.batches import QuestionTable
@@ -38,6 +39,7 @@ from framebank.train.judging import baselines
 from framebank.train.judging.predicting import Judge
 from framebank.train.model.config import AUTO, PROBE, PROBE_BLIND, TRAINED_KINDS, ModelConfig
 from framebank.train.model.heads import COUNT
+from framebank.train.model.moments import Scale
 from framebank.train.model.network import average, build_network, export
 from framebank.train.model.probe import probe_network
 from framebank.train.workers.replicas import Workers
@@ -101,7 +103,9 @@ def train_model(
             if len(material.head.answers) == 1:  # said in gather; Keras wonders at it in each graph
                 warnings.simplefilter("ignore")
             moments = Moments(material, workers, run, batch_size=size)
-            metrics = _Training(job, material, folder, run, workers, moments).train_all()
+            metrics = _Training(
+                job, material, folder, run, workers, moments, moments.scale()
+            ).train_all()
         metrics |= _accounting(cache, joined, material)
         if material.vectors is not None:
             metrics["embeddings"] = {"file": job.embeddings} | material.vectors.coverage
@@ -157,6 +161,7 @@ class _Training:
     run: Run
     workers: Workers
     moments: Moments
+    scale: Scale
 
     def train_all(self) -> dict[str, Any]:
         """Train the model, save it, then the baselines; return their figures."""
@@ -182,6 +187,7 @@ class _Training:
             fitted = self._fit(dataclasses.replace(job.model, kind=kind))
             beside[kind] = said[kind] = self._judge(fitted.network)
             history += fitted.result.history
+        led_by = self._led_by(asked, said | {name: counted[name] for name in counted})
         if workers.is_chief:
             rows = "".join(json.dumps(row) + "\n" for row in history)
             folder.write_text("history.jsonl", rows)
@@ -196,6 +202,7 @@ class _Training:
             **({"tried": tried} if tried else {}),
             **({"calibration": calibration} if calibration else {}),
             **({"seeds": spread} if spread else {}),
+            "led_by": led_by,
             "epochs": len(result.history),
             "best_epoch": result.best_epoch,
             "steps": result.steps,
@@ -216,15 +223,23 @@ class _Training:
         ) -> NDArray[np.float64]:
             its = dataclasses.replace(model, kind=kind)
             network = self._fit(its, learn=learn, label=f"auto-{kind}-{fold}").network
-            said = self._said(network, judge)
-            pairs = list(zip(judge.questions, said, strict=True))
-            errors = [square_error(question, answer) for question, answer in pairs]
-            if material.head.kind == COUNT:
-                return -np.array(errors, np.float64)
-            return np.array([is_right(*pair) for pair in pairs], np.float64)
+            return baselines.answer_gains(judge.questions, self._said(network, judge))
 
         kind, tried = choose_kind(material.learnt, gains, seed=self.job.train.seed, say=say)
         return dataclasses.replace(model, kind=kind), tried
+
+    def _led_by(
+        self, asked: Sequence[Question], said: Mapping[str, baselines.Said]
+    ) -> dict[str, list[float]]:
+        """Return by how much each baseline leads that surely does, with its interval, and say so."""
+        leads = baselines.leading(asked, said, seed=self.job.train.seed)
+        for name, lead in leads.items():
+            self.run.say(
+                f"WARNING: the baseline {name} answers better than this model, by "
+                f"{lead.difference:.3f} ({lead.low:.3f} to {lead.high:.3f}): the model is not worth "
+                "its training"
+            )
+        return {name: [lead.difference, lead.low, lead.high] for name, lead in leads.items()}
 
     def _seeds(self, model: ModelConfig) -> int:
         """Return how many fits are averaged: a closed formula gives the same every time."""
@@ -267,8 +282,9 @@ class _Training:
         job, material = self.job, self.material
         rows = material.learnt if learn is None else learn
         closed = model.kind in (PROBE, PROBE_BLIND)
-        if closed and learn is None and material.splits.carved and "val" in material.tables:
-            val = material.tables["val"]  # it need not choose an epoch
+        splits = material.splits
+        if closed and learn is None and splits.carved and splits.val and splits.test:
+            val = material.tables["val"]  # it need not choose an epoch, and judges nothing
             rows = rows.join(val.take(np.flatnonzero(material.head.knows(val.answer))))
         label = label or (model.kind if not number else f"{model.kind}-{number}")
         if closed:
@@ -287,6 +303,7 @@ class _Training:
                 material.statistics,
                 words=len(material.words),
                 head=material.head,
+                scale=None if __import__("os").environ.get("MU") == "0" else self.scale,
             )
         if material.vectors is not None:
             material.vectors.start(network)

@@ -17,14 +17,43 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.asking import scores
 from framebank.features.asking.heads import Head
 from framebank.features.questions.question import QUESTION_WORDS, Question
 from framebank.features.stores import json_text, storage
+from framebank.train.judging.bootstrap import Comparison, paired_bootstrap
 
 TRAINED = ("order_blind", "question_only", "probe_blind", "probe")
 JUDGED_FILE = "judged.jsonl"
 
 Said = Sequence[str | None]  # one answer per question; None is an answer that is surely wrong
+
+
+def leading(
+    asked: Sequence[Question], said: Mapping[str, Said], *, seed: int
+) -> dict[str, Comparison]:
+    """Return the baselines of `said` that are surely better than "model", and by how much: their
+    whole interval is on the one side. Of counts it is the mean square error."""
+    gains = {name: answer_gains(asked, answers) for name, answers in said.items()}
+    groups = [question.source for question in asked]
+    found = {
+        name: paired_bootstrap(its, gains["model"], groups, seed=seed)
+        for name, its in gains.items()
+        if name != "model"
+    }
+    return {name: its for name, its in found.items() if its.low > 0}
+
+
+def answer_gains(asked: Sequence[Question], said: Said) -> NDArray[np.float64]:
+    """Return float64[q], the higher the better: 1 for a right answer, of a count minus the square
+    of its error."""
+    pairs = list(zip(asked, said, strict=True))
+    if asked and all(question.head == "count" for question in asked):
+        return np.array([-(scores.square_error(*pair) or 0.0) for pair in pairs], np.float64)
+    return np.array([scores.is_right(*pair) for pair in pairs], np.float64)
 
 
 def trained_of(head: Head) -> tuple[str, ...]:

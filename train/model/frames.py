@@ -92,13 +92,12 @@ def make_frames(features: Any, config: ModelConfig, statistics: FrameStatistics)
     # The same columns are dropped in all frames: noise that differs per frame would look like
     # movement.
     frames = layers.SpatialDropout1D(config.frame_dropout)(frames)
-    gain = _gain(len(statistics.mean))
-    frames = ops.multiply(frames, gain)
+    frames = ops.multiply(frames, gain(len(statistics.mean)))
     project = projection(config.projection, len(statistics.mean), name="project")
     return Frames(frames, project(frames), mask, project)
 
 
-def _gain(width: int) -> float:
+def gain(width: int) -> float:
     """Return what standardised features are multiplied with, lest a step of Adam moves a unit by
     several times its range: 1/16 for 2048 of them (infra/decisions/0003-training-loop.md)."""
     return float(min(1.0, (8 / width) ** 0.5))
@@ -107,5 +106,5 @@ def _gain(width: int) -> float:
 def projection(units: int, width: int, *, name: str) -> Any:
     """Return the dense layer over `width` features whose units start with a deviation of 1 though
     the features were multiplied with a gain."""
-    start = keras.initializers.VarianceScaling(1 / _gain(width) ** 2)
+    start = keras.initializers.VarianceScaling(1 / gain(width) ** 2)
     return layers.Dense(units, activation="tanh", kernel_initializer=start, name=name)

@@ -8,14 +8,44 @@ the Fisher kernel"). Dimension letters: b batch, n frames, d feature width.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from keras import layers, ops
+from numpy.typing import NDArray
 
 # The order of frames does not show in these.
 ORDER_BLIND = ("mean", "maximum", "deviation")
 MOMENTS = (*ORDER_BLIND, "difference", "cosine_1", "cosine_2")
 _LEAST = -1e9  # of padding, below any feature
+_SIGMA = 5.0  # standardised moments are cut off there
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Mean and variance of each moment over the clips that were fitted, float32[d] by name."""
+
+    mean: dict[str, NDArray[np.float32]]
+    variance: dict[str, NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, moments: Mapping[str, NDArray[np.float32]]) -> Scale:
+        mean, variance = {}, {}
+        for name, columns in moments.items():
+            mean[name], variance[name] = columns.mean(axis=0), columns.var(axis=0)
+            floor = np.maximum(1e-6, 1e-5 * np.abs(mean[name]))
+            variance[name] = np.where(variance[name] > floor**2, variance[name], 1.0)
+        return cls(mean, variance)
+
+    def apply(self, name: str, moment: Any) -> Any:
+        """Return the moment standardised and cut off, of NumPy's or of Keras' arrays."""
+        scale = layers.Normalization(
+            mean=self.mean[name], variance=self.variance[name], dtype="float32"
+        )
+        return ops.clip(scale(moment), -_SIGMA, _SIGMA)
 
 
 def temporal_moments(features: Any, mask: Any, names: Sequence[str] = MOMENTS) -> dict[str, Any]:
@@ -25,8 +55,6 @@ def temporal_moments(features: Any, mask: Any, names: Sequence[str] = MOMENTS) -
     frames, `difference` the mean |difference| of neighbouring frames (0 of one frame), `cosine_k`
     the k-th coefficient of a cosine transform over time, which has its sign from the direction.
     """
-    from keras import ops
-
     features = ops.cast(features, "float32")
     roots = ops.sign(features) * ops.sqrt(ops.abs(features))
     there = ops.expand_dims(ops.cast(mask, "float32"), -1)  # [b, n, 1]

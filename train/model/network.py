@@ -31,8 +31,9 @@ import numpy as np
 from keras import layers, ops
 
 from framebank.train.model.config import ModelConfig
-from framebank.train.model.frames import Frames, FrameStatistics, make_frames, projection
+from framebank.train.model.frames import Frames, FrameStatistics, gain, make_frames, projection
 from framebank.train.model.heads import CHOICE, COUNT, OPEN_HEAD, Head
+from framebank.train.model.moments import MOMENTS, ORDER_BLIND, Scale, temporal_moments
 from framebank.train.model.text import read_question, word_numbers
 
 _HIDDEN = -1e9  # the score of padding: its weight is 0
@@ -40,6 +41,7 @@ _BLOCKS = 2
 _HEADS = 4
 _LONGEST = 200.0  # frames in the longest wave, over 2π
 _WIDE_UNITS = 512
+_MOMENT_UNITS = 128
 
 
 def read_lstm(frames: Frames, question: Any, config: ModelConfig) -> Any:
@@ -115,6 +117,17 @@ def direct_path(frames: Frames, question: Any) -> Any:
     return layers.Concatenate()([wide(mean), question])
 
 
+def moments_path(features: Any, mask: Any, config: ModelConfig, scale: Scale) -> Any:
+    """Return float[b, u] of the clip's moments: what few clips suffice to learn from. A kind that is
+    blind to order sees those that are."""
+    names = ORDER_BLIND if config.kind in ("mean", "attention", "order_blind") else MOMENTS
+    made = temporal_moments(features, mask, names)
+    seen = layers.Concatenate()([scale.apply(name, moment) for name, moment in made.items()])
+    seen = layers.Dropout(config.frame_dropout)(seen)
+    width = seen.shape[-1]
+    return projection(_MOMENT_UNITS, width, name="moments")(ops.multiply(seen, gain(width)))
+
+
 # (frames, question float[b, q], config) → float[b, v], by kind; question_only has none.
 READERS: Mapping[str, Callable[[Frames, Any, ModelConfig], Any]] = {
     "lstm": read_lstm,
@@ -136,6 +149,7 @@ def build_network(
     words: int,
     answers: int = 0,
     head: Head = OPEN_HEAD,
+    scale: Scale | None = None,
 ) -> keras.Model:
     """Return {"features": float32[b, n, d], "words": int32[b, l]} → probabilities float32[b, a].
 
@@ -164,6 +178,8 @@ def build_network(
     joined = layers.Dropout(config.dropout)(joined)
     hidden = layers.Dense(config.dense_units, activation="relu", name="hidden")(joined)
     hidden = layers.Dropout(config.dropout)(hidden)
+    if config.kind in READERS and scale is not None:
+        hidden = layers.Concatenate()([hidden, moments_path(features, frames.mask, config, scale)])
     if config.kind == "wide":
         hidden = layers.Concatenate()([hidden, direct_path(frames, question)])
     if head.kind == CHOICE:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from framebank.train.model.config import PROBE_BLIND, ModelConfig
 from framebank.train.model.frames import frame_mask
 from framebank.train.model.heads import CHOICE, COUNT, Head
-from framebank.train.model.moments import MOMENTS, ORDER_BLIND, temporal_moments
+from framebank.train.model.moments import MOMENTS, ORDER_BLIND, Scale, temporal_moments
 from framebank.train.model.ridge import Ridge, fit_ridge
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ _KIND_ROWS, _MOST_KINDS = 100, 16
 _MOST_OUTPUTS = 1000
 _FLOOR = -30.0  # the logit of an answer that a regression has never seen
 _SHARPNESS = np.geomspace(0.5, 60, 60)  # what scores are multiplied with before the softmax
-_SIGMA = 5.0  # standardised moments are cut off there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,32 +83,6 @@ class Part:
     outputs: NDArray[np.int64]
     ridge: Ridge
     sharpness: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """Mean and variance of each moment over the clips that were fitted, float32[d] by name."""
-
-    mean: dict[str, NDArray[np.float32]]
-    variance: dict[str, NDArray[np.float32]]
-
-    @classmethod
-    def of(cls, moments: Mapping[str, NDArray[np.float32]]) -> Scale:
-        mean, variance = {}, {}
-        for name, columns in moments.items():
-            mean[name], variance[name] = columns.mean(axis=0), columns.var(axis=0)
-            floor = np.maximum(1e-6, 1e-5 * np.abs(mean[name]))
-            variance[name] = np.where(variance[name] > floor**2, variance[name], 1.0)
-        return cls(mean, variance)
-
-    def apply(self, name: str, moment: Any) -> Any:
-        """Return the moment standardised and cut off, of NumPy's or of Keras' arrays."""
-        from keras import layers, ops
-
-        scale = layers.Normalization(
-            mean=self.mean[name], variance=self.variance[name], dtype="float32"
-        )
-        return ops.clip(scale(moment), -_SIGMA, _SIGMA)
 
 
 @dataclasses.dataclass(frozen=True)

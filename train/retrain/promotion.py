@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from framebank.features.asking.trained_model import NotFiniteError, load_model
 from framebank.features.questions.question import Question
 from framebank.features.stop_signals import StopRequest
+from framebank.features.stores import json_text, storage
 from framebank.train.evaluation.answers import Answers, ask_all
 from framebank.train.judging.bootstrap import paired_bootstrap
 from framebank.train.retrain.config import PromoteConfig, RetrainConfig
@@ -37,14 +38,21 @@ def judge(
     cache: Cache,
     judged: list[Question],
     *,
+    floor: str,
     stop: StopRequest,
 ) -> Decision:
-    """Ask both models the held questions `judged`, and decide; raises TrainingStopped."""
+    """Ask both models the held questions `judged`, and decide; raises TrainingStopped.
+
+    `floor` is the folder of the probe that was fitted to the same questions: a candidate that is
+    surely worse than that, or than a baseline of its own report, is not promoted.
+    """
     try:
         said = ask_all(load_model(candidate), cache, judged, run=Run(stop))
     except NotFiniteError as err:
         return Decision(False, f"not to be used: {err.what}", {})
     new, counts = gains(said, judged), said.head == "count"
+    if behind := _behind(candidate, new, floor, cache, judged, config.promote.seed, stop):
+        return Decision(False, behind, {})
     if in_use is None:
         return _unrivalled(new, "no model was in use", counts=counts)
     try:
@@ -60,6 +68,32 @@ def judge(
         return _unrivalled(new, f"the model in use answers nothing: {err.what}", counts=counts)
     groups = [question.source for question in judged]
     return decide(new, old, groups, config.promote, counts=counts)
+
+
+def _behind(
+    candidate: str,
+    new: NDArray[np.float64],
+    floor: str,
+    cache: Cache,
+    judged: list[Question],
+    seed: int,
+    stop: StopRequest,
+) -> str:
+    """Return why the candidate is not worth its training, "" where it is."""
+    report = json_text.read_object(storage.join(candidate, "metrics.json"))
+    if leads := list(report.get("led_by") or ()):
+        return f"by its own report it is surely worse than {', '.join(leads)}"
+    if not judged or floor == candidate:
+        return ""
+    least = gains(ask_all(load_model(floor), cache, judged, run=Run(stop)), judged)
+    groups = [question.source for question in judged]
+    found = paired_bootstrap(new, least, groups, seed=seed)
+    if found.high >= 0:
+        return ""
+    return (
+        f"it is surely worse than the probe, a closed formula: {-found.difference:.3f} "
+        f"({-found.high:.3f} to {-found.low:.3f}) on {len(judged)} held questions"
+    )
 
 
 def _unrivalled(new: NDArray[np.float64], reason: str, *, counts: bool) -> Decision:

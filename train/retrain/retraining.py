@@ -32,6 +32,7 @@ from framebank.features.stores import disk, storage
 from framebank.features.stores.temporary import live_folder
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks, videos_digest
 from framebank.train.data.splits import part_questions
+from framebank.train.model.config import PROBE
 from framebank.train.retrain.basis import Basis, look
 from framebank.train.retrain.config import RetrainConfig
 from framebank.train.retrain.promotion import Decision, judge
@@ -188,7 +189,10 @@ def _train_and_judge(its: _Retraining, news: _News, work: Path) -> Result:
     }
     if figures["excluded_videos"]:
         run.say(f"{figures['excluded_videos']} held videos are left out: a model has seen them")
-    decision = judge(config, str(candidate), in_use, cache, judged, stop=run.stop)
+    floor = candidate
+    if config.model.kind != PROBE and judged:
+        floor = _train(its, news, news.joined.only(learnt), work / "probe", kind=PROBE)
+    decision = judge(config, str(candidate), in_use, cache, judged, floor=str(floor), stop=run.stop)
     decision = dataclasses.replace(decision, figures=decision.figures | figures)
     write_json(str(candidate / BASIS), dataclasses.asdict(news.basis))
     return _hand_in(its, candidate, decision)
@@ -241,8 +245,6 @@ def train_candidate(
     import_tensorflow()
     its.run.stop.listen()
     from framebank.train.fit.model_folder import ModelFolder
-    from framebank.train.fit.training import train_model
-    from framebank.train.fit.training_data import TrainJob
 
     making = json.dumps([dataclasses.asdict(news.basis), warm, __version__])
     made_before = work / "making.json"
@@ -250,15 +252,34 @@ def train_candidate(
     folder = ModelFolder(str(work / "candidate"))
     without_list = folder.finished and not (folder.path / SEEN).exists()  # of an older version
     if not resumes or without_list:
-        shutil.rmtree(folder.path, ignore_errors=True)
+        for path in (folder.path, work / "probe"):
+            shutil.rmtree(path, ignore_errors=True)
         storage.write_atomic(str(made_before), making.encode())
-    config = its.config
+    return _train(its, news, learnt, folder.path, warm=warm, baselines=its.config.baselines)
+
+
+def _train(
+    its: _Retraining,
+    news: _News,
+    learnt: JoinedQuestions,
+    path: Path,
+    *,
+    kind: str | None = None,
+    warm: str | None = None,
+    baselines: bool = False,
+) -> Path:
+    """Train a model in `path`, of the config's kind or another; return its folder."""
+    from framebank.train.fit.model_folder import ModelFolder
+    from framebank.train.fit.training import train_model
+    from framebank.train.fit.training_data import TrainJob
+
+    config, folder = its.config, ModelFolder(str(path))
     job = TrainJob(
         questions=learnt,
         set_name=PLAIN,
-        model=config.model,
+        model=dataclasses.replace(config.model, kind=kind or config.model.kind),
         train=config.train,
-        with_baselines=config.baselines,
+        with_baselines=baselines,
         warm_start=warm,
         language=config.language,
         embeddings=config.embeddings,
