@@ -111,10 +111,7 @@ def id_text(value: Any) -> str:
 
 
 def _first_id(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    for name in names:
-        if found := id_text(fields.get(name)):
-            return found
-    return ""
+    return next(filter(None, (id_text(fields.get(name)) for name in names)), "")
 
 
 def _as_truth(answer: str) -> str | None:

@@ -37,19 +37,15 @@ _PEEKED = 100
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OddRow:
-    """A row that is not as its set promises: where it is, and whether it was `kept`."""
+    """A row that is not as its set promises; `decision` is "refused" or "kept"."""
 
     path: str
     where: str
     what: str
     got: str
     expected: str
-    kept: bool
     todo: str = ""
-
-    @property
-    def decision(self) -> str:
-        return "kept" if self.kept else "refused"
+    decision: str = "refused"
 
 
 @dataclasses.dataclass
@@ -85,8 +81,7 @@ def read_questions(
     files = read_question_files(paths, set_name=set_name, mapping=mapping, keep_faulty=keep_faulty)
     for file in files:
         usable = keep_faulty and not all(question.fault for question in file.questions)
-        refused = [odd for odd in file.odd if not (odd.kept or (usable and odd.path == file.path))]
-        if refused:
+        if refused := [odd for odd in file.odd if not usable or odd.path != file.path]:
             first = refused[0]
             todo = [first.todo] if first.todo else []
             if len(refused) > 1:
@@ -127,9 +122,7 @@ def read_question_files(
     files[0].odd += answers.left_over()
     _make_ids_unique(files)
     if mapping is not None:
-        mapped = map_videos([file.questions for file in files], mapping)
-        for file, questions in zip(files, mapped, strict=True):
-            file.questions = questions
+        map_videos([file.questions for file in files], mapping)
     return files
 
 
@@ -188,11 +181,10 @@ class _Answers:
 
     def of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         question_id = id_text(fields.get("question_id"))
-        found = self._rows.get(question_id)
-        if found is None:
+        if question_id not in self._rows:
             return {}
         self._used.add(question_id)
-        return {name: found[2].get(name) for name in ("answer", "type")}
+        return {name: self._rows[question_id][2].get(name) for name in ("answer", "type")}
 
     def left_over(self) -> list[OddRow]:
         """Return the odd rows of all files of answers, once the questions have been read."""
@@ -204,7 +196,7 @@ class _Answers:
     def _refuse(self, path: str, where: str, what: str, fields: Mapping[str, Any]) -> None:
         got = f"question_id {id_text(fields.get('question_id'))!r} in {where}"
         expected = "one answer for each question of the files given"
-        self._odd.append(OddRow(path, where, f"{path} {what}", got, expected, kept=False))
+        self._odd.append(OddRow(path, where, f"{path} {what}", got, expected))
 
 
 def _read_file(
@@ -231,7 +223,7 @@ def _read_file(
 
 def _odd_row(path: str, where: str, error: UsageError) -> OddRow:
     got, expected = str(error.got or ""), str(error.expected or "")
-    return OddRow(path, where, error.what, got, expected, kept=False, todo=error.todo or "")
+    return OddRow(path, where, error.what, got, expected, error.todo or "")
 
 
 def _make_ids_unique(files: Sequence[QuestionFile]) -> None:
@@ -255,19 +247,15 @@ def _make_ids_unique(files: Sequence[QuestionFile]) -> None:
     counts = collections.Counter(made.values())
     taken = set(given)
     for number, name in made.items():
-        if name and counts[name] == 1 and name not in taken:
-            _rename(*rows[number], name)
-            taken.add(name)
-            continue
         file, place = rows[number]
+        question = file.questions[place]
         if name and counts[name] > 1:
-            file.copies[place] = file.questions[place].question_id
-        new = f"{name}#{number + 1}" if name else str(number + 1)
-        while new in taken or counts[new]:
-            new = f"{new}#" if name else f"#{new}"
-        _rename(file, place, new)
+            file.copies[place] = question.question_id
+        if not name or counts[name] > 1 or name in taken:
+            new = f"{name}#{number + 1}" if name else str(number + 1)
+            while new in taken or counts[new]:
+                new = f"{new}#" if name else f"#{new}"
+        else:
+            new = name
         taken.add(new)
-
-
-def _rename(file: QuestionFile, place: int, question_id: str) -> None:
-    file.questions[place] = dataclasses.replace(file.questions[place], question_id=question_id)
+        file.questions[place] = dataclasses.replace(question, question_id=new)

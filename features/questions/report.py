@@ -189,7 +189,7 @@ def find_odd_rows(file: QuestionFile) -> list[OddRow]:
             found += _against_set(question, known, file.set_name, split)
             if partly and question.answer is None:
                 found.append(("no answer", "none", "an answer, as other rows of the file have"))
-        odd += [OddRow(file.path, where, *oddity, kept=True) for oddity in found]
+        odd += [OddRow(file.path, where, *oddity, decision="kept") for oddity in found]
     return odd
 
 

@@ -27,16 +27,14 @@ from pathlib import PurePosixPath
 from framebank.features.questions.question import Question, with_split
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
-    "train": "train",
+_ALIASES = {
     "training": "train",
-    "val": "val",
+    "testing": "test",
     "valid": "val",
     "validation": "val",
     "dev": "val",
-    "test": "test",
-    "testing": "test",
 }
+SPLIT_NAMES = {split: split for split in SPLITS} | _ALIASES
 VAL_SHARE = 0.1
 TEST_SHARE = 0.1
 
