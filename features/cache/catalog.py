@@ -130,12 +130,10 @@ def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return `table` with the columns and types of `schema`; absent columns become null."""
     present = set(table.column_names)
-    columns = []
-    for field in schema:
-        if field.name in present:
-            columns.append(table.column(field.name).cast(field.type, safe=False))
-        else:
-            columns.append(pa.nulls(len(table), field.type))
+    columns = [
+        table.column(name).cast(kind, safe=False) if name in present else pa.nulls(len(table), kind)
+        for name, kind in zip(schema.names, schema.types, strict=True)
+    ]
     return pa.table(columns, schema=schema)
 
 

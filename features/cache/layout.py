@@ -122,17 +122,11 @@ def committed_among(paths: Iterable[str]) -> list[str]:
 
 def find_leftovers(cache: str) -> list[str]:
     """Return the paths that killed attempts left: temporary files, and shards without sidecar."""
-    shards = [file.path for file in storage.list_files(shards_folder(cache))]
-    found = [path for path in shards if storage.is_leftover(path)]
-    for folder in (cache, catalog_folder(cache), storage.join(cache, "runs")):
-        files = (file.path for file in storage.list_files(folder))
-        found += [path for path in files if storage.is_leftover(path)]
-    committed = set(committed_among(shards))
-    for path in shards:
-        shard = shard_of_file(path)
-        if shard is not None and shard not in committed:
-            found.append(path)
-    return found
+    folders = (shards_folder(cache), cache, catalog_folder(cache), storage.join(cache, "runs"))
+    shards, *others = ([file.path for file in storage.list_files(folder)] for folder in folders)
+    found = [path for paths in (shards, *others) for path in paths if storage.is_leftover(path)]
+    known = {None, *committed_among(shards)}
+    return found + [path for path in shards if shard_of_file(path) not in known]
 
 
 def write_spec(cache: str, spec: FeatureSpec) -> bool:

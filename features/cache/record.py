@@ -65,9 +65,6 @@ class QuantisationError:
             max(self.max_abs, other.max_abs), total / values if values else 0.0, values
         )
 
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> QuantisationError:
         return cls(float(fields["max_abs"]), float(fields["mean_abs"]), int(fields["values"]))

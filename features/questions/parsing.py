@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import EXPECTED, RepeatedNames, load_json
-from framebank.features.questions.known_sets import PLAIN, SETS, type_name
+from framebank.features.questions.known_sets import PLAIN, SETS
 from framebank.features.questions.question import HEADS, YES_NO, Question
 from framebank.features.questions.splits import SPLIT_NAMES
 
@@ -238,10 +238,11 @@ def _check_number(row: _Row, answer: str) -> None:
 
 
 def _type(row: _Row) -> str | None:
-    stated = sys.intern(row.text("type")) or None
-    if row.set_name == PLAIN:
-        return stated
-    return type_name(row.set_name, stated) if stated else SETS[row.set_name].all_of_type
+    """Return the type as it is reported: a number with its name ("3 yes/no"), else as published."""
+    code, known = sys.intern(row.text("type")), SETS.get(row.set_name)
+    if known is None or not code:
+        return code or (known and known.all_of_type)
+    return f"{code} {known.types[code]}" if code.isdecimal() and code in known.types else code
 
 
 def _split(row: _Row) -> str | None:

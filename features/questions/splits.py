@@ -27,14 +27,8 @@ from pathlib import PurePosixPath
 from framebank.features.questions.question import Question, with_split
 
 SPLITS = ("train", "val", "test")
-_ALIASES = {
-    "training": "train",
-    "testing": "test",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-}
-SPLIT_NAMES = {split: split for split in SPLITS} | _ALIASES
+SPLIT_NAMES = {split: split for split in SPLITS} | {"training": "train", "testing": "test"}
+SPLIT_NAMES |= dict.fromkeys(("valid", "validation", "dev"), "val")
 VAL_SHARE = 0.1
 TEST_SHARE = 0.1
 

@@ -52,24 +52,12 @@ def same_form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _without_suffix(video_id: str) -> str:
-    return same_form(without_suffix(video_id))
-
-
-def _file_name(video_id: str) -> str:
-    return same_form(video_id.rpartition("/")[2])
-
-
-def _bare_name(video_id: str) -> str:
-    return _without_suffix(video_id.rpartition("/")[2])
-
-
 # The readings after the first, and whether only a name without a folder is read so.
 _READINGS: tuple[tuple[Callable[[str], str], bool], ...] = (
     (same_form, False),
-    (_without_suffix, False),
-    (_file_name, True),
-    (_bare_name, True),
+    (lambda name: same_form(without_suffix(name)), False),
+    (lambda name: same_form(name.rpartition("/")[2]), True),
+    (lambda name: same_form(without_suffix(name.rpartition("/")[2])), True),
 )
 
 

@@ -75,7 +75,7 @@ def report_of(sidecar: Sidecar) -> dict[str, Any]:
         "video_bytes": sum(max(0, row.size_bytes) for row in sidecar.rows),
         "seconds": sidecar.seconds,
         "host": sidecar.host,
-        "quantisation": sidecar.quantisation.to_json(),
+        "quantisation": dataclasses.asdict(sidecar.quantisation),
         "parts": sidecar.parts,
     }
 
