@@ -129,9 +129,9 @@ def find_leftovers(cache: str) -> list[str]:
     return found + [path for path in shards if shard_of_file(path) not in known]
 
 
-def write_spec(cache: str, spec: FeatureSpec) -> bool:
-    """Write spec.json; returns False, and leaves it alone, when there is one already."""
-    return storage.write_atomic(spec_path(cache), _spec_bytes(spec), create_only=True)
+def write_spec(cache: str, spec: FeatureSpec, *, create_only: bool = True) -> bool:
+    """Write spec.json; where it may only be created, returns False when there is one already."""
+    return storage.write_atomic(spec_path(cache), _spec_bytes(spec), create_only=create_only)
 
 
 def replace_spec(cache: str, spec: FeatureSpec) -> None:
@@ -145,11 +145,6 @@ def replace_spec(cache: str, spec: FeatureSpec) -> None:
             got="another run, at work in the same place",
             todo="let one run at a time write to a cache, then run the same command again",
         )
-
-
-def restore_spec(cache: str, spec: FeatureSpec) -> None:
-    """Write the spec that a cache was made with, in place of one that is lost or damaged."""
-    storage.write_atomic(spec_path(cache), _spec_bytes(spec))
 
 
 def _spec_bytes(spec: FeatureSpec) -> bytes:

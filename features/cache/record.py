@@ -152,13 +152,11 @@ def encode_record(extracted: Extracted, *, spec: FeatureSpec) -> tuple[bytes, Qu
 def _source_fields(source: SourceInfo) -> dict[str, Value]:
     fields: dict[str, Value] = {}
     for field in dataclasses.fields(SourceInfo):
-        value = getattr(source, field.name)
+        name, value = f"source_{field.name}", getattr(source, field.name)
         if field.type == "str":
-            fields[f"source_{field.name}"] = [value.encode("utf-8", "backslashreplace")]
-        elif field.type == "float":
-            fields[f"source_{field.name}"] = np.array([value], np.float32)
+            fields[name] = [value.encode("utf-8", "backslashreplace")]
         else:
-            fields[f"source_{field.name}"] = np.array([value], np.int64)
+            fields[name] = np.array([value], np.float32 if field.type == "float" else np.int64)
     return fields
 
 

@@ -119,12 +119,6 @@ class _Rows:
         rows: list[dict[str, Any]] = self._table.slice(start, end - start).to_pylist()
         return rows
 
-    def live(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Return the videos of those of `rows` that hold: no later run has another one."""
-        return [
-            row["video_id"] for row in rows if row["run_id"] == self.newest_runs[row["video_id"]]
-        ]
-
     def twice(self) -> list[dict[str, Any]]:
         """Return what `_repeated` does where two rows hold: no reader can say which counts.
 
@@ -153,13 +147,12 @@ def _catalog_rows(path: str, report: Report) -> _Rows:
         report.remarks.append("there is no catalog yet: run the same extract command again")
     for file in files:
         try:
-            table = catalog.read_file(file, columns)
+            tables.append(catalog.read_file(file, columns))
         except FramebankError as err:
             report.faults.append(_one_line(err))
             report.damaged_files.append(file)
-            continue
-        tables.append(table)
-        _say_twice(_repeated(table), report)
+        else:
+            _say_twice(_repeated(tables[-1]), report)
     rows = _Rows(pa.concat_tables(tables))
     _say_twice(rows.twice(), report)
     return rows
@@ -175,10 +168,11 @@ def _say_twice(rows: Iterable[Mapping[str, Any]], report: Report) -> None:
 
 def _check_lost(rows: _Rows, report: Report) -> None:
     """Name what is in a catalog and not committed: no sidecar names its file of records."""
+    newest = rows.newest_runs.items()
     for file in list(rows.spans):
-        lost = rows.pop(file) or []
+        lost = ((row["video_id"], row["run_id"]) for row in rows.pop(file) or [])
+        live = [video_id for video_id, run_id in lost if (video_id, run_id) in newest]
         shard = layout.shard_of(file)
-        live = rows.live(lost)
         if live:
             with report.about(shard):
                 report.faults.append(
@@ -305,10 +299,10 @@ def _check_values(
     where = f"{path}, record {row.record}, video {row.video_id!r}"
     if found.dtype != spec.dtype:
         yield f"{where}: dtype {found.dtype}, the spec says {spec.dtype}"
-    if report.feature_dim is None:
-        report.feature_dim = found.features.shape[1]
-    if found.features.shape[1] != report.feature_dim:
-        yield f"{where}: {found.features.shape[1]} features wide, others are {report.feature_dim}"
+    width = found.features.shape[1]
+    report.feature_dim = report.feature_dim or width
+    if width != report.feature_dim:
+        yield f"{where}: {width} features wide, others are {report.feature_dim}"
     if not np.isfinite(found.features).all():
         yield f"{where}: features that are not finite"
     for name in ("pts_ms", "frame_index"):

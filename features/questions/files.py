@@ -143,24 +143,23 @@ def _as_fields(path: str, where: str, fields: Any) -> dict[str, Any] | UsageErro
         return UsageError(f"{path} holds something that is no question", got=got, expected=EXPECTED)
     named = {_column(name): value for name, value in fields.items()}
     names = fields.names if isinstance(fields, RepeatedNames) else list(fields)
-    if len(named) < len(names) and (twice := _twice(names)):
-        return _twice_error(f"{path} has a row with two values of one name", twice, f" in {where}")
-    return named
+    what = f"{path} has a row with two values of one name"
+    error = _twice_error(what, names, f" in {where}") if len(named) < len(names) else None
+    return error or named
 
 
-def _twice_error(what: str, twice: Sequence[str], where: str = "") -> UsageError:
+def _twice_error(what: str, names: Sequence[str], where: str = "") -> UsageError | None:
+    """Return what to say of names that stand twice; columns without a name do not count."""
+    counts = collections.Counter(map(_column, names))
+    twice = [name for name, count in counts.items() if name and count > 1]
+    if not twice:
+        return None
     return UsageError(
         what,
         got=", ".join(twice) + where,
         expected="one of each name (capitals and white space around it do not tell two apart)",
         todo="remove or rename one of them",
     )
-
-
-def _twice(names: Sequence[str]) -> list[str]:
-    """Return the column names that stand twice; columns without a name do not count."""
-    counts = collections.Counter(map(_column, names))
-    return [name for name, count in counts.items() if name and count > 1]
 
 
 @functools.lru_cache(maxsize=1000)  # a file has few columns and maybe a million rows
@@ -175,8 +174,8 @@ def _read_csv(path: str, text: str) -> Iterator[Row]:
     rows = tables.read_csv(lines, delimiter)
     try:
         _, header = next(rows)
-        if twice := _twice(header):
-            raise _twice_error(f"{path} has two columns of one name", twice)
+        if error := _twice_error(f"{path} has two columns of one name", header):
+            raise error
         names = [_column(name) for name in header]
         for number, cells in rows:
             where = f"line {above + number}"

@@ -35,22 +35,12 @@ from framebank.features.questions.videos import map_videos
 _PEEKED = 100
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class OddRow:
-    """A row that is not as its set promises; `decision` is "refused" or "kept"."""
-
-    path: str
-    where: str
-    what: str
-    got: str
-    expected: str
-    todo: str = ""
-    decision: str = "refused"
+Refused = tuple[str, str, UsageError]  # the file of a row, where it stands, what is wrong with it
 
 
 @dataclasses.dataclass
 class QuestionFile:
-    """The questions of one file, and where each stands in it; `odd` holds what reading found.
+    """The questions of one file, and where each stands in it; `refused` are rows that are none.
 
     `copies` maps places in `questions` to the id that another question about that video has too.
     """
@@ -59,7 +49,7 @@ class QuestionFile:
     set_name: str
     questions: list[Question]
     places: list[str]
-    odd: list[OddRow]
+    refused: list[Refused]
     copies: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
@@ -81,13 +71,14 @@ def read_questions(
     files = read_question_files(paths, set_name=set_name, mapping=mapping, keep_faulty=keep_faulty)
     for file in files:
         usable = keep_faulty and not all(question.fault for question in file.questions)
-        if refused := [odd for odd in file.odd if not usable or odd.path != file.path]:
+        refused = [error for path, _, error in file.refused if not usable or path != file.path]
+        if refused:
             first = refused[0]
             todo = [first.todo] if first.todo else []
             if len(refused) > 1:
                 todo.append(f"{len(refused)} rows cannot be used: `framebank questions` lists them")
             said = "; ".join(todo) or None
-            raise UsageError(first.what, got=first.got, expected=first.expected or None, todo=said)
+            raise UsageError(first.what, got=first.got, expected=first.expected, todo=said)
     return join_files([(file.path, file.questions) for file in files], to_train=to_train)
 
 
@@ -119,7 +110,7 @@ def read_question_files(
             f"{paths[0]} holds answers without their questions",
             expected="both files of a split, as val_q.json val_a.json",
         )
-    files[0].odd += answers.left_over()
+    files[0].refused += answers.left_over()
     _make_ids_unique(files)
     if mapping is not None:
         map_videos([file.questions for file in files], mapping)
@@ -166,12 +157,12 @@ class _Answers:
     def __init__(self) -> None:
         self._rows: dict[str, tuple[str, str, Mapping[str, Any]]] = {}
         self._used: set[str] = set()
-        self._odd: list[OddRow] = []
+        self._refused: list[Refused] = []
 
     def add(self, path: str, rows: Iterable[Row]) -> None:
         for where, fields in rows:
             if isinstance(fields, UsageError):
-                self._odd.append(_odd_row(path, where, fields))
+                self._refused.append((path, where, fields))
                 continue
             question_id = id_text(fields.get("question_id"))
             if not question_id or question_id in self._rows:
@@ -186,17 +177,18 @@ class _Answers:
         self._used.add(question_id)
         return {name: self._rows[question_id][2].get(name) for name in ("answer", "type")}
 
-    def left_over(self) -> list[OddRow]:
-        """Return the odd rows of all files of answers, once the questions have been read."""
+    def left_over(self) -> list[Refused]:
+        """Return the refused rows of all files of answers, once the questions have been read."""
         for question_id, (path, where, fields) in self._rows.items():
             if question_id not in self._used:
                 self._refuse(path, where, "has an answer to no question", fields)
-        return self._odd
+        return self._refused
 
     def _refuse(self, path: str, where: str, what: str, fields: Mapping[str, Any]) -> None:
         got = f"question_id {id_text(fields.get('question_id'))!r} in {where}"
         expected = "one answer for each question of the files given"
-        self._odd.append(OddRow(path, where, f"{path} {what}", got, expected))
+        error = UsageError(f"{path} {what}", got=got, expected=expected)
+        self._refused.append((path, where, error))
 
 
 def _read_file(
@@ -211,7 +203,7 @@ def _read_file(
                 fields = {**fields, **answers.of(fields)}
             question = make_question(path, where, fields, set_name=name)
         except UsageError as error:
-            file.odd.append(_odd_row(path, where, error))
+            file.refused.append((path, where, error.with_traceback(None)))
             if not keep_faulty:
                 continue
             read = {} if isinstance(fields, UsageError) else fields
@@ -219,11 +211,6 @@ def _read_file(
         file.questions.append(question)
         file.places.append(where)
     return file
-
-
-def _odd_row(path: str, where: str, error: UsageError) -> OddRow:
-    got, expected = str(error.got or ""), str(error.expected or "")
-    return OddRow(path, where, error.what, got, expected, error.todo or "")
 
 
 def _make_ids_unique(files: Sequence[QuestionFile]) -> None:
@@ -251,11 +238,10 @@ def _make_ids_unique(files: Sequence[QuestionFile]) -> None:
         question = file.questions[place]
         if name and counts[name] > 1:
             file.copies[place] = question.question_id
+        new = name
         if not name or counts[name] > 1 or name in taken:
             new = f"{name}#{number + 1}" if name else str(number + 1)
             while new in taken or counts[new]:
                 new = f"{new}#" if name else f"#{new}"
-        else:
-            new = name
         taken.add(new)
         file.questions[place] = dataclasses.replace(question, question_id=new)

@@ -164,7 +164,7 @@ def _folded(video_id: str) -> str:
     return without_suffix("".join(name.rpartition("/")[2].split()))
 
 
-def map_videos(files: Iterable[list[Question]], path: str) -> None:
+def map_videos(files: Sequence[list[Question]], path: str) -> None:
     """Give the questions of each file the names that the mapping at `path` has for their videos.
 
     A video that the mapping does not name keeps its own. Raises UsageError when the mapping cannot

@@ -75,7 +75,7 @@ def _mend_spec(cache: str, spec: FeatureSpec) -> None:
         with contextlib.suppress(CacheError):
             made.add(read_sidecar(cache, name).fingerprint)
     if made == {spec.fingerprint}:
-        layout.restore_spec(cache, spec)
+        layout.write_spec(cache, spec, create_only=False)
         say(f"{layout.spec_path(cache)} was lost or damaged and is written anew, by its shards")
 
 

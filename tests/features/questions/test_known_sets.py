@@ -96,7 +96,7 @@ def test_answers_that_fit_no_question_are_refused(tmp_path: Path) -> None:
     extra = [*ANSWERS, ANSWERS[0], {"answer": "no", "type": 3, "question_id": "v_Z_9"}]
     truth = write(tmp_path, "a.json", extra)
     (file,) = read_question_files([asked, truth])
-    assert [(odd.where, odd.decision) for odd in find_odd_rows(file)] == [
+    assert [(odd["where"], odd["decision"]) for odd in find_odd_rows(file)] == [
         ("entry 3", "refused"), ("entry 4", "refused"),
     ]  # fmt: skip
     with pytest.raises(UsageError, match=r"not its own[\s\S]*2 rows cannot be used"):
@@ -176,7 +176,7 @@ def test_plain_files_state_the_kind_of_answer(tmp_path: Path) -> None:
 
 
 def odd(file: QuestionFile) -> list[tuple[str, str, str]]:
-    return [(row.where, row.what.removeprefix(f"{file.path} "), row.decision)
+    return [(row["where"], row["what"], row["decision"])
             for row in find_odd_rows(file)]  # fmt: skip
 
 

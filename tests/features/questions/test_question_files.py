@@ -80,7 +80,9 @@ def test_ids_that_are_made_are_none_that_are_given(
     path = write(tmp_path, "q.json", json.dumps(rows))
     (file,) = read_question_files([path])
     assert [q.question_id for q in file.questions] == made
-    copies = [row.got for row in find_odd_rows(file) if row.what == "an id that another row has"]
+    copies = [
+        row["got"] for row in find_odd_rows(file) if row["what"] == "an id that another row has"
+    ]
     assert copies == [name for name in given if given.count(name) > 1 and (name or "").strip()]
 
 
