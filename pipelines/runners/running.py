@@ -33,7 +33,8 @@ from framebank.pipelines.jobs.servers import JobServer
 from framebank.pipelines.runners import prism
 from framebank.pipelines.runners.dataflow import job as dataflow_job
 from framebank.pipelines.runners.dataflow import submission as dataflow
-from framebank.pipelines.runners.flink import rest, server
+from framebank.pipelines.runners.flink import rest
+from framebank.pipelines.runners.flink import submission as flink
 from framebank.pipelines.runners.gate import Submission
 
 NAMESPACE = "framebank"  # of every counter of ours
@@ -179,7 +180,7 @@ class Job:
                 return
         if kind not in ("flink", "prism") or options.view_as(PortableOptions).job_endpoint:
             return
-        self._server = (server if kind == "flink" else prism).start(options, self.folder)
+        self._server = (flink if kind == "flink" else prism).start(options, self.folder)
         options.view_as(PortableOptions).job_endpoint = self._server.endpoint
 
     def cancel(self) -> tuple[bool, str]:
