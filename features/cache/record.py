@@ -156,7 +156,8 @@ def _source_fields(source: SourceInfo) -> dict[str, Value]:
         if field.type == "str":
             fields[name] = [value.encode("utf-8", "backslashreplace")]
         else:
-            fields[name] = np.array([value], np.float32 if field.type == "float" else np.int64)
+            dtype: Any = np.float32 if field.type == "float" else np.int64
+            fields[name] = np.array([value], dtype)
     return fields
 
 

@@ -131,8 +131,7 @@ def _split_line(facts: Mapping[str, Any]) -> str:
 def _majority_line(facts: Mapping[str, Any]) -> str:
     heads = ", ".join(f"{name} {count:,}" for name, count in facts["heads"].items())
     said = f"{heads}; measure: {', '.join(facts['measures'])}"
-    majority = facts["majority"]
-    if majority is not None:
+    if (majority := facts["majority"]) is not None:
         said += f"; majority {majority['answer']!r} {majority['share']:.1%}"
         if "constant" in majority:
             said += f"; always {majority['constant']}: mean square error "

@@ -241,7 +241,7 @@ def _type(row: _Row) -> str | None:
     """Return the type as it is reported: a number with its name ("3 yes/no"), else as published."""
     code, known = sys.intern(row.text("type")), SETS.get(row.set_name)
     if known is None or not code:
-        return code or (known and known.all_of_type)
+        return code or (known.all_of_type if known else None)
     return f"{code} {known.types[code]}" if code.isdecimal() and code in known.types else code
 
 
