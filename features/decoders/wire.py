@@ -286,7 +286,7 @@ def probed(payload: bytearray) -> Probe:
     """Return the answer to a probe, its fields of their types and not negative; raises Garbled."""
     fields = _document(payload)
     try:
-        if "error_class" in fields:
+        if fields.get("error_class"):
             raise ValueError("a verdict")
         return _checked(Probe, fields)
     except (TypeError, ValueError):

@@ -151,11 +151,9 @@ class Clip:
         place = [track.index for track in tracks].index(self.stream.index)
         return stated_crop(self.format, self.file.peek, self.file.size_bytes, track=place)
 
-    @contextlib.contextmanager
-    def reopened(self) -> Iterator[Clip]:
+    def reopened(self) -> contextlib.AbstractContextManager[Clip]:
         """Read the same open file from its start again."""
-        with open_part(self.file.part(self.file.window), self.limits, self.later) as clip:
-            yield clip
+        return open_part(self.file.part(self.file.window), self.limits, self.later)
 
 
 @contextlib.contextmanager

@@ -208,8 +208,7 @@ class _Decoding:
         forecast = _Forecast(self.rule, timeline, wanted)
         self._work = WorkBudget(clip.limits, clip.file.whole_bytes)
         for part in parts_of(clip, report):
-            if part is not clip:
-                timeline.begin_part(part.time_base, part.nominal_rate)
+            timeline.begin_part(part.time_base, part.nominal_rate)
             self._read_part(part, report, timeline, forecast)
         return timeline
 

@@ -169,10 +169,14 @@ def copy(
     read: Callable[[int, int], bytes],
     target: BinaryIO,
     update: Callable[[bytes], object] = lambda data: None,
+    *,
+    start: int = 0,
 ) -> None:
-    """Copy an object to an open file by ranges, and hand the bytes to `update` as well."""
-    for start in range(0, size_bytes, CHUNK_BYTES):
-        data = read(start, min(CHUNK_BYTES, size_bytes - start))
+    """Copy `size_bytes` of an object from `start` on to an open file by ranges, and hand the bytes
+    to `update` as well."""
+    end = start + size_bytes
+    for place in range(start, end, CHUNK_BYTES):
+        data = read(place, min(CHUNK_BYTES, end - place))
         update(data)
         view = memoryview(data)
         while view:
