@@ -1,9 +1,8 @@
 """Brings clips of a bucket to a local disk, ahead of the decoders, and takes them away again.
 
-Decoders seek, and an index at the end of a file makes them seek far: from a disk that is free, from
-a bucket each seek is a request. So objects are copied, each pinned to the generation that was
-listed and held against its checksum, while other clips are decoded. What lies ahead is bounded in
-number and in bytes; the folder is one that the next run removes should this one be killed.
+Why they are copied: infra/decisions/0005. Each is pinned to the generation that was listed and held
+against its checksum. What lies ahead is bounded in number and in bytes; the folder is one that the
+next run removes should this one be killed.
 """
 
 from __future__ import annotations

@@ -97,7 +97,6 @@ class NamelessFile:
         return self._position
 
     def tell(self) -> int:
-        """Return the position."""
         return self._position
 
     def peek(self, offset: int, size_bytes: int) -> bytes:

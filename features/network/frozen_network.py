@@ -1,17 +1,11 @@
 """A frozen backbone as a function from frames to features, as fast as this machine allows.
 
-Under Keras's TensorFlow backend the network runs as one graph in a session of its own, under any
-other backend by `predict_on_batch` with the same values. In the graph a batch enters as uint8 (a
-quarter of the bytes), batch norm is folded away, weights are variables (TensorFlow's optimiser
-copies constants at each of its passes), and the session's settings touch nothing else in the
-process.
-
-What holds of a feature's last bits: on one kind of processor a feature depends on its own frame
-alone: not on its place in the batch, on what else is in it, on the number of threads, nor on the
-process. It would depend on the size of the batch (libraries choose other kernels for other sizes),
-so on a processor every batch is computed in steps of COMPUTE_BATCH images, which costs no time. On
-a GPU, whose speed needs large steps, a batch is computed at once, and features made with different
-batch sizes may differ in their last bits. Figures: infra/decisions/0002-network-precision.md.
+Under Keras's TensorFlow backend the network runs as one graph in a session of its own, whose
+settings touch nothing else in the process, under any other by `predict_on_batch` with the same
+values. On one kind of processor a feature depends on its own frame alone, since every batch is
+computed in steps of COMPUTE_BATCH images. On a GPU, whose speed needs large steps, a batch is
+computed at once, and features made with different batch sizes may differ in their last bits.
+Reasons and figures: infra/decisions/0002-network-precision.md.
 """
 
 from __future__ import annotations

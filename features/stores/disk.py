@@ -227,14 +227,6 @@ def list_objects(
                     yield from list_objects(path + "/")
 
 
-def list_strange(folder: str) -> Iterator[str]:
-    """Yield the paths in `folder` of what is neither a file nor a folder."""
-    if os.path.isdir(local_path(folder)):
-        start = folder.rstrip("/") + "/"
-        with os.scandir(local_path(folder)) as entries:
-            yield from (start + e.name for e in entries if not (e.is_file() or e.is_dir()))
-
-
 def delete(path: str) -> bool:
     """Delete one file; returns False where there was none."""
     with explained(path, "delete"), contextlib.suppress(FileNotFoundError):

@@ -1,8 +1,6 @@
 """What the object stores do alike: addresses, reads by ranges, uploads that wait, errors, retries.
 
-A service that has answered this process once is waited for: 503 storms and broken connections pass.
-One that nothing answers at, at first contact, is a wrong address or no network: that is told within
-seconds.
+How long a service is waited for, and why: infra/decisions/0005.
 """
 
 from __future__ import annotations
