@@ -222,7 +222,6 @@ def open_part(
 def _probed(
     file: NamelessFile, limits: DecodeLimits, **more_options: str
 ) -> Iterator[InputContainer]:
-    """Let FFmpeg open the file, from its start, and find its tracks."""
     options = {
         "format_whitelist": _FORMAT_WHITELIST,
         "protocol_whitelist": "none",

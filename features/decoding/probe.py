@@ -53,7 +53,6 @@ def probe_clip(request: DecodeRequest, *, decode_s: float = 0.0) -> Probe:
 
 
 def _walk(clip: Clip, report: DamageReport, request: DecodeRequest) -> Probe:
-    """Count by the timestamps of the packets."""
     timeline = Timeline(clip.time_base, clip.nominal_rate)
     read_bytes, share = 0, 1.0
     for part in parts_of(clip, report):

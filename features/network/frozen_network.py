@@ -234,9 +234,7 @@ def _forward(model: Any, folded: Folded, images: Any, store: _Variables) -> Any:
         for operation in model.operations:
             if id(operation.output) in tensors:
                 continue  # the input itself
-            given = operation.input
-            several = isinstance(given, (list, tuple))
-            taken = [tensors[id(part)] for part in given] if several else tensors[id(given)]
+            taken = keras.tree.map_structure(lambda part: tensors[id(part)], operation.input)
             output = taken if operation.name in folded.skip else operation(taken)
             if operation.name in folded.biases:
                 # BiasAdd, not +: TensorFlow merges it and the ReLU after it into the convolution.
@@ -302,8 +300,11 @@ def fold_batch_norm(model: Any, arrays: LayerArrays) -> Folded:
     layer it stays as it is. A folded layer keeps its own weights' shapes; a bias that it had moves
     to `biases`.
     """
+    import keras
+
     producers = {id(layer.output): layer for layer in model.layers}
-    uses = collections.Counter(id(tensor) for x in model.layers for tensor in _inputs(x))
+    taken = (tensor for layer in model.layers for tensor in keras.tree.flatten(layer.input))
+    uses = collections.Counter(map(id, taken))
     uses.update(id(output) for output in model.outputs)
     folded, biases, skip = dict(arrays), {}, set()
     for norm in model.layers:
@@ -341,10 +342,3 @@ def _affine(norm: Any, arrays: list[NDArray[np.float32]]) -> tuple[NDArray[Any],
     mean, variance = next(values), next(values)
     scale = gamma / np.sqrt(variance + norm.epsilon)
     return scale, beta - mean * scale
-
-
-def _inputs(layer: Any) -> list[Any]:
-    """Return the tensors that a layer takes, none for the network's own input."""
-    if type(layer).__name__ == "InputLayer":
-        return []
-    return list(layer.input) if isinstance(layer.input, (list, tuple)) else [layer.input]
