@@ -5,11 +5,9 @@ Each mistake is one message, and nothing is asked of the network but for credent
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import re
-import threading
 
 from apache_beam.options.pipeline_options import (
     DebugOptions,
@@ -21,6 +19,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
+from framebank.features import threads
 from framebank.features.errors import UsageError
 
 _CREDENTIALS_S = 7.0
@@ -152,20 +151,11 @@ def check_credentials(options: PipelineOptions) -> None:
     import google.auth
     from google.auth.exceptions import GoogleAuthError
 
-    found = threading.Event()
-
-    def ask() -> None:
-        with contextlib.suppress(GoogleAuthError, OSError, ValueError):
-            google.auth.default()
-            found.set()
-
-    # In a thread, since off Google's machines it asks the network for one, again and again.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_CREDENTIALS_S)
-    if not found.is_set():
+    try:  # in a thread, since off Google's machines it asks the network for one, again and again
+        threads.begin(google.auth.default).result(_CREDENTIALS_S)
+    except (GoogleAuthError, OSError, ValueError) as error:  # OSError: a TimeoutError too
         raise UsageError(
             "no credentials for Google Cloud",
             todo="run `gcloud auth application-default login`, or set "
             "GOOGLE_APPLICATION_CREDENTIALS to the file of a service account's key",
-        )
+        ) from error
