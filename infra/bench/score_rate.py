@@ -36,7 +36,7 @@ from framebank.features.questions.reading import read_questions
 from framebank.pipelines.score.plan import plan_scoring
 plan = plan_scoring(read_questions([sys.argv[1]]), open_cache(sys.argv[2]), per_file=10_000)
 plan.digest()
-print(plan.answerable, "questions in", plan.outputs, "files")
+print(plan.answerable, "questions in", len(plan.files), "files")
 """
 
 

@@ -53,13 +53,10 @@ class Estimate:
     low: float
     high: float
 
-    def plus(self, known: float) -> Estimate:
-        """Return the sum with a number that is certain."""
-        return Estimate(self.value + known, self.low + known, self.high + known)
-
-    def added(self, other: Estimate) -> Estimate:
-        """Return the sum with another, end by end."""
-        return Estimate(self.value + other.value, self.low + other.low, self.high + other.high)
+    def plus(self, other: Estimate | float) -> Estimate:
+        """Return the sum with another, end by end, or with a number that is certain."""
+        more = other if isinstance(other, Estimate) else Estimate(other, other, other)
+        return Estimate(self.value + more.value, self.low + more.low, self.high + more.high)
 
     def times(self, factor: float) -> Estimate:
         return Estimate(self.value * factor, self.low * factor, self.high * factor)

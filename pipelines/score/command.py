@@ -154,19 +154,17 @@ def execute(
     storage.make_folder(args.out)
     # Another `score` would put its files between this one's.
     with locks.held(args.out, what=f"writing answers to {args.out}"):
-        there = prepare_out(args.out, about, overwrite=args.overwrite, say=say)
+        there = prepare_out(args.out, about, overwrite=args.overwrite)
         if there is not None:
             say(f"these questions are answered already; nothing was done in {args.out}")
             return _judged(args, with_headline(there, args.split), show)
         say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
         kept, failed = find_kept(args.out, plan, kind=args.output_format)
+        files = f"{len(plan.files)} files"
         if failed:
-            say(
-                f"{failed} of {plan.outputs} files of answers hold rows that failed: "
-                "they are made again"
-            )
+            say(f"{failed} of {files} of answers hold rows that failed: they are made again")
         if kept:
-            say(f"{len(kept)} of {plan.outputs} files of answers are there already")
+            say(f"{len(kept)} of {files} of answers are there already")
         _run_job(args, submission, plan, about, kept)
     if not submission.waits:
         return None
@@ -200,7 +198,7 @@ def _describe_run(args: argparse.Namespace, lineage: Lineage, plan: ScorePlan) -
         bytes_sha256(storage.read_bytes(storage.join(args.model, name)))
         for name in ("model.keras", "vocabulary.json")
     ]
-    parts = [*hashes, plan.digest(), str(plan.outputs), str(args.top), args.output_format]
+    parts = [*hashes, plan.digest(), str(len(plan.files)), str(args.top), args.output_format]
     return {
         "model": args.model,
         "cache": args.cache,
@@ -231,7 +229,7 @@ def _run_job(
             cache=args.cache,
             model_dir=args.model,
             out=args.out,
-            outputs=plan.outputs,
+            outputs=len(plan.files),
             top=args.top,
             about=about,
             kind=args.output_format,
@@ -269,7 +267,7 @@ def _progress(config: ScoreConfig, submission: Submission, plan: ScorePlan) -> S
     if config.progress_folder is not None:
         return AnsweredCounts(config.progress_folder, total=sum(counts.values()))
     names = {
-        answers_path("", output, plan.outputs, kind=config.kind): count
+        answers_path("", output, len(plan.files), kind=config.kind): count
         for output, count in counts.items()
     }
     return AnswerFiles(config.out, names, hint=submission.hint)

@@ -46,7 +46,7 @@ class Asked(NamedTuple):
         correct: bool | None = None,
     ) -> AnswerRow:
         """Return the answer row of the question."""
-        row = {
+        return self.number, {
             "video_id": self.question.video_id,
             "question_id": self.question.question_id,
             "question": self.question.question,
@@ -58,7 +58,6 @@ class Asked(NamedTuple):
             "truth": self.question.answer,
             "correct": correct,
         }
-        return self.number, row
 
     def to_json(self) -> dict[str, Any]:
         question = self.question
@@ -139,10 +138,6 @@ class ScorePlan:
     files: list[FilePlan]
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
     note: str = ""
-
-    @property
-    def outputs(self) -> int:
-        return len(self.files)
 
     @property
     def answerable(self) -> int:
