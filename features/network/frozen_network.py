@@ -79,15 +79,12 @@ class Network:
         """Return float32[b, d]; raises ValueError for another shape or dtype than promised."""
         if images.shape != self.input_shape or images.dtype != np.uint8:
             raise ValueError(f"got {images.dtype}{images.shape}, expected uint8{self.input_shape}")
-        steps = range(0, len(images), self._step)
+        missing = -len(images) % self._step  # black ones fill the last step up
+        filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
+        steps = range(0, len(filled), self._step)
         with self._computing:
-            parts = [self._call(self._filled(images[at : at + self._step])) for at in steps]
+            parts = [self._call(filled[at : at + self._step]) for at in steps]
         return np.concatenate(parts)[: len(images)] if len(parts) > 1 else parts[0][: len(images)]
-
-    def _filled(self, images: Images) -> Images:
-        """Return images filled up with black ones to a whole step; their features are dropped."""
-        missing = self._step - len(images)
-        return np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
 
     def _compile(self, model: Any, arrays: LayerArrays) -> Call:
         import keras
