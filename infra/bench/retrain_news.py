@@ -107,7 +107,6 @@ def make_registry(config_path: str) -> None:
     from framebank.features.stores import storage
     from framebank.train.data.joining import join_cache, videos_digest
     from framebank.train.data.splits import seen_by
-    from framebank.train.retrain.basis import look
     from framebank.train.retrain.config import read_config
     from framebank.train.retrain.registry import (
         BASIS,
@@ -116,6 +115,7 @@ def make_registry(config_path: str) -> None:
         new_version,
         write_json,
     )
+    from framebank.train.retrain.retraining import look
 
     config = read_config(config_path)
     cache = open_cache(config.cache)

@@ -49,11 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
-    """Evaluate; return the exit status (130 after Ctrl-C). Raises FramebankError."""
-    try:
-        figures = execute(args, beam_args)
-    except TrainingStopped as stopped:
-        return stopped.exit_status
+    """Evaluate; return the exit status. Raises FramebankError, TrainingStopped."""
+    figures = execute(args, beam_args)
     from framebank.train.evaluation.report import summary
 
     print(_text(figures) if args.json else "\n".join(summary(figures)))

@@ -110,7 +110,6 @@ def summary(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _measured(score: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the measure of a score and its value with the interval."""
     if "mean_square_error" in score:
         return "mean square error", square_error(score)
     return "accuracy", f"{score['accuracy']:.1%} ({span(score['interval'])})"

@@ -10,18 +10,19 @@ import contextlib
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from framebank.features.asking.scores import figures, is_right
-from framebank.features.asking.trained_model import check_weights
-from framebank.features.errors import JobError
+from framebank.features.asking.trained_model import check_weights, load_network
+from framebank.features.errors import CacheError, JobError
 from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
-from framebank.features.stores import storage
+from framebank.features.stores import json_text, storage
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.shard_files import shard_files
 from framebank.train.data.splits import SPLITS, seen_by
@@ -29,7 +30,6 @@ from framebank.train.fit.callbacks import AnswerSample
 from framebank.train.fit.loop import FitData, FitResult, fit
 from framebank.train.fit.model_folder import ModelFolder, make_lineage, run_making
 from framebank.train.fit.training_data import Material, TrainJob, gather
-from framebank.train.fit.warm_start import start_from
 from framebank.train.judging import baselines
 from framebank.train.judging.predicting import Judge
 from framebank.train.model.config import ModelConfig
@@ -154,15 +154,15 @@ class _Training:
             spoken = {} if job.language is None else {"language": job.language}
             known = {**material.head.to_json(), **spoken, "words": material.words}
             folder.write_json("vocabulary.json", known)
-        said = {"model": self._judge(network)}
+        said = {"model": self._answers(result.judge)}
         counted = baselines.count_answers(splits.train, asked)
         beside = {name: counted[name] for name in ("majority", "majority_per_question")}
         history = list(result.history)
         for kind in baselines.TRAINED if job.with_baselines else ():
             model = dataclasses.replace(job.model, kind=kind)
-            other, fitted = self._fit(model)
+            _, fitted = self._fit(model)
             say(f"{kind}: best epoch {fitted.best_epoch} of {len(fitted.history)}")
-            beside[kind] = said[kind] = self._judge(other)
+            beside[kind] = said[kind] = self._answers(fitted.judge)
             history += fitted.history
         if workers.is_chief:
             rows = "".join(json.dumps(row) + "\n" for row in history)
@@ -216,16 +216,9 @@ class _Training:
         )
         return network, result
 
-    def _judge(self, network: keras.Model) -> list[str | None]:
+    def _answers(self, judge: Judge) -> list[str | None]:
         """Return the network's answer to each question of the judged split, in its order."""
-        job, material = self.job, self.material
-        judge = Judge(
-            network,
-            material.features,
-            batch_size=job.train.batch_size,
-            head=material.head,
-            workers=self.workers,
-        )
+        material = self.material
         table = material.tables[material.splits.judged_on]
         chosen = judge.predict(table).chosen
         pairs = zip(table.questions, chosen.tolist(), strict=True)
@@ -243,7 +236,6 @@ def _precision(name: str) -> Iterator[None]:
 
 
 def _accounting(cache: Cache, joined: JoinedQuestions, material: Material) -> dict[str, Any]:
-    """Return what was left out and what cannot be answered."""
     table = material.tables[material.splits.judged_on]
     return {
         "answers": len(material.head.answers),
@@ -257,3 +249,82 @@ def _accounting(cache: Cache, joined: JoinedQuestions, material: Material) -> di
         "random_weights": cache.spec.random_weights,
         "remarks": list(material.splits.remarks),
     }
+
+
+def start_from(
+    network: Any,
+    model_dir: str,
+    *,
+    words: Sequence[str],
+    answers: Sequence[str],
+    say: Callable[[str], None],
+) -> bool:
+    """Give `network`, of the vocabularies `words` and `answers`, the weights of the model in
+    `model_dir`, as far as they fit. Returns False, with a line said, where that model is built in
+    another way; raises UsageError for a damaged one.
+
+    Layers are paired by place, those of a network within the network too. Words and answers keep
+    their rows by name, whatever their number is now; a new one starts as in a fresh network. The
+    scale of the features stays the new one.
+    """
+    trained = load_network(model_dir)
+    inner = [layer for layer in trained.layers if isinstance(layer, keras.Model)]
+    old = inner[0] if inner else trained
+    mine, others = list(_inner_layers(network)), list(_inner_layers(old))
+    if [type(layer) for layer in mine] != [type(layer) for layer in others]:
+        say(f"{model_dir} is built in another way: the new model starts from chance")
+        return False
+    known = _vocabulary(model_dir)
+    copied = left = 0
+    for new, was in zip(mine, others, strict=True):
+        if isinstance(new, keras.layers.Normalization):
+            continue
+        weights = new.get_weights()
+        for place, (fresh, other) in enumerate(zip(weights, was.get_weights(), strict=True)):
+            if isinstance(new, keras.layers.Embedding):
+                other = _by_name(fresh, other, (words, known["words"]), axis=0)
+            elif new.name == "answers":
+                other = _by_name(fresh, other, (answers, known["answers"]), axis=-1)
+            if other.shape == fresh.shape:
+                weights[place], copied = other, copied + 1
+            else:
+                left += 1
+        new.set_weights(weights)
+    say(f"{copied} weights start from {model_dir}" + (f", {left} from chance" if left else ""))
+    return True
+
+
+def _inner_layers(network: Any) -> Iterator[Any]:
+    """Yield the layers of `network`, in place of a model among them its own."""
+    for layer in network.layers:
+        if hasattr(layer, "layers"):  # the reader of questions and of candidates
+            yield from _inner_layers(layer)
+        else:
+            yield layer
+
+
+def _by_name(
+    mine: NDArray[Any],
+    other: NDArray[Any],
+    names: tuple[Sequence[str], Sequence[str]],
+    *,
+    axis: int,
+) -> NDArray[Any]:
+    """Return `mine` with the rows (or columns) of `other` whose names both have."""
+    places = {name: place for place, name in enumerate(names[1])}
+    pairs = [(n, places[name]) for n, name in enumerate(names[0]) if name in places]
+    to, of = np.moveaxis(mine.copy(), axis, 0), np.moveaxis(other, axis, 0)
+    if to.shape[1:] != of.shape[1:] or len(of) < len(names[1]) or len(to) < len(names[0]):
+        return mine
+    for place, was in pairs:
+        to[place] = of[was]
+    return np.moveaxis(to, 0, axis)
+
+
+def _vocabulary(model_dir: str) -> dict[str, list[str]]:
+    path = storage.join(model_dir, "vocabulary.json")
+    try:
+        fields = json_text.parse(storage.read_bytes(path))
+        return {name: [str(text) for text in fields[name]] for name in ("words", "answers")}
+    except (ValueError, KeyError, TypeError) as err:
+        raise CacheError(f"{path} is damaged", got=err, todo='set start = "fresh"') from err
