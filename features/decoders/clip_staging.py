@@ -47,14 +47,6 @@ class StagedClip(NamedTuple):
             raise VideoRejected("open", "unreadable", message)
 
 
-def _no_room(got: object) -> JobError:
-    return JobError(
-        "a clip cannot be copied to the temporary folder",
-        got=got,
-        todo="make room there or set TMPDIR, then run the same command again",
-    )
-
-
 class ClipSource:
     """The clips of one run in their order, those of a bucket in a temporary folder.
 
@@ -171,8 +163,7 @@ class ClipSource:
             try:
                 room_bytes = shutil.disk_usage(os.path.dirname(path)).free
                 if room_bytes < ref.size_bytes:
-                    text = f"{room_bytes} bytes are free, {ref.uri} has {ref.size_bytes}"
-                    raise _no_room(text)
+                    raise OSError(f"{room_bytes} bytes are free, {ref.uri} has {ref.size_bytes}")
                 with Path(path).open("wb", buffering=0) as file:
                     storage.download(ref.uri, cast(BinaryIO, file), generation=ref.generation)
                 return
@@ -180,7 +171,11 @@ class ClipSource:
                 if attempt == _ATTEMPTS or "bytes that came have" not in bad.message:
                     raise
             except OSError as error:
-                raise _no_room(error) from error
+                raise JobError(
+                    "a clip cannot be copied to the temporary folder",
+                    got=error,
+                    todo="make room there or set TMPDIR, then run the same command again",
+                ) from error
 
     def _admitted(self) -> Iterator[tuple[int, VideoRef]]:
         while not self._closed.is_set():
