@@ -16,7 +16,7 @@ from typing import Any
 
 from framebank.features.errors import UsageError
 from framebank.features.stores import json_text, storage, tables
-from framebank.features.stores.hashing import bytes_sha256
+from framebank.features.stores.disk import bytes_sha256
 
 EXPECTED = "columns video_id (or video), question, answer, and optionally split, type, question_id"
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from framebank.features import threads
 from framebank.features.errors import FramebankError, UsageError
 from framebank.features.stores import disk, storage
-from framebank.features.stores.hashing import bytes_sha256
 from framebank.pipelines.inputs.manifests import is_manifest
 from framebank.pipelines.jobs import beam_options
 
@@ -115,7 +114,7 @@ def prepare(
     if submission.workers_elsewhere and not args.shared_disk:
         for role, paths in places.items():
             check_remote(role, paths)
-    tag = bytes_sha256(os.fsencode(storage.absolute(cache)))[:8]
+    tag = disk.bytes_sha256(os.fsencode(storage.absolute(cache)))[:8]
     if submission.cluster is not None:
         from framebank.pipelines.runners.flink import rest
 

@@ -32,7 +32,7 @@ from framebank.features.questions.reading import read_questions
 from framebank.features.questions.seen_videos import find_seen
 from framebank.features.spec import check_same_spec
 from framebank.features.stores import locks, storage
-from framebank.features.stores.hashing import bytes_sha256
+from framebank.features.stores.disk import bytes_sha256
 from framebank.features.terminal import few, say
 from framebank.pipelines.jobs.progress import AnsweredCounts, AnswerFiles
 from framebank.pipelines.runners import gate

@@ -33,7 +33,6 @@ from framebank.features.questions.known_sets import PLAIN
 from framebank.features.questions.question import Question, head_kind
 from framebank.features.questions.seen_videos import SEEN, Seen, content_hashes, read_seen
 from framebank.features.stores import disk, storage
-from framebank.features.stores.hashing import file_hash
 from framebank.features.stores.temporary import live_folder
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks, videos_digest
 from framebank.train.data.splits import part_questions
@@ -116,7 +115,7 @@ def look(config: RetrainConfig, *, fingerprint: str) -> Basis:
 def _hash(path: str, key: str) -> str:
     try:
         with storage.open_read(path) as file:
-            return file_hash(file)
+            return disk.file_hash(file)
     except storage.FileMissingError as err:
         raise UsageError("no such file", got=path, todo=f"check the key {key}") from err
 
