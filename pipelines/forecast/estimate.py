@@ -162,13 +162,11 @@ def forecast(strata: Sequence[Stratum], probes: Mapping[str, Probe]) -> Forecast
         sizes.append(np.array([ref.size_bytes for ref in found], float))
     clips = sum(len(stratum.refs) for stratum in strata)
     probed = sum(map(len, values))
-    exact = probed == clips and not any(probe.estimated for probe in probes.values())
-    totals = _totals(strata, values, sizes) if probed else {}
     return Forecast(
-        totals=totals,
+        totals=_totals(strata, values, sizes) if probed else {},
         clips=clips,
         probed=probed,
-        exact=exact,
+        exact=probed == clips and not any(probe.estimated for probe in probes.values()),
         classes=dict(Counter(p.error_class for p in probes.values() if p.error_class)),
         longest_s=max((probe.decode_s or 0.0 for probe in probes.values()), default=0.0),
     )

@@ -216,8 +216,7 @@ def _look_up(
     questions: Sequence[Question], cache: Cache
 ) -> tuple[list[Question], dict[str, _Row], ClipNames]:
     """Return the questions, each with its clip's id where it has one, the newest catalog rows of
-    these clips by id, and the names of all clips.
-    """
+    these clips by id, and the names of all clips."""
     import pyarrow as pa
 
     table = cache.table(list(_COLUMNS))
@@ -264,7 +263,7 @@ def _deal_splits(
 
         has_seen = seen.videos.__contains__ if as_trained else by_content
         dealt, _, changed = deal_to_ask(asked, rule, has_seen)
-        note = _changed_note(dealt) if changed else _leak_note(dealt, by_content)
+        note = _seen_note(dealt, by_content, changed=changed)
     by_number = dict(zip(usable, dealt, strict=True))
     by_video = {question.video_id: question.split or "" for question in dealt}
 
@@ -275,18 +274,16 @@ def _deal_splits(
     return [by_number.get(n) or follow(question) for n, question in enumerate(questions)], note
 
 
-def _leak_note(dealt: Sequence[Question], has_seen: Callable[[str], bool]) -> str:
+def _seen_note(dealt: Sequence[Question], has_seen: Callable[[str], bool], *, changed: bool) -> str:
     tests = [question.video_id for question in dealt if question.split == "test"]
+    if changed and not tests:
+        return "the model has seen all of these videos, whatever the files call them"
+    if changed:
+        note = "the model has seen what the files call test, or they call nothing so"
+        return f"{note}: here test is all that it has not seen"
     known = sum(map(has_seen, tests))
     about = f"{known} of the {len(tests)} test questions are about videos that the model has seen"
     return f"{about}, so the figures flatter" if known else ""
-
-
-def _changed_note(dealt: Sequence[Question]) -> str:
-    if all(question.split != "test" for question in dealt):
-        return "the model has seen all of these videos, whatever the files call them"
-    note = "the model has seen what the files call test, or they call nothing so"
-    return f"{note}: here test is all that it has not seen"
 
 
 def _deal(records: list[RecordPlan], settled: list[AnswerRow], per_file: int) -> list[FilePlan]:

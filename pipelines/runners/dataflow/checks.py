@@ -5,6 +5,7 @@ Each mistake is one message, and nothing is asked of the network but for credent
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -70,15 +71,13 @@ def _read_dry_run(options: PipelineOptions) -> None:
 
 
 def _check_installed() -> None:
-    try:
-        found = importlib.util.find_spec("google.cloud.dataflow_v1beta3")
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise UsageError(
-            "--runner DataflowRunner needs Beam's parts for Google Cloud",
-            todo='pip install "framebank[gcp]"',
-        )
+    with contextlib.suppress(ModuleNotFoundError):  # of google.cloud
+        if importlib.util.find_spec("google.cloud.dataflow_v1beta3") is not None:
+            return
+    raise UsageError(
+        "--runner DataflowRunner needs Beam's parts for Google Cloud",
+        todo='pip install "framebank[gcp]"',
+    )
 
 
 def _check_conflicts(options: PipelineOptions, *, wait: bool) -> None:

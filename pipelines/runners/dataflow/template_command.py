@@ -99,10 +99,9 @@ def build_metadata(command: str) -> dict[str, Any]:
 
 
 def _described(action: argparse.Action) -> dict[str, Any]:
-    default = action.default
     told = action.help or action.dest.replace("_", " ")
-    if action.nargs != 0 and default is not None and "default" not in told:
-        told += f" (default {default})"
+    if action.nargs != 0 and action.default is not None and "default" not in told:
+        told += f" (default {action.default})"
     if action.nargs == "+":
         told += "; several with spaces between"
     return {
