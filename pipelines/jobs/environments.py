@@ -6,6 +6,7 @@ name, and where its network may be built, depends on it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -55,7 +56,12 @@ def find_workers(options: PipelineOptions, *, runner_here: bool) -> Workers:
         host, port = split_address(address, what="--environment_config")
         if not runner_here:
             return Workers(elsewhere=True)  # each of the runner's machines resolves it itself
-        _check_pool(host, port)
+        if problem := _why_no_server(host, port, is_pool=True):
+            raise UsageError(
+                f"no worker pool answers at --environment_config {host}:{port}",
+                got=problem,
+                todo=f"start `{POOL_COMMAND}` first, in an environment that has Framebank",
+            )
         return Workers(elsewhere=not is_here(host))
     if kind == "PROCESS":
         _check_process(options, runner_here=runner_here)
@@ -93,15 +99,6 @@ def _json_field(config: str, name: str) -> str:
             "--environment_config is not right", got=config, expected=f'JSON with "{name}"'
         )
     return value
-
-
-def _check_pool(host: str, port: int) -> None:
-    if problem := _why_no_server(host, port, is_pool=True):
-        raise UsageError(
-            f"no worker pool answers at --environment_config {host}:{port}",
-            got=problem,
-            todo=f"start `{POOL_COMMAND}` first, in an environment that has Framebank",
-        )
 
 
 def _check_process(options: PipelineOptions, *, runner_here: bool) -> None:
@@ -204,10 +201,7 @@ def is_here(host: str) -> bool:
     except OSError:
         return False
     for family, kind, protocol, _, address in found:
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.bind(address)
-                return True
-        except OSError:
-            continue
+        with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+            return True
     return False
