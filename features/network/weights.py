@@ -1,9 +1,6 @@
 """Where a backbone's weights come from: `imagenet`, a file, or `random:SEED`.
 
-`resolve_weights` turns what the user typed into `Weights`, without TensorFlow or Keras.
-`publish_weights` takes a local file to where workers find it, `localise_weights` brings it to a
-worker. The values for a built network are then read by `features/network/weight_files.py` or made.
-
+Nothing here imports TensorFlow or Keras; `features/network/weight_files.py` reads the values.
 FRAMEBANK_WEIGHTS_URL replaces the address of the ImageNet files by a mirror's (the file's name is
 added to it); a right file that Keras has fetched before (~/.keras/models) is used as it is.
 
