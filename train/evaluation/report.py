@@ -238,12 +238,9 @@ def _weights(judged: Judged) -> NDArray[np.float64]:
 
 
 def _spread(places: list[int], judged: Judged, most: int) -> list[int]:
-    first: dict[str, int] = {}
-    for place in places:
-        first.setdefault(judged.answers.questions[place].video_id, place)
-    ones = set(first.values())
-    more = [place for place in places if place not in ones]
-    chosen = set([*first.values(), *more][:most])
+    questions = judged.answers.questions
+    firsts = set({questions[place].video_id: place for place in reversed(places)}.values())
+    chosen = set(sorted(places, key=lambda place: place not in firsts)[:most])
     return [place for place in places if place in chosen]
 
 
