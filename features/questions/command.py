@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from framebank.features.bounds import MOST_SEED, check_number
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.known_sets import FORMATS
 from framebank.features.questions.reading import read_question_files
 from framebank.features.questions.report import describe_files
@@ -67,7 +68,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     """Return what the files hold. Raises UsageError."""
     check_number("--seed", args.seed, 0, MOST_SEED)
     check_number("--val-share", args.val_share, 0, 1, below=True)
-    files = read_question_files(args.questions, set_name=args.format, mapping=args.mapping)
+    files = read_question_files(QuestionFiles(args.questions, args.format, args.mapping))
     states = None
     if args.cache is not None:
         from framebank.features.cache.reader import open_cache

@@ -9,6 +9,7 @@ all of it is refused.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,17 @@ from framebank.features.stores.disk import bytes_sha256
 EXPECTED = "columns video_id (or video), question, answer, and optionally split, type, question_id"
 
 _PEEKED = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionFiles:
+    """Question files; `set_name` is one of known_sets.FORMATS (found from the content by default),
+    `mapping` a file of other names for their videos."""
+
+    paths: Sequence[str]
+    set_name: str | None = None
+    mapping: str | None = None
+
 
 # Where it stands ("line 7"), and column → value, or what is wrong with it.
 Row = tuple[str, dict[str, Any] | UsageError]
@@ -59,12 +71,12 @@ def read_text(path: str, *, option: str = "--questions") -> str:
         raise UsageError(f"{path} is not UTF-8 text", got=err, todo=todo) from err
 
 
-def file_hashes(paths: Sequence[str], mapping: str | None) -> list[str]:
+def file_hashes(files: QuestionFiles) -> list[str]:
     """Return the SHA-256 of each question file, and last of the mapping: by it the files that a
     model was trained on are known."""
-    named = [(path, "--questions") for path in paths]
-    if mapping is not None:
-        named.append((mapping, "--mapping"))
+    named = [(path, "--questions") for path in files.paths]
+    if files.mapping is not None:
+        named.append((files.mapping, "--mapping"))
     return [bytes_sha256(_read_bytes(path, option)) for path, option in named]
 
 

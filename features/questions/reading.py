@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from framebank.features.errors import UsageError
-from framebank.features.questions.files import EXPECTED, Row, read_rows
+from framebank.features.questions.files import EXPECTED, QuestionFiles, Row, read_rows
 from framebank.features.questions.known_sets import (
     ANSWER_COLUMNS,
     PLAIN,
@@ -54,21 +54,15 @@ class QuestionFile:
 
 
 def read_questions(
-    paths: Sequence[str],
-    *,
-    to_train: bool = False,
-    set_name: str | None = None,
-    mapping: str | None = None,
-    keep_faulty: bool = False,
+    wanted: QuestionFiles, *, to_train: bool = False, keep_faulty: bool = False
 ) -> list[Question]:
     """Return the questions of all files, with the splits of their names (`splits.join_files`).
 
-    `set_name` is one of known_sets.FORMATS (found from the content by default), `mapping` a file
-    of other names for their videos. Raises UsageError for a file that is missing, broken or empty,
-    and for a row that cannot be a question. With `keep_faulty` such rows stay in their places,
-    unless a file has no others; an answer that belongs to no question is refused all the same.
+    Raises UsageError for a file that is missing, broken or empty, and for a row that cannot be a
+    question. With `keep_faulty` such rows stay in their places, unless a file has no others; an
+    answer that belongs to no question is refused all the same.
     """
-    files = read_question_files(paths, set_name=set_name, mapping=mapping, keep_faulty=keep_faulty)
+    files = read_question_files(wanted, keep_faulty=keep_faulty)
     for file in files:
         usable = keep_faulty and not all(question.fault for question in file.questions)
         refused = [error for path, _, error in file.refused if not usable or path != file.path]
@@ -82,20 +76,14 @@ def read_questions(
     return join_files([(file.path, file.questions) for file in files], to_train=to_train)
 
 
-def read_question_files(
-    paths: Sequence[str],
-    *,
-    set_name: str | None = None,
-    mapping: str | None = None,
-    keep_faulty: bool = False,
-) -> list[QuestionFile]:
+def read_question_files(wanted: QuestionFiles, *, keep_faulty: bool = False) -> list[QuestionFile]:
     """Read question files with the odd rows of each, in the order given.
 
     Question ids are unique in all of them together. Rows that cannot be questions are among them
     with `keep_faulty` alone. Files of answers are joined to the questions they belong to and give
     no item of their own.
     """
-    opened = [_open(path, set_name) for path in paths]
+    opened = [_open(path, wanted.set_name) for path in wanted.paths]
     answers = _Answers()
     for path, _, rows, only_answers in opened:
         if only_answers:
@@ -107,13 +95,13 @@ def read_question_files(
     ]
     if not files:
         raise UsageError(
-            f"{paths[0]} holds answers without their questions",
+            f"{wanted.paths[0]} holds answers without their questions",
             expected="both files of a split, as val_q.json val_a.json",
         )
     files[0].refused += answers.left_over()
     _make_ids_unique(files)
-    if mapping is not None:
-        map_videos([file.questions for file in files], mapping)
+    if wanted.mapping is not None:
+        map_videos([file.questions for file in files], wanted.mapping)
     return files
 
 

@@ -33,8 +33,9 @@ _WORDS = ("man", "woman", "dog", "guitar", "onion", "car", "ball", "road", "cat"
 _JOIN = """
 import sys
 from framebank.features.cache.reader import open_cache
+from framebank.features.questions.files import QuestionFiles
 from framebank.train.data.joining import join_cache
-joined = join_cache([sys.argv[1]], open_cache(sys.argv[2]), max_unmatched_ratio=0.1)
+joined = join_cache(QuestionFiles([sys.argv[1]]), open_cache(sys.argv[2]), max_unmatched_ratio=0.1)
 print(len(joined.questions), "questions joined")
 """
 
@@ -103,6 +104,7 @@ def make_registry(config_path: str) -> None:
     """Make a registry whose model in use was made from what the config names."""
     from framebank.features.asking.trained_model import MODEL_FILES
     from framebank.features.cache.reader import open_cache, open_spec
+    from framebank.features.questions.files import QuestionFiles
     from framebank.features.questions.seen_videos import SEEN, content_hashes
     from framebank.features.stores import storage
     from framebank.train.data.joining import join_cache, videos_digest
@@ -119,7 +121,7 @@ def make_registry(config_path: str) -> None:
 
     config = read_config(config_path)
     cache = open_cache(config.cache)
-    joined = join_cache(config.questions, cache, max_unmatched_ratio=0.1)
+    joined = join_cache(QuestionFiles(config.questions), cache, max_unmatched_ratio=0.1)
     basis = look(config, fingerprint=open_spec(config.cache).fingerprint)
     registry, version = Registry(config.registry), new_version()
     folder = registry.folder(version)

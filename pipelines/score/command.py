@@ -27,7 +27,7 @@ from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.errors import JobError, UsageError
 from framebank.features.progress import Source
 from framebank.features.questions.command import add_format_arguments
-from framebank.features.questions.files import file_hashes
+from framebank.features.questions.files import QuestionFiles, file_hashes
 from framebank.features.questions.reading import read_questions
 from framebank.features.questions.seen_videos import find_seen
 from framebank.features.spec import check_same_spec
@@ -109,14 +109,9 @@ def execute(
     from framebank.pipelines.score.plan import plan_scoring
 
     lineage = read_lineage(args.model)
-    learnt = list(lineage.questions) == file_hashes(args.questions, args.mapping)
-    questions = read_questions(
-        args.questions,
-        to_train=learnt,
-        set_name=args.format,
-        mapping=args.mapping,
-        keep_faulty=True,
-    )
+    given = QuestionFiles(args.questions, args.format, args.mapping)
+    learnt = list(lineage.questions) == file_hashes(given)
+    questions = read_questions(given, to_train=learnt, keep_faulty=True)
     cache = open_cache(args.cache)
     where = f"for the model {args.model} the cache {cache.path}"
     check_same_spec(cache.spec, lineage.spec, where=where)

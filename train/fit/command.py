@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from framebank.features import terminal
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.questions.command import add_format_arguments
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.word_cutting import LANGUAGES, check_language
 from framebank.features.stop_signals import (
     StopRequest,
@@ -193,9 +194,7 @@ def execute(
         if cache.spec.random_weights:
             say(f"NOTE: the features come from RANDOM weights ({cache.spec.weights})")
         job = TrainJob(
-            questions=tuple(args.questions),
-            set_name=args.format,
-            mapping=args.mapping,
+            questions=QuestionFiles(args.questions, args.format, args.mapping),
             model=model,
             train=train,
             with_baselines=not args.no_baselines,

@@ -64,8 +64,6 @@ def train_model(
             joined,
             cache,
             max_unmatched_ratio=config.max_unmatched_ratio,
-            set_name=job.set_name,
-            mapping=job.mapping,
         )
     for remark in remarks(joined):
         say(remark)
@@ -101,7 +99,7 @@ def train_model(
         if workers.is_chief:
             folder.write_json("metrics.json", metrics)
             counts = {name: len(material.splits.of(name)) for name in SPLITS}
-            made = make_lineage(cache, making, questions=counts, files=list(joined.files))
+            made = make_lineage(cache, making, questions=counts, files=list(joined.files.paths))
             if job.embeddings is not None:
                 made["embeddings_file"] = job.embeddings
             seen = _seen(job, cache, material)

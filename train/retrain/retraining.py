@@ -29,7 +29,7 @@ from framebank.features.asking.trained_model import (
 from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache, open_spec
 from framebank.features.errors import JobError, UsageError
-from framebank.features.questions.known_sets import PLAIN
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.question import Question, head_kind
 from framebank.features.questions.seen_videos import SEEN, Seen, content_hashes, read_seen
 from framebank.features.stores import disk, storage
@@ -192,11 +192,9 @@ def _look_for_news(its: _Retraining) -> _News | Result:
             return _nothing_new(current, version)
     cache = open_cache(config.cache)
     joined = join_cache(
-        config.questions,
+        QuestionFiles(config.questions, config.format, config.mapping),
         cache,
         max_unmatched_ratio=config.train.max_unmatched_ratio,
-        set_name=config.format,
-        mapping=config.mapping,
     )
     basis = dataclasses.replace(basis, videos=videos_digest(cache, joined.frames))
     for version, other in bases.items():
@@ -324,7 +322,6 @@ def train_candidate(
     config = its.config
     job = TrainJob(
         questions=learnt,
-        set_name=PLAIN,
         model=config.model,
         train=config.train,
         with_baselines=config.baselines,
