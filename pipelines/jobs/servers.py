@@ -32,14 +32,12 @@ class JobServer:
         self._process, self.endpoint, self._log = process, endpoint, log
 
     def log_tail(self) -> str:
-        """Return the last of what the server printed."""
         with contextlib.suppress(OSError), self._log.open("rb") as file:
             file.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
             return file.read().decode(errors="backslashreplace")
         return ""
 
     def died(self) -> bool:
-        """Return whether the server ended by itself."""
         return self._process.poll() is not None
 
     def stop(self) -> None:

@@ -215,8 +215,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
     def close(self) -> None:
         """End all workers."""
         with ThreadPoolExecutor(_CALLS) as enders:
-            for worker in list(self._workers.values()):
-                enders.submit(worker.stop)
+            enders.map(Worker.stop, list(self._workers.values()))
 
 
 def serve(address: str) -> tuple[WorkerPool, grpc.Server, int]:
