@@ -194,12 +194,10 @@ def _orphans(
     names = orphan_shards(cache)
     if not names:
         return
-    sizes = _file_sizes(cache)
-    committed = set(layout.committed_among(sizes))
-    noted = layout.damaged_shards(cache)
+    sizes, noted = _file_sizes(cache), layout.damaged_shards(cache)
     names.sort(key=lambda name: layout.whole_of(name) is not None)  # wholes before their parts
     taken = dict(known)
-    good = committed - noted
+    good = set(layout.committed_among(sizes)) - noted
     for name in names:
         if layout.whole_of(name) in good:
             yield name, "it is part of one that is whole by now", []
@@ -217,16 +215,13 @@ def _orphans(
             good.discard(name)
             yield name, f"{path} is missing or damaged", []
         else:
-            new = [
-                row for row in found.rows if not _holds(taken.get(catalog_text(row.video_id)), row)
-            ]
+            new = []
+            for row in found.rows:
+                known_row = taken.get(catalog_text(row.video_id))
+                if known_row is None or (known_row.run_id, known_row.time) < (row.run_id, row.time):
+                    new.append(row)
             taken |= {catalog_text(row.video_id): row for row in new}
             yield name, "" if new else "other shards have its videos", new
-
-
-def _holds(known: CatalogRow | None, row: CatalogRow) -> bool:
-    """Tell whether the catalog's row of a video stays the one that counts beside `row`."""
-    return known is not None and (known.run_id, known.time) >= (row.run_id, row.time)
 
 
 def remove_leftovers(cache: str) -> int:

@@ -155,9 +155,8 @@ class _Expansion:
         if suffix not in self._suffixes:
             self._skipped[catalog_text(suffix)] += 1
             return
-        start = base.rstrip("/") + "/"
-        below = path.startswith(start)  # all but globs with `..` in them
-        video_id = path[len(start) :] if below else os.path.relpath(path, base)
+        # Below it is all but what globs with `..` find.
+        video_id = _below(base, path) or os.path.relpath(path, base)
         self._put(VideoRef(video_id, path, *_local_facts(path)))
 
     def _add_glob(self, pattern: str) -> None:
@@ -233,7 +232,7 @@ class _Expansion:
         facts = _bucket_facts(uri for uri in uris if not storage.is_local(uri))
         missing = 0
         for row, uri in zip(rows, uris, strict=True):
-            video_id = row.video_id or _relative_id(uri, folder)
+            video_id = row.video_id or _below(folder, uri) or uri.rsplit("/", 1)[-1]
             found = _local_facts(uri) if storage.is_local(uri) else facts.get(uri, _NOT_THERE)
             missing += found == _NOT_THERE
             ref = VideoRef(video_id, uri, *found, columns=row.columns)
@@ -309,9 +308,9 @@ def _absolute(row: manifests.ManifestRow, folder: str, path: str) -> str:
     return local if os.path.isabs(local) else f"{folder}/{local}"
 
 
-def _relative_id(uri: str, folder: str) -> str:
+def _below(folder: str, path: str) -> str:
     start = folder.rstrip("/") + "/"
-    return uri[len(start) :] if uri.startswith(start) else uri.rsplit("/", 1)[-1]
+    return path[len(start) :] if path.startswith(start) else ""
 
 
 def _bucket_facts(uris: Iterator[str]) -> dict[str, tuple[int, str]]:
