@@ -66,9 +66,7 @@ def find_workers(options: PipelineOptions, *, runner_here: bool) -> Workers:
     if kind == "PROCESS":
         _check_process(options, runner_here=runner_here)
         return Workers(elsewhere=not runner_here)
-    _check_image(options)
-    if runner_here and kind in (None, "DOCKER"):
-        _check_docker()
+    _check_docker(options, needed_here=runner_here and kind in (None, "DOCKER"))
     return Workers(elsewhere=True)
 
 
@@ -120,16 +118,7 @@ def _check_process(options: PipelineOptions, *, runner_here: bool) -> None:
         )
 
 
-def _check_docker() -> None:
-    if not (shutil.which("docker") or os.environ.get("DOCKER_HOST") or os.path.exists(_DOCKER)):
-        raise UsageError(
-            "--environment_type=DOCKER needs Docker, which is not on this machine",
-            got=f"no `docker` on PATH, and no {_DOCKER}",
-            todo="install it, or use --environment_type=LOOPBACK",
-        )
-
-
-def _check_image(options: PipelineOptions) -> None:
+def _check_docker(options: PipelineOptions, *, needed_here: bool) -> None:
     """Beam's own image, which DOCKER means without another one, has no Framebank in it."""
     portable = options.view_as(PortableOptions)
     image = portable.environment_config or portable.lookup_environment_option(
@@ -140,6 +129,13 @@ def _check_image(options: PipelineOptions) -> None:
             "--environment_type=DOCKER needs an image that has Framebank in it",
             got="none, and Beam's own has not",
             todo="build one (infra/docker) and give --environment_config=IMAGE",
+        )
+    places = shutil.which("docker"), os.environ.get("DOCKER_HOST"), os.path.exists(_DOCKER)
+    if needed_here and not any(places):
+        raise UsageError(
+            "--environment_type=DOCKER needs Docker, which is not on this machine",
+            got=f"no `docker` on PATH, and no {_DOCKER}",
+            todo="install it, or use --environment_type=LOOPBACK",
         )
 
 
