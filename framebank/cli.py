@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from framebank.features import terminal
 from framebank.features.commands.command_line import CommandParser
 from framebank.features.errors import FramebankError, JobError, missing_library
+from framebank.features.stop_signals import TrainingStopped
 from framebank.features.tensorflow_import import quiet_google
 
 _READER_LEFT = 141  # 128 + SIGPIPE, which Python ignores
@@ -112,6 +113,8 @@ def _answer(words: list[str]) -> int:
             return int(module.run(args, rest))
     except FramebankError as error:
         return _failure(error)
+    except TrainingStopped as stopped:  # its command has said so
+        return stopped.exit_status
     except KeyboardInterrupt:
         print("framebank: stopped", file=sys.stderr)
         return 130

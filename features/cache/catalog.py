@@ -130,12 +130,10 @@ def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return `table` with the columns and types of `schema`; absent columns become null."""
     present = set(table.column_names)
-    columns = []
-    for field in schema:
-        if field.name in present:
-            columns.append(table.column(field.name).cast(field.type, safe=False))
-        else:
-            columns.append(pa.nulls(len(table), field.type))
+    columns = [
+        table.column(name).cast(kind, safe=False) if name in present else pa.nulls(len(table), kind)
+        for name, kind in zip(schema.names, schema.types, strict=True)
+    ]
     return pa.table(columns, schema=schema)
 
 
@@ -161,7 +159,11 @@ def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
         wanted = None if columns is None else [name for name in columns if name in names]
         table = file.read(columns=wanted)
         _check_values(path, table)
-        return _with_later(table, columns)
+        for name in _LATER - names:
+            table = table.append_column(name, pa.array([""] * len(table), pa.string()))
+        if columns is None:
+            return table
+        return table.select([name for name in columns if name in table.column_names])
     except MemoryError as err:  # of Arrow too: it may be the machine's fault, not the file's
         raise CacheError(
             f"the catalog {path} cannot be read",
@@ -194,16 +196,6 @@ def _check_values(path: str, table: pa.Table) -> None:
     for name in _PLACES.intersection(table.column_names):
         if len(table) and pc.min(table.column(name)).as_py() < 0:
             raise _damaged(path, f"a number below 0 in the column {name}")
-
-
-def _with_later(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-    """Return `table` with the columns of `columns` (None: all) that its version did not know."""
-    for name in _LATER - set(table.column_names):
-        if columns is None or name in columns:
-            table = table.append_column(name, pa.array([""] * len(table), pa.string()))
-    if columns is None:
-        return table
-    return table.select([name for name in columns if name in table.column_names])
 
 
 def read_all_rows(cache: str, *, columns: Sequence[str] | None = None) -> pa.Table:

@@ -122,22 +122,16 @@ def committed_among(paths: Iterable[str]) -> list[str]:
 
 def find_leftovers(cache: str) -> list[str]:
     """Return the paths that killed attempts left: temporary files, and shards without sidecar."""
-    shards = [file.path for file in storage.list_files(shards_folder(cache))]
-    found = [path for path in shards if storage.is_leftover(path)]
-    for folder in (cache, catalog_folder(cache), storage.join(cache, "runs")):
-        files = (file.path for file in storage.list_files(folder))
-        found += [path for path in files if storage.is_leftover(path)]
-    committed = set(committed_among(shards))
-    for path in shards:
-        shard = shard_of_file(path)
-        if shard is not None and shard not in committed:
-            found.append(path)
-    return found
+    folders = (shards_folder(cache), cache, catalog_folder(cache), storage.join(cache, "runs"))
+    shards, *others = ([file.path for file in storage.list_files(folder)] for folder in folders)
+    found = [path for paths in (shards, *others) for path in paths if storage.is_leftover(path)]
+    known = {None, *committed_among(shards)}
+    return found + [path for path in shards if shard_of_file(path) not in known]
 
 
-def write_spec(cache: str, spec: FeatureSpec) -> bool:
-    """Write spec.json; returns False, and leaves it alone, when there is one already."""
-    return storage.write_atomic(spec_path(cache), _spec_bytes(spec), create_only=True)
+def write_spec(cache: str, spec: FeatureSpec, *, create_only: bool = True) -> bool:
+    """Write spec.json; where it may only be created, returns False when there is one already."""
+    return storage.write_atomic(spec_path(cache), _spec_bytes(spec), create_only=create_only)
 
 
 def replace_spec(cache: str, spec: FeatureSpec) -> None:
@@ -151,11 +145,6 @@ def replace_spec(cache: str, spec: FeatureSpec) -> None:
             got="another run, at work in the same place",
             todo="let one run at a time write to a cache, then run the same command again",
         )
-
-
-def restore_spec(cache: str, spec: FeatureSpec) -> None:
-    """Write the spec that a cache was made with, in place of one that is lost or damaged."""
-    storage.write_atomic(spec_path(cache), _spec_bytes(spec))
 
 
 def _spec_bytes(spec: FeatureSpec) -> bytes:

@@ -283,8 +283,7 @@ class Cache:
         # TensorFlow's own TFRecordDataset cannot say which file is damaged, so this reader is used.
         _, start, end = self._spans[int(number)]
         for found in self.read_places(np.arange(start, end)):
-            element = _element(found)
-            yield element | {"video_id": found.video_id.encode("utf-8", "surrogateescape")}
+            yield _element(found) | {"video_id": found.video_id.encode("utf-8", "surrogateescape")}
 
     def torch(self) -> TorchVideos:
         """Return the done videos as PyTorch's DataLoader takes them.

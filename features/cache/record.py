@@ -65,9 +65,6 @@ class QuantisationError:
             max(self.max_abs, other.max_abs), total / values if values else 0.0, values
         )
 
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> QuantisationError:
         return cls(float(fields["max_abs"]), float(fields["mean_abs"]), int(fields["values"]))
@@ -155,13 +152,12 @@ def encode_record(extracted: Extracted, *, spec: FeatureSpec) -> tuple[bytes, Qu
 def _source_fields(source: SourceInfo) -> dict[str, Value]:
     fields: dict[str, Value] = {}
     for field in dataclasses.fields(SourceInfo):
-        value = getattr(source, field.name)
+        name, value = f"source_{field.name}", getattr(source, field.name)
         if field.type == "str":
-            fields[f"source_{field.name}"] = [value.encode("utf-8", "backslashreplace")]
-        elif field.type == "float":
-            fields[f"source_{field.name}"] = np.array([value], np.float32)
+            fields[name] = [value.encode("utf-8", "backslashreplace")]
         else:
-            fields[f"source_{field.name}"] = np.array([value], np.int64)
+            dtype: Any = np.float32 if field.type == "float" else np.int64
+            fields[name] = np.array([value], dtype)
     return fields
 
 

@@ -160,7 +160,7 @@ def _identity(ref: VideoRef, fingerprint: str) -> dict[str, Any]:
 def write_sidecar(cache: str, sidecar: Sidecar) -> bool:
     """Commit a shard: create its sidecar; False where another attempt at it was first."""
     fields = vars(sidecar) | {
-        "quantisation": sidecar.quantisation.to_json(),
+        "quantisation": dataclasses.asdict(sidecar.quantisation),
         "rows": [row.to_json() for row in sidecar.rows],
     }
     data = json.dumps(fields | {"sha256": checksum(fields)}, indent=1).encode() + b"\n"

@@ -43,9 +43,6 @@ class Report:
     damaged_shards: list[str] = dataclasses.field(default_factory=list)
     damaged_files: list[str] = dataclasses.field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
     @contextlib.contextmanager
     def about(self, shard: str) -> Iterator[None]:
         """What is found or raised inside is of `shard`: where it is a fault, that is damaged."""
@@ -82,7 +79,8 @@ def verify_cache(path: str, *, progress: Callable[[int, int], None] | None = Non
     committed = layout.committed_shards(path)
     for number, shard in enumerate(committed):
         with report.about(shard):
-            _check_shard(path, shard, spec, rows, report)
+            for fault in _check_shard(path, shard, spec, rows, report):
+                report.faults.append(fault)
         if progress is not None:
             progress(number + 1, len(committed))
     _check_lost(rows, report)
@@ -121,27 +119,20 @@ class _Rows:
         rows: list[dict[str, Any]] = self._table.slice(start, end - start).to_pylist()
         return rows
 
-    def live(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Return the videos of those of `rows` that hold: no later run has another one."""
-        return [
-            row["video_id"] for row in rows if row["run_id"] == self.newest_runs[row["video_id"]]
-        ]
-
-    def twice(self) -> Iterator[tuple[str, str, list[str]]]:
-        """Yield (video, run, shards) where two rows hold: no reader can say which counts.
+    def twice(self) -> list[dict[str, Any]]:
+        """Return what `_repeated` does where two rows hold: no reader can say which counts.
 
         Two runs that met at one shard have both its rows, which are the same.
         """
         names = ["video_id", "run_id", "shard"]
-        table = self._table.select(names).group_by(names).aggregate([])
-        for row in _repeated(table, ["video_id", "run_id"]):
-            if self.newest_runs[row["video_id"]] == row["run_id"]:
-                yield row["video_id"], row["run_id"], row["shard_list"]
+        rows = _repeated(self._table.select(names).group_by(names).aggregate([]))
+        return [row for row in rows if self.newest_runs[row["video_id"]] == row["run_id"]]
 
 
-def _repeated(table: pa.Table, names: list[str]) -> list[dict[str, Any]]:
-    """Return what stands in several rows of `table` by the columns `names`, with their shards."""
-    found = table.group_by(names).aggregate([("shard", "count"), ("shard", "list")])
+def _repeated(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the videos and runs that stand in several rows of `table`, with their shards."""
+    names, lists = ["video_id", "run_id"], [("shard", "count"), ("shard", "list")]
+    found = table.group_by(names).aggregate(lists)
     rows: list[dict[str, Any]] = found.filter(
         pc.greater(found.column("shard_count"), 1)
     ).to_pylist()
@@ -156,34 +147,32 @@ def _catalog_rows(path: str, report: Report) -> _Rows:
         report.remarks.append("there is no catalog yet: run the same extract command again")
     for file in files:
         try:
-            table = catalog.read_file(file, columns)
+            tables.append(catalog.read_file(file, columns))
         except FramebankError as err:
             report.faults.append(_one_line(err))
             report.damaged_files.append(file)
-            continue
-        tables.append(table)
-        for row in _repeated(table, ["video_id", "run_id"]):
-            _say_twice(row["video_id"], row["run_id"], row["shard_list"], report)
+        else:
+            _say_twice(_repeated(tables[-1]), report)
     rows = _Rows(pa.concat_tables(tables))
-    for video_id, run_id, shards in rows.twice():
-        _say_twice(video_id, run_id, shards, report)
+    _say_twice(rows.twice(), report)
     return rows
 
 
-def _say_twice(video_id: str, run_id: str, files: list[str], report: Report) -> None:
-    for shard in sorted(set(map(layout.shard_of, files))):
-        with report.about(shard):
-            report.faults.append(
-                f"video {video_id!r} has {len(files)} rows of run {run_id}, of them in {shard}"
-            )
+def _say_twice(rows: Iterable[Mapping[str, Any]], report: Report) -> None:
+    for row in rows:
+        said = f"video {row['video_id']!r} has {len(row['shard_list'])} rows of run {row['run_id']}"
+        for shard in sorted(set(map(layout.shard_of, row["shard_list"]))):
+            with report.about(shard):
+                report.faults.append(f"{said}, of them in {shard}")
 
 
 def _check_lost(rows: _Rows, report: Report) -> None:
     """Name what is in a catalog and not committed: no sidecar names its file of records."""
+    newest = rows.newest_runs.items()
     for file in list(rows.spans):
-        lost = rows.pop(file) or []
+        lost = ((row["video_id"], row["run_id"]) for row in rows.pop(file) or [])
+        live = [video_id for video_id, run_id in lost if (video_id, run_id) in newest]
         shard = layout.shard_of(file)
-        live = rows.live(lost)
         if live:
             with report.about(shard):
                 report.faults.append(
@@ -194,7 +183,9 @@ def _check_lost(rows: _Rows, report: Report) -> None:
             report.remarks.append(f"shard {shard} was lost; its videos were extracted again since")
 
 
-def _check_shard(path: str, shard: str, spec: FeatureSpec, rows: _Rows, report: Report) -> None:
+def _check_shard(
+    path: str, shard: str, spec: FeatureSpec, rows: _Rows, report: Report
+) -> Iterator[str]:
     report.shards += 1
     try:
         found = sidecar.read_sidecar(path, shard)
@@ -203,59 +194,47 @@ def _check_shard(path: str, shard: str, spec: FeatureSpec, rows: _Rows, report: 
             rows.pop(file)  # told already
         raise
     if found.fingerprint != spec.fingerprint:
-        report.faults.append(
-            f"shard {shard}: made with another spec: got fingerprint {found.fingerprint}, "
-            f"expected {spec.fingerprint}"
-        )
+        got = f"got fingerprint {found.fingerprint}, expected {spec.fingerprint}"
+        yield f"shard {shard}: made with another spec: {got}"
     known = rows.pop(found.file)
     if known is None:
         report.remarks.append(
             f"shard {shard} is committed but in no catalog: the next extract run sees to it"
         )
     else:
-        _compare_rows(shard, found, known, rows, report)
+        yield from _compare_rows(shard, found, known, rows)
     tfrecord = layout.tfrecord_path(path, found.file)
     try:
         with storage.open_read(tfrecord) as stream:
-            _check_bytes(stream, tfrecord, found, spec, report)
+            yield from _check_bytes(stream, tfrecord, found, spec, report)
     except storage.FileMissingError:
         done = sum(row.state == "done" for row in found.rows)
-        report.faults.append(f"shard {shard}: {tfrecord} is missing, with {done} videos")
+        yield f"shard {shard}: {tfrecord} is missing, with {done} videos"
 
 
 def _compare_rows(
-    shard: str,
-    found: sidecar.Sidecar,
-    known: list[dict[str, Any]],
-    rows: _Rows,
-    report: Report,
-) -> None:
+    shard: str, found: sidecar.Sidecar, known: list[dict[str, Any]], rows: _Rows
+) -> Iterator[str]:
     expected = {catalog.catalog_text(row.video_id): row for row in found.rows}
     if len(expected) != len(found.rows):
-        report.faults.append(f"shard {shard}: its sidecar has two rows of one video")
+        yield f"shard {shard}: its sidecar has two rows of one video"
     seen: set[str] = set()
     for row in known:
         video_id = row["video_id"]
         seen.add(video_id)
         if video_id not in expected:
-            report.faults.append(
-                f"shard {shard}: video {video_id!r} is in the catalog, not in its sidecar"
-            )
+            yield f"shard {shard}: video {video_id!r} is in the catalog, not in its sidecar"
             continue
         for name in _COMPARED:
             want = getattr(expected[video_id], name)
             want = catalog.catalog_text(want) if isinstance(want, str) else want
             if row[name] != want and not (row[name] != row[name] and want != want):  # NaN
-                report.faults.append(
-                    f"shard {shard}, video {video_id!r}: {name} is {row[name]!r} in the catalog, "
-                    f"{want!r} in the sidecar"
-                )
-    report.faults += [
-        f"shard {shard}: video {video_id!r} is in its sidecar, not in the catalog"
-        for video_id in expected
+                differ = f"{row[name]!r} in the catalog, {want!r} in the sidecar"
+                yield f"shard {shard}, video {video_id!r}: {name} is {differ}"
+    for video_id in expected:
         # A row that no catalog took up, for there was one of another shard already, is no loss.
-        if video_id not in seen and video_id not in rows.newest_runs
-    ]
+        if video_id not in seen and video_id not in rows.newest_runs:
+            yield f"shard {shard}: video {video_id!r} is in its sidecar, not in the catalog"
 
 
 class _Hashing:
@@ -284,36 +263,32 @@ class _Hashing:
 
 def _check_bytes(
     stream: BinaryIO, path: str, found: sidecar.Sidecar, spec: FeatureSpec, report: Report
-) -> None:
+) -> Iterator[str]:
     hashing = _Hashing(stream)
     done = sorted((row for row in found.rows if row.state == "done"), key=lambda row: row.offset)
     for number, row in enumerate(done):
         where = f"{path}, record {row.record}, video {row.video_id!r}"
         if row.record != number:
-            report.faults.append(f"{where}: it is record {number} by its place")
+            yield f"{where}: it is record {number} by its place"
         if row.offset < hashing.place or row.length > found.tfrecord_bytes:
-            report.faults.append(
-                f"{where}: its place (byte {row.offset}, {row.length} long) is wrong"
-            )
+            yield f"{where}: its place (byte {row.offset}, {row.length} long) is wrong"
             continue
         if gap := hashing.skip_to(row.offset):
-            report.faults.append(f"{path}: {gap} bytes before byte {row.offset} are of no video")
+            yield f"{path}: {gap} bytes before byte {row.offset} are of no video"
         with report.about(found.shard):
-            _check_values(hashing.read(row.length), row, path, spec, report)
+            yield from _check_values(hashing.read(row.length), row, path, spec, report)
     if rest := hashing.skip_to(None):
-        report.faults.append(f"{path}: {rest} bytes at the end are of no video")
+        yield f"{path}: {rest} bytes at the end are of no video"
     report.size_bytes += hashing.place
     if hashing.place != found.tfrecord_bytes:
-        report.faults.append(
-            f"{path}: it has {hashing.place} bytes, its sidecar says {found.tfrecord_bytes}"
-        )
+        yield f"{path}: it has {hashing.place} bytes, its sidecar says {found.tfrecord_bytes}"
     if hashing.sha256.hexdigest() != found.tfrecord_sha256:
-        report.faults.append(f"{path}: its SHA-256 is not the one in its sidecar")
+        yield f"{path}: its SHA-256 is not the one in its sidecar"
 
 
 def _check_values(
     data: bytes, row: sidecar.CatalogRow, path: str, spec: FeatureSpec, report: Report
-) -> None:
+) -> Iterator[str]:
     place = reading.Place(
         catalog.catalog_text(row.video_id), row.key, row.shard, row.record, row.offset,
         row.length, row.rows,
@@ -323,25 +298,20 @@ def _check_values(
     report.frames += len(found.features)
     where = f"{path}, record {row.record}, video {row.video_id!r}"
     if found.dtype != spec.dtype:
-        report.faults.append(f"{where}: dtype {found.dtype}, the spec says {spec.dtype}")
-    if report.feature_dim is None:
-        report.feature_dim = found.features.shape[1]
-    if found.features.shape[1] != report.feature_dim:
-        report.faults.append(
-            f"{where}: {found.features.shape[1]} features wide, others are {report.feature_dim}"
-        )
+        yield f"{where}: dtype {found.dtype}, the spec says {spec.dtype}"
+    width = found.features.shape[1]
+    report.feature_dim = report.feature_dim or width
+    if width != report.feature_dim:
+        yield f"{where}: {width} features wide, others are {report.feature_dim}"
     if not np.isfinite(found.features).all():
-        report.faults.append(f"{where}: features that are not finite")
+        yield f"{where}: features that are not finite"
     for name in ("pts_ms", "frame_index"):
         values = getattr(found, name)
         if values[0] < 0 or (np.diff(values) < 0).any():
-            report.faults.append(f"{where}: {name} does not ascend")
+            yield f"{where}: {name} does not ascend"
     for name in ("partial", "decode_errors", "capped", "content_sha256"):
-        if getattr(found, name) != getattr(row, name):
-            report.faults.append(
-                f"{where}: {name} is {getattr(found, name)!r}, "
-                f"its sidecar says {getattr(row, name)!r}"
-            )
+        if (got := getattr(found, name)) != (stated := getattr(row, name)):
+            yield f"{where}: {name} is {got!r}, its sidecar says {stated!r}"
 
 
 def _check_summaries(path: str, report: Report, *, emptied: bool) -> None:

@@ -9,6 +9,7 @@ next `framebank extract` makes it anew. With --json one JSON document on stdout.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 
 from framebank.features.cache import layout
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Verify and print; returns 0 for a sound cache, 1 for faults. Raises UsageError."""
     report = execute(args, beam_args)
     if args.json:
-        print(json.dumps({"sound": not report.faults} | report.to_json(), indent=2))
+        print(json.dumps({"sound": not report.faults} | dataclasses.asdict(report), indent=2))
     else:
         _print(args.cache, report)
     return 1 if report.faults else 0

@@ -55,7 +55,7 @@ def main(parent_pid: int, memory_bytes: int) -> None:
     confinement = sandbox.enter()  # before there is a second thread
     _Sender(out).document(Message.CONFINED, confinement.to_json())
     jobs: queue.SimpleQueue[tuple[dict[str, Any], int]] = queue.SimpleQueue()
-    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
+    threading.Thread(target=_take_jobs, args=(jobs,), daemon=True).start()
     while True:
         job, clip = jobs.get()
         _serve(job, clip, _Sender(out), memory)
@@ -101,9 +101,8 @@ def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) 
         if probe_s is None:
             kind, fields = Message.DONE, _decode(request, sender)
         else:
-            probe = dataclasses.asdict(probe_clip(request, decode_s=probe_s))
-            del probe["error_class"]
-            kind, fields = Message.PROBED, probe
+            probe = probe_clip(request, decode_s=probe_s)
+            kind, fields = Message.PROBED, dataclasses.asdict(probe)
     except Exception as error:  # noqa: BLE001 - a bad record becomes a quarantined one
         bad = memory.explain(rejection_of(error))
         kind = Message.REJECTED
@@ -177,29 +176,23 @@ class _OwnMemory:
         return int(text.partition("VmPeak:")[2].split()[0]) * 1024
 
 
-class JobReader:
-    """The end of the wire in the child: jobs with their clips, as they come."""
-
-    def __init__(self) -> None:
-        self._channel = socket.socket(fileno=os.dup(0))
-        self._text = b""
-        self._clips: list[int] = []
-
-    def __iter__(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield each job and the descriptor of its clip; end with the parent's end."""
-        while True:
-            text, clips, _, _ = socket.recv_fds(self._channel, _JOB_BYTES, 1)
-            self._clips += clips
-            self._text += text
-            while b"\n" in self._text:
-                line, _, self._text = self._text.partition(b"\n")
-                yield json_text.parse_object(line), self._clips.pop(0)
-            if not text:
-                return
+def read_jobs() -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield each job and the descriptor of its clip as they come; end with the parent's end."""
+    channel = socket.socket(fileno=os.dup(0))
+    unread, clips = b"", []
+    while True:
+        text, more_clips, _, _ = socket.recv_fds(channel, _JOB_BYTES, 1)
+        clips += more_clips
+        unread += text
+        while b"\n" in unread:
+            line, _, unread = unread.partition(b"\n")
+            yield json_text.parse_object(line), clips.pop(0)
+        if not text:
+            return
 
 
-def _read_jobs(jobs: queue.SimpleQueue[tuple[dict[str, Any], int]]) -> None:
+def _take_jobs(jobs: queue.SimpleQueue[tuple[dict[str, Any], int]]) -> None:
     """Take jobs as they come; when the parent closes its end, leave at once."""
-    for job in JobReader():
+    for job in read_jobs():
         jobs.put(job)
     os._exit(0)

@@ -1,9 +1,8 @@
 """Brings clips of a bucket to a local disk, ahead of the decoders, and takes them away again.
 
-Decoders seek, and an index at the end of a file makes them seek far: from a disk that is free, from
-a bucket each seek is a request. So objects are copied, each pinned to the generation that was
-listed and held against its checksum, while other clips are decoded. What lies ahead is bounded in
-number and in bytes; the folder is one that the next run removes should this one be killed.
+Why they are copied: infra/decisions/0005. Each is pinned to the generation that was listed and held
+against its checksum. What lies ahead is bounded in number and in bytes; the folder is one that the
+next run removes should this one be killed.
 """
 
 from __future__ import annotations
@@ -46,14 +45,6 @@ class StagedClip(NamedTuple):
         if (status.st_size, str(status.st_mtime_ns)) != (ref.size_bytes, ref.generation):
             message = f"{ref.uri} changed while the job ran; the next run takes it afresh"
             raise VideoRejected("open", "unreadable", message)
-
-
-def _no_room(got: object) -> JobError:
-    return JobError(
-        "a clip cannot be copied to the temporary folder",
-        got=got,
-        todo="make room there or set TMPDIR, then run the same command again",
-    )
 
 
 class ClipSource:
@@ -172,8 +163,7 @@ class ClipSource:
             try:
                 room_bytes = shutil.disk_usage(os.path.dirname(path)).free
                 if room_bytes < ref.size_bytes:
-                    text = f"{room_bytes} bytes are free, {ref.uri} has {ref.size_bytes}"
-                    raise _no_room(text)
+                    raise OSError(f"{room_bytes} bytes are free, {ref.uri} has {ref.size_bytes}")
                 with Path(path).open("wb", buffering=0) as file:
                     storage.download(ref.uri, cast(BinaryIO, file), generation=ref.generation)
                 return
@@ -181,7 +171,11 @@ class ClipSource:
                 if attempt == _ATTEMPTS or "bytes that came have" not in bad.message:
                     raise
             except OSError as error:
-                raise _no_room(error) from error
+                raise JobError(
+                    "a clip cannot be copied to the temporary folder",
+                    got=error,
+                    todo="make room there or set TMPDIR, then run the same command again",
+                ) from error
 
     def _admitted(self) -> Iterator[tuple[int, VideoRef]]:
         while not self._closed.is_set():

@@ -1,10 +1,9 @@
 """Decoder processes, kept and watched: clips go in, frames come out of a queue bounded in bytes.
 
 Each slot is one thread that owns one child process (`features/decoders/child.py`). A child that
-says nothing for too long, or takes too long in all, is killed and its clip is rejected as `hang`. A
-child that dies has its clip tried once more by a new one (the kernel, short of memory, takes
-innocent ones too), then rejected as `crash`. Only while the parent waits for a child does its time
-count.
+says nothing for too long, or takes too long in all, is killed and its clip is rejected as `hang`.
+One that dies has its clip tried once more (the kernel, short of memory, takes innocent ones too),
+then rejected as `crash`.
 """
 
 from __future__ import annotations
@@ -61,7 +60,6 @@ class DecoderPolicy:
     limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
 
     def time_limit_s(self, size_bytes: int) -> float:
-        """Return the most seconds that decoding a clip of `size_bytes` may take."""
         return self.timeout_s * (1 + max(0, size_bytes) / _TIMEOUT_BYTES)
 
 

@@ -83,7 +83,6 @@ class Confinement:
         return tuple(text for name, text in words.items() if not getattr(self, name))
 
     def line(self) -> str:
-        """Return one line for people."""
         by = f" ({', '.join(self.by)})" if self.by else ""
         if not self.gaps:
             return (

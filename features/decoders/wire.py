@@ -8,7 +8,6 @@ bytes of length (little-endian), the payload (`Message` has the kinds). Why: inf
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import enum
@@ -23,7 +22,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -32,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank import HOME
+from framebank.features import threads
 from framebank.features.decoders.sandbox import Confinement, child_environment
 from framebank.features.decoding import container
 from framebank.features.decoding.probe import Probe
@@ -129,17 +128,8 @@ def opened_clip(
     A file system that does not answer keeps a thread and a clip, and nobody else.
     """
     opening = container.open_file(path, limits)
-    outcome: concurrent.futures.Future[container.NamelessFile] = concurrent.futures.Future()
-
-    def enter() -> None:
-        try:
-            outcome.set_result(opening.__enter__())
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
-            outcome.set_exception(error)
-
-    threading.Thread(target=enter, name="open-clip", daemon=True).start()
     try:
-        found = outcome.result(timeout_s)
+        found = threads.begin(opening.__enter__).result(timeout_s)
     except TimeoutError:
         raise Hang(f"opening it took more than {timeout_s:.0f} s") from None
     try:
@@ -286,7 +276,7 @@ def probed(payload: bytearray) -> Probe:
     """Return the answer to a probe, its fields of their types and not negative; raises Garbled."""
     fields = _document(payload)
     try:
-        if "error_class" in fields:
+        if fields.get("error_class"):
             raise ValueError("a verdict")
         return _checked(Probe, fields)
     except (TypeError, ValueError):

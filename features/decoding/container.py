@@ -97,7 +97,6 @@ class NamelessFile:
         return self._position
 
     def tell(self) -> int:
-        """Return the position."""
         return self._position
 
     def peek(self, offset: int, size_bytes: int) -> bytes:
@@ -151,11 +150,9 @@ class Clip:
         place = [track.index for track in tracks].index(self.stream.index)
         return stated_crop(self.format, self.file.peek, self.file.size_bytes, track=place)
 
-    @contextlib.contextmanager
-    def reopened(self) -> Iterator[Clip]:
+    def reopened(self) -> contextlib.AbstractContextManager[Clip]:
         """Read the same open file from its start again."""
-        with open_part(self.file.part(self.file.window), self.limits, self.later) as clip:
-            yield clip
+        return open_part(self.file.part(self.file.window), self.limits, self.later)
 
 
 @contextlib.contextmanager
@@ -225,7 +222,6 @@ def open_part(
 def _probed(
     file: NamelessFile, limits: DecodeLimits, **more_options: str
 ) -> Iterator[InputContainer]:
-    """Let FFmpeg open the file, from its start, and find its tracks."""
     options = {
         "format_whitelist": _FORMAT_WHITELIST,
         "protocol_whitelist": "none",

@@ -136,7 +136,6 @@ class DamageReport:
         self._clip = part
         self._part_begins = True
         self._tracks = len(part.container.streams.video)
-        self._joined_running = part.format in _JOINED_RUNNING
         codec = part.stream.codec_context.codec.canonical_name
         self._only_a_join = part.format == "mpegts" and codec in _TELLING_DECODERS
         self._read_messages(decoding=False)
@@ -326,7 +325,7 @@ class DamageReport:
         return self._ends_in_full()
 
     def _count(self, what: str, ticks: int | None) -> None:
-        if self._joined_running and self._part_begins:
+        if self._part_begins and self._clip.format in _JOINED_RUNNING:
             return
         at = "" if ticks is None else f" at {float(ticks * self._clip.time_base):.2f} s"
         if not self.errors:

@@ -1,10 +1,8 @@
 """Decodes one clip and hands out the pictures that a sampling rule picks, as they come.
 
-One pass decodes every frame, in order, without keeping any. While it runs, `_Forecast` says which
-frames the rule will need, and those are converted and handed out at once. At the end
-`sampling.select_rows` looks at all timestamps and decides; a frame it needs that was not handed out
-(timestamps that go back, a guess that was wrong) is fetched by one more pass. So the definition
-alone fixes the rows, and the forecast only saves time.
+One pass decodes every frame without keeping any, and hands out those that `_Forecast` says the rule
+will need. At the end `sampling.select_rows` looks at all timestamps and decides; a frame it needs
+that was not handed out is fetched by one more pass. So the definition alone fixes the rows.
 
 What a decoder conceals is not a picture of the clip: frames that it marks as damaged count as not
 shown, and the clip is refused as `corrupt` or `truncated` unless `allow_partial`.
@@ -208,8 +206,7 @@ class _Decoding:
         forecast = _Forecast(self.rule, timeline, wanted)
         self._work = WorkBudget(clip.limits, clip.file.whole_bytes)
         for part in parts_of(clip, report):
-            if part is not clip:
-                timeline.begin_part(part.time_base, part.nominal_rate)
+            timeline.begin_part(part.time_base, part.nominal_rate)
             self._read_part(part, report, timeline, forecast)
         return timeline
 

@@ -227,9 +227,8 @@ def decode_packet(
 class WorkBudget:
     """The pixels that one pass over a clip may still decode, by what its file has in bytes.
 
-    67 kB can hold 3,000 frames on a canvas of 8191 x 8191, which take their whole time limit to
-    decode and show nothing. A thousand of them would take a job eight hours. The verdict does not
-    depend on how fast a machine is.
+    67 kB can hold 3,000 frames on a canvas of 8191 x 8191, which take their whole time limit and
+    show nothing. The verdict does not depend on how fast a machine is.
     """
 
     def __init__(self, limits: DecodeLimits, size_bytes: int) -> None:

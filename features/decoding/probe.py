@@ -53,12 +53,10 @@ def probe_clip(request: DecodeRequest, *, decode_s: float = 0.0) -> Probe:
 
 
 def _walk(clip: Clip, report: DamageReport, request: DecodeRequest) -> Probe:
-    """Count by the timestamps of the packets."""
     timeline = Timeline(clip.time_base, clip.nominal_rate)
     read_bytes, share = 0, 1.0
     for part in parts_of(clip, report):
-        if part is not clip:
-            timeline.begin_part(part.time_base, part.nominal_rate)
+        timeline.begin_part(part.time_base, part.nominal_rate)
         read_bytes, share = _walk_part(part, report, timeline, read_bytes)
         if read_bytes > READ_BYTES:
             break

@@ -110,8 +110,6 @@ def select_rows(
     No frames give no rows.
     """
     rows = iter_rows(rule, shown)
-    if max_frames is None:
-        return list(rows), False
     chosen = list(itertools.islice(rows, max_frames))
     return chosen, next(rows, None) is not None
 

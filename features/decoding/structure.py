@@ -180,7 +180,6 @@ def _av1_ends_amid(peek: Peek, size_bytes: int, *, annex_b: bool) -> bool:
 
 
 def _colour_table(flags: int) -> int:
-    """Return the size in bytes of the colour table that `flags` announce."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 

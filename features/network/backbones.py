@@ -1,11 +1,7 @@
 """The image networks whose frozen layers become features: a plain table, and how to build one.
 
-Nothing here imports Keras before a network is built.
-
-To add a network of `keras.applications`, add a row; `tests/features/network/test_backbones.py`
-builds each one and holds its feature width. Weight files and hashes are those that
-`keras.applications` itself fetches (keras/src/applications/*.py); the hashes are MD5 because that
-is what Keras publishes.
+Nothing here imports Keras before a network is built. To add one of `keras.applications`, add a row;
+weight files and MD5 hashes are those that it fetches itself (keras/src/applications/*.py).
 """
 
 from __future__ import annotations
@@ -153,11 +149,9 @@ def check_layer(backbone: str, layer: str) -> int:
 def named_layers(model: Any) -> dict[str, Any]:
     """Return the layers of a built backbone by the names that a fresh process would give them.
 
-    Keras numbers the layers it names itself (`conv2d_17`) through the life of a process, so their
-    names depend on the models built before. Here such layers are numbered anew within the model, in
-    the order in which they were made; names that the network's authors chose stay. The global
-    average pooling that ends a network without its classifier is called `avg_pool`, as it is in
-    `keras.applications` with the classifier.
+    Keras numbers the layers it names itself (`conv2d_17`) through the life of a process; here they
+    are numbered anew, in the order in which they were made. The global average pooling that ends a
+    network without its classifier is called `avg_pool`, as it is with the classifier.
     """
     automatic: dict[str, list[tuple[int, Any]]] = {}
     for layer in model.layers:

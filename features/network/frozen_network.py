@@ -1,17 +1,11 @@
 """A frozen backbone as a function from frames to features, as fast as this machine allows.
 
-Under Keras's TensorFlow backend the network runs as one graph in a session of its own, under any
-other backend by `predict_on_batch` with the same values. In the graph a batch enters as uint8 (a
-quarter of the bytes), batch norm is folded away, weights are variables (TensorFlow's optimiser
-copies constants at each of its passes), and the session's settings touch nothing else in the
-process.
-
-What holds of a feature's last bits: on one kind of processor a feature depends on its own frame
-alone: not on its place in the batch, on what else is in it, on the number of threads, nor on the
-process. It would depend on the size of the batch (libraries choose other kernels for other sizes),
-so on a processor every batch is computed in steps of COMPUTE_BATCH images, which costs no time. On
-a GPU, whose speed needs large steps, a batch is computed at once, and features made with different
-batch sizes may differ in their last bits. Figures: infra/decisions/0002-network-precision.md.
+Under Keras's TensorFlow backend the network runs as one graph in a session of its own, whose
+settings touch nothing else in the process, under any other by `predict_on_batch` with the same
+values. On one kind of processor a feature depends on its own frame alone, since every batch is
+computed in steps of COMPUTE_BATCH images. On a GPU, whose speed needs large steps, a batch is
+computed at once, and features made with different batch sizes may differ in their last bits.
+Reasons and figures: infra/decisions/0002-network-precision.md.
 """
 
 from __future__ import annotations
@@ -85,15 +79,12 @@ class Network:
         """Return float32[b, d]; raises ValueError for another shape or dtype than promised."""
         if images.shape != self.input_shape or images.dtype != np.uint8:
             raise ValueError(f"got {images.dtype}{images.shape}, expected uint8{self.input_shape}")
-        steps = range(0, len(images), self._step)
+        missing = -len(images) % self._step  # black ones fill the last step up
+        filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
+        steps = range(0, len(filled), self._step)
         with self._computing:
-            parts = [self._call(self._filled(images[at : at + self._step])) for at in steps]
+            parts = [self._call(filled[at : at + self._step]) for at in steps]
         return np.concatenate(parts)[: len(images)] if len(parts) > 1 else parts[0][: len(images)]
-
-    def _filled(self, images: Images) -> Images:
-        """Return images filled up with black ones to a whole step; their features are dropped."""
-        missing = self._step - len(images)
-        return np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
 
     def _compile(self, model: Any, arrays: LayerArrays) -> Call:
         import keras
@@ -240,9 +231,7 @@ def _forward(model: Any, folded: Folded, images: Any, store: _Variables) -> Any:
         for operation in model.operations:
             if id(operation.output) in tensors:
                 continue  # the input itself
-            given = operation.input
-            several = isinstance(given, (list, tuple))
-            taken = [tensors[id(part)] for part in given] if several else tensors[id(given)]
+            taken = keras.tree.map_structure(lambda part: tensors[id(part)], operation.input)
             output = taken if operation.name in folded.skip else operation(taken)
             if operation.name in folded.biases:
                 # BiasAdd, not +: TensorFlow merges it and the ReLU after it into the convolution.
@@ -308,8 +297,11 @@ def fold_batch_norm(model: Any, arrays: LayerArrays) -> Folded:
     layer it stays as it is. A folded layer keeps its own weights' shapes; a bias that it had moves
     to `biases`.
     """
+    import keras
+
     producers = {id(layer.output): layer for layer in model.layers}
-    uses = collections.Counter(id(tensor) for x in model.layers for tensor in _inputs(x))
+    taken = (tensor for layer in model.layers for tensor in keras.tree.flatten(layer.input))
+    uses = collections.Counter(map(id, taken))
     uses.update(id(output) for output in model.outputs)
     folded, biases, skip = dict(arrays), {}, set()
     for norm in model.layers:
@@ -347,10 +339,3 @@ def _affine(norm: Any, arrays: list[NDArray[np.float32]]) -> tuple[NDArray[Any],
     mean, variance = next(values), next(values)
     scale = gamma / np.sqrt(variance + norm.epsilon)
     return scale, beta - mean * scale
-
-
-def _inputs(layer: Any) -> list[Any]:
-    """Return the tensors that a layer takes, none for the network's own input."""
-    if type(layer).__name__ == "InputLayer":
-        return []
-    return list(layer.input) if isinstance(layer.input, (list, tuple)) else [layer.input]

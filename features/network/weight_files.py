@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from framebank.features.errors import UsageError
 from framebank.features.network.backbones import Backbone, snake_case
 from framebank.features.network.weights import Weights, random_layers
-from framebank.features.stores import hashing
+from framebank.features.stores import disk
 
 MEMBER = "model.weights.h5"  # where a .keras file holds its weights
 ROOTS = ("layers", "_layer_checkpoint_dependencies")  # Keras 3; Keras of TensorFlow 2.12 to 2.15
@@ -52,7 +52,7 @@ def layer_arrays(
     if weights.seed is not None:
         return random_layers(weights.seed, backbone=backbone, layers=wanted)
     path = Path(weights.local_path or "")
-    if hashing.file_hash(path) != weights.sha256:
+    if disk.file_hash(path) != weights.sha256:
         raise UsageError(
             "the weight file changed while it was in use",
             got=f"{path} with another SHA-256",

@@ -1,9 +1,6 @@
 """Where a backbone's weights come from: `imagenet`, a file, or `random:SEED`.
 
-`resolve_weights` turns what the user typed into `Weights`, without TensorFlow or Keras.
-`publish_weights` takes a local file to where workers find it, `localise_weights` brings it to a
-worker. The values for a built network are then read by `features/network/weight_files.py` or made.
-
+Nothing here imports TensorFlow or Keras; `features/network/weight_files.py` reads the values.
 FRAMEBANK_WEIGHTS_URL replaces the address of the ImageNet files by a mirror's (the file's name is
 added to it); a right file that Keras has fetched before (~/.keras/models) is used as it is.
 
@@ -37,7 +34,7 @@ from numpy.typing import NDArray
 
 from framebank.features.errors import FramebankError, UsageError
 from framebank.features.network.backbones import Backbone, find_backbone
-from framebank.features.stores import disk, hashing, storage
+from framebank.features.stores import disk, storage
 
 RANDOM_RECIPE = "framebank-random-weights-1"
 SUFFIXES = (".h5", ".keras")
@@ -82,7 +79,7 @@ def resolve_weights(text: str, *, backbone: str) -> Weights:
     row = find_backbone(backbone)
     if text == "imagenet":
         path = fetch_imagenet(row)
-        return Weights("imagenet", hashing.file_hash(path), text, local_path=str(path))
+        return Weights("imagenet", disk.file_hash(path), text, local_path=str(path))
     if text == "random" or text.startswith("random:"):
         return _random(text, row)
     return _file(text)
@@ -145,7 +142,7 @@ def _file(text: str) -> Weights:
     path = stage_object(text) if "://" in text else Path(os.path.expanduser(text))
     try:
         _check_readable(path, text)
-        digest = hashing.file_hash(path)
+        digest = disk.file_hash(path)
     except OSError as err:
         raise UsageError(
             "the weight file cannot be read", got=f"{text}: {err.strerror}", expected=FORMS
@@ -233,7 +230,7 @@ def stage_object(uri: str) -> Path:
             got=f"{uri}: {err.what}",
             todo=err.todo,
         ) from err
-    name = f"{hashing.bytes_sha256(data)[:16]}-{uri.rsplit('/', 1)[-1]}"
+    name = f"{disk.bytes_sha256(data)[:16]}-{uri.rsplit('/', 1)[-1]}"
     target = cache_folder() / "staged" / name
     try:
         if not target.exists():
@@ -281,7 +278,7 @@ def _keep(
     with storage.replacing(target) as part:
         with opened() as source, part.open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 20)
-        found = hashing.file_hash(part, algorithm)
+        found = disk.file_hash(part, algorithm)
         if found != digest:
             raise _WrongHashError(found, digest, part.stat().st_size)
 
@@ -299,7 +296,7 @@ def _url(backbone: Backbone) -> str:
 
 def _holds(path: Path, digest: str, algorithm: str = "sha256") -> bool:
     try:
-        return path.is_file() and hashing.file_hash(path, algorithm) == digest
+        return path.is_file() and disk.file_hash(path, algorithm) == digest
     except OSError:
         return False
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from framebank.features.bounds import MOST_SEED, check_number
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.known_sets import FORMATS
 from framebank.features.questions.reading import read_question_files
 from framebank.features.questions.report import describe_files
@@ -68,7 +69,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     """Return what the files hold. Raises UsageError."""
     check_number("--seed", args.seed, 0, MOST_SEED)
     check_number("--val-share", args.val_share, 0, 1, below=True)
-    files = read_question_files(args.questions, set_name=args.format, mapping=args.mapping)
+    files = read_question_files(QuestionFiles(args.questions, args.format, args.mapping))
     states = None
     if args.cache is not None:
         from framebank.features.cache.reader import open_cache
@@ -134,8 +135,7 @@ def _split_line(facts: Mapping[str, Any]) -> str:
 def _majority_line(facts: Mapping[str, Any]) -> str:
     heads = ", ".join(f"{name} {count:,}" for name, count in facts["heads"].items())
     said = f"{heads}; measure: {', '.join(facts['measures'])}"
-    majority = facts["majority"]
-    if majority is not None:
+    if (majority := facts["majority"]) is not None:
         said += f"; majority {majority['answer']!r} {majority['share']:.1%}"
         if "constant" in majority:
             said += f"; always {majority['constant']}: mean square error "

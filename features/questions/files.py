@@ -9,6 +9,7 @@ all of it is refused.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 from framebank.features.errors import UsageError
 from framebank.features.stores import json_text, storage, tables
-from framebank.features.stores.hashing import bytes_sha256
+from framebank.features.stores.disk import bytes_sha256
 
 EXPECTED = (
     "columns video_id (or video), question, answer (or a label for each video), and optionally "
@@ -24,6 +25,17 @@ EXPECTED = (
 )
 
 _PEEKED = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionFiles:
+    """Question files; `set_name` is one of known_sets.FORMATS (found from the content by default),
+    `mapping` a file of other names for their videos."""
+
+    paths: Sequence[str]
+    set_name: str | None = None
+    mapping: str | None = None
+
 
 # Where it stands ("line 7"), and column → value, or what is wrong with it.
 Row = tuple[str, dict[str, Any] | UsageError]
@@ -62,12 +74,12 @@ def read_text(path: str, *, option: str = "--questions") -> str:
         raise UsageError(f"{path} is not UTF-8 text", got=err, todo=todo) from err
 
 
-def file_hashes(paths: Sequence[str], mapping: str | None) -> list[str]:
+def file_hashes(files: QuestionFiles) -> list[str]:
     """Return the SHA-256 of each question file, and last of the mapping: by it the files that a
     model was trained on are known."""
-    named = [(path, "--questions") for path in paths]
-    if mapping is not None:
-        named.append((mapping, "--mapping"))
+    named = [(path, "--questions") for path in files.paths]
+    if files.mapping is not None:
+        named.append((files.mapping, "--mapping"))
     return [bytes_sha256(_read_bytes(path, option)) for path, option in named]
 
 
@@ -146,24 +158,23 @@ def _as_fields(path: str, where: str, fields: Any) -> dict[str, Any] | UsageErro
         return UsageError(f"{path} holds something that is no question", got=got, expected=EXPECTED)
     named = {_column(name): value for name, value in fields.items()}
     names = fields.names if isinstance(fields, RepeatedNames) else list(fields)
-    if len(named) < len(names) and (twice := _twice(names)):
-        return _twice_error(f"{path} has a row with two values of one name", twice, f" in {where}")
-    return named
+    what = f"{path} has a row with two values of one name"
+    error = _twice_error(what, names, f" in {where}") if len(named) < len(names) else None
+    return error or named
 
 
-def _twice_error(what: str, twice: Sequence[str], where: str = "") -> UsageError:
+def _twice_error(what: str, names: Sequence[str], where: str = "") -> UsageError | None:
+    """Return what to say of names that stand twice; columns without a name do not count."""
+    counts = collections.Counter(map(_column, names))
+    twice = [name for name, count in counts.items() if name and count > 1]
+    if not twice:
+        return None
     return UsageError(
         what,
         got=", ".join(twice) + where,
         expected="one of each name (capitals and white space around it do not tell two apart)",
         todo="remove or rename one of them",
     )
-
-
-def _twice(names: Sequence[str]) -> list[str]:
-    """Return the column names that stand twice; columns without a name do not count."""
-    counts = collections.Counter(map(_column, names))
-    return [name for name, count in counts.items() if name and count > 1]
 
 
 @functools.lru_cache(maxsize=1000)  # a file has few columns and maybe a million rows
@@ -178,8 +189,8 @@ def _read_csv(path: str, text: str) -> Iterator[Row]:
     rows = tables.read_csv(lines, delimiter)
     try:
         _, header = next(rows)
-        if twice := _twice(header):
-            raise _twice_error(f"{path} has two columns of one name", twice)
+        if error := _twice_error(f"{path} has two columns of one name", header):
+            raise error
         names = [_column(name) for name in header]
         for number, cells in rows:
             where = f"line {above + number}"

@@ -135,9 +135,3 @@ def find_set(fields: Mapping[str, Any]) -> str:
 def is_answers(fields: Mapping[str, Any]) -> bool:
     """Return whether a row is of a file of answers whose questions stand in another file."""
     return "question" not in fields and set(ANSWER_COLUMNS[:2]) <= set(fields)
-
-
-def type_name(set_name: str, code: str) -> str:
-    """Return a type as it is reported: a number with its name ("3 yes/no"), else as published."""
-    types = SETS[set_name].types if set_name in SETS else {}
-    return f"{code} {types[code]}" if code.isdecimal() and code in types else code

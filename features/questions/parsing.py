@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import EXPECTED, RepeatedNames, load_json
-from framebank.features.questions.known_sets import LABELS, PLAIN, SETS, type_name
+from framebank.features.questions.known_sets import LABELS, PLAIN, SETS
 from framebank.features.questions.question import HEADS, LABEL, YES_NO, Question
 from framebank.features.questions.splits import SPLIT_NAMES
 
@@ -125,10 +125,7 @@ def id_text(value: Any) -> str:
 
 
 def _first_id(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    for name in names:
-        if found := id_text(fields.get(name)):
-            return found
-    return ""
+    return next(filter(None, (id_text(fields.get(name)) for name in names)), "")
 
 
 def _as_truth(answer: str) -> str | None:
@@ -255,10 +252,11 @@ def _check_number(row: _Row, answer: str) -> None:
 
 
 def _type(row: _Row) -> str | None:
-    stated = sys.intern(row.text("type")) or None
-    if row.set_name not in SETS:
-        return stated
-    return type_name(row.set_name, stated) if stated else SETS[row.set_name].all_of_type
+    """Return the type as it is reported: a number with its name ("3 yes/no"), else as published."""
+    code, known = sys.intern(row.text("type")), SETS.get(row.set_name)
+    if known is None or not code:
+        return code or (known.all_of_type if known else None)
+    return f"{code} {known.types[code]}" if code.isdecimal() and code in known.types else code
 
 
 def _group(row: _Row) -> str | None:

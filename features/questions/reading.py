@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from framebank.features.errors import UsageError
-from framebank.features.questions.files import EXPECTED, Row, read_rows
+from framebank.features.questions.files import EXPECTED, QuestionFiles, Row, read_rows
 from framebank.features.questions.known_sets import (
     ANSWER_COLUMNS,
     LABELS,
@@ -35,26 +35,12 @@ from framebank.features.questions.videos import map_videos
 _PEEKED = 100
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class OddRow:
-    """A row that is not as its set promises: where it is, and whether it was `kept`."""
-
-    path: str
-    where: str
-    what: str
-    got: str
-    expected: str
-    kept: bool
-    todo: str = ""
-
-    @property
-    def decision(self) -> str:
-        return "kept" if self.kept else "refused"
+Refused = tuple[str, str, UsageError]  # the file of a row, where it stands, what is wrong with it
 
 
 @dataclasses.dataclass
 class QuestionFile:
-    """The questions of one file, and where each stands in it; `odd` holds what reading found.
+    """The questions of one file, and where each stands in it; `refused` are rows that are none.
 
     `copies` maps places in `questions` to the id that another question about that video has too.
     """
@@ -63,53 +49,41 @@ class QuestionFile:
     set_name: str
     questions: list[Question]
     places: list[str]
-    odd: list[OddRow]
+    refused: list[Refused]
     copies: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
 def read_questions(
-    paths: Sequence[str],
-    *,
-    to_train: bool = False,
-    set_name: str | None = None,
-    mapping: str | None = None,
-    keep_faulty: bool = False,
+    wanted: QuestionFiles, *, to_train: bool = False, keep_faulty: bool = False
 ) -> list[Question]:
     """Return the questions of all files, with the splits of their names (`splits.join_files`).
 
-    `set_name` is one of known_sets.FORMATS (found from the content by default), `mapping` a file
-    of other names for their videos. Raises UsageError for a file that is missing, broken or empty,
-    and for a row that cannot be a question. With `keep_faulty` such rows stay in their places,
-    unless a file has no others; an answer that belongs to no question is refused all the same.
+    Raises UsageError for a file that is missing, broken or empty, and for a row that cannot be a
+    question. With `keep_faulty` such rows stay in their places, unless a file has no others; an
+    answer that belongs to no question is refused all the same.
     """
-    files = read_question_files(paths, set_name=set_name, mapping=mapping, keep_faulty=keep_faulty)
+    files = read_question_files(wanted, keep_faulty=keep_faulty)
     for file in files:
         usable = keep_faulty and not all(question.fault for question in file.questions)
-        refused = [odd for odd in file.odd if not (odd.kept or (usable and odd.path == file.path))]
+        refused = [error for path, _, error in file.refused if not usable or path != file.path]
         if refused:
             first = refused[0]
             todo = [first.todo] if first.todo else []
             if len(refused) > 1:
                 todo.append(f"{len(refused)} rows cannot be used: `framebank questions` lists them")
             said = "; ".join(todo) or None
-            raise UsageError(first.what, got=first.got, expected=first.expected or None, todo=said)
+            raise UsageError(first.what, got=first.got, expected=first.expected, todo=said)
     return join_files([(file.path, file.questions) for file in files], to_train=to_train)
 
 
-def read_question_files(
-    paths: Sequence[str],
-    *,
-    set_name: str | None = None,
-    mapping: str | None = None,
-    keep_faulty: bool = False,
-) -> list[QuestionFile]:
+def read_question_files(wanted: QuestionFiles, *, keep_faulty: bool = False) -> list[QuestionFile]:
     """Read question files with the odd rows of each, in the order given.
 
     Question ids are unique in all of them together. Rows that cannot be questions are among them
     with `keep_faulty` alone. Files of answers are joined to the questions they belong to and give
     no item of their own.
     """
-    opened = [_open(path, set_name) for path in paths]
+    opened = [_open(path, wanted.set_name) for path in wanted.paths]
     answers = _Answers()
     for path, _, rows, only_answers in opened:
         if only_answers:
@@ -121,15 +95,13 @@ def read_question_files(
     ]
     if not files:
         raise UsageError(
-            f"{paths[0]} holds answers without their questions",
+            f"{wanted.paths[0]} holds answers without their questions",
             expected="both files of a split, as val_q.json val_a.json",
         )
-    files[0].odd += answers.left_over()
+    files[0].refused += answers.left_over()
     _make_ids_unique(files)
-    if mapping is not None:
-        mapped = map_videos([file.questions for file in files], mapping)
-        for file, questions in zip(files, mapped, strict=True):
-            file.questions = questions
+    if wanted.mapping is not None:
+        map_videos([file.questions for file in files], wanted.mapping)
     return files
 
 
@@ -174,12 +146,12 @@ class _Answers:
     def __init__(self) -> None:
         self._rows: dict[str, tuple[str, str, Mapping[str, Any]]] = {}
         self._used: set[str] = set()
-        self._odd: list[OddRow] = []
+        self._refused: list[Refused] = []
 
     def add(self, path: str, rows: Iterable[Row]) -> None:
         for where, fields in rows:
             if isinstance(fields, UsageError):
-                self._odd.append(_odd_row(path, where, fields))
+                self._refused.append((path, where, fields))
                 continue
             question_id = id_text(fields.get("question_id"))
             if not question_id or question_id in self._rows:
@@ -189,23 +161,23 @@ class _Answers:
 
     def of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         question_id = id_text(fields.get("question_id"))
-        found = self._rows.get(question_id)
-        if found is None:
+        if question_id not in self._rows:
             return {}
         self._used.add(question_id)
-        return {name: found[2].get(name) for name in ("answer", "type")}
+        return {name: self._rows[question_id][2].get(name) for name in ("answer", "type")}
 
-    def left_over(self) -> list[OddRow]:
-        """Return the odd rows of all files of answers, once the questions have been read."""
+    def left_over(self) -> list[Refused]:
+        """Return the refused rows of all files of answers, once the questions have been read."""
         for question_id, (path, where, fields) in self._rows.items():
             if question_id not in self._used:
                 self._refuse(path, where, "has an answer to no question", fields)
-        return self._odd
+        return self._refused
 
     def _refuse(self, path: str, where: str, what: str, fields: Mapping[str, Any]) -> None:
         got = f"question_id {id_text(fields.get('question_id'))!r} in {where}"
         expected = "one answer for each question of the files given"
-        self._odd.append(OddRow(path, where, f"{path} {what}", got, expected, kept=False))
+        error = UsageError(f"{path} {what}", got=got, expected=expected)
+        self._refused.append((path, where, error))
 
 
 def _read_file(
@@ -220,7 +192,7 @@ def _read_file(
                 fields = {**fields, **answers.of(fields)}
             question = make_question(path, where, fields, set_name=name)
         except UsageError as error:
-            file.odd.append(_odd_row(path, where, error))
+            file.refused.append((path, where, error.with_traceback(None)))
             if not keep_faulty:
                 continue
             read = {} if isinstance(fields, UsageError) else fields
@@ -228,11 +200,6 @@ def _read_file(
         file.questions.append(question)
         file.places.append(where)
     return file
-
-
-def _odd_row(path: str, where: str, error: UsageError) -> OddRow:
-    got, expected = str(error.got or ""), str(error.expected or "")
-    return OddRow(path, where, error.what, got, expected, kept=False, todo=error.todo or "")
 
 
 def _make_ids_unique(files: Sequence[QuestionFile]) -> None:
@@ -256,19 +223,14 @@ def _make_ids_unique(files: Sequence[QuestionFile]) -> None:
     counts = collections.Counter(made.values())
     taken = set(given)
     for number, name in made.items():
-        if name and counts[name] == 1 and name not in taken:
-            _rename(*rows[number], name)
-            taken.add(name)
-            continue
         file, place = rows[number]
+        question = file.questions[place]
         if name and counts[name] > 1:
-            file.copies[place] = file.questions[place].question_id
-        new = f"{name}#{number + 1}" if name else str(number + 1)
-        while new in taken or counts[new]:
-            new = f"{new}#" if name else f"#{new}"
-        _rename(file, place, new)
+            file.copies[place] = question.question_id
+        new = name
+        if not name or counts[name] > 1 or name in taken:
+            new = f"{name}#{number + 1}" if name else str(number + 1)
+            while new in taken or counts[new]:
+                new = f"{new}#" if name else f"#{new}"
         taken.add(new)
-
-
-def _rename(file: QuestionFile, place: int, question_id: str) -> None:
-    file.questions[place] = dataclasses.replace(file.questions[place], question_id=question_id)
+        file.questions[place] = dataclasses.replace(question, question_id=new)

@@ -14,7 +14,7 @@ from typing import Any
 
 from framebank.features.questions.known_sets import SETS, QuestionSet
 from framebank.features.questions.question import Question
-from framebank.features.questions.reading import OddRow, QuestionFile
+from framebank.features.questions.reading import QuestionFile
 from framebank.features.questions.splits import (
     SPLITS,
     SplitRule,
@@ -25,9 +25,9 @@ from framebank.features.questions.splits import (
 from framebank.features.questions.videos import ClipNames, find_videos, join_questions
 
 NO_SPLIT = "none"
-_SPLITS = (*SPLITS, NO_SPLIT)
 _MOST_COUNTED = 10  # TGIF-QA counts to ten, which stands for ten or more
 
+_COLUMNS = ("file", "where", "what", "got", "expected", "decision")  # of an odd row
 Oddity = tuple[str, str, str]  # what, got, expected
 
 
@@ -58,7 +58,7 @@ def describe_files(
     by_set: dict[str, list[QuestionFile]] = collections.defaultdict(list)
     for file in files:
         by_set[file.set_name].append(file)
-    odd = [_odd_json(row) for file in files for row in find_odd_rows(file)]
+    odd = [row for file in files for row in find_odd_rows(file)]
     return {
         "files": [{"path": file.path, "set": file.set_name} for file in files],
         "questions": sum(len(file.questions) for file in files),
@@ -85,16 +85,10 @@ def _in_cache(files: Sequence[QuestionFile], cached: _Cached, rule: SplitRule) -
     }
 
 
-def _odd_json(row: OddRow) -> dict[str, str]:
-    what = row.what.removeprefix(f"{row.path} ")
-    named = {"file": row.path, "where": row.where, "what": what, "got": row.got}
-    return named | {"expected": row.expected, "decision": row.decision}
-
-
 def _describe_set(
     name: str, files: Sequence[QuestionFile], cached: _Cached | None
 ) -> dict[str, Any]:
-    splits: dict[str, list[Question]] = {split: [] for split in _SPLITS}
+    splits: dict[str, list[Question]] = {split: [] for split in (*SPLITS, NO_SPLIT)}
     for file in files:
         named = split_of_name(file.path) or NO_SPLIT
         for question in file.questions:
@@ -172,16 +166,20 @@ def _counted(names: Any) -> dict[str, int]:
     return dict(sorted(collections.Counter(names).items(), key=lambda item: (-item[1], item[0])))
 
 
-def find_odd_rows(file: QuestionFile) -> list[OddRow]:
+def find_odd_rows(file: QuestionFile) -> list[dict[str, str]]:
     """Return all odd rows of a file: those that its reading refused, then those that are kept."""
     known = SETS.get(file.set_name)
-    odd = list(file.odd)
-    repeated = _repeats(file.questions, file.places)
+    odd = []
+    for path, where, error in file.refused:
+        what, got = error.what.removeprefix(f"{path} "), str(error.got or "")
+        odd.append((path, where, what, got, str(error.expected or ""), "refused"))
+    first: dict[tuple[str, str], int] = {}
     partly = known is not None and any(question.answer is not None for question in file.questions)
     for place, (question, where) in enumerate(zip(file.questions, file.places, strict=True)):
         found = list(_in_text(question))
-        if place in repeated:
-            found.append(repeated[place])
+        before = first.setdefault((question.video_id, question.question), place)
+        if before != place:
+            found += _repeated(question, file.questions[before], file.places[before])
         if place in file.copies:
             found.append(("an id that another row has", file.copies[place], "ids of their own"))
         if known is not None:
@@ -189,27 +187,17 @@ def find_odd_rows(file: QuestionFile) -> list[OddRow]:
             found += _against_set(question, known, file.set_name, split)
             if partly and question.answer is None:
                 found.append(("no answer", "none", "an answer, as other rows of the file have"))
-        odd += [OddRow(file.path, where, *oddity, kept=True) for oddity in found]
-    return odd
+        odd += [(file.path, where, *oddity, "kept") for oddity in found]
+    return [dict(zip(_COLUMNS, row, strict=True)) for row in odd]
 
 
-def _repeats(questions: Sequence[Question], places: Sequence[str]) -> dict[int, Oddity]:
-    """Return the places of questions that were asked of their video before."""
-    first: dict[tuple[str, str], int] = {}
-    found: dict[int, Oddity] = {}
-    for place, question in enumerate(questions):
-        before = first.setdefault((question.video_id, question.question), place)
-        if before == place:
-            continue
-        earlier = questions[before]
-        asked = f"{question.question!r} of {question.video_id}"
-        if (earlier.answer, earlier.choices) == (question.answer, question.choices):
-            found[place] = ("the same row again", asked, f"once, as in {places[before]}")
-        elif earlier.answer != question.answer:
-            got = f"{question.answer!r} to {asked}"
-            expected = f"{earlier.answer!r}, as in {places[before]}"
-            found[place] = ("the same question with another answer", got, expected)
-    return found
+def _repeated(question: Question, earlier: Question, where: str) -> Iterator[Oddity]:
+    asked = f"{question.question!r} of {question.video_id}"
+    if (earlier.answer, earlier.choices) == (question.answer, question.choices):
+        yield "the same row again", asked, f"once, as in {where}"
+    elif earlier.answer != question.answer:
+        got, expected = f"{question.answer!r} to {asked}", f"{earlier.answer!r}, as in {where}"
+        yield "the same question with another answer", got, expected
 
 
 def _in_text(question: Question) -> Iterator[Oddity]:

@@ -29,16 +29,8 @@ from framebank.features.questions.question import Question, with_group, with_spl
 from framebank.features.questions.sources import compile_grouping, group_of, suspect_sources
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
+SPLIT_NAMES = {split: split for split in SPLITS} | {"training": "train", "testing": "test"}
+SPLIT_NAMES |= dict.fromkeys(("valid", "validation", "dev"), "val")
 VAL_SHARE = 0.1
 TEST_SHARE = 0.1
 

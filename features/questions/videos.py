@@ -27,7 +27,7 @@ import dataclasses
 import difflib
 import functools
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from framebank.features.cache.catalog import catalog_text
 from framebank.features.errors import UsageError
@@ -52,24 +52,12 @@ def same_form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _without_suffix(video_id: str) -> str:
-    return same_form(without_suffix(video_id))
-
-
-def _file_name(video_id: str) -> str:
-    return same_form(video_id.rpartition("/")[2])
-
-
-def _bare_name(video_id: str) -> str:
-    return _without_suffix(video_id.rpartition("/")[2])
-
-
 # The readings after the first, and whether only a name without a folder is read so.
 _READINGS: tuple[tuple[Callable[[str], str], bool], ...] = (
     (same_form, False),
-    (_without_suffix, False),
-    (_file_name, True),
-    (_bare_name, True),
+    (lambda name: same_form(without_suffix(name)), False),
+    (lambda name: same_form(name.rpartition("/")[2]), True),
+    (lambda name: same_form(without_suffix(name.rpartition("/")[2])), True),
 )
 
 
@@ -176,8 +164,8 @@ def _folded(video_id: str) -> str:
     return without_suffix("".join(name.rpartition("/")[2].split()))
 
 
-def map_videos(files: Sequence[list[Question]], path: str) -> list[list[Question]]:
-    """Return the questions of each file with the names that the mapping at `path` gives them.
+def map_videos(files: Sequence[list[Question]], path: str) -> None:
+    """Give the questions of each file the names that the mapping at `path` has for their videos.
 
     A video that the mapping does not name keeps its own. Raises UsageError when the mapping cannot
     be read, names none of the videos, or one of them twice.
@@ -199,7 +187,17 @@ def map_videos(files: Sequence[list[Question]], path: str) -> list[list[Question
         )
     # The side that knows more of the questions' videos is theirs.
     known = _by_name(path, pairs if left >= right else [(w, b, a) for w, a, b in pairs])
-    return [_renamed(questions, known) for questions in files]
+
+    @functools.cache
+    def aliases(video_id: str, before: tuple[str, ...]) -> tuple[str, ...]:
+        own = wishes(video_id, before)
+        given = [known[name] for name in map(same_form, own) if name in known]
+        return (*given, *own[:-1]) if given else before
+
+    for questions in files:
+        questions[:] = [
+            dataclasses.replace(q, aliases=aliases(q.video_id, q.aliases)) for q in questions
+        ]
 
 
 def _by_name(path: str, pairs: Iterable[_Pair]) -> dict[str, str]:
@@ -213,19 +211,6 @@ def _by_name(path: str, pairs: Iterable[_Pair]) -> dict[str, str]:
                 expected="one name for each video",
             )
     return known
-
-
-def _renamed(questions: list[Question], known: Mapping[str, str]) -> list[Question]:
-    made: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
-    renamed = []
-    for question in questions:
-        key = (question.video_id, question.aliases)
-        if key not in made:
-            own = wishes(*key)
-            given = [known[name] for name in map(same_form, own) if name in known]
-            made[key] = (*given, *own[:-1]) if given else question.aliases
-        renamed.append(dataclasses.replace(question, aliases=made[key]))
-    return renamed
 
 
 def read_pairs(path: str) -> list[_Pair]:

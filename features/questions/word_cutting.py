@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import importlib.util
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -54,20 +53,13 @@ def check_language(language: str | None) -> None:
     """Load what cuts `language`; raises UsageError for none of LANGUAGES and a library that is
     missing or broken.
     """
-    if language is None:
-        return
-    if language not in _LIBRARIES:
-        what, expected = "questions cannot be cut in this language", " | ".join(LANGUAGES)
-        raise UsageError(what, got=language, expected=expected)
-    name, module, *_ = _LIBRARIES[language]
-    if importlib.util.find_spec(module) is None:
-        raise _missing(name, module)
-    _cutter(language)
+    if language is not None:
+        _cutter(language)
 
 
 def cutter_version(language: str) -> str:
     """Return the name and version of what cuts `language`; raises UsageError without it."""
-    check_language(language)
+    _cutter(language)
     distribution = _LIBRARIES[language][2]
     try:
         return f"{distribution} {importlib.metadata.version(distribution)}"
@@ -81,7 +73,6 @@ def cut_words(text: str, language: str) -> str:
     Full-width letters and digits become the usual ones, punctuation of any script is dropped.
     """
     plain = unicodedata.normalize("NFKC", text.encode("utf-8", "replace").decode())
-    check_language(language)
     words = (word.strip() for word in _cutter(language)(plain))
     return " ".join(word for word in words if any(letter.isalnum() for letter in word))
 
@@ -100,6 +91,9 @@ def cut_questions(questions: Iterable[bytes], language: str | None) -> list[byte
 
 @functools.cache
 def _cutter(language: str) -> Callable[[str], Iterable[str]]:
+    if language not in _LIBRARIES:
+        what, expected = "questions cannot be cut in this language", " | ".join(LANGUAGES)
+        raise UsageError(what, got=language, expected=expected)
     name, module, distribution, make = _LIBRARIES[language]
     try:
         with warnings.catch_warnings():
@@ -107,16 +101,12 @@ def _cutter(language: str) -> Callable[[str], Iterable[str]]:
             return make()
     except Exception as err:  # a broken installation can raise anything
         if isinstance(err, ModuleNotFoundError) and err.name == module:
-            raise _missing(name, module) from err
+            raise UsageError(
+                f"questions in {name} are cut into words by {module}, which is not installed",
+                todo="pip install 'framebank[languages]'",
+            ) from err
         raise UsageError(
             f"{module}, which cuts questions in {name} into words, cannot be used",
             got=f"{type(err).__name__}: {err}"[:300],
             todo=f"pip install --force-reinstall {distribution}",
         ) from err
-
-
-def _missing(name: str, module: str) -> UsageError:
-    return UsageError(
-        f"questions in {name} are cut into words by {module}, which is not installed",
-        todo="pip install 'framebank[languages]'",
-    )

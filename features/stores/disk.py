@@ -1,4 +1,4 @@
-"""The disk as a store: files under their names whole or not at all, and the kernel's locks.
+"""The disk as a store: files whole under their names or not at all, the kernel's locks, hashes.
 
 A lock is dropped by the kernel with its process, so a killed one blocks nobody.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from framebank.features.errors import CacheError, FramebankError, JobError, UsageError
-from framebank.features.stores.hashing import bytes_sha256
 
 # What `replacing` calls a file that is not complete yet: .<name>.<pid>-<8 hex digits>.tmp
 _LEFTOVER = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
@@ -227,14 +227,6 @@ def list_objects(
                     yield from list_objects(path + "/")
 
 
-def list_strange(folder: str) -> Iterator[str]:
-    """Yield the paths in `folder` of what is neither a file nor a folder."""
-    if os.path.isdir(local_path(folder)):
-        start = folder.rstrip("/") + "/"
-        with os.scandir(local_path(folder)) as entries:
-            yield from (start + e.name for e in entries if not (e.is_file() or e.is_dir()))
-
-
 def delete(path: str) -> bool:
     """Delete one file; returns False where there was none."""
     with explained(path, "delete"), contextlib.suppress(FileNotFoundError):
@@ -286,3 +278,19 @@ def locked(path: str | Path, *, otherwise: FramebankError | None = None) -> Iter
         elif not lock(file, wait=False):
             raise otherwise
         yield
+
+
+def bytes_sha256(data: bytes) -> str:
+    """Return the SHA-256 of bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_hash(file: str | Path | BinaryIO, algorithm: str = "sha256") -> str:
+    """Return the hash of a local file, or of what an open one still has, in hex; raises OSError."""
+    if isinstance(file, str | Path):
+        with Path(file).open("rb") as opened:
+            return file_hash(opened, algorithm)
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

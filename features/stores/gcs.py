@@ -1,9 +1,7 @@
 """Objects in Google Cloud Storage (gs://), by plain calls of google-cloud-storage.
 
-STORAGE_EMULATOR_HOST points the client at an emulator, then without credentials. The client is
-made on first use and once per process, since a connection does not survive a fork. Every call is
-tried again after 429, 5xx and broken connections (`features/stores/objects.py` says for how long);
-each of them may be repeated without harm, as an object's content follows from its name.
+STORAGE_EMULATOR_HOST points the client at an emulator, then without credentials. The client is made
+once per process, since a connection does not survive a fork. Retries: infra/decisions/0005.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """What the object stores do alike: addresses, reads by ranges, uploads that wait, errors, retries.
 
-A service that has answered this process once is waited for: 503 storms and broken connections pass.
-One that nothing answers at, at first contact, is a wrong address or no network: that is told within
-seconds.
+How long a service is waited for, and why: infra/decisions/0005.
 """
 
 from __future__ import annotations
@@ -169,10 +167,14 @@ def copy(
     read: Callable[[int, int], bytes],
     target: BinaryIO,
     update: Callable[[bytes], object] = lambda data: None,
+    *,
+    start: int = 0,
 ) -> None:
-    """Copy an object to an open file by ranges, and hand the bytes to `update` as well."""
-    for start in range(0, size_bytes, CHUNK_BYTES):
-        data = read(start, min(CHUNK_BYTES, size_bytes - start))
+    """Copy `size_bytes` of an object from `start` on to an open file by ranges, and hand the bytes
+    to `update` as well."""
+    end = start + size_bytes
+    for place in range(start, end, CHUNK_BYTES):
+        data = read(place, min(CHUNK_BYTES, end - place))
         update(data)
         view = memoryview(data)
         while view:

@@ -1,8 +1,7 @@
 """Objects in S3 and what speaks its protocol (s3://), by plain calls of boto3.
 
 The same functions as `features/stores/gcs.py`. Credentials and endpoint come from where boto3 looks
-(AWS_ENDPOINT_URL for a server of your own). An object's ETag tells its versions apart. Beam's own
-file systems are not used: not all commands have Beam, and they know no conditional writes.
+(AWS_ENDPOINT_URL for a server of your own). An object's ETag tells its versions apart.
 
 What S3 states of an object's bytes is a checksum of the whole or, when it was uploaded in parts,
 one of the checksums of these ("composite", with -N at its end). Without either the ETag says it:
@@ -21,7 +20,7 @@ import hashlib
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, cast
 
 import google_crc32c
@@ -166,19 +165,34 @@ def download(path: str, target: BinaryIO, *, generation: str) -> None:
             objects.copy(size_bytes, get, target)
             return
         for part_sizes in _part_sizes(path, size_bytes, stated):
-            summed = Summed(stated, part_sizes)
             target.seek(0)
-            objects.copy(size_bytes, get, target, summed.update)
-            if summed.value() == stated.value:
+            found = copy_summed(stated, part_sizes, get, target)
+            if found == stated.value:
                 return
-    objects.check_sum(path, stated.name, got=summed.value().hex(), stated=stated.value.hex())
+    objects.check_sum(path, stated.name, got=found.hex(), stated=stated.value.hex())
+
+
+def copy_summed(
+    stated: Stated, part_sizes: list[int], get: Callable[[int, int], bytes], target: BinaryIO
+) -> bytes:
+    """Copy an object to an open file, and return the checksum of what came as `stated` is made."""
+    digests, start = [], 0
+    for size_bytes in part_sizes:
+        digest = stated.make()
+        objects.copy(size_bytes, get, target, digest.update, start=start)
+        digests.append(digest)
+        start += size_bytes
+    if stated.parts:
+        digest = stated.make()
+        digest.update(b"".join(part.digest() for part in digests))
+    return cast(bytes, digest.digest())
 
 
 def _part_sizes(path: str, size_bytes: int, stated: Stated) -> Iterator[list[int]]:
     """Yield what the sizes of an object's parts may be: all but the last like the first, as long as
     that fits, then those that the store states of each."""
     if not stated.parts:
-        yield []
+        yield [size_bytes]
         return
 
     def size_of(number: int) -> int:
@@ -188,7 +202,8 @@ def _part_sizes(path: str, size_bytes: int, stated: Stated) -> Iterator[list[int
     guess = equal_parts(size_of(1), size_bytes=size_bytes, parts=stated.parts)
     if guess:
         yield guess
-    exact = [size_of(number) for number in range(1, stated.parts + 1)]
+    exact = [size_of(number) for number in range(1, stated.parts)]
+    exact.append(size_bytes - sum(exact))
     if exact != guess:
         yield exact
 
@@ -226,34 +241,6 @@ def equal_parts(first_bytes: int, *, size_bytes: int, parts: int) -> list[int] |
     cannot be."""
     last_bytes = size_bytes - first_bytes * (parts - 1)
     return [first_bytes] * (parts - 1) + [last_bytes] if 0 < last_bytes <= first_bytes else None
-
-
-class Summed:
-    """Sums bytes as they come, part by part where the checksum is of parts."""
-
-    def __init__(self, stated: Stated, part_sizes: Sequence[int]) -> None:
-        self._stated = stated
-        self._left: Iterator[int] = iter(part_sizes)
-        self._room = next(self._left, 0)
-        self._digest = stated.make()
-        self._ended = b""
-
-    def update(self, data: bytes | memoryview) -> None:
-        data = memoryview(data)  # whose slices are no copies
-        while self._stated.parts and len(data) >= self._room > 0:
-            self._digest.update(bytes(data[: self._room]))
-            data = data[self._room :]
-            self._ended += self._digest.digest()
-            self._digest, self._room = self._stated.make(), next(self._left, 0)
-        self._digest.update(bytes(data))
-        self._room -= len(data)
-
-    def value(self) -> bytes:
-        if not self._stated.parts:
-            return self._digest.digest()
-        whole = self._stated.make()
-        whole.update(self._ended)
-        return whole.digest()
 
 
 def check_writing(path: str) -> None:

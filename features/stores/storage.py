@@ -1,11 +1,8 @@
 """Files on disk and objects in a bucket, behind one handful of functions.
 
-The scheme of a path says which module is asked, and all of them have the same functions. The one
-law that the cache stands on: a file appears under its final name whole or not at all. On a file
-system that takes a temporary name, fsync and rename; in a bucket an upload is atomic.
-
-Every failure that a person can act on (full disk, read-only folder, no permission, no credentials)
-is a FramebankError that says what to do.
+The scheme of a path says which module is asked, and all of them have the same functions. A file
+appears under its final name whole or not at all: the cache stands on that. What a person can act on
+(a full disk, no permission, no credentials) is a FramebankError that says what to do.
 """
 
 from __future__ import annotations
@@ -217,7 +214,11 @@ def iter_strange(folder: str) -> Iterator[str]:
 
     A bucket holds nothing but objects.
     """
-    return disk.list_strange(folder) if is_local(folder) else iter(())
+    if is_local(folder) and os.path.isdir(path := local_path(folder)):
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if not (entry.is_file() or entry.is_dir()):
+                    yield join(folder, entry.name)
 
 
 def folder_exists(path: str) -> bool:

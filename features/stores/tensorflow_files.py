@@ -1,9 +1,8 @@
 """Files that tensorflow-io reads: s3:// without boto3, az:// and http://, by `tf.io.gfile`.
 
-The reading half of what `features/stores/s3.py` has, for the trainer's environment with TensorFlow
-2.16 (`make tfio`). Credentials are those of the AWS libraries (AWS_ENDPOINT_URL for a server of
-your own) and, for az://ACCOUNT/CONTAINER/NAME, TF_AZURE_STORAGE_KEY. Why a file counts as missing
-only when the service itself answers a plain request: infra/decisions/0006-tensorflow-io.md.
+The reading half of what `features/stores/s3.py` has (infra/decisions/0006). Credentials are those
+of the AWS libraries (AWS_ENDPOINT_URL for a server of your own) and, for
+az://ACCOUNT/CONTAINER/NAME, TF_AZURE_STORAGE_KEY.
 """
 
 from __future__ import annotations

@@ -33,8 +33,9 @@ _WORDS = ("man", "woman", "dog", "guitar", "onion", "car", "ball", "road", "cat"
 _JOIN = """
 import sys
 from framebank.features.cache.reader import open_cache
+from framebank.features.questions.files import QuestionFiles
 from framebank.train.data.joining import join_cache
-joined = join_cache([sys.argv[1]], open_cache(sys.argv[2]), max_unmatched_ratio=0.1)
+joined = join_cache(QuestionFiles([sys.argv[1]]), open_cache(sys.argv[2]), max_unmatched_ratio=0.1)
 print(len(joined.questions), "questions joined")
 """
 
@@ -103,11 +104,11 @@ def make_registry(config_path: str) -> None:
     """Make a registry whose model in use was made from what the config names."""
     from framebank.features.asking.trained_model import MODEL_FILES
     from framebank.features.cache.reader import open_cache, open_spec
+    from framebank.features.questions.files import QuestionFiles
     from framebank.features.questions.seen_videos import SEEN, content_hashes
     from framebank.features.stores import storage
     from framebank.train.data.joining import join_cache, videos_digest
     from framebank.train.data.splits import seen_by
-    from framebank.train.retrain.basis import look
     from framebank.train.retrain.config import read_config
     from framebank.train.retrain.registry import (
         BASIS,
@@ -116,10 +117,11 @@ def make_registry(config_path: str) -> None:
         new_version,
         write_json,
     )
+    from framebank.train.retrain.retraining import look
 
     config = read_config(config_path)
     cache = open_cache(config.cache)
-    joined = join_cache(config.questions, cache, max_unmatched_ratio=0.1)
+    joined = join_cache(QuestionFiles(config.questions), cache, max_unmatched_ratio=0.1)
     basis = look(config, fingerprint=open_spec(config.cache).fingerprint)
     registry, version = Registry(config.registry), new_version()
     folder = registry.folder(version)

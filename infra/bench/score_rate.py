@@ -32,11 +32,13 @@ _WORDS = ("man", "woman", "dog", "guitar", "onion", "car", "ball", "road", "cat"
 _PLAN = """
 import sys
 from framebank.features.cache.reader import open_cache
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.reading import read_questions
 from framebank.pipelines.score.plan import plan_scoring
-plan = plan_scoring(read_questions([sys.argv[1]]), open_cache(sys.argv[2]), per_file=10_000)
+questions = read_questions(QuestionFiles([sys.argv[1]]))
+plan = plan_scoring(questions, open_cache(sys.argv[2]), per_file=10_000)
 plan.digest()
-print(plan.answerable, "questions in", plan.outputs, "files")
+print(plan.answerable, "questions in", len(plan.files), "files")
 """
 
 

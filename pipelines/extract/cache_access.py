@@ -37,16 +37,27 @@ _ASKED_SHARDS = 1000
 
 
 @contextlib.contextmanager
-def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
+def open_for_extraction(path: str, spec: FeatureSpec, *, dry_run: bool = False) -> Iterator[str]:
     """Make or open the cache and yield its absolute path, held against other runs.
 
+    A `dry_run` raises the same, and writes and holds nothing.
     Raises SpecMismatchError for a cache of another spec, UsageError for a place that is taken by
     something else or by another run.
     """
-    cache = _locate(path)
-    _mend_spec(cache, spec)
-    if layout.read_spec(cache) is None:
+    cache = storage.absolute(path)
+    if os.path.lexists(cache) and not os.path.isdir(cache):
+        raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
+    if not dry_run:
+        _mend_spec(cache, spec)
+    cached = layout.read_spec(cache)
+    if cached is None:
         check_empty(cache)
+    elif dry_run and cached != spec and is_in_use(cache):
+        check_same_spec(cached, spec, where=cache)
+    if dry_run:
+        yield cache
+        return
+    if cached is None:
         storage.make_folder(cache)
     with locks.held(cache, what=f"writing to {cache}"):
         if not layout.write_spec(cache, spec):
@@ -56,13 +67,6 @@ def open_for_extraction(path: str, spec: FeatureSpec) -> Iterator[str]:
             elif cached is not None:
                 check_same_spec(cached, spec, where=cache)
         yield cache
-
-
-def _locate(path: str) -> str:
-    cache = storage.absolute(path)
-    if os.path.lexists(cache) and not os.path.isdir(cache):
-        raise UsageError(f"{cache} is a file", expected="a folder", todo="give another --cache")
-    return cache
 
 
 def _mend_spec(cache: str, spec: FeatureSpec) -> None:
@@ -75,20 +79,8 @@ def _mend_spec(cache: str, spec: FeatureSpec) -> None:
         with contextlib.suppress(CacheError):
             made.add(read_sidecar(cache, name).fingerprint)
     if made == {spec.fingerprint}:
-        layout.restore_spec(cache, spec)
+        layout.write_spec(cache, spec, create_only=False)
         say(f"{layout.spec_path(cache)} was lost or damaged and is written anew, by its shards")
-
-
-@contextlib.contextmanager
-def open_for_dry_run(path: str, spec: FeatureSpec) -> Iterator[str]:
-    """Yield what `open_for_extraction` does, and raise what it does, but write nothing."""
-    cache = _locate(path)
-    cached = layout.read_spec(cache)
-    if cached is None:
-        check_empty(cache)
-    elif cached != spec and is_in_use(cache):
-        check_same_spec(cached, spec, where=cache)
-    yield cache
 
 
 def is_in_use(cache: str) -> bool:
@@ -166,7 +158,7 @@ def recover(cache: str, spec: FeatureSpec, *, dry_run: bool = False) -> Recovery
     elif found:
         write_catalog(cache, f"{_stamp()}-recovered", found)
         rows = rows_by_video(cache)
-    lost = frozenset(lost_videos(cache, rows, fingerprint=spec.fingerprint))
+    lost = lost_videos(cache, rows, fingerprint=spec.fingerprint)
     return Recovery(len(found), shards, tuple(removed), rows, lost)
 
 
@@ -202,12 +194,10 @@ def _orphans(
     names = orphan_shards(cache)
     if not names:
         return
-    sizes = _file_sizes(cache)
-    committed = set(layout.committed_among(sizes))
-    noted = layout.damaged_shards(cache)
+    sizes, noted = _file_sizes(cache), layout.damaged_shards(cache)
     names.sort(key=lambda name: layout.whole_of(name) is not None)  # wholes before their parts
     taken = dict(known)
-    good = committed - noted
+    good = set(layout.committed_among(sizes)) - noted
     for name in names:
         if layout.whole_of(name) in good:
             yield name, "it is part of one that is whole by now", []
@@ -225,16 +215,13 @@ def _orphans(
             good.discard(name)
             yield name, f"{path} is missing or damaged", []
         else:
-            new = [
-                row for row in found.rows if not _holds(taken.get(catalog_text(row.video_id)), row)
-            ]
+            new = []
+            for row in found.rows:
+                known_row = taken.get(catalog_text(row.video_id))
+                if known_row is None or (known_row.run_id, known_row.time) < (row.run_id, row.time):
+                    new.append(row)
             taken |= {catalog_text(row.video_id): row for row in new}
             yield name, "" if new else "other shards have its videos", new
-
-
-def _holds(known: CatalogRow | None, row: CatalogRow) -> bool:
-    """Tell whether the catalog's row of a video stays the one that counts beside `row`."""
-    return known is not None and (known.run_id, known.time) >= (row.run_id, row.time)
 
 
 def remove_leftovers(cache: str) -> int:
@@ -283,7 +270,7 @@ def rows_by_video(cache: str) -> dict[str, CatalogRow]:
     return {row.video_id: row for row in catalog_rows(read_catalog(cache))}
 
 
-def lost_videos(cache: str, rows: Mapping[str, CatalogRow], *, fingerprint: str) -> set[str]:
+def lost_videos(cache: str, rows: Mapping[str, CatalogRow], *, fingerprint: str) -> frozenset[str]:
     """Return the ids of catalog rows whose features cannot be read, or are of another spec.
 
     Their shard is missing, cut short or without its sidecar, or `framebank verify` has noted it;
@@ -303,7 +290,7 @@ def lost_videos(cache: str, rows: Mapping[str, CatalogRow], *, fingerprint: str)
             and layout.shard_of(row.shard) not in noted
         )
 
-    return {video_id for video_id, row in rows.items() if not is_whole(row)}
+    return frozenset(video_id for video_id, row in rows.items() if not is_whole(row))
 
 
 def remove_lost_shards(cache: str, before: Recovery) -> list[str]:

@@ -120,8 +120,7 @@ def execute(
     if spec.random_weights:
         say(f"the network has RANDOM weights ({spec.weights}): good for trying things out only")
     dry_run = submission.dry_run
-    opening = cache_access.open_for_dry_run if dry_run else cache_access.open_for_extraction
-    with opening(args.cache, spec) as cache:
+    with cache_access.open_for_extraction(args.cache, spec, dry_run=dry_run) as cache:
         before = cache_access.recover(cache, spec, dry_run=True) if dry_run else _tidy(cache, spec)
         todo = _find_todo(args, listing, before, cache, spec)
         run_id = cache_access.new_run_id(before.rows)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from framebank.features.cache import layout
 from framebank.features.cache.sidecar import count_kept
 from framebank.features.errors import FramebankError
-from framebank.features.network.weights import Weights, publish_weights
+from framebank.features.network.weights import publish_weights
 from framebank.features.progress import Source
 from framebank.features.stores import json_text, storage
 from framebank.features.terminal import say
@@ -64,11 +64,10 @@ class Extraction:
         from framebank.features.stop_signals import end_on_signals
         from framebank.pipelines.extract.pipeline import build_pipeline
 
-        config = dataclasses.replace(
-            self.config,
-            weights=self._weights_for_workers(),
-            progress_folder=job.progress_folder,
-        )
+        config = dataclasses.replace(self.config, progress_folder=job.progress_folder)
+        if self.submission.workers_elsewhere and not self.submission.dry_run:
+            weights = publish_weights(config.weights, config.cache)
+            config = dataclasses.replace(config, weights=weights)
         with end_on_signals(lambda: self._end(job)), self._planned(job) as paths:
             job.run(
                 lambda pipeline: build_pipeline(
@@ -81,13 +80,6 @@ class Extraction:
                 ),
                 source=self._progress(config.progress_folder),
             )
-
-    def _weights_for_workers(self) -> Weights:
-        """Put a weight file where workers on other machines find it: into the cache."""
-        weights, submission = self.config.weights, self.submission
-        if not submission.workers_elsewhere or weights.local_path is None or submission.dry_run:
-            return weights
-        return publish_weights(weights, self.config.cache)
 
     @contextlib.contextmanager
     def _planned(self, job: Job) -> Iterator[list[str]]:
@@ -118,15 +110,12 @@ class Extraction:
         )
 
     def _kept(self) -> str:
-        """Return how many videos of the run are safe, in words."""
-        if self.submission.dry_run or len(self.shards) > _COUNTED_SHARDS:
-            return "what was committed is kept"
-        try:
-            committed = layout.committed_shards(self.config.cache)
-            kept = count_kept(self.config.cache, committed, self._videos())
-        except FramebankError:  # the store does not answer any more
-            return "what was committed is kept"
-        return f"{kept} of {self.facts.to_extract} videos are done and kept"
+        if not self.submission.dry_run and len(self.shards) <= _COUNTED_SHARDS:
+            with contextlib.suppress(FramebankError):  # the store may not answer any more
+                committed = layout.committed_shards(self.config.cache)
+                kept = count_kept(self.config.cache, committed, self._videos())
+                return f"{kept} of {self.facts.to_extract} videos are done and kept"
+        return "what was committed is kept"
 
     def _videos(self) -> dict[str, int]:
         return {shard.shard: len(shard.refs) for shard in self.shards}

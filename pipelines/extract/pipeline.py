@@ -8,6 +8,7 @@ Nothing follows it but the catalog, so no barrier stands between a feature and i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import heapq
 import json
@@ -211,7 +212,7 @@ def summarise(config: ExtractConfig, facts: RunFacts, tally: Tally) -> dict[str,
         "shards": len(tally.reports),
         "partial": tally.partial,
         "capped": tally.capped,
-        "quantisation": tally.quantisation().to_json(),
+        "quantisation": dataclasses.asdict(tally.quantisation()),
         "slowest_shards": tally.slowest(),
         **dataclasses.asdict(facts),
         "finished": utc_now(),
@@ -226,8 +227,6 @@ def versions() -> dict[str, str]:
     names = ("apache-beam", "tensorflow", "tensorflow-cpu", "keras", "av", "numpy", "pyarrow")
     found = {"framebank": __version__, "python": platform.python_version()}
     for name in names:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found

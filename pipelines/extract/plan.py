@@ -15,7 +15,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from framebank import __version__
 from framebank.features.cache.catalog import catalog_text
@@ -85,13 +84,6 @@ class ShardPlan:
     def video_bytes(self) -> int:
         """The size of all its videos; those of unknown size count nothing."""
         return sum(max(0, ref.size_bytes) for ref in self.refs)
-
-    def to_json(self) -> dict[str, Any]:
-        return {"shard": self.shard, "refs": [dataclasses.asdict(ref) for ref in self.refs]}
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> ShardPlan:
-        return cls(fields["shard"], tuple(VideoRef(**ref) for ref in fields["refs"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +238,9 @@ def write_plan(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str
     paths = plan_paths(cache, run_id, shards)
     for number, path in enumerate(paths):
         some = shards[number * _SHARDS_PER_FILE :][:_SHARDS_PER_FILE]
-        storage.write_atomic(path, (json.dumps(s.to_json()).encode() + b"\n" for s in some))
+        storage.write_atomic(
+            path, (json.dumps(dataclasses.asdict(s)).encode() + b"\n" for s in some)
+        )
     return paths
 
 
@@ -260,7 +254,8 @@ def plan_paths(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str
 def read_plan(path: str) -> Iterator[ShardPlan]:
     for number, line in enumerate(storage.read_bytes(path).splitlines(), start=1):
         try:
-            shard = ShardPlan.from_json(json_text.parse(line))
+            fields = json_text.parse(line)
+            shard = ShardPlan(fields["shard"], tuple(VideoRef(**ref) for ref in fields["refs"]))
         except (ValueError, KeyError, TypeError) as err:
             raise CacheError(f"line {number} of the plan {path} is damaged", got=err) from err
         yield shard

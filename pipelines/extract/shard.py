@@ -49,7 +49,7 @@ from framebank.features.extraction.one_clip import build_network
 from framebank.features.network.weights import localise_weights
 from framebank.features.spec import FeatureSpec, check_same_spec
 from framebank.features.stores import storage
-from framebank.features.stores.hashing import bytes_sha256
+from framebank.features.stores.disk import bytes_sha256
 from framebank.features.stores.temporary import explained, temporary_error
 from framebank.features.video import Extracted, Rejected
 from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan
@@ -75,7 +75,7 @@ def report_of(sidecar: Sidecar) -> dict[str, Any]:
         "video_bytes": sum(max(0, row.size_bytes) for row in sidecar.rows),
         "seconds": sidecar.seconds,
         "host": sidecar.host,
-        "quantisation": sidecar.quantisation.to_json(),
+        "quantisation": dataclasses.asdict(sidecar.quantisation),
         "parts": sidecar.parts,
     }
 

@@ -183,7 +183,7 @@ def _left_to_do(args: argparse.Namespace, refs: Sequence[VideoRef], spec: Featur
     """
     if args.cache is None:
         return Todo(tuple(refs), 0, 0)
-    with cache_access.open_for_dry_run(args.cache, spec) as cache:
+    with cache_access.open_for_extraction(args.cache, spec, dry_run=True) as cache:
         stock = cache_access.recover(cache, spec, dry_run=True)
     return drop_done(
         refs,

@@ -53,13 +53,10 @@ class Estimate:
     low: float
     high: float
 
-    def plus(self, known: float) -> Estimate:
-        """Return the sum with a number that is certain."""
-        return Estimate(self.value + known, self.low + known, self.high + known)
-
-    def added(self, other: Estimate) -> Estimate:
-        """Return the sum with another, end by end."""
-        return Estimate(self.value + other.value, self.low + other.low, self.high + other.high)
+    def plus(self, other: Estimate | float) -> Estimate:
+        """Return the sum with another, end by end, or with a number that is certain."""
+        more = other if isinstance(other, Estimate) else Estimate(other, other, other)
+        return Estimate(self.value + more.value, self.low + more.low, self.high + more.high)
 
     def times(self, factor: float) -> Estimate:
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
@@ -165,13 +162,11 @@ def forecast(strata: Sequence[Stratum], probes: Mapping[str, Probe]) -> Forecast
         sizes.append(np.array([ref.size_bytes for ref in found], float))
     clips = sum(len(stratum.refs) for stratum in strata)
     probed = sum(map(len, values))
-    exact = probed == clips and not any(probe.estimated for probe in probes.values())
-    totals = _totals(strata, values, sizes) if probed else {}
     return Forecast(
-        totals=totals,
+        totals=_totals(strata, values, sizes) if probed else {},
         clips=clips,
         probed=probed,
-        exact=exact,
+        exact=probed == clips and not any(probe.estimated for probe in probes.values()),
         classes=dict(Counter(p.error_class for p in probes.values() if p.error_class)),
         longest_s=max((probe.decode_s or 0.0 for probe in probes.values()), default=0.0),
     )

@@ -27,6 +27,7 @@ from framebank.features.extraction.engine import Engine, FrameNetwork
 from framebank.features.extraction.one_clip import build_network
 from framebank.features.machine import usable_cores
 from framebank.features.network.weights import Weights
+from framebank.features.processes import this_process
 from framebank.features.spec import FeatureSpec
 from framebank.features.video import VideoRef
 from framebank.pipelines.forecast.estimate import Estimate, Forecast
@@ -73,7 +74,7 @@ def wall_s(measured: Measured, load: Load, *, decoders: int) -> Estimate:
     The value is for a machine as busy with other things as it was while measured, the low end for
     one that does nothing else.
     """
-    total = load.decode_s.added(load.pictures.times(measured.frame_s))
+    total = load.decode_s.plus(load.pictures.times(measured.frame_s))
 
     def whole(cpu_s: float, decode_s: float, busy: float) -> float:
         decoding_s = max(load.longest_s, decode_s / decoders)  # decoders need not be enough
@@ -218,6 +219,5 @@ def _time_network(network: FrameNetwork, blank: NDArray[np.uint8]) -> list[_Mark
 
 def process_age_s() -> float:
     """Return for how many seconds this process has been running (start-up that is paid twice)."""
-    with open("/proc/self/stat") as file:
-        started = int(file.read().rpartition(")")[2].split()[19])
+    started = int(this_process()["started"])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")

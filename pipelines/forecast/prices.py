@@ -108,7 +108,7 @@ def quote(prices: Prices, load: Load, *, frame_s: float, accelerated: bool, work
             return float(decoding_s + pictures * frame_s * core / prices.vcpus)
         return float(max(decoding_s, pictures / rate_fps * card))
 
-    wall_s = START_S.added(
+    wall_s = START_S.plus(
         Estimate(
             busy_s("value", 1.0, 1.0),
             busy_s("low", CORE_RANGE[0], ACCELERATOR_RANGE[0]),
@@ -116,5 +116,5 @@ def quote(prices: Prices, load: Load, *, frame_s: float, accelerated: bool, work
         )
     )
     if rate_fps is not None:
-        wall_s = wall_s.added(ACCELERATOR_START_S)
+        wall_s = wall_s.plus(ACCELERATOR_START_S)
     return Quote(prices, used, wall_s, wall_s.times(used * prices.worker_hour / 3600))

@@ -117,8 +117,7 @@ def _time_rows(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def notes(plan: Plan) -> Iterator[str]:
     """Yield what to know of these numbers: how sure they are and what they leave out."""
-    outlook = plan.outlook
-    forecast = outlook.forecast
+    outlook, forecast = plan.outlook, plan.outlook.forecast
     if not outlook.left:
         yield from plan.notes
         return

@@ -17,7 +17,6 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from framebank.features.cache.catalog import catalog_text
 from framebank.features.errors import UsageError
@@ -34,6 +33,7 @@ from framebank.pipelines.inputs.matching import (
 )
 
 _MAX_ID_CHARS = 1024
+_NOT_THERE = (-1, "")  # size_bytes and version
 _STAT_ONE_BY_ONE = 8  # more objects of one folder than this are listed instead of asked for
 
 
@@ -101,22 +101,26 @@ class _Expansion:
         else:
             self._add_bucket(text)
         if len(self._refs) + self._repeated == before:
-            raise self._nothing(text, self._skipped - skipped)
-
-    def _nothing(self, text: str, skipped: Counter[str]) -> UsageError:
-        pictures = any(suffix in PICTURE_SUFFIXES for suffix in skipped)
-        return UsageError(
-            f"no video in {text}",
-            got=f"only other files: {by_suffix(skipped)}" if skipped else "nothing at all",
-            expected="at least one video",
-            todo="add --images to take pictures" if pictures else "check the path",
-        )
+            others = self._skipped - skipped
+            pictures = not PICTURE_SUFFIXES.isdisjoint(others)
+            raise UsageError(
+                f"no video in {text}",
+                got=f"only other files: {by_suffix(others)}" if others else "nothing at all",
+                expected="at least one video",
+                todo="add --images to take pictures" if pictures else "check the path",
+            )
 
     # Local paths
 
     def _add_local(self, path: str) -> None:
         if os.path.isdir(path):
-            self._add_folder(path, os.path.abspath(path))
+            if self._cache is not None and os.path.realpath(path) == self._cache:
+                raise UsageError(
+                    "an INPUT is the cache itself", got=path, expected="a folder of clips"
+                )
+            base = os.path.abspath(path)
+            for found in self._walk(base, base):
+                self._add_found(found, base)
         elif os.path.lexists(path):
             self._add_named(os.path.abspath(path), os.path.basename(path))
         elif glob.has_magic(path):
@@ -129,15 +133,9 @@ class _Expansion:
         if manifests.is_manifest(path) and os.path.isfile(path):
             self._add_manifest(path)
         else:
-            self._put(_local_ref(path, video_id))
+            self._put(VideoRef(video_id, path, *_local_facts(path)))
 
-    def _add_folder(self, path: str, base: str) -> None:
-        if self._cache is not None and os.path.realpath(path) == self._cache:
-            raise UsageError("an INPUT is the cache itself", got=path, expected="a folder of clips")
-        for entry in self._walk(os.path.abspath(path), base):
-            self._add_found(entry.path, base, entry)
-
-    def _walk(self, folder: str, base: str) -> Iterator[os.DirEntry[str]]:
+    def _walk(self, folder: str, base: str) -> Iterator[str]:
         return walk(folder, self._cache, lambda path, err: self._add_unlisted(path, base, err))
 
     def _add_unlisted(self, path: str, base: str, err: OSError) -> None:
@@ -151,16 +149,15 @@ class _Expansion:
         self._put(VideoRef(os.path.relpath(path, base), os.path.abspath(path), -1, why))
         self._unlisted.append(path)
 
-    def _add_found(self, path: str, base: str, entry: os.DirEntry[str] | None = None) -> None:
+    def _add_found(self, path: str, base: str) -> None:
         """Add a file from a folder if its suffix is right, else count it."""
         suffix = suffix_of(path)
         if suffix not in self._suffixes:
             self._skipped[catalog_text(suffix)] += 1
             return
-        start = base.rstrip("/") + "/"
-        below = path.startswith(start)  # all but globs with `..` in them
-        video_id = path[len(start) :] if below else os.path.relpath(path, base)
-        self._put(_local_ref(path, video_id, entry))
+        # Below it is all but what globs with `..` find.
+        video_id = _below(base, path) or os.path.relpath(path, base)
+        self._put(VideoRef(video_id, path, *_local_facts(path)))
 
     def _add_glob(self, pattern: str) -> None:
         base = os.path.abspath(fixed_part(pattern))
@@ -168,11 +165,9 @@ class _Expansion:
         for path in sorted(self._matches(pattern, base)):
             if named and not os.path.isdir(path):
                 self._add_named(path, os.path.relpath(path, base))
-            elif os.path.isdir(path):
-                for entry in self._walk(path, base):
-                    self._add_found(entry.path, base)
             else:
-                self._add_found(path, base)
+                for found in self._walk(path, base) if os.path.isdir(path) else [path]:
+                    self._add_found(found, base)
 
     def _matches(self, pattern: str, base: str) -> Iterator[str]:
         if "**" not in pattern:
@@ -182,7 +177,7 @@ class _Expansion:
         # The library's own `**` runs in circles where a link leads back, ours sees a folder once.
         whole = os.path.join(glob.escape(base), pattern[len(fixed_part(pattern)) :])
         compiled = compile_glob(whole)
-        found = (e.path for e in self._walk(base, base)) if os.path.isdir(base) else ()
+        found = self._walk(base, base) if os.path.isdir(base) else ()
         return (path for path in found if compiled.fullmatch(path))
 
     # Buckets
@@ -237,12 +232,10 @@ class _Expansion:
         facts = _bucket_facts(uri for uri in uris if not storage.is_local(uri))
         missing = 0
         for row, uri in zip(rows, uris, strict=True):
-            video_id = row.video_id or _relative_id(uri, folder)
-            if storage.is_local(uri):
-                ref = _local_ref(uri, video_id, columns=row.columns)
-            else:
-                ref = VideoRef(video_id, uri, *facts.get(uri, (-1, "")), columns=row.columns)
-            missing += ref.size_bytes < 0
+            video_id = row.video_id or _below(folder, uri) or uri.rsplit("/", 1)[-1]
+            found = _local_facts(uri) if storage.is_local(uri) else facts.get(uri, _NOT_THERE)
+            missing += found == _NOT_THERE
+            ref = VideoRef(video_id, uri, *found, columns=row.columns)
             self._put(ref, f"manifest {path}, {row.place}")
         if missing:
             self._notes.append(f"{missing} videos of {path} do not exist; they will be quarantined")
@@ -274,22 +267,17 @@ def by_suffix(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {suffix or '(no suffix)'}" for suffix, count in counts.items())
 
 
-def _local_ref(
-    path: str,
-    video_id: str,
-    entry: os.DirEntry[str] | None = None,
-    columns: Mapping[str, Any] | None = None,
-) -> VideoRef:
-    """Look at a file without opening it; size -1 where nothing is there."""
+def _local_facts(path: str) -> tuple[int, str]:
+    """Return (size_bytes, mtime in ns) of a file without opening it."""
     try:
-        status = os.stat(path) if entry is None else entry.stat()
+        status = os.stat(path)
         size_bytes = status.st_size if stat.S_ISREG(status.st_mode) else 0
     except OSError:
         try:  # a link to nowhere is there, and is no file
             status, size_bytes = os.lstat(path), 0
         except OSError:
-            return VideoRef(video_id, path, -1, "", columns=columns or {})
-    return VideoRef(video_id, path, size_bytes, str(status.st_mtime_ns), columns=columns or {})
+            return _NOT_THERE
+    return size_bytes, str(status.st_mtime_ns)
 
 
 def _no_such_path(path: str) -> UsageError:
@@ -320,9 +308,9 @@ def _absolute(row: manifests.ManifestRow, folder: str, path: str) -> str:
     return local if os.path.isabs(local) else f"{folder}/{local}"
 
 
-def _relative_id(uri: str, folder: str) -> str:
+def _below(folder: str, path: str) -> str:
     start = folder.rstrip("/") + "/"
-    return uri[len(start) :] if uri.startswith(start) else uri.rsplit("/", 1)[-1]
+    return path[len(start) :] if path.startswith(start) else ""
 
 
 def _bucket_facts(uris: Iterator[str]) -> dict[str, tuple[int, str]]:

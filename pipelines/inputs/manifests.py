@@ -93,11 +93,9 @@ def _plain(value: Any) -> str | int | float | bool | None:
         return catalog_text(value)
     if isinstance(value, bytes):
         return value.hex()
-    return (
-        json.dumps(value, ensure_ascii=False, default=str)
-        if isinstance(value, list | dict)
-        else str(value)
-    )
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def _decode(path: str, data: bytes) -> str:
@@ -158,10 +156,8 @@ def _read_parquet(path: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         _check_header(path, file.schema_arrow.names)
-        number = 0
-        for batch in file.iter_batches():
-            for fields in batch.to_pylist():
-                number += 1
-                yield f"row {number}", fields
+        rows = (fields for batch in file.iter_batches() for fields in batch.to_pylist())
+        for number, fields in enumerate(rows, start=1):
+            yield f"row {number}", fields
     except (pa.ArrowException, OSError, ValueError, MemoryError) as err:
         raise _fault(path, "", first_line(err), "a Parquet file") from err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -13,9 +14,7 @@ def suffix_of(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def walk(
-    root: str, cache: str | None, unlisted: Callable[[str, OSError], None]
-) -> Iterator[os.DirEntry[str]]:
+def walk(root: str, cache: str | None, unlisted: Callable[[str, OSError], None]) -> Iterator[str]:
     """Yield what lies under a folder and is no folder, by name; each real folder once.
 
     Links to folders are followed after everything else, unless they lead to where the walk comes
@@ -41,7 +40,7 @@ def walk(
         below = []
         for entry in entries:
             if not _is_folder(entry):
-                yield entry
+                yield entry.path
             elif entry.is_symlink():
                 target = os.path.realpath(entry.path)
                 if not (home + "/").startswith(target.rstrip("/") + "/"):
@@ -77,13 +76,8 @@ def unlisted_by(pattern: str) -> Iterator[tuple[str, OSError]]:
 
 def fixed_part(pattern: str) -> str:
     """Return the folder of a glob before its first wildcard."""
-    parts = pattern.split("/")
-    fixed = []
-    for part in parts[:-1]:
-        if glob.has_magic(part):
-            break
-        fixed.append(part)
-    return "/".join(fixed) + "/" if fixed else ""
+    parts = itertools.takewhile(lambda part: not glob.has_magic(part), pattern.split("/")[:-1])
+    return "".join(f"{part}/" for part in parts)
 
 
 def names_suffix(pattern: str) -> bool:

@@ -63,10 +63,7 @@ def check_beam_options(words: Sequence[str], *, own: Sequence[str] = ()) -> None
     """Raise UsageError for words that are no option of Beam (a typo must not be ignored)."""
     runner = (runner_word(words) or "").lower()
     parser = _beam_parser(takes_flink=runner.startswith(("flink", "portable")))
-    try:
-        _, unknown = parser.parse_known_args(list(words))
-    except _ParserError as error:
-        raise UsageError(f"an option of Beam is not right: {error}") from None
+    _, unknown = parser.parse_known_args(list(words))
     if not unknown:
         return
     known = [*own, *(text for action in parser._actions for text in action.option_strings)]
@@ -136,17 +133,13 @@ def find_marked(text: str) -> FramebankError | None:
     return (kind if issubclass(kind, FramebankError) else JobError)(what, **fields)
 
 
-class _ParserError(Exception):
-    pass
-
-
 def _beam_parser(*, takes_flink: bool) -> argparse.ArgumentParser:
     """Return a parser that knows every option of every class of Beam's options."""
     from apache_beam.options import pipeline_options
 
     class Parser(pipeline_options._BeamArgumentParser):  # type: ignore[misc]
         def error(self, message: str) -> NoReturn:
-            raise _ParserError(message)
+            raise UsageError(f"an option of Beam is not right: {message}") from None
 
     parser = Parser(allow_abbrev=False, add_help=False)
     take_options_once(parser)

@@ -6,6 +6,7 @@ name, and where its network may be built, depends on it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -55,14 +56,17 @@ def find_workers(options: PipelineOptions, *, runner_here: bool) -> Workers:
         host, port = split_address(address, what="--environment_config")
         if not runner_here:
             return Workers(elsewhere=True)  # each of the runner's machines resolves it itself
-        _check_pool(host, port)
+        if problem := _why_no_server(host, port, is_pool=True):
+            raise UsageError(
+                f"no worker pool answers at --environment_config {host}:{port}",
+                got=problem,
+                todo=f"start `{POOL_COMMAND}` first, in an environment that has Framebank",
+            )
         return Workers(elsewhere=not is_here(host))
     if kind == "PROCESS":
         _check_process(options, runner_here=runner_here)
         return Workers(elsewhere=not runner_here)
-    _check_image(options)
-    if runner_here and kind in (None, "DOCKER"):
-        _check_docker()
+    _check_docker(options, needed_here=runner_here and kind in (None, "DOCKER"))
     return Workers(elsewhere=True)
 
 
@@ -95,15 +99,6 @@ def _json_field(config: str, name: str) -> str:
     return value
 
 
-def _check_pool(host: str, port: int) -> None:
-    if problem := _why_no_server(host, port, is_pool=True):
-        raise UsageError(
-            f"no worker pool answers at --environment_config {host}:{port}",
-            got=problem,
-            todo=f"start `{POOL_COMMAND}` first, in an environment that has Framebank",
-        )
-
-
 def _check_process(options: PipelineOptions, *, runner_here: bool) -> None:
     portable = options.view_as(PortableOptions)
     if portable.environment_config:
@@ -123,16 +118,7 @@ def _check_process(options: PipelineOptions, *, runner_here: bool) -> None:
         )
 
 
-def _check_docker() -> None:
-    if not (shutil.which("docker") or os.environ.get("DOCKER_HOST") or os.path.exists(_DOCKER)):
-        raise UsageError(
-            "--environment_type=DOCKER needs Docker, which is not on this machine",
-            got=f"no `docker` on PATH, and no {_DOCKER}",
-            todo="install it, or use --environment_type=LOOPBACK",
-        )
-
-
-def _check_image(options: PipelineOptions) -> None:
+def _check_docker(options: PipelineOptions, *, needed_here: bool) -> None:
     """Beam's own image, which DOCKER means without another one, has no Framebank in it."""
     portable = options.view_as(PortableOptions)
     image = portable.environment_config or portable.lookup_environment_option(
@@ -143,6 +129,13 @@ def _check_image(options: PipelineOptions) -> None:
             "--environment_type=DOCKER needs an image that has Framebank in it",
             got="none, and Beam's own has not",
             todo="build one (infra/docker) and give --environment_config=IMAGE",
+        )
+    places = shutil.which("docker"), os.environ.get("DOCKER_HOST"), os.path.exists(_DOCKER)
+    if needed_here and not any(places):
+        raise UsageError(
+            "--environment_type=DOCKER needs Docker, which is not on this machine",
+            got=f"no `docker` on PATH, and no {_DOCKER}",
+            todo="install it, or use --environment_type=LOOPBACK",
         )
 
 
@@ -204,10 +197,7 @@ def is_here(host: str) -> bool:
     except OSError:
         return False
     for family, kind, protocol, _, address in found:
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.bind(address)
-                return True
-        except OSError:
-            continue
+        with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+            return True
     return False

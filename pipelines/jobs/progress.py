@@ -13,6 +13,7 @@ import json
 import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,12 +61,11 @@ class CountsWriter:
 
 
 def read_counts(folder: str) -> Counts:
-    total = Counts()
+    total: Counter[str] = Counter()
     for path in Path(folder).glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
-            for name, count in json_text.parse(path.read_text()).items():
-                setattr(total, name, getattr(total, name) + count)
-    return total
+            total.update(json_text.parse(path.read_text()))
+    return Counts(**total)
 
 
 class WorkerCounts:

@@ -32,14 +32,12 @@ class JobServer:
         self._process, self.endpoint, self._log = process, endpoint, log
 
     def log_tail(self) -> str:
-        """Return the last of what the server printed."""
         with contextlib.suppress(OSError), self._log.open("rb") as file:
             file.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
             return file.read().decode(errors="backslashreplace")
         return ""
 
     def died(self) -> bool:
-        """Return whether the server ended by itself."""
         return self._process.poll() is not None
 
     def stop(self) -> None:
@@ -74,21 +72,18 @@ def start_server(
     try:
         while not answers("localhost", port, timeout_s=1.0):
             if server.died() or time.monotonic() > deadline:
-                raise _not_started(server, name)
+                lines = [line.strip() for line in server.log_tail().splitlines() if line.strip()]
+                raise JobError(
+                    f"{name} did not start"
+                    + ("" if server.died() else f" within {_START_S:.0f} s"),
+                    got="; ".join(lines[-3:])[:600] or "it said nothing",
+                    todo="check its installation; nothing was written but the plan of this run",
+                )
             time.sleep(0.05)
     except BaseException:
         server.stop()
         raise
     return server
-
-
-def _not_started(server: JobServer, name: str) -> JobError:
-    lines = [line.strip() for line in server.log_tail().splitlines() if line.strip()]
-    return JobError(
-        f"{name} did not start" + ("" if server.died() else f" within {_START_S:.0f} s"),
-        got="; ".join(lines[-3:])[:600] or "it said nothing",
-        todo="check its installation; nothing was written but the plan of this run",
-    )
 
 
 def free_port() -> int:

@@ -28,10 +28,8 @@ def told_to_client() -> Iterator[None]:
     """
     try:
         yield
-    except FramebankError as error:
-        raise mark_for_client(error) from error
     except Exception as error:
-        fault = _explain(error)
+        fault = error if isinstance(error, FramebankError) else _explain(error)
         if fault is None:
             raise
         raise mark_for_client(fault) from error

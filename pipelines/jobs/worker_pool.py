@@ -104,7 +104,6 @@ class Worker:
 
 
 def _pass_on(process: subprocess.Popen[bytes], words: deque[str]) -> None:
-    """Print what a worker prints, and keep the last of it."""
     assert process.stdout is not None
     for line in process.stdout:
         sys.stderr.buffer.write(line)
@@ -213,10 +212,8 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
         return beam_fn_api_pb2.StopWorkerResponse()
 
     def close(self) -> None:
-        """End all workers."""
         with ThreadPoolExecutor(_CALLS) as enders:
-            for worker in list(self._workers.values()):
-                enders.submit(worker.stop)
+            enders.map(Worker.stop, list(self._workers.values()))
 
 
 def serve(address: str) -> tuple[WorkerPool, grpc.Server, int]:

@@ -12,13 +12,13 @@ import functools
 import importlib.util
 import os
 import secrets
-import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import wait
 from typing import TYPE_CHECKING
 
+from framebank.features import threads
 from framebank.features.errors import FramebankError, UsageError
 from framebank.features.stores import disk, storage
-from framebank.features.stores.hashing import bytes_sha256
 from framebank.pipelines.inputs.manifests import is_manifest
 from framebank.pipelines.jobs import beam_options
 
@@ -114,7 +114,7 @@ def prepare(
     if submission.workers_elsewhere and not args.shared_disk:
         for role, paths in places.items():
             check_remote(role, paths)
-    tag = bytes_sha256(os.fsencode(storage.absolute(cache)))[:8]
+    tag = disk.bytes_sha256(os.fsencode(storage.absolute(cache)))[:8]
     if submission.cluster is not None:
         from framebank.pipelines.runners.flink import rest
 
@@ -254,30 +254,24 @@ def check_writable(path: str) -> None:
             told = storage.storage_error(path, err, "write into")
             raise UsageError(told.what, got=f"{told.got}: {folder}", todo=told.todo)
         return
-    outcome: list[Exception | None] = []
     # In a thread, since the clients of buckets try again and again for minutes.
-    probing = threading.Thread(target=lambda: outcome.append(_probe(path)), daemon=True)
-    probing.start()
-    probing.join(_PROBE_S)
-    if not outcome:
+    probing = threads.begin(lambda: _probe(path))
+    if not wait([probing], timeout=_PROBE_S).done:
         raise UsageError(
             f"{path} does not answer",
             got=f"nothing within {_PROBE_S:.0f} s",
             todo="check the network and the address",
         )
-    if outcome[0] is not None:
-        raise outcome[0]
+    probing.result()
 
 
-def _probe(path: str) -> Exception | None:
-    """Write a small object and delete it; return the error that stands in the way."""
+def _probe(path: str) -> None:
+    """Write a small object and delete it."""
     probe = storage.join(path, f".framebank-probe-{secrets.token_hex(8)}")
     try:
         storage.write_atomic(probe, b"may this be written?\n")
         storage.delete(probe)
     except FramebankError as error:
         what = error.what.replace(probe, path)
-        return UsageError(what, got=error.got, expected=error.expected, todo=error.todo)
-    except Exception as error:  # noqa: BLE001 - for the thread that waits
-        return error
-    return None
+        refusal = UsageError(what, got=error.got, expected=error.expected, todo=error.todo)
+        raise refusal from error

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
@@ -24,6 +24,7 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.runner import PipelineResult
 
+from framebank.features import threads
 from framebank.features.errors import FramebankError, JobError
 from framebank.features.progress import Source, show_progress
 from framebank.features.stores import locks, temporary
@@ -33,7 +34,8 @@ from framebank.pipelines.jobs.servers import JobServer
 from framebank.pipelines.runners import prism
 from framebank.pipelines.runners.dataflow import job as dataflow_job
 from framebank.pipelines.runners.dataflow import submission as dataflow
-from framebank.pipelines.runners.flink import rest, server
+from framebank.pipelines.runners.flink import rest
+from framebank.pipelines.runners.flink import submission as flink
 from framebank.pipelines.runners.gate import Submission
 
 NAMESPACE = "framebank"  # of every counter of ours
@@ -144,24 +146,19 @@ class Job:
     def _wait(self, result: PipelineResult, finished: Callable[[], bool]) -> str:
         if self._submission.kind in ("local", "dataflow"):
             return str(result.wait_until_finish())
-        end: Future[str] = Future()
-        threading.Thread(target=_await_end, args=(result, end), daemon=True).start()
+        end = threads.begin(lambda: str(result.wait_until_finish()))
         since_s: float | None = None
         while not wait([end], timeout=_LOOK_S).done:
             if since_s is None:
                 with contextlib.suppress(FramebankError):  # the store's trouble is told by workers
                     since_s = time.monotonic() if finished() else None
             elif time.monotonic() - since_s > _END_S:
-                return self._leave()
+                say(f"all is written, and the runner has not ended the job {_END_S:.0f} s later")
+                _, text = self.cancel()
+                self._result = None  # it has no counters any more
+                say(text or "the job was ended")
+                return "DONE"
         return end.result()
-
-    def _leave(self) -> str:
-        """End a job whose work is done and that its engine does not end."""
-        say(f"all is written, and the runner has not ended the job {_END_S:.0f} s later")
-        _, text = self.cancel()
-        self._result = None  # it has no counters any more
-        say(text or "the job was ended")
-        return "DONE"
 
     def _start_server(self) -> None:
         kind, options = self._submission.kind, self._submission.options
@@ -179,7 +176,7 @@ class Job:
                 return
         if kind not in ("flink", "prism") or options.view_as(PortableOptions).job_endpoint:
             return
-        self._server = (server if kind == "flink" else prism).start(options, self.folder)
+        self._server = (flink if kind == "flink" else prism).start(options, self.folder)
         options.view_as(PortableOptions).job_endpoint = self._server.endpoint
 
     def cancel(self) -> tuple[bool, str]:
@@ -259,34 +256,29 @@ class Job:
 
     def _unforeseen(self, error: Exception, texts: list[str]) -> JobError:
         """Return what is told of a failure that nobody marked, with all that is known in a file."""
-        kept = self._keep([*traceback.format_exception(error), *(f"\n{t}\n" for t in texts[1:])])
         told = gist(str(error)) or next(filter(None, map(gist, texts[1:])), "")
-        pool = None
+        got, expected, pool = told[:300], None, None
         if self._submission.kind not in ("local", "dataflow"):
             pool = environments.pool_address(self._submission.options)
         if pool is not None and names_pool(pool, texts):
             cluster = self._submission.cluster
             hosts = f" on {', '.join(sorted(set(cluster.hosts)))}" if cluster else ""
-            return JobError(
-                f"no worker pool answers at {pool}, where --environment_config has the runner look",
-                got=told[:300],
-                expected=f"one beside each of the runner's workers{hosts}",
-                todo=f"start `{environments.POOL_COMMAND}` there, in an environment that has "
-                f"Framebank; then run the same command again. All that is known: {kept}",
+            address = f"{pool}, where --environment_config has the runner look"
+            what = f"no worker pool answers at {address}"
+            expected = f"one beside each of the runner's workers{hosts}"
+            todo = (
+                f"start `{environments.POOL_COMMAND}` there, in an environment that has "
+                "Framebank; then run the same command again"
             )
-        if any(words in told for words in _DEAD_WORKER):
-            return JobError(
-                "a worker of the job died, and the runner did not try again",
-                got=told[:300],
-                todo="see why (memory?), then run the same command again: what was committed is "
-                f"kept. All that is known: {kept}",
-            )
-        return JobError(
-            "the runner could not run the job",
-            got=f"{type(error).__name__}: {told[:600]}",
-            todo="check the options of Beam (--runner and its own); what was committed is kept. "
-            f"All that is known: {kept}",
-        )
+        elif any(words in told for words in _DEAD_WORKER):
+            what = "a worker of the job died, and the runner did not try again"
+            todo = "see why (memory?), then run the same command again: what was committed is kept"
+        else:
+            what, got = "the runner could not run the job", f"{type(error).__name__}: {told[:600]}"
+            todo = "check the options of Beam (--runner and its own); what was committed is kept"
+        kept = self._keep([*traceback.format_exception(error), *(f"\n{t}\n" for t in texts[1:])])
+        todo += f". All that is known: {kept}"
+        return JobError(what, got=got, expected=expected, todo=todo)
 
 
 def names_pool(address: str, texts: Iterable[str]) -> bool:
@@ -295,13 +287,6 @@ def names_pool(address: str, texts: Iterable[str]) -> bool:
     unreached = ("UNAVAILABLE", "Connection refused", "UnknownHostException")
     place = re.compile(rf":{port}\b|ExternalEnvironmentFactory|BeamFnExternalWorkerPool")
     return any(place.search(text) and any(one in text for one in unreached) for text in texts)
-
-
-def _await_end(result: PipelineResult, end: Future[str]) -> None:
-    try:
-        end.set_result(str(result.wait_until_finish()))
-    except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-        end.set_exception(error)
 
 
 def gist(text: str) -> str:

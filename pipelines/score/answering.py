@@ -125,14 +125,7 @@ def answer_examples(
 
 def _answer(examples: Sequence[Example], model: TrainedModel, top: int) -> list[AnswerRow]:
     try:
-        questions = [example.asked.question for example in examples]
-        scores = _probabilities(examples, model)
-        scores = model.head.restrict(scores, [question.head for question in questions])
-        known = model.knows([question.question for question in questions])
-        return [
-            _row(example.asked, row, model, top, None if knows else NO_WORDS)
-            for example, row, knows in zip(examples, scores, known, strict=True)
-        ]
+        return _rows(examples, model, top)
     except Exception as error:  # noqa: BLE001 - one bad question must not fail its batch
         if len(examples) > 1:
             half = len(examples) // 2
@@ -141,14 +134,30 @@ def _answer(examples: Sequence[Example], model: TrainedModel, top: int) -> list[
         return [examples[0].asked.row("failed", reason=reason)]
 
 
-def _row(
-    asked: Asked, scores: NDArray[np.float32], model: TrainedModel, top: int, reason: str | None
-) -> AnswerRow:
-    question = asked.question
-    answers = model.head.best(scores, top=top, choices=question.choices)
-    # An answer outside the vocabulary is none of these, so it counts as wrong.
-    correct = None if question.answer is None else is_right(question, answers[0]["answer"])
-    return asked.row("answered", reason=reason, answers=answers, correct=correct)
+def _rows(examples: Sequence[Example], model: TrainedModel, top: int) -> list[AnswerRow]:
+    """Return the rows of examples; features are padded on the right with zeros.
+
+    Raises ValueError for a text that is too long and for what is no answer, NotFiniteError.
+    """
+    longest = max(example.characters for example in examples)
+    if longest > _MOST_TEXT:
+        raise ValueError(f"a text of {longest} characters, where {_MOST_TEXT} are read at most")
+    questions = [example.asked.question for example in examples]
+    texts = [question.question for question in questions]
+    features = pad_clips([example.features for example in examples])
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    scores = model.predict(features, encoded, [question.choices for question in questions])
+    if len(scores) != len(examples):
+        raise ValueError(f"the model gives {scores.shape}, not one row for each question")
+    scores = model.head.restrict(scores, [question.head for question in questions])
+    rows = []
+    for example, its, knows in zip(examples, scores, model.knows(texts), strict=True):
+        question, reason = example.asked.question, None if knows else NO_WORDS
+        answers = model.head.best(its, top=top, choices=question.choices)
+        # An answer outside the vocabulary is none of these, so it counts as wrong.
+        correct = None if question.answer is None else is_right(question, answers[0]["answer"])
+        rows.append(example.asked.row("answered", reason=reason, answers=answers, correct=correct))
+    return rows
 
 
 def _groups(batch: Sequence[Example]) -> Iterator[list[int]]:
@@ -179,20 +188,3 @@ def length_groups(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
         group.append(place)
     if group:
         yield group
-
-
-def _probabilities(examples: Sequence[Example], model: TrainedModel) -> NDArray[np.float32]:
-    """Return float32[b, a] as `predict` does; features are padded on the right with zeros.
-
-    Raises ValueError for a text that is too long and for what is no answer, NotFiniteError.
-    """
-    longest = max(example.characters for example in examples)
-    if longest > _MOST_TEXT:
-        raise ValueError(f"a text of {longest} characters, where {_MOST_TEXT} are read at most")
-    questions = [example.asked.question for example in examples]
-    texts = [question.question.encode("utf-8", "replace") for question in questions]
-    features = pad_clips([example.features for example in examples])
-    probabilities = model.predict(features, texts, [question.choices for question in questions])
-    if len(probabilities) != len(examples):
-        raise ValueError(f"the model gives {probabilities.shape}, not one row for each question")
-    return probabilities

@@ -27,12 +27,12 @@ from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.errors import JobError, UsageError
 from framebank.features.progress import Source
 from framebank.features.questions.command import add_format_arguments
-from framebank.features.questions.files import file_hashes
+from framebank.features.questions.files import QuestionFiles, file_hashes
 from framebank.features.questions.reading import read_questions
 from framebank.features.questions.seen_videos import find_seen
 from framebank.features.spec import check_same_spec
 from framebank.features.stores import locks, storage
-from framebank.features.stores.hashing import bytes_sha256
+from framebank.features.stores.disk import bytes_sha256
 from framebank.features.terminal import few, say
 from framebank.pipelines.jobs.progress import AnsweredCounts, AnswerFiles
 from framebank.pipelines.runners import gate
@@ -109,14 +109,9 @@ def execute(
     from framebank.pipelines.score.plan import plan_scoring
 
     lineage = read_lineage(args.model)
-    learnt = list(lineage.questions) == file_hashes(args.questions, args.mapping)
-    questions = read_questions(
-        args.questions,
-        to_train=learnt,
-        set_name=args.format,
-        mapping=args.mapping,
-        keep_faulty=True,
-    )
+    given = QuestionFiles(args.questions, args.format, args.mapping)
+    learnt = list(lineage.questions) == file_hashes(given)
+    questions = read_questions(given, to_train=learnt, keep_faulty=True)
     cache = open_cache(args.cache)
     where = f"for the model {args.model} the cache {cache.path}"
     check_same_spec(cache.spec, lineage.spec, where=where)
@@ -154,19 +149,17 @@ def execute(
     storage.make_folder(args.out)
     # Another `score` would put its files between this one's.
     with locks.held(args.out, what=f"writing answers to {args.out}"):
-        there = prepare_out(args.out, about, overwrite=args.overwrite, say=say)
+        there = prepare_out(args.out, about, overwrite=args.overwrite)
         if there is not None:
             say(f"these questions are answered already; nothing was done in {args.out}")
             return _judged(args, with_headline(there, args.split), show)
         say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
         kept, failed = find_kept(args.out, plan, kind=args.output_format)
+        files = f"{len(plan.files)} files"
         if failed:
-            say(
-                f"{failed} of {plan.outputs} files of answers hold rows that failed: "
-                "they are made again"
-            )
+            say(f"{failed} of {files} of answers hold rows that failed: they are made again")
         if kept:
-            say(f"{len(kept)} of {plan.outputs} files of answers are there already")
+            say(f"{len(kept)} of {files} of answers are there already")
         _run_job(args, submission, plan, about, kept)
     if not submission.waits:
         return None
@@ -200,7 +193,7 @@ def _describe_run(args: argparse.Namespace, lineage: Lineage, plan: ScorePlan) -
         bytes_sha256(storage.read_bytes(storage.join(args.model, name)))
         for name in ("model.keras", "vocabulary.json")
     ]
-    parts = [*hashes, plan.digest(), str(plan.outputs), str(args.top), args.output_format]
+    parts = [*hashes, plan.digest(), str(len(plan.files)), str(args.top), args.output_format]
     return {
         "model": args.model,
         "cache": args.cache,
@@ -231,7 +224,7 @@ def _run_job(
             cache=args.cache,
             model_dir=args.model,
             out=args.out,
-            outputs=plan.outputs,
+            outputs=len(plan.files),
             top=args.top,
             about=about,
             kind=args.output_format,
@@ -269,7 +262,7 @@ def _progress(config: ScoreConfig, submission: Submission, plan: ScorePlan) -> S
     if config.progress_folder is not None:
         return AnsweredCounts(config.progress_folder, total=sum(counts.values()))
     names = {
-        answers_path("", output, plan.outputs, kind=config.kind): count
+        answers_path("", output, len(plan.files), kind=config.kind): count
         for output, count in counts.items()
     }
     return AnswerFiles(config.out, names, hint=submission.hint)

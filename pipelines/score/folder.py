@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from framebank.features.cache.catalog import catalog_text
 from framebank.features.errors import JobError, UsageError
 from framebank.features.stores import json_text, storage
+from framebank.features.terminal import say
 from framebank.pipelines.score.tally import ALL, Tally
 
 if TYPE_CHECKING:
@@ -88,9 +89,7 @@ def read_answers(path: str, *, kind: str) -> list[dict[str, Any]] | None:
         return None
 
 
-def prepare_out(
-    out: str, about: dict[str, Any], *, overwrite: bool, say: Callable[[str], None]
-) -> dict[str, Any] | None:
+def prepare_out(out: str, about: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
     """Clear OUT of an earlier run of this command; returns its summary when all is done already.
 
     Answers of a run of the same key stay, unless `overwrite`, and so do files that are not ours.
@@ -140,13 +139,13 @@ def find_kept(out: str, plan: ScorePlan, *, kind: str) -> tuple[dict[int, Tally]
     what they failed of may be mended.
     """
     kept, failed = {}, 0
-    there = {file.path.rsplit("/", 1)[-1] for file in storage.iter_files(out)}
-    for output in range(plan.outputs):
-        name = answers_path("", output, plan.outputs, kind=kind)
+    there = {found.path.rsplit("/", 1)[-1] for found in storage.iter_files(out)}
+    for output, file in enumerate(plan.files):
+        name = answers_path("", output, len(plan.files), kind=kind)
         rows = read_answers(storage.join(out, name), kind=kind) if name in there else None
         if rows is None:
             continue
-        wanted = [catalog_text(text) for text in plan.files[output].question_ids()]
+        wanted = [catalog_text(text) for text in file.question_ids()]
         if [catalog_text(str(row.get("question_id"))) for row in rows] != wanted:
             continue
         tally = Tally.of(rows)

@@ -18,8 +18,9 @@ OUT is a dataset as it stands: readers of a folder (Arrow, Spark) pass over name
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -148,22 +149,18 @@ class AnswerModelHandler(ModelHandler[FilePlan, AnswerFile, TrainedModel]):  # t
 
     def _answer_file(self, plan: FilePlan, model: TrainedModel) -> AnswerFile:
         rows = list(plan.settled)
-        examples: list[Example] = []
 
-        def answer() -> None:
-            rows.extend(answer_examples(examples, model, top=self._config.top))
-            self._count(len(examples))
-            examples.clear()
+        def whole() -> Iterator[Example]:
+            for item in read_examples(self._config.cache, plan.records):
+                if isinstance(item, Example):
+                    yield item
+                else:
+                    rows.append(item)
 
-        for item in read_examples(self._config.cache, plan.records):
-            if not isinstance(item, Example):
-                rows.append(item)
-                continue
-            examples.append(item)
-            if len(examples) == _BATCH:
-                answer()
-        if examples:
-            answer()
+        examples = whole()
+        while batch := list(itertools.islice(examples, _BATCH)):
+            rows += answer_examples(batch, model, top=self._config.top)
+            self._count(len(batch))
         self._count(0, now=True)
         rows.sort(key=lambda row: row[0])
         return AnswerFile(plan.output, [plain(row) for _, row in rows])

@@ -47,7 +47,7 @@ class Asked(NamedTuple):
         correct: bool | None = None,
     ) -> AnswerRow:
         """Return the answer row of the question."""
-        row = {
+        return self.number, {
             "video_id": self.question.video_id,
             "question_id": self.question.question_id,
             "question": self.question.question,
@@ -59,7 +59,6 @@ class Asked(NamedTuple):
             "truth": self.question.answer,
             "correct": correct,
         }
-        return self.number, row
 
     def to_json(self) -> dict[str, Any]:
         question = self.question
@@ -142,10 +141,6 @@ class ScorePlan:
     note: str = ""
 
     @property
-    def outputs(self) -> int:
-        return len(self.files)
-
-    @property
     def answerable(self) -> int:
         """How many questions are about a video whose features are there."""
         return sum(file.answerable for file in self.files)
@@ -222,8 +217,7 @@ def _look_up(
     questions: Sequence[Question], cache: Cache
 ) -> tuple[list[Question], dict[str, _Row], ClipNames]:
     """Return the questions, each with its clip's id where it has one, the newest catalog rows of
-    these clips by id, and the names of all clips.
-    """
+    these clips by id, and the names of all clips."""
     import pyarrow as pa
 
     table = cache.table(list(_COLUMNS))
@@ -273,7 +267,7 @@ def _deal_splits(
 
         has_seen = by_id if as_trained else by_content
         dealt, _, changed = deal_to_ask(asked, rule, has_seen)
-        note = _changed_note(dealt) if changed else _leak_note(dealt, by_content)
+        note = _seen_note(dealt, by_content, changed=changed)
     by_number = dict(zip(usable, dealt, strict=True))
     by_video = {question.video_id: question.split or "" for question in dealt}
 
@@ -284,18 +278,18 @@ def _deal_splits(
     return [by_number.get(n) or follow(question) for n, question in enumerate(questions)], note
 
 
-def _leak_note(dealt: Sequence[Question], has_seen: Callable[[Question], bool]) -> str:
+def _seen_note(
+    dealt: Sequence[Question], has_seen: Callable[[Question], bool], *, changed: bool
+) -> str:
     tests = [question for question in dealt if question.split == "test"]
+    if changed and not tests:
+        return "the model has seen all of these videos, whatever the files call them"
+    if changed:
+        note = "the model has seen what the files call test, or they call nothing so"
+        return f"{note}: here test is all that it has not seen"
     known = sum(map(has_seen, tests))
     about = f"{known} of the {len(tests)} test questions are about videos that the model has seen"
     return f"{about}, so the figures flatter" if known else ""
-
-
-def _changed_note(dealt: Sequence[Question]) -> str:
-    if all(question.split != "test" for question in dealt):
-        return "the model has seen all of these videos, whatever the files call them"
-    note = "the model has seen what the files call test, or they call nothing so"
-    return f"{note}: here test is all that it has not seen"
 
 
 def _deal(records: list[RecordPlan], settled: list[AnswerRow], per_file: int) -> list[FilePlan]:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from framebank.features.decoders import sandbox, seccomp
-from framebank.features.decoders.child import JobReader
+from framebank.features.decoders.child import read_jobs
 
 _ABSENT = {"landlock": (444, 445, 446), "seccomp": (317, 277), "namespaces": (272, 97)}
 
@@ -29,7 +29,7 @@ def main(missing: str = "") -> None:
     if missing:
         _take_away([name for name in missing.split(",") if name])
     held = sandbox.enter()
-    for job, clip in JobReader():
+    for job, clip in read_jobs():
         found = {name: _outcome(attempt) for name, attempt in _attempts(job, clip).items()}
         print(json.dumps({"held": held.to_json(), "line": held.line(), "found": found}), flush=True)
 

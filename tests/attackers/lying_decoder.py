@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from framebank.features.decoders.child import JobReader
+from framebank.features.decoders.child import read_jobs
 from framebank.features.decoders.wire import HEADER, TOKEN
 
 SOURCE = {
@@ -40,7 +40,7 @@ def done(**changes: Any) -> bytes:
 
 def main(answer: str, clips: int) -> None:
     """Say what the file `answer` holds to so many clips, and end."""
-    for number, _ in enumerate(JobReader(), start=1):
+    for number, _ in enumerate(read_jobs(), start=1):
         with open(answer, "rb") as file:
             view = memoryview(file.read())
         while view:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.cache import catalog, layout
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.question import Question
 from framebank.features.questions.reading import read_questions
 from tests.made.made_cache import SPEC, make_extracted, make_shard
@@ -69,4 +70,4 @@ def write_jsonl(path: Path, rows: list[dict[str, str]]) -> str:
 
 def read_one(path: str, **options: Any) -> list[Question]:
     """Return the questions of one file, with the splits that its rows state."""
-    return read_questions([path], to_train=True, **options)
+    return read_questions(QuestionFiles([path], **options), to_train=True)

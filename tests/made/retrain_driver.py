@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from framebank import cli
 from framebank.features.questions.seen_videos import SEEN
 from framebank.train.data.splits import seen_by
-from framebank.train.retrain import command, retraining
+from framebank.train.retrain import retraining
 from framebank.train.retrain.promotion import Decision
 
 
@@ -36,11 +37,7 @@ def main(words: list[str]) -> int:
 
     retraining.train_candidate = train
     retraining.judge = judge
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.run(parser.parse_args(["--config", config]), [])
+    return cli.main(["retrain", "--config", config])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from framebank.features.asking.trained_model import read_lineage
 from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.errors import UsageError
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.reading import read_questions
 from framebank.features.questions.seen_videos import find_seen, read_seen
 from framebank.features.questions.splits import SPLITS
@@ -168,7 +169,9 @@ def test_each_question_is_about_its_own_clip_for_score(
 def test_train_and_retrain_learn_from_what_score_answers(
     made: Made, scored: dict[str, dict[str, Any]]
 ) -> None:
-    joined = join_cache(made.files, made.cache, max_unmatched_ratio=1)  # of retrain, too
+    joined = join_cache(
+        QuestionFiles(made.files), made.cache, max_unmatched_ratio=1
+    )  # of retrain, too
     found = {(q.question, q.video_id, q.question_id) for q in joined.questions}
     answered = [row for row in scored.values() if row["status"] == "answered" and row["truth"]]
     assert found == {(row["question"], row["video_id"], row["question_id"]) for row in answered}
@@ -194,7 +197,7 @@ def test_evaluate_asks_what_score_puts_into_the_split(
     summary = json.loads((made.folder / "answers" / "_summary.json").read_text())
     for split in (None, *SPLITS):
         job = EvaluateJob(
-            made.model, tuple(made.files), made.folder / "out", split,
+            made.model, QuestionFiles(made.files), made.folder / "out", split,
             with_baselines=False, max_unmatched_ratio=1,
         )  # fmt: skip
         judged = evaluate(job, made.cache, Run(say=print))
@@ -234,11 +237,11 @@ def test_evaluate_and_score_split_other_files_alike(
         fields = [{column: row[name] for name, column in names.items()} for row in rows]
         write_jsonl(tmp_path / name, fields)  # the content tells what it is
         files.append(str(tmp_path / name))
-    joined = join_cache(files, made.cache, max_unmatched_ratio=1, to_train=False)
+    joined = join_cache(QuestionFiles(files), made.cache, max_unmatched_ratio=1, to_train=False)
     chosen = choose_asked(joined, made.cache, Making.read(made.model), split=None)
     lineage = read_lineage(made.model)
     plan = plan_scoring(
-        read_questions(files), made.cache, per_file=99, rule=lineage.rule,
+        read_questions(QuestionFiles(files)), made.cache, per_file=99, rule=lineage.rule,
         seen=find_seen(made.model),
     )  # fmt: skip
     asked = [one for file in plan.files for record in file.records for _, one in record.questions]

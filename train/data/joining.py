@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from framebank.features.errors import UsageError
-from framebank.features.questions.files import file_hashes
+from framebank.features.questions.files import QuestionFiles, file_hashes
+from framebank.features.questions.known_sets import PLAIN
 from framebank.features.questions.question import Question, require_answers
 from framebank.features.questions.reading import read_questions
 from framebank.features.questions.splits import follow_videos, split_of_name
@@ -36,7 +37,7 @@ class JoinedQuestions:
     """
 
     questions: list[Question]
-    files: tuple[str, ...]
+    files: QuestionFiles
     file_hashes: tuple[str, ...]
     frames: dict[str, int]
     cache_digest: str
@@ -59,7 +60,8 @@ class JoinedQuestions:
             digest.update(line)
         frames = {question.video_id: self.frames[question.video_id] for question in kept}
         hashes = (digest.hexdigest(),)
-        return JoinedQuestions(kept, self.files, hashes, frames, self.cache_digest)
+        files = QuestionFiles(self.files.paths, PLAIN)
+        return JoinedQuestions(kept, files, hashes, frames, self.cache_digest)
 
 
 def question_lines(questions: Iterable[Question]) -> Iterator[bytes]:
@@ -108,13 +110,7 @@ def _collector_paused() -> Iterator[None]:
 
 @_collector_paused()
 def join_cache(
-    paths: Sequence[str],
-    cache: Cache,
-    *,
-    max_unmatched_ratio: float,
-    set_name: str | None = None,
-    mapping: str | None = None,
-    to_train: bool = True,
+    files: QuestionFiles, cache: Cache, *, max_unmatched_ratio: float, to_train: bool = True
 ) -> JoinedQuestions:
     """Read the question files and keep what the cache can answer.
 
@@ -123,8 +119,8 @@ def join_cache(
     Raises UsageError when more than `max_unmatched_ratio` of the questions have no video there, and
     where none of all files has an answer.
     """
-    asked = read_questions(paths, set_name=set_name, mapping=mapping, to_train=to_train)
-    questions = require_answers(asked, *paths)
+    asked = read_questions(files, to_train=to_train)
+    questions = require_answers(asked, *files.paths)
     names = ClipNames(cache.table(["video_id"]).column("video_id").to_pylist())
     done = cache.done(["video_id", "rows"]).to_pydict().values()
     frames = dict(zip(*done, strict=True))
@@ -134,8 +130,8 @@ def join_cache(
     missing = {question.video_id: question.aliases for question in unknown}
     joined = JoinedQuestions(
         questions=matched,
-        files=tuple(paths),
-        file_hashes=tuple(file_hashes(paths, mapping)),
+        files=files,
+        file_hashes=tuple(file_hashes(files)),
         without_answer=len(asked) - len(questions),
         unmatched=len(questions) - len(matched),
         unmatched_videos=tuple(dict.fromkeys([*missing, *(q.video_id for q in quarantined)])),
@@ -143,7 +139,7 @@ def join_cache(
         hints=tuple(names.hint(*wanted) for wanted in list(missing.items())[:_NAMED]),
         frames={question.video_id: frames[question.video_id] for question in matched},
         cache_digest=videos_digest(cache),
-        ignored_names=_ignored_names(paths, questions),
+        ignored_names=_ignored_names(files.paths, questions),
     )
     _check_ratio(joined, total=len(questions), cached=frames, limit=max_unmatched_ratio)
     return joined

@@ -24,7 +24,6 @@ from framebank.features.cache import layout
 from framebank.features.cache.sidecar import read_sidecar
 from framebank.features.errors import CacheError, JobError
 from framebank.features.stores import disk, storage, tensorflow_files
-from framebank.features.stores.hashing import file_hash
 from framebank.features.stores.temporary import live_folder
 
 _SUFFIX, _PART = ".staged", ".part"
@@ -215,7 +214,7 @@ def _download(source: str, part: IO[bytes], target: Path, sha256: str) -> None:
                 shutil.copyfileobj(stream, part, _CHUNK_BYTES)
             part.truncate()
             part.flush()
-            found = file_hash(part.name)
+            found = disk.file_hash(part.name)
             if found == sha256:
                 os.replace(part.name, target)
                 return

@@ -21,10 +21,9 @@ Distance = Callable[[Plane, Plane], Plane]
 
 
 class Canvas:
-    """A picture float32[h, w, 3] (RGB, 0–255) on which shapes are painted one over the other."""
+    """Paints shapes one over the other on `pixels` float32[h, w, 3] (RGB, 0–255), in place."""
 
     def __init__(self, pixels: Plane) -> None:
-        """`pixels` float32[h, w, 3] is painted on in place."""
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]
         self.aspect = self.width / self.height

@@ -59,13 +59,11 @@ def write_page(out: Path, result: DemoResult) -> Path:
     text = render(
         _TEMPLATE,
         result=result,
-        random_weights=result.weights.startswith("random:"),
         scores=[(*_SCORES[name], *found) for name, *found in direction_table(result.metrics)],
         asked=_clip(out, Path(asked["video"]).name, [asked], cache),
         printed="\n".join(answer_lines(asked["answers"])),
         held_out=len(rows),
         pairs=[(pair.split("-")[0], clips) for pair, clips in pairs.items()],
-        scenes=list(dict.fromkeys(pair.split("-")[0] for pair in pairs)),
         curves=training_plots(history, right="Right answers on the validation films, by epoch"),
         cache=cache,
         spec=facts_table(cache.spec.to_json()),

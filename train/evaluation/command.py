@@ -22,6 +22,7 @@ from framebank.features import terminal
 from framebank.features.bounds import MOST_INT, check_number
 from framebank.features.errors import JobError, UsageError
 from framebank.features.questions.command import add_format_arguments
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.splits import SPLITS
 from framebank.features.stop_signals import TrainingStopped, stop_on_signals
 from framebank.features.stores import storage
@@ -49,11 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
-    """Evaluate; return the exit status (130 after Ctrl-C). Raises FramebankError."""
-    try:
-        figures = execute(args, beam_args)
-    except TrainingStopped as stopped:
-        return stopped.exit_status
+    """Evaluate; return the exit status. Raises FramebankError, TrainingStopped."""
+    figures = execute(args, beam_args)
     from framebank.train.evaluation.report import summary
 
     print(_text(figures) if args.json else "\n".join(summary(figures)))
@@ -78,11 +76,9 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
 
     job = EvaluateJob(
         model=args.model,
-        questions=tuple(args.questions),
+        questions=QuestionFiles(args.questions, args.format, args.mapping),
         out=out,
         split=args.split,
-        set_name=args.format,
-        mapping=args.mapping,
         with_baselines=not args.no_baselines,
         max_unmatched_ratio=args.max_unmatched_ratio,
     )

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from framebank.features.asking.trained_model import load_model, read_head, read_lineage
 from framebank.features.errors import UsageError
-from framebank.features.questions.files import file_hashes
-from framebank.features.questions.known_sets import PLAIN
+from framebank.features.questions.files import QuestionFiles, file_hashes
 from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import NO_LIST, content_hashes, find_seen
 from framebank.features.questions.splits import SplitRule
@@ -41,11 +40,9 @@ class EvaluateJob:
     """What to judge; `split` None is what `choose_asked` takes."""
 
     model: str
-    questions: tuple[str, ...]
+    questions: QuestionFiles
     out: Path
     split: str | None = None
-    set_name: str | None = None
-    mapping: str | None = None
     with_baselines: bool = True
     max_unmatched_ratio: float = 0.2
 
@@ -62,13 +59,11 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
     """Judge the model; raises FramebankError, TrainingStopped (trained baselines go on later)."""
     _check_spec(job.model, cache)
     made = Making.read(job.model)
-    as_trained = made.file_hashes == file_hashes(job.questions, job.mapping)
+    as_trained = made.file_hashes == file_hashes(job.questions)
     joined = join_cache(
         job.questions,
         cache,
         max_unmatched_ratio=job.max_unmatched_ratio,
-        set_name=job.set_name,
-        mapping=job.mapping,
         to_train=as_trained,
     )
     chosen = choose_asked(joined, cache, made, split=job.split)
@@ -89,7 +84,7 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
         "flatters": chosen.flatters,
         "seen_videos": None if chosen.seen is None else sorted(chosen.seen),
         "epoch_chosen_on": made.chosen_on,
-        "questions_files": list(job.questions),
+        "questions_files": list(job.questions.paths),
         "questions_sha256": list(joined.file_hashes),
         "videos": len({question.video_id for question in asked}),
         "random_weights": cache.spec.random_weights,
@@ -279,11 +274,9 @@ def _baselines(
         run.say(f"NOTE: {vectors} is gone: the trained baselines start without word vectors")
         vectors = None
 
-    learnt: tuple[str, ...] | JoinedQuestions = job.questions
-    set_name, mapping = job.set_name, job.mapping
+    learnt: QuestionFiles | JoinedQuestions = job.questions
     if chosen.unseen:  # the files' own splits are not those of this evaluation
         learnt = joined.only([*splits.train, *splits.val])
-        set_name, mapping = PLAIN, None
     elif made.file_hashes == list(joined.file_hashes):
         learnt = joined
     work = TrainJob(
@@ -291,8 +284,6 @@ def _baselines(
         model=made.model,
         with_baselines=False,
         train=dataclasses.replace(made.train, max_unmatched_ratio=job.max_unmatched_ratio),
-        set_name=set_name,
-        mapping=mapping,
         language=made.language,
         embeddings=vectors,
     )

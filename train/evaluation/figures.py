@@ -117,12 +117,7 @@ def beside(said: Mapping[str, Said], answers: Answers, *, seed: int) -> dict[str
         found[name] = {
             **share(its, groups, seed=seed),
             **_square_error(theirs, groups, seed),
-            "ahead": {
-                "measure": measure,
-                "difference": ahead.difference,
-                "interval": [ahead.low, ahead.high],
-                "probability_better": ahead.probability_better,
-            },
+            "ahead": {"measure": measure, **ahead.to_json()},
         }
     return found
 

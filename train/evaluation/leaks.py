@@ -1,14 +1,12 @@
 """Videos that stand on both sides of a split: the same bytes, or features that are nearly equal.
 
 Equal content hashes are found in the catalog alone. For the rest each video becomes a sketch, a
-random projection of its mean feature, and the sketches of different sides are multiplied block by
-block; of the pairs that are near there the nearest are compared frame by frame, so that clips of
-the same pictures in another order are not named. A copy that was coded anew, trimmed or mirrored
-differs about as much as two clips of one scene do: exercises came to 0.91 to 0.99, 0.86 to 0.98 and
-0.83 to 0.97 (mean features, InceptionV3) where two different ones came to 0.94. No bound parts
-these, so the nearest of them are told as "alike", for a person to look at; what was coded hard (0.4
-to 0.8) is lost. 10^5 videos take two minutes of reading, half a minute of multiplying on two cores,
-and some 300 MB; of more, that many are drawn.
+random projection of its mean feature; of the pairs whose sketches are near the nearest are compared
+frame by frame, so that clips of the same pictures in another order are not named. A copy that was
+coded anew, trimmed or mirrored (mean features, InceptionV3: 0.91 to 0.99, 0.86 to 0.98, 0.83 to
+0.97) differs as much as two clips of one scene (0.94). No bound parts these, so the nearest of them
+are told as "alike", for a person to look at; what was coded hard (0.4 to 0.8) is lost. 10^5 videos
+take two minutes of reading, half a minute on two cores, and 300 MB; of more, that many are drawn.
 
 Dimension letters: v videos, n frames, d feature width, s width of a sketch.
 """

@@ -114,7 +114,6 @@ def summary(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _measured(score: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the measure of a score and its value with the interval."""
     if "mean_square_error" in score:
         return "mean square error", square_error(score)
     return "accuracy", f"{score['accuracy']:.1%} ({span(score['interval'])})"
@@ -243,12 +242,9 @@ def _weights(judged: Judged) -> NDArray[np.float64]:
 
 
 def _spread(places: list[int], judged: Judged, most: int) -> list[int]:
-    first: dict[str, int] = {}
-    for place in places:
-        first.setdefault(judged.answers.questions[place].video_id, place)
-    ones = set(first.values())
-    more = [place for place in places if place not in ones]
-    chosen = set([*first.values(), *more][:most])
+    questions = judged.answers.questions
+    firsts = set({questions[place].video_id: place for place in reversed(places)}.values())
+    chosen = set(sorted(places, key=lambda place: place not in firsts)[:most])
     return [place for place in places if place in chosen]
 
 

@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING, Any
 from framebank.features import terminal
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.questions.command import add_format_arguments
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.word_cutting import LANGUAGES, check_language
+from framebank.features.stop_signals import (
+    StopRequest,
+    TrainingStopped,
+    signals_held,
+    stop_on_signals,
+)
 from framebank.features.stores import json_text
 from framebank.features.tensorflow_import import quiet_google
 from framebank.train.model.config import (
@@ -39,7 +46,6 @@ from framebank.train.model.config import (
 )
 
 if TYPE_CHECKING:
-    from framebank.features.stop_signals import StopRequest
     from framebank.train.workers.replicas import Workers
 
 _MODEL_OPTIONS = {
@@ -80,66 +86,59 @@ _LABELS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cache", required=True, help="the feature cache")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--cache", required=True, help="the feature cache")
+    add(
         "--questions", "--labels", required=True, nargs="+", action="extend", metavar="FILE",
         help="question files: .csv, .jsonl or .json with video_id, question, answer [split, group, "
         "type]; or with a label for each video",
     )  # fmt: skip
     add_format_arguments(parser)
-    parser.add_argument("--model", required=True, help="folder for the model")
-    parser.add_argument(
+    add("--model", required=True, help="folder for the model")
+    add(
         "--model-kind", choices=CHOOSABLE, default=AUTO,
         help=f"what reads the frames (default {AUTO}: what answers held-out training clips best)",
     )  # fmt: skip
-    parser.add_argument(
+    add(
         "--embeddings", metavar="FILE",
         help="pretrained word vectors: GloVe, word2vec or fastText, text or binary, also .gz",
     )  # fmt: skip
-    parser.add_argument(
-        "--language", choices=LANGUAGES, help="cut questions of this language into words"
-    )
-    parser.add_argument("--lr-schedule", choices=LR_SCHEDULES, default=TrainConfig.lr_schedule)
-    parser.add_argument("--precision", choices=PRECISIONS, default=TrainConfig.precision)
-    parser.add_argument("--strategy", choices=STRATEGIES, default="none", help="(default none)")
-    parser.add_argument(
-        "--local-workers", type=int, metavar="N", help="train with N processes on this machine"
-    )
-    parser.add_argument("--stage-dir", metavar="DIR", help="keep staged shards of a bucket there")
-    parser.add_argument(
+    add("--language", choices=LANGUAGES, help="cut questions of this language into words")
+    add("--lr-schedule", choices=LR_SCHEDULES, default=TrainConfig.lr_schedule)
+    add("--precision", choices=PRECISIONS, default=TrainConfig.precision)
+    add("--strategy", choices=STRATEGIES, default="none", help="(default none)")
+    add("--local-workers", type=int, metavar="N", help="train with N processes on this machine")
+    add("--stage-dir", metavar="DIR", help="keep staged shards of a bucket there")
+    add(
         "--stage-bytes", type=int, default=50 * 2**30, metavar="BYTES",
         help="the most that staged shards may take (default 50 GiB)",
     )  # fmt: skip
     for config, options in ((ModelConfig, _MODEL_OPTIONS), (TrainConfig, _TRAIN_OPTIONS)):
         for name, text in options.items():
             default = getattr(config, name)
-            parser.add_argument(
+            add(
                 "--" + name.replace("_", "-"), type=type(default), default=default,
                 help=f"{text} (default {default})",
             )  # fmt: skip
-    parser.add_argument(
+    add(
         "--group-by", metavar="REGEX",
         help="finds in a video's id the source that no split may cut (its first group, else all)",
     )  # fmt: skip
-    parser.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard's events there")
-    parser.add_argument("--no-baselines", action="store_true", help="train no baselines")
-    parser.add_argument("--overwrite", action="store_true", help="throw away what --model holds")
-    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    add("--tensorboard", metavar="DIR", help="write TensorBoard's events there")
+    add("--no-baselines", action="store_true", help="train no baselines")
+    add("--overwrite", action="store_true", help="throw away what --model holds")
+    add("--json", action="store_true", help="print the metrics as JSON")
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
-    """Train; return the exit status (130 after Ctrl-C). Raises FramebankError."""
-    from framebank.features.stop_signals import TrainingStopped
+    """Train; return the exit status. Raises FramebankError, TrainingStopped."""
 
     def show(metrics: dict[str, Any]) -> None:
         print(json.dumps(metrics, ensure_ascii=False) if args.json else table(metrics))
 
     if args.local_workers is not None:
         return _run_workers(args, quiet=False)
-    try:
-        execute(args, beam_args, show=show)
-    except TrainingStopped as stopped:
-        return stopped.exit_status
+    execute(args, beam_args, show=show)
     return 0
 
 
@@ -157,7 +156,6 @@ def _run_workers(args: argparse.Namespace, *, quiet: bool) -> int:
 
 
 def _configs(args: argparse.Namespace) -> tuple[ModelConfig, TrainConfig]:
-    """Return the model and its training as the options say; raises UsageError."""
     model = ModelConfig(
         kind=args.model_kind, **{name: getattr(args, name) for name in _MODEL_OPTIONS}
     )
@@ -182,7 +180,6 @@ def execute(
     Raises FramebankError, TrainingStopped.
     """
     from framebank.features.cache.reader import open_cache
-    from framebank.features.stop_signals import TrainingStopped, stop_on_signals
     from framebank.train.fit.model_folder import ModelFolder
 
     model, train = _configs(args)
@@ -207,9 +204,7 @@ def execute(
         if cache.spec.random_weights:
             say(f"NOTE: the features come from RANDOM weights ({cache.spec.weights})")
         job = TrainJob(
-            questions=tuple(args.questions),
-            set_name=args.format,
-            mapping=args.mapping,
+            questions=QuestionFiles(args.questions, args.format, args.mapping),
             model=model,
             train=train,
             with_baselines=not args.no_baselines,
@@ -232,7 +227,6 @@ def execute(
 
 
 def _start_workers(strategy: str, stop: StopRequest) -> Workers:
-    from framebank.features.stop_signals import signals_held
     from framebank.features.tensorflow_import import import_tensorflow
 
     if strategy == "none":
@@ -312,6 +306,8 @@ def be_local_worker(options: str) -> int:
         except FramebankError as error:
             print(f"framebank: {error}", file=sys.stderr, flush=True)
             return error.exit_status
+        except TrainingStopped as stopped:
+            return stopped.exit_status
 
 
 if __name__ == "__main__":

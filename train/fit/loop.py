@@ -48,11 +48,13 @@ class FitData:
 
 @dataclasses.dataclass(frozen=True)
 class FitResult:
-    """How a fit went: a row per epoch, the best epoch (from 1), and the steps of all processes."""
+    """How a fit went: a row per epoch, the best epoch (from 1), the steps of all processes, and
+    what asks the fitted network."""
 
     history: list[dict[str, Any]]
     best_epoch: int
     steps: int
+    judge: Judge = dataclasses.field(compare=False)
 
 
 def fit(
@@ -71,33 +73,34 @@ def fit(
 
     Raises TrainingStopped after saving when `stop` is set, JobError when it cannot save.
     """
-    run = _Run(network, data, config, folder, workers or Workers(), label)
-    run.on_judged = on_judged
+    run = _Run(network, data, config, folder, stop, label, on_judged, workers or Workers())
     run.restore()
     if not run.finished:
-        run.train(stop, callbacks)
+        run.train(callbacks)
     if run.best.weights is not None:
         network.set_weights(run.best.weights)
-    return FitResult(run.history, run.best.epoch + 1, run.step)
+    return FitResult(run.history, run.best.epoch + 1, run.step, run.judge)
 
 
+@dataclasses.dataclass(eq=False)
 class _Run:
     """One fit and where it is (`epoch`, `place`, `step`)."""
 
-    def __init__(
-        self,
-        network: keras.Model,
-        data: FitData,
-        config: TrainConfig,
-        folder: Path,
-        workers: Workers,
-        label: str,
-    ) -> None:
-        self.network, self.data, self.config = network, data, config
-        self.workers, self.strategy, self.label = workers, workers.strategy, label
+    network: keras.Model
+    data: FitData
+    config: TrainConfig
+    folder: Path
+    stop: StopRequest
+    label: str
+    on_judged: Callable[[int, Predictions], None] | None
+    workers: Workers
+
+    def __post_init__(self) -> None:
+        network, data, config = self.network, self.data, self.config
+        folder, workers = self.folder, self.workers
         self.steps_per_epoch = data.train.steps(config.batch_size)
         use_row_noise(network)
-        with self.strategy.scope():
+        with workers.strategy.scope():
             self.optimizer = make_optimizer(config, steps_per_epoch=self.steps_per_epoch)
             self.optimizer.build(network.trainable_variables)
             network.compile(optimizer=self.optimizer)  # callbacks look for it there
@@ -106,7 +109,6 @@ class _Run:
         self.best = BestEpoch(patience=config.patience, by_loss=data.head.kind == COUNT)
         self.plateau = PlateauRate(config)
         self.history: list[dict[str, Any]] = []
-        self.on_judged: Callable[[int, Predictions], None] | None = None
         self.checkpoints = RunCheckpoints(
             folder, network=network, optimizer=self.optimizer, sums=[self.sums], workers=workers
         )
@@ -115,7 +117,7 @@ class _Run:
         self._saved = time.monotonic()
         self._ahead: Prefetched[list[Batch]] | None = None  # the next epoch's batches
         self._train_step = self._make_train_step()
-        self._judge = Judge(
+        self.judge = Judge(
             network, data.features, batch_size=config.batch_size, head=data.head, workers=workers
         )
 
@@ -150,7 +152,7 @@ class _Run:
         self.checkpoints.save(state, self.best.weights, number=number)
         self._saved = time.monotonic()
 
-    def train(self, stop: StopRequest, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    def train(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         # The best epoch comes first: others may read it.
         heard: list[keras.callbacks.Callback] = [self.best, self.plateau]
         if self.workers.is_chief:
@@ -167,11 +169,11 @@ class _Run:
             last.callback(listeners.on_train_end)
             last.callback(self._drop_ahead)
             while self.epoch < self.config.epochs and not self.network.stop_training:
-                self._train_epoch(listeners, stop)
+                self._train_epoch(listeners)
             self.finished = True
             self.save()
 
-    def _train_epoch(self, heard: keras.callbacks.CallbackList, stop: StopRequest) -> None:
+    def _train_epoch(self, heard: keras.callbacks.CallbackList) -> None:
         heard.on_epoch_begin(self.epoch)
         started, before, stops = time.perf_counter(), self.place, None
         with self._ahead or Prefetched(
@@ -179,9 +181,9 @@ class _Run:
         ) as steps:
             self._ahead = None
             for batches in steps:
-                self._check_stop(stop, stops)
+                self._check_stop(stops)
                 heard.on_train_batch_begin(self.place)
-                asked = tf.constant(float(stop.signal_number is not None))
+                asked = tf.constant(float(self.stop.signal_number is not None))
                 loss, stops = self._train_step(
                     self.workers.per_replica(batches), tf.constant(self.step), asked
                 )
@@ -189,7 +191,7 @@ class _Run:
                 heard.on_train_batch_end(self.place - 1, {"loss": loss})
                 if time.monotonic() - self._saved >= self.config.checkpoint_every_s:
                     self.save()
-            self._check_stop(stop, stops)
+            self._check_stop(stops)
             times = self._times(started, steps.waited_s, self.place - before)
         if self.epoch + 1 < self.config.epochs:  # read on while this epoch is judged
             self._ahead = Prefetched(functools.partial(self._steps, self.epoch + 1, 0))
@@ -220,22 +222,22 @@ class _Run:
             "input_wait_ms": 1000 * waited_s / max(steps, 1),
         }
 
-    def _check_stop(self, stop: StopRequest, stops: tf.Tensor | None) -> None:
+    def _check_stop(self, stops: tf.Tensor | None) -> None:
         """Save and stop when this process was asked to, or, at the same step, any other was."""
         if self.workers.count > 1:
             if stops is None or not float(stops):
                 return
-        elif stop.signal_number is None:
+        elif self.stop.signal_number is None:
             return
         self.save()
         self.workers.sum(0.0)  # the chief has saved
-        raise TrainingStopped(stop.signal_number or signal.SIGTERM)
+        raise TrainingStopped(self.stop.signal_number or signal.SIGTERM)
 
     def _epoch_logs(self) -> dict[str, float]:
         loss, right, rows = self.sums.numpy().tolist()
         self._check_sound()
         try:
-            judged = self._judge.predict(self.data.val)
+            judged = self.judge.predict(self.data.val)
         except NotFiniteError as err:
             raise self._diverged(f"{err.what}: {err.got}") from err
         if self.on_judged is not None and self.workers.is_chief:
@@ -286,8 +288,8 @@ class _Run:
         def train_step(
             batch: Batch, step: tf.Tensor, asked: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
-            parts = self.strategy.run(replica_step, args=(batch, step, asked))
-            total = self.strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
+            parts = self.workers.strategy.run(replica_step, args=(batch, step, asked))
+            total = self.workers.strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
             self.sums.assign_add(tf.cast(total[:3], tf.float64))
             return total[3], total[4]
 

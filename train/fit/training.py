@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
@@ -19,11 +19,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from framebank.features.asking.scores import figures, is_right
-from framebank.features.asking.trained_model import check_weights
-from framebank.features.errors import JobError
+from framebank.features.asking.trained_model import check_weights, load_network
+from framebank.features.errors import CacheError, JobError
 from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
-from framebank.features.stores import storage
+from framebank.features.stores import json_text, storage
 from framebank.train.data.batches import QuestionTable
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.shard_files import shard_files
@@ -34,7 +34,6 @@ from framebank.train.fit.closed_form import Moments, fit_closed_form
 from framebank.train.fit.loop import FitData, FitResult, fit
 from framebank.train.fit.model_folder import ModelFolder, make_lineage, run_making
 from framebank.train.fit.training_data import Material, TrainJob, gather
-from framebank.train.fit.warm_start import start_from
 from framebank.train.judging import baselines
 from framebank.train.judging.predicting import Judge
 from framebank.train.model.config import AUTO, PROBE, PROBE_BLIND, TRAINED_KINDS, ModelConfig
@@ -72,8 +71,6 @@ def train_model(
             joined,
             cache,
             max_unmatched_ratio=config.max_unmatched_ratio,
-            set_name=job.set_name,
-            mapping=job.mapping,
         )
     for remark in remarks(joined):
         say(remark)
@@ -112,7 +109,7 @@ def train_model(
         if workers.is_chief:
             folder.write_json("metrics.json", metrics)
             counts = {name: len(material.splits.of(name)) for name in SPLITS}
-            made = make_lineage(cache, making, questions=counts, files=list(joined.files))
+            made = make_lineage(cache, making, questions=counts, files=list(joined.files.paths))
             if job.embeddings is not None:
                 made["embeddings_file"] = job.embeddings
             seen = _seen(job, cache, material)
@@ -172,22 +169,23 @@ class _Training:
         fits = [self._fit(model, number) for number in range(self._seeds(model))]
         network = average([fit.network for fit in fits])
         result = fits[0].result
-        temperature, calibration = self._calibrate(fits, network)
+        judge = result.judge if len(fits) == 1 else self._judge_of(network)
+        temperature, calibration = self._calibrate(judge, fits[0].plain)
         if workers.is_chief:
             folder.save_model(export(network, material.text, temperature=temperature))
             spoken = {} if job.language is None else {"language": job.language}
             known = {**material.head.to_json(), **spoken, "words": material.words}
             folder.write_json("vocabulary.json", known)
-        said: dict[str, baselines.Said] = {"model": self._judge(network)}
-        spread = [self._score(self._judge(fit.network)) for fit in fits] if len(fits) > 1 else []
+        said: dict[str, baselines.Said] = {"model": self._answers(judge)}
+        spread = [self._score(self._answers(fit.result.judge)) for fit in fits] if len(fits) > 1 else []
         counted = baselines.count_answers(splits.train, asked)
         beside = {name: counted[name] for name in ("majority", "majority_per_question")}
         history = list(result.history)
         for kind in baselines.trained_of(material.head) if job.with_baselines else ():
             fitted = self._fit(dataclasses.replace(job.model, kind=kind))
-            beside[kind] = said[kind] = self._judge(fitted.network)
+            beside[kind] = said[kind] = self._answers(fitted.result.judge)
             history += fitted.result.history
-        led_by = self._led_by(asked, said | {name: counted[name] for name in counted})
+        led_by = self._led_by(asked, said | counted)
         if workers.is_chief:
             rows = "".join(json.dumps(row) + "\n" for row in history)
             folder.write_text("history.jsonl", rows)
@@ -222,8 +220,9 @@ class _Training:
             kind: str, fold: int, learn: QuestionTable, judge: QuestionTable
         ) -> NDArray[np.float64]:
             its = dataclasses.replace(model, kind=kind)
-            network = self._fit(its, learn=learn, label=f"auto-{kind}-{fold}").network
-            return baselines.answer_gains(judge.questions, self._said(network, judge))
+            fitted = self._fit(its, learn=learn, label=f"auto-{kind}-{fold}")
+            said = self._said(fitted.result.judge, judge)
+            return baselines.answer_gains(judge.questions, said)
 
         kind, tried = choose_kind(material.learnt, gains, seed=self.job.train.seed, say=say)
         return dataclasses.replace(model, kind=kind), tried
@@ -245,29 +244,28 @@ class _Training:
         """Return how many fits are averaged: a closed formula gives the same every time."""
         return 1 if model.kind in (PROBE, PROBE_BLIND) else self.job.train.seeds
 
-    def _calibrate(
-        self, fits: Sequence[Fitted], network: keras.Model
-    ) -> tuple[float, dict[str, Any]]:
+    def _calibrate(self, judge: Judge, plain: keras.Model | None) -> tuple[float, dict[str, Any]]:
         """Return the temperature that the validation split asks for, and the error on the judged
-        split before and after it; of a probe that was chosen by what its folds held out."""
-        material = self.material
-        val, judged = (material.tables.get(material.splits.stopped_on), self._judged_table())
-        if material.head.kind == COUNT:
+        split before and after it. A probe, of which `plain` is without it, has its own from what
+        its folds held out."""
+        splits, judged = self.material.splits, self._judged_table()
+        if self.material.head.kind == COUNT:
             return 1.0, {}
-        judge = self._judge_of(network)
-        plain = fits[0].plain
+        temperature, before = 1.0, judge
         if plain is not None:
-            before, temperature = self._judge_of(plain).predict(judged).confidence.error, 1.0
-        else:
-            before = judge.predict(judged).confidence.error
-            chosen = material.splits.stopped_on == "val" and val is not None
-            temperature = judge.temperature(val) if chosen and val is not None else 1.0
-        after = judge.predict(judged, temperature=temperature).confidence.error
+            before = self._judge_of(plain)
+        elif splits.val:
+            temperature = judge.temperature(self.material.tables["val"])
+        errors = {
+            "before": before.predict(judged).confidence.error,
+            "after": judge.predict(judged, temperature=temperature).confidence.error,
+        }
+        by = f"a temperature of {temperature:.3g}" if plain is None else "what was held out"
         self.run.say(
-            f"expected calibration error {before:.3f} before and {after:.3f} after "
-            + (f"a temperature of {temperature:.3g}" if plain is None else "held-out scaling")
+            f"calibrated by {by}: expected error {errors['before']:.3f} before, "
+            f"{errors['after']:.3f} after"
         )
-        return temperature, {"before": before, "after": after, "temperature": temperature}
+        return temperature, errors | {"temperature": temperature}
 
     def _fit(
         self,
@@ -339,11 +337,11 @@ class _Training:
             probe_network(model, probe, material.head, words=words, sharp=sharp)
             for sharp in (True, False)
         )
-        return Fitted(network, FitResult([], 0, 0), plain)
+        return Fitted(network, FitResult([], 0, 0, self._judge_of(network)), plain)
 
-    def _judge(self, network: keras.Model) -> list[str | None]:
+    def _answers(self, judge: Judge) -> list[str | None]:
         """Return the network's answer to each question of the judged split, in its order."""
-        return self._said(network, self._judged_table())
+        return self._said(judge, self._judged_table())
 
     def _judged_table(self) -> QuestionTable:
         return self.material.tables[self.material.splits.judged_on]
@@ -361,8 +359,8 @@ class _Training:
             workers=self.workers,
         )
 
-    def _said(self, network: keras.Model, table: QuestionTable) -> list[str | None]:
-        chosen = self._judge_of(network).predict(table).chosen
+    def _said(self, judge: Judge, table: QuestionTable) -> list[str | None]:
+        chosen = judge.predict(table).chosen
         pairs = zip(table.questions, chosen.tolist(), strict=True)
         return [self.material.head.answer(question, number) for question, number in pairs]
 
@@ -378,7 +376,6 @@ def _precision(name: str) -> Iterator[None]:
 
 
 def _accounting(cache: Cache, joined: JoinedQuestions, material: Material) -> dict[str, Any]:
-    """Return what was left out and what cannot be answered."""
     table = material.tables[material.splits.judged_on]
     return {
         "answers": len(material.head.answers),
@@ -392,3 +389,82 @@ def _accounting(cache: Cache, joined: JoinedQuestions, material: Material) -> di
         "random_weights": cache.spec.random_weights,
         "remarks": list(material.splits.remarks),
     }
+
+
+def start_from(
+    network: Any,
+    model_dir: str,
+    *,
+    words: Sequence[str],
+    answers: Sequence[str],
+    say: Callable[[str], None],
+) -> bool:
+    """Give `network`, of the vocabularies `words` and `answers`, the weights of the model in
+    `model_dir`, as far as they fit. Returns False, with a line said, where that model is built in
+    another way; raises UsageError for a damaged one.
+
+    Layers are paired by place, those of a network within the network too. Words and answers keep
+    their rows by name, whatever their number is now; a new one starts as in a fresh network. The
+    scale of the features stays the new one.
+    """
+    trained = load_network(model_dir)
+    inner = [layer for layer in trained.layers if isinstance(layer, keras.Model)]
+    old = inner[0] if inner else trained
+    mine, others = list(_inner_layers(network)), list(_inner_layers(old))
+    if [type(layer) for layer in mine] != [type(layer) for layer in others]:
+        say(f"{model_dir} is built in another way: the new model starts from chance")
+        return False
+    known = _vocabulary(model_dir)
+    copied = left = 0
+    for new, was in zip(mine, others, strict=True):
+        if isinstance(new, keras.layers.Normalization):
+            continue
+        weights = new.get_weights()
+        for place, (fresh, other) in enumerate(zip(weights, was.get_weights(), strict=True)):
+            if isinstance(new, keras.layers.Embedding):
+                other = _by_name(fresh, other, (words, known["words"]), axis=0)
+            elif new.name == "answers":
+                other = _by_name(fresh, other, (answers, known["answers"]), axis=-1)
+            if other.shape == fresh.shape:
+                weights[place], copied = other, copied + 1
+            else:
+                left += 1
+        new.set_weights(weights)
+    say(f"{copied} weights start from {model_dir}" + (f", {left} from chance" if left else ""))
+    return True
+
+
+def _inner_layers(network: Any) -> Iterator[Any]:
+    """Yield the layers of `network`, in place of a model among them its own."""
+    for layer in network.layers:
+        if hasattr(layer, "layers"):  # the reader of questions and of candidates
+            yield from _inner_layers(layer)
+        else:
+            yield layer
+
+
+def _by_name(
+    mine: NDArray[Any],
+    other: NDArray[Any],
+    names: tuple[Sequence[str], Sequence[str]],
+    *,
+    axis: int,
+) -> NDArray[Any]:
+    """Return `mine` with the rows (or columns) of `other` whose names both have."""
+    places = {name: place for place, name in enumerate(names[1])}
+    pairs = [(n, places[name]) for n, name in enumerate(names[0]) if name in places]
+    to, of = np.moveaxis(mine.copy(), axis, 0), np.moveaxis(other, axis, 0)
+    if to.shape[1:] != of.shape[1:] or len(of) < len(names[1]) or len(to) < len(names[0]):
+        return mine
+    for place, was in pairs:
+        to[place] = of[was]
+    return np.moveaxis(to, 0, axis)
+
+
+def _vocabulary(model_dir: str) -> dict[str, list[str]]:
+    path = storage.join(model_dir, "vocabulary.json")
+    try:
+        fields = json_text.parse(storage.read_bytes(path))
+        return {name: [str(text) for text in fields[name]] for name in ("words", "answers")}
+    except (ValueError, KeyError, TypeError) as err:
+        raise CacheError(f"{path} is damaged", got=err, todo='set start = "fresh"') from err

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from framebank.features.errors import UsageError
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.word_cutting import cut_questions, cutter_version
 from framebank.train.data.batches import Features, QuestionTable, cached_features
 from framebank.train.data.epoch_order import plan_epoch
@@ -36,13 +37,11 @@ STATISTICS_FRAMES = 4096
 class TrainJob:
     """What to train from, and how."""
 
-    questions: tuple[str, ...] | JoinedQuestions  # files, or what some of them came to
+    questions: QuestionFiles | JoinedQuestions  # files, or what some of them came to
     model: ModelConfig
     train: TrainConfig
     with_baselines: bool = True
     tensorboard: str | None = None
-    set_name: str | None = None
-    mapping: str | None = None
     staging: Staging = Staging()  # noqa: RUF009 - frozen
     warm_start: str | None = None  # a model folder, whose weights the model starts from
     language: str | None = None  # of features.questions.word_cutting, if words are to be cut
@@ -50,8 +49,9 @@ class TrainJob:
 
     def config(self) -> dict[str, Any]:
         """Return the part of the config that the result depends on."""
+        asked = self.questions
         given = {
-            "format": self.set_name,
+            "format": (asked.files if isinstance(asked, JoinedQuestions) else asked).set_name,
             "warm_start": self.warm_start,
             "language": self.language,
             "cut_by": self.language and cutter_version(self.language),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +31,13 @@ class Comparison:
     low: float
     high: float
     probability_better: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "difference": self.difference,
+            "interval": [self.low, self.high],
+            "probability_better": self.probability_better,
+        }
 
 
 def paired_bootstrap(

@@ -57,16 +57,12 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How to train. `batch_size` is the global batch, whatever the number of replicas.
+    """How to train; the options of `framebank train` say what each field is.
 
-    `warmup_epochs` belongs to the cosine. `precision` bfloat16 computes in that and keeps weights
-    in float32; unlike float16 it needs no scaling of the loss. `patience` counts epochs without a
-    better validation score. `val_share` of the training videos choose the epoch where no val split
-    is given; at 0 all of them train, and what they say chooses it; at 1 none would be left to
-    train on. `group_by` is a pattern that finds in a video's id the group that
-    no split may cut. `checkpoint_every_s` bounds what a kill can cost; `memory_bytes` is how many bytes of
-    features may be held, beyond which they are read from the shards in every epoch;
-    `shuffle_bytes` is what a shuffle may hold.
+    `precision` bfloat16 computes in that and keeps weights in float32; unlike float16 it needs no
+    scaling of the loss. At a `val_share` of 0 all training videos train, and what they say chooses
+    the epoch. `group_by` is a pattern that finds in a video's id the group that no split may cut.
+    `checkpoint_every_s` bounds what a kill can cost.
     """
 
     epochs: int = 60

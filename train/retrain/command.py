@@ -20,11 +20,13 @@ mistake in the config (trying again is of no use), 130 or 143 when it was stoppe
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
 from typing import TYPE_CHECKING
 
 from framebank.features import terminal
+from framebank.features.stop_signals import TrainingStopped, stop_on_signals
 
 if TYPE_CHECKING:
     from framebank.train.retrain.retraining import Result
@@ -41,15 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
-    """Retrain; return the exit status (130 after Ctrl-C). Raises FramebankError."""
-    from framebank.features.stop_signals import TrainingStopped
-
-    try:
-        result = execute(args, beam_args)
-    except TrainingStopped as stopped:
-        return stopped.exit_status
+    """Retrain; return the exit status. Raises FramebankError, TrainingStopped."""
+    result = execute(args, beam_args)
     if args.json:
-        print(json.dumps(result.to_json(), ensure_ascii=False))
+        print(json.dumps(dataclasses.asdict(result), ensure_ascii=False))
     else:
         named = result.event in ("promoted", "kept aside")
         print(f"{result.event}{f' {result.version}' if named else ''}: {result.reason}")
@@ -58,7 +55,6 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
 def execute(args: argparse.Namespace, beam_args: list[str]) -> Result:
     """Retrain. Raises FramebankError, TrainingStopped."""
-    from framebank.features.stop_signals import TrainingStopped, stop_on_signals
     from framebank.train.retrain.config import read_config
     from framebank.train.retrain.retraining import retrain
     from framebank.train.workers.run import Run

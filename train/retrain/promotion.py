@@ -130,13 +130,7 @@ def decide(
     name, form = ("mean_square_error", ".3f") if counts else ("accuracy", ".1%")
     sign = -1 if counts else 1
     ours, others = sign * float(new.mean()), sign * float(old.mean())
-    figures = {
-        name: ours,
-        f"{name}_in_use": others,
-        "difference": float(found.difference),
-        "interval": [float(found.low), float(found.high)],
-        "probability_better": float(found.probability_better),
-    }
+    figures = {name: ours, f"{name}_in_use": others, **found.to_json()}
     text = (
         f"{ours:{form}} against {others:{form}} on {len(new)} questions "
         f"about {len(set(groups))} held videos: {found.difference:+{form}} "

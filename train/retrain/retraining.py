@@ -2,6 +2,10 @@
 
 The model in use changes by one compare-and-swap at the very end. Whatever a killed run leaves,
 half-written versions, work folders, a verdict that nobody acted on, the next run puts in order.
+
+News is measured against every version of the registry, also one kept aside or rolled back from:
+what was judged once is not trained again every night. Where catalogs or question files differ the
+questions are joined with the cache: an extraction that found no clip leaves a catalog.
 """
 
 from __future__ import annotations
@@ -22,9 +26,10 @@ from framebank.features.asking.trained_model import (
     load_model,
     read_head,
 )
+from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache, open_spec
 from framebank.features.errors import JobError, UsageError
-from framebank.features.questions.known_sets import PLAIN
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.question import Question, head_kind
 from framebank.features.questions.seen_videos import SEEN, Seen, content_hashes, read_seen
 from framebank.features.questions.splits import SplitRule
@@ -33,17 +38,88 @@ from framebank.features.stores.temporary import live_folder
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks, videos_digest
 from framebank.train.data.splits import part_questions
 from framebank.train.model.config import PROBE
-from framebank.train.retrain.basis import Basis, look
 from framebank.train.retrain.config import RetrainConfig
 from framebank.train.retrain.promotion import Decision, judge
 from framebank.train.retrain.registry import (
     BASIS,
     Current,
     Registry,
+    damaged,
     new_version,
     write_json,
 )
 from framebank.train.workers.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Basis:
+    """What a model is made from. `catalogs` maps runs of the cache to the size of their catalog;
+    `videos` is a hash of the videos and feature keys that the questions are about ("": not known
+    yet); `questions` are the SHA-256 of the question files and the mapping."""
+
+    fingerprint: str
+    catalogs: dict[str, int]
+    questions: tuple[str, ...]
+    config: str
+    videos: str = ""
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any], *, path: str) -> Basis:
+        """Raises CacheError naming `path`."""
+        try:
+            found = cls(**fields | {"questions": tuple(fields["questions"])})
+            dict(found.catalogs)
+        except (KeyError, TypeError, ValueError) as err:
+            raise damaged(path, err) from err
+        return found
+
+    def looks_like(self, other: Basis) -> bool:
+        """Return whether both are of the same files."""
+        return dataclasses.replace(self, videos="") == dataclasses.replace(other, videos="")
+
+    def is_made_of(self, other: Basis) -> bool:
+        """Return whether both give the same model, though a catalog may have been added."""
+        bare = dataclasses.replace(other, catalogs={})
+        return dataclasses.replace(self, catalogs={}) == bare
+
+    def news(self, older: Basis | None) -> list[str]:
+        """Return what is new against `older`, for people."""
+        if older is None:
+            return ["no model is in use yet"]
+        said = []
+        runs = sum(older.catalogs.get(run) != size for run, size in self.catalogs.items())
+        if runs:
+            said.append(f"{runs} catalogs of the cache")
+        files = len(set(self.questions) - set(older.questions))
+        if files or len(self.questions) != len(older.questions):
+            said.append(f"{files} question files of {len(self.questions)}")
+        if self.config != older.config:
+            said.append("the config")
+        return said or ["what the model in use was made from is not all there any more"]
+
+
+def look(config: RetrainConfig, *, fingerprint: str) -> Basis:
+    """Return what is there now, from the names of catalogs and the bytes of question files."""
+    folder = layout.catalog_folder(config.cache)
+    sizes = {file.path.rsplit("/", 1)[-1]: file.size_bytes for file in storage.iter_files(folder)}
+    known = {path.rsplit("/", 1)[-1] for path in catalog.catalog_files(config.cache)}
+    read = [_hash(path, "questions") for path in config.questions]
+    if config.mapping is not None:
+        read.append(_hash(config.mapping, "mapping"))
+    return Basis(
+        fingerprint=fingerprint,
+        catalogs={name: sizes[name] for name in sorted(known)},
+        questions=tuple(read),
+        config=config.digest(),
+    )
+
+
+def _hash(path: str, key: str) -> str:
+    try:
+        with storage.open_read(path) as file:
+            return disk.file_hash(file)
+    except storage.FileMissingError as err:
+        raise UsageError("no such file", got=path, todo=f"check the key {key}") from err
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +131,6 @@ class Result:
     version: str | None
     reason: str
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +194,9 @@ def _look_for_news(its: _Retraining) -> _News | Result:
             return _nothing_new(current, version)
     cache = open_cache(config.cache)
     joined = join_cache(
-        config.questions,
+        QuestionFiles(config.questions, config.format, config.mapping),
         cache,
         max_unmatched_ratio=config.train.max_unmatched_ratio,
-        set_name=config.format,
-        mapping=config.mapping,
     )
     basis = dataclasses.replace(basis, videos=videos_digest(cache, joined.frames))
     for version, other in bases.items():
@@ -136,7 +207,6 @@ def _look_for_news(its: _Retraining) -> _News | Result:
 
 
 def _check_features(current: Current, bases: Mapping[str, Basis], fingerprint: str) -> None:
-    """Raise UsageError where the cache's features are others than the model in use learnt from."""
     if current.version is None:
         return
     made = bases[current.version].fingerprint
@@ -150,7 +220,6 @@ def _check_features(current: Current, bases: Mapping[str, Basis], fingerprint: s
 
 
 def _check_head(questions: Sequence[Question], in_use: str) -> None:
-    """Raise UsageError where the questions want another kind of answer than the model in use."""
     asked, given = head_kind(questions), read_head(in_use).kind
     if asked != given:
         raise UsageError(
@@ -276,7 +345,6 @@ def _train(
     config, folder = its.config, ModelFolder(str(path))
     job = TrainJob(
         questions=learnt,
-        set_name=PLAIN,
         model=dataclasses.replace(config.model, kind=kind or config.model.kind),
         train=config.train,
         with_baselines=baselines,

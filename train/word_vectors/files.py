@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
 from framebank.features.stores import storage
-from framebank.features.stores.hashing import file_hash
+from framebank.features.stores.disk import file_hash
 
 Vector = NDArray[np.float32]
 _MOST_LINE = 2**20

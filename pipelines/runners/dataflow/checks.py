@@ -9,7 +9,6 @@ import contextlib
 import importlib.util
 import os
 import re
-import threading
 
 from apache_beam.options.pipeline_options import (
     DebugOptions,
@@ -21,6 +20,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
+from framebank.features import threads
 from framebank.features.errors import UsageError
 
 _CREDENTIALS_S = 7.0
@@ -71,15 +71,13 @@ def _read_dry_run(options: PipelineOptions) -> None:
 
 
 def _check_installed() -> None:
-    try:
-        found = importlib.util.find_spec("google.cloud.dataflow_v1beta3")
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise UsageError(
-            "--runner DataflowRunner needs Beam's parts for Google Cloud",
-            todo='pip install "framebank[gcp]"',
-        )
+    with contextlib.suppress(ModuleNotFoundError):  # of google.cloud
+        if importlib.util.find_spec("google.cloud.dataflow_v1beta3") is not None:
+            return
+    raise UsageError(
+        "--runner DataflowRunner needs Beam's parts for Google Cloud",
+        todo='pip install "framebank[gcp]"',
+    )
 
 
 def _check_conflicts(options: PipelineOptions, *, wait: bool) -> None:
@@ -152,20 +150,11 @@ def check_credentials(options: PipelineOptions) -> None:
     import google.auth
     from google.auth.exceptions import GoogleAuthError
 
-    found = threading.Event()
-
-    def ask() -> None:
-        with contextlib.suppress(GoogleAuthError, OSError, ValueError):
-            google.auth.default()
-            found.set()
-
-    # In a thread, since off Google's machines it asks the network for one, again and again.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_CREDENTIALS_S)
-    if not found.is_set():
+    try:  # in a thread, since off Google's machines it asks the network for one, again and again
+        threads.begin(google.auth.default).result(_CREDENTIALS_S)
+    except (GoogleAuthError, OSError, ValueError) as error:  # OSError: a TimeoutError too
         raise UsageError(
             "no credentials for Google Cloud",
             todo="run `gcloud auth application-default login`, or set "
             "GOOGLE_APPLICATION_CREDENTIALS to the file of a service account's key",
-        )
+        ) from error

@@ -11,7 +11,6 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from framebank.features import terminal
 from framebank.features.errors import FramebankError, UsageError
@@ -24,41 +23,24 @@ COMMANDS = {
 _LEFT_OUT = ("help", "json", "wait", "shared_disk")
 
 
-class Parameter(NamedTuple):
-    """A parameter of a template, made from an argument of a command."""
-
-    name: str
-    action: argparse.Action
-    is_flag: bool
-    is_required: bool
-
-    def words(self, value: str) -> list[str]:
-        """Return what a command line has for this value; raises UsageError."""
-        if self.is_flag:
-            if value.lower() not in ("true", "false"):
-                raise UsageError(f"{self.name} is not right", got=value, expected="true or false")
-            return [self.action.option_strings[-1]] if value.lower() == "true" else []
-        if not self.action.option_strings:
-            return value.split()
-        if self.action.nargs == "+":
-            return [self.action.option_strings[-1], *value.split()]
-        return [f"{self.action.option_strings[-1]}={value}"]
-
-
-def find_parameters(command: str) -> list[Parameter]:
-    """Return the parameters of a command, in the order of its --help."""
+def find_parameters(command: str) -> list[argparse.Action]:
+    """Return the arguments of a command that are a template's parameters, as in its --help."""
     parser = argparse.ArgumentParser()
     importlib.import_module(COMMANDS[command]).add_arguments(parser)
-    return [
-        Parameter(
-            name=action.dest,
-            action=action,
-            is_flag=action.nargs == 0,
-            is_required=action.required or not action.option_strings,
-        )
-        for action in parser._actions
-        if action.dest not in _LEFT_OUT
-    ]
+    return [action for action in parser._actions if action.dest not in _LEFT_OUT]
+
+
+def _words(action: argparse.Action, value: str) -> list[str]:
+    """Return what a command line has for this value of a parameter; raises UsageError."""
+    if action.nargs == 0:
+        if value.lower() not in ("true", "false"):
+            raise UsageError(f"{action.dest} is not right", got=value, expected="true or false")
+        return [action.option_strings[-1]] if value.lower() == "true" else []
+    if not action.option_strings:
+        return value.split()
+    if action.nargs == "+":
+        return [action.option_strings[-1], *value.split()]
+    return [f"{action.option_strings[-1]}={value}"]
 
 
 def build_command_line(words: Sequence[str]) -> list[str]:
@@ -67,7 +49,7 @@ def build_command_line(words: Sequence[str]) -> list[str]:
     Which command it is follows from the parameters that only one of them demands.
     """
     given, beams = _split(words)
-    needs = {name: {p.name for p in find_parameters(name) if p.is_required} for name in COMMANDS}
+    needs = {name: {p.dest for p in find_parameters(name) if p.required} for name in COMMANDS}
     fitting = [name for name, required in needs.items() if required <= given.keys()]
     if len(fitting) != 1:
         raise UsageError(
@@ -76,9 +58,9 @@ def build_command_line(words: Sequence[str]) -> list[str]:
             expected=" or ".join(", ".join(sorted(required)) for required in needs.values()),
         )
     line = fitting.copy()
-    for parameter in sorted(find_parameters(*fitting), key=lambda p: bool(p.action.option_strings)):
-        if value := given.pop(parameter.name, ""):
-            line += parameter.words(value)
+    for parameter in sorted(find_parameters(*fitting), key=lambda p: bool(p.option_strings)):
+        if value := given.pop(parameter.dest, ""):
+            line += _words(parameter, value)
     beams += [f"--{name}={value}" for name, value in given.items()]
     if not any(word.startswith("--runner=") for word in beams):
         beams.append("--runner=DataflowRunner")

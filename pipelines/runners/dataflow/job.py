@@ -7,6 +7,7 @@ what --dry_run prints is what a submission sends.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions
@@ -63,12 +64,13 @@ def describe_job(job: Any) -> dict[str, Any]:
     from apache_beam.runners.dataflow.internal import apiclient
     from google.protobuf import json_format
 
+    pipeline = job.proto_pipeline
     environment = apiclient.Environment(
         packages=[],
         options=job.options,
         environment_version=apiclient._FNAPI_ENVIRONMENT_MAJOR_VERSION,
         proto_pipeline_staged_url=job.google_cloud_options.staging_location + "/pipeline.pb",
-        proto_pipeline=job.proto_pipeline,
+        proto_pipeline=pipeline,
     ).proto
     sent = json_format.MessageToDict(environment._pb)
     head = json_format.MessageToDict(job.proto._pb)
@@ -80,7 +82,7 @@ def describe_job(job: Any) -> dict[str, Any]:
         "project": job.google_cloud_options.project,
         "region": job.google_cloud_options.region,
         "staging": job.google_cloud_options.staging_location,
-        "packages": _packages(job.proto_pipeline),
+        "packages": _packages(pipeline),
         "main_session": sent["sdkPipelineOptions"]["options"].get("save_main_session", False),
         "experiments": sent.get("experiments", []),
         "service_options": sent.get("serviceOptions", []),
@@ -94,7 +96,7 @@ def describe_job(job: Any) -> dict[str, Any]:
             "first": pool.get("numWorkers"),
             "most": pool["autoscalingSettings"]["maxNumWorkers"],
         },
-        "steps": _steps(job.proto_pipeline),
+        "steps": list(_steps(pipeline.components, pipeline.root_transform_ids)),
     }
 
 
@@ -109,23 +111,15 @@ def _packages(pipeline: Any) -> list[str]:
     return sorted(names)
 
 
-def _steps(pipeline: Any) -> list[dict[str, Any]]:
-    """Return the transforms without parts, each with its resource hints by short name."""
-    parts = pipeline.components
-    found = []
-
-    def visit(key: str) -> None:
+def _steps(parts: Any, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the transforms without parts, each with its resource hints by short name."""
+    for key in keys:
         transform = parts.transforms[key]
         if transform.subtransforms:
-            for inner in transform.subtransforms:
-                visit(inner)
-            return
+            yield from _steps(parts, transform.subtransforms)
+            continue
         hints = parts.environments[transform.environment_id].resource_hints
         step: dict[str, Any] = {"name": transform.unique_name, "urn": transform.spec.urn}
         if hints:
             step["hints"] = {urn.split(":")[-2]: hints[urn].decode() for urn in sorted(hints)}
-        found.append(step)
-
-    for root in pipeline.root_transform_ids:
-        visit(root)
-    return found
+        yield step

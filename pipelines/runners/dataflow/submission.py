@@ -50,7 +50,14 @@ def prepare(options: PipelineOptions, *, accelerator: str | None, wait: bool = F
     _set_workers(options, gpu)
     _set_package(options, gpu)
     checks.check_credentials(options)
-    return _notes(options)
+    workers, cloud = options.view_as(WorkerOptions), options.view_as(GoogleCloudOptions)
+    threads = options.view_as(DebugOptions).number_of_worker_harness_threads
+    where = workers.sdk_container_image or options.view_as(SetupOptions).setup_file
+    machine = workers.machine_type or "machines that Prime chooses"
+    return [
+        f"Dataflow in {cloud.region}: at most {workers.max_num_workers} workers, {machine}, "
+        f"{threads} threads, {workers.disk_size_gb} GB of disk; Framebank comes from {where}"
+    ]
 
 
 def resource_hints(options: PipelineOptions, *, accelerator: str | None) -> dict[str, str]:
@@ -167,14 +174,3 @@ def _set_package(options: PipelineOptions, gpu: tuple[str, int] | None) -> None:
 def _names(path: str) -> set[str]:
     text = storage.read_bytes(path).decode("utf-8", "replace")
     return {name.lower() for name in re.findall(r"^[\w.-]+", text, re.MULTILINE)}
-
-
-def _notes(options: PipelineOptions) -> list[str]:
-    workers, cloud = options.view_as(WorkerOptions), options.view_as(GoogleCloudOptions)
-    threads = options.view_as(DebugOptions).number_of_worker_harness_threads
-    where = workers.sdk_container_image or options.view_as(SetupOptions).setup_file
-    machine = workers.machine_type or "machines that Prime chooses"
-    return [
-        f"Dataflow in {cloud.region}: at most {workers.max_num_workers} workers, {machine}, "
-        f"{threads} threads, {workers.disk_size_gb} GB of disk; Framebank comes from {where}"
-    ]

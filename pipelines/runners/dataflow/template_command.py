@@ -19,7 +19,7 @@ from typing import Any
 from framebank import __version__
 from framebank.features.errors import UsageError
 from framebank.features.stores import storage
-from framebank.pipelines.runners.dataflow.flex_launcher import COMMANDS, Parameter, find_parameters
+from framebank.pipelines.runners.dataflow.flex_launcher import COMMANDS, find_parameters
 
 _IMAGE = re.compile(
     r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})"
@@ -94,31 +94,28 @@ def build_metadata(command: str) -> dict[str, Any]:
         "name": f"framebank {command} {__version__}",
         "description": _TITLES[command],
         "streaming": False,
-        "parameters": [_described(parameter) for parameter in find_parameters(command)],
+        "parameters": [_described(action) for action in find_parameters(command)],
     }
 
 
-def _described(parameter: Parameter) -> dict[str, Any]:
-    action = parameter.action
-    default = action.default
+def _described(action: argparse.Action) -> dict[str, Any]:
     told = action.help or action.dest.replace("_", " ")
-    if not parameter.is_flag and default is not None and "default" not in told:
-        told += f" (default {default})"
+    if action.nargs != 0 and action.default is not None and "default" not in told:
+        told += f" (default {action.default})"
     if action.nargs == "+":
         told += "; several with spaces between"
     return {
-        "name": parameter.name,
-        "label": parameter.name.replace("_", " ").capitalize(),
+        "name": action.dest,
+        "label": action.dest.replace("_", " ").capitalize(),
         "helpText": told.replace("%%", "%"),
-        "isOptional": not parameter.is_required,
-        "regexes": [_pattern(parameter)],
-        "paramType": _TYPES.get(parameter.name, "TEXT"),
+        "isOptional": not action.required,
+        "regexes": [_pattern(action)],
+        "paramType": _TYPES.get(action.dest, "TEXT"),
     }
 
 
-def _pattern(parameter: Parameter) -> str:
-    action = parameter.action
-    if parameter.is_flag:
+def _pattern(action: argparse.Action) -> str:
+    if action.nargs == 0:
         return "^(true|false)$"
     if action.choices is not None:
         return f"^({'|'.join(map(re.escape, action.choices))})$"
@@ -126,4 +123,4 @@ def _pattern(parameter: Parameter) -> str:
         return r"^[1-9][0-9]{0,9}$"
     if action.type is float:
         return rf"^{_FRACTION}$"
-    return _PATTERNS[parameter.name]
+    return _PATTERNS[action.dest]

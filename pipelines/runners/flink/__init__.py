@@ -1,1 +1,1 @@
-"""Flink: its checks (`submission`), its REST API, Beam's job server for it."""
+"""Flink: its checks and Beam's job server for it (`submission`), its REST API."""

@@ -25,7 +25,7 @@ from framebank.features.errors import JobError, SpecMismatchError, UsageError, V
 from framebank.features.extraction.one_clip import make_spec
 from framebank.features.spec import FeatureSpec, SpecChoice
 from framebank.features.stores import storage
-from framebank.features.stores.hashing import file_hash
+from framebank.features.stores.disk import file_hash
 from framebank.features.video import Extracted
 from tests.made.made_cache import make_extracted
 from tests.made.made_model import ANSWERS, make_model, spoil_weights

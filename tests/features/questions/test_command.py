@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import framebank
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.reading import read_questions
 from tests.made.made_questions import make_direction_cache, write_jsonl
 
@@ -58,5 +59,5 @@ def test_rows_that_cannot_be_read_are_listed_beside_those_that_can(
 
 def test_training_reads_questions_with_candidates(tmp_path: Path) -> None:
     row = {"video_id": "a", "question": "which?", "answer": "x", "a0": "x", "a1": "y"}
-    (question,) = read_questions([write_jsonl(tmp_path / "q.jsonl", [row])])
+    (question,) = read_questions(QuestionFiles([write_jsonl(tmp_path / "q.jsonl", [row])]))
     assert (question.head, question.choices, question.right) == ("choice", ("x", "y"), 0)

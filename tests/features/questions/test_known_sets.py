@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from framebank.features.errors import UsageError
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.question import Question
 from framebank.features.questions.reading import QuestionFile, read_question_files, read_questions
 from framebank.features.questions.report import describe_files, find_odd_rows
@@ -65,7 +66,7 @@ def test_each_set_is_found_by_its_content(
     tmp_path: Path, content: str, set_name: str, cached: str, expected: tuple[Any, ...]
 ) -> None:
     path = write(tmp_path, "no.suffix", content)
-    (file,) = read_question_files([path])
+    (file,) = read_question_files(QuestionFiles([path]))
     assert file.set_name == set_name
     q = file.questions[0]
     assert (q.question_id, q.answer, q.type, q.head, q.right) == expected
@@ -78,29 +79,29 @@ def test_each_set_is_found_by_its_content(
 def test_activitynet_answers_are_joined_by_id(tmp_path: Path) -> None:
     asked = write(tmp_path, "val_q.json", QUESTIONS)
     truth = write(tmp_path, "val_a.json", ANSWERS)
-    (file,) = read_question_files([truth, asked])
+    (file,) = read_question_files(QuestionFiles([truth, asked]))
     assert file.set_name == "activitynet-qa"
     assert [(q.answer, q.type, q.head) for q in file.questions] == [
         ("red", "4 color", "open"), ("yes", "3 yes/no", "yes_no"),
     ]  # fmt: skip
     matched, _ = join_questions(file.questions, ClipNames(["v_Ab-c.mp4"]))
     assert len(matched) == 2
-    (alone,) = read_question_files([asked])
+    (alone,) = read_question_files(QuestionFiles([asked]))
     assert [q.answer for q in alone.questions] == [None, None]
     with pytest.raises(UsageError, match="answers without their questions"):
-        read_question_files([truth])
+        read_question_files(QuestionFiles([truth]))
 
 
 def test_answers_that_fit_no_question_are_refused(tmp_path: Path) -> None:
     asked = write(tmp_path, "q.json", QUESTIONS)
     extra = [*ANSWERS, ANSWERS[0], {"answer": "no", "type": 3, "question_id": "v_Z_9"}]
     truth = write(tmp_path, "a.json", extra)
-    (file,) = read_question_files([asked, truth])
-    assert [(odd.where, odd.decision) for odd in find_odd_rows(file)] == [
+    (file,) = read_question_files(QuestionFiles([asked, truth]))
+    assert [(odd["where"], odd["decision"]) for odd in find_odd_rows(file)] == [
         ("entry 3", "refused"), ("entry 4", "refused"),
     ]  # fmt: skip
     with pytest.raises(UsageError, match=r"not its own[\s\S]*2 rows cannot be used"):
-        read_questions([asked, truth])
+        read_questions(QuestionFiles([asked, truth]))
 
 
 def test_files_together_give_the_published_splits(tmp_path: Path) -> None:
@@ -109,13 +110,15 @@ def test_files_together_give_the_published_splits(tmp_path: Path) -> None:
         write(tmp_path, f"{split}_qa.json", [row | {"id": number, "video_id": video}])
         for number, (split, video) in enumerate([("train", 1), ("val", 1201), ("test", 1451)])
     ]
-    assert [q.split for q in read_questions(paths)] == ["train", "val", "test"]
+    assert [q.split for q in read_questions(QuestionFiles(paths))] == ["train", "val", "test"]
     same = [paths[0], write(tmp_path, "val_2.json", [row])]
-    assert [q.question_id for q in read_questions(same)] == ["1:0#1", "1:0#2"]
-    assert [q.split for q in read_questions(paths[:1])] == ["train"]
-    assert [q.split for q in read_questions([write(tmp_path, "train_val.json", [row])])] == [None]
+    assert [q.question_id for q in read_questions(QuestionFiles(same))] == ["1:0#1", "1:0#2"]
+    assert [q.split for q in read_questions(QuestionFiles(paths[:1]))] == ["train"]
+    assert [
+        q.split for q in read_questions(QuestionFiles([write(tmp_path, "train_val.json", [row])]))
+    ] == [None]
     stated = write(tmp_path, "val.json", [row | {"split": "test"}, row | {"split": None}])
-    assert [q.split for q in read_questions([stated])] == ["test", "val"]
+    assert [q.split for q in read_questions(QuestionFiles([stated]))] == ["test", "val"]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,7 @@ def test_plain_files_state_the_kind_of_answer(tmp_path: Path) -> None:
 
 
 def odd(file: QuestionFile) -> list[tuple[str, str, str]]:
-    return [(row.where, row.what.removeprefix(f"{file.path} "), row.decision)
+    return [(row["where"], row["what"], row["decision"])
             for row in find_odd_rows(file)]  # fmt: skip
 
 
@@ -184,7 +187,7 @@ def test_odd_rows_are_named_and_decided(tmp_path: Path) -> None:
     row = json.loads(MSVD)[0]
     rows = [row, row | {"id": 1}, row | {"id": 2, "answer": "mug"}, row | {"id": 3, "question": ""},
             row | {"id": 4, "video_id": 1300, "answer": "caf\ufffd"}]  # fmt: skip
-    (file,) = read_question_files([write(tmp_path, "train_qa.json", rows)])
+    (file,) = read_question_files(QuestionFiles([write(tmp_path, "train_qa.json", rows)]))
     assert odd(file) == [
         ("entry 4", "has a row without a question", "refused"),
         ("entry 2", "the same row again", "kept"),
@@ -197,14 +200,14 @@ def test_odd_rows_are_named_and_decided(tmp_path: Path) -> None:
 
 def test_a_set_is_held_to_its_own_rules(tmp_path: Path) -> None:
     next_rows = NEXT + "4002,9,9,9,who,4,6,XX,a,b,c,b,b\n4003,9,9,9,who,7,6,CW,a,b,c,d,e\n"
-    (file,) = read_question_files([write(tmp_path, "val.csv", next_rows)])
+    (file,) = read_question_files(QuestionFiles([write(tmp_path, "val.csv", next_rows)]))
     assert odd(file) == [
         ("line 4", "has an answer that is none of its choices", "refused"),
         ("line 3", "the true answer stands twice among the choices", "kept"),
         ("line 3", "a type that the set does not have", "kept"),
     ]
     counts = COUNT + "g\thow many ?\t12\tCOUNT2\t6\ng2\thow many ?\tfew\tCOUNT3\t6\n"
-    (file,) = read_question_files([write(tmp_path, "count.csv", counts)])
+    (file,) = read_question_files(QuestionFiles([write(tmp_path, "count.csv", counts)]))
     assert odd(file) == [
         ("line 4", "has a count that is no number", "refused"),
         ("line 3", "a count out of range", "kept"),
@@ -212,7 +215,7 @@ def test_a_set_is_held_to_its_own_rules(tmp_path: Path) -> None:
     answers = [ANSWERS[0] | {"type": 8}, ANSWERS[1] | {"type": 3}]
     asked = [*QUESTIONS, QUESTIONS[0] | {"question_id": "v_other_1", "question": "why"}]
     pair = [write(tmp_path, "q.json", asked), write(tmp_path, "a.json", answers)]
-    (file,) = read_question_files(pair)
+    (file,) = read_question_files(QuestionFiles(pair))
     assert odd(file) == [
         ("entry 1", "a binary question with another answer", "kept"),
         ("entry 2", "yes or no in another type", "kept"),
@@ -259,7 +262,7 @@ def test_majority_is_of_the_training_split() -> None:
 def test_published_files_read_whole(
     names: str, set_name: str, counts: dict[str, int], odd_rows: int
 ) -> None:
-    files = read_question_files([str(ANNOTATIONS / name) for name in names.split()])
+    files = read_question_files(QuestionFiles([str(ANNOTATIONS / name) for name in names.split()]))
     found = describe_files(files)
     splits = found["sets"][set_name]["splits"]
     assert {split: facts["questions"] for split, facts in splits.items()} == counts

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from framebank.features.errors import UsageError
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.question import HEADS, Question, require_answers
 from framebank.features.questions.reading import read_question_files, read_questions
 from framebank.features.questions.report import find_odd_rows
@@ -78,9 +79,11 @@ def test_ids_that_are_made_are_none_that_are_given(
         for n, question_id in enumerate(given)
     ]
     path = write(tmp_path, "q.json", json.dumps(rows))
-    (file,) = read_question_files([path])
+    (file,) = read_question_files(QuestionFiles([path]))
     assert [q.question_id for q in file.questions] == made
-    copies = [row.got for row in find_odd_rows(file) if row.what == "an id that another row has"]
+    copies = [
+        row["got"] for row in find_odd_rows(file) if row["what"] == "an id that another row has"
+    ]
     assert copies == [name for name in given if given.count(name) > 1 and (name or "").strip()]
 
 
@@ -90,7 +93,14 @@ def test_ids_are_unique_in_all_files_together(tmp_path: Path) -> None:
         write(tmp_path, "a.csv", head + "a,q,\na,r,5\na,s,\n"),
         write(tmp_path, "b.csv", head + "b,q,3\nb,r,5\nb,s,\n"),
     ]
-    assert [q.question_id for q in read_questions(paths)] == ["1", "a:5", "#3", "3", "b:5", "6"]
+    assert [q.question_id for q in read_questions(QuestionFiles(paths))] == [
+        "1",
+        "a:5",
+        "#3",
+        "3",
+        "b:5",
+        "6",
+    ]
 
 
 TYPED = [

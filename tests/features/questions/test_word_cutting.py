@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import sys
 
 import pytest
@@ -59,7 +58,8 @@ def test_an_unknown_language_and_a_missing_library_are_named(monkeypatch):
     check_language(None)
     with pytest.raises(UsageError, match=r"zh \| ja \| ko"):
         check_language("th")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(words, "_cutter", functools.cache(words._cutter.__wrapped__))
+    monkeypatch.setitem(sys.modules, "jieba", None)
     with pytest.raises(UsageError, match=r"jieba, which is not installed[^$]*framebank\[languages"):
         check_language("zh")
 

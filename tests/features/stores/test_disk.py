@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from framebank.features.errors import JobError
-from framebank.features.stores import disk, hashing, storage
+from framebank.features.stores import disk, storage
 
 
 def test_a_file_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_folder_is_empty_but_for_what_a_killed_write_left(tmp_path: Path) -> N
 def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     data = bytes(range(256)) * 10_000
     (tmp_path / "x").write_bytes(data)
-    assert hashing.file_hash(tmp_path / "x") == hashing.bytes_sha256(data)
-    assert hashing.file_hash(tmp_path / "x", "md5") == hashlib.md5(data).hexdigest()
+    assert disk.file_hash(tmp_path / "x") == disk.bytes_sha256(data)
+    assert disk.file_hash(tmp_path / "x", "md5") == hashlib.md5(data).hexdigest()
     with storage.open_read(str(tmp_path / "x")) as file:
-        assert hashing.file_hash(file) == hashlib.sha256(data).hexdigest()
+        assert disk.file_hash(file) == hashlib.sha256(data).hexdigest()

@@ -12,7 +12,7 @@ import google_crc32c
 import pytest
 
 from framebank.features.errors import VideoRejected
-from framebank.features.stores import s3, storage
+from framebank.features.stores import objects, s3, storage
 from tests.servers.bucket_servers import BUCKET, environment, serve
 
 MIB = 1 << 20
@@ -114,16 +114,16 @@ def test_what_states_nothing_of_the_bytes_is_not_taken_for_a_checksum() -> None:
         assert s3.stated_checksum(about, bucket=bucket) is None
 
 
-def test_the_sum_does_not_depend_on_how_the_bytes_come() -> None:
+def test_the_sum_does_not_depend_on_how_the_bytes_come(monkeypatch: pytest.MonkeyPatch) -> None:
     data = bytes(range(250)) * 40
     sizes = [3000, 3000, 4000]
     parts = [data[:3000], data[3000:6000], data[6000:]]
     right = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts)).digest()
     stated = s3.Stated("MD5", hashlib.md5, right, 3)
     for step in (1, 7, 3000, 4096, 10_000):
-        summed = s3.Summed(stated, sizes)
-        for start in range(0, len(data), step):
-            summed.update(memoryview(data[start : start + step]))
-        assert summed.value() == right, step
+        monkeypatch.setattr(objects, "CHUNK_BYTES", step)
+        copy = io.BytesIO()
+        summed = s3.copy_summed(stated, sizes, lambda at, length: data[at : at + length], copy)
+        assert summed == right and copy.getvalue() == data, step
     assert s3.equal_parts(5, size_bytes=12, parts=3) == [5, 5, 2]
     assert s3.equal_parts(5, size_bytes=16, parts=3) is None

@@ -65,9 +65,7 @@ def test_a_walk_sees_each_folder_once_and_ends(tmp_path: Path) -> None:
     (clips / "a/more").symlink_to(tmp_path / "outside")
     (tmp_path / "outside/back").symlink_to(clips)
     (clips / "self").symlink_to("self")
-    found = [os.path.relpath(entry.path, clips) for entry in walk(str(clips), None, _none)]
+    found = [os.path.relpath(path, clips) for path in walk(str(clips), None, _none)]
     assert found == ["0", "self", "a/1", "b/2", "a/more/3"]
-    found = [
-        os.path.relpath(entry.path, clips) for entry in walk(str(clips), str(clips / "a"), _none)
-    ]
+    found = [os.path.relpath(path, clips) for path in walk(str(clips), str(clips / "a"), _none)]
     assert "a/1" not in found and "b/2" in found

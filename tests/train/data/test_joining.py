@@ -9,6 +9,7 @@ import pytest
 
 from framebank.features.cache.reader import open_cache
 from framebank.features.errors import UsageError
+from framebank.features.questions.files import QuestionFiles
 from framebank.train.data.joining import JoinedQuestions, join_cache, question_lines, remarks
 from tests.made.made_cache import make_cache
 
@@ -20,7 +21,9 @@ def join(folder: Path, limit: float = 1.0, **files: str) -> JoinedQuestions:
         path = folder / f"{name}.csv"
         path.write_text("video_id,question,answer\n" + rows.replace(" ", "\n"))
         paths.append(str(path))
-    return join_cache(paths, open_cache(str(folder / "cache")), max_unmatched_ratio=limit)
+    return join_cache(
+        QuestionFiles(paths), open_cache(str(folder / "cache")), max_unmatched_ratio=limit
+    )
 
 
 def test_rows_without_answers_are_left_out_in_one_file_as_in_several(tmp_path: Path) -> None:
@@ -66,9 +69,9 @@ def test_questions_in_memory_are_trained_on_as_a_file_of_them_would_be(tmp_path:
     given, copy = tmp_path / "q.csv", tmp_path / "copy.jsonl"
     given.write_text(rows + "zzz,who?,x,,x,y\n")
     cache = open_cache(str(tmp_path / "cache"))
-    joined = join_cache([str(given)], cache, max_unmatched_ratio=1)
+    joined = join_cache(QuestionFiles([str(given)]), cache, max_unmatched_ratio=1)
     kept = joined.only(joined.questions[1:])
     assert [question.split for question in kept.questions] == ["val", "val"]
     copy.write_bytes(b"".join(question_lines(kept.questions)))
-    read = join_cache([str(copy)], cache, max_unmatched_ratio=0, set_name="plain")
-    assert kept == dataclasses.replace(read, files=(str(given),))
+    read = join_cache(QuestionFiles([str(copy)], "plain"), cache, max_unmatched_ratio=0)
+    assert kept == dataclasses.replace(read, files=QuestionFiles([str(given)], "plain"))

@@ -28,21 +28,14 @@ from tests.made.made_questions import QUESTION, direction_clip, make_direction_c
 
 # As `framebank train` runs it, with a loop slow enough to be killed in the middle.
 DRIVER = """
-import argparse, os, sys, time
-from framebank.features.errors import FramebankError
-from framebank.train.fit import command as train_command
-parser = argparse.ArgumentParser()
-train_command.add_arguments(parser)
+import os, sys, time
+from framebank.cli import main
 if os.environ.get("SLOW"):
     from framebank.features.tensorflow_import import import_tensorflow
     import_tensorflow()
     from framebank.train.fit.callbacks import ProgressLine
     ProgressLine.on_train_batch_begin = lambda *_, **__: time.sleep(float(os.environ["SLOW"]))
-try:
-    sys.exit(train_command.run(parser.parse_args(), []))
-except FramebankError as error:
-    print("framebank:", error, file=sys.stderr)
-    sys.exit(error.exit_status)
+sys.exit(main(["train", *sys.argv[1:]]))
 """
 SMALL = ["--epochs", "4", "--batch-size", "8", "--patience", "9", "--no-baselines", "--seed", "3"]
 

@@ -20,15 +20,15 @@ from framebank.features.asking.trained_model import (
 from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import open_cache
 from framebank.features.errors import UsageError
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.question import Question, head_kind
 from framebank.features.questions.reading import read_questions
 from framebank.train.data.batches import QuestionTable
 from framebank.train.evaluation.evaluating import EvaluateJob, Judged, evaluate
 from framebank.train.fit.command import table
 from framebank.train.fit.model_folder import ModelFolder
-from framebank.train.fit.training import train_model
+from framebank.train.fit.training import start_from, train_model
 from framebank.train.fit.training_data import TrainJob
-from framebank.train.fit.warm_start import start_from
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics
 from framebank.train.model.heads import Head
@@ -83,7 +83,7 @@ def train(cache: str, folder: Path, rows: list[dict[str, object]]) -> dict:
     questions = folder.with_suffix(".jsonl")
     questions.write_text("".join(json.dumps(one) + "\n" for one in rows))
     job = TrainJob(
-        questions=(str(questions),),
+        questions=QuestionFiles([str(questions)]),
         model=SIZES,
         train=TrainConfig(epochs=20, learning_rate=1e-2, weight_decay=0.0),
     )
@@ -96,7 +96,9 @@ def judge(cache: str, folder: Path) -> dict:
 
 def judged(cache: str, folder: Path) -> Judged:
     job = EvaluateJob(
-        model=str(folder), questions=(str(folder.with_suffix(".jsonl")),), out=folder / "evaluation"
+        model=str(folder),
+        questions=QuestionFiles([str(folder.with_suffix(".jsonl"))]),
+        out=folder / "evaluation",
     )
     return evaluate(job, open_cache(cache), Run())
 
@@ -201,7 +203,7 @@ def test_a_head_without_questions_is_open():
 def test_questions_of_a_file_keep_their_candidates(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps(choice_row(2)) + "\n")
-    (question,) = read_questions([str(path)])
+    (question,) = read_questions(QuestionFiles([str(path)]))
     assert question.choices[question.right] == "a bird"
 
 
@@ -215,7 +217,7 @@ def test_a_candidate_that_stands_again_counts_once(tmp_path):
     path.write_text(
         "".join(json.dumps(row(n, question="?", **r)) + "\n" for n, r in enumerate(rows))
     )
-    questions = read_questions([str(path)])
+    questions = read_questions(QuestionFiles([str(path)]))
     assert [(q.right, q.answer) for q in questions] == [(0, "mug"), (1, "mug"), (2, "3")]
     head = Head.of(questions, size=9)
     words = head.choices(questions, lambda texts: np.ones((len(texts), 2)))
@@ -252,7 +254,7 @@ def test_what_is_not_clear_is_refused_with_its_row(tmp_path, row_of):
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps(row(1, question="?") | row_of) + "\n")
     with pytest.raises(UsageError, match="line 1"):
-        read_questions([str(path)])
+        read_questions(QuestionFiles([str(path)]))
 
 
 def test_what_leaves_nothing_to_learn_is_refused(cache, tmp_path):

@@ -16,7 +16,7 @@ from framebank.pipelines.jobs import worker_pool
 from framebank.pipelines.jobs.environments import is_here
 from framebank.pipelines.runners import gate
 from framebank.pipelines.runners.flink import rest
-from framebank.pipelines.runners.flink import server as flink_server
+from framebank.pipelines.runners.flink import submission as flink
 from tests.servers.fake_flink import EMPTY_JAR, FakeFlink, fake_flink, serving
 
 EXTERNAL = ("--environment_type=EXTERNAL", "--environment_config=localhost:50000")
@@ -32,7 +32,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     jar.write_bytes(EMPTY_JAR)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    monkeypatch.setenv(flink_server.JAR_VARIABLE, str(jar))
+    monkeypatch.setenv(flink.JAR_VARIABLE, str(jar))
     return tmp_path
 
 
@@ -160,7 +160,7 @@ def test_what_cannot_work_on_a_cluster(
 def test_a_missing_or_old_java_and_a_missing_job_server(
     parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(flink_server.JAR_VARIABLE, str(parts / "absent.jar"))
+    monkeypatch.setenv(flink.JAR_VARIABLE, str(parts / "absent.jar"))
     with pytest.raises(UsageError, match=r"absent\.jar"):
         prepare()
     with serving(lambda method, path: None) as port:
