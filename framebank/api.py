@@ -210,7 +210,7 @@ def train(
     model: PathLike,
     format: str | None = None,
     mapping: PathLike | None = None,
-    model_kind: str = "lstm",
+    model_kind: str = "auto",
     embeddings: PathLike | None = None,
     language: str | None = None,
     lr_schedule: str = "cosine",
@@ -236,6 +236,8 @@ def train(
     patience: int = 15,
     val_share: float = 0.1,
     seed: int = 0,
+    seeds: int = 1,
+    group_by: str | None = None,
     max_unmatched_ratio: float = 0.2,
     checkpoint_every_s: float = 20.0,
     memory_bytes: int = 2**31,
@@ -247,7 +249,7 @@ def train(
     """Train a model on cached features and question files; `model` is the folder that it gets.
 
     A run that was stopped goes on when it is called again. Returns what metrics.json has, as a
-    dict: accuracy (or mean_square_error), by_type, baselines, epochs, …
+    dict: accuracy (or mean_square_error), by_type, baselines, kind, tried, calibration, epochs, …
     """
 
 

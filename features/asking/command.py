@@ -47,8 +47,8 @@ _MISTAKES = ("missing", "forbidden", "not_a_file", "unreadable", "empty", "not_a
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("video", metavar="VIDEO", help="a clip on this machine or gs://BUCKET/NAME")
-    add("question", metavar="QUESTION", nargs="?", default="",
-        help='in quotes, such as "what is the man doing?"; a model of labels takes none')  # fmt: skip
+    said = 'in quotes, such as "what is the man doing?"; a model of labels takes none'
+    add("question", metavar="QUESTION", nargs="?", default="", help=said)
     add("--model", required=True, metavar="DIR", help="what `framebank train` wrote")
     add("--choice", action="append", default=[], metavar="TEXT", dest="choices",
         help="a candidate, for a model that chooses; give it once for each")  # fmt: skip

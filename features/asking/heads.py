@@ -31,8 +31,8 @@ _DIGITS = 6  # of a probability: what is left of it does not depend on the batch
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """`answers` are those of an open head or the labels, in the order of the model's outputs; counts lie within
-    `low` and `high`, the range of the training answers."""
+    """`answers` are those of an open head, or the labels, in the order of the model's outputs;
+    counts lie within `low` and `high`, the range of the training answers."""
 
     kind: str = OPEN
     answers: tuple[str, ...] = ()

@@ -197,6 +197,7 @@ def load_model(model_dir: str) -> TrainedModel:
         return outputs
 
     def number(asked: list[bytes]) -> NDArray[np.int64]:
+        assert text is not None
         return np.asarray(text(tf.constant(cut_questions(asked, language), tf.string)), np.int64)
 
     return TrainedModel(call, head, number if text is not None else None)

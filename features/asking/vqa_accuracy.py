@@ -13,17 +13,15 @@ import re
 from collections.abc import Sequence
 
 ENOUGH = 3  # of the others must say the same
-_NUMBERS = {"none": "0"} | {
-    word: str(number)
-    for number, word in enumerate("zero one two three four five six seven eight nine ten".split())
-}
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_WORDS)}
 _ARTICLES = ("a", "an", "the")
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _FULL_STOP = re.compile(r"\.(?!\d)")
 _MOST_FULL_STOPS = 32
 # Each is found by its spellings that lack one apostrophe.
-_CONTRACTIONS = """
+_CONTRACTED = """
 'ow's'at 'twas ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't
 hadn't've hasn't haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am
 might've mightn't mightn't've must've mustn't needn't not've o'clock oughtn't shan't she'd've
@@ -33,10 +31,10 @@ there's they'd they'd've they'll they're they've wasn't we'd've we've weren't wh
 what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're
 why's won't would've wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll you're
 you've
-""".split()
+"""
 _SPELLINGS = {
     word[:place] + word[place + 1 :]: word
-    for word in _CONTRACTIONS
+    for word in _CONTRACTED.split()
     for place, letter in enumerate(word)
     if letter == "'"
 } | {"somebody'd": "somebodyd"}

@@ -1,9 +1,9 @@
 """The rows of question files, whatever their format: where each stands, and its columns.
 
-CSV (comma, semicolon or tab), JSON lines, or JSON with a list of objects, as the content tells.
-Column names lose their case, numbers stay as they are written. A row that alone cannot be read
-costs no other one; where a file stops being one (quotes that do not close, a last line cut short),
-all of it is refused.
+CSV (comma, semicolon or tab), JSON lines, or JSON with a list of objects, as the content tells; a
+folder with a folder per class reads as a file of labels. Column names lose their case, numbers stay
+as they are written. A row that alone cannot be read costs no other one; where a file stops being
+one (quotes that do not close, a last line cut short), all of it is refused.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import collections
 import dataclasses
 import functools
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from framebank.features.errors import UsageError
+from framebank.features.questions.splits import SPLIT_NAMES
 from framebank.features.stores import json_text, storage, tables
 from framebank.features.stores.disk import bytes_sha256
+from framebank.features.video import without_suffix
 
 EXPECTED = (
     "columns video_id (or video), question, answer (or a label for each video), and optionally "
@@ -83,7 +86,27 @@ def file_hashes(files: QuestionFiles) -> list[str]:
     return [bytes_sha256(_read_bytes(path, option)) for path, option in named]
 
 
+def _labels(folder: str) -> bytes:
+    """Return JSON lines with a label for each video below a folder per class.
+
+    The first folder on its way is the class, after one that is named for a split; a video in no
+    folder has no label.
+    """
+    lines = []
+    for file in sorted(storage.iter_files(folder, deep=True), key=lambda file: file.path):
+        name = file.path.removeprefix(storage.join(folder, ""))
+        if without_suffix(name) == name or any(part.startswith(".") for part in name.split("/")):
+            continue
+        folders = name.split("/")[:-1]
+        split = SPLIT_NAMES.get(folders[0].lower()) if len(folders) > 1 else None
+        label = next(iter(folders[1:] if split else folders), "")
+        lines.append(json.dumps({"video_id": name, "label": label, "split": split or ""}) + "\n")
+    return "".join(lines).encode()
+
+
 def _read_bytes(path: str, option: str) -> bytes:
+    if option == "--questions" and storage.folder_exists(path):
+        return _labels(path)
     missing = "no such question file" if option == "--questions" else "no such file"
     try:
         return storage.read_bytes(path)

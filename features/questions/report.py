@@ -96,7 +96,7 @@ def _describe_set(
     splits = {split: questions for split, questions in splits.items() if questions}
     known = SETS.get(name)
     return {
-        "title": known.title if known else "plain",
+        "title": known.title if known else name,
         "splits": {
             split: _describe_split(questions, splits.get("train", questions), cached)
             | ({"published": known.published.get(split)} if known else {})

@@ -91,16 +91,13 @@ class QuestionTable:
 
 def _stack(tables: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
     """Return the rows of all, padded on the right to the widest."""
-    most = np.max([table.shape[1:] for table in tables], axis=0)
-    return np.concatenate(
-        [
-            np.pad(
-                table,
-                [(0, 0), *((0, int(size - own)) for size, own in zip(most, table.shape[1:]))],
-            )
-            for table in tables
-        ]
-    )
+    shapes = np.array([table.shape for table in tables])
+    made = np.zeros((shapes[:, 0].sum(), *shapes[:, 1:].max(axis=0)), np.int32)
+    start = 0
+    for table in tables:
+        made[(slice(start, start + len(table)), *map(slice, table.shape[1:]))] = table
+        start += len(table)
+    return made
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Tried:
     def figures(self, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
         """Return accuracy (of counts minus the mean square error) with its interval."""
         its = np.flatnonzero(np.isfinite(self.gains))
-        low, high = interval(self.gains[its], [groups[place] for place in its], seed=seed)
+        low, high = interval(self.gains[its], [groups[place] for place in its.tolist()], seed=seed)
         return {
             "kind": self.kind,
             "folds": "all" if len(its) == len(self.gains) else "the first",

@@ -91,13 +91,15 @@ def fit_closed_form(
     rows = np.flatnonzero(its)
     if material.head.kind == CHOICE and len(rows) > _MOST_CHOICES:
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[:_MOST_CHOICES])
-    asked = [table.questions[row] for row in rows]
+    asked = [table.questions[row] for row in rows.tolist()]
     words = len(material.words)
     right = mean = None
     if table.choices is not None:
         shares = [word_shares(row, words) for row in table.choices[rows]]
         right = np.array([row[q.right] for row, q in zip(shares, asked, strict=True)])
-        mean = np.array([row[: len(q.choices)].mean(axis=0) for row, q in zip(shares, asked)])
+        mean = np.array(
+            [row[: len(q.choices)].mean(axis=0) for row, q in zip(shares, asked, strict=True)]
+        )
     needed = ORDER_BLIND if config.kind == PROBE_BLIND else MOMENTS
     held = moments.of(video_ids)
     return fit_probe(

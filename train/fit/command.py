@@ -287,6 +287,20 @@ def table(metrics: Mapping[str, Any]) -> str:
     if metrics["oov_answers"]:
         said += f"; {metrics['oov_answers']} have an answer the model cannot give: counted wrong"
     lines.append(said)
+    if seeds := metrics.get("seeds"):
+        low, high = min(seeds), max(seeds)
+        lines.append(
+            f"the mean of {len(seeds)} fits; each alone is right on {low:.1%} to {high:.1%}"
+        )
+    if calibration := metrics.get("calibration"):
+        before, after = (calibration[name] for name in ("before", "after"))
+        lines.append(
+            f"expected calibration error {after:.3f}, {before:.3f} before it was calibrated"
+        )
+    for name, (lead, low, high) in metrics.get("led_by", {}).items():
+        lines.append(
+            f"WARNING: {_LABELS.get(name, name)} is better, by {lead:.3f} ({low:.3f} to {high:.3f})"
+        )
     if metrics["random_weights"]:
         lines.append(
             "The features come from RANDOM weights; a real network would give other figures"

@@ -147,8 +147,9 @@ def gather(
         counted = np.bincount(tables["train"].words.ravel(), minlength=len(words))
         vectors = find_vectors(job.embeddings, words, asked=counted, say=say)
     statistics = sample_statistics(features, {q.video_id for q in splits.train}, workers, run)
+    what = "questions" if head.asks else "labels"
     say(
-        f"{len(learnt)} {'questions' if head.asks else 'labels'} to learn from, {len(parts['val'])} to choose the epoch by, "
+        f"{len(learnt)} {what} to learn from, {len(parts['val'])} to choose the epoch by, "
         f"{len(parts['test'])} to judge; {_describe(head)}, {len(joined.frames)} videos"
     )
     return Material(splits, head, text, statistics, features, tables, learnt, words, vectors)

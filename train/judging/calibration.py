@@ -46,7 +46,7 @@ class Surprise:
         return round(float(TEMPERATURES[int(self.sums.argmin())]), 6)
 
 
-def at_temperature(probabilities: Floats, temperature: float) -> Floats:
+def at_temperature(probabilities: NDArray[np.floating], temperature: float) -> Floats:
     """Return float64[b, a] with logits divided by `temperature`."""
     logits = np.log(np.maximum(probabilities.astype(np.float64), _TINY)) / temperature
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import keras
 import numpy as np
@@ -105,7 +105,7 @@ class Judge:
 
     def _outputs(
         self, table: QuestionTable
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> Generator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield (places of questions int64[b], their outputs float32[b, a]) of this worker."""
         with Prefetched(
             lambda: self._features.batches(table, batch_size=self._batch_size)

@@ -118,8 +118,8 @@ def direct_path(frames: Frames, question: Any) -> Any:
 
 
 def moments_path(features: Any, mask: Any, config: ModelConfig, scale: Scale) -> Any:
-    """Return float[b, u] of the clip's moments: what few clips suffice to learn from. A kind that is
-    blind to order sees those that are."""
+    """Return float[b, u] of the clip's moments: what few clips suffice to learn from; a kind that
+    is blind to order sees those that are."""
     names = ORDER_BLIND if config.kind in ("mean", "attention", "order_blind") else MOMENTS
     made = temporal_moments(features, mask, names)
     seen = layers.Concatenate()([scale.apply(name, moment) for name, moment in made.items()])
@@ -225,8 +225,8 @@ def export(
 ) -> keras.Model:
     """Return the network with {"features", "question": string[b]} for inputs, to be saved.
 
-    One of labels has no question, one that scores candidates the input "choice": string[b] too. The logits of the saved model
-    are divided by `temperature`.
+    One of labels has no question, one that scores candidates the input "choice": string[b] too. The
+    logits of the saved model are divided by `temperature`.
     """
     features = keras.Input(network.input["features"].shape[1:], name="features", dtype="float32")
     names = {"question": "words", "choice": "choice"}

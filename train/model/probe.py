@@ -94,13 +94,14 @@ class Probe:
 
     def describe(self) -> str:
         """Return one line on what was chosen."""
-        shares: collections.Counter[str] = collections.Counter()
+        shares: dict[str, float] = collections.defaultdict(float)
         for part in self.parts:
             for blocks, (share, _) in part.ridge.shares.items():
                 shares[" + ".join(blocks)] += share / len(self.parts)
         regressions = "regression" if len(self.parts) == 1 else "regressions"
         return f"{len(self.parts)} {regressions}: " + "; ".join(
-            f"{share:.0%} on {blocks}" for blocks, share in shares.most_common(4)
+            f"{share:.0%} on {blocks}"
+            for blocks, share in sorted(shares.items(), key=lambda item: -item[1])[:4]
         )
 
 
@@ -115,6 +116,7 @@ def fit_probe(
 ) -> Probe:
     """Fit the probe of `config.kind`: `moments` are float32[clips, d] by name, `words` the size of
     the vocabulary."""
+    candidates: Sequence[tuple[str, ...]]
     candidates = BLIND_CANDIDATES if config.kind == PROBE_BLIND else CANDIDATES
     scale = Scale.of(moments)
     scaled = {name: np.asarray(scale.apply(name, column)) for name, column in moments.items()}
@@ -126,7 +128,7 @@ def fit_probe(
         part = rows.take(its)
         outputs, targets = _targets(part, head)
         blocks = {name: column[part.clip] for name, column in scaled.items()}
-        tried = candidates
+        tried: Sequence[tuple[str, ...]] = candidates
         if len(np.unique(part.words, axis=0)) > 1:
             blocks[WORDS] = _word_sets(part.words, words)
             tried = tuple((*candidate, WORDS) for candidate in candidates)

@@ -21,6 +21,7 @@ STRENGTHS = 10.0 ** np.arange(-4, 2.01, 0.5)
 FOLDS = 5
 _REPEATED_BELOW, _REPEATS = 500, 3  # of few rows the deal decides too much: some are averaged
 _CLOSE = 0.004  # of the least error: candidates that differ by that are about as good
+_TINY = 1e-30
 _LEAST_SHARE = 0.02  # of the best candidate's, below which another counts for nothing
 _ONE_FOLD_ABOVE = 1000  # rows: a fifth of more says enough by itself
 
@@ -79,33 +80,34 @@ def fit_ridge(
     grams, weights = {}, {}
     for name in {name for candidate in candidates for name in candidate}:
         gram = (blocks[name] @ blocks[name].T).astype(np.float64)
-        weights[name] = 1 / max(float(np.trace(gram)) / len(gram), np.finfo(np.float32).tiny)
+        weights[name] = 1 / max(float(np.trace(gram)) / len(gram), _TINY)
         grams[name] = gram * weights[name]
-    joined = {its: sum(grams[name] for name in its) / len(its) for its in candidates}
+    joined = {its: np.mean([grams[name] for name in its], axis=0) for its in candidates}
     repeats = _REPEATS if len(targets) < _REPEATED_BELOW else 1
     deals = [deal_folds(groups, FOLDS, seed=seed + repeat) for repeat in range(repeats)]
     tried: dict[tuple[str, ...], tuple[float, float, Floats]] = {}
-    for its, gram in joined.items():
-        held = _held_out(gram, targets, deals)
+    for its in candidates:
+        held = _held_out(joined[its], targets, deals)
         errors = [float(np.nanmean((one - targets) ** 2)) for one in held]
         if errors:
             place = int(np.argmin(errors))
             tried[its] = errors[place], float(STRENGTHS[place]), held[place]
     if not tried:
         tried = {candidates[0]: (1.0, 1.0, np.full_like(targets, np.nan))}
-    least = min(error for error, *_ in tried.values())
+    least = max(min(error for error, *_ in tried.values()), _TINY)
     share = {its: np.exp((1 - error / least) / _CLOSE) for its, (error, *_) in tried.items()}
     share = {its: one for its, one in share.items() if one >= _LEAST_SHARE}
     total = sum(share.values())
     kernels: dict[str, Floats] = {}
-    held_out, every = np.zeros_like(targets), np.arange(len(targets))
+    held_out: Floats = np.zeros_like(targets)
+    every = np.arange(len(targets))
     for its, one in share.items():
-        _, strength, held = tried[its]
+        _, strength, its_held = tried[its]
         dual = _Solved(joined[its], targets, every).dual(strength) * (one / total / len(its))
-        held_out += held * (one / total)
+        held_out += its_held * (one / total)
         for name in its:
             part = weights[name] * (blocks[name].T.astype(np.float64) @ dual)
-            kernels[name] = kernels.get(name, 0) + part
+            kernels[name] = kernels[name] + part if name in kernels else part
     offset = sum(blocks[name].mean(axis=0).astype(np.float64) @ kernels[name] for name in kernels)
     shares = {its: (float(one / total), tried[its][1]) for its, one in share.items()}
     return Ridge(kernels, targets.mean(axis=0) - offset, held_out, shares)
@@ -127,7 +129,7 @@ def _held_out(
 
 
 class _Solved:
-    """The regression of `rows` for every strength: one decomposition of their centred Gram matrix."""
+    """The regression of `rows` for every strength, by one decomposition of their Gram matrix."""
 
     def __init__(self, gram: Floats, targets: Floats, rows: NDArray[np.int64]) -> None:
         inner = gram[np.ix_(rows, rows)]

@@ -151,7 +151,7 @@ def test_the_sum_is_clipped() -> None:
 def test_mixed_precision_keeps_small_spreads_and_loads_as_before(tmp_path: Path) -> None:
     import keras
 
-    from framebank.train.fit.training import _precision
+    from framebank.train.fit.fits import _precision
     from framebank.train.model.frames import FrameStatistics
     from framebank.train.model.network import build_network, export
     from framebank.train.model.text import text_layer

@@ -26,8 +26,9 @@ from framebank.features.questions.reading import read_questions
 from framebank.train.data.batches import QuestionTable
 from framebank.train.evaluation.evaluating import EvaluateJob, Judged, evaluate
 from framebank.train.fit.command import table
+from framebank.train.fit.fits import start_from
 from framebank.train.fit.model_folder import ModelFolder
-from framebank.train.fit.training import start_from, train_model
+from framebank.train.fit.training import train_model
 from framebank.train.fit.training_data import TrainJob
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics

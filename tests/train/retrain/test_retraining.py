@@ -28,7 +28,7 @@ from framebank.features.questions.splits import follow_videos
 from framebank.features.stop_signals import StopRequest
 from framebank.train.data.joining import question_lines
 from framebank.train.data.splits import is_held, part_questions, seen_by
-from framebank.train.fit.training import start_from
+from framebank.train.fit.fits import start_from
 from framebank.train.retrain.config import HeldConfig, RetrainConfig
 from framebank.train.retrain.promotion import Decision, judge
 from framebank.train.retrain.registry import Registry
