@@ -210,6 +210,7 @@ def train(
     model: PathLike,
     format: str | None = None,
     mapping: PathLike | None = None,
+    task: str | None = None,
     model_kind: str = "auto",
     embeddings: PathLike | None = None,
     language: str | None = None,

@@ -41,6 +41,7 @@ from framebank.train.model.config import (
     LR_SCHEDULES,
     PRECISIONS,
     STRATEGIES,
+    TASKS,
     ModelConfig,
     TrainConfig,
 )
@@ -93,6 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="question files: .csv, .jsonl or .json with video_id, question, answer [split, group, "
         "type]; or with a label for each video",
     )  # fmt: skip
+    add(
+        "--task", choices=TASKS, help="refuse files for another task (they tell which they are for)"
+    )
     add_format_arguments(parser)
     add("--model", required=True, help="folder for the model")
     add(
@@ -212,6 +216,7 @@ def execute(
             staging=Staging(args.stage_dir, args.stage_bytes),
             language=args.language,
             embeddings=args.embeddings,
+            task=args.task,
         )
         try:
             with workers.together():

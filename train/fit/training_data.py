@@ -46,6 +46,7 @@ class TrainJob:
     warm_start: str | None = None  # a model folder, whose weights the model starts from
     language: str | None = None  # of features.questions.word_cutting, if words are to be cut
     embeddings: str | None = None  # a file of word vectors, which the embedding starts from
+    task: str | None = None  # of TASKS, if the files must be for it
 
     def config(self) -> dict[str, Any]:
         """Return the part of the config that the result depends on."""
@@ -99,6 +100,15 @@ def gather(
     for remark in splits.remarks:
         say(remark)
     head = Head.of(splits.train, size=job.model.answers)
+    if job.task is not None and (job.task == "classify") == head.asks:
+        raise UsageError(
+            f"the files are not for --task {job.task}",
+            got="questions" if head.asks else "labels",
+            expected="columns video_id, label"
+            if head.asks
+            else "columns video_id, question, answer",
+            todo="leave --task out: the files tell it",
+        )
     if len(head.answers) == 1:
         say(
             f"NOTE: all training questions have one answer, {head.answers[0]!r}: "

@@ -13,6 +13,7 @@ from framebank.features.questions.splits import VAL_SHARE
 
 # The first by default.
 TRAINED_KINDS = ("lstm", "attention", "transformer", "bigru", "wide", "mean")
+TASKS = ("ask", "classify")  # answer questions about videos, or name their class
 PROBE, PROBE_BLIND = "probe", "probe_blind"  # closed formulas of a clip's moments
 AUTO = "auto"  # whichever answers held-out training clips best
 NETWORK_KINDS = (*TRAINED_KINDS, "order_blind", "question_only")  # trained by epochs
