@@ -304,7 +304,7 @@ def evaluate(
 @_command
 def ask(
     video: PathLike,
-    question: str,
+    question: str = "",
     *,
     model: PathLike,
     choice: str | Sequence[str] = (),
@@ -343,6 +343,7 @@ def questions(
     cache: PathLike | None = None,
     seed: int = 0,
     val_share: float = 0.1,
+    group_by: str | None = None,
 ) -> dict[str, Any]:
     """Say what question files hold, and each odd row of theirs.
 

@@ -101,6 +101,11 @@ def _labels(folder: str) -> bytes:
         split = SPLIT_NAMES.get(folders[0].lower()) if len(folders) > 1 else None
         label = next(iter(folders[1:] if split else folders), "")
         lines.append(json.dumps({"video_id": name, "label": label, "split": split or ""}) + "\n")
+    if not lines:
+        raise UsageError(
+            f"cannot read {folder}: a folder without a video",
+            expected="a question file, or a folder with a folder of videos per class",
+        )
     return "".join(lines).encode()
 
 

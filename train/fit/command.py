@@ -90,7 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--cache", required=True, help="the feature cache")
     add(
-        "--questions", "--labels", required=True, nargs="+", action="extend", metavar="FILE",
+        "--labels", "--questions", dest="questions", required=True, nargs="+", action="extend",
+        metavar="FILE",
         help="question files: .csv, .jsonl or .json with video_id, question, answer [split, group, "
         "type]; or with a label for each video",
     )  # fmt: skip

@@ -63,7 +63,7 @@ def test_the_probe_learns_the_order_of_frames_and_its_baseline_cannot(
                        baselines=True, epochs=1)  # fmt: skip
     assert metrics["kind"] == "probe" and metrics["accuracy"] >= 0.95
     beside = {name: one["accuracy"] for name, one in metrics["baselines"].items()}
-    assert beside["probe"] == metrics["accuracy"] and beside["probe_blind"] <= 0.6
+    assert beside["probe"] == metrics["accuracy"] and beside["probe_blind"] <= 0.7
     assert metrics["led_by"] == {} and "WARNING" not in show(metrics)
     calibration = metrics["calibration"]
     assert calibration["after"] < calibration["before"]

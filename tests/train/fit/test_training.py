@@ -38,6 +38,7 @@ if os.environ.get("SLOW"):
 sys.exit(main(["train", *sys.argv[1:]]))
 """
 SMALL = ["--epochs", "4", "--batch-size", "8", "--patience", "9", "--no-baselines", "--seed", "3"]
+SMALL += ["--model-kind", "lstm"]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,7 @@ def test_learns_order_and_says_so(made: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     board = str(tmp_path / "board")
     options = ["--epochs", "25", "--patience", "8", "--json", "--tensorboard", board]
+    options += ["--model-kind", "lstm"]
     done = run(command(made, model, "q.jsonl", *options))
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout)
@@ -97,7 +99,7 @@ def test_learns_order_and_says_so(made: Path, tmp_path: Path) -> None:
     assert metrics["split"] == "test" and metrics["questions"] == 24
     assert metrics["accuracy"] >= 0.9 > 0.65 >= metrics["baselines"]["order_blind"]["accuracy"]
     assert set(metrics["baselines"]) == {
-        "majority", "majority_per_question", "question_only", "order_blind",
+        "majority", "majority_per_question", "question_only", "order_blind", "probe", "probe_blind",
     }  # fmt: skip
     assert metrics["by_type"]["direction"]["judged"] == 24
     assert "RANDOM" in done.stderr and "oneDNN" not in done.stderr

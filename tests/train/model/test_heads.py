@@ -33,6 +33,7 @@ from framebank.train.fit.training_data import TrainJob
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics
 from framebank.train.model.heads import Head
+from framebank.train.model.moments import MOMENTS, Scale
 from framebank.train.model.network import build_network
 from framebank.train.model.text import text_layer
 from framebank.train.retrain.config import PromoteConfig
@@ -80,13 +81,13 @@ def choice_row(number: int) -> dict[str, object]:
     return row(number, question="What is seen?", answer=order.index(thing), choices=order)
 
 
-def train(cache: str, folder: Path, rows: list[dict[str, object]]) -> dict:
+def train(cache: str, folder: Path, rows: list[dict[str, object]], *, epochs: int = 20) -> dict:
     questions = folder.with_suffix(".jsonl")
     questions.write_text("".join(json.dumps(one) + "\n" for one in rows))
     job = TrainJob(
         questions=QuestionFiles([str(questions)]),
         model=SIZES,
-        train=TrainConfig(epochs=20, learning_rate=1e-2, weight_decay=0.0),
+        train=TrainConfig(epochs=epochs, learning_rate=1e-2, weight_decay=0.0),
     )
     return train_model(job, open_cache(cache), ModelFolder(str(folder)), Run())
 
@@ -132,7 +133,11 @@ def check_warm_start(folder: Path, words: list[str]) -> None:
     turned = [*words[:2], *reversed(words[2:])]
     head = Head.of([Question("1", "v", "?", choices=("x", "y"), head="choice")], size=9)
     statistics = FrameStatistics(2, np.zeros(WIDTH), np.ones(WIDTH))
-    network = build_network(SIZES, statistics, words=len(words), head=head)
+    nothing = dict.fromkeys(MOMENTS, np.zeros(WIDTH, np.float32))
+    ones = dict.fromkeys(MOMENTS, np.ones(WIDTH, np.float32))
+    network = build_network(
+        SIZES, statistics, words=len(words), head=head, scale=Scale(nothing, ones)
+    )
     assert start_from(network, str(folder), words=turned, answers=(), say=lambda text: None)
     trained = load_network(str(folder)).get_layer("lstm").get_layer("reader")
     vectors = [
@@ -147,7 +152,7 @@ def test_a_count_is_a_rounded_number_within_the_range_of_training(cache, tmp_pat
         row(n, question="How often does it jump?", answer=str(jumps(n)), head="count")
         for n in range(200)
     ]
-    metrics = train(cache, tmp_path / "count", rows)
+    metrics = train(cache, tmp_path / "count", rows, epochs=30)
     assert metrics["measure"] == "mean square error"
     assert metrics["mean_square_error"] < 1
     shown = table(metrics).splitlines()
