@@ -100,3 +100,15 @@ def without_suffix(path: str) -> str:
     dot = path.rfind(".")
     named = dot > path.rfind("/") + 1  # ".mp4" is a name
     return path[:dot] if named and path[dot:].lower() in _KNOWN else path
+
+
+def catalog_text(text: str) -> str:
+    """Return `text` as the catalog stores it: bytes of a file name that are no UTF-8 as \\xNN.
+
+    Compare a uri with the catalog's through this. Text that is plain Unicode stays as it is.
+    """
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair, from a JSON manifest
+        data = text.encode("utf-8", "backslashreplace")
+    return data.decode("utf-8", "backslashreplace")

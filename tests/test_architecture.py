@@ -137,6 +137,14 @@ def test_help_loads_neither_tensorflow_nor_beam(words: list[str]) -> None:
     assert done.stdout
 
 
+def test_commands_that_read_words_wake_no_arrow() -> None:
+    modules = ["features.questions", "features.asking", "train.fit", "train.evaluation"]
+    imports = "; ".join(f"import framebank.{name}.command" for name in modules)
+    code = f"import sys; {imports}; print('pyarrow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
 def test_every_command_is_there() -> None:
     for name, command in cli.COMMANDS.items():
         assert command.module in MODULES, name

@@ -25,6 +25,7 @@ from framebank.features.cache.sidecar import COLUMN_NAMES, CatalogRow
 from framebank.features.errors import CacheError
 from framebank.features.stores import storage
 from framebank.features.stores.temporary import Spool
+from framebank.features.video import catalog_text
 
 _BATCH_ROWS = 10_000
 _SPOOL_BYTES = 32 << 20
@@ -35,18 +36,6 @@ _ORDER = ("video_id", "run_id", "time")  # what decides which row of a video is 
 
 class DamagedCatalogError(CacheError):
     """A catalog that is no catalog any more; what it held lies in the sidecars of its shards."""
-
-
-def catalog_text(text: str) -> str:
-    """Return `text` as the catalog stores it: bytes of a file name that are no UTF-8 as \\xNN.
-
-    Compare a uri with the catalog's through this. Text that is plain Unicode stays as it is.
-    """
-    try:
-        data = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # half of a surrogate pair, from a JSON manifest
-        data = text.encode("utf-8", "backslashreplace")
-    return data.decode("utf-8", "backslashreplace")
 
 
 @functools.cache

@@ -26,6 +26,7 @@ from framebank.features.errors import CacheError, UsageError, needing
 from framebank.features.pages.page import facts_table
 from framebank.features.spec import FeatureSpec
 from framebank.features.stores import storage
+from framebank.features.video import catalog_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +56,7 @@ def check_record(place: Place, data: bytes, path: str) -> record.FeatureRecord:
     )
     found = record.decode_record(payload, where=where)
     for name, got, expected in (
-        ("video_id", catalog.catalog_text(found.video_id), place.video_id),
+        ("video_id", catalog_text(found.video_id), place.video_id),
         ("key", found.key, place.key),
         ("rows", len(found.features), place.rows),
     ):
@@ -146,7 +147,7 @@ class Cache:
         return {video_id: row for row, video_id in enumerate(self.video_ids)}
 
     def __contains__(self, video_id: object) -> bool:
-        return catalog.catalog_text(str(video_id)) in self._index
+        return catalog_text(str(video_id)) in self._index
 
     def __getitem__(self, video_id: str) -> record.FeatureRecord:
         """Read one video; raises NoSuchVideoError, which is a KeyError too, and CacheError."""
@@ -155,7 +156,7 @@ class Cache:
         return check_record(place, storage.read_range(path, place.offset, place.length), path)
 
     def _row(self, video_id: str) -> int:
-        name = catalog.catalog_text(str(video_id))
+        name = catalog_text(str(video_id))
         if name in self._index:
             return self._index[name]
         what = f"{video_id!r} is no done video of {self.path}"

@@ -23,6 +23,7 @@ from framebank.features.cache import reader as reading
 from framebank.features.errors import CacheError, FramebankError
 from framebank.features.spec import FeatureSpec
 from framebank.features.stores import json_text, storage
+from framebank.features.video import catalog_text
 
 _CHUNK_BYTES = 1 << 20
 # What a catalog row and its sidecar row must agree in.
@@ -215,7 +216,7 @@ def _check_shard(
 def _compare_rows(
     shard: str, found: sidecar.Sidecar, known: list[dict[str, Any]], rows: _Rows
 ) -> Iterator[str]:
-    expected = {catalog.catalog_text(row.video_id): row for row in found.rows}
+    expected = {catalog_text(row.video_id): row for row in found.rows}
     if len(expected) != len(found.rows):
         yield f"shard {shard}: its sidecar has two rows of one video"
     seen: set[str] = set()
@@ -227,7 +228,7 @@ def _compare_rows(
             continue
         for name in _COMPARED:
             want = getattr(expected[video_id], name)
-            want = catalog.catalog_text(want) if isinstance(want, str) else want
+            want = catalog_text(want) if isinstance(want, str) else want
             if row[name] != want and not (row[name] != row[name] and want != want):  # NaN
                 differ = f"{row[name]!r} in the catalog, {want!r} in the sidecar"
                 yield f"shard {shard}, video {video_id!r}: {name} is {differ}"
@@ -290,7 +291,7 @@ def _check_values(
     data: bytes, row: sidecar.CatalogRow, path: str, spec: FeatureSpec, report: Report
 ) -> Iterator[str]:
     place = reading.Place(
-        catalog.catalog_text(row.video_id), row.key, row.shard, row.record, row.offset,
+        catalog_text(row.video_id), row.key, row.shard, row.record, row.offset,
         row.length, row.rows,
     )  # fmt: skip
     found = reading.check_record(place, data, path)

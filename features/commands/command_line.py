@@ -79,6 +79,11 @@ class _StoreOnce(argparse.Action):
 
     _given: tuple[argparse.Namespace, Any] | None = None
 
+    def __init__(self, **kwargs: Any) -> None:
+        if kwargs.get("nargs") == 0:
+            raise ValueError("an option that takes no value stores nothing")
+        super().__init__(**kwargs)
+
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
         # By namespace, for a parser may read several command lines.
         before = self._given

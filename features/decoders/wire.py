@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from typing import Any, TypeVar
 
 import numpy as np
@@ -128,12 +129,12 @@ def opened_clip(
     A file system that does not answer keeps a thread and a clip, and nobody else.
     """
     opening = container.open_file(path, limits)
+    found = threads.begin(opening.__enter__)
+    if not wait([found], timeout=timeout_s).done:  # a file system's own TimeoutError is no hang
+        raise Hang(f"opening it took more than {timeout_s:.0f} s")
+    file = found.result()
     try:
-        found = threads.begin(opening.__enter__).result(timeout_s)
-    except TimeoutError:
-        raise Hang(f"opening it took more than {timeout_s:.0f} s") from None
-    try:
-        yield found
+        yield file
     finally:
         opening.__exit__(None, None, None)
 

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.cache.catalog import catalog_text
 from framebank.features.cache.record import FeatureRecord
 from framebank.features.cache.tf_example import Value, encode_example, encode_sequence_example
 from framebank.features.cache.tfrecord import frame_record
 from framebank.features.errors import UsageError
+from framebank.features.video import catalog_text
 
 YT8M_MIN, YT8M_MAX = -2.0, 2.0
 _ARRAYS = ("features", "pts_ms", "frame_index")  # of a video

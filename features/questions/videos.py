@@ -29,13 +29,12 @@ import functools
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from framebank.features.cache.catalog import catalog_text
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import read_text
 from framebank.features.questions.question import Question, about
 from framebank.features.stores import json_text, tables
 from framebank.features.terminal import few
-from framebank.features.video import without_suffix
+from framebank.features.video import catalog_text, without_suffix
 
 _MOST_NAMES = 20_000  # among which a misspelt one is looked for, in 50 ms
 _MOST_LOOKS = 20  # for a misspelt name, in one catalog

@@ -17,14 +17,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from framebank import __version__
-from framebank.features.cache.catalog import catalog_text
 from framebank.features.cache.sidecar import CatalogRow
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import CacheError, FramebankError, JobError, UsageError
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec
 from framebank.features.stores import json_text, storage
-from framebank.features.video import VideoRef
+from framebank.features.video import VideoRef, catalog_text
 
 _SHARDS_PER_FILE = 1000
 _SHARD_BYTES = 2**30  # of video: about what one worker gets through in some minutes

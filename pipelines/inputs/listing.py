@@ -18,10 +18,15 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from framebank.features.cache.catalog import catalog_text
 from framebank.features.errors import UsageError
 from framebank.features.stores import objects, storage
-from framebank.features.video import PICTURE_SUFFIXES, UNLISTED, VIDEO_SUFFIXES, VideoRef
+from framebank.features.video import (
+    PICTURE_SUFFIXES,
+    UNLISTED,
+    VIDEO_SUFFIXES,
+    VideoRef,
+    catalog_text,
+)
 from framebank.pipelines.inputs import manifests
 from framebank.pipelines.inputs.matching import (
     compile_glob,

@@ -12,11 +12,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from framebank.features.cache.catalog import catalog_text
 from framebank.features.cache.sidecar import COLUMN_NAMES
 from framebank.features.errors import UsageError
 from framebank.features.stores import json_text, storage, tables
 from framebank.features.stores.objects import first_line
+from framebank.features.video import catalog_text
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 _OWN = ("uri", "video_id")

@@ -13,10 +13,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from framebank.features.cache.catalog import catalog_text
 from framebank.features.errors import JobError, UsageError
 from framebank.features.stores import json_text, storage
 from framebank.features.terminal import say
+from framebank.features.video import catalog_text
 from framebank.pipelines.score.tally import ALL, Tally
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from framebank.features.asking.heads import COUNT
 from framebank.features.asking.trained_model import TrainedModel, pad_clips
-from framebank.features.cache.catalog import catalog_text
 from framebank.features.cache.reader import check_finite
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question
+from framebank.features.video import catalog_text
 from framebank.train.data.prefetch import Prefetched
 from framebank.train.workers.run import Run
 

@@ -7,7 +7,7 @@ training would make it."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
     """Judge the model; raises FramebankError, TrainingStopped (trained baselines go on later)."""
     _check_spec(job.model, cache)
     made = Making.read(job.model)
-    as_trained = made.file_hashes == file_hashes(job.questions)
+    as_trained = made.has_files(file_hashes(job.questions))
     joined = join_cache(
         job.questions,
         cache,
@@ -126,7 +126,7 @@ def choose_asked(
     rule = SplitRule(group_by=made.train.group_by)
     questions, same_files = rule.grouped(joined.questions), made.is_of(joined)
     # Trained from these files, whatever has come into the cache since.
-    as_trained = made.file_hashes == list(joined.file_hashes)
+    as_trained = made.has_files(joined.file_hashes)
     listed = find_seen(made.folder)
     videos = {question.video_id: question.group for question in questions}
     contents = {} if listed is None else content_hashes(cache, set(videos))
@@ -240,10 +240,13 @@ class Making:
             "val" if (lineage.get("questions") or {"val": 1}).get("val") else "train",
         )
 
+    def has_files(self, hashes: Sequence[str]) -> bool:
+        """Return whether it was trained from question files of just these hashes."""
+        return self.file_hashes == list(hashes)
+
     def is_of(self, joined: JoinedQuestions) -> bool:
         """Return whether it was trained from these questions and this cache."""
-        mine = (self.file_hashes, self.cache_digest)
-        return mine == (list(joined.file_hashes), joined.cache_digest)
+        return self.has_files(joined.file_hashes) and self.cache_digest == joined.cache_digest
 
 
 def _baselines(
@@ -277,7 +280,7 @@ def _baselines(
     learnt: QuestionFiles | JoinedQuestions = job.questions
     if chosen.unseen:  # the files' own splits are not those of this evaluation
         learnt = joined.only([*splits.train, *splits.val])
-    elif made.file_hashes == list(joined.file_hashes):
+    elif made.has_files(joined.file_hashes):
         learnt = joined
     work = TrainJob(
         questions=learnt,

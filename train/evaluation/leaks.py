@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.cache.catalog import catalog_text
 from framebank.features.cache.reader import check_finite
+from framebank.features.video import catalog_text
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache

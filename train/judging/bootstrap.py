@@ -87,6 +87,8 @@ def _by_group(
 def _draw_means(
     sums: NDArray[np.float64], counts: NDArray[np.float64], *, seed: int, rounds: int
 ) -> NDArray[np.float64]:
+    if rounds < 1:
+        raise ValueError(f"{rounds} rounds")
     dice = np.random.default_rng(seed)
     at_once = max(1, _DRAWS // len(sums))
     means = np.empty(rounds)

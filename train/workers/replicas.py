@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.stores import json_text
 from framebank.train.data.batches import Share
+from framebank.train.model.config import STRATEGIES
 from framebank.train.workers.cluster import read_cluster
 from framebank.train.workers.liveness import PeerWatch
 
@@ -130,6 +131,8 @@ def start_workers(name: str) -> Workers:
         return Workers(tf.distribute.MirroredStrategy())
     if name == "tpu":
         return Workers(_tpu_strategy())
+    if name != "multi_worker":
+        raise UsageError("no such --strategy", got=name, expected=" | ".join(STRATEGIES))
     cluster = read_cluster()
     os.environ["TF_CONFIG"] = cluster.config
     try:

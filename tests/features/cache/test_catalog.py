@@ -15,6 +15,7 @@ import framebank
 from framebank.features.cache import catalog
 from framebank.features.cache.sidecar import COLUMN_NAMES, CatalogRow
 from framebank.features.errors import CacheError
+from framebank.features.video import catalog_text
 from tests.made.made_cache import make_cache, make_extracted, make_shard
 
 ROW = CatalogRow(
@@ -46,7 +47,7 @@ def test_rows_are_read_back_with_the_manifests_columns(tmp_path: Path) -> None:
         {"label": "x", "score": 1.0, "ok": True}, {"label": "3", "score": 0.5}, {},
         {"big": str(2**70)},
     ]  # fmt: skip
-    assert found[3].uri == "/caf\\xe9" == catalog.catalog_text(rows[3].uri)
+    assert found[3].uri == "/caf\\xe9" == catalog_text(rows[3].uri)
     assert dataclasses.replace(found[0], columns={}) == dataclasses.replace(rows[0], columns={})
 
 
@@ -113,9 +114,9 @@ def test_a_damaged_catalog_is_named(tmp_path: Path) -> None:
 
 
 def test_text_that_is_unicode_stays_as_it_is() -> None:
-    assert catalog.catalog_text("ünï \\ \n") == "ünï \\ \n"
-    assert catalog.catalog_text("a\udcff") == "a\\xff"
-    assert catalog.catalog_text("a\ud800") == "a\\ud800"
+    assert catalog_text("ünï \\ \n") == "ünï \\ \n"
+    assert catalog_text("a\udcff") == "a\\xff"
+    assert catalog_text("a\ud800") == "a\\ud800"
 
 
 def test_the_newest_of_many_rows_is_found_quickly() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -272,3 +275,21 @@ def test_no_memory_for_one_clip_is_too_large(clips: Path, monkeypatch: pytest.Mo
     bad = by_id["a0.mp4"]
     assert isinstance(bad, Rejected) and isinstance(by_id["a5.mp4"], Extracted)
     assert (bad.stage, bad.error_class) == ("infer", "too_large")
+
+
+@pytest.mark.parametrize(("takes_s", "told"), [(0.0, TimeoutError), (3.0, decoder_wire.Hang)])
+def test_a_file_systems_own_time_out_is_no_hang(
+    monkeypatch: pytest.MonkeyPatch, takes_s: float, told: type[Exception]
+) -> None:
+    @contextlib.contextmanager
+    def open_file(path: str, limits: DecodeLimits) -> Iterator[Any]:
+        time.sleep(takes_s)
+        raise TimeoutError(110, "Connection timed out")
+        yield
+
+    monkeypatch.setattr(decoder_wire.container, "open_file", open_file)
+    with (
+        pytest.raises(told),
+        decoder_wire.opened_clip("clip.mp4", DecodeLimits(), timeout_s=1.0),
+    ):
+        pass

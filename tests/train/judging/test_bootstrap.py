@@ -45,6 +45,8 @@ def test_questions_of_one_video_count_as_one_draw() -> None:
 def test_what_cannot_be_drawn_is_refused(right: list[bool], groups: list[str]) -> None:
     with pytest.raises(ValueError, match="values for"):
         interval(right, groups, seed=0)
+    with pytest.raises(ValueError, match="0 rounds"):
+        paired_bootstrap([True], [False], ["a"], seed=0, rounds=0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from framebank.features.errors import UsageError
 from framebank.train.workers.cluster import local_cluster
 from tests.attackers.killing import MarkedJob
 from tests.made.made_questions import make_direction_cache, write_jsonl
@@ -29,6 +30,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workers")
     write_jsonl(folder / "q.jsonl", make_direction_cache(str(folder / "cache")))
     return folder
+
+
+def test_a_strategy_that_is_none_is_named() -> None:
+    from framebank.train.workers.replicas import start_workers
+
+    with pytest.raises(UsageError, match="no such --strategy"):
+        start_workers("parallel")
 
 
 def words(made: Path, model: Path, *options: str, epochs: int = 24) -> list[str]:
