@@ -1,5 +1,5 @@
 """How a model answers: by its vocabulary (open, or a label where nothing is asked), by choosing a
-candidate, or with a number (count).
+candidate, with a number (count), or with what happens in a video, and when (segments).
 
 A model has one head, found from its training questions. Questions for yes or no ride on the
 vocabulary and are answered with nothing else. `train.model.heads` has what learning needs besides.
@@ -16,15 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.asking.segmenting import SegmentRule
 from framebank.features.questions.question import (
     HEADS,
     LABEL,
+    SEGMENTS,
     VOCABULARY_HEADS,
     YES_NO,
     Question,
 )
 
-KINDS = ("open", "choice", "count", LABEL)
+KINDS = ("open", "choice", "count", LABEL, SEGMENTS)
 OPEN, CHOICE, COUNT = KINDS[:3]
 _DIGITS = 6  # of a probability: what is left of it does not depend on the batch
 
@@ -32,12 +34,14 @@ _DIGITS = 6  # of a probability: what is left of it does not depend on the batch
 @dataclasses.dataclass(frozen=True)
 class Head:
     """`answers` are those of an open head, or the labels, in the order of the model's outputs;
-    counts lie within `low` and `high`, the range of the training answers."""
+    counts lie within `low` and `high`, the range of the training answers. Of segments the outputs
+    have one more, that nothing happens, and `rule` makes segments of what is said of each row."""
 
     kind: str = OPEN
     answers: tuple[str, ...] = ()
     low: int = 0
     high: int = 0
+    rule: SegmentRule | None = None
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Head:
@@ -49,6 +53,11 @@ class Head:
             if not isinstance(answers, list) or not answers:
                 raise ValueError("no list of answers in it")
             return cls(kind, tuple(map(str, answers)))
+        if kind == SEGMENTS:
+            if not isinstance(answers, list) or not answers:
+                raise ValueError("no list of classes in it")
+            rule = SegmentRule.from_json(fields.get("rule"))
+            return cls(kind, tuple(map(str, answers)), rule=rule)
         if kind == CHOICE:
             return cls(CHOICE)
         if not isinstance(within, list) or [type(bound) for bound in within] != [int, int]:
@@ -58,12 +67,19 @@ class Head:
     def to_json(self) -> dict[str, Any]:
         """Return what vocabulary.json holds of it."""
         fields: dict[str, Any] = {"answers": list(self.answers), "head": self.kind}
+        if self.rule is not None:
+            fields["rule"] = self.rule.to_json()
         return fields | ({"range": [self.low, self.high]} if self.kind == COUNT else {})
 
     @property
     def asks(self) -> bool:
-        """Whether a question is asked; a label is given of the video alone."""
-        return self.kind != LABEL
+        """Whether a question is asked; labels and segments are given of the video alone."""
+        return self.kind not in (LABEL, SEGMENTS)
+
+    @property
+    def outputs(self) -> int:
+        """Return how many numbers a network of this head gives, of segments for each row."""
+        return (len(self.answers) or 1) + (self.kind == SEGMENTS)
 
     @property
     def measure(self) -> str:

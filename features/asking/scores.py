@@ -67,6 +67,8 @@ def is_right(question: Question, answer: str | None) -> bool:
         return False
     if question.number is not None:
         return float(answer) == question.number
+    if question.segments:  # the label of a video, of which it may have several
+        return any(label == answer for _, _, label in question.segments)
     return answer == question.answer
 
 

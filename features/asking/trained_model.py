@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.asking.heads import CHOICE, Head, choice_shares
+from framebank.features.asking.segmenting import ask_rows
 from framebank.features.errors import JobError, UsageError
 from framebank.features.questions.splits import VAL_SHARE, SplitRule
 from framebank.features.questions.word_cutting import LANGUAGES, check_language, cut_questions
@@ -57,8 +58,8 @@ class TrainedModel:
     """A network and its `head`, which says what its outputs stand for.
 
     `call` is the network: float32[b, n, d] features, padded on the right with rows of zeros, and b
-    questions in UTF-8, for a choice also b candidates, to float32[b, a] or [b, 1]. `number` gives
-    the numbers of their words, int64[b, l].
+    questions in UTF-8, for a choice also b candidates, to float32[b, a] or [b, 1], of segments
+    [b, n, a + 1]. `number` gives the numbers of their words, int64[b, l].
     """
 
     call: Callable[..., NDArray[np.float32]]
@@ -83,6 +84,16 @@ class TrainedModel:
         asked = [text for text, count in zip(questions, counts, strict=True) for _ in range(count)]
         scores = _finite(self.call(np.repeat(features, counts, axis=0), asked, texts))[:, 0]
         return choice_shares(scores, choices)
+
+    def ask_video(self, features: NDArray[Any]) -> NDArray[np.float32]:
+        """Return what a model of segments says of each row of a video, however long: float32[n,
+        a + 1] of float[n, d]. Raises NotFiniteError."""
+        assert self.head.rule is not None
+        return ask_rows(
+            lambda windows: self.predict(windows, [b""] * len(windows)),
+            features,
+            self.head.rule.window,
+        )
 
     def knows(self, questions: Sequence[str]) -> list[bool]:
         """Return whether the model knows one word or more of each text."""
@@ -167,10 +178,10 @@ def load_model(model_dir: str) -> TrainedModel:
     import keras
     import tensorflow as tf
 
-    chooses, outputs, answers = head.kind == CHOICE, model.output.shape[-1], len(head.answers)
+    chooses, outputs = head.kind == CHOICE, model.output.shape[-1]
     texts = ("question", "choice") if chooses else ("question",) if head.asks else ()
-    if outputs != (answers or 1) or set(model.input) != {"features", *texts}:
-        got = f"{answers} answers, {head.kind}, for a model of {outputs} outputs"
+    if outputs != head.outputs or set(model.input) != {"features", *texts}:
+        got = f"{len(head.answers)} answers, {head.kind}, for a model of {outputs} outputs"
         raise _damaged(model_dir, "vocabulary.json", got)
     kind = keras.layers.TextVectorization
     text = next((layer for layer in model.layers if isinstance(layer, kind)), None)

@@ -23,10 +23,11 @@ from framebank.features.stores.disk import bytes_sha256
 from framebank.features.video import without_suffix
 
 EXPECTED = (
-    "columns video_id (or video), question, answer (or a label for each video), and optionally "
-    "split, group, type, question_id"
+    "columns video_id (or video), question, answer (or a label for each video, or start_s, end_s and "
+    "label for each segment), and optionally split, group, type, question_id"
 )
 
+NOTHING = "background"  # the label of a stretch, or a video, in which nothing happens
 _PEEKED = 20
 
 
@@ -121,6 +122,9 @@ def _read_bytes(path: str, option: str) -> bytes:
 
 def _read_json(path: str, text: str) -> Iterator[Row]:
     rows = _parse_json(text, path, first_line=1)
+    if _is_database(rows):
+        yield from _database_rows(path, rows["database"])
+        return
     if not isinstance(rows, list):
         raise UsageError(
             f"{path} is not a list of questions",
@@ -130,6 +134,44 @@ def _read_json(path: str, text: str) -> Iterator[Row]:
     for number, fields in enumerate(rows, start=1):
         rows[number - 1] = None  # a row is freed when it has been read
         yield f"entry {number}", _as_fields(path, f"entry {number}", fields)
+
+
+def _is_database(value: Any) -> bool:
+    """Return whether a JSON value is a file of ActivityNet's segments."""
+    return isinstance(value, dict) and isinstance(value.get("database"), dict)
+
+
+def _database_rows(path: str, videos: dict[str, Any]) -> Iterator[Row]:
+    """Yield a row for each segment of ActivityNet's database, which is emptied on the way.
+
+    What happens in a video of the test subset without annotations is not known; in another one it
+    is nothing.
+    """
+    for video_id in list(videos):
+        about, where = videos.pop(video_id), f"video {video_id!r}"
+        listed = about.get("annotations", []) if isinstance(about, dict) else None
+        if not isinstance(listed, list):
+            got = f"{where}, whose annotations are no list"
+            error = UsageError(f"{path} has a video that cannot be read", got=got)
+            yield where, error
+            continue
+        subset = about.get("subset")
+        split = SPLIT_NAMES.get(str(subset).lower())
+        row = {"video_id": video_id, "subset": subset, "split": subset if split else None}
+        if not listed:
+            yield where, row | {"label": None if split == "test" else NOTHING}
+        for number, one in enumerate(listed, start=1):
+            at = f"{where}, annotation {number}"
+            span = one.get("segment") if isinstance(one, dict) else None
+            if not isinstance(span, list) or len(span) != 2:
+                error = UsageError(
+                    f"{path} has an annotation without its segment",
+                    got=at,
+                    expected='{"segment": [start, end], "label": "..."}, in seconds',
+                )
+                yield at, error
+                continue
+            yield at, row | {"start_s": span[0], "end_s": span[1], "label": one.get("label")}
 
 
 def _read_jsonl(path: str, text: str) -> Iterator[Row]:
@@ -142,6 +184,9 @@ def _read_jsonl(path: str, text: str) -> Iterator[Row]:
                 raise
             yield where, err
         else:
+            if number == 1 and _is_database(fields):  # written without a line break
+                yield from _database_rows(path, fields["database"])
+                continue
             yield where, _as_fields(path, where, fields)
 
 

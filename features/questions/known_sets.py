@@ -108,13 +108,18 @@ SETS: dict[str, QuestionSet] = {
 }  # fmt: skip
 PLAIN = "plain"
 LABELS = "labels"  # a class for each video, and nothing is asked
-FORMATS = (*SETS, PLAIN, LABELS)
+SEGMENTS = "segments"  # what happens in each video, and when: a row for each segment
+ACTIVITYNET = "activitynet"  # the same as ActivityNet publishes it
+SEGMENT_SETS = (SEGMENTS, ACTIVITYNET)
+FORMATS = (*SETS, PLAIN, LABELS, *SEGMENT_SETS)
 ANSWER_COLUMNS = ("question_id", "answer", "type")  # of ActivityNet-QA's other half
 
 
 def find_set(fields: Mapping[str, Any]) -> str:
     """Return the name in FORMATS of the set whose rows look like `fields`; PLAIN for all others."""
     columns = set(fields)
+    if columns >= {"start_s", "end_s", "label"} and "question" not in columns:
+        return ACTIVITYNET if "subset" in columns else SEGMENTS
     if "label" in columns and "question" not in columns:
         return LABELS
     if columns >= {*_GIF, *_CHOICES}:

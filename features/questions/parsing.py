@@ -6,22 +6,26 @@ cell and white space are the same, and so are true and "true", a list of choices
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import functools
+import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from framebank.features.errors import UsageError
-from framebank.features.questions.files import EXPECTED, RepeatedNames, load_json
-from framebank.features.questions.known_sets import LABELS, PLAIN, SETS
-from framebank.features.questions.question import HEADS, LABEL, YES_NO, Question
+from framebank.features.questions.files import EXPECTED, NOTHING, RepeatedNames, load_json
+from framebank.features.questions.known_sets import ACTIVITYNET, LABELS, PLAIN, SEGMENT_SETS, SETS
+from framebank.features.questions.question import HEADS, LABEL, SEGMENTS, YES_NO, Question
 from framebank.features.questions.splits import SPLIT_NAMES
 
 VIDEO_COLUMNS = ("video", "gif_name", "video_name", "video_id")
 ID_COLUMNS = ("question_id", "id", "qid")
 _TEXTS = (
-    *VIDEO_COLUMNS, *ID_COLUMNS, "question", "answer", "label", "split", "type", "head", "group"
+    *VIDEO_COLUMNS, *ID_COLUMNS, "question", "answer", "label", "split", "type", "head", "group",
+    "start_s", "end_s",
 )  # fmt: skip
 _MOST_CHOICES = 100
 _MOST_COUNT = 2**24  # to which float32, in which counts are learnt, holds whole numbers
@@ -54,8 +58,9 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
     id_columns = ID_COLUMNS if known is None else (known.question_id,)
     video = _first_id(fields, video_columns)
     labels = set_name == LABELS
-    question = "" if labels else text(fields.get("question"))
-    if not video or not (question or labels):
+    unasked = labels or set_name in SEGMENT_SETS
+    question = "" if unasked else text(fields.get("question"))
+    if not video or not (question or unasked):
         missing = "video" if not video else "question"
         raise UsageError(f"{path} has a row without a {missing}", got=where, expected=EXPECTED)
     if labels:
@@ -68,6 +73,8 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
             head=LABEL,
             group=_group(row),
         )
+    if unasked:
+        return _segment(row, video)
     choices = _choices(row)
     answer = text(fields.get("answer")) or None
     if not choices or all(map(_as_truth, choices)):
@@ -94,6 +101,60 @@ def make_question(path: str, where: str, fields: Mapping[str, Any], *, set_name:
         right=right,
         aliases=(known.alias.format(video),) if known is not None and known.alias else (),
         group=_group(row),
+    )
+
+
+def _segment(row: _Row, video: str) -> Question:
+    """Return the question of one segment, or of a video of which it is known, or is not, that
+    nothing happens in it."""
+    label, times = row.text("label"), [row.text(name) for name in ("start_s", "end_s")]
+    nothing = label.casefold() == NOTHING
+    segments: tuple[tuple[float, float, str], ...] = ()
+    if not nothing and (label or any(times)):
+        try:
+            start_s, end_s = map(float, times)
+        except ValueError:
+            start_s = end_s = math.nan
+        if not label or not (0 <= end_s < math.inf and start_s <= end_s):
+            raise row.fault(
+                "a segment that is none",
+                f"{label!r} from {times[0]!r} to {times[1]!r}",
+                "a label, and the seconds in which it begins and ends",
+            )
+        segments = ((max(start_s, 0.0), end_s, sys.intern(label)),)
+    return Question(
+        question_id=video,
+        video_id=sys.intern(video),
+        question="",
+        answer=segments[0][2] if segments else "" if nothing else None,
+        split=_split(row),
+        head=SEGMENTS,
+        aliases=(f"v_{video}",) if row.set_name == ACTIVITYNET else (),
+        group=_group(row),
+        segments=segments,
+    )
+
+
+def join_segments(questions: Sequence[Question]) -> Question:
+    """Return one question of all that a file says of one video, which is in its first row; raises
+    ValueError for several splits or groups."""
+    first = questions[0]
+    segments = tuple(sorted(one for question in questions for one in question.segments))
+    for name in ("split", "group"):
+        stated = {getattr(question, name) for question in questions} - {None}
+        if len(stated) > 1:
+            raise ValueError(f"{name} {' and '.join(sorted(stated))}")
+    lasts: dict[str, float] = collections.Counter()
+    for start_s, end_s, label in segments:
+        lasts[label] += end_s - start_s
+    known = any(question.answer is not None for question in questions)
+    longest = min(lasts, key=lambda label: (-lasts[label], label), default="" if known else None)
+    return dataclasses.replace(
+        first,
+        answer=longest,
+        split=next((q.split for q in questions if q.split is not None), None),
+        group=next((q.group for q in questions if q.group is not None), None),
+        segments=segments,
     )
 
 
@@ -226,11 +287,11 @@ def _head(row: _Row, answer: str | None, choices: tuple[str, ...]) -> str:
         head = "yes_no" if answer in ("yes", "no", None) else "open"
     if known is None and (stated := row.text("head").lower()):
         head = stated
-    if head not in HEADS or (head == "choice") != bool(choices):
+    if head not in HEADS or head in (LABEL, SEGMENTS) or (head == "choice") != bool(choices):
         raise row.fault(
             "a question whose kind of answer is not clear",
             f"{head!r} with {len(choices)} choices",
-            "head: " + " | ".join(HEADS) + "; choices for the kind choice alone",
+            "head: " + " | ".join(list(HEADS)[:4]) + "; choices for the kind choice alone",
         )
     if head == "yes_no" and answer not in (*YES_NO, None):
         raise row.fault(

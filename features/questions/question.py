@@ -20,10 +20,12 @@ HEADS = {
     "count": "mean square error",
     "yes_no": "accuracy",
     "label": "accuracy",
+    "segments": "mean average precision",
 }
 # What a softmax over an answer vocabulary can learn and answer.
 VOCABULARY_HEADS = ("open", "yes_no")
 LABEL = "label"  # the class of a video: nothing is asked
+SEGMENTS = "segments"  # what happens in a video, and when: nothing is asked either
 YES_NO = ("yes", "no")
 QUESTION_WORDS = ("what", "who", "how", "when", "where", "which", "why", "is", "are", "does", "do")
 
@@ -37,7 +39,9 @@ class Question:
     `answer` its text. `aliases` are other names of the video, tried before `video_id`. `fault` says
     why a row cannot be asked; its texts are then what could be read of it. Such rows are kept for
     scoring alone. `group` names the source that the video was cut from, with others. A label of a
-    video is the answer to the question "", which nobody has asked.
+    video is the answer to the question "", which nobody has asked. So are its `segments`, of
+    (start_s, end_s, label): there `answer` is the label that takes the most time, "" where nothing
+    happens, and None where that is not known.
     """
 
     question_id: str
@@ -52,6 +56,7 @@ class Question:
     aliases: tuple[str, ...] = ()
     fault: str | None = None
     group: str | None = None
+    segments: tuple[tuple[float, float, str], ...] = ()
 
     @property
     def source(self) -> str:
@@ -73,7 +78,7 @@ class Question:
         """Return the type to report under: the file's own, else the question's first word."""
         if self.type is not None:
             return self.type
-        if self.head == LABEL:  # figures of each class
+        if self.head in (LABEL, SEGMENTS):  # figures of each class
             return self.answer or "other"
         words = self.question.split(maxsplit=1)
         word = words[0].lower().strip("?!.,:;¿¡\"'") if words else ""
@@ -116,7 +121,8 @@ def require_answers(questions: Sequence[Question], *paths: str) -> list[Question
 
 
 def head_kind(questions: Iterable[Question]) -> str:
-    """Return the one way to answer that `questions` ask for: "open", "choice", "count", "label".
+    """Return the one way to answer that `questions` ask for: "open", "choice", "count", "label",
+    "segments".
 
     Raises UsageError for several: no model learns them together.
     """
@@ -133,7 +139,7 @@ def head_kind(questions: Iterable[Question]) -> str:
             "one model cannot learn to answer in several ways",
             got=", ".join(f"{count} questions for {kind}" for kind, count in counts.most_common())
             + f" ({one} is for {rare})",
-            expected="files that ask for one of open, choice, count, label",
+            expected="files that ask for one of open, choice, count, label, segments",
             todo="train a model for each (`framebank questions` shows what a file asks)",
         )
     return next(iter(counts), "open")

@@ -18,6 +18,7 @@ from framebank.features.questions.files import EXPECTED, QuestionFiles, Row, rea
 from framebank.features.questions.known_sets import (
     ANSWER_COLUMNS,
     LABELS,
+    SEGMENT_SETS,
     SETS,
     find_set,
     is_answers,
@@ -26,6 +27,7 @@ from framebank.features.questions.parsing import (
     VIDEO_COLUMNS,
     faulty_question,
     id_text,
+    join_segments,
     make_question,
 )
 from framebank.features.questions.question import Question
@@ -125,7 +127,7 @@ def _open(path: str, set_name: str | None) -> tuple[str, str, Iterator[Row], boo
 def _check_columns(path: str, name: str, columns: list[str], *, only_answers: bool) -> None:
     got = "columns " + (", ".join(columns) or "none")
     if name not in SETS:
-        asked = "label" if name == LABELS else "question"
+        asked = "label" if name in (LABELS, *SEGMENT_SETS) else "question"
         for what, names in ((asked, (asked,)), ("video", VIDEO_COLUMNS)):
             if not set(names) & set(columns):
                 raise UsageError(f"{path} has no {what} column", got=got, expected=EXPECTED)
@@ -199,7 +201,32 @@ def _read_file(
             question = faulty_question(read, f"{error.what}: {error.got}")
         file.questions.append(question)
         file.places.append(where)
-    return file
+    return _by_video(file) if name in SEGMENT_SETS else file
+
+
+def _by_video(file: QuestionFile) -> QuestionFile:
+    """Return the file with one question for all rows of a video, where the first of them was; rows
+    with a fault stay by themselves."""
+    rows: dict[str, list[int]] = collections.defaultdict(list)
+    for place, question in enumerate(file.questions):
+        rows[question.video_id if question.fault is None else f"\0{place}"].append(place)
+    joined = QuestionFile(file.path, file.set_name, [], [], file.refused)
+    for places in rows.values():
+        its, where = [file.questions[place] for place in places], file.places[places[0]]
+        if its[0].fault is None:
+            try:
+                its = [join_segments(its)]
+            except ValueError as err:
+                error = UsageError(
+                    f"{file.path} has a video that is for several things",
+                    got=f"{err} of {its[0].video_id!r}, first in {where}",
+                    expected="one split, and one group, for all segments of a video",
+                )
+                file.refused.append((file.path, where, error))
+                continue
+        joined.questions.append(its[0])
+        joined.places.append(where)
+    return joined
 
 
 def _make_ids_unique(files: Sequence[QuestionFile]) -> None:

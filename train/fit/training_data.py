@@ -59,7 +59,7 @@ class TrainJob:
             "embeddings": self.embeddings and file_sha256(self.embeddings),
         }
         return {
-            "model": dataclasses.asdict(self.model),
+            "model": self.model.lasting(),
             "train": self.train.lasting(),
             "with_baselines": self.with_baselines,
         } | {name: value for name, value in given.items() if value is not None}

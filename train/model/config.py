@@ -13,7 +13,9 @@ from framebank.features.questions.splits import VAL_SHARE
 
 # The first by default.
 TRAINED_KINDS = ("lstm", "attention", "transformer", "bigru", "wide", "mean")
-TASKS = ("ask", "classify")  # answer questions about videos, or name their class
+TASKS = ("ask", "classify", "detect")  # answer questions, name a class, find segments
+# What reads the rows of a long video, and what sees each row alone.
+SEGMENT_KINDS = ("lstm", "bigru", "order_blind")
 PROBE, PROBE_BLIND = "probe", "probe_blind"  # closed formulas of a clip's moments
 AUTO = "auto"  # whichever answers held-out training clips best
 NETWORK_KINDS = (*TRAINED_KINDS, "order_blind", "question_only")  # trained by epochs
@@ -32,6 +34,7 @@ class ModelConfig:
 
     `answers` and `words` cap the two vocabularies; `clip_sigma` caps standardised features.
     `frame_dropout` drops whole feature columns of a clip, `dropout` acts before the dense layers.
+    `segment_units` is the width of what reads the rows of a video to find segments in it.
     """
 
     kind: str = "lstm"
@@ -45,15 +48,25 @@ class ModelConfig:
     dropout: float = 0.3
     frame_dropout: float = 0.3
     clip_sigma: float = 5.0
+    segment_units: int = 512
 
     def __post_init__(self) -> None:
         if self.kind not in MODEL_KINDS:
             raise UsageError("no such model", got=self.kind, expected=" | ".join(MODEL_KINDS))
         sizes = ("projection", "frame_units", "word_size", "question_units", "dense_units")
+        sizes += ("segment_units",)
         _check(self, sizes, 0, _MOST_WIDTH, above=True)
         _check(self, ("answers", "words"), 0, MOST_INT, above=True)
         _check(self, ("clip_sigma",), 0, MOST_FLOAT, above=True)
         _check(self, ("dropout", "frame_dropout"), 0, 1, below=True)  # of 1 nothing would be left
+
+    def lasting(self) -> dict[str, Any]:
+        """Return the fields that the result depends on; one that older versions did not know is no
+        difference from them where it is not used."""
+        fields = dataclasses.asdict(self)
+        if self.segment_units == ModelConfig.segment_units:
+            del fields["segment_units"]
+        return fields
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from framebank.features.asking import heads
 from framebank.features.asking.heads import CHOICE, COUNT, OPEN, counted_once
+from framebank.features.asking.segmenting import SegmentRule
 from framebank.features.errors import UsageError
-from framebank.features.questions.question import LABEL, Question, head_kind
+from framebank.features.questions.question import LABEL, SEGMENTS, Question, head_kind
 from framebank.features.questions.word_cutting import encode_texts
 
 OUTSIDE = -1  # of an answer that the head cannot give
@@ -43,6 +44,16 @@ class Head(heads.Head):
         for choices that leave nothing to choose.
         """
         kind = head_kind(train)
+        if kind == SEGMENTS:
+            labels = collections.Counter(one[2] for q in train for one in q.segments)
+            names = sorted(labels, key=lambda label: (-labels[label], label))
+            if not names:
+                raise UsageError(
+                    "nothing happens in the training videos",
+                    got=f"{len(train)} videos without a segment",
+                    expected="rows with start_s, end_s and label",
+                )
+            return cls(kind, tuple(names[:size]), rule=SegmentRule())
         if kind in (OPEN, LABEL):
             counts = collections.Counter(q.answer for q in train if q.answer is not None)
             ranked = sorted(counts, key=lambda answer: (-counts[answer], answer))
@@ -64,7 +75,8 @@ class Head(heads.Head):
     def truth(self, questions: Sequence[Question]) -> NDArray[Any]:
         """Return int32[q]: answer or candidate, OUTSIDE where the head cannot give it.
 
-        Of counts it is float32[q], the number as it stands: fractions count, and -1 is a number.
+        Of counts it is float32[q], the number as it stands: fractions count, and -1 is a number. Of
+        segments each row of a window has its own (`train.data.windows`), int32[q, w].
         """
         if self.kind == COUNT:
             return np.array([question.number for question in questions], np.float32)
@@ -73,7 +85,8 @@ class Head(heads.Head):
 
     def knows(self, truth: NDArray[Any]) -> NDArray[np.bool_]:
         """Return bool[q]: whether the head can give each `truth`; any count can be learnt from."""
-        return np.ones(len(truth), np.bool_) if self.kind == COUNT else truth != OUTSIDE
+        every = self.kind in (COUNT, SEGMENTS)
+        return np.ones(len(truth), np.bool_) if every else truth != OUTSIDE
 
     def choices(self, questions: Sequence[Question], text: Any) -> NDArray[np.int32] | None:
         """Return the words of the candidates int32[q, c, l], padded with 0; None but for choice.
@@ -119,12 +132,21 @@ class Head(heads.Head):
         """Return float[b]; `smoothing` of the labels is for open answers."""
         if self.kind == COUNT:
             return tf.square((outputs[:, 0] - tf.cast(truth, outputs.dtype)) / self.spread)
+        if self.kind == SEGMENTS:
+            truth, real = _rows(truth, outputs)
+            wanted = tf.one_hot(truth, tf.shape(outputs)[2])
+            each = keras.losses.categorical_crossentropy(wanted, outputs)
+            return _mean(each, real)
         wanted = tf.one_hot(truth, tf.shape(outputs)[1])
         smoothing = smoothing if self.answers else 0.0
         return keras.losses.categorical_crossentropy(wanted, outputs, label_smoothing=smoothing)
 
     def hits(self, truth: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        """Return bool[b]: whether the answer is right."""
+        """Return bool[b]: whether the answer is right; of segments float32[b], how many rows are."""
+        if self.kind == SEGMENTS:
+            truth, real = _rows(truth, outputs)
+            right = tf.argmax(outputs, axis=2, output_type=tf.int32) == truth
+            return _mean(tf.cast(right, outputs.dtype), real)
         if self.kind == COUNT:
             number = tf.clip_by_value(tf.round(outputs[:, 0]), self.low, self.high)
             return number == tf.cast(truth, number.dtype)
@@ -138,6 +160,17 @@ class Head(heads.Head):
             return np.square(chosen - truth)
         share = outputs[np.arange(len(truth)), np.maximum(truth, 0)]
         return -np.log(np.maximum(share, _TINY))
+
+
+def _rows(truth: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return of truth int32[b, w] that of the rows of `outputs` float[b, n, a], and which of them
+    count: none that fills up a window, or whose class the head does not know."""
+    truth = truth[:, : tf.shape(outputs)[1]]
+    return truth, tf.cast(truth != OUTSIDE, outputs.dtype)
+
+
+def _mean(values: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(values * real, axis=1) / tf.maximum(tf.reduce_sum(real, axis=1), 1)
 
 
 OPEN_HEAD = Head()

@@ -32,7 +32,7 @@ from keras import layers, ops
 
 from framebank.train.model.config import ModelConfig
 from framebank.train.model.frames import Frames, FrameStatistics, gain, make_frames, projection
-from framebank.train.model.heads import CHOICE, COUNT, OPEN_HEAD, Head
+from framebank.train.model.heads import CHOICE, COUNT, OPEN_HEAD, SEGMENTS, Head
 from framebank.train.model.moments import MOMENTS, ORDER_BLIND, Scale, temporal_moments
 from framebank.train.model.text import read_question, word_numbers
 
@@ -139,6 +139,20 @@ READERS: Mapping[str, Callable[[Frames, Any, ModelConfig], Any]] = {
     "order_blind": read_mean,
 }
 
+
+def read_rows(frames: Frames, config: ModelConfig) -> Any:
+    """Return float[b, n, segment_units]: what is known at each row, from all rows before it, from
+    those after it too (bigru), or from itself alone (order_blind)."""
+    units = config.segment_units
+    if config.kind == "bigru":
+        gru = layers.GRU(-(-units // 2), return_sequences=True)
+        return layers.Bidirectional(gru, name="frames")(frames.seen, mask=frames.mask)
+    if config.kind == "lstm":
+        lstm = layers.LSTM(units, return_sequences=True, name="frames")
+        return lstm(frames.seen, mask=frames.mask)
+    return layers.Dense(units, activation="tanh", name="frames")(frames.seen)
+
+
 _TINY = 1e-7  # below any probability that matters
 
 
@@ -153,13 +167,16 @@ def build_network(
 ) -> keras.Model:
     """Return {"features": float32[b, n, d], "words": int32[b, l]} → probabilities float32[b, a].
 
-    Of labels, to which nothing is asked, there are no words.
+    Of labels, to which nothing is asked, there are no words; of segments neither, and the output is
+    float32[b, n, a + 1], for each row of its own.
 
     `words` is the size of the text layer's vocabulary with its two special entries. With another
     head than open the output is float32[b, 1]: a number, or the score of the candidate whose words
     are the further input "choice" int32[b, l].
     """
     features = keras.Input((None, len(statistics.mean)), name="features", dtype="float32")
+    if head.kind == SEGMENTS:
+        return _segment_network(features, config, statistics, head)
     texts = ("words", "choice") if head.kind == CHOICE else ("words",) if head.asks else ()
     inputs = {name: keras.Input((None,), name=name, dtype="int32") for name in texts}
     inputs["features"] = features
@@ -192,6 +209,15 @@ def build_network(
             answers or len(head.answers), activation="softmax", name="answers", dtype="float32"
         )(hidden)
     return keras.Model(inputs, output, name=config.kind)
+
+
+def _segment_network(
+    features: Any, config: ModelConfig, statistics: FrameStatistics, head: Head
+) -> keras.Model:
+    rows = read_rows(make_frames(features, config, statistics), config)
+    rows = layers.Dropout(config.dropout)(rows)
+    answers = layers.Dense(head.outputs, activation="softmax", name="answers", dtype="float32")
+    return keras.Model({"features": features}, answers(rows), name=config.kind)
 
 
 def _score_choice(hidden: Any, choice: Any, config: ModelConfig) -> Any:
