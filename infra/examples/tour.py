@@ -56,7 +56,9 @@ def main(folder: Path) -> None:
 
     # Questions: what is in the files, a model, how good it is, its answers.
     print(fb.questions(questions, cache=cache)["cache"]["train"])
-    metrics = fb.train(cache=cache, questions=questions, model=model, epochs=3, no_baselines=True)
+    metrics = fb.train(
+        cache=cache, questions=questions, model=model, model_kind="probe", no_baselines=True
+    )
     print(f"accuracy {metrics['accuracy']:.1%} on {metrics['split']}")
     figures = fb.evaluate(
         model=model, cache=cache, questions=questions, out=folder / "report", no_baselines=True
@@ -71,7 +73,7 @@ def main(folder: Path) -> None:
     config = folder / "retrain.toml"
     config.write_text(
         'registry = "registry"\ncache = "cache"\nquestions = ["questions.jsonl"]\n'
-        "[held]\nleast = 1\n[train]\nepochs = 2\n"
+        "[held]\nleast = 1\n[model]\nkind = 'probe'\n"
     )
     print(fb.retrain(config=config).event, "and then", fb.retrain(config=config).event)
 

@@ -322,7 +322,7 @@ def test_evaluate_and_retrain_read_each_catalog_once(
     config = tmp_path / "retrain.toml"
     config.write_text(
         f'registry = "registry"\ncache = "{cache}"\nquestions = {made.files}\n'
-        "[model]\nframe_units = 4\nquestion_units = 4\ndense_units = 4\n"
+        "[model]\nkind = 'lstm'\nframe_units = 4\nquestion_units = 4\ndense_units = 4\n"
         "[train]\nepochs = 1\nmax_unmatched_ratio = 1\n"
     )
     assert framebank.main(["retrain", "--config", str(config)]) == 0

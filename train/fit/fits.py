@@ -198,7 +198,7 @@ class Fits:
                 material.statistics,
                 words=len(material.words),
                 head=material.head,
-                scale=None if __import__("os").environ.get("MU") == "0" else self.scale,
+                scale=self.scale,
             )
         if material.vectors is not None:
             material.vectors.start(network)

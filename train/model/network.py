@@ -195,7 +195,8 @@ def build_network(
     joined = layers.Dropout(config.dropout)(joined)
     hidden = layers.Dense(config.dense_units, activation="relu", name="hidden")(joined)
     hidden = layers.Dropout(config.dropout)(hidden)
-    if config.kind in READERS and scale is not None:
+    # A count is learnt worse with them (infra/decisions/0013-closed-formulas.md).
+    if config.kind in READERS and scale is not None and head.kind != COUNT:
         hidden = layers.Concatenate()([hidden, moments_path(features, frames.mask, config, scale)])
     if config.kind == "wide":
         hidden = layers.Concatenate()([hidden, direct_path(frames, question)])

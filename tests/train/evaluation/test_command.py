@@ -39,6 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--cache", str(folder / "cache"), "--questions", str(folder / "q.jsonl"),
         "--model", str(folder / "model"), "--epochs", "2", "--batch-size", "16",
         "--frame-units", "8", "--question-units", "4", "--dense-units", "8", "--no-baselines",
+        "--model-kind", "lstm",
     ]  # fmt: skip
     assert train_command.run(parser.parse_args(words), []) == 0
     return folder
@@ -62,6 +63,7 @@ def test_figures_are_those_that_training_noted(
     rows = [json.loads(line) for line in noted.read_text().splitlines()]
     for number, row in enumerate(rows):  # as if the baselines had been trained beside it
         row["answers"] |= {"order_blind": "loading", "question_only": row["truth"][number % 2 :]}
+        row["answers"] |= {"probe": row["truth"], "probe_blind": "unloading"}
     noted.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert _evaluate(made, "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")) == 0
     printed = capsys.readouterr()
@@ -73,7 +75,7 @@ def test_figures_are_those_that_training_noted(
         if name in rows[0]["answers"]:
             assert score["accuracy"] == np.mean([r["answers"][name] == r["truth"] for r in rows])
             assert score["interval"][0] <= score["accuracy"] <= score["interval"][1]
-    assert set(figures["baselines"]) > {"order_blind", "question_only", "majority"}
+    assert set(figures["baselines"]) > {"order_blind", "question_only", "probe", "majority"}
     assert "training" not in printed.err and "order blind" in printed.out
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
 

@@ -81,13 +81,13 @@ def choice_row(number: int) -> dict[str, object]:
     return row(number, question="What is seen?", answer=order.index(thing), choices=order)
 
 
-def train(cache: str, folder: Path, rows: list[dict[str, object]], *, epochs: int = 20) -> dict:
+def train(cache: str, folder: Path, rows: list[dict[str, object]]) -> dict:
     questions = folder.with_suffix(".jsonl")
     questions.write_text("".join(json.dumps(one) + "\n" for one in rows))
     job = TrainJob(
         questions=QuestionFiles([str(questions)]),
         model=SIZES,
-        train=TrainConfig(epochs=epochs, learning_rate=1e-2, weight_decay=0.0),
+        train=TrainConfig(epochs=20, learning_rate=1e-2, weight_decay=0.0),
     )
     return train_model(job, open_cache(cache), ModelFolder(str(folder)), Run())
 
@@ -152,7 +152,7 @@ def test_a_count_is_a_rounded_number_within_the_range_of_training(cache, tmp_pat
         row(n, question="How often does it jump?", answer=str(jumps(n)), head="count")
         for n in range(200)
     ]
-    metrics = train(cache, tmp_path / "count", rows, epochs=30)
+    metrics = train(cache, tmp_path / "count", rows)
     assert metrics["measure"] == "mean square error"
     assert metrics["mean_square_error"] < 1
     shown = table(metrics).splitlines()

@@ -22,6 +22,7 @@ from tests.attackers.killing import MarkedJob
 from tests.made.made_questions import make_direction_cache, write_jsonl
 
 OPTIONS = ["--batch-size", "8", "--patience", "99", "--no-baselines"]
+OPTIONS += ["--model-kind", "lstm"]
 START_S = 120.0
 
 

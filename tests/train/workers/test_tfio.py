@@ -83,7 +83,7 @@ def run_train(
     environment: Path, cache: str, folder: Path, *more: object, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     words = ["--cache", cache, "--questions", folder / "q.jsonl", "--model", folder / "model"]
-    words += ["--epochs", "2", "--no-baselines", *more]
+    words += ["--epochs", "2", "--no-baselines", "--model-kind", "lstm", *more]
     return subprocess.run(
         [str(environment / "framebank"), "train", *map(str, words)],
         cwd=folder, env=os.environ | variables, capture_output=True, text=True, timeout=300,
