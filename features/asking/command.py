@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.asking.heads import OPEN
 from framebank.features.asking.trained_model import (
     Lineage,
     check_weights,
@@ -32,6 +33,7 @@ from framebank.features.cache import layout
 from framebank.features.errors import FramebankError, JobError, UsageError, VideoRejected
 from framebank.features.network.weights import resolve_weights
 from framebank.features.questions.parsing import text
+from framebank.features.questions.question import Question
 from framebank.features.questions.videos import ClipNames, same_form
 from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, check_same_spec
 from framebank.features.stores import json_text, storage
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("question", metavar="QUESTION", nargs="?", default="", help=said)
     add("--model", required=True, metavar="DIR", help="what `framebank train` wrote")
     add("--choice", action="append", default=[], metavar="TEXT", dest="choices",
-        help="a candidate, for a model that chooses; give it once for each")  # fmt: skip
+        help="a candidate to choose from; give it once for each")  # fmt: skip
     add("--top", type=int, default=5, metavar="K", help="answers to show")
     add("--weights", metavar="PATH", help="where the network's weight file lies now, if it moved")
     add("--json", action="store_true", help="print the answers as JSON")
@@ -121,7 +123,7 @@ def _check_choices(choices: list[str], head: str, *, model_dir: str) -> None:
             expected="two at least",
             todo='give each as --choice "TEXT"',
         )
-    if head != "choice" and choices:
+    if head not in ("choice", "open") and choices:
         raise UsageError(
             f"the model {model_dir} does not choose among candidates",
             got=f"--choice {choices[0]!r}",
@@ -261,10 +263,15 @@ def answer_question(
         say(f"WARNING: the model knows none of the words of the question{about}: {then}")
     elif unknown:
         say(f"NOTE: the model does not know these words of the question: {named}")
-    known = model.knows(choices)
+    if model.head.kind == OPEN:
+        offers = Question("", "", question, choices=tuple(choices))
+        scores = model.head.restrict(scores[None], [offers])[0]
+        lack, known = "cannot give", [choice in model.head.answers for choice in choices]
+    else:
+        lack, known = "knows none of the words of", model.knows(choices)
     strange = [repr(choice) for choice, knows in zip(choices, known, strict=True) if not knows]
     if strange:
-        say(f"WARNING: the model knows none of the words of the candidates {', '.join(strange)}")
+        say(f"WARNING: the model {lack} the candidates {', '.join(strange)}")
     return model.head.best(scores, top=top, choices=choices), unknown
 
 

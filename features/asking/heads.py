@@ -2,7 +2,8 @@
 candidate, with a number (count), or with what happens in a video, and when (segments).
 
 A model has one head, found from its training questions. Questions for yes or no ride on the
-vocabulary and are answered with nothing else. `train.model.heads` has what learning needs besides.
+vocabulary and are answered with nothing else, and so are open ones that offer candidates.
+`train.model.heads` has what learning needs besides.
 Dimension letters: b batch, a answers, c candidates.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,21 +114,33 @@ class Head:
         if self.kind == COUNT:
             return str(number)
         texts = self.texts(question.choices)
-        return texts[number] if 0 <= number < len(texts) else ""
+        said = texts[number] if 0 <= number < len(texts) else ""
+        if self.kind == question.head == OPEN and question.choices and said not in question.choices:
+            return question.choices[0]  # the vocabulary has none of them
+        return said
 
     def restrict(
-        self, probabilities: NDArray[np.float32], question_heads: Iterable[str]
+        self, probabilities: NDArray[np.float32], questions: Sequence[Question]
     ) -> NDArray[np.float32]:
         """Return float32[b, a] with yes and no alone for questions of the head yes_no, where the
-        vocabulary has both."""
-        asked = np.array([head == "yes_no" for head in question_heads])
-        if self.kind != OPEN or not asked.any() or not self._numbers.keys() >= set(YES_NO):
+        vocabulary has both, and with its candidates alone for an open one that offers some."""
+        offered = [self._offered(question) for question in questions]
+        asked = np.array([places is not None for places in offered])
+        if self.kind != OPEN or not asked.any():
             return probabilities
         kept = np.zeros_like(probabilities)
-        places = [self._numbers[answer] for answer in YES_NO]
-        kept[:, places] = probabilities[:, places]
+        for row, places in enumerate(offered):
+            kept[row, places or []] = probabilities[row, places or []]
         kept /= np.maximum(kept.sum(axis=1, keepdims=True), 1e-30)
         return np.where(asked[:, None], kept, probabilities)
+
+    def _offered(self, question: Question) -> list[int] | None:
+        """Return the numbers of the answers that a question leaves, None for all of them."""
+        if question.head == "yes_no" and self._numbers.keys() >= set(YES_NO):
+            return [self._numbers[answer] for answer in YES_NO]
+        if question.choices and question.head == OPEN:
+            return [self._numbers[one] for one in question.choices if one in self._numbers]
+        return None
 
     def chosen(
         self, outputs: NDArray[np.float32], questions: Sequence[Question]
@@ -136,18 +149,22 @@ class Head:
         of equals the first; a count is rounded, and within the range."""
         if self.kind == COUNT:
             return np.clip(np.rint(outputs[:, 0]), self.low, self.high).astype(np.int64)
-        heads = (question.head for question in questions)
-        return self.restrict(outputs, heads).argmax(axis=1).astype(np.int64)
+        return self.restrict(outputs, questions).argmax(axis=1).astype(np.int64)
 
     def best(
         self, scores: NDArray[np.float32], *, top: int, choices: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
         """Return the `top` likeliest answers of one row of scores, the best first, of equals the
-        earlier. A count is one answer, with the number it was rounded from."""
+        earlier. A count is one answer, with the number it was rounded from; of an open question
+        with candidates all are these."""
         if self.kind == COUNT:
             (count,) = self.chosen(scores[None], ()).tolist()
             return [{"answer": str(count), "number": round(float(scores[0]), _DIGITS)}]
         texts = self.texts(choices)
+        if self.kind == OPEN and choices:
+            texts = list(dict.fromkeys(choices))
+            known = [self._numbers.get(text) for text in texts]
+            scores = np.array([0 if place is None else scores[place] for place in known])
         order = np.argsort(-scores[: len(texts)], kind="stable")[:top]
         return [
             {"answer": texts[place], "probability": round(float(scores[place]), _DIGITS)}

@@ -1,4 +1,5 @@
-"""What answers come to: how many are right, in all and of which type of question."""
+"""What answers come to: how many are right, in all and of which type of question; of answers that
+several people gave, what each is worth by VQA's rule too."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ import dataclasses
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from framebank.features.questions.question import Question
+from framebank.features.asking.vqa_accuracy import vqa_accuracy
+from framebank.features.questions.question import VQA_ACCURACY, Question
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -14,21 +16,27 @@ Key = TypeVar("Key", bound=Hashable)
 @dataclasses.dataclass(frozen=True)
 class Score:
     """Counts of judged answers, which can be added; `squares` is the sum of the squared errors of
-    counts, None of others."""
+    counts, None of others. `credit` is the sum of what answers are worth by VQA's rule, None where
+    no question has the answers of several people; beside such ones another is worth 1 if right."""
 
     judged: int = 0
     correct: int = 0
     squares: float | None = None
+    credit: float | None = None
 
     @classmethod
     def of(cls, question: Question, answer: str | None) -> Score:
         """Judge one answer; None is wrong."""
-        return cls(1, int(is_right(question, answer)), square_error(question, answer))
+        right, squares = int(is_right(question, answer)), square_error(question, answer)
+        return cls(1, right, squares, credit(question, answer))
 
     def __add__(self, other: Score) -> Score:
         squares = [one for one in (self.squares, other.squares) if one is not None]
         error = sum(squares) if squares else None
-        return Score(self.judged + other.judged, self.correct + other.correct, error)
+        worth = None
+        if self.credit is not None or other.credit is not None:
+            worth = sum(it.correct if it.credit is None else it.credit for it in (self, other))
+        return Score(self.judged + other.judged, self.correct + other.correct, error, worth)
 
     @property
     def accuracy(self) -> float | None:
@@ -41,6 +49,17 @@ class Score:
     def error_json(self) -> dict[str, Any]:
         """Return the mean square error of counts, nothing of others."""
         return {} if self.squares is None else {"mean_square_error": self.squares / self.judged}
+
+    def credit_json(self) -> dict[str, Any]:
+        """Return the VQA accuracy where several people answered, nothing of others."""
+        return {} if self.credit is None else {"vqa_accuracy": self.credit / self.judged}
+
+    @property
+    def measure(self) -> str:
+        """Return the name of what the answers are judged by."""
+        if self.squares is not None:
+            return "mean square error"
+        return "accuracy" if self.credit is None else VQA_ACCURACY
 
 
 def add_up(scores: Iterable[tuple[Key, Score]]) -> dict[Key, Score]:
@@ -57,8 +76,16 @@ def figures(questions: Sequence[Question], answers: Iterable[str | None]) -> dic
     pairs = zip(questions, answers, strict=True)
     by_type = add_up((question.kind, Score.of(question, answer)) for question, answer in pairs)
     whole = sum(by_type.values(), Score())
-    kinds = {kind: one.to_json() | one.error_json() for kind, one in sorted(by_type.items())}
-    return {"accuracy": whole.accuracy or 0.0, **whole.error_json(), "by_type": kinds}
+    kinds = {
+        kind: one.to_json() | one.error_json() | one.credit_json()
+        for kind, one in sorted(by_type.items())
+    }
+    return {
+        "accuracy": whole.accuracy or 0.0,
+        **whole.error_json(),
+        **whole.credit_json(),
+        "by_type": kinds,
+    }
 
 
 def is_right(question: Question, answer: str | None) -> bool:
@@ -70,6 +97,13 @@ def is_right(question: Question, answer: str | None) -> bool:
     if question.segments:  # the label of a video, of which it may have several
         return any(label == answer for _, _, label in question.segments)
     return answer == question.answer
+
+
+def credit(question: Question, answer: str | None) -> float | None:
+    """Return what an answer is worth in [0, 1] by VQA's rule, None where no people answered."""
+    if not question.given:
+        return None
+    return 0.0 if answer is None else vqa_accuracy(answer, question.given)
 
 
 def square_error(question: Question, answer: str | None) -> float | None:

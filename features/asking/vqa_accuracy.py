@@ -42,7 +42,7 @@ _SPELLINGS = {
 
 def normalise(answer: str) -> str:
     """Return the answer without articles and punctuation, numbers as digits, in lower case."""
-    text = answer.replace("\n", " ").replace("\t", " ").strip()
+    text = _clean(answer)
     in_number = _COMMA_IN_NUMBER.search(text) is not None
     without = text
     for mark in _PUNCTUATION:
@@ -60,17 +60,14 @@ def vqa_accuracy(answer: str, given: Sequence[str]) -> float:
     """
     if len(given) < 2:
         raise ValueError(f"{len(given)} answers of people; two are needed at least")
+    answer, given = _clean(answer), list(map(_clean, given))
     if len(set(given)) > 1:
-        answer, given = normalise(answer), [normalise(other) for other in given]
-    else:
-        answer = answer.replace("\n", " ").replace("\t", " ").strip()
+        answer, given = normalise(answer), list(map(normalise, given))
     agree = sum(other == answer for other in given)
     # Leaving out one that agrees leaves agree - 1 of them, leaving out another all.
     of_agreeing, of_others = min((agree - 1) / ENOUGH, 1), min(agree / ENOUGH, 1)
     return (agree * of_agreeing + (len(given) - agree) * of_others) / len(given)
 
 
-def consensus(given: Sequence[str]) -> str:
-    """Return the answer that most people gave, normalised; of equally common ones the first."""
-    said = [normalise(answer) for answer in given]
-    return max(said, key=said.count)
+def _clean(answer: str) -> str:
+    return answer.replace("\n", " ").replace("\t", " ").strip()

@@ -1,9 +1,10 @@
 """The rows of question files, whatever their format: where each stands, and its columns.
 
-CSV (comma, semicolon or tab), JSON lines, or JSON with a list of objects, as the content tells; a
-folder with a folder per class reads as a file of labels. Column names lose their case, numbers stay
-as they are written. A row that alone cannot be read costs no other one; where a file stops being
-one (quotes that do not close, a last line cut short), all of it is refused.
+CSV (comma, semicolon or tab), JSON lines, or JSON with a list of objects, as the content tells (of
+VQA's documents it is the list of `questions` or `annotations`, each of which has what is said of
+all); a folder with a folder per class reads as a file of labels. Column names lose their case,
+numbers stay as they are written. A row that alone cannot be read costs no other one; where a file
+stops being one (quotes that do not close, a last line cut short), all of it is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,6 +31,9 @@ EXPECTED = (
 
 NOTHING = "background"  # the label of a stretch, or a video, in which nothing happens
 _PEEKED = 20
+_LISTS = ("questions", "annotations")  # of VQA's documents
+_OF_ALL = ("data_type", "data_subtype")  # which their rows share
+_PERSON = {"answer", "answer_confidence", "answer_id"}  # what VQA keeps of a person's answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +62,10 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 def _is_lines(text: str) -> bool:
-    """Return whether half of the first lines that are not empty are objects of their own."""
+    """Return whether half of the first lines that are not empty are objects of their own; a single
+    one may be a document as well."""
     first = list(itertools.islice(tables.numbered_lines(text), _PEEKED))
-    return 2 * sum(_is_object(line) for _, line in first) >= len(first)
+    return len(first) > 1 and 2 * sum(_is_object(line) for _, line in first) >= len(first)
 
 
 def _is_object(line: str) -> bool:
@@ -125,6 +131,16 @@ def _read_json(path: str, text: str) -> Iterator[Row]:
     if _is_database(rows):
         yield from _database_rows(path, rows["database"])
         return
+    of_all: dict[str, Any] = {}
+    if isinstance(rows, dict):
+        named = [rows[name] for name in _LISTS if isinstance(rows.get(name), list)]
+        if not named and "\n" not in text.strip():  # JSON lines of one line
+            yield "line 1", _as_fields(path, "line 1", rows)
+            return
+        of_all = {name: rows[name] for name in _OF_ALL if name in rows}
+        if isinstance(info := rows.get("info"), dict):
+            of_all["version"] = info.get("version")
+        rows = named[0] if len(named) == 1 else rows
     if not isinstance(rows, list):
         raise UsageError(
             f"{path} is not a list of questions",
@@ -133,7 +149,8 @@ def _read_json(path: str, text: str) -> Iterator[Row]:
         )
     for number, fields in enumerate(rows, start=1):
         rows[number - 1] = None  # a row is freed when it has been read
-        yield f"entry {number}", _as_fields(path, f"entry {number}", fields)
+        read = _as_fields(path, f"entry {number}", fields)
+        yield f"entry {number}", read if isinstance(read, UsageError) else {**of_all, **read}
 
 
 def _is_database(value: Any) -> bool:
@@ -196,8 +213,10 @@ class RepeatedNames(dict[str, Any]):
     names: Sequence[str] = ()
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | str:
     fields = dict(pairs)
+    if fields.keys() == _PERSON and isinstance(said := fields["answer"], str):
+        return sys.intern(said)  # of millions; a dict of each would take gigabytes
     if len(fields) < len(pairs):
         fields = RepeatedNames(fields)
         fields.names = [name for name, _ in pairs]

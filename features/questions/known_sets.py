@@ -2,7 +2,8 @@
 
 MSVD-QA and MSRVTT-QA: Xu et al., "Video Question Answering via Gradually Refined Attention over
 Appearance and Motion", ACM MM 2017. TGIF-QA: Jang et al., CVPR 2017. ActivityNet-QA: Yu et al.,
-AAAI 2019. NExT-QA and NExT-OE: Xiao et al., CVPR 2021. Counts are those of the files that their
+AAAI 2019. NExT-QA and NExT-OE: Xiao et al., CVPR 2021. VQA: Antol et al., ICCV 2015, and its second
+version: Goyal et al., CVPR 2017, on the pictures of COCO. Counts are those of the files that their
 authors published.
 """
 
@@ -63,6 +64,7 @@ class QuestionSet:
 _CHOICES = ("a1", "a2", "a3", "a4", "a5")
 _GIF = ("gif_name", "question", "answer", "vid_id", "key")
 _XU = ("video_id", "question", "answer", "id")
+_VQA = ("question_id", "image_id", "question")
 _NEXT = ("video", "frame_count", "question", "answer", "qid", "type")
 
 SETS: dict[str, QuestionSet] = {
@@ -105,14 +107,27 @@ SETS: dict[str, QuestionSet] = {
         "NExT-OE", _NEXT, "video", "qid",
         types=_NEXT_TYPES, yes_no="DB", published={"train": 37_523, "val": 5_343, "test": 9_178},
     ),
+    "vqa-v1": QuestionSet(
+        "VQA v1", _VQA, "image_id", "question_id",
+        published={"train": 248_349, "val": 121_512, "test": 244_302},
+    ),
+    "vqa-v2": QuestionSet(
+        "VQA v2", _VQA, "image_id", "question_id",
+        published={"train": 443_757, "val": 214_354, "test": 447_793},
+    ),
 }  # fmt: skip
+VQA = ("vqa-v1", "vqa-v2")
 PLAIN = "plain"
 LABELS = "labels"  # a class for each video, and nothing is asked
 SEGMENTS = "segments"  # what happens in each video, and when: a row for each segment
 ACTIVITYNET = "activitynet"  # the same as ActivityNet publishes it
 SEGMENT_SETS = (SEGMENTS, ACTIVITYNET)
 FORMATS = (*SETS, PLAIN, LABELS, *SEGMENT_SETS)
-ANSWER_COLUMNS = ("question_id", "answer", "type")  # of ActivityNet-QA's other half
+# Of the half that holds the answers, where a set publishes them apart from the questions.
+ANSWER_COLUMNS = {
+    "activitynet-qa": ("question_id", "answer", "type"),
+    **dict.fromkeys(VQA, ("question_id", "answers", "multiple_choice_answer", "answer_type")),
+}
 
 
 def find_set(fields: Mapping[str, Any]) -> str:
@@ -129,6 +144,8 @@ def find_set(fields: Mapping[str, Any]) -> str:
         return "tgif-frame" if "type" in columns else "tgif-count"
     if columns >= set(_NEXT):
         return "next-qa" if "a0" in columns else "next-oe"
+    if {"image_id", "question_id"} <= columns and not {"video_id", "answer"} & columns:
+        return VQA[str(fields.get("version", "")).startswith("2")]
     if columns == set(SETS["activitynet-qa"].columns) or is_answers(fields):
         return "activitynet-qa"
     if columns == {*_XU, "category_id"}:
@@ -139,4 +156,6 @@ def find_set(fields: Mapping[str, Any]) -> str:
 
 def is_answers(fields: Mapping[str, Any]) -> bool:
     """Return whether a row is of a file of answers whose questions stand in another file."""
-    return "question" not in fields and set(ANSWER_COLUMNS[:2]) <= set(fields)
+    if "question" in fields or "question_id" not in fields:
+        return False
+    return "answer" in fields or "answers" in fields

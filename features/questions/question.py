@@ -22,6 +22,7 @@ HEADS = {
     "label": "accuracy",
     "segments": "mean average precision",
 }
+VQA_ACCURACY = "VQA accuracy"  # of an open answer that several people gave
 # What a softmax over an answer vocabulary can learn and answer.
 VOCABULARY_HEADS = ("open", "yes_no")
 LABEL = "label"  # the class of a video: nothing is asked
@@ -41,7 +42,8 @@ class Question:
     scoring alone. `group` names the source that the video was cut from, with others. A label of a
     video is the answer to the question "", which nobody has asked. So are its `segments`, of
     (start_s, end_s, label): there `answer` is the label that takes the most time, "" where nothing
-    happens, and None where that is not known.
+    happens, and None where that is not known. `given` are the answers of several people, by which
+    an answer is then judged; an open question with `choices` is answered with one of them.
     """
 
     question_id: str
@@ -57,6 +59,7 @@ class Question:
     fault: str | None = None
     group: str | None = None
     segments: tuple[tuple[float, float, str], ...] = ()
+    given: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -66,7 +69,7 @@ class Question:
     @property
     def measure(self) -> str:
         """Return what answers to this question are judged by."""
-        return HEADS[self.head]
+        return VQA_ACCURACY if self.given else HEADS[self.head]
 
     @property
     def number(self) -> float | None:

@@ -1,6 +1,7 @@
 """Reading question files: of a known set or plain, several at once, joined with their answers.
 
-What a set publishes in two files (ActivityNet-QA's questions and answers) is joined by question id.
+What a set publishes in two files (the questions and answers of ActivityNet-QA and of VQA) is joined
+by question id.
 A row that cannot be a question is listed, and `read_questions` refuses its file, or keeps it as a
 question with a fault.
 """
@@ -15,11 +16,13 @@ from typing import Any
 
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import EXPECTED, QuestionFiles, Row, read_rows
+from framebank.features.questions.image_questions import make_image_question
 from framebank.features.questions.known_sets import (
     ANSWER_COLUMNS,
     LABELS,
     SEGMENT_SETS,
     SETS,
+    VQA,
     find_set,
     is_answers,
 )
@@ -87,9 +90,9 @@ def read_question_files(wanted: QuestionFiles, *, keep_faulty: bool = False) -> 
     """
     opened = [_open(path, wanted.set_name) for path in wanted.paths]
     answers = _Answers()
-    for path, _, rows, only_answers in opened:
+    for path, name, rows, only_answers in opened:
         if only_answers:
-            answers.add(path, rows)
+            answers.add(path, name, rows)
     files = [
         _read_file(path, name, rows, answers, keep_faulty=keep_faulty)
         for path, name, rows, only_answers in opened
@@ -119,7 +122,7 @@ def _open(path: str, set_name: str | None) -> tuple[str, str, Iterator[Row], boo
     # All columns that rows have, as the header of a CSV file has them: one of JSON may leave some.
     fields = {column: cell for row in reversed(read) for column, cell in row.items()}
     name = set_name or find_set(fields)
-    only_answers = name == "activitynet-qa" and is_answers(fields)
+    only_answers = name in ANSWER_COLUMNS and is_answers(fields)
     _check_columns(path, name, list(fields), only_answers=only_answers)
     return path, name, itertools.chain(first, rows), only_answers
 
@@ -132,7 +135,7 @@ def _check_columns(path: str, name: str, columns: list[str], *, only_answers: bo
             if not set(names) & set(columns):
                 raise UsageError(f"{path} has no {what} column", got=got, expected=EXPECTED)
         return
-    wanted = ANSWER_COLUMNS if only_answers else SETS[name].columns
+    wanted = ANSWER_COLUMNS[name] if only_answers else SETS[name].columns
     if not set(wanted) <= set(columns):
         raise UsageError(
             f"{path} is not a file of {SETS[name].title}",
@@ -146,11 +149,13 @@ class _Answers:
     """Answers that stand apart from their questions, by question id."""
 
     def __init__(self) -> None:
+        self._columns: dict[str, None] = {}
         self._rows: dict[str, tuple[str, str, Mapping[str, Any]]] = {}
         self._used: set[str] = set()
         self._refused: list[Refused] = []
 
-    def add(self, path: str, rows: Iterable[Row]) -> None:
+    def add(self, path: str, name: str, rows: Iterable[Row]) -> None:
+        self._columns |= dict.fromkeys(ANSWER_COLUMNS[name][1:])
         for where, fields in rows:
             if isinstance(fields, UsageError):
                 self._refused.append((path, where, fields))
@@ -166,7 +171,7 @@ class _Answers:
         if question_id not in self._rows:
             return {}
         self._used.add(question_id)
-        return {name: self._rows[question_id][2].get(name) for name in ("answer", "type")}
+        return {name: self._rows[question_id][2].get(name) for name in self._columns}
 
     def left_over(self) -> list[Refused]:
         """Return the refused rows of all files of answers, once the questions have been read."""
@@ -190,9 +195,10 @@ def _read_file(
         try:
             if isinstance(fields, UsageError):
                 raise fields
-            if name == "activitynet-qa":
+            if name in ANSWER_COLUMNS:
                 fields = {**fields, **answers.of(fields)}
-            question = make_question(path, where, fields, set_name=name)
+            make = make_image_question if name in VQA else make_question
+            question = make(path, where, fields, set_name=name)
         except UsageError as error:
             file.refused.append((path, where, error.with_traceback(None)))
             if not keep_faulty:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.asking.scores import is_right
+from framebank.features.asking.scores import credit, is_right
 from framebank.features.asking.trained_model import TrainedModel, pad_clips
 from framebank.features.cache import layout
 from framebank.features.cache.reader import check_record
@@ -149,14 +149,18 @@ def _rows(examples: Sequence[Example], model: TrainedModel, top: int) -> list[An
     scores = model.predict(features, encoded, [question.choices for question in questions])
     if len(scores) != len(examples):
         raise ValueError(f"the model gives {scores.shape}, not one row for each question")
-    scores = model.head.restrict(scores, [question.head for question in questions])
+    scores = model.head.restrict(scores, questions)
     rows = []
     for example, its, knows in zip(examples, scores, model.knows(texts), strict=True):
         question, reason = example.asked.question, None if knows else NO_WORDS
         answers = model.head.best(its, top=top, choices=question.choices)
         # An answer outside the vocabulary is none of these, so it counts as wrong.
         correct = None if question.answer is None else is_right(question, answers[0]["answer"])
-        rows.append(example.asked.row("answered", reason=reason, answers=answers, correct=correct))
+        worth = None if correct is None else credit(question, answers[0]["answer"])
+        row = example.asked.row(
+            "answered", reason=reason, answers=answers, correct=correct, credit=worth
+        )
+        rows.append(row)
     return rows
 
 

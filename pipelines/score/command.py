@@ -314,6 +314,8 @@ def _figure_lines(summary: dict[str, Any]) -> Iterator[str]:
         name = "all rows" if split == ALL else f"the split {split}"
         if "mean_square_error" in summary:
             yield f"mean square error of the counts of {name}: {summary['mean_square_error']:.3f}"
+        if "vqa_accuracy" in summary:
+            yield f"VQA accuracy of {name}: {summary['vqa_accuracy']:.1%}"
         yield f"right in {name}: {_share(summary)}"
         for kind, part in summary["by_type"].items():
             yield f"  {kind}: {_share(part)}"
@@ -328,4 +330,5 @@ def _figure_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 
 def _share(part: dict[str, Any]) -> str:
-    return f"{part['correct']} of {part['judged']} ({part['accuracy']:.1%})"
+    text = f"{part['correct']} of {part['judged']} ({part['accuracy']:.1%})"
+    return text + (f", VQA accuracy {part['vqa_accuracy']:.1%}" if "vqa_accuracy" in part else "")

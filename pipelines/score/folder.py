@@ -46,7 +46,7 @@ def plain(value: Any) -> Any:
 
 
 @functools.cache
-def _schema() -> pa.Schema:
+def _schema(credited: bool) -> pa.Schema:
     import pyarrow as pa
 
     texts = ("video_id", "question_id", "question", "type", "split", "status", "reason")
@@ -54,6 +54,8 @@ def _schema() -> pa.Schema:
         [("answer", pa.string()), ("probability", pa.float64()), ("number", pa.float64())]
     )
     more = [("answers", pa.list_(answer)), ("truth", pa.string()), ("correct", pa.bool_())]
+    if credited:  # of answers that several people gave
+        more.append(("vqa_accuracy", pa.float64()))
     return pa.schema([*((name, pa.string()) for name in texts), *more])
 
 
@@ -66,12 +68,13 @@ def write_answers(path: str, rows: Sequence[dict[str, Any]], *, kind: str) -> No
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = _schema(any("vqa_accuracy" in row for row in rows))
     with (
         storage.open_atomic(path) as file,
-        pq.ParquetWriter(file, _schema(), compression="zstd", write_page_checksum=True) as writer,
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         for start in range(0, len(rows), _ROWS):
-            writer.write_table(pa.Table.from_pylist(rows[start : start + _ROWS], schema=_schema()))
+            writer.write_table(pa.Table.from_pylist(rows[start : start + _ROWS], schema=schema))
 
 
 def read_answers(path: str, *, kind: str) -> list[dict[str, Any]] | None:

@@ -45,8 +45,10 @@ class Asked(NamedTuple):
         reason: str | None = None,
         answers: Sequence[dict[str, Any]] = (),
         correct: bool | None = None,
+        credit: float | None = None,
     ) -> AnswerRow:
-        """Return the answer row of the question."""
+        """Return the answer row of the question; `credit` is what the answer is worth where several
+        people gave theirs."""
         return self.number, {
             "video_id": self.question.video_id,
             "question_id": self.question.question_id,
@@ -58,7 +60,7 @@ class Asked(NamedTuple):
             "answers": list(answers),
             "truth": self.question.answer,
             "correct": correct,
-        }
+        } | ({} if credit is None else {"vqa_accuracy": credit})
 
     def to_json(self) -> dict[str, Any]:
         question = self.question
@@ -73,13 +75,13 @@ class Asked(NamedTuple):
             "head": question.head,
             "choices": question.choices,
             "right": question.right,
-        }
+        } | ({"given": question.given} if question.given else {})
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Asked:
         names = {"kind": "type", "truth": "answer"}
         about = {names.get(name, name): value for name, value in fields.items()}
-        about["choices"] = tuple(about["choices"])
+        about |= {name: tuple(about.get(name, ())) for name in ("choices", "given")}
         return cls(about.pop("number"), Question(**about))
 
 

@@ -72,9 +72,12 @@ class Tally:
         whole = sum(by_type.values(), Score())
         return {
             **whole.to_json(),
-            "measure": "accuracy" if whole.squares is None else "mean square error",
+            "measure": whole.measure,
             **whole.error_json(),
-            "by_type": {kind: one.to_json() for kind, one in sorted(by_type.items())},
+            **whole.credit_json(),
+            "by_type": {
+                kind: one.to_json() | one.credit_json() for kind, one in sorted(by_type.items())
+            },
         }
 
 
@@ -82,7 +85,8 @@ def _judged(row: dict[str, Any]) -> tuple[tuple[str, str], Score]:
     answers, error = row.get("answers"), None
     if answers and answers[0].get("number") is not None:
         error = (float(answers[0]["answer"]) - float(row["truth"])) ** 2
-    return (row["split"] or NO_SPLIT, row["type"]), Score(1, int(row["correct"]), error)
+    score = Score(1, int(row["correct"]), error, row.get("vqa_accuracy"))
+    return (row["split"] or NO_SPLIT, row["type"]), score
 
 
 def with_headline(summary: Mapping[str, Any], split: str | None) -> dict[str, Any]:
@@ -102,4 +106,4 @@ def with_headline(summary: Mapping[str, Any], split: str | None) -> dict[str, An
 
 
 _NOTHING = Tally()._figures(())
-_HEADLINE = ("split", *_NOTHING, "mean_square_error")
+_HEADLINE = ("split", *_NOTHING, "mean_square_error", "vqa_accuracy")

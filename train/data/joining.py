@@ -81,6 +81,8 @@ def question_lines(questions: Iterable[Question]) -> Iterator[bytes]:
             fields["choices"] = list(question.choices)
         if question.group is not None:
             fields["group"] = question.group
+        if question.given:
+            fields["answers"] = list(question.given)
         yield json.dumps(fields, ensure_ascii=True).encode() + b"\n"
 
 

@@ -59,8 +59,13 @@ class Answers:
         pairs = zip(self.best[place].tolist(), self.probability[place].tolist(), strict=True)
         if self.head == "count":
             return [(str(number), probability) for number, probability in pairs]
-        texts = self.questions[place].choices if self.head == "choice" else self.vocabulary
-        return [(texts[number], share) for number, share in pairs if number < len(texts)]
+        choices = self.questions[place].choices
+        texts = choices if self.head == "choice" else self.vocabulary
+        found = [(texts[number], share) for number, share in pairs if number < len(texts)]
+        if self.head == "open" and choices:
+            found = [(said, share) for said, share in found if said in choices]
+            return found or [(choices[0], 0.0)]  # the vocabulary has none of them
+        return found
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -100,7 +105,7 @@ def ask_all(
                 right = [n for n, count in zip(places, counts, strict=True) if truths[n] == count]
                 answers.rank[right] = answers.rank_drawn[right] = 0
             else:
-                scores = model.head.restrict(scores, [question.head for question in these])
+                scores = model.head.restrict(scores, these)
                 _note(answers, places, scores, truths, dice)
             asked += len(places)
             if time.monotonic() - said_s >= _SAY_EVERY_S:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.asking import scores
-from framebank.features.questions.question import Question
+from framebank.features.questions.question import VQA_ACCURACY, Question
 from framebank.train.evaluation.answers import DISTRACTORS, NO_RANK, Answers
-from framebank.train.judging.baselines import Said
+from framebank.train.judging.baselines import Said, answer_gains
 from framebank.train.judging.bootstrap import interval, paired_bootstrap
 
 _BINS = 10
@@ -40,27 +40,35 @@ def judge(answers: Answers, *, durations_s: Mapping[str, float], seed: int) -> d
     """Return all figures of the model, of one question at least."""
     questions, right = answers.questions, answers.right
     groups = [question.source for question in questions]
+    worth = _credits(answers.chosen(), questions)
 
     def parts(name: Callable[[Question], str]) -> dict[str, Any]:
         places: dict[str, list[int]] = collections.defaultdict(list)
         for place, question in enumerate(questions):
             places[name(question)].append(place)
         return {
-            part: share(right[its], [groups[place] for place in its], seed=seed)
+            part: share(right[its], (some := [groups[place] for place in its]), seed=seed)
+            | _mean("vqa_accuracy", None if worth is None else worth[its], some, seed)
             for part, its in sorted(places.items(), key=lambda item: (-len(item[1]), item[0]))
         }
 
     figures = {
         **share(right, groups, seed=seed),
+        **_mean("vqa_accuracy", worth, groups, seed),
         "head": answers.head,
-        "measure": "mean square error" if answers.head == "count" else "accuracy",
+        "measure": "mean square error"
+        if answers.head == "count"
+        else "accuracy"
+        if worth is None
+        else VQA_ACCURACY,
         "by_type": parts(lambda question: question.kind),
         "by_question_length": parts(_words),
         "by_video_length": parts(lambda q: _seconds(durations_s.get(q.video_id, 0.0))),
         "confusion": confuse(questions, answers.chosen()),
     }
     if answers.head == "count":
-        return figures | _square_error(_square_errors(answers.chosen(), questions), groups, seed)
+        errors = _square_errors(answers.chosen(), questions)
+        return figures | _mean("mean_square_error", errors, groups, seed)
     most = len(answers.vocabulary)
     if answers.head == "choice":
         most = max(len(question.choices) for question in questions)
@@ -84,39 +92,49 @@ def _square_errors(said: Said, questions: Sequence[Question]) -> NDArray[np.floa
     return np.array(errors, np.float64) if errors and None not in errors else None
 
 
-def _square_error(
-    errors: NDArray[np.float64] | None, groups: Sequence[str], seed: int
+def _credits(said: Said, questions: Sequence[Question]) -> NDArray[np.float64] | None:
+    """Return what each answer is worth by VQA's rule, float64[q]; None where no people answered."""
+    if not any(question.given for question in questions):
+        return None
+    return answer_gains(questions, said)
+
+
+def _mean(
+    name: str, values: NDArray[np.float64] | None, groups: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """Return the mean square error of counts, with its interval over videos; none for others."""
-    if errors is None:
+    """Return the mean of `values` as `name`, with its interval over videos; nothing of None."""
+    if values is None:
         return {}
-    return {
-        "mean_square_error": float(errors.mean()),
-        "mean_square_error_interval": list(interval(errors, groups, seed=seed)),
-    }
+    between = list(interval(values, groups, seed=seed))
+    return {name: float(values.mean()), f"{name}_interval": between}
 
 
 def beside(said: Mapping[str, Said], answers: Answers, *, seed: int) -> dict[str, Any]:
     """Return the figures of each baseline, and by how much the model is ahead of it.
 
-    "ahead" is the difference of accuracies, or by how much the model's mean square error is the
-    smaller one, with its interval, by a paired bootstrap over videos.
+    "ahead" is the difference of accuracies (where people gave several answers, of VQA accuracies),
+    or by how much the model's mean square error is the smaller one, with its interval, by a paired
+    bootstrap over videos.
     """
     asked = answers.questions
     groups = [question.source for question in asked]
     ours = _square_errors(answers.chosen(), asked) if answers.head == "count" else None
+    our_worth = _credits(answers.chosen(), asked)
     found = {}
     for name, others in said.items():
         its = np.array([scores.is_right(q, one) for one, q in zip(others, asked, strict=True)])
-        theirs = _square_errors(others, asked)
+        theirs, worth = _square_errors(others, asked), _credits(others, asked)
         if ours is not None and theirs is not None:
             measure = "mean square error"
             ahead = paired_bootstrap(-ours, -theirs, groups, seed=seed)
+        elif our_worth is not None and worth is not None:
+            measure, ahead = VQA_ACCURACY, paired_bootstrap(our_worth, worth, groups, seed=seed)
         else:
             measure, ahead = "accuracy", paired_bootstrap(answers.right, its, groups, seed=seed)
         found[name] = {
             **share(its, groups, seed=seed),
-            **_square_error(theirs, groups, seed),
+            **_mean("vqa_accuracy", worth, groups, seed),
+            **_mean("mean_square_error", theirs, groups, seed),
             "ahead": {"measure": measure, **ahead.to_json()},
         }
     return found

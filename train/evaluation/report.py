@@ -101,6 +101,9 @@ def summary(figures: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {name.replace('_', ' '):<24}{_measured(score)[1]}")
         if score["ahead"]["interval"][1] < 0:
             lines.append(f"WARNING: {name} answers better: the model is {_points(score['ahead'])}")
+    if "vqa_accuracy" in figures:
+        for kind, score in figures["by_type"].items():
+            lines.append(f"  of {kind}: {_measured(score)[1]}")
     if careful := caution(figures):
         lines.append(f"NOTE: {careful}")
     if figures["flatters"]:
@@ -116,6 +119,10 @@ def summary(figures: Mapping[str, Any]) -> list[str]:
 def _measured(score: Mapping[str, Any]) -> tuple[str, str]:
     if "mean_square_error" in score:
         return "mean square error", square_error(score)
+    if "vqa_accuracy" in score:
+        return "VQA accuracy", (
+            f"{score['vqa_accuracy']:.1%} ({span(score['vqa_accuracy_interval'])})"
+        )
     return "accuracy", f"{score['accuracy']:.1%} ({span(score['interval'])})"
 
 
@@ -128,6 +135,8 @@ def verdict(figures: Mapping[str, Any]) -> str:
     )
     if figures["head"] == "count":
         text = f"Mean square error {square_error(figures)}, the lower the better. {text}"
+    if "vqa_accuracy" in figures:
+        text = f"VQA accuracy {_measured(figures)[1]}. {text}"
     beside = figures["baselines"]
     if careful := caution(figures):
         text = f"{text} {careful}"
@@ -206,6 +215,8 @@ def _score_rows(figures: Mapping[str, Any], *, counts: bool) -> Iterator[dict[st
     if counts:
         measure, edges = "mean_square_error", "mean_square_error_interval"
         end = max(score[edges][1] for _, _, score in rows) or 1.0
+    elif "vqa_accuracy" in figures:
+        measure, edges = "vqa_accuracy", "vqa_accuracy_interval"
     for label, about, score in rows:
         low, high = score[edges]
         yield {

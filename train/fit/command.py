@@ -279,6 +279,7 @@ def table(metrics: Mapping[str, Any]) -> str:
     ]
     counts = "mean_square_error" in metrics
     field, form = ("mean_square_error", ".3f") if counts else ("accuracy", ".1%")
+    field = "vqa_accuracy" if "vqa_accuracy" in metrics else field
     cells = [["all", *kinds]]
     for _, scores in rows:
         own = [scores, *(scores["by_type"].get(kind, {}) for kind in kinds)]

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from framebank.features.asking.trained_model import check_weights
 from framebank.features.errors import JobError
+from framebank.features.questions.question import VQA_ACCURACY
 from framebank.features.questions.seen_videos import NO_LIST, SEEN, Seen, content_hashes, find_seen
 from framebank.features.stores import storage
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
@@ -131,7 +132,9 @@ def _accounting(cache: Cache, joined: JoinedQuestions, material: Material) -> di
     return {
         "answers": len(material.head.answers),
         "head": material.head.kind,
-        "measure": material.head.measure,
+        "measure": VQA_ACCURACY
+        if any(question.given for question in table.questions)
+        else material.head.measure,
         "oov_answers": int(np.sum(~material.head.knows(table.answer))),
         "oov_train": len(material.splits.train) - len(material.learnt),
         "unmatched": joined.unmatched,

@@ -48,12 +48,13 @@ def leading(
 
 
 def answer_gains(asked: Sequence[Question], said: Said) -> NDArray[np.float64]:
-    """Return float64[q], the higher the better: 1 for a right answer, of a count minus the square
-    of its error."""
+    """Return float64[q], the higher the better: 1 for a right answer, its VQA accuracy where people
+    gave several, of a count minus the square of its error."""
     pairs = list(zip(asked, said, strict=True))
     if asked and all(question.head == "count" for question in asked):
         return np.array([-(scores.square_error(*pair) or 0.0) for pair in pairs], np.float64)
-    return np.array([scores.is_right(*pair) for pair in pairs], np.float64)
+    worth = [(scores.credit(*pair), scores.is_right(*pair)) for pair in pairs]
+    return np.array([right if its is None else its for its, right in worth], np.float64)
 
 
 def trained_of(head: Head) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from framebank.features.questions.question import Question
 from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import json_text, storage
 from framebank.train.evaluation.answers import Answers, ask_all
+from framebank.train.judging.baselines import answer_gains
 from framebank.train.judging.bootstrap import paired_bootstrap
 from framebank.train.retrain.config import PromoteConfig, RetrainConfig
 from framebank.train.workers.run import Run
@@ -106,12 +107,8 @@ def _unrivalled(new: NDArray[np.float64], reason: str, *, counts: bool) -> Decis
 
 
 def gains(answers: Answers, questions: Sequence[Question]) -> NDArray[np.float64]:
-    """Return float64[q], the higher the better: 1 for a right answer, of a count minus the square
-    of its error."""
-    if answers.head != "count":
-        return answers.right.astype(np.float64)
-    pairs = zip(answers.chosen(), questions, strict=True)
-    return np.array([-((float(one) - float(q.number or 0)) ** 2) for one, q in pairs])
+    """Return float64[q], the higher the better, of the likeliest answer to each question."""
+    return answer_gains(questions, answers.chosen())
 
 
 def decide(

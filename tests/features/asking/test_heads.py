@@ -45,3 +45,23 @@ def test_what_each_head_answers() -> None:
 def test_candidates_share_what_is_their_own_question() -> None:
     shares = choice_shares(np.zeros(5, np.float32), [("a", "b", "a"), ("a", "b")])
     assert shares.tolist() == [[0.5, 0.5, 0], [0.5, 0.5, 0]]
+
+
+def test_an_open_question_with_candidates_is_answered_with_one_of_them() -> None:
+    head = Head(answers=("red", "blue", "2"))
+    some = Question("1", "v", "what colour?", "blue", choices=("blue", "green", "2", "blue"))
+    none = Question("2", "v", "what is it?", choices=("a cat", "a dog"))
+    free = Question("3", "v", "what colour?")
+    scores = np.float32([[0.6, 0.1, 0.3]] * 3)
+    kept = head.restrict(scores, [some, none, free])
+    assert kept.tolist() == pytest.approx(np.float32([[0, 0.25, 0.75], [0] * 3, [0.6, 0.1, 0.3]]))
+    said = [
+        head.answer(q, n)
+        for q, n in zip((some, none, free), head.chosen(scores, [some, none, free]), strict=True)
+    ]
+    assert said == ["2", "a cat", "red"]
+    assert head.best(kept[0], top=5, choices=some.choices) == [
+        {"answer": "2", "probability": 0.75},
+        {"answer": "blue", "probability": 0.25},
+        {"answer": "green", "probability": 0.0},
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framebank.features.asking.vqa_accuracy import consensus, normalise, vqa_accuracy
+from framebank.features.asking.vqa_accuracy import normalise, vqa_accuracy
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ def test_nothing_is_normalised_where_all_agree() -> None:
     assert vqa_accuracy("yes.", ["yes"] * 10) == 0
     assert vqa_accuracy("Yes.", ["yes"] * 9 + ["no"]) == 1
     assert vqa_accuracy(" yes\n", ["yes"] * 10) == 1
+    assert vqa_accuracy("Yes", ["yes", " yes\n"] * 5) == 0  # as one, when they are cleaned
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,3 @@ def test_answers_are_normalised_as_published(answer: str, normal: str) -> None:
 def test_one_person_alone_has_no_accuracy() -> None:
     with pytest.raises(ValueError, match="two are needed"):
         vqa_accuracy("cat", ["cat"])
-
-
-def test_the_consensus_is_what_most_say() -> None:
-    assert consensus(["A cat", "dog", "cat", "the dog", "cat."]) == "cat"

@@ -187,10 +187,10 @@ def test_yes_and_no_alone_answer_a_question_for_them(cache, tmp_path):
     model = load_model(str(tmp_path / "both"))
     likely = np.full((1, len(model.head.answers)), 0.1, np.float32)
     likely[0, model.head.answers.index("yes")] = 0.05
-    kept = model.head.restrict(likely, ["yes_no"])
+    kept = model.head.restrict(likely, [Question("1", "a", "is it?", head="yes_no")])
     assert model.head.best(kept[0], top=9)[0]["answer"] == "no"
     assert kept.sum() == pytest.approx(1)
-    assert model.head.restrict(likely, ["open"]) is likely
+    assert model.head.restrict(likely, [Question("1", "a", "is it?")]) is likely
 
 
 def test_what_one_model_cannot_learn_together_is_refused(cache, tmp_path):
