@@ -39,6 +39,7 @@ from framebank.train.model.config import (
     AUTO,
     CHOOSABLE,
     LR_SCHEDULES,
+    OWN_SIZES,
     PRECISIONS,
     STRATEGIES,
     TASKS,
@@ -102,7 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", required=True, help="folder for the model")
     add(
         "--model-kind", choices=CHOOSABLE, default=AUTO,
-        help=f"what reads the frames (default {AUTO}: what answers held-out training clips best)",
+        help="what reads the frames; auto: what answers held-out training clips best; image_qa is for "
+        f"pictures, with a network of its own (default {AUTO})",
     )  # fmt: skip
     add(
         "--embeddings", metavar="FILE",
@@ -121,9 +123,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for config, options in ((ModelConfig, _MODEL_OPTIONS), (TrainConfig, _TRAIN_OPTIONS)):
         for name, text in options.items():
             default = getattr(config, name)
+            own = [f"of {kind} {sizes[name]}" for kind, sizes in OWN_SIZES.items() if name in sizes]
             add(
-                "--" + name.replace("_", "-"), type=type(default), default=default,
-                help=f"{text} (default {default})",
+                "--" + name.replace("_", "-"), type=type(default), default=None if own else default,
+                help=f"{text} (default {', '.join([str(default), *own])})",
             )  # fmt: skip
     add(
         "--group-by", metavar="REGEX",
@@ -161,7 +164,7 @@ def _run_workers(args: argparse.Namespace, *, quiet: bool) -> int:
 
 
 def _configs(args: argparse.Namespace) -> tuple[ModelConfig, TrainConfig]:
-    model = ModelConfig(
+    model = ModelConfig.of(
         kind=args.model_kind, **{name: getattr(args, name) for name in _MODEL_OPTIONS}
     )
     train = TrainConfig(

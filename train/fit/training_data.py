@@ -16,9 +16,9 @@ from framebank.train.data.epoch_order import plan_epoch
 from framebank.train.data.joining import JoinedQuestions
 from framebank.train.data.shard_files import ShardFiles, Staging
 from framebank.train.data.splits import SPLITS, Splits, assign_splits
-from framebank.train.model.config import ModelConfig, TrainConfig
+from framebank.train.model.config import IMAGE_QA, ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics, frame_statistics
-from framebank.train.model.heads import COUNT, Head
+from framebank.train.model.heads import COUNT, OPEN, Head
 from framebank.train.model.text import START_WORD, text_layer, without_spaces, word_numbers
 from framebank.train.word_vectors.embeddings import WordVectors, find_vectors
 from framebank.train.word_vectors.files import file_sha256
@@ -108,6 +108,13 @@ def gather(
             if head.asks
             else "columns video_id, question, answer",
             todo="leave --task out: the files tell it",
+        )
+    if job.model.kind == IMAGE_QA and head.kind != OPEN:
+        raise UsageError(
+            f"--model-kind {IMAGE_QA} answers open questions about pictures",
+            got=f"files of the kind {head.kind}",
+            expected="questions with answers in words",
+            todo="leave --model-kind out",
         )
     if len(head.answers) == 1:
         say(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from framebank.features.bounds import MOST_BYTES, MOST_FLOAT, MOST_INT, MOST_SEED, check_number
@@ -18,9 +18,20 @@ TASKS = ("ask", "classify", "detect")  # answer questions, name a class, find se
 SEGMENT_KINDS = ("lstm", "bigru", "order_blind")
 PROBE, PROBE_BLIND = "probe", "probe_blind"  # closed formulas of a clip's moments
 AUTO = "auto"  # whichever answers held-out training clips best
-NETWORK_KINDS = (*TRAINED_KINDS, "order_blind", "question_only")  # trained by epochs
+IMAGE_QA = "image_qa"  # one picture, three LSTMs of words: train.model.image_qa
+NETWORK_KINDS = (*TRAINED_KINDS, IMAGE_QA, "order_blind", "question_only")  # trained by epochs
 MODEL_KINDS = (*NETWORK_KINDS, PROBE, PROBE_BLIND, AUTO)
-CHOOSABLE = (AUTO, PROBE, *TRAINED_KINDS)
+CHOOSABLE = (AUTO, PROBE, *TRAINED_KINDS, IMAGE_QA)
+# Sizes that a kind has by default in place of those of all.
+OWN_SIZES: Mapping[str, Mapping[str, Any]] = {
+    IMAGE_QA: {
+        "word_size": 300,
+        "question_units": 512,
+        "dense_units": 1024,
+        "dropout": 0.5,
+        "frame_dropout": 0.0,
+    }
+}
 LR_SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("float32", "bfloat16")
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")  # train.workers.replicas makes them
@@ -59,6 +70,12 @@ class ModelConfig:
         _check(self, ("answers", "words"), 0, MOST_INT, above=True)
         _check(self, ("clip_sigma",), 0, MOST_FLOAT, above=True)
         _check(self, ("dropout", "frame_dropout"), 0, 1, below=True)  # of 1 nothing would be left
+
+    @classmethod
+    def of(cls, **given: Any) -> ModelConfig:
+        """Return the config of what is given, the rest by default of its kind; None is not."""
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return cls(**{**OWN_SIZES.get(chosen.get("kind", cls.kind), {}), **chosen})
 
     def lasting(self) -> dict[str, Any]:
         """Return the fields that the result depends on; one that older versions did not know is no

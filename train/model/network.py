@@ -19,6 +19,7 @@ What reads the frames is the kind of model:
 - wide: the LSTM beside `direct_path` from the mean frame to the answers. What things are shows in
   the mean frame, and a few hundred clips suffice to read it off nearly linearly; what happens shows
   in their order. The LSTM must not learn the first anew.
+- image_qa: a picture and three LSTMs of words, a network of its own (`train.model.image_qa`).
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from framebank.train.model.config import ModelConfig
+from framebank.train.model.config import IMAGE_QA, ModelConfig
 from framebank.train.model.frames import Frames, FrameStatistics, gain, make_frames, projection
 from framebank.train.model.heads import CHOICE, COUNT, OPEN_HEAD, SEGMENTS, Head
+from framebank.train.model.image_qa import image_network
 from framebank.train.model.moments import MOMENTS, ORDER_BLIND, Scale, temporal_moments
 from framebank.train.model.text import read_question, word_numbers
 
@@ -177,6 +179,9 @@ def build_network(
     features = keras.Input((None, len(statistics.mean)), name="features", dtype="float32")
     if head.kind == SEGMENTS:
         return _segment_network(features, config, statistics, head)
+    if config.kind == IMAGE_QA:
+        count, width = answers or len(head.answers), len(statistics.mean)
+        return image_network(config, words=words, answers=count, width=width, statistics=statistics)
     texts = ("words", "choice") if head.kind == CHOICE else ("words",) if head.asks else ()
     inputs = {name: keras.Input((None,), name=name, dtype="int32") for name in texts}
     inputs["features"] = features

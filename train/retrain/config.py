@@ -194,7 +194,7 @@ def _read_table(kind: type, fields: Mapping[str, Any], where: str) -> Any:
             expected = f'{name} = "..."' if name != "questions" else 'questions = ["..."]'
             raise UsageError(f"the key {where}{name} is missing", expected=expected)
     try:
-        return kind(**given)
+        return ModelConfig.of(**given) if kind is ModelConfig else kind(**given)
     except UsageError as err:  # of a key that the command line calls by its option
         what = re.sub(r"^--([a-z-]+)", lambda word: where + word[1].replace("-", "_"), err.what)
         raise UsageError(what, got=err.got, expected=err.expected, todo=err.todo) from err
