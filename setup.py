@@ -21,10 +21,11 @@ BEAM = "2.77"
 TENSORFLOW = ["tensorflow>=2.16", "keras>=3.3", "h5py>=3.11"]
 # The next major version of PyAV brings another FFmpeg, and with it other pixels.
 DECODER = ["av>=18.0,<19"]
+PICTURES = ["pillow>=10.4"]  # of caches of pixels
 TOOLS = ["rich>=13.0", "jinja2>=3.1", "google-crc32c>=1.5"]
 EXTRAS = {
-    "extract": [f"apache-beam>={BEAM}", *TENSORFLOW, *DECODER, *TOOLS],
-    "train": [*TENSORFLOW, *DECODER, *TOOLS],
+    "extract": [f"apache-beam>={BEAM}", *TENSORFLOW, *DECODER, *PICTURES, *TOOLS],
+    "train": [*TENSORFLOW, *DECODER, *PICTURES, *TOOLS],
     "gcp": [f"apache-beam[gcp]>={BEAM}", "google-cloud-storage>=3.17", "google-crc32c>=1.5"],
     "s3": ["boto3>=1.44", "google-crc32c>=1.5"],
     "languages": ["jieba>=0.42.1", "Janome>=0.5.0", "kiwipiepy>=0.24.1"],

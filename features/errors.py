@@ -43,6 +43,7 @@ _LIBRARIES = {  # that are not called as they are imported
     "google_crc32c": "google-crc32c",
     "jinja2": "Jinja2",
     "keras": "Keras",
+    "PIL": "Pillow",
     "tensorflow": "TensorFlow",
 }
 _ROOT = Path(__file__).resolve().parent.parent

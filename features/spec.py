@@ -16,21 +16,23 @@ from framebank.features.errors import SpecMismatchError, UsageError
 
 SCHEMA_VERSION = 1
 DTYPES = ("float16", "float32", "uint8")
+PICTURE_DTYPES = ("jpeg", "png")  # of a cache of pixels
 PRECISIONS = ("float32", "bfloat16")
-RESIZES = ("stretch", "crop")
+RESIZES = ("stretch", "crop", "128x171")
+_LATER = {"clip_length": 1, "clip_stride": 1}  # fields that older versions lack, where unused
 
 
 @dataclasses.dataclass(frozen=True)
 class SpecChoice:
-    """What is chosen of a spec, in the words of `framebank extract`; `layer` None: the backbone's;
+    """What is chosen of a spec, in the words of `framebank extract`; None: as the backbone has it;
     `weights` is "imagenet", a path, or "random:SEED"."""
 
-    sample: str = "fps=1"
+    sample: str | None = None
     backbone: str = "inception_v3"
     layer: str | None = None
     weights: str = "imagenet"
-    dtype: str = "float16"
-    resize: str = "stretch"
+    dtype: str | None = None
+    resize: str | None = None
     precision: str = "float32"
     max_frames: int | None = None
 
@@ -47,7 +49,9 @@ class FeatureSpec:
     `sample` is the canonical text of the rule ("fps=1", "uniform=8", "every=3", "keyframes").
     `weights` is "imagenet", "file" or "random:SEED"; `weights_sha256` is the SHA-256 of the weight
     file, or for random weights of the recipe that makes them. `precision` is what the network
-    computes in, `dtype` what the cache stores.
+    computes in, `dtype` what the cache stores. `resize` is "stretch", "crop" (short side to the
+    size, centre kept) or HxW (stretched to that, centre kept). A row is of `clip_length` sampled
+    frames, and begins `clip_stride` after the one before.
     """
 
     backbone: str
@@ -62,9 +66,12 @@ class FeatureSpec:
     precision: str
     dtype: str
     schema_version: int = SCHEMA_VERSION
+    clip_length: int = 1
+    clip_stride: int = 1
 
     def __post_init__(self) -> None:
-        for name, allowed in (("dtype", DTYPES), ("precision", PRECISIONS), ("resize", RESIZES)):
+        dtypes = (*DTYPES, *PICTURE_DTYPES)
+        for name, allowed in (("dtype", dtypes), ("precision", PRECISIONS), ("resize", RESIZES)):
             if (given := getattr(self, name)) not in allowed:
                 raise UsageError(f"no such {name}", got=given, expected=" | ".join(allowed))
 
@@ -73,19 +80,32 @@ class FeatureSpec:
         return self.weights.startswith("random:")
 
     @property
+    def holds_pictures(self) -> bool:
+        return self.dtype in PICTURE_DTYPES
+
+    @property
+    def read_dtype(self) -> str:
+        """Return the dtype in which readers get features."""
+        if self.holds_pictures:
+            return "uint8"
+        return "float16" if self.dtype == "float16" else "float32"
+
+    @property
     def fingerprint(self) -> str:
         """Return the first 32 hex digits of the SHA-256 of the canonical JSON."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        unused = {name for name, without in _LATER.items() if fields[name] == without}
+        return {name: value for name, value in fields.items() if name not in unused}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> FeatureSpec:
         """Build from `to_json`'s dict; raises UsageError for unknown or missing fields."""
         names = {field.name for field in dataclasses.fields(cls)}
-        if set(fields) != names:
+        if not names - _LATER.keys() <= set(fields) <= names:
             raise UsageError(
                 "this spec was written by another version of Framebank",
                 got=f"fields {sorted(fields)}",
@@ -109,9 +129,10 @@ def check_same_spec(
     old, new = cached.to_json(), asked.to_json()
     width = max(len(str(value)) for value in [*old.values(), where, owner]) + 2
     lines = [f"    {'':16}{owner:{width}}asked for"]
-    for name in old:
-        mark = "  * " if old[name] != new[name] else "    "
-        lines.append(f"{mark}{name:16}{old[name]!s:{width}}{new[name]!s}")
+    for name in old | new:
+        was, now = old.get(name, _LATER.get(name)), new.get(name, _LATER.get(name))
+        mark = "  * " if was != now else "    "
+        lines.append(f"{mark}{name:16}{was!s:{width}}{now!s}")
     raise SpecMismatchError(
         f"{where} holds features made in another way (* marks what differs)\n" + "\n".join(lines),
         todo=todo,

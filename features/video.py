@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.pictures import Pictures
+
 UNLISTED = "unlisted: "  # how the generation of a folder begins whose content is not known
 _NO_COLUMNS: Mapping[str, Any] = {}  # one for all: a million refs hold no million dicts
 # By which a clip is known where only its name is.
@@ -71,10 +73,14 @@ class SourceInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Extracted:
-    """The features of one video: n rows as the sampling rule asks, d wide."""
+    """The features of one video: n rows as the sampling rule asks, d wide.
+
+    Where a row is of a clip of frames, `pts_ms` is its middle, `frame_index` the frame shown then,
+    and `span_ms` its first and last frame's times.
+    """
 
     ref: VideoRef
-    features: NDArray[np.float32]  # [n, d]
+    features: NDArray[np.float32] | Pictures  # [n, d]
     pts_ms: NDArray[np.int64]  # [n] relative to the first presented frame
     frame_index: NDArray[np.int64]  # [n] in order of presentation
     source: SourceInfo
@@ -83,6 +89,7 @@ class Extracted:
     decode_errors: int
     capped: bool  # --max-frames cut rows off
     warning: str = ""  # what the container of a whole clip states that is not so
+    span_ms: NDArray[np.int64] | None = None  # [n, 2]
 
 
 @dataclasses.dataclass(frozen=True)

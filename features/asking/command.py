@@ -35,7 +35,14 @@ from framebank.features.network.weights import resolve_weights
 from framebank.features.questions.parsing import text
 from framebank.features.questions.question import Question
 from framebank.features.questions.videos import ClipNames, same_form
-from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, check_same_spec
+from framebank.features.spec import (
+    DTYPES,
+    PICTURE_DTYPES,
+    PRECISIONS,
+    RESIZES,
+    FeatureSpec,
+    check_same_spec,
+)
 from framebank.features.stores import json_text, storage
 from framebank.features.terminal import few, say
 
@@ -63,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("backbone", "layer", "sample"):
         same.add_argument(f"--{name}", metavar="NAME" if name != "sample" else "RULE")
     same.add_argument("--max-frames", type=int, metavar="M")
-    same.add_argument("--dtype", choices=DTYPES)
+    same.add_argument("--dtype", choices=(*DTYPES, *PICTURE_DTYPES))
     same.add_argument("--resize", choices=RESIZES)
     same.add_argument("--precision", choices=PRECISIONS)
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from framebank.features.cache import catalog, layout, record, sidecar, tfrecord
 from framebank.features.errors import CacheError, UsageError, needing
 from framebank.features.pages.page import facts_table
-from framebank.features.spec import FeatureSpec
+from framebank.features.spec import PICTURE_DTYPES, FeatureSpec
 from framebank.features.stores import storage
 from framebank.features.video import catalog_text
 
@@ -253,18 +253,20 @@ class Cache:
     def dataset(self, *, shuffle_seed: int | None = None) -> tf.data.Dataset:
         """Return the done videos as a tf.data.Dataset of dicts.
 
-        Elements: video_id string[], features float16[n, d] or float32[n, d], pts_ms int64[n],
-        frame_index int64[n]. The order is that of iteration; with `shuffle_seed` shards come in
-        another order each epoch, four mixed at a time (shuffle further for more). A damaged record
-        ends the iteration with an error that names shard, record and video.
+        Elements: video_id string[], features float16[n, d] or float32[n, d] (of pixels
+        uint8[n, h, w, 3]), pts_ms int64[n], frame_index int64[n]. The order is that of iteration;
+        with `shuffle_seed` shards come in another order each epoch, four mixed at a time (shuffle
+        further for more). A damaged record ends the iteration with an error that names shard,
+        record and video.
         """
         with needing("dataset", extra="train"):
             import tensorflow as tf
 
-        floats = tf.float16 if self.spec.dtype == "float16" else tf.float32
+        side = self.spec.input_size
+        row = [side, side, 3] if self.spec.holds_pictures else [self.feature_dim]
         signature = {
             "video_id": tf.TensorSpec([], tf.string),
-            "features": tf.TensorSpec([None, self.feature_dim], floats),
+            "features": tf.TensorSpec([None, *row], self.spec.read_dtype),
             "pts_ms": tf.TensorSpec([None], tf.int64),
             "frame_index": tf.TensorSpec([None], tf.int64),
         }
@@ -289,9 +291,10 @@ class Cache:
     def torch(self) -> TorchVideos:
         """Return the done videos as PyTorch's DataLoader takes them.
 
-        Elements: dicts of video_id, features float16[n, d] or float32[n, d], pts_ms int64[n] and
-        frame_index int64[n]. Videos differ in n: give DataLoader batch_size=None or a collate_fn
-        that pads. It shuffles with shuffle=True and deals videos to its workers.
+        Elements: dicts of video_id, features float16[n, d] or float32[n, d] (of pixels
+        uint8[n, h, w, 3]), pts_ms int64[n] and frame_index int64[n]. Videos differ in n: give
+        DataLoader batch_size=None or a collate_fn that pads. It shuffles with shuffle=True and
+        deals videos to its workers.
         """
         return TorchVideos(self)
 
@@ -327,9 +330,10 @@ class TorchVideos:
 
 
 def _element(found: record.FeatureRecord) -> dict[str, Any]:
-    return {
+    element = {
         name: getattr(found, name) for name in ("video_id", "features", "pts_ms", "frame_index")
     }
+    return element | {"features": found.pictures} if found.dtype in PICTURE_DTYPES else element
 
 
 def _check_fingerprints(path: str, spec: FeatureSpec, table: pa.Table) -> None:

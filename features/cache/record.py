@@ -5,8 +5,9 @@ Fields, in the order in which they are written (ascending by name), schema versi
     capped           int64[1]   1: --max-frames cut rows off
     content_sha256   bytes[1]   64 hex digits over the video's bytes
     decode_errors    int64[1]   errors that the demuxer and decoder reported
-    dtype            bytes[1]   "float16", "float32" or "uint8"
+    dtype            bytes[1]   "float16", "float32" or "uint8"; of pixels "jpeg" or "png"
     features         bytes[1]   [n, d] row-major, little-endian, of `dtype`; n >= 1
+                     bytes[n]   of pixels: a picture each, by itself a file of its form
     frame_index      int64[n]   number of each row's frame in order of presentation, ascending
     key              bytes[1]   32 hex digits: the video's key (VideoRef.key)
     offset           bytes[1]   uint8 only: float32[d], little-endian
@@ -14,9 +15,11 @@ Fields, in the order in which they are written (ascending by name), schema versi
     pts_ms           int64[n]   milliseconds since the first presented frame, ascending
     scale            bytes[1]   uint8 only: float32[d], little-endian, >= 0
     schema_version   int64[1]   1
-    shape            int64[2]   n, d
+    shape            int64[2]   n, d; of pixels int64[4]: n, h, w, 3
     source_*         container, codec: bytes[1]; width, height (pixels as shown), frames: int64[1];
                      rate_fps, duration_s: float32[1]
+    span_ms          int64[2n]  where a row is of several frames: pts_ms of its first and its last,
+                     its own pts_ms being the middle of that, and frame_index the frame shown then
     video_id         bytes[1]   UTF-8
 
 Laws: the same video and spec give the same bytes (no time, run or absolute path is in a record);
@@ -29,6 +32,7 @@ scale / 2 (and float32's own rounding). tests/golden/ holds the bytes of one rec
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -37,14 +41,20 @@ from numpy.typing import NDArray
 
 from framebank.features.cache.tf_example import Value, decode_example, encode_example
 from framebank.features.cache.tfrecord import MOST_PAYLOAD_BYTES, frame_record
-from framebank.features.errors import CacheError, VideoRejected, internal_rejection
-from framebank.features.spec import DTYPES, SCHEMA_VERSION, FeatureSpec
+from framebank.features.errors import (
+    CacheError,
+    UsageError,
+    VideoRejected,
+    internal_rejection,
+)
+from framebank.features.pictures import Pictures
+from framebank.features.spec import DTYPES, PICTURE_DTYPES, SCHEMA_VERSION, FeatureSpec
 from framebank.features.video import Extracted, SourceInfo
 
 _BLOCK_ROWS = 256
 _OTHER_BYTES = 2**16  # of a record: everything that does not grow with its rows or their width
 _PLACE_BYTES = 20  # a row's pts_ms and frame_index, ten bytes each at most
-_STORED = {"float16": "<f2", "float32": "<f4", "uint8": "|u1"}
+_STORED = {"float16": "<f2", "float32": "<f4"} | dict.fromkeys(("uint8", *PICTURE_DTYPES), "|u1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +82,11 @@ class QuantisationError:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeatureRecord:
-    """One video as a reader gets it: n rows, d wide."""
+    """One video as a reader gets it: n rows, d wide; of pixels a row is a picture, flat."""
 
     video_id: str
-    features: NDArray[np.float16] | NDArray[np.float32]  # [n, d]; uint8 comes out as float32
+    # [n, d]; what is stored as uint8 comes out as float32, pictures come out as uint8
+    features: NDArray[np.float16] | NDArray[np.float32] | NDArray[np.uint8]
     pts_ms: NDArray[np.int64]  # [n]
     frame_index: NDArray[np.int64]  # [n]
     key: str
@@ -85,6 +96,18 @@ class FeatureRecord:
     capped: bool
     content_sha256: str
     source: SourceInfo
+    span_ms: NDArray[np.int64] | None = None  # [n, 2] first and last frame of a row of several
+
+    @property
+    def pictures(self) -> NDArray[np.uint8]:
+        """uint8[n, h, w, 3], RGB; raises UsageError for a record of features."""
+        if self.dtype not in PICTURE_DTYPES:
+            raise UsageError(
+                f"{self.video_id!r} has features and no pictures",
+                todo="extract with --backbone pixels",
+            )
+        size = round((self.features.shape[1] / 3) ** 0.5)
+        return np.asarray(self.features, np.uint8).reshape(-1, size, size, 3)
 
 
 def most_rows(dtype: str, width: int) -> int:
@@ -117,19 +140,29 @@ def encode_record(extracted: Extracted, *, spec: FeatureSpec) -> tuple[bytes, Qu
     dtype, too_large when no reader could read the record. ValueError when arrays do not fit
     together.
     """
-    features = np.asarray(extracted.features, np.float32)
-    if features.ndim != 2 or not features.size:
-        raise ValueError(f"features must be [n, d] with n, d >= 1, got {features.shape}")
+    features = extracted.features
+    if not isinstance(features, Pictures):
+        features = np.asarray(features, np.float32)
+        if features.ndim != 2 or not features.size:
+            raise ValueError(f"features must be [n, d] with n, d >= 1, got {features.shape}")
     rows = len(features)
     for name in ("pts_ms", "frame_index"):
         if getattr(extracted, name).shape != (rows,):
             raise ValueError(f"{name} has {getattr(extracted, name).shape}, not ({rows},)")
-    limit = most_rows(spec.dtype, features.shape[1])
+    limit = most_rows(spec.dtype, width := math.prod(features.shape[1:]))
     if rows > limit:
-        text = f"{rows} rows of {features.shape[1]} {spec.dtype}; a record holds {limit} of them"
+        text = f"{rows} rows of {width} {spec.dtype}; a record holds {limit} of them"
         raise VideoRejected("write", "too_large", text)
-    fields = _quantise(features, spec.dtype)
-    error = _quantisation_error(features, _dequantise(fields, spec.dtype, features.shape))
+    error = QuantisationError()
+    if isinstance(features, Pictures):
+        fields: dict[str, Value] = {"features": list(features.encoded)}
+    else:
+        fields = _quantise(features, spec.dtype)
+        error = _quantisation_error(features, _dequantise(fields, spec.dtype, features.shape))
+    if extracted.span_ms is not None:
+        if extracted.span_ms.shape != (rows, 2):
+            raise ValueError(f"span_ms has {extracted.span_ms.shape}, not ({rows}, 2)")
+        fields["span_ms"] = np.asarray(extracted.span_ms, np.int64).reshape(-1)
     fields |= {
         "video_id": [extracted.ref.video_id.encode("utf-8", "surrogateescape")],
         "key": [extracted.ref.key(spec.fingerprint).encode()],
@@ -200,6 +233,16 @@ def _dequantise(
     return stored.astype(np.float32) * scale + offset
 
 
+def _decode_pictures(
+    fields: Mapping[str, Value], form: str, shape: tuple[int, ...]
+) -> NDArray[np.uint8]:
+    """Return uint8[n, h · w · 3]."""
+    encoded = fields["features"]
+    if isinstance(encoded, np.ndarray) or len(encoded) != shape[0]:
+        raise ValueError(f"not {shape[0]} pictures")
+    return np.asarray(Pictures(encoded, form, shape[1])).reshape(shape[0], -1)
+
+
 def _quantisation_error(
     features: NDArray[np.float32], stored: NDArray[np.float16] | NDArray[np.float32]
 ) -> QuantisationError:
@@ -253,19 +296,25 @@ def _text(fields: Mapping[str, Value], name: str) -> str:
 
 def _build(fields: Mapping[str, Value]) -> FeatureRecord:
     dtype = _text(fields, "dtype")
-    if dtype not in DTYPES:
+    if dtype not in (*DTYPES, *PICTURE_DTYPES):
         raise ValueError(f"dtype {dtype!r}")
     shape = tuple(np.asarray(fields["shape"]).tolist())
-    if len(shape) != 2 or min(shape) < 1:
+    pictures = dtype in PICTURE_DTYPES
+    square = len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3
+    if min(shape, default=0) < 1 or not (square if pictures else len(shape) == 2):
         raise ValueError(f"shape {shape}")
     times: dict[str, NDArray[np.int64]] = {}
     for name in ("pts_ms", "frame_index"):
         times[name] = np.asarray(fields[name], np.int64)
         if times[name].shape != shape[:1]:
             raise ValueError(f"{name} has {times[name].shape[0]} entries for {shape[0]} rows")
+    span = fields.get("span_ms")
     return FeatureRecord(
         video_id=_text(fields, "video_id"),
-        features=_dequantise(fields, dtype, shape),
+        features=_decode_pictures(fields, dtype, shape)
+        if pictures
+        else _dequantise(fields, dtype, shape),
+        span_ms=None if span is None else np.asarray(span, np.int64).reshape(shape[0], 2),
         key=_text(fields, "key"),
         dtype=dtype,
         partial=bool(_integer(fields, "partial")),

@@ -310,6 +310,10 @@ def _check_values(
         values = getattr(found, name)
         if values[0] < 0 or (np.diff(values) < 0).any():
             yield f"{where}: {name} does not ascend"
+    if (found.span_ms is not None) != (spec.clip_length > 1):
+        yield f"{where}: spans of rows are there or not, unlike the spec says"
+    elif found.span_ms is not None and (found.span_ms[:, 0] > found.span_ms[:, 1]).any():
+        yield f"{where}: span_ms ends before it begins"
     for name in ("partial", "decode_errors", "capped", "content_sha256"):
         if (got := getattr(found, name)) != (stated := getattr(row, name)):
             yield f"{where}: {name} is {got!r}, its sidecar says {stated!r}"

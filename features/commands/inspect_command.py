@@ -117,6 +117,8 @@ def describe_video(cache: Cache, video_id: str) -> dict[str, Any]:
         found["features"] = {"shape": list(record.features.shape), "dtype": record.dtype}
         found["pts_ms"] = record.pts_ms.tolist()
         found["frame_index"] = record.frame_index.tolist()
+        if record.span_ms is not None:
+            found["span_ms"] = record.span_ms.tolist()
     return found
 
 
@@ -167,10 +169,12 @@ def _video_lines(found: Mapping[str, Any]) -> list[str]:
         made = found["features"]
         facts["features"] = f"{made['dtype']}{made['shape']}"
         facts |= {name: _shortened(found[name]) for name in ("pts_ms", "frame_index")}
+        if "span_ms" in found:
+            facts["span_ms"] = _shortened([f"{start}-{end}" for start, end in found["span_ms"]])
     return [f"{name:20}{printable(value)}" for name, value in facts.items()]
 
 
-def _shortened(values: Sequence[int]) -> str:
+def _shortened(values: Sequence[object]) -> str:
     if len(values) <= 12:
         return " ".join(map(str, values))
     start, end = " ".join(map(str, values[:6])), " ".join(map(str, values[-3:]))

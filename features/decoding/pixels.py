@@ -103,8 +103,12 @@ class PictureScaler:
     """Makes uint8[size, size, 3] RGB pictures of frames of any size, format and orientation."""
 
     def __init__(self, size: int, *, resize: str) -> None:
-        """`resize`: "stretch" (aspect not kept) or "crop" (short side to `size`, centre kept)."""
+        """`resize`: "stretch" (aspect not kept), "crop" (short side to `size`, centre kept) or HxW
+        (stretched to that, centre kept)."""
         self._size, self._crop = size, resize == "crop"
+        self._height = self._width = size
+        if "x" in resize:
+            self._height, self._width = map(int, resize.split("x"))
         self.cut_off = Crop()  # by the container, of each stored picture
         self._kind: object = None
         self._graph: av.filter.Graph | None = None
@@ -143,7 +147,7 @@ class PictureScaler:
             width = max(self._size, _rounded(width * self._size, short))
             height = max(self._size, _rounded(height * self._size, short))
         else:
-            width = height = self._size
+            width, height = self._width, self._height
         steps += [("scale", f"{width}:{height}:flags={_FLAGS}"), ("format", "rgb24")]
         nodes = [_source(graph, frame), *(graph.add(name, words) for name, words in steps)]
         graph.link_nodes(*nodes, graph.add("buffersink")).configure()

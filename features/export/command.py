@@ -65,6 +65,12 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     if not len(cache):
         raise UsageError(f"the cache {args.cache} holds no features", todo="extract videos first")
     out = Path(os.path.realpath(out))  # a link may name the place
+    if cache.spec.holds_pictures:
+        raise UsageError(
+            f"{args.cache} holds pictures, and exports are of features",
+            got=f"--backbone {cache.spec.backbone}",
+            todo="read them with open_cache(...): record.pictures, .dataset() or .torch()",
+        )
     parts = list(_deal(cache, args.file_bytes))
     key = _key(cache, args.to, parts)
     if done := _find(out, key):

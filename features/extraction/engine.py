@@ -11,8 +11,8 @@ import contextlib
 import dataclasses
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,30 +25,36 @@ from framebank.features.decoders.pool import (
     Frame,
 )
 from framebank.features.errors import VideoRejected, internal_rejection, plain_text
+from framebank.features.extraction.clip_windows import FrameSpool, clip_windows, place_windows
+from framebank.features.pictures import Pictures
 from framebank.features.spec import FeatureSpec
 from framebank.features.video import Extracted, Rejected, SourceInfo, VideoRef
 
 Result = Extracted | Rejected
+Row = NDArray[np.float32] | bytes
 
 
 class FrameNetwork(Protocol):
-    """What the engine needs of a `features.network.frozen_network.Network`."""
+    """What the engine needs of a `features.network.frozen_network.Network`, or of what stands in
+    for one where pictures are kept."""
 
     batch_size: int
     feature_dim: int
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map uint8[batch_size, size, size, 3] RGB to float32[batch_size, feature_dim]."""
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | Sequence[bytes]:
+        """Map uint8[batch_size, size, size, 3] RGB, or clips [batch_size, frames, size, size, 3],
+        to float32[batch_size, feature_dim], or to a file of a picture each."""
 
 
 @dataclasses.dataclass
 class _Assembly:
-    """The rows of one video that are through the network, by token."""
+    """The rows of one video that are through the network, by token, of clips by their number."""
 
-    rows: dict[int, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+    rows: dict[int, Row] = dataclasses.field(default_factory=dict)
     waiting: int = 0  # frames in the batch that is being filled
     done: ClipDone | None = None
     rejected: bool = False
+    frames: FrameSpool | None = None  # that wait until clips can be made of them
 
 
 class Engine:
@@ -57,7 +63,10 @@ class Engine:
     def __init__(self, network: FrameNetwork, spec: FeatureSpec, policy: DecoderPolicy) -> None:
         self._network, self._spec = network, spec
         self._pool = DecoderPool(
-            spec, policy, feature_dim=network.feature_dim, batch_size=network.batch_size
+            spec,
+            policy,
+            feature_dim=_row_width(network, spec),
+            batch_size=network.batch_size * spec.clip_length,
         )
         _LIVE.add(self)
 
@@ -66,26 +75,51 @@ class Engine:
     ) -> Iterator[Result]:
         """Yield exactly one result for each of `refs`, in the order in which they get done; tell
         `on_frames` how many frames of each batch went through."""
-        batch = _Batch(self._network, self._spec.input_size, on_frames)
+        batch = _Batch(self._network, self._spec, on_frames)
         clips: dict[int, _Assembly] = {}
         for event in self._pool.decode(refs):
             clip = clips.setdefault(event.clip, _Assembly())
-            if isinstance(event, Frame):
-                for complete in batch.add(clip, event):
-                    yield _assemble(complete)
+            if isinstance(event, Frame) and self._spec.clip_length > 1:
+                clip.frames = clip.frames or FrameSpool()
+                clip.frames.add(event.token, event.rgb)
+            elif isinstance(event, Frame):
+                for complete in batch.add(clip, event.token, event.rgb):
+                    yield self._assemble(complete)
             elif isinstance(event, ClipRejected):
                 clip.rejected = True
                 clip.rows.clear()  # the batch may keep the clip for a while
+                if clip.frames is not None:
+                    clip.frames.close()
                 del clips[event.clip]
                 reason = event.reason
                 yield Rejected(event.ref, reason.stage, reason.error_class, reason.message)
             else:
+                if clip.frames is not None:
+                    for complete in self._add_windows(batch, clip, event):
+                        yield self._assemble(complete)
                 clip.done = event
                 del clips[event.clip]  # the batch keeps it as long as it waits
                 if not clip.waiting:
-                    yield _assemble(clip)
+                    yield self._assemble(clip)
         for complete in batch.flush():
-            yield _assemble(complete)
+            yield self._assemble(complete)
+
+    def _add_windows(self, batch: _Batch, clip: _Assembly, done: ClipDone) -> Iterator[_Assembly]:
+        """Give the batch the clips of a video whose frames are known; yield what that completes of
+        others. Of one whose decoder names frames that it did not send nothing is given."""
+        assert clip.frames is not None
+        tokens, spec = done.fields["tokens"], self._spec
+        with contextlib.closing(clip.frames) as frames:
+            if frames.missing(tokens):
+                return
+            picture = np.empty((spec.clip_length, *_picture_shape(spec)), np.uint8)
+            for number, window in enumerate(_windows(tokens, spec)):
+                for image, row in zip(picture, window, strict=True):
+                    frames.read(tokens[row], image)
+                yield from batch.add(clip, number, picture)
+
+    def _assemble(self, clip: _Assembly) -> Result:
+        return _assemble(clip, self._spec)
 
     def close(self) -> None:
         """End the decoder processes."""
@@ -147,15 +181,18 @@ class SharedEngine:
 class _Batch:
     """A batch of fixed shape that fills up with frames of whatever video comes."""
 
-    def __init__(self, network: FrameNetwork, size: int, on_frames: Callable[[int], None]) -> None:
-        self._network, self._on_frames = network, on_frames
-        self._images = np.zeros((network.batch_size, size, size, 3), np.uint8)
+    def __init__(
+        self, network: FrameNetwork, spec: FeatureSpec, on_frames: Callable[[int], None]
+    ) -> None:
+        self._network, self._on_frames, self._stride = network, on_frames, spec.clip_stride
+        frames = (spec.clip_length,) if spec.clip_length > 1 else ()
+        self._images = np.zeros((network.batch_size, *frames, *_picture_shape(spec)), np.uint8)
         self._owners: list[tuple[_Assembly, int]] = []
 
-    def add(self, clip: _Assembly, frame: Frame) -> list[_Assembly]:
-        """Add one frame; return the videos that this completed."""
-        self._images[len(self._owners)] = frame.rgb
-        self._owners.append((clip, frame.token))
+    def add(self, clip: _Assembly, token: int, rgb: NDArray[np.uint8]) -> list[_Assembly]:
+        """Add one frame, or one clip of frames; return the videos that this completed."""
+        self._images[len(self._owners)] = rgb
+        self._owners.append((clip, token))
         clip.waiting += 1
         return self.flush() if len(self._owners) == self._network.batch_size else []
 
@@ -167,18 +204,32 @@ class _Batch:
         features = self._network(self._images)
         touched: dict[int, _Assembly] = {}
         for row, (clip, token) in zip(features, self._owners, strict=False):
-            clip.rows[token] = np.array(row, np.float32)
+            clip.rows[token] = row if isinstance(row, bytes) else np.array(row, np.float32)
             clip.waiting -= 1
             touched[id(clip)] = clip
-        self._on_frames(len(self._owners))
+        self._on_frames(len(self._owners) * self._stride)
         self._owners.clear()
         return [clip for clip in touched.values() if clip.done and not clip.rejected]
 
 
-def _assemble(clip: _Assembly) -> Result:
+def _picture_shape(spec: FeatureSpec) -> tuple[int, int, int]:
+    return (spec.input_size, spec.input_size, 3)
+
+
+def _windows(tokens: Sequence[int], spec: FeatureSpec) -> list[list[int]]:
+    return clip_windows(len(tokens), length=spec.clip_length, stride=spec.clip_stride)
+
+
+def _row_width(network: FrameNetwork, spec: FeatureSpec) -> int:
+    """Return how many floats a sampled frame comes to: a picture has a byte a value where it is
+    read, and clips are fewer than frames."""
+    return -(-network.feature_dim // (4 if spec.holds_pictures else spec.clip_stride))
+
+
+def _assemble(clip: _Assembly, spec: FeatureSpec) -> Result:
     assert clip.done is not None
     try:
-        return _extracted(clip.done, clip.rows)
+        return _extracted(clip.done, clip.rows, spec)
     except VideoRejected as bad:
         reason = bad
     except MemoryError:
@@ -190,22 +241,35 @@ def _assemble(clip: _Assembly) -> Result:
     return Rejected(clip.done.ref, reason.stage, reason.error_class, reason.message)
 
 
-def _extracted(done: ClipDone, rows: dict[int, NDArray[np.float32]]) -> Extracted:
+def _extracted(done: ClipDone, rows: dict[int, Row], spec: FeatureSpec) -> Extracted:
     """Return the features of a video; empties `rows`. Raises VideoRejected, MemoryError."""
-    fields = done.fields
-    if strange := set(fields["tokens"]) - rows.keys():
+    fields, placed = done.fields, None
+    tokens, pts_ms, frame_index = (fields[name] for name in ("tokens", "pts_ms", "frame_index"))
+    if spec.clip_length > 1:
+        windows = _windows(tokens, spec)
+        placed = place_windows(windows, pts_ms, frame_index)
+        pts_ms, frame_index = placed.pts_ms, placed.frame_index
+        tokens = list(range(len(windows)))
+    if strange := set(tokens) - rows.keys():
         text = f"its decoder names {len(strange)} frames that it did not send"
         raise VideoRejected("infer", "crash", text)
-    features = _in_order(rows, fields["tokens"])
-    if not np.isfinite(features).all():
+    features: NDArray[np.float32] | Pictures
+    if spec.holds_pictures:
+        files = [row for row in map(rows.get, tokens) if isinstance(row, bytes)]
+        features = Pictures(files, spec.dtype, spec.input_size)
+        rows.clear()
+    else:
+        features = _in_order(rows, tokens)
+    if not isinstance(features, Pictures) and not np.isfinite(features).all():
         count = int((~np.isfinite(features)).any(axis=1).sum())
         text = f"the network gave values that are not finite for {count} of {len(features)} frames"
         raise VideoRejected("infer", "bad_features", text)
     return Extracted(
         ref=done.ref,
         features=features,
-        pts_ms=np.array(fields["pts_ms"], np.int64),
-        frame_index=np.array(fields["frame_index"], np.int64),
+        pts_ms=np.array(pts_ms, np.int64),
+        frame_index=np.array(frame_index, np.int64),
+        span_ms=placed and placed.span_ms,
         source=SourceInfo(**fields["source"]),
         content_sha256=fields["sha256"],
         partial=fields["partial"],
@@ -215,7 +279,7 @@ def _extracted(done: ClipDone, rows: dict[int, NDArray[np.float32]]) -> Extracte
     )
 
 
-def _in_order(rows: dict[int, NDArray[np.float32]], tokens: list[int]) -> NDArray[np.float32]:
+def _in_order(rows: dict[int, Any], tokens: Sequence[int]) -> NDArray[np.float32]:
     """Return float32[n, d], row i that of tokens[i]; empties `rows` on the way, so that an hour of
     features is not in memory twice."""
     last_use = {token: place for place, token in enumerate(tokens)}

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import JobError, UsageError, VideoRejected, needing
 from framebank.features.network.backbones import find_backbone
+from framebank.features.network.picture_coder import PictureCoder
 from framebank.features.network.weights import Weights, resolve_weights
-from framebank.features.spec import FeatureSpec, SpecChoice
+from framebank.features.spec import DTYPES, PICTURE_DTYPES, FeatureSpec, SpecChoice
 from framebank.features.stores import storage
 from framebank.features.video import Extracted, Rejected, VideoRef
 
 if TYPE_CHECKING:
     from framebank.features.decoders.pool import DecoderPolicy
-    from framebank.features.network.frozen_network import Network
+    from framebank.features.extraction.engine import FrameNetwork
 
 
 def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
@@ -25,26 +26,47 @@ def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
     row, most = find_backbone(choice.backbone), choice.max_frames
     if most is not None and most < 1:
         raise UsageError("--max-frames must be positive", got=most, expected="1 or more")
-    rule = parse_rule(choice.sample)
+    rule = parse_rule(choice.sample or row.sample)
+    dtype, resize = choice.dtype or row.dtype, choice.resize or row.resize
+    if row.is_pixels != (dtype in PICTURE_DTYPES):
+        raise UsageError(
+            f"--dtype {dtype} is not for --backbone {row.name}",
+            got=dtype,
+            expected=" | ".join(PICTURE_DTYPES if row.is_pixels else DTYPES),
+        )
+    if "x" in resize and min(map(int, resize.split("x"))) < row.input_size:
+        raise UsageError(
+            f"--resize {resize} is too small for {row.name}",
+            got=resize,
+            expected=f"stretch or crop, to {row.input_size} pixels",
+        )
+    if choice.layer is not None and row.is_pixels:
+        raise UsageError("pixels have no layers", got=choice.layer, todo="leave --layer out")
     found = resolve_weights(choice.weights, backbone=choice.backbone)
     spec = FeatureSpec(
-        backbone=choice.backbone,
+        backbone=row.name,
         layer=choice.layer or row.layer,
         weights=found.name,
         weights_sha256=found.sha256,
         input_size=row.input_size,
-        resize=choice.resize,
+        resize=resize,
         preprocessing=row.preprocessing,
         sample=rule.text,
         max_frames=most,
         precision=choice.precision,
-        dtype=choice.dtype,
+        dtype=dtype,
+        clip_length=row.clip_length,
+        clip_stride=row.clip_stride,
     )
     return spec, found
 
 
-def build_network(spec: FeatureSpec, weights: Weights, *, batch_size: int = 32) -> Network:
-    """Build the frozen network of `spec`; takes seconds and is worth keeping."""
+def build_network(spec: FeatureSpec, weights: Weights, *, batch_size: int = 32) -> FrameNetwork:
+    """Build the frozen network of `spec`, whose batches have `batch_size` frames (of a network of
+    clips as many as that makes); takes seconds and is worth keeping."""
+    if spec.holds_pictures:
+        return PictureCoder(spec.input_size, spec.dtype, batch_size=batch_size)
+    batch_size = max(1, batch_size // spec.clip_length)
     from framebank.features.network.frozen_network import Network
 
     return Network(
@@ -60,18 +82,19 @@ class RejectedClipError(VideoRejected, JobError):
 def extract_features(
     path: str | os.PathLike[str],
     *,
-    sample: str = SpecChoice.sample,
+    sample: str | None = None,
     max_frames: int | None = None,
     backbone: str = SpecChoice.backbone,
     layer: str | None = None,
     weights: str | os.PathLike[str] = SpecChoice.weights,
-    resize: str = SpecChoice.resize,
+    resize: str | None = None,
     precision: str = SpecChoice.precision,
     spec: FeatureSpec | None = None,
-    network: Network | None = None,
+    network: FrameNetwork | None = None,
     policy: DecoderPolicy | None = None,
 ) -> Extracted:
-    """Extract one clip through the very engine that the Beam job runs; float32[n, d] features.
+    """Extract one clip through the very engine that the Beam job runs; float32[n, d] features, of
+    pixels pictures (`np.asarray` of them is uint8[n, size, size, 3]).
 
     Takes the words of `framebank extract`, or a whole `spec` and the `weights` that it names. A
     `network` (`build_network`) kept between calls saves seconds. Raises RejectedClipError (stage,

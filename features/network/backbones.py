@@ -1,7 +1,8 @@
-"""The image networks whose frozen layers become features: a plain table, and how to build one.
+"""The networks whose frozen layers become features: a plain table, and how to build one.
 
 Nothing here imports Keras before a network is built. To add one of `keras.applications`, add a row;
-weight files and MD5 hashes are those that it fetches itself (keras/src/applications/*.py).
+weight files and MD5 hashes are those that it fetches itself (keras/src/applications/*.py). `c3d`
+looks at clips of 16 frames; `pixels[:SIZE]` is no network and keeps the frames themselves.
 """
 
 from __future__ import annotations
@@ -16,18 +17,24 @@ from typing import Any
 from framebank.features.errors import UsageError
 from framebank.features.tensorflow_import import import_tensorflow
 
+PIXELS = "pixels"
+PIXELS_SIZE = 112  # where none is given
+_PIXELS_SIZES = range(8, 1025)
 KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """One image network: uint8[b, h, w, c=3] RGB frames in, float32[b, d] features out.
+    """One network: uint8[b, h, w, c=3] RGB frames in, float32[b, d] features out.
 
-    `application` is its name in `keras.applications`; `layer` the default layer (`avg_pool` is the
-    global average over the last feature map); `preprocessing` "scale_-1_1" (x / 127.5 − 1) or
-    "caffe_bgr_mean" (BGR minus the ImageNet mean). `weights_md5` is None where Keras publishes no
-    hash. `include_top` builds the classifier's dense layers too. `random_gain` is a factor on
-    random kernels that keeps features within float16; another gain gives other random features.
+    One with a `clip_length` takes that many frames at once, uint8[b, frames, h, w, c], and steps on
+    by `clip_stride`; `resize`, `sample` and `dtype` are its defaults.
+    `application` is its name in `keras.applications`, "" of one of our own; `layer` the default
+    layer (`avg_pool` is the global average over the last feature map); `preprocessing` "scale_-1_1"
+    (x / 127.5 − 1), "caffe_bgr_mean" or "sports1m_bgr_mean" (BGR minus that of ImageNet or
+    Sports-1M). `weights_md5` is None where Keras publishes no hash. `include_top` builds the
+    classifier's dense layers too. `random_gain` is a factor on random kernels that keeps features
+    within float16; another gain gives other random features.
     """
 
     name: str
@@ -40,6 +47,15 @@ class Backbone:
     weights_md5: str | None
     include_top: bool = False
     random_gain: float = 1.0
+    clip_length: int = 1
+    clip_stride: int = 1
+    resize: str = "stretch"
+    sample: str = "fps=1"
+    dtype: str = "float16"
+
+    @property
+    def is_pixels(self) -> bool:
+        return self.name.startswith(PIXELS)
 
     @property
     def weights_file(self) -> str:
@@ -57,6 +73,10 @@ class Backbone:
         size = self.input_size
         pooling = None if self.include_top else "avg"
         with _plain_keras():
+            if self.name == "c3d":
+                from framebank.features.network.c3d import build_c3d
+
+                return build_c3d(self.clip_length, size)
             return getattr(keras.applications, self.application)(
                 include_top=self.include_top,
                 weights=None,
@@ -118,6 +138,11 @@ BACKBONES: dict[str, Backbone] = {
             "resnet/resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
             "fac2f116257151a9d068a22e544a4917", random_gain=0.7,
         ),
+        # Frames of 128 x 171 whose middle is seen, all of them, in clips that do not overlap.
+        Backbone(
+            "c3d", "", 112, "fc6", 4096, "sports1m_bgr_mean", "", None,
+            clip_length=16, clip_stride=16, resize="128x171", sample="every=1",
+        ),
     )
 }  # fmt: skip
 
@@ -126,11 +151,27 @@ def find_backbone(name: str) -> Backbone:
     """Return the row called `name`; raises UsageError that lists all names."""
     if name in BACKBONES:
         return BACKBONES[name]
+    if name.partition(":")[0] == PIXELS:
+        return _pixels(name)
     raise UsageError(
         "no such backbone",
         got=repr(name),
-        expected=" | ".join(BACKBONES),
+        expected=" | ".join([*BACKBONES, f"{PIXELS}[:SIZE]"]),
         todo=_near_matches(name, list(BACKBONES)),
+    )
+
+
+def _pixels(name: str) -> Backbone:
+    digits = name.partition(":")[2] if ":" in name else str(PIXELS_SIZE)
+    if not (digits.isascii() and digits.isdigit() and int(digits[:9]) in _PIXELS_SIZES):
+        raise UsageError(
+            "pixels need a size",
+            got=repr(name),
+            expected=f"{PIXELS}:SIZE with a side from {_PIXELS_SIZES[0]} to {_PIXELS_SIZES[-1]}",
+        )
+    size = int(digits)
+    return Backbone(
+        f"{PIXELS}:{size}", "", size, "picture", 3 * size**2, "none", "", None, dtype="jpeg"
     )
 
 
@@ -143,6 +184,8 @@ def check_layer(backbone: str, layer: str) -> int:
     row = find_backbone(backbone)
     if layer == row.layer:
         return row.feature_dim
+    if row.is_pixels:
+        raise UsageError("pixels have no layers", got=repr(layer), todo="leave --layer out")
     return int(feature_output(row, row.build(), layer).shape[-1])
 
 
@@ -187,6 +230,8 @@ def feature_output(backbone: Backbone, model: Any, layer: str) -> Any:
         )
     output = layers[layer].output
     shape = getattr(output, "shape", ())
+    if len(shape) == 5 and None not in shape[1:]:
+        return keras.layers.GlobalAveragePooling3D(data_format="channels_last")(output)
     if len(shape) == 4 and None not in shape[1:]:
         return keras.layers.GlobalAveragePooling2D(data_format="channels_last")(output)
     if len(shape) == 2:

@@ -32,20 +32,24 @@ from framebank.features.network.weights import Weights
 from framebank.features.spec import PRECISIONS
 from framebank.features.tensorflow_import import import_tensorflow
 
+# Of Sports-1M's frames by channel, rounded, as ports of C3D to PyTorch have it; the mean that was
+# published beside the weights has a value for each pixel of a clip.
+SPORTS1M_MEAN_BGR = (90.0, 98.0, 102.0)
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)  # of ImageNet: keras/src/applications/imagenet_utils.py
 
 COMPUTE_BATCH = 8  # images per step on a processor; another number would change features' last bits
 
 FOLDABLE = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
 
-Images = NDArray[np.uint8]  # [b, h, w, c=3] RGB
+Images = NDArray[np.uint8]  # [b, h, w, c=3] RGB, or [b, frames, h, w, c=3]
 Features = NDArray[np.float32]  # [b, d]
 Call = Callable[[Images], Features]
 LayerArrays = dict[str, list[NDArray[np.float32]]]  # by layer.name, in the order of layer.weights
 
 
 class Network:
-    """uint8[b, h, w, c=3] RGB frames in, float32[b, d] features out, b always `batch_size`.
+    """uint8[b, h, w, c=3] RGB frames in, float32[b, d] features out, b always `batch_size`; of a
+    backbone with a `clip_length` clips, uint8[b, frames, h, w, c].
 
     Any thread may call it; one at a time computes, since a step keeps the whole processor or GPU
     busy and its memory is that of one batch. Building takes a few seconds.
@@ -67,9 +71,11 @@ class Network:
             raise UsageError("a batch needs an image", got=batch_size, expected="1 or more")
         self.backbone = find_backbone(backbone)
         self.layer, self.precision, self.batch_size = layer, precision, batch_size
-        size = self.backbone.input_size
-        self.input_shape = (batch_size, size, size, 3)
-        self._step = batch_size if _prepare_gpus() else COMPUTE_BATCH
+        size, frames = self.backbone.input_size, self.backbone.clip_length
+        picture = (size, size, 3)
+        self.input_shape = (batch_size, *((frames,) if frames > 1 else ()), *picture)
+        # A clip is as much work as frames: one is a step.
+        self._step = batch_size if _prepare_gpus() else max(1, COMPUTE_BATCH // frames)
         model, arrays = _load(self.backbone, layer, weights)
         self.feature_dim = int(model.output.shape[-1])
         self._call = self._compile(model, arrays)
@@ -80,7 +86,9 @@ class Network:
         if images.shape != self.input_shape or images.dtype != np.uint8:
             raise ValueError(f"got {images.dtype}{images.shape}, expected uint8{self.input_shape}")
         missing = -len(images) % self._step  # black ones fill the last step up
-        filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
+        filled = images
+        if missing:
+            filled = np.pad(images, ((0, missing), *[(0, 0)] * (images.ndim - 1)))
         steps = range(0, len(filled), self._step)
         with self._computing:
             parts = [self._call(filled[at : at + self._step]) for at in steps]
@@ -138,7 +146,7 @@ def _flip_tensor(images: Any) -> Any:
 def preprocess(
     images: Any, preprocessing: str, *, flip: Callable[[Any], Any] = lambda rgb: rgb[..., ::-1]
 ) -> Any:
-    """Return float32[b, h, w, c=3]: RGB frames (an array or a tensor) as the network expects them.
+    """Return float32[b, ..., h, w, c=3]: RGB frames (array or tensor) as the network expects.
 
     The same values as `keras.applications.*.preprocess_input`; `flip` turns RGB into BGR.
     """
@@ -146,6 +154,8 @@ def preprocess(
         return images / np.float32(127.5) - np.float32(1)
     if preprocessing == "caffe_bgr_mean":
         return flip(images) - np.array(CAFFE_MEAN_BGR, np.float32)
+    if preprocessing == "sports1m_bgr_mean":
+        return flip(images) - np.array(SPORTS1M_MEAN_BGR, np.float32)
     raise ValueError(f"no such preprocessing: {preprocessing}")
 
 
@@ -268,7 +278,7 @@ def _check_computes_in(precision: str, session: Any, features: Any, feed: dict[A
         node.attr["T"].type
         for graph in metadata.partition_graphs
         for node in graph.node
-        if "Conv2D" in node.op or "MatMul" in node.op
+        if "Conv2D" in node.op or "Conv3D" in node.op or "MatMul" in node.op
     ]
     if wanted not in kernels:
         raise UsageError(

@@ -3,9 +3,11 @@
 Three layouts hold Keras weights: `.weights.h5` of Keras 3 (a group per layer, named by its class),
 `.keras` (a zip with such a file in it) and the older `.h5` (layers by name, in the network's
 order). All are read here into plain arrays for a network that Framebank built itself. No object is
-made from the file, so nothing in it can run. HDF5 itself can point elsewhere (external and soft
-links, external storage, virtual datasets); every link and dataset is checked before it is followed,
-and a dataset's shape before it is read, so a small file cannot ask for much memory.
+made from the file, so nothing in it can run. C3D's may also be Caffe's (`features.network.c3d`),
+and those of a Keras on Theano, whose kernels are turned round. HDF5 itself can point elsewhere
+(external and soft links, external storage, virtual datasets); every link and dataset is checked
+before it is followed, and a dataset's shape before it is read, so a small file cannot ask for much
+memory.
 
 Weights beyond those of the network are accepted only as the dense classifier on top of it.
 """
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
 from framebank.features.network.backbones import Backbone, snake_case
+from framebank.features.network.c3d import channels_last, from_theano, read_caffe
 from framebank.features.network.weights import Weights, random_layers
 from framebank.features.stores import disk
 
@@ -60,10 +63,28 @@ def layer_arrays(
         )
     reader = _Reader(weights.source, backbone)
     try:
+        if backbone.name == "c3d" and not _is_hdf5(path):
+            return _read_caffe(path, reader, wanted)
         with _open(path, reader, layers) as file:
             return reader.read(file, layers, wanted)
     except _UNREADABLE as err:
         raise reader.refused(f"not readable as HDF5 ({err})", "a Keras weight file") from err
+
+
+def _is_hdf5(path: Path) -> bool:
+    import h5py
+
+    return bool(h5py.is_hdf5(path) or zipfile.is_zipfile(path))
+
+
+def _read_caffe(path: Path, reader: _Reader, wanted: Mapping[str, Any]) -> dict[str, Arrays]:
+    shapes = {name: [tuple(v.shape) for v in layer.weights] for name, layer in wanted.items()}
+    sized = {name: its for name, its in shapes.items() if its}
+    try:
+        found = read_caffe(path.read_bytes(), sized)
+    except ValueError as err:
+        raise reader.refused(str(err), "the Caffe network of C3D v1.0, or a Keras file") from err
+    return {name: found.get(name, []) for name in wanted}
 
 
 def _open(path: Path, reader: _Reader, layers: Mapping[str, Any]) -> Any:
@@ -86,6 +107,7 @@ class _Reader:
 
     def __init__(self, source: str, backbone: Backbone) -> None:
         self.source, self.backbone = source, backbone
+        self.theano = False
 
     def refused(self, got: str, expected: str) -> UsageError:
         return UsageError(
@@ -93,7 +115,9 @@ class _Reader:
             got=f"{self.source}: {got}",
             expected=expected,
             todo="give weights saved from keras.applications."
-            f"{self.backbone.application}(include_top={self.backbone.include_top})",
+            f"{self.backbone.application}(include_top={self.backbone.include_top})"
+            if self.backbone.application
+            else "give the published Sports-1M file",
         )
 
     def read(
@@ -110,8 +134,13 @@ class _Reader:
             if root is None:
                 raise self.refused(f"HDF5 with {sorted(file)[:5]} in it", "a Keras weight file")
             found, extra = self._by_class(self._child(file, root), layers)
+        # Kernels of 3 x 3 x 3 that end so are those of a Keras on Theano.
+        first = getattr(next(iter(found.get("conv1", ())), None), "shape", ())
+        self.theano = self.backbone.name == "c3d" and tuple(first[2:]) == (3, 3, 3)
         for name, layer in wanted.items():
             expected = [tuple(variable.shape) for variable in layer.weights]
+            if self.theano and len(expected[:1] and expected[0]) == 5:
+                expected = [(*expected[0][:-3:-1], *expected[0][:3]), *expected[1:]]
             got = [getattr(variable, "shape", "a group") for variable in found[name]]
             if got != expected:
                 raise self.refused(
@@ -124,7 +153,14 @@ class _Reader:
                     f"a further layer {name} of shape {getattr(variables[0], 'shape', ())}",
                     f"the {len(layers)} layers of {self.backbone.name}",
                 )
-        return {name: [self._array(name, part) for part in found[name]] for name in wanted}
+        arrays = {name: [self._array(name, part) for part in found[name]] for name in wanted}
+        if self.theano:
+            for name, (kernel, *_) in [(n, its) for n, its in arrays.items() if its]:
+                if kernel.ndim == 5:
+                    arrays[name][0] = from_theano(kernel)
+                elif name == "fc6":
+                    arrays[name][0] = channels_last(kernel)
+        return arrays
 
     def _by_class(self, root: Any, layers: Mapping[str, Any]) -> tuple[Stored, Stored]:
         """Return what is stored for each layer, and beside them, in the layout of Keras 3: the n-th

@@ -37,9 +37,12 @@ from framebank.features.network.backbones import Backbone, find_backbone
 from framebank.features.stores import disk, storage
 
 RANDOM_RECIPE = "framebank-random-weights-1"
-SUFFIXES = (".h5", ".keras")
+NONE = "none"  # what pixels are made with
+CAFFE_SUFFIXES = (".caffemodel", "sport1m_iter_1900000")  # the latter has no suffix, as published
+SUFFIXES = (".h5", ".keras", *CAFFE_SUFFIXES)
 KERNELS: dict[str, tuple[str, ...]] = {  # layers with kernels → what they hold, but for the bias
     "Conv2D": ("kernel",),
+    "Conv3D": ("kernel",),
     "Dense": ("kernel",),
     "DepthwiseConv2D": ("depthwise_kernel",),
     "SeparableConv2D": ("depthwise_kernel", "pointwise_kernel"),
@@ -47,7 +50,7 @@ KERNELS: dict[str, tuple[str, ...]] = {  # layers with kernels → what they hol
 _CHUNK = 1 << 20  # values made at a time: bounds memory for VGG's 103 million
 MIRROR_VARIABLE = "FRAMEBANK_WEIGHTS_URL"
 TIMEOUT_S = 20.0  # for connecting and for each read; not for the whole file
-FORMS = "imagenet | a .weights.h5, .h5 or .keras file, local or gs:// | random:SEED"
+FORMS = "imagenet | a .weights.h5, .h5, .keras or .caffemodel file, local or gs:// | random:SEED"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,10 @@ def resolve_weights(text: str, *, backbone: str) -> Weights:
     ImageNet weights that cannot be fetched or whose hash is wrong.
     """
     row = find_backbone(backbone)
+    if row.is_pixels:
+        if text not in ("imagenet", NONE):  # the first is what stands where none are given
+            raise UsageError("pixels have no weights", got=text, todo="leave --weights out")
+        return Weights(NONE, disk.bytes_sha256(b""), NONE)
     if text == "imagenet":
         path = fetch_imagenet(row)
         return Weights("imagenet", disk.file_hash(path), text, local_path=str(path))
@@ -108,7 +115,7 @@ def localise_weights(weights: Weights) -> Weights:
     Workers that start together fetch a file once. Raises UsageError where it cannot be had, or is
     not the one that the submitter had.
     """
-    if weights.is_random:
+    if weights.is_random or weights.name == NONE:
         return weights
     for path in (weights.local_path, weights.source):
         if path and storage.is_local(path) and _holds(Path(path), weights.sha256):
@@ -179,6 +186,14 @@ def fetch_imagenet(backbone: Backbone, *, timeout_s: float = TIMEOUT_S) -> Path:
 
     Raises UsageError that says what was tried and offers PATH or random:0.
     """
+    if not backbone.weights_path:
+        raise UsageError(
+            f"{backbone.name} has no ImageNet weights",
+            got="--weights imagenet",
+            expected=FORMS.partition(" | ")[2],
+            todo="give the published Sports-1M file, of Caffe or Keras, with --weights PATH, or "
+            "try things out with --weights random:0",
+        )
     if backbone.weights_md5 is None:
         raise UsageError(
             f"Keras publishes no hash of its ImageNet weights for {backbone.name}",

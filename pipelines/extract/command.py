@@ -26,7 +26,14 @@ from framebank.features.decoding.container import DecodeLimits
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
 from framebank.features.extraction.one_clip import make_spec
-from framebank.features.spec import DTYPES, PRECISIONS, RESIZES, FeatureSpec, SpecChoice
+from framebank.features.spec import (
+    DTYPES,
+    PICTURE_DTYPES,
+    PRECISIONS,
+    RESIZES,
+    FeatureSpec,
+    SpecChoice,
+)
 from framebank.features.stores import temporary
 from framebank.features.terminal import say
 from framebank.pipelines.extract import cache_access
@@ -52,14 +59,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="file, folder, glob, gs:// prefix or manifest")
     add("--cache", required=True, help="folder or gs:// prefix that holds the features")
-    add("--sample", default=choice.sample, help="fps=R | uniform=N | every=K | all | keyframes")
+    add("--sample", default=choice.sample, metavar="RULE",
+        help="fps=R | uniform=N | every=K | all | keyframes (default fps=1; c3d: all)")  # fmt: skip
     add("--max-frames", type=int, metavar="M", help="at most M rows a video (default: all)")
-    add("--backbone", default=choice.backbone, help="see README.md for the table")
+    add("--backbone", default=choice.backbone,
+        help="see README.md for the table; pixels[:SIZE] keeps the frames")  # fmt: skip
     add("--layer", help="any named layer (default: the backbone's own)")
     add("--weights", default=choice.weights, help="imagenet | PATH | random:SEED")
-    add("--dtype", default=choice.dtype, choices=DTYPES, help="how features are stored")
+    add("--dtype", default=choice.dtype, choices=(*DTYPES, *PICTURE_DTYPES),
+        help="how features are stored (default: float16, of pixels jpeg)")  # fmt: skip
     add("--resize", default=choice.resize, choices=RESIZES,
-        help="how frames get the network's size")  # fmt: skip
+        help="how frames get the network's size (default: stretch, of c3d 128x171)")  # fmt: skip
     add("--precision", default=choice.precision, choices=PRECISIONS,
         help="what the network computes in")  # fmt: skip
     add("--images", action="store_true", help="take still pictures from folders too")
@@ -101,7 +111,9 @@ def execute(
     `show` gets the summary before it is judged. Raises UsageError, JobError.
     """
     check_numbers(args)
-    parse_rule(args.sample)  # a slip of the pen is told before anything is listed or fetched
+    parse_rule(
+        args.sample or "all"
+    )  # a slip of the pen is told before anything is listed or fetched
     submission = gate.prepare(
         args,
         beam_args,

@@ -57,7 +57,7 @@ from framebank.pipelines.jobs.progress import CountsWriter
 from framebank.pipelines.jobs.worker_faults import check_address_space, told_to_client
 
 if TYPE_CHECKING:
-    from framebank.features.network.frozen_network import Network
+    from framebank.features.extraction.engine import FrameNetwork
 
 NAMESPACE = "framebank"  # of every counter
 _KEEP_EVERY_S = 20.0  # what a killed worker may lose of finished videos
@@ -203,17 +203,18 @@ def check_version(config: ExtractConfig) -> None:
         )
 
 
-def shared_network(config: ExtractConfig) -> Network:
+def shared_network(config: ExtractConfig) -> FrameNetwork:
     """Return the network of this process for `config`, built by the first thread that asks."""
 
-    def build() -> Network:
+    def build() -> FrameNetwork:
         check_address_space()
         weights = localise_weights(config.weights)
         return build_network(config.spec, weights, batch_size=config.batch_size)
 
     spec = config.spec
-    tag = (spec.backbone, spec.layer, spec.weights_sha256, spec.precision, config.batch_size)
-    network: Network = _NETWORK.acquire(build, tag)
+    made = (spec.backbone, spec.layer, spec.weights_sha256, spec.precision, config.batch_size)
+    tag = (*made, spec.holds_pictures and spec.dtype)
+    network: FrameNetwork = _NETWORK.acquire(build, tag)
     return network
 
 

@@ -68,7 +68,9 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
     command.check_numbers(args)
     if not 1 <= args.probes <= 100_000:
         raise UsageError("--probes is out of range", got=args.probes, expected="1 to 100000")
-    parse_rule(args.sample)  # a slip of the pen is told before anything is listed or fetched
+    parse_rule(
+        args.sample or "all"
+    )  # a slip of the pen is told before anything is listed or fetched
     if args.accelerator:
         parse_accelerator(args.accelerator)
     accelerated = args.accelerator is not None

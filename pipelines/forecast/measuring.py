@@ -103,8 +103,9 @@ def measure(
     start = time.monotonic()
     _run_empty_job()
     network = build_network(spec, weights, batch_size=batch_size)
-    size = spec.input_size
-    blank = np.zeros((batch_size, size, size, 3), np.uint8)
+    frames = (spec.clip_length,) if spec.clip_length > 1 else ()
+    shape = (network.batch_size, *frames, spec.input_size, spec.input_size, 3)
+    blank = np.zeros(shape, np.uint8)
     network(blank)
     start_s = spent_s + time.monotonic() - start
     two_batches = dataclasses.replace(policy, queue_bytes=2 * blank.nbytes)
@@ -112,18 +113,18 @@ def measure(
     decode_s = sum(probe.decode_s or 0.0 for _, probe in clips) / max(1, pictures)
     marks = _run_engine(network, spec, two_batches, [ref for ref, _ in clips])
     if len(marks) < 3:  # few frames, or a rule that takes few of long clips: the network by itself
-        marks, decode_s = _time_network(network, blank), 0.0
-    frames = marks[-1].frames - marks[0].frames
+        marks, decode_s = _time_network(network, blank, spec.clip_stride), 0.0
+    frames_done = marks[-1].frames - marks[0].frames
     cpu_s, took_s = marks[-1].cpu_s - marks[0].cpu_s, marks[-1].wall_s - marks[0].wall_s
     cores = usable_cores()
-    busy = min(cores, max(0.1, (cpu_s + decode_s * frames) / took_s))
+    busy = min(cores, max(0.1, (cpu_s + decode_s * frames_done) / took_s))
     whole_machine = (marks[-1].machine_s - marks[0].machine_s) / took_s
     return Measured(
         start_s=start_s,
-        frame_s=cpu_s / frames,
+        frame_s=cpu_s / frames_done,
         busy=busy,
         alone=min(cores, max(busy, whole_machine)),
-        frames=frames,
+        frames=frames_done,
         cores=cores,
         unsure=_unsure(marks),
     )
@@ -209,10 +210,10 @@ def _run_engine(
     return marks
 
 
-def _time_network(network: FrameNetwork, blank: NDArray[np.uint8]) -> list[_Mark]:
+def _time_network(network: FrameNetwork, blank: NDArray[np.uint8], stride: int) -> list[_Mark]:
     marks = []
     for number in range(4):
-        marks.append(_mark(number * len(blank)))
+        marks.append(_mark(number * len(blank) * stride))
         network(blank)
     return marks
 

@@ -274,7 +274,7 @@ def cached_features(
         stored,
         ShardClips(places, files, keep_bytes=keep_bytes),
         width=cache.feature_dim or 0,
-        dtype=np.float16 if cache.spec.dtype == "float16" else np.float32,
+        dtype=cache.spec.read_dtype,
         share=share,
         shuffle_bytes=shuffle_bytes,
     )

@@ -232,3 +232,10 @@ def test_pictures_are_those_of_the_ffmpeg_program(name: str) -> None:
     expected = np.frombuffer(raw, np.uint8).reshape(-1, 299, 299, 3)
     got = decoded(DATA / name, size=299, max_frames=len(expected))
     assert np.abs(np.stack(got).astype(int) - expected).mean() < 1
+
+
+def test_a_stated_size_is_stretched_and_its_middle_kept() -> None:
+    """C3D's frames: 128 x 171, of which rows 8 to 120 and columns 29 to 141 are seen."""
+    picture = np.random.default_rng(0).integers(0, 255, (128, 171, 3), np.uint8)
+    seen = PictureScaler(112, resize="128x171")(rgb_frame(picture))
+    np.testing.assert_array_equal(seen, picture[8:120, 29:141])

@@ -34,7 +34,8 @@ def test_width_of_the_default_layer(name: str) -> None:
     row = BACKBONES[name]
     model = row.build()
     assert feature_output(row, model, row.layer).shape == (None, row.feature_dim)
-    assert model.input.shape == (None, row.input_size, row.input_size, 3)
+    frames = (row.clip_length,) if row.clip_length > 1 else ()
+    assert model.input.shape == (None, *frames, row.input_size, row.input_size, 3)
     assert len(named_layers(model)) == len(model.layers)  # no two layers share a name
     for layer in model.layers:  # the recipe of random weights knows every layer
         assert len(weight_names(layer)) == len(layer.weights)
