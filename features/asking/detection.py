@@ -70,12 +70,12 @@ def detection_precision(
     found = {}
     guesses = _by(predicted, "label")
     for label, its in _by(truth, "label").items():
-        right = _right(its, guesses.get(label, []), thresholds)
+        right = right_of(its, guesses.get(label, []), thresholds)
         found[label] = np.array([average_precision(row, len(its)) for row in right])
     return found
 
 
-def _right(
+def right_of(
     truth: Sequence[Segment], predicted: Sequence[Segment], thresholds: Sequence[float]
 ) -> NDArray[np.bool_]:
     """Return bool[t, n]: whether each prediction is right, in the order of their scores."""

@@ -78,7 +78,7 @@ class Head:
         return self.kind not in (LABEL, SEGMENTS)
 
     @property
-    def outputs(self) -> int:
+    def width(self) -> int:
         """Return how many numbers a network of this head gives, of segments for each row."""
         return (len(self.answers) or 1) + (self.kind == SEGMENTS)
 

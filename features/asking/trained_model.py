@@ -180,7 +180,7 @@ def load_model(model_dir: str) -> TrainedModel:
 
     chooses, outputs = head.kind == CHOICE, model.output.shape[-1]
     texts = ("question", "choice") if chooses else ("question",) if head.asks else ()
-    if outputs != head.outputs or set(model.input) != {"features", *texts}:
+    if outputs != head.width or set(model.input) != {"features", *texts}:
         got = f"{len(head.answers)} answers, {head.kind}, for a model of {outputs} outputs"
         raise _damaged(model_dir, "vocabulary.json", got)
     kind = keras.layers.TextVectorization

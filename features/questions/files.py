@@ -25,8 +25,8 @@ from framebank.features.stores.disk import bytes_sha256
 from framebank.features.video import without_suffix
 
 EXPECTED = (
-    "columns video_id (or video), question, answer (or a label for each video, or start_s, end_s and "
-    "label for each segment), and optionally split, group, type, question_id"
+    "columns video_id (or video), question, answer (or a label for each video, or start_s, end_s "
+    "and label for each segment), and optionally split, group, type, question_id"
 )
 
 NOTHING = "background"  # the label of a stretch, or a video, in which nothing happens

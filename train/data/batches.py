@@ -38,6 +38,7 @@ from framebank.train.model.heads import Head
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
+    from framebank.features.cache.record import FeatureRecord
 
 SHUFFLE_BYTES = 2**28
 _OPEN_FILES = 32
@@ -49,7 +50,8 @@ Batch = Mapping[str, Any]
 class QuestionTable:
     """Questions as numbers: `words` is padded int32[q, l], `answer` is the head's `truth`.
 
-    `choices` int32[q, c, l] are the words of the candidates where there are any.
+    `choices` int32[q, c, l] are the words of the candidates where there are any. Of segments a
+    question is a window (`train.data.windows`), and `answer` int32[q, w] the class of each row.
     """
 
     questions: Sequence[Question]
@@ -114,6 +116,8 @@ class Clips(Protocol):
 
     def read(self, number: int) -> NDArray[Any]: ...
 
+    def times(self, number: int) -> NDArray[np.int64]: ...
+
     def announce(self, numbers: NDArray[np.int64]) -> None: ...
 
 
@@ -131,18 +135,25 @@ class ShardClips:
         """Return float[n, d]; raises CacheError that names shard, record and video."""
         if number in self._kept:
             return self._kept[number]
+        features = self._record(number).features
+        check_finite(self._places[number].video_id, features)
+        if features.nbytes <= self._room:
+            self._room -= features.nbytes
+            self._kept[number] = features
+        return features
+
+    def times(self, number: int) -> NDArray[np.int64]:
+        """Return int64[n], the milliseconds of each row; raises CacheError as well."""
+        return self._record(number).pts_ms
+
+    def _record(self, number: int) -> FeatureRecord:
         place = self._places[number]
         with self._lock:  # the next epoch may be read while this one is judged
             file = self._file(place.shard)
             file.seek(place.offset)
             frame = file.read(place.length)
         where = f"{layout.check_name(place.shard)}{layout.TFRECORD_SUFFIX}"
-        features = check_record(place, frame, where).features
-        check_finite(place.video_id, features)
-        if features.nbytes <= self._room:
-            self._room -= features.nbytes
-            self._kept[number] = features
-        return features
+        return check_record(place, frame, where)
 
     def announce(self, numbers: NDArray[np.int64]) -> None:
         """Say which videos will be read, in order."""
@@ -177,7 +188,7 @@ class Features:
     ) -> None:
         """`video_ids` are in the order of `stored`; batches have features of `dtype`."""
         self.width, self.stored, self.clips, self.share = width, stored, clips, share
-        self._dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype)
         self.numbers = {video_id: number for number, video_id in enumerate(video_ids)}
         self._shuffle_bytes = shuffle_bytes
 
@@ -200,7 +211,7 @@ class Features:
             video,
             batch_size=batch_size,
             window_bytes=self._shuffle_bytes,
-            frame_bytes=self.width * self._dtype.itemsize,
+            frame_bytes=self.width * self.dtype.itemsize,
             seed=seed,
         )
         share = self.share
@@ -219,7 +230,7 @@ class Features:
                 missing = (0, size - len(places))
                 index = np.pad(rows[places], missing, constant_values=NO_ROW)
                 asked = np.maximum(index, 0)
-                features = np.zeros((size, max(frames, 1), self.width), self._dtype)
+                features = np.zeros((size, max(frames, 1), self.width), self.dtype)
                 for row, its in enumerate(video[rows[places]].tolist()):
                     clip = coming.take(its)
                     features[row, : len(clip)] = clip

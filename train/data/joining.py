@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import gc
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import QuestionFiles, file_hashes
 from framebank.features.questions.known_sets import PLAIN
-from framebank.features.questions.question import Question, require_answers
+from framebank.features.questions.question import SEGMENTS, Question, require_answers
 from framebank.features.questions.reading import read_questions
 from framebank.features.questions.splits import follow_videos, split_of_name
 from framebank.features.questions.videos import ClipNames, join_questions
@@ -83,6 +84,8 @@ def question_lines(questions: Iterable[Question]) -> Iterator[bytes]:
             fields["group"] = question.group
         if question.given:
             fields["answers"] = list(question.given)
+        if question.segments:
+            fields["segments"] = list(question.segments)
         yield json.dumps(fields, ensure_ascii=True).encode() + b"\n"
 
 
@@ -143,8 +146,21 @@ def join_cache(
         cache_digest=videos_digest(cache),
         ignored_names=_ignored_names(files.paths, questions),
     )
+    _check_segments(matched)
     _check_ratio(joined, total=len(questions), cached=frames, limit=max_unmatched_ratio)
     return joined
+
+
+def _check_segments(questions: Sequence[Question]) -> None:
+    """Raise UsageError where two files tell of the segments of one video: each would lack some."""
+    about = collections.Counter(q.video_id for q in questions if q.head == SEGMENTS)
+    twice = [name for name, count in about.items() if count > 1]
+    if twice:
+        raise UsageError(
+            "the segments of a video stand apart",
+            got=f"{few(twice, _NAMED)} in several files, or under several names",
+            expected="all segments of a video in one file, under one name",
+        )
 
 
 def _ignored_names(paths: Sequence[str], questions: Sequence[Question]) -> tuple[str, ...]:

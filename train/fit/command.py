@@ -19,7 +19,7 @@ import functools
 import json
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from framebank.features import terminal
@@ -57,6 +57,7 @@ _MODEL_OPTIONS = {
     "frame_units": "width of the LSTM over frames",
     "question_units": "width of the LSTM over words",
     "dense_units": "width of the dense layer",
+    "segment_units": "width of what reads the rows of long videos, to find segments",
     "dropout": "share of values dropped before the dense layers",
     "frame_dropout": "share of feature columns dropped, in all frames of a clip alike",
 }
@@ -273,6 +274,15 @@ def _start_workers(strategy: str, stop: StopRequest) -> Workers:
 
 def table(metrics: Mapping[str, Any]) -> str:
     """Return the figures as a person reads them: a line for the model and each baseline."""
+    if "average_map" in metrics:
+        from framebank.train.judging.detections import figure_lines
+
+        rows = metrics["rows"]
+        said = (
+            f"{metrics['questions']} videos judged, {rows['judged']} rows; where nothing happens: "
+            f"precision {rows['background_precision']:.3f}, recall {rows['background_recall']:.3f}"
+        )
+        return "\n".join([*figure_lines(metrics), said, *_remarks(metrics)])
     kinds = list(metrics["by_type"])[:8]
     rows: list[tuple[str, Mapping[str, Any]]] = [("this model", metrics)]
     rows += [
@@ -302,20 +312,19 @@ def table(metrics: Mapping[str, Any]) -> str:
         lines.append(
             f"the mean of {len(seeds)} fits; each alone is right on {low:.1%} to {high:.1%}"
         )
+    return "\n".join([*lines, *_remarks(metrics)])
+
+
+def _remarks(metrics: Mapping[str, Any]) -> Iterator[str]:
     if calibration := metrics.get("calibration"):
         before, after = (calibration[name] for name in ("before", "after"))
-        lines.append(
-            f"expected calibration error {after:.3f}, {before:.3f} before it was calibrated"
-        )
+        yield (f"expected calibration error {after:.3f}, {before:.3f} before it was calibrated")
     for name, (lead, low, high) in metrics.get("led_by", {}).items():
-        lines.append(
+        yield (
             f"WARNING: {_LABELS.get(name, name)} is better, by {lead:.3f} ({low:.3f} to {high:.3f})"
         )
     if metrics["random_weights"]:
-        lines.append(
-            "The features come from RANDOM weights; a real network would give other figures"
-        )
-    return "\n".join(lines)
+        yield ("The features come from RANDOM weights; a real network would give other figures")
 
 
 def be_local_worker(options: str) -> int:

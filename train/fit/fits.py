@@ -53,7 +53,7 @@ class Fits:
     run: Run
     workers: Workers
     moments: Moments
-    scale: Scale
+    scale: Scale | None  # of the moments; None of segments, which have none
 
     def train_all(self) -> dict[str, Any]:
         """Train the model, save it, then the baselines; return their figures."""
@@ -61,11 +61,11 @@ class Fits:
         splits = material.splits
         asked = splits.of(splits.judged_on)
         model, tried = self._choose(job.model)
-        fits = [self._fit(model, number) for number in range(self._seeds(model))]
+        fits = [self.fit(model, number) for number in range(self._seeds(model))]
         network = average([fit.network for fit in fits])
         result = fits[0].result
-        judge = result.judge if len(fits) == 1 else self._judge_of(network)
-        temperature, calibration = self._calibrate(judge, fits[0].plain)
+        judge = result.judge if len(fits) == 1 else self.judge_of(network)
+        temperature, calibration = self.calibrate(judge, fits[0].plain)
         if workers.is_chief:
             folder.save_model(export(network, material.text, temperature=temperature))
             spoken = {} if job.language is None else {"language": job.language}
@@ -79,7 +79,7 @@ class Fits:
         beside = {name: counted[name] for name in ("majority", "majority_per_question")}
         history = list(result.history)
         for kind in baselines.trained_of(material.head) if job.with_baselines else ():
-            fitted = self._fit(dataclasses.replace(job.model, kind=kind))
+            fitted = self.fit(dataclasses.replace(job.model, kind=kind))
             beside[kind] = said[kind] = self._answers(fitted.result.judge)
             history += fitted.result.history
         led_by = self._led_by(asked, said | counted)
@@ -117,7 +117,7 @@ class Fits:
             kind: str, fold: int, learn: QuestionTable, judge: QuestionTable
         ) -> NDArray[np.float64]:
             its = dataclasses.replace(model, kind=kind)
-            fitted = self._fit(its, learn=learn, label=f"auto-{kind}-{fold}")
+            fitted = self.fit(its, learn=learn, label=f"auto-{kind}-{fold}")
             said = self._said(fitted.result.judge, judge)
             return baselines.answer_gains(judge.questions, said)
 
@@ -141,7 +141,7 @@ class Fits:
         """Return how many fits are averaged: a closed formula gives the same every time."""
         return 1 if model.kind in (PROBE, PROBE_BLIND) else self.job.train.seeds
 
-    def _calibrate(self, judge: Judge, plain: keras.Model | None) -> tuple[float, dict[str, Any]]:
+    def calibrate(self, judge: Judge, plain: keras.Model | None) -> tuple[float, dict[str, Any]]:
         """Return the temperature that the validation split asks for, and the error on the judged
         split before and after it. A probe, of which `plain` is without it, has its own from what
         its folds held out."""
@@ -150,7 +150,7 @@ class Fits:
             return 1.0, {}
         temperature, before = 1.0, judge
         if plain is not None:
-            before = self._judge_of(plain)
+            before = self.judge_of(plain)
         elif splits.val:
             temperature = judge.temperature(self.material.tables["val"])
         errors = {
@@ -164,7 +164,7 @@ class Fits:
         )
         return temperature, errors | {"temperature": temperature}
 
-    def _fit(
+    def fit(
         self,
         model: ModelConfig,
         number: int = 0,
@@ -210,7 +210,8 @@ class Fits:
         if job.tensorboard and workers.is_chief:
             board = f"{job.tensorboard}/{label}"
             callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
-            sample = AnswerSample(board + "/answers", val.questions, material.head)
+            if material.videos is None:
+                sample = AnswerSample(board + "/answers", val.questions, material.head)
         result = fit(
             network,
             FitData(material.features, rows, val, material.head),
@@ -234,7 +235,7 @@ class Fits:
             probe_network(model, probe, material.head, words=words, sharp=sharp)
             for sharp in (True, False)
         )
-        return Fitted(network, FitResult([], 0, 0, self._judge_of(network)), plain)
+        return Fitted(network, FitResult([], 0, 0, self.judge_of(network)), plain)
 
     def _answers(self, judge: Judge) -> list[str | None]:
         """Return the network's answer to each question of the judged split, in its order."""
@@ -247,7 +248,7 @@ class Fits:
         table = self._judged_table()
         return sum(map(is_right, table.questions, said)) / len(table)
 
-    def _judge_of(self, network: keras.Model) -> Judge:
+    def judge_of(self, network: keras.Model) -> Judge:
         return Judge(
             network,
             self.material.features,

@@ -28,7 +28,7 @@ from framebank.train.fit.callbacks import BestEpoch, PlateauRate, ProgressLine
 from framebank.train.fit.checkpoint import RunCheckpoints, finite
 from framebank.train.judging.predicting import Judge, Predictions, network_inputs
 from framebank.train.model.config import TrainConfig
-from framebank.train.model.heads import COUNT, OPEN_HEAD, Head
+from framebank.train.model.heads import COUNT, OPEN_HEAD, SEGMENTS, Head
 from framebank.train.model.row_dropout import Rows, noise_of, use_row_noise
 from framebank.train.workers.replicas import Workers
 
@@ -106,7 +106,7 @@ class _Run:
             network.compile(optimizer=self.optimizer)  # callbacks look for it there
         # Of the epoch so far, over all replicas: loss, right answers, rows.
         self.sums = tf.Variable(tf.zeros(3, tf.float64), trainable=False)
-        self.best = BestEpoch(patience=config.patience, by_loss=data.head.kind == COUNT)
+        self.best = BestEpoch(patience=config.patience, by_loss=data.head.kind in (COUNT, SEGMENTS))
         self.plateau = PlateauRate(config)
         self.history: list[dict[str, Any]] = []
         self.checkpoints = RunCheckpoints(

@@ -27,6 +27,7 @@ from framebank.train.data.splits import SPLITS, seen_by
 from framebank.train.fit.closed_form import Moments
 from framebank.train.fit.fits import Fits
 from framebank.train.fit.model_folder import ModelFolder, make_lineage, run_making
+from framebank.train.fit.segment_fits import SegmentFits
 from framebank.train.fit.training_data import Material, TrainJob, gather
 from framebank.train.workers.replicas import Workers
 from framebank.train.workers.run import Run
@@ -87,9 +88,12 @@ def train_model(
             if len(material.head.answers) == 1:  # said in gather; Keras wonders at it in each graph
                 warnings.simplefilter("ignore")
             moments = Moments(material, workers, run, batch_size=size)
-            metrics = Fits(
-                job, material, folder, run, workers, moments, moments.scale()
-            ).train_all()
+            if material.videos is None:
+                fits = Fits(job, material, folder, run, workers, moments, moments.scale())
+                metrics = fits.train_all()
+            else:
+                fits = Fits(job, material, folder, run, workers, moments, None)
+                metrics = SegmentFits(fits).train_all()
         metrics |= _accounting(cache, joined, material)
         if material.vectors is not None:
             metrics["embeddings"] = {"file": job.embeddings} | material.vectors.coverage

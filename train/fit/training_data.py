@@ -9,13 +9,16 @@ import keras
 import numpy as np
 
 from framebank.features.errors import UsageError
+from framebank.features.asking.segmenting import WINDOW
 from framebank.features.questions.files import QuestionFiles
+from framebank.features.questions.question import LABEL, SEGMENTS, Question
 from framebank.features.questions.word_cutting import cut_questions, cutter_version
 from framebank.train.data.batches import Features, QuestionTable, cached_features
 from framebank.train.data.epoch_order import plan_epoch
 from framebank.train.data.joining import JoinedQuestions
 from framebank.train.data.shard_files import ShardFiles, Staging
 from framebank.train.data.splits import SPLITS, Splits, assign_splits
+from framebank.train.data.windows import Timeline, Windows
 from framebank.train.model.config import IMAGE_QA, ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics, frame_statistics
 from framebank.train.model.heads import COUNT, OPEN, Head
@@ -31,6 +34,12 @@ if TYPE_CHECKING:
 # Frames of each lane that mean and variance are taken from: 16 lanes have them to half a percent,
 # and training need not wait until the whole of a large cache was read.
 STATISTICS_FRAMES = 4096
+_WHAT = {"ask": "questions", "classify": "labels", "detect": "segments"}
+_COLUMNS = {
+    "ask": "video_id, question, answer",
+    "classify": "video_id, label",
+    "detect": "video_id, start_s, end_s, label",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +82,20 @@ class Material:
     head: Head
     text: keras.layers.TextVectorization | None  # None where nothing is asked
     statistics: FrameStatistics
-    features: Features
+    features: Features  # of segments those of windows
     tables: dict[str, QuestionTable]
     learnt: QuestionTable  # the training rows whose answer is in the vocabulary
     words: list[str]  # of `text`, by number
     vectors: WordVectors | None = None
+    videos: Videos | None = None  # where segments are to be found
+
+
+@dataclasses.dataclass(frozen=True)
+class Videos:
+    """Whole videos, whose windows are trained on."""
+
+    features: Features
+    times: dict[str, Timeline]
 
 
 def gather(
@@ -100,13 +118,12 @@ def gather(
     for remark in splits.remarks:
         say(remark)
     head = Head.of(splits.train, size=job.model.answers)
-    if job.task is not None and (job.task == "classify") == head.asks:
+    task = {LABEL: "classify", SEGMENTS: "detect"}.get(head.kind, "ask")
+    if job.task not in (None, task):
         raise UsageError(
             f"the files are not for --task {job.task}",
-            got="questions" if head.asks else "labels",
-            expected="columns video_id, label"
-            if head.asks
-            else "columns video_id, question, answer",
+            got=_WHAT[task],
+            expected=f"columns {_COLUMNS[job.task]}",
             todo="leave --task out: the files tell it",
         )
     if job.model.kind == IMAGE_QA and head.kind != OPEN:
@@ -116,7 +133,7 @@ def gather(
             expected="questions with answers in words",
             todo="leave --model-kind out",
         )
-    if len(head.answers) == 1:
+    if len(head.answers) == 1 and head.kind != SEGMENTS:
         say(
             f"NOTE: all training questions have one answer, {head.answers[0]!r}: "
             "the model can say nothing else"
@@ -148,8 +165,19 @@ def gather(
     parts = {name: splits.of(name) for name in SPLITS}
     knows = head.knows(head.truth(splits.train))
     known = [question for question, known in zip(splits.train, knows, strict=True) if known]
+    videos = windows = None
+    if head.kind == SEGMENTS:
+        videos = Videos(features, read_times(features, cache, workers, run))
+        share, room = workers.share, config.shuffle_bytes
+        windows = Windows(features, window=WINDOW, share=share, shuffle_bytes=room)
+
+    def table(questions: list[Question]) -> QuestionTable:
+        if windows is None or videos is None:
+            return QuestionTable.of(questions, head, text=numbers)
+        return windows.table(questions, videos.times, head, word=START_WORD)
+
     tables = {
-        name: QuestionTable.of(questions, head, text=numbers)
+        name: table(questions)
         for name, questions in (parts | {"learnt": known}).items()
         if questions
     }
@@ -158,18 +186,22 @@ def gather(
     words = [] if text is None else [str(word) for word in text.get_vocabulary()]
     if job.embeddings is not None and not head.asks:
         raise UsageError(
-            "word vectors are for questions", got="labels", todo="leave --embeddings out"
+            "word vectors are for questions", got=_WHAT[task], todo="leave --embeddings out"
         )
     if job.embeddings is not None:
         counted = np.bincount(tables["train"].words.ravel(), minlength=len(words))
         vectors = find_vectors(job.embeddings, words, asked=counted, say=say)
     statistics = sample_statistics(features, {q.video_id for q in splits.train}, workers, run)
-    what = "questions" if head.asks else "labels"
+    what = "videos" if head.kind == SEGMENTS else _WHAT[task]
     say(
-        f"{len(learnt)} {what} to learn from, {len(parts['val'])} to choose the epoch by, "
+        f"{len(known)} {what} to learn from, {len(parts['val'])} to choose the epoch by, "
         f"{len(parts['test'])} to judge; {_describe(head)}, {len(joined.frames)} videos"
     )
-    return Material(splits, head, text, statistics, features, tables, learnt, words, vectors)
+    if windows is not None:
+        features = windows.features
+    return Material(
+        splits, head, text, statistics, features, tables, learnt, words, vectors, videos
+    )
 
 
 def _describe(head: Head) -> str:
@@ -178,6 +210,26 @@ def _describe(head: Head) -> str:
     if head.answers:
         return f"{len(head.answers)} {'answers' if head.asks else 'classes'}"
     return "answers to choose from"
+
+
+def read_times(features: Features, cache: Cache, workers: Workers, run: Run) -> dict[str, Timeline]:
+    """Return when the rows of each video are; each worker reads the videos of its lanes."""
+    stored, share = features.stored, features.share
+    replica = stored.replica(stored.lane, replicas=share.replicas)
+    ends = np.cumsum(stored.frames)
+    times = np.zeros(int(stored.frames.sum()))
+    ours = (replica >= share.first) & (replica < share.first + share.local)
+    features.clips.announce(np.flatnonzero(ours))
+    for number in np.flatnonzero(ours).tolist():
+        run.stop.check()
+        times[ends[number] - stored.frames[number] : ends[number]] = features.clips.times(number)
+    table = cache.done(["video_id", "source_duration_s"], features.numbers).to_pydict()
+    lasts = dict(zip(table["video_id"], table["source_duration_s"], strict=True))
+    parts = np.split(workers.sum(times).astype(np.int64), ends[:-1])
+    return {
+        video_id: Timeline(parts[number], lasts[video_id] or 0.0)
+        for video_id, number in features.numbers.items()
+    }
 
 
 def sample_statistics(

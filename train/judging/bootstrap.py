@@ -57,16 +57,17 @@ def paired_bootstrap(
     sums, counts = _by_group(new - old, groups)
     means = _draw_means(sums, counts, seed=seed, rounds=rounds)
     better = float((means > 0).mean() + (means == 0).mean() / 2)
-    return Comparison(float(sums.sum() / counts.sum()), *_middle(means), better)
+    return Comparison(float(sums.sum() / counts.sum()), *middle(means), better)
 
 
 def interval(right: ArrayLike, groups: Sequence[str], *, seed: int) -> tuple[float, float]:
     """Return the 95 % interval of the mean of `right` float[q]; raises ValueError as well."""
     sums, counts = _by_group(np.asarray(right, np.float64), groups)
-    return _middle(_draw_means(sums, counts, seed=seed, rounds=ROUNDS))
+    return middle(_draw_means(sums, counts, seed=seed, rounds=ROUNDS))
 
 
-def _middle(means: NDArray[np.float64]) -> tuple[float, float]:
+def middle(means: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the interval that 95 % of the draws fall into."""
     low, high = np.percentile(means, (_TAIL, 100 - _TAIL))
     return float(low), float(high)
 

@@ -15,8 +15,11 @@ from framebank.features.asking.trained_model import NotFiniteError
 from framebank.train.data.batches import Batch, Features, QuestionTable
 from framebank.train.data.prefetch import Prefetched
 from framebank.train.judging.calibration import Confidence, Surprise, at_temperature
-from framebank.train.model.heads import COUNT, OPEN_HEAD, Head
+from framebank.train.model.heads import COUNT, OPEN_HEAD, OUTSIDE, SEGMENTS, Head
 from framebank.train.workers.replicas import Workers
+
+
+_TINY = 1e-7  # below any probability that matters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +63,11 @@ class Judge:
         `temperature` divides its logits; `confidence` tells of the probabilities after that.
 
         Each worker asks about its own videos; all of them get the whole. Raises NotFiniteError, in
-        all of them: of answers that are NaN the first would be taken for chosen.
+        all of them: of answers that are NaN the first would be taken for chosen. Of segments the
+        figures are over rows, and nothing is `chosen`.
         """
+        if self._head.kind == SEGMENTS:
+            return self._judge_rows(table, temperature)
         said = np.zeros((2, len(table)))  # per question: chosen output, surprise at the truth
         sure = Confidence()
         with contextlib.closing(self._outputs(table)) as answers:
@@ -78,16 +84,32 @@ class Judge:
                     sure.add(shares, chosen == table.answer[index])
         said = self._workers.sum(said)
         if bad := int(np.isnan(said[1]).sum()):
-            raise NotFiniteError(
-                "the network gives answers that are not finite",
-                got=f"NaN or infinity to {bad} of {len(table)} questions",
-                todo="train with a lower --learning-rate, and --overwrite",
-            )
+            raise _not_finite(f"NaN or infinity to {bad} of {len(table)} questions")
         chosen, known = said[0].astype(np.int64), self._head.knows(table.answer)
         loss = float(said[1][known].mean()) if known.any() else 0.0
         accuracy = float((chosen == table.answer)[known].sum() / max(len(table), 1))
         sure.bins[:] = self._workers.sum(sure.bins)
         return Predictions(chosen, loss, accuracy, sure)
+
+    def _judge_rows(self, table: QuestionTable, temperature: float) -> Predictions:
+        sums = np.zeros(4)  # of rows: surprise, right ones, how many; and those not finite
+        sure = Confidence()
+        with contextlib.closing(self._outputs(table)) as answers:
+            for index, outputs in answers:
+                shares, classes = _known_rows(table.answer[index], outputs)
+                bad = ~np.isfinite(shares).all(axis=1)
+                sums[2:] += len(classes), bad.sum()
+                shares, classes = shares[~bad], classes[~bad]
+                each, right = np.arange(len(classes)), shares.argmax(axis=1) == classes
+                sums[0] -= np.log(np.maximum(shares[each, classes], _TINY)).sum()
+                sums[1] += right.sum()
+                sure.add(at_temperature(shares, temperature).max(axis=1), right)
+        loss, right, rows, bad = self._workers.sum(sums).tolist()
+        sure.bins[:] = self._workers.sum(sure.bins)
+        if bad:
+            raise _not_finite(f"NaN or infinity at {int(bad)} of {int(rows)} rows")
+        none = np.zeros(len(table), np.int64)
+        return Predictions(none, loss / max(rows, 1), right / max(rows, 1), sure)
 
     def temperature(self, table: QuestionTable) -> float:
         """Return the temperature at which the answers to `table` are the least surprise; 1 for
@@ -98,6 +120,9 @@ class Judge:
         known = self._head.knows(table.answer)
         with contextlib.closing(self._outputs(table)) as answers:
             for index, outputs in answers:
+                if self._head.kind == SEGMENTS:
+                    surprise.add(*_known_rows(table.answer[index], outputs))
+                    continue
                 its = known[index]
                 surprise.add(outputs[its], table.answer[index[its]])
         sums = self._workers.sum([*surprise.sums, surprise.count])
@@ -115,6 +140,24 @@ class Judge:
                 if (index >= 0).any():
                     outputs = self._answer(network_inputs(batch)).numpy()
                     yield index[index >= 0], outputs[index >= 0]
+
+
+def _known_rows(
+    truth: NDArray[np.int32], outputs: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return of windows int32[b, w] and their outputs float32[b, n, a] the rows that have a class:
+    float32[r, a] and int64[r]."""
+    truth = truth[:, : outputs.shape[1]]
+    real = truth != OUTSIDE
+    return outputs[real], truth[real].astype(np.int64)
+
+
+def _not_finite(got: str) -> NotFiniteError:
+    return NotFiniteError(
+        "the network gives answers that are not finite",
+        got=got,
+        todo="train with a lower --learning-rate, and --overwrite",
+    )
 
 
 def network_inputs(batch: Batch) -> Batch:

@@ -222,7 +222,7 @@ def _segment_network(
 ) -> keras.Model:
     rows = read_rows(make_frames(features, config, statistics), config)
     rows = layers.Dropout(config.dropout)(rows)
-    answers = layers.Dense(head.outputs, activation="softmax", name="answers", dtype="float32")
+    answers = layers.Dense(head.width, activation="softmax", name="answers", dtype="float32")
     return keras.Model({"features": features}, answers(rows), name=config.kind)
 
 
