@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.asking.scores import credit, is_right
+from framebank.features.asking.segmenting import find_segments, row_edges, video_shares
 from framebank.features.asking.trained_model import TrainedModel, pad_clips
 from framebank.features.cache import layout
 from framebank.features.cache.reader import check_record
+from framebank.features.cache.record import FeatureRecord
 from framebank.features.errors import CacheError, FramebankError
+from framebank.features.questions.question import SEGMENTS
 from framebank.features.stores import storage
 from framebank.pipelines.score.plan import AnswerRow, Asked, RecordPlan
 from framebank.pipelines.score.tally import NO_WORDS
@@ -37,6 +40,7 @@ class Example(NamedTuple):
 
     asked: Asked
     features: NDArray[Any]  # [n, d]
+    edges_s: NDArray[np.float64] | None = None  # of each row, where segments are asked for
 
     @property
     def characters(self) -> int:
@@ -57,8 +61,11 @@ def read_examples(cache: str, records: Iterable[RecordPlan]) -> Iterator[Example
             for asked in record.questions:
                 if isinstance(found, str):
                     yield asked.row("failed", reason=found)
+                elif asked.question.head == SEGMENTS:
+                    edges_s = row_edges(found.pts_ms, found.source.duration_s)
+                    yield Example(asked, found.features, edges_s)
                 else:
-                    yield Example(asked, found)
+                    yield Example(asked, found.features)
 
 
 def _read(cache: str, path: str, run: Sequence[RecordPlan]) -> list[bytes] | str:
@@ -75,15 +82,15 @@ def _read(cache: str, path: str, run: Sequence[RecordPlan]) -> list[bytes] | str
         raise
 
 
-def _decode(record: RecordPlan, frame: bytes, path: str) -> NDArray[Any] | str:
-    """Return the features, or what is wrong with the record."""
+def _decode(record: RecordPlan, frame: bytes, path: str) -> FeatureRecord | str:
+    """Return what the record holds, or what is wrong with it."""
     try:
-        features = check_record(record.place, frame, path).features
+        found = check_record(record.place, frame, path)
     except CacheError as error:
         return f"{error.what}: {error.got}"
-    if not np.isfinite(features).all():  # a network may make answers of them all the same
+    if not np.isfinite(found.features).all():  # a network may make answers of them all the same
         return f"record {record.place.record} of {path}: features that are not finite"
-    return features
+    return found
 
 
 def neighbours(records: Iterable[RecordPlan]) -> Iterator[list[RecordPlan]]:
@@ -139,6 +146,8 @@ def _rows(examples: Sequence[Example], model: TrainedModel, top: int) -> list[An
 
     Raises ValueError for a text that is too long and for what is no answer, NotFiniteError.
     """
+    if model.head.kind == SEGMENTS:
+        return [_find_segments(example, model, top) for example in examples]
     longest = max(example.characters for example in examples)
     if longest > _MOST_TEXT:
         raise ValueError(f"a text of {longest} characters, where {_MOST_TEXT} are read at most")
@@ -162,6 +171,26 @@ def _rows(examples: Sequence[Example], model: TrainedModel, top: int) -> list[An
         )
         rows.append(row)
     return rows
+
+
+def _find_segments(example: Example, model: TrainedModel, top: int) -> AnswerRow:
+    """Return the row of a video: its labels as answers, and its segments, the surest first."""
+    head, question = model.head, example.asked.question
+    assert head.rule is not None and example.edges_s is not None
+    shares = model.ask_video(example.features)
+    answers = head.best(video_shares(shares), top=top)
+    found = find_segments(shares, example.edges_s, head.answers, head.rule, video_id="")
+    segments = [
+        {
+            "start_s": round(one.start_s, 3),
+            "end_s": round(one.end_s, 3),
+            "label": one.label,
+            "score": round(one.score, 6),
+        }
+        for one in found
+    ]
+    correct = is_right(question, answers[0]["answer"]) if question.segments else None
+    return example.asked.row("answered", answers=answers, correct=correct, segments=segments)
 
 
 def _groups(batch: Sequence[Example]) -> Iterator[list[int]]:

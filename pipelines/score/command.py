@@ -5,7 +5,8 @@
 Writes OUT/answers-NNNNN-of-NNNNN.jsonl (or .parquet), one row for each question: its likeliest
 answers with their probabilities, and whether the first is right where the true answer is known. A
 question about a video that is quarantined or not in the cache gets a row that says so, and so does
-a row of the file that is no question.
+a row of the file that is no question. A model of segments writes those of each video, and
+OUT/_submission.json, which ActivityNet's evaluation takes.
 OUT/_summary.json has the counts, and the accuracy by split and by type. The headline is about the
 test split, --split names another: splits are those of the files, else those that the model's
 training made of them; what it has not seen is test. The same command after a run that was killed,
@@ -28,6 +29,7 @@ from framebank.features.errors import JobError, UsageError
 from framebank.features.progress import Source
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.questions.files import QuestionFiles, file_hashes
+from framebank.features.questions.question import SEGMENTS
 from framebank.features.questions.reading import read_questions
 from framebank.features.questions.seen_videos import find_seen
 from framebank.features.spec import check_same_spec
@@ -44,6 +46,7 @@ from framebank.pipelines.score.folder import (
     prepare_out,
     read_summary,
 )
+from framebank.pipelines.score.submission import write_submission
 from framebank.pipelines.score.tally import ALL, SPLITS, Tally, with_headline
 
 if TYPE_CHECKING:
@@ -152,7 +155,12 @@ def execute(
         there = prepare_out(args.out, about, overwrite=args.overwrite)
         if there is not None:
             say(f"these questions are answered already; nothing was done in {args.out}")
-            return _judged(args, with_headline(there, args.split), show)
+            there = with_headline(there, args.split)
+            if "detection" in there:  # which is about one split
+                there |= write_submission(
+                    args.out, there, kind=args.output_format, split=args.split
+                )
+            return _judged(args, there, show)
         say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
         kept, failed = find_kept(args.out, plan, kind=args.output_format)
         files = f"{len(plan.files)} files"
@@ -231,6 +239,7 @@ def _run_job(
             kept=frozenset(kept),
             kept_tally=sum(kept.values(), Tally()),
             split=args.split,
+            segments=read_head(args.model).kind == SEGMENTS,
             progress_folder=job.progress_folder,
         )
         plans = {} if submission.dry_run else {n: plan_path(args.out, n) for n in config.todo}
@@ -299,6 +308,16 @@ def summary_lines(summary: dict[str, Any], *, out: str) -> Iterator[str]:
         of_split = "" if summary["split"] == ALL else f" of the split {summary['split']}"
         yield f"no true answers{of_split} are known, so nothing was judged"
     yield from _figure_lines(summary)
+    if detection := summary.get("detection"):
+        if "average_map" in detection:
+            at = detection["map"]
+            yield (
+                f"average mAP in the split {detection['split']}: {detection['average_map']:.3f} "
+                f"({at['0.50']:.3f} at 0.5, {at['0.75']:.3f} at 0.75, {at['0.95']:.3f} at 0.95); "
+                f"video mAP {detection['video_map']:.3f}, hit@1 {detection['hit_at_1']:.3f}, "
+                f"hit@3 {detection['hit_at_3']:.3f}"
+            )
+        yield f"the segments as ActivityNet takes them: {detection['submission']}"
     if summary["without_truth"]:
         yield f"{summary['without_truth']} questions have no true answer to compare with"
     if unknown := summary.get("without_known_words"):

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 KINDS = ("jsonl", "parquet")
 _ROWS = 1000  # of a Parquet file that are made at a time
 _OURS = re.compile(
-    r"(answers-\d+-of-\d+\.(?:jsonl|parquet)|_plan-\d+\.json|_summary\.json|_run\.json)"
+    r"(answers-\d+-of-\d+\.(?:jsonl|parquet)|_plan-\d+\.json|_summary\.json|_run\.json"
+    r"|_submission\.json)"
 )
 
 
@@ -46,7 +47,7 @@ def plain(value: Any) -> Any:
 
 
 @functools.cache
-def _schema(credited: bool) -> pa.Schema:
+def _schema(*, credited: bool, segments: bool) -> pa.Schema:
     import pyarrow as pa
 
     texts = ("video_id", "question_id", "question", "type", "split", "status", "reason")
@@ -56,6 +57,12 @@ def _schema(credited: bool) -> pa.Schema:
     more = [("answers", pa.list_(answer)), ("truth", pa.string()), ("correct", pa.bool_())]
     if credited:  # of answers that several people gave
         more.append(("vqa_accuracy", pa.float64()))
+    if segments:
+        span = [("start_s", pa.float64()), ("end_s", pa.float64()), ("label", pa.string())]
+        more += [
+            ("segments", pa.list_(pa.struct([*span, ("score", pa.float64())]))),
+            ("true_segments", pa.list_(pa.struct(span))),
+        ]
     return pa.schema([*((name, pa.string()) for name in texts), *more])
 
 
@@ -68,7 +75,8 @@ def write_answers(path: str, rows: Sequence[dict[str, Any]], *, kind: str) -> No
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(any("vqa_accuracy" in row for row in rows))
+    columns = {name for row in rows for name in row}
+    schema = _schema(credited="vqa_accuracy" in columns, segments="segments" in columns)
     with (
         storage.open_atomic(path) as file,
         pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,

@@ -10,6 +10,7 @@ questions are asked about it. Every question ends in exactly one row, of one of 
     OUT/_run.json                        what is being scored with what; written first
     OUT/answers-NNNNN-of-NNNNN.jsonl     rows in the order of the question file within each;
                                          .parquet where that was asked for
+    OUT/_submission.json                 of segments: what ActivityNet's evaluation takes
     OUT/_summary.json                    counts and accuracy; written last
 
 OUT is a dataset as it stands: readers of a folder (Arrow, Spark) pass over names that begin with _.
@@ -33,6 +34,7 @@ from framebank.pipelines.jobs.worker_faults import told_to_client, worker_check
 from framebank.pipelines.score.answering import Example, answer_examples, read_examples
 from framebank.pipelines.score.folder import answers_path, plain, write_answers
 from framebank.pipelines.score.plan import FilePlan
+from framebank.pipelines.score.submission import write_submission
 from framebank.pipelines.score.tally import Tally
 
 NAMESPACE = "framebank"
@@ -45,7 +47,8 @@ class ScoreConfig:
 
     `outputs` is the number of files, `kind` what they are; those in `kept` are there from a run
     that was killed, and hold the rows that `kept_tally` counts. `split` is the summary's headline
-    (`tally.with_headline`); how many questions are answered is told in `progress_folder`.
+    (`tally.with_headline`), and that of the file that a model of `segments` writes; how many
+    questions are answered is told in `progress_folder`.
     """
 
     cache: str
@@ -58,6 +61,7 @@ class ScoreConfig:
     kept: frozenset[int] = frozenset()
     kept_tally: Tally = dataclasses.field(default_factory=Tally)
     split: str | None = None
+    segments: bool = False
     progress_folder: str | None = None
 
     @property
@@ -184,6 +188,9 @@ def write_summary(tally: Tally, config: ScoreConfig) -> None:
     files = [answers_path("", n, count, kind=kind) for n in range(count)]
     counts = (tally + config.kept_tally).to_json(split=config.split)
     fields = counts | config.about | {"files": files}
+    if config.segments:
+        with told_to_client():
+            fields |= write_submission(config.out, fields, kind=config.kind, split=config.split)
     path = storage.join(config.out, "_summary.json")
     with told_to_client():
         storage.write_atomic(path, json.dumps(fields, indent=2).encode() + b"\n")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from framebank.features.asking.heads import OPEN_HEAD, Head
 from framebank.features.cache.reader import Cache, Place
-from framebank.features.questions.question import Question, about, with_split
+from framebank.features.questions.question import SEGMENTS, Question, about, with_split
 from framebank.features.questions.seen_videos import Seen
 from framebank.features.questions.splits import SplitRule, deal_splits, deal_to_ask
 from framebank.features.questions.videos import ClipNames, find_videos
@@ -25,6 +25,7 @@ _WANTS = {
     "yes_no": "yes or no",
     "choice": "one of its candidates",
     "count": "a number",
+    "segments": "segments",
 }
 _COLUMNS = (*Place._fields, "state", "stage", "error_class", "message", "content_sha256")
 
@@ -46,9 +47,16 @@ class Asked(NamedTuple):
         answers: Sequence[dict[str, Any]] = (),
         correct: bool | None = None,
         credit: float | None = None,
+        segments: Sequence[dict[str, Any]] = (),
     ) -> AnswerRow:
         """Return the answer row of the question; `credit` is what the answer is worth where several
-        people gave theirs."""
+        people gave theirs. A question for segments has these, and the true ones."""
+        more: dict[str, Any] = {} if credit is None else {"vqa_accuracy": credit}
+        if self.question.head == SEGMENTS:
+            fields = ("start_s", "end_s", "label")
+            true = [dict(zip(fields, one, strict=True)) for one in self.question.segments]
+            known = None if self.question.answer is None else true
+            more |= {"segments": list(segments), "true_segments": known}
         return self.number, {
             "video_id": self.question.video_id,
             "question_id": self.question.question_id,
@@ -60,10 +68,11 @@ class Asked(NamedTuple):
             "answers": list(answers),
             "truth": self.question.answer,
             "correct": correct,
-        } | ({} if credit is None else {"vqa_accuracy": credit})
+        } | more
 
     def to_json(self) -> dict[str, Any]:
         question = self.question
+        more = {name: getattr(question, name) for name in ("given", "segments")}
         return {
             "number": self.number,
             "question_id": question.question_id,
@@ -75,13 +84,14 @@ class Asked(NamedTuple):
             "head": question.head,
             "choices": question.choices,
             "right": question.right,
-        } | ({"given": question.given} if question.given else {})
+        } | {name: its for name, its in more.items() if its}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Asked:
         names = {"kind": "type", "truth": "answer"}
         about = {names.get(name, name): value for name, value in fields.items()}
         about |= {name: tuple(about.get(name, ())) for name in ("choices", "given")}
+        about["segments"] = tuple(map(tuple, about.get("segments", ())))
         return cls(about.pop("number"), Question(**about))
 
 

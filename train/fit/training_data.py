@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from framebank.features.errors import UsageError
 from framebank.features.asking.segmenting import WINDOW
+from framebank.features.errors import UsageError
 from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.question import LABEL, SEGMENTS, Question
 from framebank.features.questions.word_cutting import cut_questions, cutter_version

@@ -18,7 +18,6 @@ from framebank.train.judging.calibration import Confidence, Surprise, at_tempera
 from framebank.train.model.heads import COUNT, OPEN_HEAD, OUTSIDE, SEGMENTS, Head
 from framebank.train.workers.replicas import Workers
 
-
 _TINY = 1e-7  # below any probability that matters
 
 

@@ -142,7 +142,7 @@ class Head(heads.Head):
         return keras.losses.categorical_crossentropy(wanted, outputs, label_smoothing=smoothing)
 
     def hits(self, truth: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        """Return bool[b]: whether the answer is right; of segments float32[b], the share of rows."""
+        """Return bool[b]: whether the answer is right; of segments the share of rows, float[b]."""
         if self.kind == SEGMENTS:
             truth, real = _rows(truth, outputs)
             right = tf.argmax(outputs, axis=2, output_type=tf.int32) == truth
