@@ -21,6 +21,8 @@ _PLACES = (
     re.compile(r"[_-](clip|part|seg|segment|shot|scene|chunk|window)[_-]?\d+$", re.IGNORECASE),
     re.compile(r"(?<=\d)[_-]\d+$"),  # match7_03
 )
+_NUMBER = re.compile(r"[_-]\d+$")  # tells of sources (film_3) or of classes (walk_3)
+_LEAST_SOURCES, _MOST_CLIPS = 10, 20  # those that are no classes, and their clips in the mean
 _MOST_ALONE = 0.5  # of the clips may have a source of their own, if ids are to tell of sources
 
 
@@ -42,7 +44,7 @@ def group_of(video_id: str, pattern: re.Pattern[str]) -> str | None:
     found = pattern.search(video_id)
     if found is None:
         return None
-    return found.group(1) if pattern.groups else found.group()
+    return (found.group(1) if pattern.groups else found.group()) or None
 
 
 def suspect_sources(video_ids: Iterable[str]) -> dict[str, str]:
@@ -52,10 +54,13 @@ def suspect_sources(video_ids: Iterable[str]) -> dict[str, str]:
     or more share with another.
     """
     ids = sorted(set(video_ids))
-    for ending in _PLACES:
+    for ending in (*_PLACES, _NUMBER):
         sources = {video_id: ending.sub("", _EXTENSION.sub("", video_id)) for video_id in ids}
         counts = collections.Counter(sources.values())
         shared = sum(count for count in counts.values() if count > 1)
-        if ids and shared > (1 - _MOST_ALONE) * len(ids) and len(counts) > 1:
+        least = _LEAST_SOURCES if ending is _NUMBER else 2
+        if len(counts) < least or (ending is _NUMBER and len(ids) > _MOST_CLIPS * len(counts)):
+            continue
+        if shared > (1 - _MOST_ALONE) * len(ids):
             return sources
     return {}

@@ -25,8 +25,10 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
+from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question, with_group, with_split
 from framebank.features.questions.sources import compile_grouping, group_of, suspect_sources
+from framebank.features.terminal import few
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {split: split for split in SPLITS} | {"training": "train", "testing": "test"}
@@ -51,12 +53,27 @@ class SplitRule:
     group_by: str | None = None
 
     def grouped(self, questions: Sequence[Question]) -> list[Question]:
-        """Return the questions with their groups; raises UsageError for a pattern that is none."""
-        if self.group_by is None:
+        """Return the questions with their groups: a row without one has that of the other rows
+        about its video, else what the pattern finds.
+
+        Raises UsageError for a video of two groups, and for a pattern that is none.
+        """
+        groups: dict[str, str | None] = {}
+        for q in questions:
+            if q.group is not None and groups.setdefault(q.video_id, q.group) != q.group:
+                raise UsageError(
+                    "a video has two groups",
+                    got=f"{groups[q.video_id]!r} and {q.group!r} for {q.video_id}",
+                    expected="one group, which all clips of its source have",
+                )
+        if self.group_by is not None:
+            pattern = compile_grouping(self.group_by)
+            for video_id in {q.video_id for q in questions} - set(groups):
+                groups[video_id] = group_of(video_id, pattern)
+        if not groups:
             return list(questions)
-        pattern = compile_grouping(self.group_by)
         return [
-            q if q.group is not None else with_group(q, group_of(q.video_id, pattern))
+            q if q.group == (group := groups.get(q.video_id)) else with_group(q, group)
             for q in questions
         ]
 
@@ -153,8 +170,13 @@ def _seen_sources(questions: Sequence[Question], has_seen: Seen) -> dict[str, bo
 
 
 def _warn_of_sources(questions: Sequence[Question], remarks: list[str]) -> None:
-    """Say where ids look as if clips of one source stood on both sides of a split."""
+    """Say where clips of one source stand on both sides of a split, or seem to by their ids."""
     if any(question.group is not None for question in questions):
+        if groups := cut_groups(questions):
+            remarks.append(
+                f"WARNING: clips of one group stand on both sides of a split ({few(groups)}, "
+                f"{len(groups)} in all), so the figures may flatter"
+            )
         return
     split = {question.video_id: question.split for question in questions}
     sources = suspect_sources(split)
@@ -166,8 +188,17 @@ def _warn_of_sources(questions: Sequence[Question], remarks: list[str]) -> None:
         remarks.append(
             f"WARNING: the ids look like {len(sources)} clips of {len(sides)} sources, of which "
             f"{len(cut)} stand on both sides of a split, so the figures may flatter: "
-            f"{', '.join(cut[:3])}; give the column group, or --group-by"
+            f"{few(cut)}; give the column group, or --group-by"
         )
+
+
+def cut_groups(questions: Sequence[Question]) -> list[str]:
+    """Return the groups of which some clips have one split, and some another."""
+    sides: dict[str, set[str | None]] = {}
+    for question in questions:
+        if question.group is not None:
+            sides.setdefault(question.group, set()).add(question.split)
+    return sorted(group for group, its in sides.items() if len(its) > 1)
 
 
 def _with_split(question: Question, split: str) -> Question:

@@ -20,10 +20,12 @@ from framebank.features.questions.splits import (
     SPLITS,
     VAL_SHARE,
     SplitRule,
+    cut_groups,
     deal_splits,
     deal_to_ask,
     follow_videos,
 )
+from framebank.features.terminal import few
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +73,14 @@ def assign_splits(
     val_share: float = VAL_SHARE,
     group_by: str | None = None,
 ) -> Splits:
-    """Give every question a split; raises UsageError when there is nothing to train on.
+    """Give every question a split; raises UsageError when there is nothing to train on, where the
+    files' own splits cut a group, and for a pattern that finds none.
 
     Where the file has no val split `val_share` of the training videos become it, at 0 none.
     """
-    splits = splits_of(questions, seed=seed, val_share=val_share, group_by=group_by)
+    grouped = SplitRule(group_by=group_by).grouped(questions)
+    _check_groups(grouped, group_by)
+    splits = splits_of(grouped, seed=seed, val_share=val_share)
     if not splits.train:
         counts = ", ".join(f"{len(splits.of(name))} of {name}" for name in SPLITS)
         raise UsageError(
@@ -85,6 +90,24 @@ def assign_splits(
             "the file's name (val_q.csv is val); rows without either are split by video",
         )
     return splits
+
+
+def _check_groups(questions: Sequence[Question], group_by: str | None) -> None:
+    alone = sorted({q.video_id for q in questions if q.group is None})
+    if group_by is not None and questions and len(alone) == len({q.video_id for q in questions}):
+        raise UsageError(
+            "--group-by finds no group in any video's id",
+            got=f"{group_by!r}, for ids such as {', '.join(alone[:3])}",
+            expected="a pattern whose first group, else all of it, names the source in an id",
+        )
+    stated = [question for question in questions if question.split is not None]
+    if groups := cut_groups(stated):
+        raise UsageError(
+            "the files put clips of one group on both sides of a split",
+            got=f"{few(groups)} ({len(groups)} in all)",
+            expected="all clips of a group in one split",
+            todo="correct the column split, or leave it out: groups are then split whole",
+        )
 
 
 def splits_of(

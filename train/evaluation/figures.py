@@ -18,8 +18,8 @@ from framebank.features.questions.question import VQA_ACCURACY, Question
 from framebank.train.evaluation.answers import DISTRACTORS, NO_RANK, Answers
 from framebank.train.judging.baselines import Said, answer_gains
 from framebank.train.judging.bootstrap import interval, paired_bootstrap
+from framebank.train.judging.calibration import BINS, Confidence
 
-_BINS = 10
 _COMMONEST = 8
 _RECALL_AT = (1, 5, 10)
 _WORD_BANDS = ((5, "up to 5 words"), (8, "6 to 8 words"), (12, "9 to 12 words"))
@@ -153,20 +153,20 @@ def _seconds(duration_s: float) -> str:
 
 def calibrate(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> dict[str, Any]:
     """Return the expected calibration error and its bins (Guo et al., ICML 2017, section 2)."""
-    places = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    sure = Confidence()
+    sure.add(confidence, right)
     bins = [
         {
-            "from": place / _BINS,
-            "to": (place + 1) / _BINS,
-            "judged": int((places == place).sum()),
-            "confidence": float(confidence[places == place].mean()),
-            "accuracy": float(right[places == place].mean()),
+            "from": place / BINS,
+            "to": (place + 1) / BINS,
+            "judged": int(count),
+            "confidence": float(total / count),
+            "accuracy": float(hits / count),
         }
-        for place in range(_BINS)
-        if (places == place).any()
+        for place, (count, total, hits) in enumerate(sure.bins.T)
+        if count
     ]
-    error = sum(abs(one["confidence"] - one["accuracy"]) * one["judged"] for one in bins)
-    return {"expected_error": float(error / len(right)), "bins": bins}
+    return {"expected_error": sure.error, "bins": bins}
 
 
 def confuse(questions: Sequence[Question], chosen: Sequence[str]) -> dict[str, Any]:

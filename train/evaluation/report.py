@@ -144,14 +144,14 @@ def verdict(figures: Mapping[str, Any]) -> str:
         return f"{text} Nothing stands beside it that would say whether this is much."
     if figures["videos"] < 2:
         return text
+    if worse := [name for name in beside if beside[name]["ahead"]["interval"][1] < 0]:
+        behind = (f"{_LABELS[name][0]}: {_points(beside[name]['ahead'])}" for name in worse)
+        return f"{text} Worse than {'; '.join(behind)}."
     hardest = min(beside, key=lambda name: beside[name]["ahead"]["interval"][0])
     ahead = beside[hardest]["ahead"]
     label = _LABELS[hardest][0]
-    low, high = ahead["interval"]
-    if low > 0:
+    if ahead["interval"][0] > 0:
         return f"{text} Better than every baseline: {_points(ahead)} of {label}."
-    if high < 0:
-        return f"{text} Worse than {label}: {_points(ahead)}."
     return f"{text} Not surely better than {label}: {_points(ahead)}."
 
 

@@ -61,7 +61,8 @@ class Fits:
         splits = material.splits
         asked = splits.of(splits.judged_on)
         model, tried = self._choose(job.model)
-        fits = [self.fit(model, number) for number in range(self._seeds(model))]
+        warm = job.warm_start
+        fits = [self.fit(model, n, warm_start=warm) for n in range(self._seeds(model))]
         network = average([fit.network for fit in fits])
         result = fits[0].result
         judge = result.judge if len(fits) == 1 else self.judge_of(network)
@@ -171,9 +172,10 @@ class Fits:
         *,
         learn: QuestionTable | None = None,
         label: str | None = None,
+        warm_start: str | None = None,
     ) -> Fitted:
-        """Fit a model to the rows of `learn`, all of the training split by default; `number` counts
-        the fits of other seeds."""
+        """Fit a model to the rows of `learn` (default: all of the training split), from the weights
+        of the model in `warm_start`; `number` counts the fits of other seeds."""
         job, material = self.job, self.material
         rows = material.learnt if learn is None else learn
         closed = model.kind in (PROBE, PROBE_BLIND)
@@ -185,9 +187,6 @@ class Fits:
         if closed:
             return self._fit_probe(model, rows, label)
         workers = self.workers
-        warm_start = job.warm_start if label == job.model.kind or job.model.kind == AUTO else None
-        if learn is not None:
-            warm_start = None
         config = dataclasses.replace(job.train, seed=job.train.seed + number)
         if material.vectors is not None:
             model = dataclasses.replace(model, word_size=material.vectors.size)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 TEMPERATURES = np.geomspace(0.1, 10, 81)  # the middle one is 1
-BINS = 15
+BINS = 10
 _TINY = 1e-7
 
 

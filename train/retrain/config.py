@@ -13,7 +13,7 @@
     margin = 0.01                              # accuracy (of counts: mean square error) to gain
     confidence = 0.95                          # share of bootstrap rounds in which it is better
 
-    [model]                                    # as the options of `framebank train`
+    [model]                                    # as the options of `framebank train`; kind = "auto"
     [train]
 
 Further keys at the top: format, mapping, language and embeddings (as the options of `framebank
@@ -137,6 +137,8 @@ def read_config(path: str) -> RetrainConfig:
     try:
         text = storage.read_bytes(path).decode("utf-8")
         fields = tomllib.loads(text)
+        if isinstance(table := fields.setdefault("model", {}), dict):
+            table.setdefault("kind", AUTO)  # as of `framebank train`
     except storage.FileMissingError as err:
         raise UsageError("no such config", got=path, todo="check --config") from err
     except ValueError as err:  # also text that is not UTF-8

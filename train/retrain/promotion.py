@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.asking.trained_model import NotFiniteError, load_model
+from framebank.features.asking.heads import COUNT
+from framebank.features.asking.trained_model import (
+    NotFiniteError,
+    check_weights,
+    load_model,
+    read_head,
+)
 from framebank.features.questions.question import Question
 from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import json_text, storage
-from framebank.train.evaluation.answers import Answers, ask_all
+from framebank.train.evaluation.answers import ask_all
 from framebank.train.judging.baselines import answer_gains
 from framebank.train.judging.bootstrap import paired_bootstrap
 from framebank.train.retrain.config import PromoteConfig, RetrainConfig
@@ -48,23 +54,23 @@ def judge(
     surely worse than that, or than a baseline of its own report, is not promoted.
     """
     try:
-        said = ask_all(load_model(candidate), cache, judged, run=Run(stop))
+        new = _gains(candidate, cache, judged, stop)
     except NotFiniteError as err:
         return Decision(False, f"not to be used: {err.what}", {})
-    new, counts = gains(said, judged), said.head == "count"
+    counts = read_head(candidate).kind == COUNT
     if behind := _behind(candidate, new, floor, cache, judged, config.promote.seed, stop):
         return Decision(False, behind, {})
     if in_use is None:
         return _unrivalled(new, "no model was in use", counts=counts)
     try:
-        rival = load_model(in_use)
+        check_weights(in_use)
         if len(judged) < config.held.least:
             reason = (
                 f"{len(judged)} held questions that neither model has seen are too few to compare "
                 f"them: {config.held.least} are asked for"
             )
             return Decision(False, reason, {})
-        old = gains(ask_all(rival, cache, judged, run=Run(stop)), judged)
+        old = _gains(in_use, cache, judged, stop)
     except NotFiniteError as err:
         return _unrivalled(new, f"the model in use answers nothing: {err.what}", counts=counts)
     groups = [question.source for question in judged]
@@ -86,7 +92,7 @@ def _behind(
         return f"by its own report it is surely worse than {', '.join(leads)}"
     if not judged or floor == candidate:
         return ""
-    least = gains(ask_all(load_model(floor), cache, judged, run=Run(stop)), judged)
+    least = _gains(floor, cache, judged, stop)
     groups = [question.source for question in judged]
     found = paired_bootstrap(new, least, groups, seed=seed)
     if found.high >= 0:
@@ -97,6 +103,13 @@ def _behind(
     )
 
 
+def _gains(
+    model_dir: str, cache: Cache, judged: Sequence[Question], stop: StopRequest
+) -> NDArray[np.float64]:
+    answers = ask_all(load_model(model_dir), cache, judged, run=Run(stop))
+    return answer_gains(judged, answers.chosen())
+
+
 def _unrivalled(new: NDArray[np.float64], reason: str, *, counts: bool) -> Decision:
     """Return that the new model, whose gains are `new`, is taken since there is no other."""
     if not len(new):
@@ -104,11 +117,6 @@ def _unrivalled(new: NDArray[np.float64], reason: str, *, counts: bool) -> Decis
     name = "mean_square_error" if counts else "accuracy"
     # A gain in counts is an error below zero.
     return Decision(True, reason, {name: float(abs(new.mean()))})
-
-
-def gains(answers: Answers, questions: Sequence[Question]) -> NDArray[np.float64]:
-    """Return float64[q], the higher the better, of the likeliest answer to each question."""
-    return answer_gains(questions, answers.chosen())
 
 
 def decide(

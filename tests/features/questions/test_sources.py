@@ -17,11 +17,12 @@ from framebank.features.questions.sources import compile_grouping, group_of, sus
         [f"dQw4w9WgXc{group}_{clip}_{clip + 10}" for group in range(4) for clip in range(3)],
         [f"match{group}/film-part{clip}.mp4" for group in range(4) for clip in range(3)],
         [f"cam{group}_{clip}" for group in range(4) for clip in range(3)],
+        [f"film-{name}_{clip}.mp4" for name in "abcdefghijkl" for clip in range(3)],
     ],
 )
 def test_ids_that_name_a_clip_of_a_source_tell_of_it(ids: list[str]) -> None:
     sources = suspect_sources(ids)
-    assert len(sources) == 12 and len(set(sources.values())) == 4
+    assert len(sources) == len(ids) == 3 * len(set(sources.values()))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,8 @@ def test_ids_that_name_a_clip_of_a_source_tell_of_it(ids: list[str]) -> None:
         [],
         [f"{number:04}.gif" for number in range(40)],
         [f"video{number}" for number in range(40)],
-        [f"walk_{number}.mp4" for number in range(40)],
+        [f"{label}_{number}.mp4" for label in ("walk", "run") for number in range(40)],
+        [f"class-{name}_{number}" for name in "abcdefghijkl" for number in range(40)],
         ["a_0_10", "b_3_9", "c_1_7"],  # a clip each
     ],
 )
@@ -43,5 +45,6 @@ def test_a_pattern_names_the_group() -> None:
     assert group_of("v_Run_g01_c02.avi", pattern) == "v_Run_g01"
     assert group_of("other.avi", pattern) is None
     assert group_of("g7_x", re.compile(r"g\d")) == "g7"
+    assert group_of("_x", re.compile("(.*)_")) is None  # nothing is no source
     with pytest.raises(UsageError, match="no regular expression"):
         compile_grouping("(")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import Seen
-from framebank.features.questions.splits import join_files, split_of_name
+from framebank.features.questions.splits import SplitRule, join_files, split_of_name
 from framebank.train.data.splits import assign_splits, splits_of
 
 
@@ -143,3 +145,47 @@ def test_names_of_files_count_where_they_leave_some_to_train_on(
 )
 def test_a_file_may_be_named_for_a_split(name: str, split: str | None) -> None:
     assert split_of_name(name) == split
+
+
+def clips(*groups: str | None, split: str | None = None) -> list[Question]:
+    return [
+        Question(str(n), f"clip{n}.mp4", "?", "a", split=split, group=group)
+        for n, group in enumerate(groups)
+    ]
+
+
+def test_a_group_has_one_split_whoever_names_it() -> None:
+    asked = clips(*(f"g{n % 12}" for n in range(48)))
+    splits = assign_splits(asked, seed=0)
+    by_pattern = [dataclasses.replace(q, video_id=f"{q.group}_{q.video_id}") for q in asked]
+    by_pattern = [dataclasses.replace(q, group=None) for q in by_pattern]
+    for found in (splits, assign_splits(by_pattern, seed=0, group_by=r"^(g\d+)_")):
+        sides = {name: {q.group for q in found.of(name)} for name in ("train", "val", "test")}
+        assert all(sides.values()) and sum(map(len, sides.values())) == 12
+    assert not any("WARNING" in remark for remark in splits.remarks)
+    *_, warned = assign_splits(by_pattern, seed=0).remarks
+    assert "48 clips of 12 sources" in warned and "--group-by" in warned
+
+
+def test_the_rows_of_a_video_have_one_group() -> None:
+    asked = [*clips("g", "g", "h", "h"), *clips(None, None, None, "h")]
+    grouped = SplitRule().grouped(asked)
+    assert [question.group for question in grouped] == ["g", "g", "h", "h"] * 2
+    with pytest.raises(UsageError, match=r"a video has two groups[\s\S]*'g' and 'x' for clip0"):
+        assign_splits([*asked, *clips("x")], seed=0)
+
+
+def test_files_that_cut_a_group_are_not_learnt_from() -> None:
+    asked = [*clips("g", "g", "h", split="train"), *clips("g", "g", "h", "k", split="test")[3:]]
+    assert assign_splits(asked, seed=0).train
+    cut = [*clips("g", "h", split="train"), Question("9", "other", "?", "a", "test", group="g")]
+    with pytest.raises(UsageError, match=r"both sides of a split[\s\S]*g \(1 in all\)"):
+        assign_splits(cut, seed=0)
+    [warned, *_] = splits_of(cut, seed=0, val_share=0).remarks
+    assert "WARNING: clips of one group stand on both sides of a split (g, 1 in all)" in warned
+
+
+def test_a_pattern_that_finds_no_group_is_told() -> None:
+    assert assign_splits(clips(None, None, None), seed=0, group_by=r"clip[01]").train
+    with pytest.raises(UsageError, match=r"no group in any video's id[\s\S]*clip0.mp4, clip1"):
+        assign_splits(clips(None, None, None), seed=0, group_by=r"_g(\d+)_")

@@ -30,6 +30,7 @@ from framebank.train.fit.fits import start_from
 from framebank.train.fit.model_folder import ModelFolder
 from framebank.train.fit.training import train_model
 from framebank.train.fit.training_data import TrainJob
+from framebank.train.judging.baselines import answer_gains
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics
 from framebank.train.model.heads import Head
@@ -37,7 +38,7 @@ from framebank.train.model.moments import MOMENTS, Scale
 from framebank.train.model.network import build_network
 from framebank.train.model.text import text_layer
 from framebank.train.retrain.config import PromoteConfig
-from framebank.train.retrain.promotion import decide, gains
+from framebank.train.retrain.promotion import decide
 from framebank.train.workers.run import Run
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 
@@ -162,7 +163,7 @@ def test_a_count_is_a_rounded_number_within_the_range_of_training(cache, tmp_pat
     figures = judge(cache, tmp_path / "count")
     assert figures["mean_square_error"] == pytest.approx(metrics["mean_square_error"])
     answers = judged(cache, tmp_path / "count").answers
-    errors = gains(answers, answers.questions)
+    errors = answer_gains(answers.questions, answers.chosen())
     assert -errors.mean() == pytest.approx(figures["mean_square_error"])
     groups = [question.video_id for question in answers.questions]
     worse = decide(errors - 2, errors, groups, PromoteConfig(), counts=True)
