@@ -40,7 +40,7 @@ from framebank.features.errors import UsageError
 from framebank.features.questions.known_sets import FORMATS
 from framebank.features.questions.word_cutting import check_language
 from framebank.features.stores import storage
-from framebank.train.model.config import CHOOSABLE, ModelConfig, TrainConfig
+from framebank.train.model.config import AUTO, CHOOSABLE, ModelConfig, TrainConfig
 
 STARTS = ("warm", "fresh")
 _PATHS = ("registry", "cache", "mapping", "embeddings", "work")  # and questions
