@@ -290,7 +290,7 @@ def _baselines(
         language=made.language,
         embeddings=vectors,
     )
-    for kind in baselines.trained_of(read_head(job.model)):
+    for kind in baselines.trained_of(read_head(job.model), pictures=cache.spec.holds_pictures):
         if stored.get(kind):
             said[kind] = stored[kind]
             continue

@@ -62,8 +62,8 @@ def choose_kind(
     fold = deal_folds(groups, FOLDS, seed=seed)
     count = int(fold.max()) + 1
     if count < 2:
-        say("auto: all training clips are of one source, so nothing can be held out: the probe")
-        return PROBE, []
+        say(f"auto: all training clips are of one source, so none can be held out: {kinds[0]}")
+        return kinds[0], []
     found = {kind: np.full(len(table), np.nan) for kind in kinds}
     running = list(kinds)
     for number in range(count):

@@ -19,14 +19,21 @@ from framebank.features.questions.question import Question
 from framebank.features.stores import json_text, storage
 from framebank.train.data.batches import QuestionTable
 from framebank.train.fit.callbacks import AnswerSample
-from framebank.train.fit.choosing import AUTO_CLIPS, choose_kind
+from framebank.train.fit.choosing import AUTO_CLIPS, KINDS, choose_kind
 from framebank.train.fit.closed_form import Moments, fit_closed_form
 from framebank.train.fit.loop import FitData, FitResult, fit
 from framebank.train.fit.model_folder import ModelFolder
 from framebank.train.fit.training_data import Material, TrainJob
 from framebank.train.judging import baselines
 from framebank.train.judging.predicting import Judge
-from framebank.train.model.config import AUTO, PROBE, PROBE_BLIND, TRAINED_KINDS, ModelConfig
+from framebank.train.model.config import (
+    AUTO,
+    PICTURE_KINDS,
+    PROBE,
+    PROBE_BLIND,
+    TRAINED_KINDS,
+    ModelConfig,
+)
 from framebank.train.model.heads import COUNT
 from framebank.train.model.moments import Scale
 from framebank.train.model.network import average, build_network, export
@@ -53,7 +60,7 @@ class Fits:
     run: Run
     workers: Workers
     moments: Moments
-    scale: Scale | None  # of the moments; None of segments, which have none
+    scale: Scale | None  # of the moments; None of segments and of pictures, which have none
 
     def train_all(self) -> dict[str, Any]:
         """Train the model, save it, then the baselines; return their figures."""
@@ -79,7 +86,7 @@ class Fits:
         counted = baselines.count_answers(splits.train, asked)
         beside = {name: counted[name] for name in ("majority", "majority_per_question")}
         history = list(result.history)
-        for kind in baselines.trained_of(material.head) if job.with_baselines else ():
+        for kind in self._baselines():
             fitted = self.fit(dataclasses.replace(job.model, kind=kind))
             beside[kind] = said[kind] = self._answers(fitted.result.judge)
             history += fitted.result.history
@@ -104,15 +111,21 @@ class Fits:
             "steps": result.steps,
         }
 
+    def _baselines(self) -> Sequence[str]:
+        if not self.job.with_baselines:
+            return ()
+        return baselines.trained_of(self.material.head, pictures=self.material.pictures)
+
     def _choose(self, model: ModelConfig) -> tuple[ModelConfig, list[dict[str, Any]]]:
         """Return the model to train, of the kind that `auto` finds, and what was tried for it."""
         material, say = self.material, self.run.say
         if model.kind != AUTO:
             return model, []
         clips = len({question.video_id for question in material.learnt.questions})
+        kinds = PICTURE_KINDS if material.pictures else TRAINED_KINDS
         if clips > AUTO_CLIPS:
-            say(f"auto: {clips} clips to learn from are enough for {TRAINED_KINDS[0]}")
-            return dataclasses.replace(model, kind=TRAINED_KINDS[0]), []
+            say(f"auto: {clips} clips to learn from are enough for {kinds[0]}")
+            return dataclasses.replace(model, kind=kinds[0]), []
 
         def gains(
             kind: str, fold: int, learn: QuestionTable, judge: QuestionTable
@@ -122,7 +135,9 @@ class Fits:
             said = self._said(fitted.result.judge, judge)
             return baselines.answer_gains(judge.questions, said)
 
-        kind, tried = choose_kind(material.learnt, gains, seed=self.job.train.seed, say=say)
+        seed = self.job.train.seed
+        tries = kinds if material.pictures else KINDS
+        kind, tried = choose_kind(material.learnt, gains, seed=seed, say=say, kinds=tries)
         return dataclasses.replace(model, kind=kind), tried
 
     def _led_by(

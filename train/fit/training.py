@@ -89,7 +89,8 @@ def train_model(
                 warnings.simplefilter("ignore")
             moments = Moments(material, workers, run, batch_size=size)
             if material.videos is None:
-                fits = Fits(job, material, folder, run, workers, moments, moments.scale())
+                scale = None if material.pictures else moments.scale()
+                fits = Fits(job, material, folder, run, workers, moments, scale)
                 metrics = fits.train_all()
             else:
                 fits = Fits(job, material, folder, run, workers, moments, None)

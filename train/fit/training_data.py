@@ -19,7 +19,7 @@ from framebank.train.data.joining import JoinedQuestions
 from framebank.train.data.shard_files import ShardFiles, Staging
 from framebank.train.data.splits import SPLITS, Splits, assign_splits
 from framebank.train.data.windows import Timeline, Windows
-from framebank.train.model.config import IMAGE_QA, ModelConfig, TrainConfig
+from framebank.train.model.config import AUTO, IMAGE_QA, PICTURE_KINDS, ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics, frame_statistics
 from framebank.train.model.heads import COUNT, OPEN, Head
 from framebank.train.model.text import START_WORD, text_layer, without_spaces, word_numbers
@@ -88,6 +88,7 @@ class Material:
     words: list[str]  # of `text`, by number
     vectors: WordVectors | None = None
     videos: Videos | None = None  # where segments are to be found
+    pictures: bool = False  # whose rows are those of a cache of pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +127,7 @@ def gather(
             expected=f"columns {_COLUMNS[job.task]}",
             todo="leave --task out: the files tell it",
         )
+    _check_kind(job.model.kind, head, cache)
     if job.model.kind == IMAGE_QA and head.kind != OPEN:
         raise UsageError(
             f"--model-kind {IMAGE_QA} answers open questions about pictures",
@@ -200,8 +202,35 @@ def gather(
     if windows is not None:
         features = windows.features
     return Material(
-        splits, head, text, statistics, features, tables, learnt, words, vectors, videos
-    )
+        splits, head, text, statistics, features, tables, learnt, words, vectors, videos,
+        pictures=cache.spec.holds_pictures,
+    )  # fmt: skip
+
+
+def _check_kind(kind: str, head: Head, cache: Cache) -> None:
+    """Raise UsageError where a kind of model is not for the cache or for what is asked."""
+    pictures = cache.spec.holds_pictures
+    if pictures and head.kind == SEGMENTS:
+        raise UsageError(
+            "segments are found in features",
+            got=f"a cache of --backbone {cache.spec.backbone}",
+            todo="give a cache of any other backbone",
+        )
+    if (kind in PICTURE_KINDS) != pictures and not (pictures and kind in (AUTO, "question_only")):
+        holds = "pictures" if pictures else "features"
+        raise UsageError(
+            f"--model-kind {kind} does not read {holds}",
+            got=f"a cache of --backbone {cache.spec.backbone}",
+            expected=" | ".join(PICTURE_KINDS) if pictures else "a cache of --backbone pixels",
+            todo="leave --model-kind out, or give another cache",
+        )
+    if kind == "vote" and not head.answers:
+        raise UsageError(
+            "--model-kind vote has frames vote for one answer of a list",
+            got=f"files of the kind {head.kind}",
+            expected="labels, or questions with answers in words",
+            todo="leave --model-kind out",
+        )
 
 
 def _describe(head: Head) -> str:

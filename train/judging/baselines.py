@@ -57,10 +57,11 @@ def answer_gains(asked: Sequence[Question], said: Said) -> NDArray[np.float64]:
     return np.array([right if its is None else its for its, right in worth], np.float64)
 
 
-def trained_of(head: Head) -> tuple[str, ...]:
+def trained_of(head: Head, *, pictures: bool = False) -> tuple[str, ...]:
     """Return the kinds that are trained to stand beside a model: where nothing is asked nothing
-    can be said to a question alone."""
-    return tuple(kind for kind in TRAINED if head.asks or kind != "question_only")
+    can be said to a question alone, and of pictures, not features, nothing else is."""
+    kinds = ("question_only",) if pictures else TRAINED
+    return tuple(kind for kind in kinds if head.asks or kind != "question_only")
 
 
 def count_answers(train: Sequence[Question], asked: Sequence[Question]) -> dict[str, Said]:

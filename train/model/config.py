@@ -19,9 +19,14 @@ SEGMENT_KINDS = ("lstm", "bigru", "order_blind")
 PROBE, PROBE_BLIND = "probe", "probe_blind"  # closed formulas of a clip's moments
 AUTO = "auto"  # whichever answers held-out training clips best
 IMAGE_QA = "image_qa"  # one picture, three LSTMs of words: train.model.image_qa
-NETWORK_KINDS = (*TRAINED_KINDS, IMAGE_QA, "order_blind", "question_only")  # trained by epochs
+# Beside which `auto` does not look: each frame by itself, and moments without a recurrence.
+PLAIN_KINDS = ("vote", "mlp")
+PICTURE_KINDS = ("cnn_lstm", "cnn3d")  # of a cache of pixels: train.model.picture_readers
+NETWORK_KINDS = (  # trained by epochs
+    *TRAINED_KINDS, *PLAIN_KINDS, *PICTURE_KINDS, IMAGE_QA, "order_blind", "question_only",
+)  # fmt: skip
 MODEL_KINDS = (*NETWORK_KINDS, PROBE, PROBE_BLIND, AUTO)
-CHOOSABLE = (AUTO, PROBE, *TRAINED_KINDS, IMAGE_QA)
+CHOOSABLE = (AUTO, PROBE, *TRAINED_KINDS, *PLAIN_KINDS, *PICTURE_KINDS, IMAGE_QA)
 # Sizes that a kind has by default in place of those of all.
 OWN_SIZES: Mapping[str, Mapping[str, Any]] = {
     IMAGE_QA: {

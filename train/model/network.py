@@ -19,6 +19,9 @@ What reads the frames is the kind of model:
 - wide: the LSTM beside `direct_path` from the mean frame to the answers. What things are shows in
   the mean frame, and a few hundred clips suffice to read it off nearly linearly; what happens shows
   in their order. The LSTM must not learn the first anew.
+- vote: each frame alone is classified, and the answer is the mean of what they say.
+- mlp: dense layers over the mean frame and the clip's moments, no recurrence.
+- cnn_lstm, cnn3d: pictures, of a cache of pixels (`train.model.picture_readers`).
 - image_qa: a picture and three LSTMs of words, a network of its own (`train.model.image_qa`).
 """
 
@@ -36,6 +39,7 @@ from framebank.train.model.frames import Frames, FrameStatistics, gain, make_fra
 from framebank.train.model.heads import CHOICE, COUNT, OPEN_HEAD, SEGMENTS, Head
 from framebank.train.model.image_qa import image_network
 from framebank.train.model.moments import MOMENTS, ORDER_BLIND, Scale, temporal_moments
+from framebank.train.model.picture_readers import PICTURE_READERS
 from framebank.train.model.text import read_question, word_numbers
 
 _HIDDEN = -1e9  # the score of padding: its weight is 0
@@ -138,6 +142,7 @@ READERS: Mapping[str, Callable[[Frames, Any, ModelConfig], Any]] = {
     "bigru": read_bigru,
     "wide": read_lstm,
     "mean": read_mean,
+    "mlp": read_mean,  # the moments stand beside it
     "order_blind": read_mean,
 }
 
@@ -193,6 +198,14 @@ def build_network(
         joined = question = read_question(inputs["words"], config, words)
     else:
         joined, question = None, ops.zeros_like(features[:, 0, :1])
+    if config.kind == "vote":
+        frames = make_frames(features, config, statistics)
+        asked = question if head.asks else None
+        output = _vote(frames, asked, config, answers or len(head.answers))
+        return keras.Model(inputs, output, name=config.kind)
+    if config.kind in PICTURE_READERS:
+        video = PICTURE_READERS[config.kind](features, config)
+        joined = video if joined is None else layers.Concatenate()([video, question])
     if config.kind in READERS:
         frames = make_frames(features, config, statistics)
         video = READERS[config.kind](frames, question, config)
@@ -215,6 +228,18 @@ def build_network(
             answers or len(head.answers), activation="softmax", name="answers", dtype="float32"
         )(hidden)
     return keras.Model(inputs, output, name=config.kind)
+
+
+def _vote(frames: Frames, question: Any, config: ModelConfig, answers: int) -> Any:
+    """Return float[b, answers]: the mean of what is said to each frame, as if it were alone."""
+    seen = layers.Dropout(config.dropout)(frames.seen)
+    hidden = layers.Dense(config.dense_units, name="hidden")(seen)
+    if question is not None:
+        asked = layers.Dense(config.dense_units, use_bias=False, name="asked")(question)
+        hidden = ops.add(hidden, ops.expand_dims(asked, 1))
+    hidden = layers.Dropout(config.dropout)(ops.relu(hidden))
+    said = layers.Dense(answers, activation="softmax", name="answers", dtype="float32")(hidden)
+    return layers.GlobalAveragePooling1D(dtype="float32")(said, mask=frames.mask)
 
 
 def _segment_network(

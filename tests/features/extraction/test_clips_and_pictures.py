@@ -114,7 +114,7 @@ def test_a_damaged_picture_is_told(form: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
     data = encode_picture(noise, form)
     for bad in (b"", b"no picture", data[: len(data) // 2], encode_picture(noise[:8], form)):
-        with pytest.raises(ValueError, match="picture|no"):
+        with pytest.raises(ValueError, match=r"picture|no"):
             decode_picture(bad, form, size=16)
     other = encode_picture(noise, "png" if form == "jpeg" else "jpeg")
     with pytest.raises(ValueError, match=f"no {form}"):

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framebank.train.model.config import NETWORK_KINDS, ModelConfig
+from framebank.train.model.config import NETWORK_KINDS, PICTURE_KINDS, ModelConfig
 from framebank.train.model.frames import frame_statistics
 
 QUESTIONS = ["What is it?", "what is that", "Что это?", "where, now"]
-WIDTH = 6
+WIDTH = 12  # of pictures of 2 x 2
 
 
 def build(kind: str = "lstm"):  # type: ignore[no-untyped-def]
@@ -71,7 +71,9 @@ def test_who_sees_the_order_of_frames() -> None:
         ]
         changed[kind] = float(np.abs(both[0] - both[1]).max())
     assert all(changed[kind] > 1e-3 for kind in ("lstm", "bigru", "transformer")), changed
-    assert all(changed[kind] < 1e-5 for kind in ("order_blind", "mean", "attention")), changed
+    assert all(changed[kind] < 1e-5 for kind in ("order_blind", "mean", "attention", "vote")), (
+        changed
+    )
     assert changed["question_only"] == 0
 
 
@@ -102,3 +104,30 @@ def test_words_of_every_script_are_known_and_cjk_is_cut() -> None:
     assert not numbers[1, 1:].any()
     chinese = text_layer(["他在做什么", "她在哪里"], max_words=20)
     assert (np.asarray(chinese(tf.constant(["他在哪里"]))) > 1).all()
+
+
+@pytest.mark.parametrize("kind", PICTURE_KINDS)
+def test_what_reads_pictures_sees_their_order_and_what_is_in_them(kind: str) -> None:
+    import tensorflow as tf
+
+    _, model, _ = build(kind)
+    clip = np.random.default_rng(1).integers(0, 255, (5, WIDTH)).astype(np.float32)
+    clips = np.stack([clip, clip[::-1], clip[:, ::-1]])
+    said = model({"features": tf.constant(clips), "question": tf.constant(["what"] * 3)}).numpy()
+    assert np.abs(said[0] - said[1]).max() > 1e-3
+    assert np.abs(said[0] - said[2]).max() > 1e-3
+
+
+def test_a_vote_is_the_mean_of_what_frames_say_alone() -> None:
+    import tensorflow as tf
+
+    _, model, _ = build("vote")
+    frames = np.random.default_rng(1).normal(3, 1, (4, WIDTH)).astype(np.float32)
+
+    def answer(features: np.ndarray) -> np.ndarray:
+        asked = tf.constant(["what"] * len(features))
+        return model({"features": tf.constant(features), "question": asked}).numpy()
+
+    alone = answer(frames[:, None])
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
+    np.testing.assert_allclose(answer(frames[None])[0], alone.mean(axis=0), atol=1e-6)
