@@ -314,8 +314,7 @@ def summary_lines(summary: dict[str, Any], *, out: str) -> Iterator[str]:
             yield (
                 f"average mAP in the split {detection['split']}: {detection['average_map']:.3f} "
                 f"({at['0.50']:.3f} at 0.5, {at['0.75']:.3f} at 0.75, {at['0.95']:.3f} at 0.95); "
-                f"video mAP {detection['video_map']:.3f}, hit@1 {detection['hit_at_1']:.3f}, "
-                f"hit@3 {detection['hit_at_3']:.3f}"
+                f"hit@1 {detection['hit_at_1']:.3f}"
             )
         yield f"the segments as ActivityNet takes them: {detection['submission']}"
     if summary["without_truth"]:

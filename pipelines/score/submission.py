@@ -20,7 +20,6 @@ from framebank.features.asking.detection import (
     Segment,
     detection_precision,
     hit_at,
-    video_precision,
 )
 from framebank.features.errors import CacheError
 from framebank.features.stores import storage
@@ -100,9 +99,7 @@ def segment_figures(rows: Sequence[_Row]) -> dict[str, Any]:
         "videos": len(known),
         "average_map": float(at.mean()),
         "map": {name: float(one) for name, one in zip(_NAMES, at, strict=True)},
-        "video_map": float(np.mean(list(video_precision(labels, scored).values()))),
         "hit_at_1": hit_at(labels, scored, 1),
-        "hit_at_3": hit_at(labels, scored, 3),
     }
 
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.asking import heads
 from framebank.features.asking.segmenting import row_classes, row_edges, window_starts
 from framebank.features.questions.question import SEGMENTS, Question
 from framebank.train.data.batches import Clips, Features, QuestionTable, Share
@@ -37,7 +38,7 @@ class Timeline:
         """Return float64[n + 1]: where in seconds each row begins, and the last one ends."""
         return row_edges(self.pts_ms, self.duration_s)
 
-    def classes(self, question: Question, head: Head) -> NDArray[np.int32]:
+    def classes(self, question: Question, head: heads.Head) -> NDArray[np.int32]:
         """Return int32[n], the class of each row; the last class is that nothing happens."""
         numbers = {label: number for number, label in enumerate(head.answers)}
         nothing = len(head.answers)

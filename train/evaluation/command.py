@@ -53,8 +53,10 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Evaluate; return the exit status. Raises FramebankError, TrainingStopped."""
     figures = execute(args, beam_args)
     from framebank.train.evaluation.report import summary
+    from framebank.train.evaluation.segment_page import segment_summary
 
-    print(_text(figures) if args.json else "\n".join(summary(figures)))
+    told = segment_summary if "average_map" in figures else summary
+    print(_text(figures) if args.json else "\n".join(told(figures)))
     return 0
 
 
@@ -72,6 +74,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     import_tensorflow()
     from framebank.train.evaluation.evaluating import EvaluateJob, evaluate
     from framebank.train.evaluation.report import write_report
+    from framebank.train.evaluation.segment_page import write_segment_page
     from framebank.train.workers.run import Run
 
     job = EvaluateJob(
@@ -90,7 +93,8 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
             raise
     data = _text(judged.figures).encode("utf-8", "backslashreplace")
     storage.write_atomic(str(out / "evaluation.json"), data)
-    page = write_report(out, judged, cache, model_dir=args.model, examples=args.examples, say=_say)
+    write = write_report if judged.detected is None else write_segment_page
+    page = write(out, judged, cache, model_dir=args.model, examples=args.examples, say=_say)
     _say(f"the report is {page}")
     return judged.figures
 

@@ -14,23 +14,27 @@ from typing import TYPE_CHECKING, Any
 from framebank.features.asking.trained_model import load_model, read_head, read_lineage
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import QuestionFiles, file_hashes
-from framebank.features.questions.question import Question
+from framebank.features.questions.question import HEADS, SEGMENTS, Question
 from framebank.features.questions.seen_videos import NO_LIST, content_hashes, find_seen
 from framebank.features.questions.splits import SplitRule
 from framebank.features.stores import json_text, storage
 from framebank.features.terminal import few
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.splits import SPLITS, Splits, splits_of
+from framebank.train.data.windows import Timeline
 from framebank.train.evaluation import figures as evaluation
 from framebank.train.evaluation.answers import Answers, ask_all
+from framebank.train.evaluation.detecting import find_all
 from framebank.train.evaluation.leaks import find_leaks
 from framebank.train.fit.model_folder import ModelFolder
 from framebank.train.judging import baselines
+from framebank.train.judging.detections import BASELINE, Found, commonest, judge_found
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.workers.run import Run
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
+    from framebank.train.fit.training_data import TrainJob
 
 _NO_TRAINING = "the files hold no training questions: nothing stands beside the model"
 
@@ -49,10 +53,21 @@ class EvaluateJob:
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """`figures` are what evaluation.json holds."""
+    """`figures` are what evaluation.json holds; of a model of segments there are no `answers`, but
+    `detected`."""
 
     figures: dict[str, Any]
-    answers: Answers
+    answers: Answers | None
+    detected: Detected | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Detected:
+    """What was `found` in the videos of the `questions`, and when the rows of each are."""
+
+    questions: Sequence[Question]
+    found: Sequence[Found]
+    times: Sequence[Timeline]
 
 
 def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
@@ -72,12 +87,21 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
     for note in (*notes, chosen.flatters):
         if note:
             run.say(note)
-    run.say(f"asking {len(asked)} questions of the split {chosen.name}")
-    answers = ask_all(load_model(job.model), cache, asked, seed=seed, run=run)
-    said = _baselines(job, made, cache, joined, chosen, run)
+    answers, detected = None, None
+    model = load_model(job.model)
+    if model.head.kind == SEGMENTS:
+        run.say(f"looking through {len(asked)} videos of the split {chosen.name}")
+        detected = Detected(asked, *find_all(model, cache, asked, run))
+        judged = _judge_segments(job, made, cache, joined, chosen, run, detected)
+    else:
+        run.say(f"asking {len(asked)} questions of the split {chosen.name}")
+        answers = ask_all(model, cache, asked, seed=seed, run=run)
+        said = _baselines(job, made, cache, joined, chosen, run)
+        durations = cache.table(columns=["video_id", "source_duration_s"]).to_pylist()
+        durations_s = {row["video_id"]: row["source_duration_s"] or 0.0 for row in durations}
+        judged = evaluation.judge(answers, durations_s=durations_s, seed=seed)
+        judged["baselines"] = evaluation.beside(said, answers, seed=seed)
     run.say("looking for videos on both sides of the split")
-    durations = cache.table(columns=["video_id", "source_duration_s"]).to_pylist()
-    durations_s = {row["video_id"]: row["source_duration_s"] or 0.0 for row in durations}
     whole = {
         "model": job.model,
         "split": chosen.name,
@@ -90,11 +114,38 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
         "random_weights": cache.spec.random_weights,
         "weights": str(cache.spec.weights),
         "notes": notes,
-        **evaluation.judge(answers, durations_s=durations_s, seed=seed),
-        "baselines": evaluation.beside(said, answers, seed=seed),
+        **judged,
         "leaks": find_leaks(cache, chosen.splits.sides(), seed=seed, say=run.say),
     }
-    return Judged(whole, answers)
+    return Judged(whole, answers, detected)
+
+
+def _judge_segments(
+    job: EvaluateJob,
+    made: Making,
+    cache: Cache,
+    joined: JoinedQuestions,
+    chosen: Asked,
+    run: Run,
+    detected: Detected,
+) -> dict[str, Any]:
+    """Return the figures of what was found, and of what stands beside the model."""
+    asked, splits = chosen.questions, chosen.splits
+    said = {"model": detected.found}
+    if splits.train:
+        lengths_s = [float(one.edges_s[-1]) for one in detected.times]
+        said["majority"] = commonest(splits.train, lengths_s, detected.found)
+    if splits.train and job.with_baselines and made.model.kind != BASELINE:
+        stored = baselines.read_judged(job.model, asked) if made.is_of(joined) else {}
+        if its := stored.get(BASELINE):
+            said[BASELINE] = [Found.from_json(one) for one in its]
+        else:
+            work = _baseline_work(job, made, joined, chosen, run)
+            path = _train_baseline(work, BASELINE, job, cache, run)
+            said[BASELINE], _ = find_all(load_model(path), cache, asked, run)
+    figures = judge_found(asked, said, seed=made.train.seed)
+    its = figures.pop("model")
+    return {"head": SEGMENTS, "measure": HEADS[SEGMENTS], **its, "baselines": figures}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,9 +320,23 @@ def _baselines(
     if not job.with_baselines:
         return said
     stored = baselines.read_judged(job.model, asked) if made.is_of(joined) else {}
-    from framebank.train.fit.training import train_model
+    work = _baseline_work(job, made, joined, chosen, run)
+    for kind in baselines.trained_of(read_head(job.model), pictures=cache.spec.holds_pictures):
+        if stored.get(kind):
+            said[kind] = stored[kind]
+            continue
+        path = _train_baseline(work, kind, job, cache, run)
+        said[kind] = ask_all(load_model(path), cache, asked, run=run).chosen()
+    return said
+
+
+def _baseline_work(
+    job: EvaluateJob, made: Making, joined: JoinedQuestions, chosen: Asked, run: Run
+) -> TrainJob:
+    """Return what trains a baseline under the model's budget, on the splits that are judged by."""
     from framebank.train.fit.training_data import TrainJob
 
+    splits = chosen.splits
     vectors = made.embeddings
     if vectors is not None and not storage.exists(vectors):
         run.say(f"NOTE: {vectors} is gone: the trained baselines start without word vectors")
@@ -282,7 +347,7 @@ def _baselines(
         learnt = joined.only([*splits.train, *splits.val])
     elif made.has_files(joined.file_hashes):
         learnt = joined
-    work = TrainJob(
+    return TrainJob(
         questions=learnt,
         model=made.model,
         with_baselines=False,
@@ -290,16 +355,17 @@ def _baselines(
         language=made.language,
         embeddings=vectors,
     )
-    for kind in baselines.trained_of(read_head(job.model), pictures=cache.spec.holds_pictures):
-        if stored.get(kind):
-            said[kind] = stored[kind]
-            continue
-        path = str(job.out / "baselines" / kind)
-        run.say(f"training {kind} under the model's budget in {path}")
-        alike = dataclasses.replace(work, model=dataclasses.replace(made.model, kind=kind))
-        train_model(alike, cache, ModelFolder(path), run)
-        said[kind] = ask_all(load_model(path), cache, asked, run=run).chosen()
-    return said
+
+
+def _train_baseline(work: TrainJob, kind: str, job: EvaluateJob, cache: Cache, run: Run) -> str:
+    """Train a baseline in a folder below `job.out`; return the folder."""
+    from framebank.train.fit.training import train_model
+
+    path = str(job.out / "baselines" / kind)
+    run.say(f"training {kind} under the model's budget in {path}")
+    alike = dataclasses.replace(work, model=dataclasses.replace(work.model, kind=kind))
+    train_model(alike, cache, ModelFolder(path), run)
+    return path
 
 
 def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,11 +79,11 @@ def write_report(
         curves=training_plots(history, right=f"Right answers {on}, by epoch"),
         history=history,
         sections=[(*told, [_case(judged, place, frames) for place in its]) for told, its in cases],
-        about=list(_about(figures)),
+        about=list(about(figures)),
         percent=percent,
         span=span,
         many=many,
-        name_pair=_name_pair,
+        name_pair=name_pair,
     )
     page = out / "report.html"
     storage.write_atomic(str(page), text.encode("utf-8", "backslashreplace"))
@@ -278,7 +278,8 @@ def _case(judged: Judged, place: int, frames: Mapping[str, Thumbnails]) -> dict[
     }
 
 
-def _name_pair(pair: Mapping[str, Any]) -> str:
+def name_pair(pair: Mapping[str, Any]) -> str:
+    """Return two videos that are alike, and why they are thought so, in words."""
     one, other = (
         f"{video} ({split})" for video, split in zip(pair["videos"], pair["splits"], strict=True)
     )
@@ -286,7 +287,8 @@ def _name_pair(pair: Mapping[str, Any]) -> str:
     return f"{one} and {other}: {pair['why']}{sure}"
 
 
-def _about(figures: Mapping[str, Any]) -> Iterator[str]:
+def about(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was judged, a line each."""
     yield f"model: {figures['model']}"
     files = zip(figures["questions_files"], figures["questions_sha256"], strict=False)
     for path, digest in files:

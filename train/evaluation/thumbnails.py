@@ -42,9 +42,13 @@ class Thumbnails:
 
 
 def make_thumbnails(
-    cache: Cache, video_ids: Collection[str], *, say: Callable[[str], None] | None = None
+    cache: Cache,
+    video_ids: Collection[str],
+    *,
+    say: Callable[[str], None] | None = None,
+    most: int = FRAMES,
 ) -> dict[str, Thumbnails]:
-    """Return up to FRAMES thumbnails of each video, or the reason why there are none."""
+    """Return up to `most` thumbnails of each video, or the reason why there are none."""
     found: dict[str, Thumbnails] = {}
     columns = ["video_id", "uri", "content_sha256", "source_width", "source_height"]
     rows = cache.done(columns, video_ids).to_pylist()
@@ -60,7 +64,7 @@ def make_thumbnails(
             found[row["video_id"]] = Thumbnails(reason=reason)
         if clips and say is not None:
             say(f"taking frames from {len(clips)} source videos")
-        found.update(_decode(cache, clips))
+        found.update(_decode(cache, clips, most))
     except FramebankError as error:  # no room, a store that does not answer: the page does without
         for row in rows:
             reason = f"The source video cannot be fetched: {error.what}."
@@ -69,7 +73,7 @@ def make_thumbnails(
 
 
 def _decode(
-    cache: Cache, clips: Sequence[tuple[dict[str, Any], StoredFile]]
+    cache: Cache, clips: Sequence[tuple[dict[str, Any], StoredFile]], most: int
 ) -> Iterator[tuple[str, Thumbnails]]:
     """Yield each video_id with its thumbnails; raises FramebankError for one not fetched."""
     if not clips:
@@ -85,7 +89,7 @@ def _decode(
             if isinstance(event, Frame):
                 kept[event.clip].add(event.token, event.rgb)
             elif isinstance(event, ClipDone):
-                yield row["video_id"], _chosen(row, event.fields, kept.pop(event.clip))
+                yield row["video_id"], _chosen(row, event.fields, kept.pop(event.clip), most)
             else:
                 del kept[event.clip]
                 reason = _why_rejected(row["uri"], event.reason)
@@ -99,7 +103,7 @@ def _why_rejected(uri: str, reason: VideoRejected) -> str:
     return f"The source video cannot be {done} ({reason.error_class}): {reason.message}"
 
 
-def _chosen(row: dict[str, Any], fields: dict[str, Any], kept: _Kept) -> Thumbnails:
+def _chosen(row: dict[str, Any], fields: dict[str, Any], kept: _Kept, most: int) -> Thumbnails:
     if fields["sha256"] != row["content_sha256"]:
         reason = f"The source video has changed since its features were taken: {row['uri']}"
         return Thumbnails(reason=reason)
@@ -110,7 +114,7 @@ def _chosen(row: dict[str, Any], fields: dict[str, Any], kept: _Kept) -> Thumbna
     ]
     if not rows:
         return Thumbnails(reason="No frame of the source video can be shown.")
-    places = np.linspace(0, len(rows) - 1, min(FRAMES, len(rows))).round().astype(int)
+    places = np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)
     chosen = [rows[place] for place in places.tolist()]
     pts_ms, pictures = zip(*chosen, strict=True)
     return Thumbnails(pictures, pts_ms, size=kept.size)

@@ -23,21 +23,21 @@ from framebank.features.asking.segmenting import WINDOW, SegmentRule, ask_rows, 
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question
 from framebank.features.questions.splits import video_place
-from framebank.train.data.windows import Timeline
 from framebank.train.fit.fits import Fits
 from framebank.train.fit.training_data import Material
 from framebank.train.judging import baselines
 from framebank.train.judging.detections import (
+    BASELINE,
     Found,
     average_map,
     commonest,
     judge_found,
+    leading,
     true_segments,
 )
 from framebank.train.model.config import AUTO, SEGMENT_KINDS, ModelConfig
 from framebank.train.model.network import average, export
 
-BASELINE = "order_blind"
 _FILTERS = (1, 3, 5, 9, 15, 25)  # rows
 _THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _GAPS = (0, 1, 2, 4, 8)  # rows
@@ -169,7 +169,8 @@ class SegmentFits:
                 )
             said[name] = [its[question.video_id] for question in asked]
         times = [videos.times[question.video_id] for question in asked]
-        said["majority"] = say_commonest(material.splits.train, asked, said["model"], times)
+        lengths_s = [float(one.edges_s[-1]) for one in times]
+        said["majority"] = commonest(material.splits.train, lengths_s, said["model"])
         figures = judge_found(asked, said, seed=seed)
         led_by = leading(figures)
         for name, (lead, low, high) in led_by.items():
@@ -185,28 +186,6 @@ class SegmentFits:
             "baselines": figures,
             "led_by": led_by,
         }
-
-
-def leading(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Return by how much each baseline leads that surely does, with the interval."""
-    leads = {}
-    for name, its in figures.items():
-        if "ahead" in its:
-            (low, high), lead = its["ahead"]["interval"], its["ahead"]["difference"]
-            if low < high < 0:  # of one source all draws are the same, and tell nothing
-                leads[name] = [-lead, -high, -low]
-    return leads
-
-
-def say_commonest(
-    train: Sequence[Question],
-    asked: Sequence[Question],
-    found: Sequence[Found],
-    times: Sequence[Timeline],
-) -> list[Found]:
-    """Return what the commonest classes of `train` say of the videos, whose rows `found` counts."""
-    lengths_s = [float(one.edges_s[-1]) for one in times]
-    return commonest(train, lengths_s, [(one.rows[0], one.rows[2]) for one in found])
 
 
 def row_caller(network: keras.Model) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

@@ -29,6 +29,7 @@ from framebank.train.judging.bootstrap import Comparison, middle
 
 Floats = NDArray[np.float64]
 
+BASELINE = "order_blind"  # the kind that is trained to stand beside a model
 ROUNDS = 500
 _NAMES = [f"{threshold:.2f}" for threshold in THRESHOLDS]
 LABELS = {
@@ -81,10 +82,10 @@ class Found:
 
 
 def commonest(
-    train: Sequence[Question], lengths_s: Sequence[float], rows: Sequence[tuple[int, int]]
+    train: Sequence[Question], lengths_s: Sequence[float], found: Sequence[Found]
 ) -> list[Found]:
     """Return what is said without a look: every class over the whole of each video, by how often it
-    happens in training. `rows` are of each video how many, and in how many nothing happens."""
+    happens in training. `found` is anything that was found in the same videos."""
     counts = collections.Counter(one[2] for q in train for one in q.segments)
     shares = {label: count / counts.total() for label, count in sorted(counts.items())}
     labels = tuple(sorted(shares.items(), key=lambda item: -item[1])[:_LABELS])
@@ -92,9 +93,9 @@ def commonest(
         Found(
             tuple((label, 0.0, length_s, share) for label, share in labels),
             labels,
-            (count, nothing, nothing, count, nothing),
+            (its.rows[0], its.rows[2], its.rows[2], its.rows[0], its.rows[2]),
         )
-        for length_s, (count, nothing) in zip(lengths_s, rows, strict=True)
+        for length_s, its in zip(lengths_s, found, strict=True)
     ]
 
 
@@ -113,6 +114,17 @@ def judge_found(
                              means["model"][1], drawn)  # fmt: skip
             figures["ahead"] = {"measure": "average mAP", **ahead.to_json()}
     return found
+
+
+def leading(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return by how much each baseline leads that surely does, with the interval."""
+    leads = {}
+    for name, its in figures.items():
+        if "ahead" in its:
+            (low, high), lead = its["ahead"]["interval"], its["ahead"]["difference"]
+            if low < high < 0:  # of one source all draws are the same, and tell nothing
+                leads[name] = [-lead, -high, -low]
+    return leads
 
 
 def average_map(truth: Sequence[Segment], found: Sequence[Segment]) -> float:
