@@ -15,7 +15,7 @@ from framebank.pipelines.jobs.beam_options import check_beam_options
 # Options and arguments that take any text and are no path.
 TEXTS = {
     *("sample", "backbone", "layer", "accelerator", "question", "choices", "image"),
-    *("worker_image", "version", "video_id"),
+    *("worker_image", "version", "video_id", "group_by"),
 }
 
 
@@ -46,7 +46,7 @@ def test_help_shows_every_default() -> None:
         told = " ".join(parser.format_help().split())
         for action in parser._actions:
             default = action.default
-            if action.nargs != 0 and default not in (None, argparse.SUPPRESS, []):
+            if action.nargs != 0 and default not in (None, argparse.SUPPRESS, [], ""):
                 text = str(default)
                 assert f"default {text})" in told or "50 GiB" in (action.help or ""), action
         assert parser.format_help().count("(default") == told.count("(default")  # not one twice
