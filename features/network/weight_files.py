@@ -19,7 +19,7 @@ import math
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,11 @@ MEMBER = "model.weights.h5"  # where a .keras file holds its weights
 ROOTS = ("layers", "_layer_checkpoint_dependencies")  # Keras 3; Keras of TensorFlow 2.12 to 2.15
 _MAX_CHUNK_BYTES = 1 << 30
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError)  # what h5py raises for odd files
-_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, *_MALFORMED)
+UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, *_MALFORMED)
 
 Arrays = list[NDArray[np.float32]]
 Stored = dict[str, list[Any]]  # layer → its HDF5 datasets, not read yet
+Refused = Callable[[str, str], UsageError]  # (got, expected) → what is said of the file
 
 
 def layer_arrays(
@@ -67,7 +68,7 @@ def layer_arrays(
             return _read_caffe(path, reader, wanted)
         with _open(path, reader, layers) as file:
             return reader.read(file, layers, wanted)
-    except _UNREADABLE as err:
+    except UNREADABLE as err:
         raise reader.refused(f"not readable as HDF5 ({err})", "a Keras weight file") from err
 
 
@@ -179,12 +180,7 @@ class _Reader:
     def _by_order(self, group: Any, layers: Mapping[str, Any]) -> tuple[Stored, Stored]:
         """Return what is stored for each layer, and after them, in the layout of Keras 1 and 2:
         layers with weights, in the network's order."""
-        saved = []
-        for name in _texts(group.attrs["layer_names"]):
-            child = self._child(group, name)
-            paths = _texts(child.attrs.get("weight_names", ()))
-            if paths:
-                saved.append((name, [self._child(child, path) for path in paths]))
+        saved = [(name, list(its.values())) for name, its in saved_layers(group, self.refused)]
         found: Stored = {name: [] for name in layers}
         with_weights = [name for name, layer in layers.items() if layer.weights]
         for name, (_, variables) in zip(with_weights, saved, strict=False):
@@ -199,29 +195,49 @@ class _Reader:
         return [self._child(stored, str(index)) for index in range(len(stored))]
 
     def _array(self, name: str, variable: Any) -> NDArray[np.float32]:
-        """Return the numbers of a dataset that lie in this very file, without tricks of size."""
-        if variable.is_virtual or variable.external:
-            raise self.refused(f"layer {name} whose numbers lie in another file", "plain data")
-        if variable.dtype.kind not in "fiu":
-            raise self.refused(f"layer {name} of type {variable.dtype}", "numbers")
-        if variable.chunks:
-            chunk_bytes = math.prod(variable.chunks) * variable.dtype.itemsize
-            if chunk_bytes > _MAX_CHUNK_BYTES:
-                raise self.refused(f"layer {name} in chunks of {chunk_bytes} bytes", "plain data")
-        return np.asarray(variable[()], dtype=np.float32)
+        return read_array(name, variable, self.refused)
 
     def _child(self, group: Any, path: str) -> Any:
-        """Return what lies at `path`, following nothing but hard links inside the file."""
-        import h5py
+        return child_of(group, path, self.refused)
 
-        current = group
-        for part in path.split("/"):
-            link = current.get(part, getlink=True) if part and part in current else None
-            if not isinstance(link, h5py.HardLink):
-                kind = type(link).__name__ if link is not None else "nothing"
-                raise self.refused(f"{kind} at {path}", "data inside the file")
-            current = current[part]
-        return current
+
+def saved_layers(group: Any, refused: Refused) -> list[tuple[str, dict[str, Any]]]:
+    """Return the layers with weights of the layout of Keras 1 and 2, in the network's order: each
+    one's name, and its datasets (not read yet) by theirs."""
+    saved = []
+    for name in _texts(group.attrs["layer_names"]):
+        child = child_of(group, name, refused)
+        paths = _texts(child.attrs.get("weight_names", ()))
+        if paths:
+            saved.append((name, {path: child_of(child, path, refused) for path in paths}))
+    return saved
+
+
+def read_array(name: str, variable: Any, refused: Refused) -> NDArray[np.float32]:
+    """Return the numbers of a dataset that lie in this very file, without tricks of size."""
+    if variable.is_virtual or variable.external:
+        raise refused(f"layer {name} whose numbers lie in another file", "plain data")
+    if variable.dtype.kind not in "fiu":
+        raise refused(f"layer {name} of type {variable.dtype}", "numbers")
+    if variable.chunks:
+        chunk_bytes = math.prod(variable.chunks) * variable.dtype.itemsize
+        if chunk_bytes > _MAX_CHUNK_BYTES:
+            raise refused(f"layer {name} in chunks of {chunk_bytes} bytes", "plain data")
+    return np.asarray(variable[()], dtype=np.float32)
+
+
+def child_of(group: Any, path: str, refused: Refused) -> Any:
+    """Return what lies at `path`, following nothing but hard links inside the file."""
+    import h5py
+
+    current = group
+    for part in path.split("/"):
+        link = current.get(part, getlink=True) if part and part in current else None
+        if not isinstance(link, h5py.HardLink):
+            kind = type(link).__name__ if link is not None else "nothing"
+            raise refused(f"{kind} at {path}", "data inside the file")
+        current = current[part]
+    return current
 
 
 def _texts(names: Any) -> list[str]:
