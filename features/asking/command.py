@@ -15,13 +15,14 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.asking.heads import OPEN
+from framebank.features.asking.segmenting import find_segments, row_edges, video_shares
 from framebank.features.asking.trained_model import (
     Lineage,
     check_weights,
@@ -33,7 +34,7 @@ from framebank.features.cache import layout
 from framebank.features.errors import FramebankError, JobError, UsageError, VideoRejected
 from framebank.features.network.weights import resolve_weights
 from framebank.features.questions.parsing import text
-from framebank.features.questions.question import Question
+from framebank.features.questions.question import SEGMENTS, Question
 from framebank.features.questions.videos import ClipNames, same_form
 from framebank.features.spec import (
     DTYPES,
@@ -46,6 +47,9 @@ from framebank.features.spec import (
 from framebank.features.stores import json_text, storage
 from framebank.features.terminal import few, say
 
+if TYPE_CHECKING:
+    from framebank.features.cache.record import FeatureRecord
+
 _BAR_WIDTH = 24
 _CHECKED = ("backbone", "layer", "sample", "max_frames", "dtype", "resize", "precision")
 _TODO = "leave the option out, or ask a model that was trained on such features"
@@ -56,7 +60,7 @@ _MISTAKES = ("missing", "forbidden", "not_a_file", "unreadable", "empty", "not_a
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("video", metavar="VIDEO", help="a clip on this machine or gs://BUCKET/NAME")
-    said = 'in quotes, such as "what is the man doing?"; a model of labels takes none'
+    said = 'in quotes, such as "what is the man doing?"; a model of labels or segments takes none'
     add("question", metavar="QUESTION", nargs="?", default="", help=said)
     add("--model", required=True, metavar="DIR", help="what `framebank train` wrote")
     add("--choice", action="append", default=[], metavar="TEXT", dest="choices",
@@ -78,7 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Ask, print the answers and return the exit status."""
     found = execute(args, beam_args)
-    told = [json.dumps(found, ensure_ascii=False)] if args.json else answer_lines(found["answers"])
+    told: Iterable[str] = [json.dumps(found, ensure_ascii=False)]
+    if not args.json:
+        told = [*answer_lines(found["answers"]), *segment_lines(found.get("segments", ()))]
     print("\n".join(told))
     return 0
 
@@ -94,7 +100,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
         raise UsageError("the question is empty", expected='words, such as "what is he doing?"')
     if question and not head.asks:
         raise UsageError(
-            f"the model {args.model} gives labels and is asked nothing",
+            f"the model {args.model} gives labels, or segments, and is asked nothing",
             got=repr(question),
             todo="leave the question out",
         )
@@ -108,9 +114,15 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     if video != args.video:
         say(f"{args.video} is {video}")
     say(f"loading the network ({lineage.spec.backbone}) and looking at the clip")
-    features = extract_clip(video, lineage.spec, source)
+    record = extract_record(video, lineage.spec, source)
+    features = record.features.astype(np.float32)
     say(f"asking the model about {len(features)} frames")
-    told = answer_question(args.model, features, question, top=args.top, choices=choices)
+    more: dict[str, Any] = {}
+    if head.kind == SEGMENTS:
+        answers, more["segments"] = find_in_video(args.model, record, top=args.top)
+        told = (answers, [])
+    else:
+        told = answer_question(args.model, features, question, top=args.top, choices=choices)
     return {
         "video": video,
         "question": question,
@@ -119,6 +131,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
         "frames": len(features),
         "model": args.model,
         "random_weights": lineage.random_weights,
+        **more,
     }
 
 
@@ -224,9 +237,9 @@ def _listed(folder: str) -> list[str]:
         return []
 
 
-def extract_clip(video: str, spec: FeatureSpec, weights: str) -> NDArray[np.float32]:
-    """Return float32[n, d], the features of one clip as the cache would hold them; raises
-    UsageError for what is no clip, JobError for a clip that cannot be used."""
+def extract_record(video: str, spec: FeatureSpec, weights: str) -> FeatureRecord:
+    """Return one clip as the cache would hold it; raises UsageError for what is no clip, JobError
+    for a clip that cannot be used."""
     from framebank.features.cache.record import decode_record, encode_record
     from framebank.features.extraction.one_clip import extract_features
 
@@ -242,7 +255,30 @@ def extract_clip(video: str, spec: FeatureSpec, weights: str) -> NDArray[np.floa
             todo="check the path and play the clip to see what is wrong with it",
         ) from rejected
     # Rounded to the cache's dtype: the model has never seen anything else.
-    return decode_record(payload).features.astype(np.float32)
+    return decode_record(payload)
+
+
+def find_in_video(
+    model_dir: str, record: FeatureRecord, *, top: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the `top` likeliest labels of a video, and its segments in the order of their time."""
+    model = load_model(model_dir)
+    assert model.head.rule is not None
+    shares = model.ask_video(record.features)
+    edges_s = row_edges(record.pts_ms, record.source.duration_s)
+    found = find_segments(shares, edges_s, model.head.answers, model.head.rule, video_id="")
+    segments = [
+        {"start_s": its.start_s, "end_s": its.end_s, "label": its.label, "score": its.score}
+        for its in sorted(found, key=lambda its: (its.start_s, -its.score))
+    ]
+    return model.head.best(video_shares(shares), top=top), segments
+
+
+def segment_lines(segments: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for each segment: seconds, score, label."""
+    for its in segments:
+        span = f"{its['start_s']:9.2f} s to {its['end_s']:9.2f} s"
+        yield f"{span}  {its['score']:.2f}  {its['label']}"
 
 
 def answer_question(

@@ -41,6 +41,8 @@ from framebank.train.model.probe import probe_network
 from framebank.train.workers.replicas import Workers
 from framebank.train.workers.run import Run
 
+_NOTHING = ""  # the output of a model of segments that is none of its answers
+
 
 class Fitted(NamedTuple):
     """A network and how its fit went; `plain` is a probe without what makes its scores sharp."""
@@ -320,7 +322,9 @@ def start_from(
             if isinstance(new, keras.layers.Embedding):
                 other = _by_name(fresh, other, (words, known["words"]), axis=0)
             elif new.name == "answers":
-                other = _by_name(fresh, other, (answers, known["answers"]), axis=-1)
+                more = [_NOTHING] * (fresh.shape[-1] - len(answers))  # the last, of segments
+                names = [*answers, *more], [*known["answers"], *more]
+                other = _by_name(fresh, other, names, axis=-1)
             if other.shape == fresh.shape:
                 weights[place], copied = other, copied + 1
             else:

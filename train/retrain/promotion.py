@@ -16,12 +16,14 @@ from framebank.features.asking.trained_model import (
     load_model,
     read_head,
 )
-from framebank.features.questions.question import Question
+from framebank.features.questions.question import SEGMENTS, Question
 from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import json_text, storage
 from framebank.train.evaluation.answers import ask_all
+from framebank.train.evaluation.detecting import find_all
 from framebank.train.judging.baselines import answer_gains
-from framebank.train.judging.bootstrap import paired_bootstrap
+from framebank.train.judging.bootstrap import Comparison, paired_bootstrap
+from framebank.train.judging.detections import compare_found, judge_found, true_segments
 from framebank.train.retrain.config import PromoteConfig, RetrainConfig
 from framebank.train.workers.run import Run
 
@@ -53,6 +55,8 @@ def judge(
     `floor` is the folder of the probe that was fitted to the same questions: a candidate that is
     surely worse than that, or than a baseline of its own report, is not promoted.
     """
+    if judged and judged[0].head == SEGMENTS:
+        return _judge_segments(config, candidate, in_use, cache, judged, stop)
     try:
         new = _gains(candidate, cache, judged, stop)
     except NotFiniteError as err:
@@ -75,6 +79,48 @@ def judge(
         return _unrivalled(new, f"the model in use answers nothing: {err.what}", counts=counts)
     groups = [question.source for question in judged]
     return decide(new, old, groups, config.promote, counts=counts)
+
+
+def _judge_segments(
+    config: RetrainConfig,
+    candidate: str,
+    in_use: str | None,
+    cache: Cache,
+    judged: list[Question],
+    stop: StopRequest,
+) -> Decision:
+    """Decide by the average mAP on the held videos."""
+    run, name, seed = Run(stop), "average_map", config.promote.seed
+    try:
+        new, _ = find_all(load_model(candidate), cache, judged, run)
+    except NotFiniteError as err:
+        return Decision(False, f"not to be used: {err.what}", {})
+    if leads := list(
+        json_text.read_object(storage.join(candidate, "metrics.json")).get("led_by") or ()
+    ):
+        return Decision(False, f"by its own report it finds surely less than {leads[0]}", {})
+    figures = judge_found(judged, {"model": new}, seed=seed)["model"]
+    if in_use is None:
+        return Decision(True, "no model was in use", {name: figures[name]})
+    if len(judged) < config.held.least or not true_segments(judged):
+        reason = (
+            f"{len(judged)} held videos that neither model has seen are too few to compare them, "
+            f"or nothing happens in them: {config.held.least} are asked for"
+        )
+        return Decision(False, reason, {})
+    try:
+        old, _ = find_all(load_model(in_use), cache, judged, run)
+    except NotFiniteError as err:
+        reason = f"the model in use answers nothing: {err.what}"
+        return Decision(True, reason, {name: figures[name]})
+    ours, theirs, found = compare_found(judged, new, old, seed=seed)
+    text = (
+        f"average mAP {ours:.3f} against {theirs:.3f} on {len(judged)} held videos: "
+        f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f}), better in "
+        f"{found.probability_better:.1%} of the bootstrap rounds"
+    )
+    told = {name: ours, f"{name}_in_use": theirs}
+    return _decision(found, text, told, config.promote, form=".3f")
 
 
 def _behind(
@@ -135,7 +181,7 @@ def decide(
     name, form = ("mean_square_error", ".3f") if counts else ("accuracy", ".1%")
     sign = -1 if counts else 1
     ours, others = sign * float(new.mean()), sign * float(old.mean())
-    figures = {name: ours, f"{name}_in_use": others, **found.to_json()}
+    figures = {name: ours, f"{name}_in_use": others}
     text = (
         f"{ours:{form}} against {others:{form}} on {len(new)} questions "
         f"about {len(set(groups))} held videos: {found.difference:+{form}} "
@@ -144,6 +190,14 @@ def decide(
     )
     if counts:
         text = f"mean square error {text} (a gain is an error that is lower)"
+    return _decision(found, text, figures, config, form=form)
+
+
+def _decision(
+    found: Comparison, text: str, figures: dict[str, Any], config: PromoteConfig, *, form: str
+) -> Decision:
+    """Return whether a gain is large and sure enough; `text` tells it."""
+    figures = figures | found.to_json()
     if found.difference < config.margin:
         return Decision(False, f"{text}; a gain of {config.margin:{form}} is asked for", figures)
     if found.probability_better < config.confidence:

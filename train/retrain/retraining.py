@@ -30,7 +30,7 @@ from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache, open_spec
 from framebank.features.errors import JobError, UsageError
 from framebank.features.questions.files import QuestionFiles
-from framebank.features.questions.question import Question, head_kind
+from framebank.features.questions.question import SEGMENTS, Question, head_kind
 from framebank.features.questions.seen_videos import SEEN, Seen, content_hashes, read_seen
 from framebank.features.questions.splits import SplitRule
 from framebank.features.stores import disk, storage
@@ -259,7 +259,7 @@ def _train_and_judge(its: _Retraining, news: _News, work: Path) -> Result:
     if figures["excluded_videos"]:
         run.say(f"{figures['excluded_videos']} held videos are left out: a model has seen them")
     floor = candidate
-    if config.model.kind != PROBE and judged:
+    if config.model.kind != PROBE and judged and judged[0].head != SEGMENTS:
         floor = _train(its, news, news.joined.only(learnt), work / "probe", kind=PROBE)
     decision = judge(config, str(candidate), in_use, cache, judged, floor=str(floor), stop=run.stop)
     decision = dataclasses.replace(decision, figures=decision.figures | figures)
