@@ -28,6 +28,9 @@ EXTRAS = {
     "train": [*TENSORFLOW, *DECODER, *PICTURES, *TOOLS],
     "gcp": [f"apache-beam[gcp]>={BEAM}", "google-cloud-storage>=3.17", "google-crc32c>=1.5"],
     "s3": ["boto3>=1.44", "google-crc32c>=1.5"],
+    "onnx": ["onnxruntime>=1.32", "onnx>=1.23"],
+    "kerashub": ["keras-hub>=0.32"],
+    "words": ["gensim>=4.4"],
     "languages": ["jieba>=0.42.1", "Janome>=0.5.0", "kiwipiepy>=0.24.1"],
 }
 EXTRAS["all"] = sorted({one for extra in EXTRAS.values() for one in extra})

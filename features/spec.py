@@ -25,7 +25,8 @@ _LATER = {"clip_length": 1, "clip_stride": 1}  # fields that older versions lack
 @dataclasses.dataclass(frozen=True)
 class SpecChoice:
     """What is chosen of a spec, in the words of `framebank extract`; None: as the backbone has it;
-    `weights` is "imagenet", a path, or "random:SEED"."""
+    `weights` is "imagenet", a path, or "random:SEED". A backbone may be the path of a file, which
+    may leave `preprocess` and `input_size` to be declared."""
 
     sample: str | None = None
     backbone: str = "inception_v3"
@@ -35,6 +36,8 @@ class SpecChoice:
     resize: str | None = None
     precision: str = "float32"
     max_frames: int | None = None
+    preprocess: str | None = None
+    input_size: int | None = None
 
     @classmethod
     def of(cls, options: object) -> SpecChoice:

@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from framebank.features.asking.trained_model import (
 )
 from framebank.features.cache import layout
 from framebank.features.errors import FramebankError, JobError, UsageError, VideoRejected
+from framebank.features.network.own_files import describe, is_own_path
 from framebank.features.network.weights import resolve_weights
 from framebank.features.questions.parsing import text
 from framebank.features.questions.question import SEGMENTS, Question
@@ -158,7 +160,11 @@ def check_asked_spec(args: argparse.Namespace, spec: FeatureSpec) -> None:
         from framebank.features.decoding.sampling import parse_rule
 
         given["sample"] = parse_rule(given["sample"]).text
-    if "backbone" in given:
+    if "backbone" in given and is_own_path(given["backbone"]):
+        found = resolve_weights(given["backbone"], backbone=given["backbone"])
+        own = describe(Path(found.local_path or ""))
+        given |= {"backbone": own.name, "weights_sha256": found.sha256}
+    elif "backbone" in given:
         from framebank.features.network.backbones import find_backbone
 
         row = find_backbone(given["backbone"])

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import JobError, UsageError, VideoRejected, needing
-from framebank.features.network.backbones import find_backbone
+from framebank.features.network.backbones import Backbone, check_layer, find_backbone
+from framebank.features.network.own_files import (
+    OUTPUT,
+    declared,
+    describe,
+    is_own,
+    is_own_path,
+)
 from framebank.features.network.picture_coder import PictureCoder
 from framebank.features.network.weights import Weights, resolve_weights
 from framebank.features.spec import DTYPES, PICTURE_DTYPES, FeatureSpec, SpecChoice
@@ -23,9 +31,10 @@ if TYPE_CHECKING:
 def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
     """Return the spec that these choices make, and the weights found for it; raises UsageError for
     a choice that does not exist or weights that cannot be had."""
-    row, most = find_backbone(choice.backbone), choice.max_frames
+    most = choice.max_frames
     if most is not None and most < 1:
         raise UsageError("--max-frames must be positive", got=most, expected="1 or more")
+    row, found = _backbone(choice)
     rule = parse_rule(choice.sample or row.sample)
     dtype, resize = choice.dtype or row.dtype, choice.resize or row.resize
     if row.is_pixels != (dtype in PICTURE_DTYPES):
@@ -42,7 +51,7 @@ def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
         )
     if choice.layer is not None and row.is_pixels:
         raise UsageError("pixels have no layers", got=choice.layer, todo="leave --layer out")
-    found = resolve_weights(choice.weights, backbone=choice.backbone)
+    found = found or resolve_weights(choice.weights, backbone=choice.backbone)
     spec = FeatureSpec(
         backbone=row.name,
         layer=choice.layer or row.layer,
@@ -61,6 +70,45 @@ def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
     return spec, found
 
 
+def _backbone(choice: SpecChoice) -> tuple[Backbone, Weights | None]:
+    """Return the row of the table, or one for a network from a file, and that file."""
+    if not is_own_path(choice.backbone):
+        row = find_backbone(choice.backbone)
+        for option, value in (("preprocess", choice.preprocess), ("input-size", choice.input_size)):
+            if value is not None:
+                raise UsageError(
+                    f"--{option} is for a backbone from a file",
+                    got=f"--{option} {value} with {row.name}, which has its own",
+                    todo="leave it out",
+                )
+        return row, None
+    if choice.weights != SpecChoice.weights:
+        raise UsageError(
+            "a backbone from a file has its weights in it",
+            got=f"--weights {choice.weights} with {choice.backbone}",
+            todo="leave --weights out",
+        )
+    found = resolve_weights(choice.backbone, backbone=choice.backbone)
+    own = describe(Path(found.local_path or ""))
+    size, preprocessing = declared(
+        own, path=choice.backbone, preprocess=choice.preprocess, input_size=choice.input_size
+    )
+    return Backbone(own.name, "", size, OUTPUT, 0, preprocessing, "", None), found
+
+
+def feature_width(spec: FeatureSpec, weights: Weights) -> int:
+    """Return the width d of the features of `spec`; of a network from a file after a look at
+    whether a feature depends on its own frame alone (seconds). Raises UsageError."""
+    if not is_own(spec.backbone):
+        return check_layer(spec.backbone, spec.layer)
+    from framebank.features.network.frozen_network import COMPUTE_BATCH, Network, check_alone
+
+    network = build_network(spec, weights, batch_size=COMPUTE_BATCH)
+    assert isinstance(network, Network)
+    check_alone(network, weights.source)
+    return network.feature_dim
+
+
 def build_network(spec: FeatureSpec, weights: Weights, *, batch_size: int = 32) -> FrameNetwork:
     """Build the frozen network of `spec`, whose batches have `batch_size` frames (of a network of
     clips as many as that makes); takes seconds and is worth keeping."""
@@ -70,7 +118,13 @@ def build_network(spec: FeatureSpec, weights: Weights, *, batch_size: int = 32) 
     from framebank.features.network.frozen_network import Network
 
     return Network(
-        spec.backbone, spec.layer, weights, precision=spec.precision, batch_size=batch_size
+        spec.backbone,
+        spec.layer,
+        weights,
+        precision=spec.precision,
+        batch_size=batch_size,
+        input_size=spec.input_size,
+        preprocessing=spec.preprocessing,
     )
 
 
@@ -84,11 +138,13 @@ def extract_features(
     *,
     sample: str | None = None,
     max_frames: int | None = None,
-    backbone: str = SpecChoice.backbone,
+    backbone: str | os.PathLike[str] = SpecChoice.backbone,
     layer: str | None = None,
     weights: str | os.PathLike[str] = SpecChoice.weights,
     resize: str | None = None,
     precision: str = SpecChoice.precision,
+    preprocess: str | None = None,
+    input_size: int | None = None,
     spec: FeatureSpec | None = None,
     network: FrameNetwork | None = None,
     policy: DecoderPolicy | None = None,
@@ -106,8 +162,9 @@ def extract_features(
     path, weights = os.path.expanduser(os.fspath(path)), os.path.expanduser(os.fspath(weights))
     if spec is None:
         choice = SpecChoice(
-            sample, backbone, layer, weights, resize=resize, precision=precision,
-            max_frames=max_frames,
+            sample, os.path.expanduser(os.fspath(backbone)), layer, weights, resize=resize,
+            precision=precision, max_frames=max_frames, preprocess=preprocess,
+            input_size=input_size,
         )  # fmt: skip
         spec, found = make_spec(choice)
     else:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from framebank.features.errors import UsageError
+from framebank.features.network.own_files import FORMS as OWN_FORMS
 from framebank.features.tensorflow_import import import_tensorflow
 
 PIXELS = "pixels"
@@ -72,7 +73,7 @@ class Backbone:
 
         size = self.input_size
         pooling = None if self.include_top else "avg"
-        with _plain_keras():
+        with plain_keras():
             if self.name == "c3d":
                 from framebank.features.network.c3d import build_c3d
 
@@ -86,7 +87,7 @@ class Backbone:
 
 
 @contextlib.contextmanager
-def _plain_keras() -> Iterator[None]:
+def plain_keras() -> Iterator[None]:
     """Build with float32 and channels last, whatever ~/.keras/keras.json or the caller has set."""
     import keras
 
@@ -156,8 +157,8 @@ def find_backbone(name: str) -> Backbone:
     raise UsageError(
         "no such backbone",
         got=repr(name),
-        expected=" | ".join([*BACKBONES, f"{PIXELS}[:SIZE]"]),
-        todo=_near_matches(name, list(BACKBONES)),
+        expected=" | ".join([*BACKBONES, f"{PIXELS}[:SIZE]", OWN_FORMS]),
+        todo=near_matches(name, list(BACKBONES)),
     )
 
 
@@ -226,7 +227,7 @@ def feature_output(backbone: Backbone, model: Any, layer: str) -> Any:
             f"{backbone.name} has no such layer",
             got=repr(layer),
             expected=f"one of its {len(layers)} layers, by default {backbone.layer}",
-            todo=_near_matches(layer, list(layers)),
+            todo=near_matches(layer, list(layers)),
         )
     output = layers[layer].output
     shape = getattr(output, "shape", ())
@@ -243,7 +244,8 @@ def feature_output(backbone: Backbone, model: Any, layer: str) -> Any:
     )
 
 
-def _near_matches(name: str, names: list[str]) -> str:
+def near_matches(name: str, names: list[str]) -> str:
+    """Return what may have been meant by `name`, in words."""
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.5) or names[-5:]
     return f"take for example {', '.join(near)}"
 

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,13 @@ from framebank.features.network.backbones import (
     find_backbone,
     named_layers,
 )
+from framebank.features.network.own_files import ONNX, OwnNetwork, describe, is_own, unpack
+from framebank.features.network.preprocessing import preprocess
 from framebank.features.network.weight_files import layer_arrays
 from framebank.features.network.weights import Weights
 from framebank.features.spec import PRECISIONS
+from framebank.features.stores import disk, temporary
 from framebank.features.tensorflow_import import import_tensorflow
-
-# Of Sports-1M's frames by channel, rounded, as ports of C3D to PyTorch have it; the mean that was
-# published beside the weights has a value for each pixel of a clip.
-SPORTS1M_MEAN_BGR = (90.0, 98.0, 102.0)
-CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)  # of ImageNet: keras/src/applications/imagenet_utils.py
 
 COMPUTE_BATCH = 8  # images per step on a processor; another number would change features' last bits
 
@@ -63,23 +62,32 @@ class Network:
         *,
         precision: str = "float32",
         batch_size: int = 32,
+        input_size: int | None = None,
+        preprocessing: str | None = None,
     ) -> None:
-        """Raises UsageError for an unknown backbone, layer or precision, or unfit weights."""
+        """`input_size` and `preprocessing` are for a network from a file (`own_files`), whose
+        `weights` are that file. Raises UsageError for an unknown backbone, layer or precision, or
+        unfit weights."""
         if precision not in PRECISIONS:
             raise UsageError("no such precision", got=precision, expected=" | ".join(PRECISIONS))
         if batch_size < 1:
             raise UsageError("a batch needs an image", got=batch_size, expected="1 or more")
-        self.backbone = find_backbone(backbone)
         self.layer, self.precision, self.batch_size = layer, precision, batch_size
-        size, frames = self.backbone.input_size, self.backbone.clip_length
-        picture = (size, size, 3)
-        self.input_shape = (batch_size, *((frames,) if frames > 1 else ()), *picture)
-        # A clip is as much work as frames: one is a step.
-        self._step = batch_size if _prepare_gpus() else max(1, COMPUTE_BATCH // frames)
-        model, arrays = _load(self.backbone, layer, weights)
-        self.feature_dim = int(model.output.shape[-1])
-        self._call = self._compile(model, arrays)
         self._computing = threading.Lock()
+        self._on_gpu = _prepare_gpus()
+        self._step = batch_size if self._on_gpu else COMPUTE_BATCH
+        if is_own(backbone):
+            size, scales = input_size or 0, preprocessing or "none"
+            self._own(backbone, weights, size=size, preprocessing=scales)
+        else:
+            row = find_backbone(backbone)
+            size, frames = row.input_size, row.clip_length
+            self.input_shape = (batch_size, *((frames,) if frames > 1 else ()), size, size, 3)
+            # A clip is as much work as frames: one is a step.
+            self._step = self._step if self._on_gpu else max(1, COMPUTE_BATCH // frames)
+            model, arrays = _load(row, layer, weights)
+            self.feature_dim = int(model.output.shape[-1])
+            self._call = self._compile(model, arrays, row.preprocessing)
 
     def __call__(self, images: Images) -> Features:
         """Return float32[b, d]; raises ValueError for another shape or dtype than promised."""
@@ -94,10 +102,69 @@ class Network:
             parts = [self._call(filled[at : at + self._step]) for at in steps]
         return np.concatenate(parts)[: len(images)] if len(parts) > 1 else parts[0][: len(images)]
 
-    def _compile(self, model: Any, arrays: LayerArrays) -> Call:
+    def _own(self, name: str, weights: Weights, *, size: int, preprocessing: str) -> None:
+        """Load a network from its file; raises UsageError."""
+        path = Path(weights.local_path or "")
+        if disk.file_hash(path) != weights.sha256:
+            raise UsageError(
+                "the file of the network changed while it was in use",
+                got=f"{path} with another SHA-256",
+                expected=weights.sha256,
+            )
+        own = describe(path)
+        if own.name != name:
+            raise UsageError("another network than the spec's", got=own.name, expected=name)
+        self.input_shape = (self.batch_size, size, size, 3)
+        with temporary.live_folder() as folder:
+            place = unpack(path, folder.path)
+            if own.kind == ONNX:
+                self._load_onnx(place, own, weights.source, preprocessing)
+            else:
+                self._load_own_keras(place, own, weights.source, preprocessing)
+
+    def _load_onnx(self, place: Path, own: OwnNetwork, source: str, preprocessing: str) -> None:
+        from framebank.features.network.onnx_file import load_onnx
+
+        if self.precision != "float32":
+            raise UsageError(
+                f"onnxruntime computes as the file says, not in {self.precision}",
+                got=f"--precision {self.precision}",
+                todo="use --precision float32",
+            )
+        run, batch = load_onnx(place, self.layer, source)
+        self._step = batch or COMPUTE_BATCH
+
+        def call(images: Images) -> Features:
+            pixels = images if preprocessing == "none" else images.astype(np.float32)
+            pixels = preprocess(pixels, preprocessing)
+            return run(np.moveaxis(pixels, 3, 1) if own.channels_first else pixels)
+
+        self._call = call
+        self.feature_dim = self(np.zeros(self.input_shape, np.uint8)).shape[1]
+
+    def _load_own_keras(
+        self, place: Path, own: OwnNetwork, source: str, preprocessing: str
+    ) -> None:
         import keras
 
-        backend, preprocessing = keras.backend.backend(), self.backbone.preprocessing
+        from framebank.features.network.keras_file import load_keras, load_preset, with_output
+
+        whole = load_preset(place, source) if place.is_dir() else load_keras(place)
+        model = with_output(whole, self.layer, source)
+        if own.channels_first:
+            images = keras.Input(self.input_shape[1:])
+            model = keras.Model(images, model(keras.ops.transpose(images, (0, 3, 1, 2))))
+        self._step = model.inputs[0].shape[0] or self._step
+        self.feature_dim = int(model.output.shape[-1])
+        arrays = {part.name: [np.asarray(v) for v in part.variables] for part in model.layers}
+        self._call = self._compile(model, arrays, preprocessing, fold=False)
+
+    def _compile(
+        self, model: Any, arrays: LayerArrays, preprocessing: str, *, fold: bool = True
+    ) -> Call:
+        import keras
+
+        backend = keras.backend.backend()
         if backend == "tensorflow":
             return freeze(
                 model,
@@ -105,6 +172,7 @@ class Network:
                 preprocess=lambda images: preprocess(images, preprocessing, flip=_flip_tensor),
                 precision=self.precision,
                 shape=(self._step, *self.input_shape[1:]),
+                fold=fold,
             )
         if self.precision != "float32":
             raise UsageError(
@@ -143,22 +211,6 @@ def _flip_tensor(images: Any) -> Any:
     return tf.reverse(images, axis=[-1])  # a slice with a negative step takes three times as long
 
 
-def preprocess(
-    images: Any, preprocessing: str, *, flip: Callable[[Any], Any] = lambda rgb: rgb[..., ::-1]
-) -> Any:
-    """Return float32[b, ..., h, w, c=3]: RGB frames (array or tensor) as the network expects.
-
-    The same values as `keras.applications.*.preprocess_input`; `flip` turns RGB into BGR.
-    """
-    if preprocessing == "scale_-1_1":
-        return images / np.float32(127.5) - np.float32(1)
-    if preprocessing == "caffe_bgr_mean":
-        return flip(images) - np.array(CAFFE_MEAN_BGR, np.float32)
-    if preprocessing == "sports1m_bgr_mean":
-        return flip(images) - np.array(SPORTS1M_MEAN_BGR, np.float32)
-    raise ValueError(f"no such preprocessing: {preprocessing}")
-
-
 def _load(backbone: Backbone, layer: str, weights: Weights) -> tuple[Any, LayerArrays]:
     """Return the `keras.Model` that ends in `layer`, and its weights by the name of the layer."""
     import keras
@@ -179,21 +231,24 @@ def freeze(
     preprocess: Callable[[Any], Any],
     precision: str,
     shape: tuple[int, ...],
+    fold: bool = True,
 ) -> Call:
     """Return a function uint8[b, h, w, c=3] → float32[b, d] that runs `model` with `arrays`.
 
-    `preprocess` maps the graph's images to the input of the network, both float32. Raises
+    `preprocess` maps the graph's images to the input of the network, both float32. `fold` is for
+    networks whose operations take nothing but tensors, as those of the table. Raises
     UsageError when this machine's TensorFlow does not compute in the `precision` asked for.
     """
     import tensorflow as tf
 
-    folded = fold_batch_norm(model, arrays)
+    folded = fold_batch_norm(model, arrays) if fold else Folded(arrays, {}, frozenset())
     graph = tf.Graph()
     with graph.as_default():
         images = tf.compat.v1.placeholder(tf.uint8, shape)
         store = _Variables()
         pixels = preprocess(tf.cast(images, tf.float32))
-        features = tf.cast(_forward(model, folded, pixels, store), tf.float32)
+        forward = _forward if fold else _forward_whole
+        features = tf.cast(forward(model, folded, pixels, store), tf.float32)
     session = tf.compat.v1.Session(graph=graph, config=_config(precision))
     session.run(store.assignments, store.values)
     if precision != "float32":
@@ -248,6 +303,24 @@ def _forward(model: Any, folded: Folded, images: Any, store: _Variables) -> Any:
                 output = tf.nn.bias_add(output, store.add(folded.biases[operation.name]))
             tensors[id(operation.output)] = output
     return tensors[id(model.outputs[0])]
+
+
+def _forward_whole(model: Any, folded: Folded, images: Any, store: _Variables) -> Any:
+    """Return the output tensor of `model` as Keras itself calls it, whatever its layers take."""
+    import keras
+    import tensorflow as tf
+
+    mapping = [
+        (variable, tf.cast(store.add(np.asarray(array, np.float32)), variable.dtype))
+        for layer in model.layers
+        for variable, array in zip(layer.variables, folded.arrays[layer.name], strict=True)
+    ]
+    for part in model._flatten_layers():
+        for name, value in list(vars(part).items()):
+            if isinstance(value, tf.Tensor):  # made at once, which no graph can hold
+                setattr(part, name, value.numpy())
+    with keras.StatelessScope(state_mapping=mapping):
+        return model(tf.cast(images, model.inputs[0].dtype), training=False)
 
 
 def _config(precision: str) -> Any:
@@ -349,3 +422,31 @@ def _affine(norm: Any, arrays: list[NDArray[np.float32]]) -> tuple[NDArray[Any],
     mean, variance = next(values), next(values)
     scale = gamma / np.sqrt(variance + norm.epsilon)
     return scale, beta - mean * scale
+
+
+def check_alone(network: Network, source: str) -> None:
+    """Raise UsageError, which names `source`, unless a frame's feature has the same bytes whatever
+    else is in its batch, wherever in it the frame is, and again."""
+    shape = network.input_shape
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, shape, dtype=np.uint8)
+    images[1::2] //= 3
+    alone = np.zeros(shape, np.uint8)
+    alone[0] = images[0]
+    first = network(images)
+    for again, what in (
+        (network(images), "from one time to the next"),
+        (network(images[::-1].copy())[::-1], "with what else is in the batch"),
+        (np.concatenate([network(alone)[:1], first[1:]]), "with what else is in the batch"),
+    ):
+        if again.tobytes() != first.tobytes():
+            with np.errstate(invalid="ignore"):
+                worst = float(np.nanmax(np.abs(again - first)))
+            raise UsageError(
+                f"the features that {source} gives of a frame change {what}",
+                got=f"differences of up to {worst:.2g} in features of up to "
+                f"{float(np.nanmax(np.abs(first))):.2g}",
+                expected="features that depend on their own frame alone, to the last bit",
+                todo="take out what looks across the batch (batch norm in training mode, noise), "
+                "or export the network with a fixed batch of 1",
+            )

@@ -34,6 +34,9 @@ from numpy.typing import NDArray
 
 from framebank.features.errors import FramebankError, UsageError
 from framebank.features.network.backbones import Backbone, find_backbone
+from framebank.features.network.own_files import FORMS as OWN_FORMS
+from framebank.features.network.own_files import SUFFIXES as OWN_SUFFIXES
+from framebank.features.network.own_files import is_own, is_own_path, pack
 from framebank.features.stores import disk, storage
 
 RANDOM_RECIPE = "framebank-random-weights-1"
@@ -76,9 +79,12 @@ class Weights:
 def resolve_weights(text: str, *, backbone: str) -> Weights:
     """Return the weights that `text` names for `backbone`, fetched to this machine if need be.
 
-    Raises UsageError for a form that does not exist, a file that is missing or unreadable, and
-    ImageNet weights that cannot be fetched or whose hash is wrong.
+    Of a network from a file that is the file, the folder or the archive that holds it. Raises
+    UsageError for a form that does not exist, a file that is missing or unreadable, and ImageNet
+    weights that cannot be fetched or whose hash is wrong.
     """
+    if is_own(backbone) or is_own_path(backbone):
+        return _own(text)
     row = find_backbone(backbone)
     if row.is_pixels:
         if text not in ("imagenet", NONE):  # the first is what stands where none are given
@@ -145,6 +151,20 @@ def _random(text: str, backbone: Backbone) -> Weights:
     return Weights(f"random:{seed}", hashlib.sha256(recipe.encode()).hexdigest(), text, seed=seed)
 
 
+def _own(text: str) -> Weights:
+    """Return a network from a file or a local folder, as one file whose bytes alone count."""
+    path = stage_object(text) if "://" in text else Path(os.path.expanduser(text))
+    try:
+        if not path.is_dir():
+            _check_readable(path, text, suffixes=OWN_SUFFIXES, forms=OWN_FORMS, what="backbone")
+        path = pack(path, cache_folder() / "own")
+        digest = disk.file_hash(path)
+    except OSError as err:
+        got = f"{text}: {err.strerror}"
+        raise UsageError("the backbone cannot be read", got=got, expected=OWN_FORMS) from err
+    return Weights("file", digest, text, local_path=str(path.absolute()))
+
+
 def _file(text: str) -> Weights:
     path = stage_object(text) if "://" in text else Path(os.path.expanduser(text))
     try:
@@ -157,9 +177,16 @@ def _file(text: str) -> Weights:
     return Weights("file", digest, text, local_path=str(path.absolute()))
 
 
-def _check_readable(path: Path, text: str) -> None:
-    """Raise UsageError unless `path` is a plain file with a suffix of a weight file."""
-    if path.is_file() and text.endswith(SUFFIXES):
+def _check_readable(
+    path: Path,
+    text: str,
+    *,
+    suffixes: tuple[str, ...] = SUFFIXES,
+    forms: str = FORMS,
+    what: str = "weights",
+) -> None:
+    """Raise UsageError unless `path` is a plain file with one of the suffixes."""
+    if path.is_file() and text.endswith(suffixes):
         return
     if path.is_file():
         got = f"{text}, whose suffix is {path.suffix or 'missing'}"
@@ -167,11 +194,9 @@ def _check_readable(path: Path, text: str) -> None:
         got = f"{text}, which is no plain file"
     else:
         got = f"{text}, which does not exist"
+    todo = "without a weight file, --weights random:0 lets you try everything else"
     raise UsageError(
-        "no such weights",
-        got=got,
-        expected=FORMS,
-        todo="without a weight file, --weights random:0 lets you try everything else",
+        f"no such {what}", got=got, expected=forms, todo=todo if what == "weights" else None
     )
 
 

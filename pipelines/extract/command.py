@@ -25,7 +25,9 @@ from framebank.features.decoders.sandbox import confinement_here
 from framebank.features.decoding.container import DecodeLimits
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
-from framebank.features.extraction.one_clip import make_spec
+from framebank.features.extraction.one_clip import feature_width, make_spec
+from framebank.features.network.own_files import is_own
+from framebank.features.network.preprocessing import NAMES
 from framebank.features.spec import (
     DTYPES,
     PICTURE_DTYPES,
@@ -62,10 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample", default=choice.sample, metavar="RULE",
         help="fps=R | uniform=N | every=K | all | keyframes (default fps=1; c3d: all)")  # fmt: skip
     add("--max-frames", type=int, metavar="M", help="at most M rows a video (default: all)")
-    add("--backbone", default=choice.backbone,
-        help="see README.md for the table; pixels[:SIZE] keeps the frames")  # fmt: skip
+    add("--backbone", default=choice.backbone, metavar="NAME|PATH",
+        help="see README.md for the table; or a .keras file, an .onnx file, the folder of a"
+             " KerasHub preset; pixels[:SIZE] keeps the frames")  # fmt: skip
     add("--layer", help="any named layer (default: the backbone's own)")
     add("--weights", default=choice.weights, help="imagenet | PATH | random:SEED")
+    add("--preprocess", choices=NAMES,
+        help="what a network from a file wants done to pixels, if it does not say")  # fmt: skip
+    add("--input-size", type=int, metavar="N",
+        help="the side of its pictures, where the file takes any")  # fmt: skip
     add("--dtype", default=choice.dtype, choices=(*DTYPES, *PICTURE_DTYPES),
         help="how features are stored (default: float16, of pixels jpeg)")  # fmt: skip
     add("--resize", default=choice.resize, choices=RESIZES,
@@ -125,10 +132,8 @@ def execute(
     if submission.workers_elsewhere and not args.shared_disk:
         gate.check_remote("a video of a manifest", (ref.uri for ref in listing.refs))
     spec, weights = make_spec(SpecChoice.of(args))
-    if args.layer is not None:
-        from framebank.features.network.backbones import check_layer
-
-        check_layer(args.backbone, args.layer)
+    if args.layer is not None or is_own(spec.backbone):
+        feature_width(spec, weights)
     if spec.random_weights:
         say(f"the network has RANDOM weights ({spec.weights}): good for trying things out only")
     dry_run = submission.dry_run

@@ -213,7 +213,8 @@ def shared_network(config: ExtractConfig) -> FrameNetwork:
 
     spec = config.spec
     made = (spec.backbone, spec.layer, spec.weights_sha256, spec.precision, config.batch_size)
-    tag = (*made, spec.holds_pictures and spec.dtype)
+    own = (spec.input_size, spec.preprocessing)  # of a network from a file these are chosen
+    tag = (*made, *own, spec.holds_pictures and spec.dtype)
     network: FrameNetwork = _NETWORK.acquire(build, tag)
     return network
 

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from framebank.features.cache import layout
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
-from framebank.features.extraction.one_clip import make_spec
+from framebank.features.extraction.one_clip import feature_width, make_spec
 from framebank.features.machine import usable_cores
-from framebank.features.network.backbones import check_layer
+from framebank.features.network.own_files import is_own_path
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec, SpecChoice
 from framebank.features.stores import storage
@@ -79,7 +79,7 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
     listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
     command.say_listing(listing)
     spec, weights, notes = _make_spec(args)
-    width = check_layer(args.backbone, spec.layer)
+    width = feature_width(spec, weights)
     todo = _left_to_do(args, listing.refs, spec)
     spent_s += time.monotonic()
     shards = plan_shards(
@@ -168,7 +168,7 @@ def _make_spec(args: argparse.Namespace) -> tuple[FeatureSpec, Weights, list[str
     try:
         return *make_spec(choice), []
     except UsageError as error:
-        if choice.weights != "imagenet":
+        if choice.weights != "imagenet" or is_own_path(choice.backbone):
             raise
         # Any other mistake is one for these too.
         spec, weights = make_spec(dataclasses.replace(choice, weights="random:0"))
