@@ -14,22 +14,20 @@ cannot be seen without their order: the order-blind baseline is at chance, the m
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
-import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from framebank.features import terminal
 from framebank.features.bounds import MOST_INT, MOST_SEED, check_number
-from framebank.features.errors import JobError, UsageError
+from framebank.features.commands.steps import Steps
+from framebank.features.errors import UsageError
 from framebank.features.stores import json_text, storage
 
 _MARK = "demo.json"
@@ -75,7 +73,7 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     weights = _settle_weights(out, args.weights)
     _say(f"making {args.clips} clips in {out / 'clips'}")
     plans = make_clips(out, count=args.clips, seed=args.seed, report=_report_clips)
-    steps = Steps()
+    steps = Steps("demo")
     commands = demo_commands(out, weights=weights, epochs=args.epochs)
     printed = {name: steps.run(name, words) for name, words in commands.items()}
     held_out = next(plan for plan in plans if plan.split == "test")
@@ -200,62 +198,6 @@ def demo_commands(out: Path, *, weights: str, epochs: int) -> dict[str, list[str
             "--out", str(out / "answers"), "--top", "4", "--json",
         ],
     }  # fmt: skip
-
-
-class Steps:
-    """Runs the commands one after another, showing what each says, and keeps their times."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.typed: list[str] = []
-
-    def run(self, name: str, words: list[str]) -> dict[str, Any]:
-        """Run `framebank WORDS` and return the JSON that it prints.
-
-        Raises JobError with its exit status when it fails; its own message is on stderr by then.
-        """
-        typed = "framebank " + shlex.join(word for word in words if word != "--json")
-        self.typed.append(typed)
-        _say(f"$ {typed}")
-        started = time.monotonic()
-        command = [sys.executable, "-m", "framebank", *words]
-        with (
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
-            _passing_on_sigterm(process),
-        ):
-            try:
-                printed, _ = process.communicate()
-            except KeyboardInterrupt:
-                # The terminal has told the child too; it saves what it has.
-                process.wait()
-                raise
-        self.seconds[name] = time.monotonic() - started
-        if process.returncode != 0:
-            status = process.returncode
-            failed = JobError(
-                f"the demo ended in its step {name!r}, whose message stands above",
-                got=f"`{typed}` ended with {status}",
-                todo="mend that and give the same command again: it goes on from there",
-            )
-            failed.exit_status = status if status > 0 else 128 - status
-            raise failed
-        try:
-            return dict(json_text.parse(printed))
-        except ValueError as err:
-            raise JobError(f"`{typed}` printed no JSON", got=printed[:300]) from err
-
-
-@contextlib.contextmanager
-def _passing_on_sigterm(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Tell the child when this process is told to end; its exit status then ends the demo."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _closing(result: Any, page: Path) -> str:

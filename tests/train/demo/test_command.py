@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from framebank.features.commands.steps import Steps
 from framebank.features.errors import JobError, UsageError
 from framebank.train.demo import clips, page
 from framebank.train.demo.command import (
-    Steps,
     add_arguments,
     demo_commands,
     run,
@@ -158,8 +158,8 @@ def test_sigterm_reaches_the_step(place: Path) -> None:
     (place / "hangs").write_text("extract")
     code = (
         "import sys; sys.path.pop(0)  # where the stub is\n"
-        "from framebank.train.demo.command import Steps\n"
-        "try: Steps().run('extract', ['extract'])\n"
+        "from framebank.features.commands.steps import Steps\n"
+        "try: Steps('demo').run('extract', ['extract'])\n"
         "except Exception as error: sys.exit(error.exit_status)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -174,7 +174,7 @@ def test_sigterm_reaches_the_step(place: Path) -> None:
 def test_commands_are_what_a_user_would_type(tmp_path: Path) -> None:
     commands = demo_commands(tmp_path, weights="imagenet", epochs=3)
     assert {words[0] for words in commands.values()} == set(commands)
-    steps = Steps()
+    steps = Steps("demo")
     assert steps.typed == [] and steps.seconds == {}
 
 
