@@ -17,7 +17,7 @@ from typing import Any
 PATHS = frozenset(
     (
         *("inputs", "cache", "weights", "prices", "questions", "mapping", "model", "out", "video"),
-        *("backbone", "registry", "config", "embeddings", "stage_dir", "tensorboard"),
+        *("backbone", "registry", "config", "embeddings", "stage_dir", "tensorboard", "labels"),
     )
 )
 

@@ -104,8 +104,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", required=True, help="folder for the model")
     add(
         "--model-kind", choices=CHOOSABLE, default=AUTO,
-        help="what reads the frames; auto: what answers held-out training clips best; image_qa is for "
-        f"pictures, with a network of its own (default {AUTO})",
+        help="what reads the frames; auto: what answers held-out training clips best; image_qa is "
+        f"for pictures, with a network of its own (default {AUTO})",
     )  # fmt: skip
     add(
         "--embeddings", metavar="FILE",

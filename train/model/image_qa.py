@@ -19,12 +19,11 @@ from typing import Any
 import keras
 from keras import initializers, layers, ops
 
-from framebank.train.model.config import ModelConfig
+from framebank.train.model.config import GATES, ModelConfig
 from framebank.train.model.frames import FrameStatistics, frame_mask, make_frames
 
 QUESTION_WORDS = 30
 READERS, DENSE_LAYERS = 3, 3
-GATES = ("sigmoid", "hard_sigmoid")
 
 
 def image_network(

@@ -64,3 +64,10 @@ def without_spaces(questions: Sequence[str]) -> bool:
 def word_numbers(text: keras.layers.TextVectorization, questions: Any) -> Any:
     """Return int[b, l + 1]: START_WORD, then the questions' word numbers, padded with 0."""
     return ops.pad(text(questions), [[0, 0], [1, 0]], constant_values=START_WORD)
+
+
+def text_of(words: Sequence[str]) -> keras.layers.TextVectorization:
+    """Return the layer string[b] → int64[b, l] that knows just `words`, in lower case."""
+    return keras.layers.TextVectorization(
+        vocabulary=list(words), standardize="lower_and_strip_punctuation", split="whitespace"
+    )

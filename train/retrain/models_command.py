@@ -1,11 +1,13 @@
-"""`framebank models`: the versions of a registry, and which one is in use.
+"""`framebank models`: the versions of a registry, which one is in use, and models of old weights.
 
     framebank models list --registry REGISTRY
     framebank models show current --registry REGISTRY       or show VERSION
     framebank models promote VERSION --registry REGISTRY    use this one, whatever its figures
     framebank models rollback --registry REGISTRY           use the one that was in use before
+    framebank models import WEIGHTS --embeddings VECTORS --cache CACHE --model DIR
 
 A version is a model folder: `--model` of score, ask and evaluate takes the path that `show` prints.
+`import` makes such a folder of weights that Keras 1 or 2 saved (`train.retrain.importing`).
 """
 
 from __future__ import annotations
@@ -16,10 +18,15 @@ import json
 from typing import Any
 
 from framebank.features.asking.trained_model import check_weights, read_lineage
+from framebank.features.bounds import MOST_INT, check_number
+from framebank.features.cache.reader import open_cache
 from framebank.features.errors import JobError, UsageError
+from framebank.features.terminal import say
+from framebank.train.model.config import GATES
 from framebank.train.retrain.registry import ROLLED_BACK, Registry
 
 CURRENT = "current"
+WORDS = 50_000  # of an imported model
 _ACTIONS = {
     "list": "the versions, and what became of each",
     "show": "a version's path, figures and events",
@@ -37,12 +44,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action.add_argument("version", metavar="VERSION", help=f"as `list` shows it{also}")
         action.add_argument("--registry", required=True, metavar="R", help="a folder or bucket")
         action.add_argument("--json", action="store_true", help="print JSON")
+    _add_import(actions)
+
+
+def _add_import(actions: Any) -> None:
+    told = "make a model of image question answering of weights that Keras 1 or 2 saved"
+    add = actions.add_parser("import", help=told, description=told, allow_abbrev=False).add_argument
+    add("weights", metavar="WEIGHTS", help="the .hdf5 file of three LSTMs and four dense layers")
+    add(
+        "--labels", metavar="FILE",
+        help="the answers in the order of the outputs, as a JSON list, a line each, or .npy "
+        "(default: beside the weights, of their name or called labels)",
+    )  # fmt: skip
+    add("--embeddings", required=True, metavar="FILE", help="the word vectors of that time")
+    add("--words", type=int, default=WORDS, metavar="N", help="the first of them that are kept")
+    add("--gates", choices=GATES, help="of the LSTMs (default: as the file or its Keras had them)")
+    add("--cache", required=True, help="features of pictures, as the weights read them")
+    add("--model", required=True, metavar="DIR", help="folder for the model")
+    add("--overwrite", action="store_true", help="throw away what --model holds")
+    add("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Show or change a registry; return the exit status. Raises FramebankError."""
     if beam_args:
         raise UsageError("unknown option", got=" ".join(beam_args), todo="framebank models --help")
+    if args.action == "import":
+        made = _import(args)
+        said = f"{args.model}: {made['parameters']:,} parameters, {made['answers']:,} answers, "
+        print(json.dumps(made) if args.json else f"{said}{made['words']:,} words")
+        return 0
     registry = Registry(args.registry)
     if args.action == "promote":
         _move(registry, args.version)
@@ -55,6 +86,18 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     else:
         print(_table(shown) if isinstance(shown, list) else _sheet(shown))
     return 0
+
+
+def _import(args: argparse.Namespace) -> dict[str, Any]:
+    from framebank.features.tensorflow_import import import_tensorflow
+
+    check_number("--words", args.words, 0, MOST_INT, above=True)
+    cache = open_cache(args.cache)
+    import_tensorflow()
+    from framebank.train.retrain.importing import ImportJob, import_model
+
+    job = ImportJob(args.weights, args.labels, args.embeddings, args.words, args.gates)
+    return import_model(job, cache, args.model, overwrite=args.overwrite, say=say)
 
 
 def _move(registry: Registry, version: str | None) -> None:

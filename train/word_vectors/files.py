@@ -18,6 +18,7 @@ import gzip
 import io
 import itertools
 import re
+import string
 import struct
 import time
 import zlib
@@ -59,7 +60,10 @@ class _Wanted:
     A word of the file that is written just so comes before one that only is in lower case.
     """
 
+    words: Set[str] | None
+
     def __init__(self, words: Set[str]) -> None:
+        self.words = words
         self._names = {word.encode("utf-8", "replace"): word for word in words}
         self.exact: dict[str, Any] = {}
         self.folded: dict[str, Any] = {}
@@ -75,6 +79,21 @@ class _Wanted:
 
     def found(self) -> dict[str, Any]:
         return self.folded | self.exact
+
+
+class _First(_Wanted):
+    """Collects the first words of a file, in lower case; of one word the first row."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(frozenset())
+        self.words, self._most = None, most
+
+    def place(self, word: bytes) -> tuple[dict[str, Any], str] | None:
+        if len(self.exact) >= self._most:
+            return None
+        name = word.decode("utf-8", "replace").lower()
+        plain = not any(sign.isspace() or sign in string.punctuation for sign in name)
+        return (self.exact, name) if name and plain and name not in self.exact else None
 
 
 class _Joined(io.RawIOBase):
@@ -101,12 +120,23 @@ def file_sha256(path: str) -> str:
 
 def read_vectors(path: str, words: Set[str], *, say: Callable[[str], None]) -> VectorFile:
     """Return the vectors of `words` (lower case) in the file; raises UsageError for a bad one."""
+    return _read_file(path, _Wanted(words), say)
+
+
+def read_first_vectors(path: str, most: int, *, say: Callable[[str], None]) -> VectorFile:
+    """Return the vectors of the first words in the file, `most` of them at most, in its order: the
+    commonest, as such files are written. Words are in lower case and hold no punctuation. Raises
+    UsageError for a bad file and for fastText's own binary format, which names n-grams as well."""
+    return _read_file(path, _First(most), say)
+
+
+def _read_file(path: str, wanted: _Wanted, say: Callable[[str], None]) -> VectorFile:
     with _opened(path) as raw:
         file = _buffered(raw)
         try:
             if file.peek(2)[:2] == b"\x1f\x8b":
                 file = _buffered(gzip.GzipFile(fileobj=file))
-            return _read(file, words, _Teller(path, say))
+            return _read(file, wanted, _Teller(path, say))
         except (_DamagedError, EOFError, zlib.error, gzip.BadGzipFile) as err:
             bad = err if isinstance(err, _DamagedError) else _DamagedError(f"gzip: {err}")
             raise UsageError(
@@ -159,7 +189,7 @@ class _Teller:
             self._said_s = time.monotonic()
 
 
-def _read(file: BinaryIO, words: Set[str], tell: _Teller) -> VectorFile:
+def _read(file: BinaryIO, wanted: _Wanted, tell: _Teller) -> VectorFile:
     head = file.read(_LOOK_BYTES)
     rest = _buffered(_Joined(head, file))
     if not head:
@@ -167,8 +197,10 @@ def _read(file: BinaryIO, words: Set[str], tell: _Teller) -> VectorFile:
     if head.startswith(b"PK\3\4"):  # as GloVe and fastText's .vec come
         raise _DamagedError("a zip archive", "the file in it: unzip it first")
     if head.startswith(_FASTTEXT):
+        if wanted.words is None:
+            raise _DamagedError("a fastText .bin", "its vectors as text (.vec), by frequency")
         try:
-            return VectorFile("fastText binary", *_read_fasttext(rest, words, tell))
+            return VectorFile("fastText binary", *_read_fasttext(rest, wanted.words, tell))
         except (struct.error, EOFError) as err:
             raise _DamagedFasttextError("the file ends too early") from err
     first, _, after = head.partition(b"\n")
@@ -177,14 +209,14 @@ def _read(file: BinaryIO, words: Set[str], tell: _Teller) -> VectorFile:
         size = len(first.replace(b"\t", b" ").split()) - 1
         if not 1 <= size <= _MOST_SIZE or _numbers(first, size) is None:
             raise _DamagedError(f"{first[:60]!r} at its start")
-        return VectorFile("GloVe text", size, _read_text(rest, size, _Wanted(words), tell))
+        return VectorFile("GloVe text", size, _read_text(rest, size, wanted, tell))
     rows, size = int(header[1]), int(header[2])
     if not (rows and 1 <= size <= _MOST_SIZE):
         raise _DamagedError(f"{rows} words of dimension {size} in line 1")
     rest.readline()
     text = _is_text(after.split(b"\n", 1)[0], size)
     read = _read_text if text else _read_binary
-    found = read(rest, size, _Wanted(words), tell, rows=rows)
+    found = read(rest, size, wanted, tell, rows=rows)
     return VectorFile("word2vec text" if text else "word2vec binary", size, found)
 
 
