@@ -204,7 +204,7 @@ def build_network(
         output = _vote(frames, asked, config, answers or len(head.answers))
         return keras.Model(inputs, output, name=config.kind)
     if config.kind in PICTURE_READERS:
-        video = PICTURE_READERS[config.kind](features, config)
+        video = PICTURE_READERS[config.kind](features, config, statistics)
         joined = video if joined is None else layers.Concatenate()([video, question])
     if config.kind in READERS:
         frames = make_frames(features, config, statistics)

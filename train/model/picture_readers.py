@@ -5,9 +5,11 @@
 - cnn3d: convolutions over time as well, then the mean and the maximum over the frames, so what
   moves shows in its neighbourhood and the whole clip is looked at.
 
-Both halve a picture until its side is 8 at most. A row of features is a picture, flat: float[b, n,
-h · w · 3] of 0 to 255. Padding is made 0 before each convolution over time, which pads with zeros
-itself: it changes nothing. A clip's last frames that are black to the last pixel count as padding.
+Both halve a picture until its side is 8 at most. The mean picture of the training split is taken
+off: without that, networks from chance learn nothing of a few hundred clips. A row of features is a
+picture, flat: float[b, n, h · w · 3] of 0 to 255. Padding is made 0 before each convolution over
+time, which pads with zeros itself: it changes nothing. A clip's last frames that are black to the
+last pixel count as padding.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from keras import layers, ops
 
 from framebank.train.model.config import ModelConfig
-from framebank.train.model.frames import frame_mask
+from framebank.train.model.frames import FrameStatistics, frame_mask
 
 _SMALLEST = 8  # side of the last map
 _FILTERS = (16, 32, 64, 96)
@@ -26,33 +29,36 @@ _PICTURE_UNITS = 128
 _LOW = -1e9
 
 
-def read_cnn_lstm(features: Any, config: ModelConfig) -> Any:
+def read_cnn_lstm(features: Any, config: ModelConfig, statistics: FrameStatistics) -> Any:
     """Return float[b, frame_units], the state after the last frame."""
     mask = frame_mask(features)
-    seen = _look(_pictures(features, mask), mask, frames=1)
+    seen = _look(_pictures(features, mask, statistics), mask, frames=1)
     return layers.LSTM(config.frame_units, name="frames")(seen, mask=mask)
 
 
-def read_cnn3d(features: Any, config: ModelConfig) -> Any:
+def read_cnn3d(features: Any, config: ModelConfig, statistics: FrameStatistics) -> Any:
     """Return float[b, 2 · 128] of all frames."""
     mask = frame_mask(features)
-    seen = _look(_pictures(features, mask), mask, frames=3)
+    seen = _look(_pictures(features, mask, statistics), mask, frames=3)
     mean = layers.GlobalAveragePooling1D()(seen, mask=mask)
     most = ops.max(ops.where(ops.expand_dims(mask, -1), seen, _LOW), axis=1)
     return layers.Concatenate()([mean, most])
 
 
-# (features, config) → float[b, v], by kind
-PICTURE_READERS: Mapping[str, Callable[[Any, ModelConfig], Any]] = {
+# (features, config, statistics) → float[b, v], by kind
+PICTURE_READERS: Mapping[str, Callable[[Any, ModelConfig, FrameStatistics], Any]] = {
     "cnn_lstm": read_cnn_lstm,
     "cnn3d": read_cnn3d,
 }
 
 
-def _pictures(features: Any, mask: Any) -> Any:
-    """Return float[b, n, s, s, 3] in -1 to 1, padding 0."""
+def _pictures(features: Any, mask: Any, statistics: FrameStatistics) -> Any:
+    """Return float[b, n, s, s, 3] without the mean picture and of deviation 1, padding 0."""
     side = round((features.shape[-1] / 3) ** 0.5)
-    scaled = layers.Rescaling(1 / 127.5, offset=-1.0)(features)
+    spread = np.full_like(statistics.mean, statistics.squares.mean() / max(statistics.count, 1))
+    scaled = layers.Normalization(
+        mean=statistics.mean, variance=np.maximum(spread, 1.0), dtype="float32"
+    )(features)
     return _hide(layers.Reshape((-1, side, side, 3))(scaled), mask)
 
 
@@ -65,8 +71,6 @@ def _look(pictures: Any, mask: Any, *, frames: int) -> Any:
         pictures = layers.Conv3D(
             filters, (frames, size, size), strides=(1, 2, 2), padding="same", name=f"look{depth}"
         )(pictures)
-        # Without it so deep a network of so few clips hardly begins to learn.
-        pictures = layers.LayerNormalization(name=f"even{depth}")(pictures)
         pictures = _hide(ops.relu(pictures), mask)
         side, depth = -(-side // 2), depth + 1
     flat = layers.Reshape((-1, side * side * pictures.shape[-1]))(pictures)
