@@ -1,8 +1,10 @@
 """`--model-kind auto`: the kind that answers held-out training clips best.
 
 The probe and the kinds that are trained answer the same folds of the training split, dealt by
-source; a kind that is far behind after the first fold takes no further one. Of equals the probe
-wins, then the earlier kind. The validation split chooses epochs as ever and judges nothing.
+source; a kind that is far behind after the first fold takes no further one. The best of the trained
+kinds is taken where it is ahead of the probe by more than chance is wide: a standard error (Breiman
+et al. 1984, "Classification and regression trees", section 3.4.3), since the best of many looks
+better than it is. The validation split chooses epochs as ever and judges nothing.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.train.data.batches import QuestionTable
-from framebank.train.judging.bootstrap import interval
+from framebank.train.judging.bootstrap import interval, paired_bootstrap
 from framebank.train.model.config import PROBE, TRAINED_KINDS
 from framebank.train.model.ridge import deal_folds
 
 AUTO_CLIPS = 2000  # in training, beyond which there is enough for the default trained kind
 FOLDS = 3
 _FINALISTS = 2  # of the trained kinds, that take all folds
+_SURE = 0.84  # share of draws: a standard error
 KINDS = (PROBE, *TRAINED_KINDS)
 
 
@@ -76,6 +79,9 @@ def choose_kind(
             running = [k for k in kinds if k == PROBE or k in trained[:_FINALISTS]]
     tried = [Tried(kind, found[kind]).figures(groups, seed=seed) for kind in kinds]
     best = max(running, key=lambda kind: float(np.mean(found[kind])))
+    if best != PROBE and PROBE in running:
+        lead = paired_bootstrap(found[best], found[PROBE], groups, seed=seed)
+        best = best if lead.probability_better >= _SURE else PROBE
     for its in tried:
         low, high = its["interval"]
         say(

@@ -86,7 +86,7 @@ class Fits:
             [self._score(self._answers(fit.result.judge)) for fit in fits] if len(fits) > 1 else []
         )
         counted = baselines.count_answers(splits.train, asked)
-        beside = {name: counted[name] for name in ("majority", "majority_per_question")}
+        beside = {name: said for name, said in counted.items() if name != "majority_per_word"}
         history = list(result.history)
         for kind in self._baselines():
             fitted = self.fit(dataclasses.replace(job.model, kind=kind))
@@ -157,7 +157,11 @@ class Fits:
 
     def _seeds(self, model: ModelConfig) -> int:
         """Return how many fits are averaged: a closed formula gives the same every time."""
-        return 1 if model.kind in (PROBE, PROBE_BLIND) else self.job.train.seeds
+        seeds = self.job.train.seeds
+        if model.kind != PROBE or seeds == 1:
+            return seeds
+        self.run.say("NOTE: a closed formula starts from no chance: there is one fit, not --seeds")
+        return 1
 
     def calibrate(self, judge: Judge, plain: keras.Model | None) -> tuple[float, dict[str, Any]]:
         """Return the temperature that the validation split asks for, and the error on the judged

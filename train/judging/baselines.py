@@ -68,10 +68,13 @@ def count_answers(train: Sequence[Question], asked: Sequence[Question]) -> dict[
     """Return what the baselines say that only count the answers of `train`.
 
     They answer as `train` mostly answers anything, questions that open with the same question
-    word, or the same question; as it answers anything where it holds no such question.
+    word, or the same question; as it answers anything where it holds no such question. Of labels,
+    to which nothing is asked, there is one majority.
     """
-    return {
-        "majority": _majority_per(lambda question: "", train, asked),
+    majority = {"majority": _majority_per(lambda question: "", train, asked)}
+    if not any(question.question for question in asked):
+        return majority
+    return majority | {
         "majority_per_word": _majority_per(_word, train, asked),
         "majority_per_question": _majority_per(_plain, train, asked),
     }

@@ -113,7 +113,7 @@ def test_labels_are_learnt_without_a_question(cache, tmp_path):  # noqa: F811
         metrics, _ = train(cache, tmp_path / kind, rows, kind=kind, epochs=12, learning_rate=1e-2,
                            baselines=kind == "probe")  # fmt: skip
         assert metrics["accuracy"] >= 0.9 and set(metrics["by_type"]) == set(THINGS)
-        assert "question_only" not in metrics["baselines"]
+        assert not {"question_only", "majority_per_question"} & set(metrics["baselines"])
         assert read_head(str(tmp_path / kind)).asks is False
         model = load_model(str(tmp_path / kind))
         clip = next(iter(open_cache(cache).read(["003.mp4"]))).features.astype(np.float32)
@@ -138,30 +138,50 @@ def test_auto_says_what_it_tried_and_takes_the_best(direction: Path, tmp_path: P
     assert again == metrics and any("finished already" in text for text in said)
 
 
+class Rows:
+    """A table of 48 questions about clips of 12 groups."""
+
+    def __init__(self, rows):  # type: ignore[no-untyped-def]
+        self.questions = [Question(str(n), f"v{n}", "?", "a", group=f"g{n // 4}") for n in rows]
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def take(self, rows):  # type: ignore[no-untyped-def]
+        return Rows([int(self.questions[row].question_id) for row in rows])
+
+
+def choose(gains, *kinds: str):  # type: ignore[no-untyped-def]
+    rows = Rows(range(48))
+    return choose_kind(rows, gains, seed=0, say=lambda text: None, kinds=kinds)  # type: ignore[arg-type]
+
+
 def test_a_kind_far_behind_takes_one_fold_and_groups_are_never_cut() -> None:
-    questions = [Question(str(n), f"v{n}", "?", "a", group=f"g{n // 4}") for n in range(48)]
     dealt: list[tuple[str, int]] = []
-
-    class Table:
-        def __init__(self, rows):  # type: ignore[no-untyped-def]
-            self.questions = [questions[row] for row in rows]
-
-        def __len__(self) -> int:
-            return len(self.questions)
-
-        def take(self, rows):  # type: ignore[no-untyped-def]
-            return Table([int(self.questions[row].question_id) for row in rows])
 
     def gains(kind, fold, learn, judge):  # type: ignore[no-untyped-def]
         dealt.append((kind, fold))
         assert not {q.source for q in learn.questions} & {q.source for q in judge.questions}
         return np.full(len(judge), {"probe": 0.5, "a": 0.9, "b": 0.1, "c": 0.7}[kind])
 
-    best, tried = choose_kind(
-        Table(range(48)), gains, seed=0, say=lambda text: None, kinds=("probe", "a", "b", "c")
-    )  # type: ignore[arg-type]
+    best, tried = choose(gains, "probe", "a", "b", "c")
     assert best == "a" and ("b", 1) not in dealt and ("probe", 2) in dealt
     assert {one["kind"]: one["folds"] for one in tried}["b"] == "the first"
+
+
+EVEN = set(range(0, 48, 2))
+
+
+@pytest.mark.parametrize(
+    ("its", "best"), [(EVEN - {0, 8} | {1, 5, 13}, "probe"), (EVEN | {1, 5, 13, 21, 29}, "a")]
+)
+def test_a_trained_kind_must_be_ahead_by_more_than_chance(its: set[int], best: str) -> None:
+    right = {"probe": EVEN, "a": its}
+
+    def gains(kind, fold, learn, judge):  # type: ignore[no-untyped-def]
+        return np.array([float(int(q.question_id) in right[kind]) for q in judge.questions])
+
+    assert choose(gains, "probe", "a")[0] == best
 
 
 def test_a_baseline_that_leads_is_told(direction: Path, tmp_path: Path) -> None:
