@@ -120,6 +120,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     features = record.features.astype(np.float32)
     say(f"asking the model about {len(features)} frames")
     more: dict[str, Any] = {}
+    told: tuple[list[dict[str, Any]], list[str]]
     if head.kind == SEGMENTS:
         answers, more["segments"] = find_in_video(args.model, record, top=args.top)
         told = (answers, [])

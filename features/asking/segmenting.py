@@ -87,7 +87,8 @@ def ask_rows(
             said[start : start + size] += shares * weight[:, None]
             weights[start : start + size] += weight
     assert said is not None
-    return said / weights[:, None]
+    said /= weights[:, None]
+    return said
 
 
 def row_edges(pts_ms: ArrayLike, duration_s: float) -> Floats:

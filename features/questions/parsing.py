@@ -144,7 +144,7 @@ def join_segments(questions: Sequence[Question]) -> Question:
         stated = {getattr(question, name) for question in questions} - {None}
         if len(stated) > 1:
             raise ValueError(f"{name} {' and '.join(sorted(stated))}")
-    lasts: dict[str, float] = collections.Counter()
+    lasts: dict[str, float] = collections.defaultdict(float)
     for start_s, end_s, label in segments:
         lasts[label] += end_s - start_s
     known = any(question.answer is not None for question in questions)

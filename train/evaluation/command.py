@@ -72,7 +72,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     cache = open_cache(args.cache)
     read_lineage(args.model)
     import_tensorflow()
-    from framebank.train.evaluation.evaluating import EvaluateJob, evaluate
+    from framebank.train.evaluation.evaluating import Detected, EvaluateJob, evaluate
     from framebank.train.evaluation.report import write_report
     from framebank.train.evaluation.segment_page import write_segment_page
     from framebank.train.workers.run import Run
@@ -93,8 +93,11 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
             raise
     data = _text(judged.figures).encode("utf-8", "backslashreplace")
     storage.write_atomic(str(out / "evaluation.json"), data)
-    write = write_report if judged.detected is None else write_segment_page
-    page = write(out, judged, cache, model_dir=args.model, examples=args.examples, say=_say)
+    shown = {"model_dir": args.model, "examples": args.examples, "say": _say}
+    if isinstance(judged, Detected):
+        page = write_segment_page(out, judged, cache, **shown)
+    else:
+        page = write_report(out, judged, cache, **shown)
     _say(f"the report is {page}")
     return judged.figures
 

@@ -53,24 +53,24 @@ class EvaluateJob:
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """`figures` are what evaluation.json holds; of a model of segments there are no `answers`, but
-    `detected`."""
+    """`figures` are what evaluation.json holds."""
 
     figures: dict[str, Any]
-    answers: Answers | None
-    detected: Detected | None = None
+    answers: Answers
 
 
 @dataclasses.dataclass(frozen=True)
 class Detected:
-    """What was `found` in the videos of the `questions`, and when the rows of each are."""
+    """What was `found` in the videos of the `questions`, and when the rows of each are; `figures`
+    are what evaluation.json holds."""
 
+    figures: dict[str, Any]
     questions: Sequence[Question]
     found: Sequence[Found]
     times: Sequence[Timeline]
 
 
-def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
+def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged | Detected:
     """Judge the model; raises FramebankError, TrainingStopped (trained baselines go on later)."""
     _check_spec(job.model, cache)
     made = Making.read(job.model)
@@ -87,20 +87,22 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
     for note in (*notes, chosen.flatters):
         if note:
             run.say(note)
-    answers, detected = None, None
     model = load_model(job.model)
+    judged: Judged | Detected
     if model.head.kind == SEGMENTS:
         run.say(f"looking through {len(asked)} videos of the split {chosen.name}")
-        detected = Detected(asked, *find_all(model, cache, asked, run))
-        judged = _judge_segments(job, made, cache, joined, chosen, run, detected)
+        found, times = find_all(model, cache, asked, run)
+        figures = _judge_segments(job, made, cache, joined, chosen, run, found, times)
+        judged = Detected(figures, asked, found, times)
     else:
         run.say(f"asking {len(asked)} questions of the split {chosen.name}")
         answers = ask_all(model, cache, asked, seed=seed, run=run)
         said = _baselines(job, made, cache, joined, chosen, run)
         durations = cache.table(columns=["video_id", "source_duration_s"]).to_pylist()
         durations_s = {row["video_id"]: row["source_duration_s"] or 0.0 for row in durations}
-        judged = evaluation.judge(answers, durations_s=durations_s, seed=seed)
-        judged["baselines"] = evaluation.beside(said, answers, seed=seed)
+        figures = evaluation.judge(answers, durations_s=durations_s, seed=seed)
+        figures["baselines"] = evaluation.beside(said, answers, seed=seed)
+        judged = Judged(figures, answers)
     run.say("looking for videos on both sides of the split")
     whole = {
         "model": job.model,
@@ -114,10 +116,10 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged:
         "random_weights": cache.spec.random_weights,
         "weights": str(cache.spec.weights),
         "notes": notes,
-        **judged,
+        **judged.figures,
         "leaks": find_leaks(cache, chosen.splits.sides(), seed=seed, say=run.say),
     }
-    return Judged(whole, answers, detected)
+    return dataclasses.replace(judged, figures=whole)
 
 
 def _judge_segments(
@@ -127,14 +129,15 @@ def _judge_segments(
     joined: JoinedQuestions,
     chosen: Asked,
     run: Run,
-    detected: Detected,
+    found: Sequence[Found],
+    times: Sequence[Timeline],
 ) -> dict[str, Any]:
     """Return the figures of what was found, and of what stands beside the model."""
     asked, splits = chosen.questions, chosen.splits
-    said = {"model": detected.found}
+    said = {"model": found}
     if splits.train:
-        lengths_s = [float(one.edges_s[-1]) for one in detected.times]
-        said["majority"] = commonest(splits.train, lengths_s, detected.found)
+        lengths_s = [float(one.edges_s[-1]) for one in times]
+        said["majority"] = commonest(splits.train, lengths_s, found)
     if splits.train and job.with_baselines and made.model.kind != BASELINE:
         stored = baselines.read_judged(job.model, asked) if made.is_of(joined) else {}
         if its := stored.get(BASELINE):
@@ -144,8 +147,8 @@ def _judge_segments(
             path = _train_baseline(work, BASELINE, job, cache, run)
             said[BASELINE], _ = find_all(load_model(path), cache, asked, run)
     figures = judge_found(asked, said, seed=made.train.seed)
-    its = figures.pop("model")
-    return {"head": SEGMENTS, "measure": HEADS[SEGMENTS], **its, "baselines": figures}
+    ours = figures.pop("model")
+    return {"head": SEGMENTS, "measure": HEADS[SEGMENTS], **ours, "baselines": figures}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from framebank.features.pages.page import render, training_plots
 from framebank.features.questions.question import Question
 from framebank.features.stores import storage
 from framebank.train.data.windows import Timeline
-from framebank.train.evaluation.evaluating import Detected, Judged
+from framebank.train.evaluation.evaluating import Detected
 from framebank.train.evaluation.report import about, many, name_pair, percent, span
 from framebank.train.evaluation.thumbnails import FRAMES, Thumbnails, make_thumbnails
 from framebank.train.judging.baselines import read_rows
@@ -52,7 +52,7 @@ class Guess:
 
 def write_segment_page(
     out: Path,
-    judged: Judged,
+    detected: Detected,
     cache: Cache,
     *,
     model_dir: str,
@@ -61,8 +61,7 @@ def write_segment_page(
 ) -> Path:
     """Write `out`/report.html with the time lines of up to `examples` videos, half of them the best
     and half the worst."""
-    figures, detected = judged.figures, judged.detected
-    assert detected is not None
+    figures = detected.figures
     cut, guesses = choose_cut(detected)
     shown = choose_videos(detected, guesses, examples)
     names = {detected.questions[place].video_id for place in shown}

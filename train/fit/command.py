@@ -277,10 +277,10 @@ def table(metrics: Mapping[str, Any]) -> str:
     if "average_map" in metrics:
         from framebank.train.judging.detections import figure_lines
 
-        rows = metrics["rows"]
+        its = metrics["rows"]
         said = (
-            f"{metrics['questions']} videos judged, {rows['judged']} rows; where nothing happens: "
-            f"precision {rows['background_precision']:.3f}, recall {rows['background_recall']:.3f}"
+            f"{metrics['questions']} videos judged, {its['judged']} rows; where nothing happens: "
+            f"precision {its['background_precision']:.3f}, recall {its['background_recall']:.3f}"
         )
         return "\n".join([*figure_lines(metrics), said, *_remarks(metrics)])
     kinds = list(metrics["by_type"])[:8]

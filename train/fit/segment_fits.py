@@ -239,5 +239,5 @@ def choose_rule(seen: Sequence[Seen], material: Material) -> tuple[SegmentRule, 
 
 def _sparse(seen: Seen, labels: Sequence[str]) -> tuple[Seen, NDArray[np.float32], list[str]]:
     """Return only the classes of which a video may have something: mostly few of many."""
-    some = np.flatnonzero(seen.shares[:, :-1].max(axis=0) >= _LEAST_SHARE)
+    some = np.flatnonzero(seen.shares[:, :-1].max(axis=0) >= _LEAST_SHARE).tolist()
     return seen._replace(shares=seen.shares[:0]), seen.shares[:, some], [labels[n] for n in some]

@@ -121,7 +121,7 @@ def _word(question: Question) -> str:
     return word if word in QUESTION_WORDS else "other"
 
 
-def judged_text(questions: Sequence[Question], said: Mapping[str, Said]) -> str:
+def judged_text(questions: Sequence[Question], said: Mapping[str, Sequence[Any]]) -> str:
     """Return the lines of judged.jsonl; each of `said` has an answer per question."""
     rows = (
         {
@@ -134,7 +134,7 @@ def judged_text(questions: Sequence[Question], said: Mapping[str, Said]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def read_judged(model_dir: str, asked: Sequence[Question]) -> dict[str, Said]:
+def read_judged(model_dir: str, asked: Sequence[Question]) -> dict[str, list[Any]]:
     """Return what was answered to `asked`; nothing where other questions, or none, were judged."""
     rows = read_rows(storage.join(model_dir, JUDGED_FILE))
     said: list[Any] = [row.get("answers") for row in rows]

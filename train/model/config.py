@@ -71,8 +71,7 @@ class ModelConfig:
         if self.kind not in MODEL_KINDS:
             raise UsageError("no such model", got=self.kind, expected=" | ".join(MODEL_KINDS))
         sizes = ("projection", "frame_units", "word_size", "question_units", "dense_units")
-        sizes += ("segment_units",)
-        _check(self, sizes, 0, _MOST_WIDTH, above=True)
+        _check(self, (*sizes, "segment_units"), 0, _MOST_WIDTH, above=True)
         _check(self, ("answers", "words"), 0, MOST_INT, above=True)
         _check(self, ("clip_sigma",), 0, MOST_FLOAT, above=True)
         _check(self, ("dropout", "frame_dropout"), 0, 1, below=True)  # of 1 nothing would be left

@@ -1,4 +1,4 @@
-"""From what is said of rows to segments: windows, edges, filter, threshold, joining, least length."""
+"""From what is said of rows to segments: windows, edges, filter, threshold, joining, length."""
 
 from __future__ import annotations
 
