@@ -19,7 +19,7 @@ _PLACES = (
     re.compile(r"[_-]c\d+$"),  # UCF101: v_ApplyEyeMakeup_g01_c01
     re.compile(r"[_-]\d+(\.\d+)?[_-]\d+(\.\d+)?$"),  # from and to: MSVD, Kinetics
     re.compile(r"[_-](clip|part|seg|segment|shot|scene|chunk|window)[_-]?\d+$", re.IGNORECASE),
-    re.compile(r"(?<=\d)[_-]\d+$"),  # match7_03
+    re.compile(r"(?<=\d)[_-]\d{1,6}$"),  # match7_03, not the 12 digits of a picture of COCO
 )
 _NUMBER = re.compile(r"[_-]\d+$")  # tells of sources (film_3) or of classes (walk_3)
 _LEAST_SOURCES, _MOST_CLIPS = 10, 20  # those that are no classes, and their clips in the mean

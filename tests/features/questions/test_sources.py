@@ -34,6 +34,7 @@ def test_ids_that_name_a_clip_of_a_source_tell_of_it(ids: list[str]) -> None:
         [f"{label}_{number}.mp4" for label in ("walk", "run") for number in range(40)],
         [f"class-{name}_{number}" for name in "abcdefghijkl" for number in range(40)],
         ["a_0_10", "b_3_9", "c_1_7"],  # a clip each
+        [f"COCO_{name}2014_{n:012d}.jpg" for name in ("train", "val") for n in range(9)],
     ],
 )
 def test_ids_of_their_own_tell_of_none(ids: list[str]) -> None:
