@@ -35,7 +35,7 @@ _STRIPS = 12  # of one video
 _TICKS = 200  # frames of a strip that are drawn
 _OVERLAP = 0.5
 _LEGEND = 24
-_NICE_S = (1, 2, 5, 10, 15, 30, 60)
+_NICE_S = (1, 2, 5, 10, 15, 30, 60, 120)
 _TEXTS = {
     "order_blind": "trained alike, but sees each row by itself",
     "majority": "every class over the whole of each video, by how common it is",
@@ -65,7 +65,7 @@ def write_segment_page(
     cut, guesses = choose_cut(detected)
     shown = choose_videos(detected, guesses, examples)
     names = {detected.questions[place].video_id for place in shown}
-    frames = make_thumbnails(cache, names, say=say, most=FRAMES * _STRIPS)
+    frames = make_thumbnails(cache, names, say=say, most=2 * FRAMES * _STRIPS)
     history = read_rows(storage.join(model_dir, "history.jsonl"))
     labels = sorted({one.label for one in true_segments(detected.questions)} |
                     {guess.segment.label for its in guesses for guess in its})  # fmt: skip
@@ -183,19 +183,18 @@ def _draw(
     clip = frames.get(question.video_id, gone)
     edges = times.edges_s
     length_s = float(max([edges[-1], *(end for _, end, _ in question.segments)]))
-    count = max(-(-length_s // _STRIP_S), 1)
-    each_s = length_s / count if count == 1 else _STRIP_S
-    strips = [
-        _strip(question, times, guesses, clip, hues, start=number * each_s, length_s=each_s)
-        for number in range(int(min(count, _STRIPS)))
-    ]
+    bounds = np.arange(0, length_s, _STRIP_S).tolist()
+    if len(bounds) > 1 and length_s - bounds[-1] < _STRIP_S / 10:
+        bounds.pop()  # no sliver of its own
+    spans = list(zip(bounds, [*bounds[1:], length_s], strict=True))
+    strips = [_strip(question, times, guesses, clip, hues, span=its) for its in spans[:_STRIPS]]
     right = sum(guess.right for guess in guesses)
     rows = sorted((*_told(question, guesses),), key=lambda row: (row["start_s"], row["what"]))
     return {
         "video_id": question.video_id,
         "clip": clip,
         "strips": strips,
-        "left_out": int(count) - len(strips),
+        "left_out": len(spans) - len(strips),
         "said": f"{len(question.segments)} true, {len(guesses)} found, {right} of these right",
         "labels": detected.found[place].labels[:3],
         "rows": rows[:100],
@@ -223,10 +222,10 @@ def _strip(
     clip: Thumbnails,
     hues: Mapping[str, int],
     *,
-    start: float,
-    length_s: float,
+    span: tuple[float, float],
 ) -> dict[str, Any]:
-    """Return what is drawn from `start` on; places are shares of the strip."""
+    """Return what is drawn of a `span` of seconds; places are shares of it."""
+    start, length_s = span[0], span[1] - span[0]
 
     def bar(start_s: float, end_s: float, label: str, words: str) -> dict[str, Any] | None:
         left, right = ((at - start) / length_s for at in (start_s, end_s))
@@ -245,8 +244,8 @@ def _strip(
             found.append(drawn | {"right": guess.right})
     rows = (np.asarray(times.pts_ms) / 1000 - start) / length_s
     rows = rows[(rows >= 0) & (rows < 1)]
-    step = next((s for s in _NICE_S if length_s / s <= 6), 60 * -(-length_s // 360))
-    marks = np.arange(0, length_s + 1e-9, step)
+    step = next((s for s in _NICE_S if length_s / s <= 4), _NICE_S[-1])
+    marks = np.arange(0, length_s, step)
     return {
         "from": clock(start),
         "to": clock(start + length_s),
@@ -258,15 +257,16 @@ def _strip(
     }
 
 
-def _pictures(clip: Thumbnails, start: float, length_s: float) -> list[tuple[str, str]]:
-    """Return the thumbnails nearest to evenly spread times, each with its own time in words."""
+def _pictures(clip: Thumbnails, start: float, length_s: float) -> list[tuple[int, str, str]]:
+    """Return thumbnails near to evenly spread times: their column (from 1), and their own time in
+    words."""
     at = np.array(clip.pts_ms, np.float64) / 1000
     inside: NDArray[np.int64] = np.flatnonzero((at >= start) & (at < start + length_s))
-    if not len(inside):
-        return []
-    wanted = start + (np.arange(FRAMES) + 0.5) * length_s / FRAMES
-    chosen = dict.fromkeys(int(inside[np.abs(at[inside] - time).argmin()]) for time in wanted)
-    return [(clip.pictures[number], clock(at[number])) for number in chosen]
+    chosen: dict[int, int] = {}
+    for column in range(FRAMES if len(inside) else 0):
+        wanted = start + (column + 0.5) * length_s / FRAMES
+        chosen.setdefault(int(inside[np.abs(at[inside] - wanted).argmin()]), column + 1)
+    return [(column, clip.pictures[place], clock(at[place])) for place, column in chosen.items()]
 
 
 def clock(seconds: float) -> str:
@@ -283,11 +283,10 @@ def _score_rows(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, its in {"this model": figures, **figures["baselines"]}.items():
         ahead = ""
         if "ahead" in its:
-            low, high = its["ahead"]["interval"]
-            ahead = (
-                f"the model is {100 * its['ahead']['difference']:+.1f} points "
-                f"({100 * low:+.1f} to {100 * high:+.1f}) away"
-            )
+            difference, (low, high) = its["ahead"]["difference"], its["ahead"]["interval"]
+            where = "behind" if difference < 0 else "ahead"
+            between = f" ({100 * low:+.1f} to {100 * high:+.1f})" if low < high else ""
+            ahead = f"the model is {100 * abs(difference):.1f} points{between} {where}"
         yield {
             "label": LABELS.get(name, name),
             "about": _TEXTS.get(name, "sees the rows in their order"),
