@@ -232,6 +232,7 @@ def train(
     dense_units: int | None = None,
     dropout: float | None = None,
     frame_dropout: float | None = None,
+    segment_units: int = 512,
     epochs: int = 60,
     batch_size: int = 32,
     learning_rate: float = 0.002,

@@ -71,7 +71,7 @@ def count_answers(train: Sequence[Question], asked: Sequence[Question]) -> dict[
     word, or the same question; as it answers anything where it holds no such question. Of labels,
     to which nothing is asked, there is one majority.
     """
-    majority = {"majority": _majority_per(lambda question: "", train, asked)}
+    majority: dict[str, Said] = {"majority": _majority_per(lambda question: "", train, asked)}
     if not any(question.question for question in asked):
         return majority
     return majority | {
