@@ -8,6 +8,7 @@ most of them said. A multiple choice is an open question whose answer is one of 
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -31,10 +32,10 @@ def make_image_question(
     def texts(name: str) -> tuple[str, ...]:
         listed = fields.get(name)
         # A person's answer that had other columns than the published ones is an object still.
-        said = [one.get("answer") if isinstance(one, dict) else one for one in listed or ()]
-        if not all(isinstance(one, str | int) for one in said) or len(said) > _MOST_ANSWERS:
+        said = [one.get("answer") if type(one) is dict else one for one in listed or ()]
+        if not {str, int}.issuperset(map(type, said)) or len(said) > _MOST_ANSWERS:
             raise fault(f"{name} that cannot be read", f"{listed!r:.60}", "a list of texts")
-        return tuple(sys.intern(text(one)) for one in said)
+        return tuple(map(_plain, said))
 
     for name in ("answers", "multiple_choices"):
         if not isinstance(fields.get(name), list | None):
@@ -60,6 +61,11 @@ def make_image_question(
         aliases=names,
         given=given,
     )
+
+
+@functools.lru_cache(maxsize=2**16)
+def _plain(answer: str | int) -> str:
+    return sys.intern(text(answer))  # the millions of answers are mostly a few thousand
 
 
 def picture_names(data_type: str, subset: str, image_id: str) -> tuple[str, ...]:
