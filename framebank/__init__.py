@@ -12,6 +12,7 @@
     fb.ask("clip.mp4", "what is the man doing?", model="model")
     fb.retrain(config="retrain.toml")                        a new model where something is new
     fb.export("cache", "out", to="webdataset")               as other libraries' files
+    fb.ways("clips/", cache_dir="ways", labels="labels.csv")  six ways to classify, compared
     fb.verify("cache")                                       read it back, name each fault
     fb.extract_features("clip.mp4", sample="fps=2")          one clip, without a cache
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         score,
         train,
         verify,
+        ways,
     )
     from framebank.cli import main
     from framebank.features.cache.reader import Cache, open_cache
@@ -72,6 +74,7 @@ __all__ = [
     "score",
     "train",
     "verify",
+    "ways",
 ]
 
 _HERE = os.path.dirname(os.path.abspath(__file__))

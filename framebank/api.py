@@ -368,6 +368,32 @@ def export(
 
 
 @_command
+def ways(
+    inputs: Paths,
+    *,
+    cache_dir: PathLike,
+    labels: Paths,
+    sample: str = "uniform=8",
+    clip_sample: str = "all",
+    backbone: str = "inception_v3",
+    weights: PathLike = "imagenet",
+    clip_weights: PathLike = "random:0",
+    pixels: int = 64,
+    precision: str = "float32",
+    epochs: int = 40,
+    patience: int = 15,
+    batch_size: int = 32,
+    seed: int = 0,
+    group_by: str | None = None,
+    **beam_options: Any,
+) -> dict[str, Any]:
+    """Go six ways to classify videos, on one set, one split and one budget, and compare them.
+
+    Returns what `cache_dir`/report.json holds: ways, best, advice, caches, … (as --json).
+    """
+
+
+@_command
 def verify(cache: PathLike) -> Report:
     """Read a whole cache back and name each fault; what is damaged is noted for `extract`.
 

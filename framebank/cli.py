@@ -9,6 +9,7 @@
     framebank score --model DIR --cache CACHE --questions FILE --out DIR
     framebank ask --model DIR VIDEO "what is the man doing?"
     framebank template build --image IMAGE --out DIR
+    framebank ways CLIPS --cache-dir DIR --labels FILE     six ways to classify, compared
     framebank demo                            all of it, on clips it makes itself
 
 Exit status: 0 when every input is accounted for, 1 when the job failed, 2 for a mistake in the
@@ -74,6 +75,7 @@ COMMANDS = {
         "write a template of jobs for Dataflow",
         extra="gcp",
     ),
+    "ways": Command("train.ways.command", "compare six ways to classify videos on one set", True),
     "demo": Command("train.demo.command", "make clips, extract, train, score and ask"),
 }
 

@@ -27,7 +27,7 @@ ROOMS = {
     ],
     "train": [
         "", "model", "word_vectors", "data", "workers", "judging", "fit", "evaluation", "retrain",
-        "demo",
+        "ways", "demo",
     ],
 }  # fmt: skip
 FORBIDDEN = {

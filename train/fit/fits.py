@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -104,6 +105,7 @@ class Fits:
             **figures(asked, said["model"]),
             "baselines": {name: figures(asked, other) for name, other in beside.items()},
             "kind": model.kind,
+            "parameters": sum(math.prod(v.shape) for v in network.trainable_variables),
             **({"tried": tried} if tried else {}),
             **({"calibration": calibration} if calibration else {}),
             **({"seeds": spread} if spread else {}),
