@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shlex
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from framebank.features import terminal
+from framebank.features import processes, terminal
 from framebank.features.errors import JobError
 from framebank.features.stores import json_text
 
@@ -40,7 +41,9 @@ class Steps:
         self.typed.append(typed)
         self._say(f"$ {typed}")
         started = time.monotonic()
-        command = [sys.executable, "-m", "framebank", *words]
+        # Killed, this process must not leave one that goes on writing: the next run meets its lock.
+        program = [sys.executable, "-SEP", processes.__file__, str(os.getpid())]
+        command = [*program, sys.executable, "-m", "framebank", *words]
         with (
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
             _passing_on_sigterm(process),
