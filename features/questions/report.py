@@ -145,7 +145,8 @@ def _majority(questions: Sequence[Question], train: Sequence[Question]) -> dict[
 
 
 def _shown(question: Question) -> str | None:
-    return f"choice {question.right}" if question.right is not None else question.answer
+    chosen = question.head == "choice" and question.right is not None
+    return f"choice {question.right}" if chosen else question.answer
 
 
 def _in_several_splits(
