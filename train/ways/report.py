@@ -263,9 +263,11 @@ def table(found: Mapping[str, Any]) -> str:
     for row in found["ways"]:
         low, high = row["interval"]
         times = [took(row[name], at_least=its) for name, its in row["at_least"].items()]
+        spread = f"{low:.0%} to {high:.0%}"
         lines.append(
-            f"{row['number']:3}{row['title']:27}{row['accuracy']:>8.1%}"
-            f"{f'{low:.0%} to {high:.0%}':>16}{times[0]:>13}{times[1]:>11}{size_text(row['cache_bytes']):>11}{row['parameters']:>14,}"
+            f"{row['number']:3}{row['title']:27}{row['accuracy']:>8.1%}{spread:>16}"
+            f"{times[0]:>13}{times[1]:>11}{size_text(row['cache_bytes']):>11}"
+            f"{row['parameters']:>14,}"
         )
     lines.append(f"{'':3}{'majority answer':27}{found['majority']:>8.1%}")
     lines += ["", f"{found['judged']} clips judged", *found["notes"], ""]
