@@ -39,7 +39,7 @@ from framebank.train.model.config import AUTO, SEGMENT_KINDS, ModelConfig
 from framebank.train.model.network import average, export
 
 _FILTERS = (1, 3, 5, 9, 15, 25)  # rows
-_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_THRESHOLDS = (0.3, 0.2, 0.4, 0.1, 0.5, 0.05, 0.6, 0.7, 0.02, 0.8)  # the likeliest first
 _GAPS = (0, 1, 2, 4, 8)  # rows
 _LEASTS = (0, 0.25, 0.5, 0.75)  # of the shortest twentieth of the training segments
 _MOST_VIDEOS = 300  # that choose the rule
@@ -116,7 +116,8 @@ class SegmentFits:
         fits, material = self.fits, self.fits.material
         model = dataclasses.replace(fits.job.model, kind=kind)
         seeds = 1 if kind == BASELINE else fits.job.train.seeds
-        made = [fits.fit(model, number) for number in range(seeds)]
+        warm = None if kind == BASELINE else fits.job.warm_start
+        made = [fits.fit(model, number, warm_start=warm) for number in range(seeds)]
         network = average([one.network for one in made])
         judge = made[0].result.judge if len(made) == 1 else fits.judge_of(network)
         temperature, calibration = fits.calibrate(judge, None)
@@ -206,7 +207,7 @@ def sample(questions: Sequence[Question]) -> list[Question]:
 
 def choose_rule(seen: Sequence[Seen], material: Material) -> tuple[SegmentRule, float]:
     """Return the rule of the highest average mAP on the videos `seen`, and that; of equals the
-    plainest. First filter and threshold are chosen, then joining and the least length."""
+    first. Filter and threshold are chosen before joining and the least length."""
     labels = material.head.answers
     truth = true_segments(one.question for one in seen)
     kept = [_sparse(one, labels) for one in seen]

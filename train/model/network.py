@@ -149,15 +149,19 @@ READERS: Mapping[str, Callable[[Frames, Any, ModelConfig], Any]] = {
 
 def read_rows(frames: Frames, config: ModelConfig) -> Any:
     """Return float[b, n, segment_units]: what is known at each row, from all rows before it, from
-    those after it too (bigru), or from itself alone (order_blind)."""
-    units = config.segment_units
+    those after it too (bigru), or from itself alone (order_blind).
+
+    Those who see the order see beside a row what has changed since the one before.
+    """
+    units, seen = config.segment_units, frames.seen
+    if config.kind == "order_blind":
+        return layers.Dense(units, activation="tanh", name="frames")(seen)
+    before = ops.concatenate([seen[:, :1], seen[:, :-1]], axis=1)
+    seen = ops.concatenate([seen, ops.subtract(seen, before)], axis=-1)
     if config.kind == "bigru":
         gru = layers.GRU(-(-units // 2), return_sequences=True)
-        return layers.Bidirectional(gru, name="frames")(frames.seen, mask=frames.mask)
-    if config.kind == "lstm":
-        lstm = layers.LSTM(units, return_sequences=True, name="frames")
-        return lstm(frames.seen, mask=frames.mask)
-    return layers.Dense(units, activation="tanh", name="frames")(frames.seen)
+        return layers.Bidirectional(gru, name="frames")(seen, mask=frames.mask)
+    return layers.LSTM(units, return_sequences=True, name="frames")(seen, mask=frames.mask)
 
 
 _TINY = 1e-7  # below any probability that matters
