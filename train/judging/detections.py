@@ -2,7 +2,7 @@
 
 What is measured says `features.asking.detection`. Average precision is none of single videos, so an
 interval draws sources, works out the mean over classes of the drawn, and does so for all models
-alike; a class that no drawn source has counts in no mean.
+alike; a class that no drawn source has counts in no mean, and a draw without any in no interval.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 
 BASELINE = "order_blind"  # the kind that is trained to stand beside a model
 ROUNDS = 500
+_AT_ONCE = 2**22  # predictions of draws
 _NAMES = [f"{threshold:.2f}" for threshold in THRESHOLDS]
 LABELS = {
     "order_blind": "order-blind (each row alone)",
@@ -158,8 +159,14 @@ def compare_found(
 
 def _compare(new: float, old: float, drawn: Floats, others: Floats) -> Comparison:
     apart = drawn - others
-    better = float((apart > 0).mean() + (apart == 0).mean() / 2)
-    return Comparison(new - old, *middle(apart), better)
+    known = apart[np.isfinite(apart)]
+    better = float((known > 0).mean() + (known == 0).mean() / 2) if len(known) else 0.5
+    return Comparison(new - old, *_interval(apart), better)
+
+
+def _interval(drawn: Floats) -> tuple[float, float]:
+    known = drawn[np.isfinite(drawn)]
+    return middle(known) if len(known) else (0.0, 0.0)
 
 
 class _Draws:
@@ -176,7 +183,7 @@ class _Draws:
 def _figures(
     asked: Sequence[Question], found: Sequence[Found], draws: _Draws
 ) -> tuple[dict[str, Any], Floats]:
-    """Return the figures, and the average mAP of each draw."""
+    """Return the figures, and the average mAP of each draw, NaN where nothing happens in it."""
     source = {q.video_id: number for q, number in zip(asked, draws.number.tolist(), strict=True)}
     truth = _by_label(true_segments(asked))
     pairs = list(zip(asked, found, strict=True))
@@ -188,19 +195,19 @@ def _figures(
         right = right_of(its, ranked, THRESHOLDS)
         by_class[label] = [average_precision(row, len(its)) for row in right]
         positives = draws.weights[:, [source[one.video_id] for one in its]].sum(axis=1)
-        weights = draws.weights[:, [source[one.video_id] for one in ranked]]
-        drawn = np.mean([_drawn_precision(row, weights, positives) for row in right], axis=0)
+        places = [source[one.video_id] for one in ranked]
+        drawn = _drawn_precision(right, draws.weights, places, positives)
         sums += np.where(positives > 0, drawn, 0)
         counts += positives > 0
     table = np.array(list(by_class.values())).reshape(-1, len(THRESHOLDS))
     at = table.mean(axis=0) if len(table) else np.zeros(len(THRESHOLDS))
-    means = sums / np.maximum(counts, 1)
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     scored = [(q.video_id, label, share) for q, its in pairs for label, share in its.labels]
     labels = [(q.video_id, one[2]) for q in asked for one in q.segments]
     videos = list(video_precision(labels, scored).values())
     figures = {
         "average_map": float(at.mean()),
-        "interval": list(middle(means)),
+        "interval": list(_interval(means)),
         "map": {
             f"{threshold:.2f}": float(one) for threshold, one in zip(THRESHOLDS, at, strict=True)
         },
@@ -227,15 +234,25 @@ def _row_figures(counts: NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def _drawn_precision(right: NDArray[np.bool_], weights: Floats, positives: Floats) -> Floats:
-    """Return float64[rounds]: the average precision of each draw, of predictions bool[n] in the
-    order of their scores that stand float64[rounds, n] times in it."""
-    if not right.any():
-        return np.zeros(len(weights))
-    gained = weights * right
-    precision = np.cumsum(gained, axis=1) / np.maximum(np.cumsum(weights, axis=1), 1)
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    return (gained * best).sum(axis=1) / np.maximum(positives, 1)
+def _drawn_precision(
+    right: NDArray[np.bool_], weights: Floats, places: Sequence[int], positives: Floats
+) -> Floats:
+    """Return float64[rounds]: the average precision of each draw, the mean over bool[t, n], which
+    are predictions in the order of their scores, of the sources `places`; a source stands float64[
+    rounds, sources] times in a draw."""
+    drawn = np.zeros(len(weights))
+    at_once = max(_AT_ONCE // max(len(places), 1), 1)
+    for start in range(0, len(weights), at_once):
+        some = slice(start, start + at_once)
+        its = weights[some][:, places]
+        counts = np.maximum(np.cumsum(its, axis=1), 1)
+        for row in right:
+            if row.any():
+                gained = its * row
+                precision = np.cumsum(gained, axis=1) / counts
+                best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+                drawn[some] += (gained * best).sum(axis=1)
+    return drawn / np.maximum(positives, 1) / len(right)
 
 
 def _by_label(segments: Iterable[Segment]) -> dict[str, list[Segment]]:
