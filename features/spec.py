@@ -19,7 +19,11 @@ DTYPES = ("float16", "float32", "uint8")
 PICTURE_DTYPES = ("jpeg", "png")  # of a cache of pixels
 PRECISIONS = ("float32", "bfloat16")
 RESIZES = ("stretch", "crop", "128x171")
-_LATER = {"clip_length": 1, "clip_stride": 1}  # fields that older versions lack, where unused
+_LATER = {
+    "clip_length": 1,
+    "clip_stride": 1,
+    "lineage": None,
+}  # fields that older versions lack, where unused
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +58,8 @@ class FeatureSpec:
     file, or for random weights of the recipe that makes them. `precision` is what the network
     computes in, `dtype` what the cache stores. `resize` is "stretch", "crop" (short side to the
     size, centre kept) or HxW (stretched to that, centre kept). A row is of `clip_length` sampled
-    frames, and begins `clip_stride` after the one before.
+    frames, and begins `clip_stride` after the one before. `lineage` is what `framebank finetune`
+    says in its weights of how they came to be; None of others.
     """
 
     backbone: str
@@ -71,6 +76,7 @@ class FeatureSpec:
     schema_version: int = SCHEMA_VERSION
     clip_length: int = 1
     clip_stride: int = 1
+    lineage: Mapping[str, Any] | None = dataclasses.field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         dtypes = (*DTYPES, *PICTURE_DTYPES)
@@ -118,6 +124,13 @@ class FeatureSpec:
         return cls(**fields)
 
 
+def _told_lineage(spec: FeatureSpec) -> dict[str, str]:
+    if spec.lineage is None:
+        return {}
+    of = spec.lineage
+    return {"lineage": f"{of.get('weights')}, trained from {of.get('trained_from')} on"}
+
+
 def check_same_spec(
     cached: FeatureSpec,
     asked: FeatureSpec,
@@ -129,7 +142,7 @@ def check_same_spec(
     """Raise SpecMismatchError that shows both specs side by side, differing lines marked."""
     if cached == asked:
         return
-    old, new = cached.to_json(), asked.to_json()
+    old, new = (spec.to_json() | _told_lineage(spec) for spec in (cached, asked))
     width = max(len(str(value)) for value in [*old.values(), where, owner]) + 2
     lines = [f"    {'':16}{owner:{width}}asked for"]
     for name in old | new:

@@ -11,6 +11,8 @@
     fb.score(model="model", cache=cache, questions="questions.jsonl", out="answers")
     fb.ask("clip.mp4", "what is the man doing?", model="model")
     fb.retrain(config="retrain.toml")                        a new model where something is new
+    fb.finetune("clips/", labels="labels.csv", out="tuned.weights.h5")
+    fb.words("questions.jsonl", out="vectors.bin")           what `train` takes as embeddings
     fb.export("cache", "out", to="webdataset")               as other libraries' files
     fb.ways("clips/", cache_dir="ways", labels="labels.csv")  six ways to classify, compared
     fb.verify("cache")                                       read it back, name each fault
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         evaluate,
         export,
         extract,
+        finetune,
         plan,
         questions,
         retrain,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
         train,
         verify,
         ways,
+        words,
     )
     from framebank.cli import main
     from framebank.features.cache.reader import Cache, open_cache
@@ -66,6 +70,7 @@ __all__ = [
     "export",
     "extract",
     "extract_features",
+    "finetune",
     "main",
     "open_cache",
     "plan",
@@ -75,6 +80,7 @@ __all__ = [
     "train",
     "verify",
     "ways",
+    "words",
 ]
 
 _HERE = os.path.dirname(os.path.abspath(__file__))

@@ -260,6 +260,59 @@ def train(
 
 
 @_command
+def finetune(
+    inputs: Paths,
+    *,
+    labels: Paths,
+    out: PathLike,
+    format: str | None = None,
+    mapping: PathLike | None = None,
+    backbone: str = "inception_v3",
+    layer: str | None = None,
+    weights: PathLike = "imagenet",
+    start: str | int | None = None,
+    sample: str = "uniform=4",
+    resize: str | None = None,
+    images: bool = False,
+    head_epochs: int = 60,
+    epochs: int = 12,
+    patience: int = 6,
+    learning_rate: float = 1e-4,
+    batch_size: int = 8,
+    val_share: float = 0.1,
+    group_by: str | None = None,
+    max_unmatched_ratio: float = 0.2,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Train a backbone's last layers, from `start` on, on labelled clips; `out` gets the weights.
+
+    A run that was stopped goes on when it is called again. Returns the figures as a dict: accuracy
+    (of the head alone, and fine-tuned, by split), videos, classes, lineage, … (as --json).
+    """
+
+
+@_command
+def words(
+    questions: Paths,
+    *,
+    out: PathLike,
+    format: str | None = None,
+    mapping: PathLike | None = None,
+    language: str | None = None,
+    size: int = 300,
+    window: int = 5,
+    min_count: int = 2,
+    epochs: int = 10,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train word vectors on question files; `out` is what `train` takes as `embeddings`.
+
+    Returns a dict: words, size, texts, seconds, sha256, near (as --json).
+    """
+
+
+@_command
 def score(
     *,
     model: PathLike,

@@ -6,6 +6,8 @@
     framebank export CACHE --to FORMAT OUT    the features as other libraries' files
     framebank questions FILE...               what question files hold, and their odd rows
     framebank train --cache CACHE --questions FILE --model DIR
+    framebank finetune --labels FILE CLIPS --out W.weights.h5   train a backbone's last layers
+    framebank words QUESTIONS... --out vectors.bin              word vectors, for --embeddings
     framebank score --model DIR --cache CACHE --questions FILE --out DIR
     framebank ask --model DIR VIDEO "what is the man doing?"
     framebank template build --image IMAGE --out DIR
@@ -63,6 +65,10 @@ COMMANDS = {
     "models": Command(
         "train.retrain.models_command", "show and choose the models of a registry", extra="train"
     ),
+    "finetune": Command(
+        "train.finetune.command", "train a backbone's last layers on labelled clips"
+    ),
+    "words": Command("train.word_vectors.command", "train word vectors on question files"),
     "evaluate": Command(
         "train.evaluation.command", "judge a model and write a report", extra="train"
     ),

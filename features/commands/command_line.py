@@ -17,17 +17,8 @@ from typing import Any
 PATHS = frozenset(
     (
         *("inputs", "cache", "weights", "prices", "questions", "mapping", "model", "out", "video"),
-        *(
-            "backbone",
-            "registry",
-            "config",
-            "embeddings",
-            "stage_dir",
-            "tensorboard",
-            "labels",
-            "cache_dir",
-            "clip_weights",
-        ),
+        *("backbone", "registry", "config", "embeddings", "stage_dir", "tensorboard", "labels"),
+        *("cache_dir", "clip_weights"),
     )
 )
 

@@ -18,6 +18,7 @@ from framebank.features.network.own_files import (
     is_own_path,
 )
 from framebank.features.network.picture_coder import PictureCoder
+from framebank.features.network.weight_files import read_lineage
 from framebank.features.network.weights import Weights, resolve_weights
 from framebank.features.spec import DTYPES, PICTURE_DTYPES, FeatureSpec, SpecChoice
 from framebank.features.stores import storage
@@ -66,6 +67,7 @@ def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
         dtype=dtype,
         clip_length=row.clip_length,
         clip_stride=row.clip_stride,
+        lineage=None if is_own(row.name) else read_lineage(found),
     )
     return spec, found
 

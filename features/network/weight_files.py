@@ -15,6 +15,7 @@ Weights beyond those of the network are accepted only as the dense classifier on
 from __future__ import annotations
 
 import io
+import json
 import math
 import zipfile
 import zlib
@@ -30,10 +31,11 @@ from framebank.features.errors import UsageError
 from framebank.features.network.backbones import Backbone, snake_case
 from framebank.features.network.c3d import channels_last, from_theano, read_caffe
 from framebank.features.network.weights import Weights, random_layers
-from framebank.features.stores import disk
+from framebank.features.stores import disk, json_text
 
 MEMBER = "model.weights.h5"  # where a .keras file holds its weights
 ROOTS = ("layers", "_layer_checkpoint_dependencies")  # Keras 3; Keras of TensorFlow 2.12 to 2.15
+LINEAGE = "framebank_lineage"  # the attribute that holds it, as JSON
 _MAX_CHUNK_BYTES = 1 << 30
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError)  # what h5py raises for odd files
 UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, *_MALFORMED)
@@ -86,6 +88,35 @@ def _read_caffe(path: Path, reader: _Reader, wanted: Mapping[str, Any]) -> dict[
     except ValueError as err:
         raise reader.refused(str(err), "the Caffe network of C3D v1.0, or a Keras file") from err
     return {name: found.get(name, []) for name in wanted}
+
+
+def write_lineage(path: Path, lineage: Mapping[str, Any]) -> None:
+    """Write into a weight file how its weights came to be; raises OSError."""
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        file.attrs[LINEAGE] = json.dumps(lineage, ensure_ascii=True)
+
+
+def read_lineage(weights: Weights) -> dict[str, Any] | None:
+    """Return what `write_lineage` wrote into a weight file, None where it did not; UsageError for
+    words that cannot be read. What is no HDF5 is told where the weights are."""
+    if weights.name != "file" or not str(weights.local_path).endswith(".h5"):
+        return None
+    import h5py
+
+    try:
+        with h5py.File(weights.local_path, "r") as file:
+            text = file.attrs.get(LINEAGE)
+            return None if text is None else json_text.parse_object(text)
+    except OSError:
+        return None
+    except UNREADABLE as err:
+        raise UsageError(
+            "what a weight file says of itself cannot be read",
+            got=f"{weights.source}: {str(err)[:200]}",
+            expected="a file as `framebank finetune` or Keras writes it",
+        ) from err
 
 
 def _open(path: Path, reader: _Reader, layers: Mapping[str, Any]) -> Any:

@@ -68,12 +68,15 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     on_judged: Callable[[int, Predictions], None] | None = None,
     workers: Workers | None = None,
+    optimizer: Callable[[], keras.optimizers.Optimizer] | None = None,
 ) -> FitResult:
     """Train `network`, from `folder`'s newest checkpoint if there is one; leave its best weights.
 
+    `optimizer` makes another one than `make_optimizer` does.
     Raises TrainingStopped after saving when `stop` is set, JobError when it cannot save.
     """
-    run = _Run(network, data, config, folder, stop, label, on_judged, workers or Workers())
+    workers = workers or Workers()
+    run = _Run(network, data, config, folder, stop, label, on_judged, workers, optimizer)
     run.restore()
     if not run.finished:
         run.train(callbacks)
@@ -94,6 +97,7 @@ class _Run:
     label: str
     on_judged: Callable[[int, Predictions], None] | None
     workers: Workers
+    make: Callable[[], keras.optimizers.Optimizer] | None = None  # another optimizer
 
     def __post_init__(self) -> None:
         network, data, config = self.network, self.data, self.config
@@ -101,7 +105,10 @@ class _Run:
         self.steps_per_epoch = data.train.steps(config.batch_size)
         use_row_noise(network)
         with workers.strategy.scope():
-            self.optimizer = make_optimizer(config, steps_per_epoch=self.steps_per_epoch)
+            steps = self.steps_per_epoch
+            self.optimizer = (
+                self.make or functools.partial(make_optimizer, config, steps_per_epoch=steps)
+            )()
             self.optimizer.build(network.trainable_variables)
             network.compile(optimizer=self.optimizer)  # callbacks look for it there
         # Of the epoch so far, over all replicas: loss, right answers, rows.

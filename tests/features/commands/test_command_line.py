@@ -14,7 +14,8 @@ from framebank.pipelines.jobs.beam_options import check_beam_options
 
 # Options and arguments that take any text and are no path.
 TEXTS = {
-    *("sample", "clip_sample", "layer", "accelerator", "question", "choices", "image"),
+    *("sample", "clip_sample", "layer", "start", "accelerator", "question", "choices"),
+    "image",
     *("worker_image", "version", "video_id", "group_by"),
 }
 

@@ -1,0 +1,1 @@
+"""Weights of a backbone trained on, for one task: `command` is the door."""
