@@ -84,7 +84,8 @@ class SegmentFits:
         trials = [self._try(kind) for kind in kinds]
         best = max(trials, key=lambda trial: trial.score)
         if len(trials) > 1:
-            fits.run.say(f"auto: {best.model.kind} finds more of the validation split and is kept")
+            on = material.splits.stopped_on
+            fits.run.say(f"auto: {best.model.kind} finds most in the split {on} and is kept")
         if workers.is_chief:
             folder.save_model(best.exported)
             head = dataclasses.replace(material.head, rule=best.rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ from framebank.features.cache.reader import open_cache
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.question import SEGMENTS, Question
+from framebank.features.stop_signals import StopRequest
 from framebank.train.data.joining import join_cache
+from framebank.train.retrain.config import HeldConfig, RetrainConfig
+from framebank.train.retrain.promotion import judge
+from tests.made.chromium import FAULTS, find_chromium, open_page
 from tests.made.made_segments import make_segment_cache
 
 SMALL = ("--segment-units", "32", "--epochs", "25", "--model-kind", "bigru")
@@ -112,6 +117,11 @@ def test_evaluation_agrees_with_training_and_draws_time_lines(made: Made, tmp_pa
         label = question.segments[0][2]
         assert f'title="{label}, ' in page
     assert 'class="lane ticks"' in page  # the source is nowhere
+    if (browser := find_chromium()) is not None:
+        with open_page(browser) as tab:
+            for width in (390, 1280):
+                tab.show((tmp_path / "report.html").as_uri(), width=width)
+                assert tab.evaluate(FAULTS) == []
 
 
 def test_segments_of_a_video_in_two_files_are_refused(made: Made, tmp_path: Path) -> None:
@@ -138,3 +148,26 @@ def test_what_finds_no_segments_is_refused(
     given = ["--cache", made.cache, "--questions", made.questions, "--model", str(tmp_path / "m")]
     assert cli.main(["train", *given, *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_better_model_is_promoted_by_its_average_map(made: Made, tmp_path: Path) -> None:
+    config = RetrainConfig(
+        registry=str(tmp_path / "registry"),
+        cache=made.cache,
+        questions=(made.questions,),
+        held=HeldConfig(least=2),
+    )
+    blind = tmp_path / "blind"
+    given = ["--cache", made.cache, "--questions", made.questions, "--model", str(blind)]
+    words = [*SMALL[:2], "--epochs", "1", "--model-kind", "lstm", "--no-baselines"]
+    assert cli.main(["train", *given, *words]) == 0
+    judged = list(_tests(made).values())
+    its = {"cache": open_cache(made.cache), "judged": judged, "floor": "", "stop": StopRequest()}
+    first = judge(config, made.model, None, **its)
+    assert (first.better, first.reason) == (True, "no model was in use")
+    better = judge(config, made.model, str(blind), **its)
+    assert better.better
+    assert better.figures["average_map"] > better.figures["average_map_in_use"] + 0.1
+    assert not judge(config, str(blind), made.model, **its).better
+    few = dataclasses.replace(config, held=HeldConfig(least=4))
+    assert "too few" in judge(few, made.model, str(blind), **its).reason
