@@ -63,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="what `framebank train` wrote")
     add("--cache", required=True, help="features made in the way that the model was trained on")
-    add("--questions", required=True, nargs="+", action="extend", metavar="FILE",
+    add("--labels", "--questions", required=True, nargs="+", action="extend", metavar="FILE",
+        dest="questions",
         help="files of one set together")  # fmt: skip
     add_format_arguments(parser)
     add("--out", required=True, metavar="DIR", help="folder or gs:// prefix for the answers")

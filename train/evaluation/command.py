@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, help="the folder that `framebank train` wrote")
     add("--cache", required=True, help="the feature cache")
-    add("--questions", required=True, nargs="+", action="extend", metavar="FILE",
+    add("--labels", "--questions", required=True, nargs="+", action="extend", metavar="FILE",
+        dest="questions",
         help="question files, the training questions among them for the baselines")  # fmt: skip
     add_format_arguments(parser)
     add("--split", choices=SPLITS,
