@@ -25,6 +25,9 @@ from framebank.features import terminal
 from framebank.features.bounds import MOST_INT, MOST_SEED, check_number
 from framebank.features.commands.steps import Steps
 from framebank.features.errors import UsageError
+from framebank.features.questions.files import QuestionFiles
+from framebank.features.questions.question import LABEL
+from framebank.features.questions.reading import read_questions
 from framebank.features.questions.sources import compile_grouping
 from framebank.features.spec import PRECISIONS, SpecChoice
 from framebank.features.stores import locks, storage
@@ -77,9 +80,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
         check_number(option, getattr(args, name), 0, MOST_INT, above=True)
     if args.group_by is not None:
         compile_grouping(args.group_by)
-    for path in args.labels:
-        if storage.is_local(path) and not Path(path).exists():
-            raise UsageError("there is no such file of labels", got=path, todo="check --labels")
+    _check_labels(args.labels)
     todo = "give a folder on this machine; what is in it may be copied afterwards"
     folder = Path(storage.on_this_machine(args.cache_dir, "the ways are trained here", todo=todo))
     if folder.exists() and not folder.is_dir():
@@ -107,6 +108,18 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
         found = write_report(folder, args, ledger, typed=_typed(args))
     _say(f"look at {folder / 'index.html'}")
     return found
+
+
+def _check_labels(paths: list[str]) -> None:
+    """Raise UsageError for files that are not of labels, before hours of extraction."""
+    for question in read_questions(QuestionFiles(paths), to_train=True):
+        if question.head != LABEL:
+            raise UsageError(
+                "the ways name the class of a video",
+                got=f"{', '.join(paths)} with {question.question!r} about {question.video_id}",
+                expected="columns video_id, label, or a folder per class",
+                todo="`framebank train` answers questions",
+            )
 
 
 def _train(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import framebank as fb
 from framebank import cli
 from framebank.features.cache import catalog, layout
 from framebank.features.errors import UsageError
@@ -86,6 +87,14 @@ def test_other_options_and_other_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     with pytest.raises(UsageError, match="other things"):
         Ledger(tmp_path, {"epochs": 3})
+
+
+def test_questions_and_missing_files_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("video_id,question,answer\na.mp4,what?,that\n")
+    for name, told in (("q.csv", "name the class"), ("none.csv", "none.csv")):
+        with pytest.raises(UsageError, match=told):
+            fb.ways("clips/", cache_dir=tmp_path / "out", labels=tmp_path / name)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
