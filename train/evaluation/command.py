@@ -5,7 +5,8 @@
 Ten thousand questions take some seconds; trained baselines whose answers to these questions are not
 in the model's folder (judged.jsonl) are trained under the model's own budget first. OUT gets
 report.html, one file that opens without a network, and evaluation.json with every number. A model
-that answers or chooses is judged by its accuracy, one that counts by its mean square error.
+that answers or chooses is judged by its accuracy, one that counts by its mean square error, one
+that finds segments as ActivityNet's evaluation does.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", "--questions", dest="questions", required=True, nargs="+", action="extend",
         metavar="FILE",
         help="question files: .csv, .jsonl or .json with video_id, question, answer [split, group, "
-        "type]; or with a label for each video",
+        "type]; or with a label for each video, or start_s, end_s and label for each segment",
     )  # fmt: skip
     add(
         "--task", choices=TASKS, help="refuse files for another task (they tell which they are for)"
