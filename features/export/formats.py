@@ -24,6 +24,7 @@ from framebank.features.video import catalog_text
 
 YT8M_MIN, YT8M_MAX = -2.0, 2.0
 _ARRAYS = ("features", "pts_ms", "frame_index")  # of a video
+_SPANS = "span_ms"  # where a row is of several frames
 _FEATURES = "tensorflow_datasets.core.features"
 
 
@@ -41,8 +42,13 @@ def _joined(videos: Sequence[FeatureRecord]) -> tuple[list[str], dict[str, Any]]
     """Return the ids of videos and their arrays, one after the other; `starts` says where."""
     ids = [catalog_text(video.video_id) for video in videos]
     starts = np.cumsum([0, *(len(video.features) for video in videos)], dtype=np.int64)
-    rows = {name: np.concatenate([getattr(one, name) for one in videos]) for name in _ARRAYS}
+    names = _arrays(videos[0]) if videos else _ARRAYS
+    rows = {name: np.concatenate([getattr(one, name) for one in videos]) for name in names}
     return ids, {"starts": starts} | rows
+
+
+def _arrays(video: FeatureRecord) -> tuple[str, ...]:
+    return _ARRAYS if video.span_ms is None else (*_ARRAYS, _SPANS)
 
 
 def _write_npz(stream: BinaryIO, records: Iterable[FeatureRecord], first: int) -> None:
@@ -57,9 +63,9 @@ def _write_parquet(stream: BinaryIO, records: Iterable[FeatureRecord], first: in
     videos = list(records)
     ids, arrays = _joined(videos)
     columns = {"video_id": pa.array(ids), "key": pa.array([video.key for video in videos])}
-    for name in _ARRAYS:
+    for name in (name for name in arrays if name != "starts"):
         rows = pa.array(arrays[name].ravel())
-        if name == "features":
+        if arrays[name].ndim == 2:
             rows = pa.FixedSizeListArray.from_arrays(rows, arrays[name].shape[1])
         columns[name] = pa.ListArray.from_arrays(arrays["starts"].astype(np.int32), rows)
     pq.write_table(pa.table(columns), stream, compression="zstd", write_page_checksum=True)
@@ -70,7 +76,7 @@ def _write_webdataset(stream: BinaryIO, records: Iterable[FeatureRecord], first:
         for number, video in enumerate(records, first):
             about = {"video_id": catalog_text(video.video_id), "key": video.key}
             _add(tar, f"{number:09d}.json", json.dumps(about).encode())
-            for name in _ARRAYS:
+            for name in _arrays(video):
                 array = io.BytesIO()
                 np.save(array, getattr(video, name), allow_pickle=False)
                 _add(tar, f"{number:09d}.{name}.npy", array.getvalue())

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.errors import UsageError
 from framebank.features.export import command, formats
-from tests.made.made_cache import SPEC, make_cache
+from tests.made.made_cache import SPEC, make_cache, make_extracted, make_shard
 
 Videos = dict[str, tuple[Any, Any, Any]]
 
@@ -180,3 +181,20 @@ def test_what_it_did_not_make_is_left_alone(cache: Cache, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="--file-bytes"):
         export(cache, "npz", tmp_path / "third", "--file-bytes", "0")
     assert [path.name for path in out.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("to", ["npz", "parquet"])
+def test_the_spans_of_clips_go_along(tmp_path: Path, to: str) -> None:
+    spec = dataclasses.replace(SPEC, clip_length=16, clip_stride=16)
+    path, spans = str(tmp_path / "cache"), np.array([[0, 600], [640, 1240], [900, 1500]])
+    video = dataclasses.replace(make_extracted("a.mp4"), span_ms=spans)
+    layout.write_spec(path, spec)
+    rows = make_shard(path, "s", [video], run_id="20261121-0100", spec=spec)
+    catalog.write_catalog(path, "20261121-0100", rows)
+    export(open_cache(path), to, tmp_path / "out")
+    (file,) = (tmp_path / "out").glob(f"*.{to}")
+    if to == "npz":
+        np.testing.assert_array_equal(np.load(file)["span_ms"], spans)
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        assert parquet.read_table(file).to_pylist()[0]["span_ms"] == spans.tolist()
