@@ -27,7 +27,8 @@ NETWORK_KINDS = (  # trained by epochs
 )  # fmt: skip
 MODEL_KINDS = (*NETWORK_KINDS, PROBE, PROBE_BLIND, AUTO)
 CHOOSABLE = (AUTO, PROBE, *TRAINED_KINDS, *PLAIN_KINDS, *PICTURE_KINDS, IMAGE_QA)
-GATES = ("sigmoid", "hard_sigmoid")  # of the LSTMs of image_qa
+READERS, DENSE_LAYERS = 3, 3  # of image_qa: LSTMs, and dense layers before the answers
+GATES = ("sigmoid", "hard_sigmoid")  # of those LSTMs
 # Sizes that a kind has by default in place of those of all.
 OWN_SIZES: Mapping[str, Mapping[str, Any]] = {
     IMAGE_QA: {

@@ -19,11 +19,10 @@ from typing import Any
 import keras
 from keras import initializers, layers, ops
 
-from framebank.train.model.config import GATES, ModelConfig
+from framebank.train.model.config import DENSE_LAYERS, GATES, READERS, ModelConfig
 from framebank.train.model.frames import FrameStatistics, frame_mask, make_frames
 
 QUESTION_WORDS = 30
-READERS, DENSE_LAYERS = 3, 3
 
 
 def image_network(

@@ -2,7 +2,8 @@
 
 The file holds the network of `train.model.image_qa`: three LSTMs, three dense layers and the
 softmax, of the sizes that it has, as `save_weights` or `save` wrote them. Layers are found by name
-and shape, and no object is made of what a file holds.
+and shape, and no object is made of what a file holds. HDF5's library runs in circles over some
+damaged files, or dies of them, so a file is read in a process of its own before it is here.
 
 Gates of an LSTM were `hard_sigmoid` up to Keras 2.2, clip(0.2 x + 0.5, 0, 1), and have been
 `sigmoid` since 2.3 and in TensorFlow 2. Keras 3 knows the former as clip(x / 6 + 0.5, 0, 1), so the
@@ -11,10 +12,14 @@ weights that lead to gates are taken times 1.2.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import math
 import re
+import resource
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,11 +35,12 @@ from framebank.features.network.weight_files import (
     saved_layers,
 )
 from framebank.features.stores import json_text
-from framebank.train.model.config import GATES
-from framebank.train.model.image_qa import DENSE_LAYERS, READERS
+from framebank.train.model.config import DENSE_LAYERS, GATES, READERS
 
 Arrays = list[NDArray[np.float32]]
 
+_MOST_SECONDS, _MOST_BYTES = 60, 2**33  # of the process that reads a file first
+_LARGEST = 1e30
 _MOST_VALUES = 2**26  # five times those of the network as published
 _GATE_ORDER = "ifco"  # of a kernel's columns; Keras 1 kept an array for each
 _SLOPE = 1.2  # of the old hard_sigmoid, by that of Keras 3
@@ -63,8 +69,13 @@ class OldWeights:
     saved_by: str
 
 
-def read_old_weights(data: bytes, source: str, *, gates: str | None = None) -> OldWeights:
-    """Return the weights in the bytes of an .hdf5 file; raises UsageError for any other file."""
+def read_old_weights(
+    data: bytes, source: str, *, gates: str | None = None, trusted: bool = False
+) -> OldWeights:
+    """Return the weights in the bytes of an .hdf5 file; raises UsageError for any other file.
+
+    One that is not `trusted` is read by a process of its own first.
+    """
     import h5py
 
     def refused(got: str, expected: str) -> UsageError:
@@ -75,6 +86,8 @@ def read_old_weights(data: bytes, source: str, *, gates: str | None = None) -> O
             todo="give the .hdf5 file that save_weights wrote",
         )
 
+    if not trusted and (ended := _try_reading(data)):
+        raise refused(f"a damaged file, {ended}", _LAYOUT)
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             group = file
@@ -91,15 +104,10 @@ def read_old_weights(data: bytes, source: str, *, gates: str | None = None) -> O
                 arrays[name] = _lstm(name, part, found, refused)
             names = [*(f"dense{n}" for n in range(DENSE_LAYERS)), "answers"]
             for name, part in zip(names, dense, strict=True):
-                arrays[name] = [
-                    read_array(name, part[role], refused) for role in ("kernel", "bias")
-                ]
+                arrays[name] = [_read(name, part[role], refused) for role in ("kernel", "bias")]
             version = _text(group.attrs.get("keras_version", ""))
     except UNREADABLE as err:
         raise refused(f"not readable as HDF5 ({str(err)[:200]})", _LAYOUT) from err
-    for name, its in arrays.items():
-        if not all(np.isfinite(array).all() for array in its):
-            raise refused(f"layer {name} with NaN or infinity in it", "finite numbers")
     return OldWeights(arrays, *shapes, found, version)
 
 
@@ -170,13 +178,20 @@ def _lstm(name: str, datasets: dict[str, Any], gates: str, refused: Refused) -> 
     arrays = []
     for role in _ROLES.values():
         names = [f"{role}_{gate}" for gate in _GATE_ORDER] if f"{role}_i" in datasets else [role]
-        read = [read_array(name, datasets[one], refused) for one in names]
+        read = [_read(name, datasets[one], refused) for one in names]
         array = np.concatenate(read, axis=-1)
         if gates == "hard_sigmoid":
             by_gate = array.reshape(*array.shape[:-1], len(_GATE_ORDER), -1)
             by_gate[..., [_GATE_ORDER.index(gate) for gate in "ifo"], :] *= np.float32(_SLOPE)
         arrays.append(array)
     return arrays
+
+
+def _read(name: str, dataset: Any, refused: Refused) -> NDArray[np.float32]:
+    array = read_array(name, dataset, refused)
+    if not (np.abs(array) <= _LARGEST).all():  # nor is NaN
+        raise refused(f"layer {name} with NaN, or more than {_LARGEST:g}, in it", "finite numbers")
+    return array
 
 
 def _gates(file: Any, group: Any) -> str:
@@ -209,3 +224,21 @@ def _activations(config: Any) -> Iterator[str]:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _try_reading(data: bytes) -> str:
+    """Return how a process ended that read the file, "" where it came to an end of its own."""
+    command = [sys.executable, "-m", __name__]
+    try:
+        done = subprocess.run(
+            command, input=data, capture_output=True, timeout=_MOST_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"of which reading does not end within {_MOST_SECONDS} s"
+    return "" if done.returncode == 0 else f"which HDF5's library does not read ({done.returncode})"
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
+    with contextlib.suppress(UsageError):  # which the one who asks will find as well
+        read_old_weights(sys.stdin.buffer.read(), "", trusted=True)

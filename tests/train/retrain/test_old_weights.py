@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from framebank.features.errors import UsageError
 from framebank.train.model.config import IMAGE_QA, ModelConfig
+from framebank.train.retrain import old_weights
 from framebank.train.retrain.importing import find_labels, read_labels
 from framebank.train.retrain.old_weights import read_old_weights
 from tests.made.old_weights import old_arrays, write_weights
@@ -66,7 +68,7 @@ def test_both_layouts_answer_as_the_network_did(tmp_path: Path, keras, version, 
 
     layers = old_arrays()
     path = write_weights(tmp_path / "old.hdf5", layers, keras=keras, version=version)
-    old = read_old_weights(path.read_bytes(), str(path))
+    old = read_old_weights(path.read_bytes(), str(path), trusted=True)
     assert (old.word_size, old.question_units, old.width, old.dense_units, old.answers) == (
         4, 5, 6, 7, 3,
     )  # fmt: skip
@@ -94,8 +96,9 @@ def test_the_files_own_config_says_what_its_gates_are(tmp_path: Path) -> None:
     layer = {"class_name": "LSTM", "config": {"recurrent_activation": "sigmoid", "units": 5}}
     with h5py.File(path, "a") as file:
         file.attrs["model_config"] = json.dumps({"config": [layer]})
-    assert read_old_weights(path.read_bytes(), "x").gates == "sigmoid"
-    assert read_old_weights(path.read_bytes(), "x", gates="hard_sigmoid").gates == "hard_sigmoid"
+    assert read_old_weights(path.read_bytes(), "x", trusted=True).gates == "sigmoid"
+    stated = read_old_weights(path.read_bytes(), "x", gates="hard_sigmoid")
+    assert stated.gates == "hard_sigmoid"
 
 
 def _drop(layers: dict) -> None:
@@ -127,7 +130,7 @@ def _strange(layers: dict) -> None:
     [
         (_drop, "2 LSTMs and 4 dense layers"),
         (_narrow, r"dense_2/kernel.*\(7, 6\)"),
-        (_nan, "answers with NaN or infinity"),
+        (_nan, "answers with NaN, or more"),
         (_texts, "answers of type"),
         (_cudnn, r"\(40,\)"),
         (_strange, "a weight dense_1/gamma:0"),
@@ -138,7 +141,7 @@ def test_other_files_are_refused_with_what_is_wrong(tmp_path: Path, change, told
     change(layers)
     path = write_weights(tmp_path / "old.hdf5", layers)
     with pytest.raises(UsageError, match="not those of image question") as refused:
-        read_old_weights(path.read_bytes(), str(path))
+        read_old_weights(path.read_bytes(), str(path), trusted=True)
     assert re.search(told, str(refused.value.got)), refused.value.got
 
 
@@ -161,7 +164,22 @@ def test_a_small_file_cannot_ask_for_much_memory_nor_point_elsewhere(tmp_path: P
         assert re.search(told, str(refused.value.got))
     for data in (b"", b"no HDF5", huge.read_bytes()[:3000], pickle.dumps([1])):
         with pytest.raises(UsageError, match="not those"):
-            read_old_weights(data, "x")
+            read_old_weights(data, "x", trusted=not data)
+
+
+def test_a_file_over_which_reading_hangs_or_dies_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_weights(tmp_path / "old.hdf5", old_arrays()).read_bytes()
+    monkeypatch.setattr(old_weights, "_MOST_SECONDS", 0.01)  # which no reading takes
+    with pytest.raises(UsageError, match="not those") as refused:
+        read_old_weights(data, "x")
+    assert "does not end within 0.01 s" in str(refused.value.got)
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(UsageError, match="not those") as refused:
+        read_old_weights(data, "x")
+    assert "does not read (1)" in str(refused.value.got)
 
 
 class _Evil:
