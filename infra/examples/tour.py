@@ -89,6 +89,12 @@ def main(folder: Path) -> None:
     tuned = fb.finetune(clips, labels=labels, out=folder / "tuned.weights.h5", **how)
     print(tuned["accuracy"])
 
+    # Six ways to classify take some minutes; here it is only seen that they want labels.
+    try:
+        fb.ways(clips, cache_dir=folder / "ways", labels=questions)
+    except fb.UsageError as error:
+        print(error.what)
+
     # Whatever goes wrong is told by one kind of error.
     try:
         fb.train(cache=cache, questions=questions, model=model, epoch=3)  # type: ignore[call-arg]
