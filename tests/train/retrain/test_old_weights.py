@@ -101,6 +101,28 @@ def test_the_files_own_config_says_what_its_gates_are(tmp_path: Path) -> None:
     assert stated.gates == "hard_sigmoid"
 
 
+@pytest.mark.parametrize("inner", ["lstm_{}/{}:0", "lstm_{}/lstm_cell/{}:0"])
+def test_layers_within_a_sequential_are_found(tmp_path: Path, inner: str) -> None:
+    import h5py
+
+    layers = old_arrays()
+    path = write_weights(tmp_path / "old.hdf5", layers)
+    plain = read_old_weights(path.read_bytes(), "x", trusted=True)
+    with h5py.File(path, "a") as file:  # dense layers first, and the LSTMs as those of one layer
+        group, names = file.create_group("sequential_1"), []
+        for number in (1, 2, 3):
+            for role, array in layers[f"lstm_{number}"].items():
+                names.append(inner.format(number, role))
+                group.create_dataset(names[-1], data=array)
+        group.attrs["weight_names"] = [name.encode() for name in names]
+        order = [f"dense_{number}" for number in (1, 2, 3, 4)]
+        file.attrs["layer_names"] = [name.encode() for name in (*order, "sequential_1")]
+    nested = read_old_weights(path.read_bytes(), "x", trusted=True)
+    for name, arrays in plain.arrays.items():
+        for one, other in zip(arrays, nested.arrays[name], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def _drop(layers: dict) -> None:
     del layers["lstm_2"]
 
