@@ -18,6 +18,7 @@ import argparse
 import functools
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,6 @@ def _labels_digest(paths: list[str]) -> str:
 
 
 def _typed(args: argparse.Namespace) -> str:
-    import shlex
-
     words = ["framebank", "ways", *args.inputs, "--cache-dir", args.cache_dir]
     defaults = argparse.ArgumentParser()
     add_arguments(defaults)
