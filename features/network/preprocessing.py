@@ -28,8 +28,9 @@ _AFFINE = re.compile(r"x\*\[([^\]]*)\]\+\[([^\]]*)\]")
 
 
 def affine(scale: Sequence[float], offset: Sequence[float]) -> str:
-    """Return the spec's text of `x * scale + offset`, three numbers each; `preprocess` reads it."""
-    texts = (",".join(repr(float(one)) for one in numbers) for numbers in (scale, offset))
+    """Return the spec's text of `x * scale + offset`, three numbers each, exact to a float32;
+    `preprocess` reads it."""
+    texts = (",".join(f"{one:.9g}" for one in numbers) for numbers in (scale, offset))
     return "x*[{}]+[{}]".format(*texts)
 
 

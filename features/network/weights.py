@@ -75,6 +75,14 @@ class Weights:
     def is_random(self) -> bool:
         return self.seed is not None
 
+    @property
+    def kept_at(self) -> str | None:
+        """Return the path that names them another time: of what was packed from several files the
+        user's own, as the archive may be tidied away."""
+        if self.local_path and self.local_path.endswith(".zip") and storage.is_local(self.source):
+            return os.path.abspath(storage.local_path(self.source))
+        return self.local_path
+
 
 def resolve_weights(text: str, *, backbone: str) -> Weights:
     """Return the weights that `text` names for `backbone`, fetched to this machine if need be.

@@ -198,7 +198,7 @@ def _extraction(
         recovered=before.videos,
         skipped_by_suffix=dict(listing.skipped_by_suffix),
         started=utc_now(),
-        weights_path=config.weights.local_path,
+        weights_path=config.weights.kept_at,
         command=shlex.join(getattr(args, "typed", sys.argv)),
         runner=submission.runner,
         # Where somebody waits, `execute` judges it, with the runs before.

@@ -119,6 +119,7 @@ def finetune(
             head.network(pictures.width, Tuned(model, row)), material.data(pictures),
             config=task.tune, folder=folder / "tune", stop=run.stop, label="tune",
             optimizer=lambda: keras.optimizers.SGD(task.tune.learning_rate, momentum=MOMENTUM),
+            slack=_slack(material),
         )  # fmt: skip
         figures["fine_tuned"] = material.accuracy(result)
     run.say(f"fine-tuned from layer {number}: {_told(figures['fine_tuned'])}")
@@ -137,6 +138,12 @@ def finetune(
         "lineage": lineage,
         "remarks": list(material.splits.remarks),
     }
+
+
+def _slack(material: _Material) -> float:
+    """Return by how much an epoch must lie below another to be surely worse (95 % at most): twice
+    the standard error of a share of so few. So slow a descent goes on unless that is so."""
+    return len(material.splits.of(material.splits.stopped_on)) ** -0.5
 
 
 def _told(accuracy: dict[str, float]) -> str:

@@ -39,15 +39,16 @@ class BestEpoch(_Kept):
     """Keep the weights of the best epoch; stop after `patience` epochs without a better one.
 
     Better is a higher validation accuracy, and of equals a lower loss: a small split has few
-    steps of accuracy. Counts are judged `by_loss` alone. Unlike Keras' EarlyStopping its state
-    survives a kill, in the checkpoint.
+    steps of accuracy. Counts are judged `by_loss` alone. With a `slack` of accuracy a later epoch
+    is better unless it is worse than any before by more than that. Unlike Keras' EarlyStopping its
+    state survives a kill, in the checkpoint.
     """
 
     kept = ("epoch", "waited", "accuracy", "loss")
 
-    def __init__(self, *, patience: int, by_loss: bool = False) -> None:
+    def __init__(self, *, patience: int, by_loss: bool = False, slack: float = 0.0) -> None:
         super().__init__()
-        self.patience, self.by_loss = patience, by_loss
+        self.patience, self.by_loss, self.slack = patience, by_loss, slack
         self.epoch, self.waited = -1, 0
         self.accuracy, self.loss = -1.0, float("inf")
         self.weights: list[np.ndarray] | None = None
@@ -56,9 +57,10 @@ class BestEpoch(_Kept):
         logs = logs or {}
         loss = float(logs["val_loss"])
         accuracy = 0.0 if self.by_loss else float(logs["val_accuracy"])
-        if (accuracy, -loss) > (self.accuracy, -self.loss):
+        better = (accuracy, -loss) > (self.accuracy, -self.loss)
+        if better or (self.slack and accuracy + self.slack >= self.accuracy):
             self.epoch, self.waited = epoch, 0
-            self.accuracy, self.loss = accuracy, loss
+            self.accuracy, self.loss = max(accuracy, self.accuracy), loss
             self.weights = self.model.get_weights()
             return
         self.waited += 1

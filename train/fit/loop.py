@@ -69,14 +69,15 @@ def fit(
     on_judged: Callable[[int, Predictions], None] | None = None,
     workers: Workers | None = None,
     optimizer: Callable[[], keras.optimizers.Optimizer] | None = None,
+    slack: float = 0.0,
 ) -> FitResult:
     """Train `network`, from `folder`'s newest checkpoint if there is one; leave its best weights.
 
-    `optimizer` makes another one than `make_optimizer` does.
+    `optimizer` makes another one than `make_optimizer` does, `slack` is that of `BestEpoch`.
     Raises TrainingStopped after saving when `stop` is set, JobError when it cannot save.
     """
     workers = workers or Workers()
-    run = _Run(network, data, config, folder, stop, label, on_judged, workers, optimizer)
+    run = _Run(network, data, config, folder, stop, label, on_judged, workers, optimizer, slack)
     run.restore()
     if not run.finished:
         run.train(callbacks)
@@ -98,6 +99,7 @@ class _Run:
     on_judged: Callable[[int, Predictions], None] | None
     workers: Workers
     make: Callable[[], keras.optimizers.Optimizer] | None = None  # another optimizer
+    slack: float = 0.0
 
     def __post_init__(self) -> None:
         network, data, config = self.network, self.data, self.config
@@ -113,7 +115,8 @@ class _Run:
             network.compile(optimizer=self.optimizer)  # callbacks look for it there
         # Of the epoch so far, over all replicas: loss, right answers, rows.
         self.sums = tf.Variable(tf.zeros(3, tf.float64), trainable=False)
-        self.best = BestEpoch(patience=config.patience, by_loss=data.head.kind in (COUNT, SEGMENTS))
+        by_loss = data.head.kind in (COUNT, SEGMENTS)
+        self.best = BestEpoch(patience=config.patience, by_loss=by_loss, slack=self.slack)
         self.plateau = PlateauRate(config)
         self.history: list[dict[str, Any]] = []
         self.checkpoints = RunCheckpoints(
