@@ -136,11 +136,11 @@ def _train(
         digest.update(json.dumps(batch.to_pydict()).encode())
     key, before = digest.hexdigest(), ledger.step(name)
     if before.key == key and before.result:
-        _say(f"way {way.label} is finished already and kept")
+        _say(f"{way.label}: finished already, and kept")
         return
     words = train_command(way, args, folder)
     if before.key and before.key != key:
-        _say(f"way {way.label} is trained anew: clips or labels have changed")
+        _say(f"{way.label}: trained anew, for clips or labels have changed")
         words.append("--overwrite")
     with ledger.running(name, key=key) as step:
         step.result = steps.run(name, words)

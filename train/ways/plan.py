@@ -33,7 +33,7 @@ class Way:
 
     @property
     def label(self) -> str:
-        return f"{self.number} {self.title}".strip()
+        return f"{self.number}. {self.title}" if self.number else self.title
 
 
 WAYS = (

@@ -110,6 +110,7 @@ def _row(
         "name": way.name,
         "number": way.number,
         "title": way.title,
+        "label": way.label,
         "about": way.about,
         "cache": way.cache,
         "split": metrics["split"],
@@ -191,7 +192,7 @@ def advice(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> list[d
     once = min(fair, key=lambda row: float(row["training_s"] + row["extraction_s"]))
     small = min(fair, key=lambda row: int(row["cache_bytes"]))
     shown = f"{best['accuracy']:.0%} right, {best['interval'][0]:.0%} to {best['interval'][1]:.0%}"
-    others = [f"{row['number']} {row['title']}" for row in good if row is not best]
+    others = [str(row["label"]) for row in good if row is not best]
     alike = f"; as good within the interval: {', '.join(others)}" if others else ""
     told = [
         ("What is right most often counts", best, f"{shown}{alike}"),
@@ -211,10 +212,7 @@ def advice(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> list[d
             f"its cache has {size_text(small['cache_bytes'])} for these clips",
         ),
     ]
-    said = [
-        {"when": when, "way": f"{row['number']} {row['title']}", "why": why}
-        for when, row, why in told
-    ]
+    said = [{"when": when, "way": str(row["label"]), "why": why} for when, row, why in told]
     probe = next(row for row in rows if not row["number"])
     if probe["accuracy"] >= best["accuracy"]:
         why = f"it is right on {probe['accuracy']:.0%}, and takes {took(probe['training_s'])}"

@@ -1,4 +1,4 @@
-"""Rows that are of several frames, and rows that are pictures, through the engine and the record."""
+"""Rows that are of several frames, and rows that are pictures, from engine to record."""
 
 from __future__ import annotations
 

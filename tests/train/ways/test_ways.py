@@ -167,8 +167,8 @@ def test_the_figures_are_those_of_the_files(
     assert found["caches"]["pixels"]["rows"] == 24
     assert any("RANDOM (random:0)" in note for note in found["notes"])
     first, often = found["advice"][:2]
-    assert first["way"] == "4 features, RNN" and "1 frames that vote" in first["why"]
-    assert often["way"] == "1 frames that vote" and "10 s" in often["why"]
+    assert first["way"] == "4. features, RNN" and "1. frames that vote" in first["why"]
+    assert often["way"] == "1. frames that vote" and "10 s" in often["why"]
     told = table(found)
     assert "75.0%" in told and "closed formula" in told and "≥" in told
 
