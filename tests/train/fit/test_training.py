@@ -37,8 +37,8 @@ if os.environ.get("SLOW"):
     ProgressLine.on_train_batch_begin = lambda *_, **__: time.sleep(float(os.environ["SLOW"]))
 sys.exit(main(["train", *sys.argv[1:]]))
 """
-SMALL = ["--epochs", "4", "--batch-size", "8", "--patience", "9", "--no-baselines", "--seed", "3"]
-SMALL += ["--model-kind", "lstm"]
+SMALL = ["--epochs", "4", "--batch-size", "8", "--patience", "9", "--no-baselines"]
+SMALL += ["--model-kind", "lstm", "--seed", "3"]
 
 
 @pytest.fixture(scope="module")
