@@ -16,12 +16,12 @@ from framebank.features.errors import UsageError
 _EXTENSION = re.compile(r"\.[a-z0-9]{2,4}$", re.IGNORECASE)
 # What stands for the place in the source, at the end of an id.
 _PLACES = (
-    re.compile(r"[_-]c\d+$"),  # UCF101: v_ApplyEyeMakeup_g01_c01
-    re.compile(r"[_-]\d+(\.\d+)?[_-]\d+(\.\d+)?$"),  # from and to: MSVD, Kinetics
-    re.compile(r"[_-](clip|part|seg|segment|shot|scene|chunk|window)[_-]?\d+$", re.IGNORECASE),
-    re.compile(r"(?<=\d)[_-]\d{1,6}$"),  # match7_03, not the 12 digits of a picture of COCO
+    re.compile(r"[\W_]c\d+$"),  # UCF101: v_ApplyEyeMakeup_g01_c01
+    re.compile(r"[\W_]\d+(\.\d+)?[\W_]\d+(\.\d+)?$"),  # from and to: MSVD, Kinetics
+    re.compile(r"[\W_](clip|part|seg|segment|shot|scene|chunk|window)[\W_]?\d+$", re.IGNORECASE),
+    re.compile(r"(?<=\d)[\W_]\d{1,6}$"),  # match7_03, not the 12 digits of a picture of COCO
 )
-_NUMBER = re.compile(r"[_-]\d+$")  # tells of sources (film_3) or of classes (walk_3)
+_NUMBER = re.compile(r"[\W_]\d{1,6}$")  # tells of sources (film_3) or of classes (walk_3)
 _LEAST_SOURCES, _MOST_CLIPS = 10, 20  # those that are no classes, and their clips in the mean
 _MOST_ALONE = 0.5  # of the clips may have a source of their own, if ids are to tell of sources
 

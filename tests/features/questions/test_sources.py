@@ -18,6 +18,7 @@ from framebank.features.questions.sources import compile_grouping, group_of, sus
         [f"match{group}/film-part{clip}.mp4" for group in range(4) for clip in range(3)],
         [f"cam{group}_{clip}" for group in range(4) for clip in range(3)],
         [f"film-{name}_{clip}.mp4" for name in "abcdefghijkl" for clip in range(3)],
+        [f"film {name}+{clip:04}" for name in "abcdefghijkl" for clip in range(3)],
     ],
 )
 def test_ids_that_name_a_clip_of_a_source_tell_of_it(ids: list[str]) -> None:
