@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import io
 import math
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,11 +38,12 @@ _BARRED = {
 }  # fmt: skip
 _MODULES = (
     "keras", "keras.layers", "keras.models", "keras.initializers", "keras.regularizers",
-    "keras.constraints", "keras.dtype_policies", "keras.quantizers",
+    "keras.constraints", "keras.dtype_policies", "keras.quantizers", "keras.optimizers",
+    "keras.losses", "keras.metrics",  # of a network within, that was trained by itself
     "keras.src.models.functional", "keras.src.models.sequential", "keras.src.models.model",
 )  # fmt: skip
 _PREFIXES = ("keras.src.ops.", "keras.src.layers.", "keras.src.applications.")
-_HUB = ("keras_hub.src.models.", "keras_hub.src.layers.modeling.")
+_HUB = "keras_hub.src.models."
 _MOST_CHUNK_BYTES = 1 << 30
 _MOST_GROWTH = 16  # times its size that a file's numbers may take: a bomb's take thousands
 
@@ -64,7 +66,8 @@ def _check_class(path: object, value: dict[str, Any], *, hub: bool) -> None:
     told = f"{module}.{name}" if module else str(name)
     expected = "layers of Keras itself, and none that holds code or reads files"
     own = isinstance(module, str) and (module in _MODULES or module.startswith(_PREFIXES))
-    own = own or (hub and isinstance(module, str) and module.startswith(_HUB))
+    of_hub = hub and isinstance(module, str) and module.startswith(_HUB)
+    own = own or of_hub
     if not own or not isinstance(name, str) or name in _BARRED or name.startswith("_"):
         raise refused(path, f"{told[:200]} in it", expected)
     try:
@@ -72,7 +75,7 @@ def _check_class(path: object, value: dict[str, Any], *, hub: bool) -> None:
     except (ImportError, AttributeError) as err:
         got = f"{told[:200]}, which this Keras does not have"
         raise refused(path, got, expected, todo="save it with this version of Keras") from err
-    kind = isinstance(found, type) and issubclass(found, _kinds())
+    kind = isinstance(found, type) and issubclass(found, _kinds(hub=of_hub))
     if not kind or found.__name__ in _BARRED:  # by another name too
         raise refused(path, f"{told[:200]} in it", expected)
     # A registered object would take the place of the class that is named.
@@ -80,12 +83,18 @@ def _check_class(path: object, value: dict[str, Any], *, hub: bool) -> None:
         raise refused(path, f"the registered object {value['registered_name']!r:.100}", expected)
 
 
-def _kinds() -> tuple[type, ...]:
+def _kinds(*, hub: bool) -> tuple[type, ...]:
+    """Return what a description may name, of KerasHub alone: its tokenizers read files."""
     import keras
 
+    if hub:
+        import keras_hub
+
+        return (keras_hub.models.Backbone,)
     return (
         keras.Operation, keras.initializers.Initializer, keras.regularizers.Regularizer,
         keras.constraints.Constraint, keras.DTypePolicy, keras.quantizers.Quantizer,
+        keras.optimizers.Optimizer, keras.losses.Loss, keras.metrics.Metric,
     )  # fmt: skip
 
 
@@ -126,7 +135,9 @@ def load_keras(path: Path) -> Any:
             strange = sorted(set(archive.namelist()) - _MEMBERS)
             if strange:
                 raise refused(path, f"{strange[0]!r:.80} in it", ", ".join(sorted(_MEMBERS)))
-            check_description(path, read_json(path, archive, "config.json"))
+            described = read_json(path, archive, "config.json")
+            described.pop("compile_config", None)  # which is not looked at when it loads
+            check_description(path, described)
             info = archive.getinfo(_WEIGHTS)
             if info.file_size > _MOST_GROWTH * path.stat().st_size + (1 << 26):
                 raise refused(path, f"{info.file_size} bytes packed into few", "plain numbers")
@@ -134,7 +145,8 @@ def load_keras(path: Path) -> Any:
 
             with h5py.File(io.BytesIO(archive.read(_WEIGHTS)), "r") as file:
                 check_numbers(path, file, info.file_size)
-        with plain_keras():
+        with plain_keras(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the state of an optimizer, which nobody wants
             return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 

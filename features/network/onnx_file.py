@@ -26,8 +26,8 @@ from framebank.features.network.own_files import (
 )
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-# Of Microsoft's operators those that hand a part of the graph, in a file, to something else.
-_BARRED = ("EPContext", "PyOp", "PythonOp", "ExternalCustomOp")
+# What hands a part of the graph, in a file, to something else, and what may never end.
+_BARRED = ("EPContext", "PyOp", "PythonOp", "ExternalCustomOp", "Loop")
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
 
@@ -86,7 +86,7 @@ def _check_operators(model: Any, source: str) -> None:
             own = (node.domain, node.op_type) in functions
             if not own and (node.domain not in _DOMAINS or node.op_type in _BARRED):
                 got = f"the operator {node.domain}.{node.op_type}"[:200]
-                raise refused(source, got, "operators of ONNX itself, no custom ones")
+                raise refused(source, got, "operators of ONNX itself, no custom ones, no loop")
             for attribute in node.attribute:
                 graphs += [attribute.g, *attribute.graphs]
 

@@ -151,7 +151,9 @@ def test_operators_of_others_and_what_looks_across_the_batch(tmp_path: Path) -> 
 
     evil = small(nodes=[helper.make_node("Run", ["x"], ["y"], domain="com.evil")])
     context = small(nodes=[helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft")])
-    for model in (evil, context):
+    body = helper.make_graph([helper.make_node("Identity", ["x"], ["z"])], "body", [], [])
+    endless = small(nodes=[helper.make_node("Loop", ["", "c"], ["y"], body=body)])
+    for model in (evil, context, endless):
         with pytest.raises(UsageError, match="no custom ones"):
             build(save(model, tmp_path / "a.onnx"), preprocess="none")
     shift = [

@@ -167,6 +167,24 @@ def test_a_feature_that_looks_across_its_batch_is_refused(tmp_path: Path) -> Non
         build(tmp_path / f"{name}.keras", preprocess="none")
 
 
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_a_network_that_was_trained_is_taken_with_what_scales_its_pixels(tmp_path: Path) -> None:
+    import keras
+    from keras import layers
+
+    given = keras.Input((SIDE, SIDE, 3))
+    inner = keras.Sequential([keras.Input((SIDE, SIDE, 3)), layers.Conv2D(4, 3)], name="inner")
+    inner.compile("adam", "mse", ["mae"])
+    x = layers.Normalization(mean=[100.0, 110, 120], variance=[50.0, 60, 70])(given)
+    model = keras.Model(given, layers.GlobalMaxPooling2D()(inner(x)))
+    model.compile("sgd", loss=lambda truth, said: said)
+    model.save(tmp_path / "a.keras")
+    assert choose(tmp_path / "a.keras")[0].preprocessing == "none"
+    features = build(tmp_path / "a.keras")(pictures())
+    expected = model.predict(pictures().astype(np.float32), verbose=0)
+    np.testing.assert_allclose(features, expected, rtol=1e-4)
+
+
 def rewritten(path: Path, change: Any) -> Path:
     """Write a .keras file again, its description changed."""
     with zipfile.ZipFile(path) as archive:

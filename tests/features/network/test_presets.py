@@ -121,7 +121,9 @@ def test_nothing_in_a_hostile_preset_runs(presets: Path, tmp_path: Path) -> None
     changes = {
         "module": lambda config: config["config"]["text_encoder"].update(module="subprocess"),
         "class": lambda config: config["config"]["text_encoder"].update(
-            module="keras_hub.src.models.clip.clip_tokenizer", class_name="CLIPTokenizer"
+            module="keras_hub.src.models.clip.clip_tokenizer",
+            class_name="CLIPTokenizer",
+            registered_name="keras_hub>CLIPTokenizer",
         ),
         "lambda": lambda config: config["config"].update(text_encoder=code),
         "registered": lambda config: config["config"]["text_encoder"].update(
