@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 
 WINDOW = 64  # rows
 _AT_ONCE = 16  # windows that are asked together
+_LEAST_ROWS = 3  # of a segment that can spare one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,11 +113,20 @@ def row_classes(
     unknown: int,
 ) -> NDArray[np.int32]:
     """Return int32[n]: the class of each row by its time, `nothing` between segments, `unknown`
-    for a label that has no number. Where two overlap the shorter counts."""
+    for a label that has no number. Where two overlap the shorter counts. Where one touches another
+    of its label its first row is `nothing`: else nobody could learn where the one ends.
+    """
     times = np.asarray(pts_ms, np.float64) / 1000
     classes = np.full(len(times), nothing, np.int32)
     for start_s, end_s, label in sorted(segments, key=lambda it: it[0] - it[1]):
         classes[(times >= start_s) & (times < end_s)] = numbers.get(label, unknown)
+    row_s = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    ends: dict[str, float] = {}
+    for start_s, end_s, label in sorted(segments):
+        rows = np.flatnonzero((times >= start_s) & (times < end_s))
+        if abs(start_s - ends.get(label, -math.inf)) < row_s and len(rows) >= _LEAST_ROWS:
+            classes[rows[0]] = nothing
+        ends[label] = max(end_s, ends.get(label, -math.inf))
     return classes
 
 

@@ -118,3 +118,17 @@ def test_a_damaged_rule_is_refused(fields: object) -> None:
 def test_a_rule_survives_its_json() -> None:
     rule = SegmentRule(filter_rows=5, threshold=0.3, join_s=1.5, least_s=0.7)
     assert SegmentRule.from_json(rule.to_json()) == rule
+
+
+def test_segments_of_a_label_that_touch_are_parted_by_a_row() -> None:
+    numbers, times = {"run": 0, "jump": 1}, [500 * row for row in range(12)]
+
+    def classes(*segments: tuple[float, float, str]) -> list[int]:
+        return row_classes(times, segments, numbers, nothing=9, unknown=-1).tolist()
+
+    assert classes((0, 3, "run"), (3, 6, "run")) == [0] * 6 + [9] + [0] * 5
+    assert classes((0, 3, "run"), (3.2, 6, "run")) == [0] * 6 + [9] * 2 + [0] * 4
+    # Another label tells the two apart by itself, and of a short one no row is left over.
+    assert classes((0, 3, "run"), (3, 6, "jump")) == [0] * 6 + [1] * 6
+    assert classes((0, 3, "run"), (3, 4, "run")) == [0] * 8 + [9] * 4
+    assert classes((0, 6, "run"), (2, 4, "run")) == [0] * 12
