@@ -19,11 +19,8 @@ DTYPES = ("float16", "float32", "uint8")
 PICTURE_DTYPES = ("jpeg", "png")  # of a cache of pixels
 PRECISIONS = ("float32", "bfloat16")
 RESIZES = ("stretch", "crop", "128x171")
-_LATER = {
-    "clip_length": 1,
-    "clip_stride": 1,
-    "lineage": None,
-}  # fields that older versions lack, where unused
+# Fields that older versions lack, where unused.
+_LATER = {"clip_length": 1, "clip_stride": 1, "lineage": None}
 
 
 @dataclasses.dataclass(frozen=True)
