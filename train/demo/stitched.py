@@ -34,6 +34,7 @@ ACT_S = (2.0, 6.0)
 REST_S = (2.0, 8.0)
 _VIDEOS = 12  # beside the test film
 _VALS = 2
+_MOST_MINUTES = 6000
 
 
 class Act(NamedTuple):
@@ -127,9 +128,22 @@ def write_films(out: Path, *, minutes: float, seed: int = 0) -> None:
     storage.write_atomic(str(out / "segments.json"), json.dumps(whole, indent=1).encode())
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m framebank.train.demo.stitched")
-    parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--minutes", type=float, default=60.0)
+def main() -> None:
+    """Draw the films that the command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m framebank.train.demo.stitched", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("out", type=Path, metavar="OUT", help="a folder")
+    parser.add_argument("--minutes", type=float, default=60.0, help="to train on, and to test (60)")
     given = parser.parse_args()
-    write_films(given.out, minutes=given.minutes)
+    if not 0 < given.minutes < _MOST_MINUTES:
+        parser.error(f"--minutes is between 0 and {_MOST_MINUTES}, not {given.minutes:g}")
+    try:
+        write_films(given.out, minutes=given.minutes)
+    except OSError as err:
+        parser.exit(1, f"{parser.prog}: cannot write to {given.out}: {err.strerror or err}\n")
+
+
+if __name__ == "__main__":
+    main()
