@@ -50,6 +50,8 @@ def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
             got=resize,
             expected=f"stretch or crop, to {row.input_size} pixels",
         )
+    if choice.precision != SpecChoice.precision and row.is_pixels:
+        raise UsageError("pixels are not computed", got=choice.precision, todo="leave it out")
     if choice.layer is not None and row.is_pixels:
         raise UsageError("pixels have no layers", got=choice.layer, todo="leave --layer out")
     found = found or resolve_weights(choice.weights, backbone=choice.backbone)

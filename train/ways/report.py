@@ -199,7 +199,7 @@ def advice(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> list[d
         (
             "You will train often: new labels, new questions, new heads",
             quick,
-            f"the features stay; training takes {took(quick['training_s'])}",
+            f"what is cached stays; training takes {took(quick['training_s'])}",
         ),
         (
             "You train once, and want an answer soon",

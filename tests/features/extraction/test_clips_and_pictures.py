@@ -141,6 +141,7 @@ def test_the_backbone_says_how_frames_are_kept(tmp_path: Path) -> None:
         (SpecChoice(weights="random:0", dtype="png"), "not for --backbone inception"),
         (SpecChoice(backbone="pixels", weights="random:0"), "have no weights"),
         (SpecChoice(backbone="pixels", layer="mixed7"), "no layers"),
+        (SpecChoice(backbone="pixels", precision="bfloat16"), "not computed"),
         (SpecChoice(weights="random:0", resize="128x171"), "too small"),
     ):
         with pytest.raises(UsageError, match=told):

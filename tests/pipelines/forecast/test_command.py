@@ -65,6 +65,18 @@ def test_frames_and_bytes_are_those_that_extraction_makes(
     assert found["shards"] == made["shards"]
 
 
+def test_pictures_and_clips_of_frames_have_bytes_of_their_own(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = plan(capsys, clips, "--backbone", "pixels:64", "--sample", "all")
+    rows, videos = pixels["forecast"]["rows"]["value"], 6 * 1900
+    assert rows == sum(range(8, 14))
+    assert pixels["cache_bytes"]["value"] == pytest.approx(rows * (3 * 64**2 / 4 + 6) + videos)
+    of_clips = plan(capsys, clips, "--backbone", "c3d", "--weights", "random:0")
+    assert of_clips["forecast"]["rows"]["value"] == rows  # sampled frames
+    assert of_clips["cache_bytes"]["value"] == pytest.approx(rows * (2 * 4096 + 6) / 16 + videos)
+
+
 def test_only_what_is_left_is_planned_and_nothing_is_written(
     mixed: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
