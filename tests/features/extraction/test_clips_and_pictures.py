@@ -11,7 +11,7 @@ import pytest
 from framebank.features.cache.record import decode_record, encode_record
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import CacheError, UsageError
-from framebank.features.extraction.clip_windows import clip_windows, place_windows
+from framebank.features.extraction.clip_windows import FrameSpool, clip_windows, place_windows
 from framebank.features.extraction.engine import Engine
 from framebank.features.extraction.one_clip import extract_features, make_spec
 from framebank.features.network.picture_coder import PictureCoder
@@ -156,3 +156,17 @@ def test_specs_of_before_are_what_they_were() -> None:
     assert FeatureSpec.from_json(SPEC.to_json()) == SPEC
     assert FeatureSpec.from_json(CLIPS.to_json()) == CLIPS
     assert CLIPS.fingerprint != dataclasses.replace(CLIPS, clip_stride=8).fingerprint
+
+
+def test_frames_that_wait_go_to_the_disk_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framebank.features.extraction.clip_windows._MEMORY_BYTES", 1000)
+    frames = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 3), np.uint8)
+    spool = FrameSpool()
+    for token in (7, 3, 9, 3, 0):  # one comes twice: its first stays
+        spool.add(token, frames[token % 5])
+    assert spool.missing([0, 3, 7, 9, 11]) == {11}
+    found = np.zeros((16, 16, 3), np.uint8)
+    for token in (9, 0, 7, 3):
+        spool.read(token, found)
+        np.testing.assert_array_equal(found, frames[token % 5])
+    spool.close()
