@@ -278,7 +278,7 @@ def finetune(
     epochs: int = 12,
     patience: int = 6,
     learning_rate: float = 1e-4,
-    batch_size: int = 8,
+    batch_size: int = 4,
     val_share: float = 0.1,
     group_by: str | None = None,
     max_unmatched_ratio: float = 0.2,

@@ -232,13 +232,13 @@ def with_output(model: Any, layer: str, source: str) -> Any:
             raise refused(source, got, f"one of its {len(layers)} layers", todo=todo)
         output = layers[layer].output
     shape = getattr(output, "shape", ())
-    if len(shape) not in (2, 3, 4) or None in shape[1:]:
+    first = model.inputs[0].shape[1] == 3 and model.inputs[0].shape[3] != 3
+    axes = {2: (), 3: (1,), 4: (2, 3) if first else (1, 2)}.get(len(shape))
+    if axes:
+        output = keras.ops.mean(output, axis=axes)
+    if axes is None or output.shape[-1] is None:
         got = f"an output of shape {tuple(shape)} of layer {layer!r}"
         raise refused(source, got, "float[b, d], [b, n, d] or [b, h, w, d]")
-    first = len(model.inputs[0].shape) == 4 and model.inputs[0].shape[1] == 3
-    axes = {2: (), 3: (1,), 4: (2, 3) if first and model.inputs[0].shape[3] != 3 else (1, 2)}
-    if axes[len(shape)]:
-        output = keras.ops.mean(output, axis=axes[len(shape)])
     return keras.Model(model.inputs[0], output)
 
 

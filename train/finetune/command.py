@@ -35,6 +35,7 @@ from framebank.train.model.config import TrainConfig
 
 _SUFFIX = ".weights.h5"
 _STARTS = {"inception_v3": "172"}  # the last two thirds of its blocks of 17 × 17, and all after
+_HEAD_RATE = 1e-3  # Adam's
 _say = functools.partial(terminal.say, who="finetune")
 
 
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--patience", type=int, default=6, metavar="N",
         help="epochs without a better validation before one of the two stops")  # fmt: skip
     add("--learning-rate", type=float, default=1e-4, help="of SGD")
-    add("--batch-size", type=int, default=8, metavar="N", help="clips in a step")
+    add("--batch-size", type=int, default=4, metavar="N", help="clips in a step")
     add("--val-share", type=float, default=TrainConfig.val_share, metavar="X",
         help="of the training videos choose the epoch where no val split is given; 0: none"
     )  # fmt: skip
@@ -152,7 +153,7 @@ def _configs(args: argparse.Namespace) -> tuple[TrainConfig, TrainConfig]:
             max_unmatched_ratio=args.max_unmatched_ratio,
         )  # fmt: skip
 
-    return config(args.head_epochs, 1e-3), config(args.epochs, args.learning_rate)
+    return config(args.head_epochs, _HEAD_RATE), config(args.epochs, args.learning_rate)
 
 
 def _row(args: argparse.Namespace) -> tuple[str, str]:

@@ -30,6 +30,7 @@ def small(
     *,
     batch: int | str = "n",
     last: bool = False,
+    side: int | str = SIDE,
     nodes: list[Any] | None = None,
     outputs: tuple[str, ...] = ("y",),
     kind: int = 1,
@@ -37,7 +38,7 @@ def small(
     """A convolution over [n, 3, h, w] (`last`: of transposed [n, h, w, 3]), then ReLU; output y."""
     from onnx import helper
 
-    shape = [batch, SIDE, SIDE, 3] if last else [batch, 3, SIDE, SIDE]
+    shape = [batch, side, side, 3] if last else [batch, 3, side, side]
     given = helper.make_tensor_value_info("x", kind, shape)
     steps = [helper.make_node("Cast", ["x"], ["f"], to=1)]
     steps += [helper.make_node("Transpose", ["f"], ["t"], perm=[0, 3, 1, 2])] if last else []
@@ -75,6 +76,15 @@ def test_values_layouts_and_batches(tmp_path: Path, last: bool, batch: int | str
     np.testing.assert_allclose(features, by_hand(pictures()), atol=1e-5)
     spec, _ = choose(path, preprocess="scale_0_1")
     assert (spec.backbone, spec.layer, spec.input_size) == ("onnx:small", "output", SIDE)
+
+
+def test_pictures_of_any_size(tmp_path: Path) -> None:
+    path = save(small(side="s"), tmp_path / "a.onnx")
+    with pytest.raises(UsageError, match="--input-size N"):
+        choose(path, preprocess="scale_0_1")
+    network = build(path, preprocess="scale_0_1", input_size=12)
+    images = pictures(20, 12)
+    np.testing.assert_allclose(network(images), by_hand(images), atol=1e-5)
 
 
 def test_any_tensor_by_its_name_and_bytes_as_they_are(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def test_what_a_file_states_and_what_must_be_declared(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--input-size N"):
         choose(any_size, preprocess="none")
     assert choose(any_size, preprocess="none", input_size=12)[0].input_size == 12
+    assert build(any_size, preprocess="none", input_size=12)(pictures(20, 12)).shape == (20, 2)
     with pytest.raises(UsageError, match="--preprocess NAME"):
         choose(save("plain.keras", (SIDE, SIDE, 3)))
     with pytest.raises(UsageError, match="which the file states"):
