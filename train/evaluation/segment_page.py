@@ -38,6 +38,8 @@ _LEGEND = 24
 _NICE_S = (1, 2, 5, 10, 15, 30, 60, 120)
 _TEXTS = {
     "order_blind": "trained alike, but sees each row by itself",
+    "probe": "a closed formula of a row, those around it and how they change",
+    "probe_blind": "a closed formula of each row by itself",
     "majority": "every class over the whole of each video, by how common it is",
 }
 

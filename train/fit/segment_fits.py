@@ -1,4 +1,4 @@
-"""The fits of a run that finds segments, and the rule that makes segments of rows.
+"""The fits of a run that finds segments.
 
 The kinds go through the loop that all others do, on windows. What a fit is worth is then seen on
 whole videos, by the chief alone: of the kinds that `auto` tries the best stays, and the rule (mean
@@ -9,7 +9,6 @@ validation split.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,39 +18,23 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from framebank.features.asking.segmenting import WINDOW, SegmentRule, ask_rows, find_segments
+from framebank.features.asking.segmenting import WINDOW, SegmentRule, ask_rows
 from framebank.features.errors import UsageError
 from framebank.features.questions.question import Question
-from framebank.features.questions.splits import video_place
+from framebank.train.data.windows import Timeline
 from framebank.train.fit.fits import Fits
-from framebank.train.fit.training_data import Material
 from framebank.train.judging import baselines
 from framebank.train.judging.detections import (
     BASELINE,
     Found,
-    average_map,
     commonest,
     judge_found,
     leading,
-    true_segments,
 )
+from framebank.train.judging.row_probe import find_by_formula
+from framebank.train.judging.segment_rule import Seen, choose_rule, sample
 from framebank.train.model.config import AUTO, SEGMENT_KINDS, ModelConfig
 from framebank.train.model.network import average, export
-
-_FILTERS = (1, 3, 5, 9, 15, 25)  # rows
-_THRESHOLDS = (0.3, 0.2, 0.4, 0.1, 0.5, 0.05, 0.6, 0.7, 0.02, 0.8)  # the likeliest first
-_GAPS = (0, 1, 2, 4, 8)  # rows
-_LEASTS = (0, 0.25, 0.5, 0.75)  # of the shortest twentieth of the training segments
-_MOST_VIDEOS = 300  # that choose the rule
-_LEAST_SHARE = 0.01  # of a row: less is as good as nothing, and is not kept
-
-
-class Seen(NamedTuple):
-    """What a network says of the rows of one video, float32[n, a + 1], and where they begin."""
-
-    question: Question
-    shares: NDArray[np.float32]
-    edges_s: NDArray[np.float64]
 
 
 class Trial(NamedTuple):
@@ -126,7 +109,9 @@ class SegmentFits:
         val = material.splits.of(material.splits.stopped_on)
 
         def choose() -> list[Any]:
-            rule, score = choose_rule(list(self._see(exported, sample(val))), material)
+            rule, score = choose_rule(
+                list(self._see(exported, sample(val))), material.splits.train, material.head.answers
+            )
             return [rule.to_json(), score]
 
         fields, score = fits.workers.do_on_chief(choose)
@@ -156,6 +141,20 @@ class SegmentFits:
             edges_s = videos.times[asked[place].video_id].edges_s
             yield Seen(asked[place], ask_rows(call, clip, WINDOW), edges_s)
 
+    def _probes(self, asked: Sequence[Question]) -> dict[str, list[Found]]:
+        material, splits = self.fits.material, self.fits.material.splits
+        videos = material.videos
+        assert videos is not None
+
+        def read(video_id: str) -> tuple[NDArray[Any], Timeline]:
+            self.fits.run.stop.check()
+            number = videos.features.numbers[video_id]
+            return videos.features.clips.read(number), videos.times[video_id]
+
+        val = splits.of(splits.stopped_on)
+        seed = self.fits.job.train.seed
+        return find_by_formula(read, splits.train, val, asked, material.head, seed=seed)
+
     def _judge(self, asked: Sequence[Question], networks: Mapping[str, Trial]) -> dict[str, Any]:
         """Return the figures of the judged split, and keep what was found in it."""
         material, seed = self.fits.material, self.fits.job.train.seed
@@ -170,6 +169,8 @@ class SegmentFits:
                     seen.shares, seen.edges_s, head.answers, trial.rule, classes
                 )
             said[name] = [its[question.video_id] for question in asked]
+        if self.fits.job.with_baselines:
+            said |= self._probes(asked)
         times = [videos.times[question.video_id] for question in asked]
         lengths_s = [float(one.edges_s[-1]) for one in times]
         said["majority"] = commonest(material.splits.train, lengths_s, said["model"])
@@ -198,48 +199,3 @@ def row_caller(network: keras.Model) -> Callable[[NDArray[np.float32]], NDArray[
         input_signature=[tf.TensorSpec((None, None, width), tf.float32)],
     )
     return lambda windows: graph(windows).numpy()
-
-
-def sample(questions: Sequence[Question]) -> list[Question]:
-    """Return the videos that choose the rule, a part of many."""
-    order = sorted(questions, key=lambda q: (video_place(q.video_id, seed=0), q.video_id))
-    return order[:_MOST_VIDEOS]
-
-
-def choose_rule(seen: Sequence[Seen], material: Material) -> tuple[SegmentRule, float]:
-    """Return the rule of the highest average mAP on the videos `seen`, and that; of equals the
-    first. Filter and threshold are chosen before joining and the least length."""
-    labels = material.head.answers
-    truth = true_segments(one.question for one in seen)
-    kept = [_sparse(one, labels) for one in seen]
-    train = [end - start for q in material.splits.train for start, end, _ in q.segments]
-    shortest_s = float(np.percentile(train, 5)) if train else 0.0
-    row_s = float(np.median(np.concatenate([np.diff(one.edges_s) for one in seen])))
-    best, most = SegmentRule(), -1.0
-
-    def consider(rule: SegmentRule) -> None:
-        nonlocal best, most
-        found = [
-            segment
-            for one, shares, its in kept
-            for segment in find_segments(
-                shares, one.edges_s, its, rule, video_id=one.question.video_id
-            )
-        ]
-        score = average_map(truth, found)
-        if score > most + 1e-9:
-            best, most = rule, score
-
-    for rows, threshold in itertools.product(_FILTERS, _THRESHOLDS):
-        consider(SegmentRule(filter_rows=rows, threshold=threshold))
-    start = best
-    for gap, least in itertools.product(_GAPS, _LEASTS):
-        join_s, least_s = round(gap * row_s, 3), round(least * shortest_s, 3)
-        consider(dataclasses.replace(start, join_s=join_s, least_s=least_s))
-    return best, max(most, 0.0)
-
-
-def _sparse(seen: Seen, labels: Sequence[str]) -> tuple[Seen, NDArray[np.float32], list[str]]:
-    """Return only the classes of which a video may have something: mostly few of many."""
-    some = np.flatnonzero(seen.shares[:, :-1].max(axis=0) >= _LEAST_SHARE).tolist()
-    return seen._replace(shares=seen.shares[:0]), seen.shares[:, some], [labels[n] for n in some]

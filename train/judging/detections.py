@@ -35,6 +35,8 @@ _AT_ONCE = 2**22  # predictions of draws
 _NAMES = [f"{threshold:.2f}" for threshold in THRESHOLDS]
 LABELS = {
     "order_blind": "order-blind (each row alone)",
+    "probe": "probe (rows and their change)",
+    "probe_blind": "probe, order-blind",
     "majority": "commonest, over all of a video",
 }
 _LABELS = 50  # of a video that are kept

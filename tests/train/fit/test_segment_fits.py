@@ -49,6 +49,8 @@ def test_a_trained_model_finds_what_happens_and_a_single_row_does_not_tell(made:
     assert metrics["baselines"]["order_blind"]["map"]["0.50"] < metrics["map"]["0.50"] - 0.1
     assert metrics["baselines"]["majority"]["map"]["0.50"] < 0.1
     assert (metrics["head"], metrics["split"], metrics["questions"]) == (SEGMENTS, "test", 3)
+    probes = [metrics["baselines"][name]["map"]["0.50"] for name in ("probe_blind", "probe")]
+    assert probes[0] < probes[1] - 0.1  # a formula too tells a rise from a fall by its order
     assert metrics["led_by"] == {}
     vocabulary = made.json("vocabulary.json")
     assert sorted(vocabulary["answers"]) == ["blink", "fall", "rise"]
