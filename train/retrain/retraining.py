@@ -262,6 +262,7 @@ def _train_and_judge(its: _Retraining, news: _News, work: Path) -> Result:
     if config.model.kind != PROBE and judged and judged[0].head != SEGMENTS:
         floor = _train(its, news, news.joined.only(learnt), work / "probe", kind=PROBE)
     decision = judge(config, str(candidate), in_use, cache, judged, floor=str(floor), stop=run.stop)
+    shutil.rmtree(work / "probe", ignore_errors=True)
     decision = dataclasses.replace(decision, figures=decision.figures | figures)
     write_json(str(candidate / BASIS), dataclasses.asdict(news.basis))
     return _hand_in(its, candidate, decision)

@@ -234,3 +234,38 @@ def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path: Path) -> None:
     path.write_text('video_id,question,answer\na.mp4,"what,x\nb.mp4,who,"y"\nc.mp4,who,z\n')
     with pytest.raises(UsageError, match="starts in line 2"):
         read_one(str(path))
+
+
+def labelled(path: Path) -> list[tuple[str, str | None, str | None, str | None]]:
+    questions = read_questions(QuestionFiles([str(path)]), to_train=True)
+    assert {(q.question, q.head) for q in questions} == {("", "label")}
+    return [(q.video_id, q.answer, q.split, q.group) for q in questions]
+
+
+def test_labels_are_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "Video_ID,Label,split,group\na.mp4, Run ,train,film 1\nb.mp4,walk,,\nc.mp4,,,\n"
+    )
+    assert labelled(path) == [
+        ("a.mp4", "Run", "train", "film 1"), ("b.mp4", "walk", None, None),
+        ("c.mp4", None, None, None),
+    ]  # fmt: skip
+
+
+def test_a_folder_per_class_reads_as_labels(tmp_path: Path) -> None:
+    for name in ("run/a.mp4", "run/more/b.avi", "walk/a.mp4", "lost.mp4", "README.md", ".x/c.mp4"):
+        for folder in ("plain", "split/train", "split/Test"):
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    assert labelled(tmp_path / "plain") == [
+        ("lost.mp4", None, None, None), ("run/a.mp4", "run", None, None),
+        ("run/more/b.avi", "run", None, None), ("walk/a.mp4", "walk", None, None),
+    ]  # fmt: skip
+    found = labelled(tmp_path / "split")
+    assert ("train/run/a.mp4", "run", "train", None) in found
+    assert ("Test/run/more/b.avi", "run", "test", None) in found
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="a folder without a video"):
+        labelled(tmp_path / "empty")
