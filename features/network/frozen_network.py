@@ -28,7 +28,14 @@ from framebank.features.network.backbones import (
     find_backbone,
     named_layers,
 )
-from framebank.features.network.own_files import ONNX, OwnNetwork, describe, is_own, unpack
+from framebank.features.network.own_files import (
+    ONNX,
+    OwnNetwork,
+    describe,
+    is_own,
+    loading,
+    unpack,
+)
 from framebank.features.network.preprocessing import preprocess
 from framebank.features.network.weight_files import layer_arrays
 from framebank.features.network.weights import Weights
@@ -115,7 +122,7 @@ class Network:
         if own.name != name:
             raise UsageError("another network than the spec's", got=own.name, expected=name)
         self.input_shape = (self.batch_size, size, size, 3)
-        with temporary.live_folder() as folder:
+        with temporary.live_folder() as folder, loading(weights.source):
             place = unpack(path, folder.path)
             if own.kind == ONNX:
                 self._load_onnx(place, own, weights.source, preprocessing)

@@ -9,21 +9,25 @@ numbers inside the file: HDF5 can point elsewhere.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import math
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from framebank.features.errors import FramebankError, needing
+from framebank.features.errors import needing
 from framebank.features.network.backbones import named_layers, near_matches, plain_keras
-from framebank.features.network.own_files import OUTPUT, PRESET_CONFIG, read_json, refused
+from framebank.features.network.own_files import (
+    OUTPUT,
+    PRESET_CONFIG,
+    loading,
+    read_json,
+    refused,
+)
 from framebank.features.tensorflow_import import import_tensorflow
 
 _WEIGHTS = "model.weights.h5"
@@ -130,7 +134,7 @@ def load_keras(path: Path) -> Any:
     import_tensorflow()
     import keras
 
-    with _told(path, "it does not load"):
+    with loading(path):
         with zipfile.ZipFile(path) as archive:
             strange = sorted(set(archive.namelist()) - _MEMBERS)
             if strange:
@@ -164,7 +168,7 @@ def load_preset(folder: Path, source: str) -> tuple[Any, Any]:
 
     from framebank.features.stores import json_text
 
-    with _told(source, "it does not load"):
+    with loading(source):
         config = json_text.parse_object((folder / PRESET_CONFIG).read_bytes())
         check_description(source, config, hub=True)
         for file in folder.glob("*.h5"):
@@ -240,16 +244,3 @@ def with_output(model: Any, layer: str, source: str) -> Any:
         got = f"an output of shape {tuple(shape)} of layer {layer!r}"
         raise refused(source, got, "float[b, d], [b, n, d] or [b, h, w, d]")
     return keras.Model(model.inputs[0], output)
-
-
-@contextlib.contextmanager
-def _told(path: object, what: str) -> Iterator[None]:
-    """Say of whatever fails inside that `path` cannot be used, in one line."""
-    try:
-        yield
-    except FramebankError:
-        raise
-    except Exception as err:
-        lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-        got = f"{what}: {type(err).__name__}: {(lines or [''])[0][:300]}"
-        raise refused(path, got, "a network that this version of Keras loads") from err

@@ -60,7 +60,10 @@ def load_onnx(
         target = str(file)
     try:
         session = onnxruntime.InferenceSession(
-            target, sess_options=options, providers=["CPUExecutionProvider"]
+            target,
+            sess_options=options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # which prints
         )
     except Exception as err:
         raise refused(source, f"onnxruntime: {_line(err)}", "what onnxruntime loads") from err

@@ -9,6 +9,7 @@ folder.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from framebank.features.errors import UsageError, needing
+from framebank.features.errors import FramebankError, UsageError, needing
 from framebank.features.network.preprocessing import NAMES, affine
 from framebank.features.stores import disk, json_text
 
@@ -68,6 +69,19 @@ def is_own_path(text: str) -> bool:
 def refused(path: object, got: object, expected: str, *, todo: str | None = None) -> UsageError:
     """Return what is said of a file that is not used as a network."""
     return UsageError(f"{path} is not used as a backbone", got=got, expected=expected, todo=todo)
+
+
+@contextlib.contextmanager
+def loading(path: object) -> Iterator[None]:
+    """Say of whatever fails inside that `path` cannot be used, in one line."""
+    try:
+        yield
+    except (FramebankError, ModuleNotFoundError):
+        raise
+    except Exception as err:
+        lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+        got = f"it does not load: {type(err).__name__}: {(lines or [''])[0][:300]}"
+        raise refused(path, got, "a network that the libraries here load and run") from err
 
 
 def pack(path: Path, folder: Path) -> Path:
