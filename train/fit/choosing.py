@@ -1,7 +1,8 @@
 """`--model-kind auto`: the kind that answers held-out training clips best.
 
 The probe and the kinds that are trained answer the same folds of the training split, dealt by
-source; a kind that is far behind after the first fold takes no further one. The best of the trained
+source; after the first fold the two best trained kinds go on, those that are surely behind the
+probe there do not. The best of the trained
 kinds is taken where it is ahead of the probe by more than chance is wide: a standard error (Breiman
 et al. 1984, "Classification and regression trees", section 3.4.3), since the best of many looks
 better than it is. The validation split chooses epochs as ever and judges nothing.
@@ -75,11 +76,16 @@ def choose_kind(
             found[kind][judge] = gains(kind, number, table.take(learn), table.take(judge))
         if number == 0:
             first = {kind: float(np.nanmean(found[kind])) for kind in kinds}
-            trained = sorted((kind for kind in kinds if kind != PROBE), key=lambda k: -first[k])
-            running = [k for k in kinds if k == PROBE or k in trained[:_FINALISTS]]
+            best_first = sorted((kind for kind in kinds if kind != PROBE), key=lambda k: -first[k])
+            asked = [groups[place] for place in judge.tolist()]
+            running = [kind for kind in kinds if kind == PROBE]
+            for kind in best_first[:_FINALISTS]:
+                floor = found.get(PROBE, found[kind])  # pictures have no probe
+                ahead = paired_bootstrap(floor[judge], found[kind][judge], asked, seed=seed)
+                running += [kind] if ahead.low <= 0 else []
     tried = [Tried(kind, found[kind]).figures(groups, seed=seed) for kind in kinds]
     best = max(running, key=lambda kind: float(np.mean(found[kind])))
-    if best != PROBE and PROBE in running:
+    if best != PROBE and PROBE in found:
         lead = paired_bootstrap(found[best], found[PROBE], groups, seed=seed)
         best = best if lead.probability_better >= _SURE else PROBE
     for its in tried:
