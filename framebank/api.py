@@ -233,6 +233,7 @@ def train(
     dropout: float | None = None,
     frame_dropout: float | None = None,
     segment_units: int = 512,
+    segment_dropout: float = 0.5,
     epochs: int = 60,
     batch_size: int = 32,
     learning_rate: float = 0.002,

@@ -58,6 +58,7 @@ _MODEL_OPTIONS = {
     "question_units": "width of the LSTM over words",
     "dense_units": "width of the dense layer",
     "segment_units": "width of what reads the rows of long videos, to find segments",
+    "segment_dropout": "share of columns, and of values before the last layer, dropped there",
     "dropout": "share of values dropped before the dense layers",
     "frame_dropout": "share of feature columns dropped, in all frames of a clip alike",
 }

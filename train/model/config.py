@@ -52,7 +52,8 @@ class ModelConfig:
 
     `answers` and `words` cap the two vocabularies; `clip_sigma` caps standardised features.
     `frame_dropout` drops whole feature columns of a clip, `dropout` acts before the dense layers.
-    `segment_units` is the width of what reads the rows of a video to find segments in it.
+    `segment_units` is the width of what reads the rows of a video to find segments in it, which
+    drops `segment_dropout` in place of the two others.
     """
 
     kind: str = "lstm"
@@ -67,6 +68,7 @@ class ModelConfig:
     frame_dropout: float = 0.3
     clip_sigma: float = 5.0
     segment_units: int = 512
+    segment_dropout: float = 0.5
 
     def __post_init__(self) -> None:
         if self.kind not in MODEL_KINDS:
@@ -75,7 +77,8 @@ class ModelConfig:
         _check(self, (*sizes, "segment_units"), 0, _MOST_WIDTH, above=True)
         _check(self, ("answers", "words"), 0, MOST_INT, above=True)
         _check(self, ("clip_sigma",), 0, MOST_FLOAT, above=True)
-        _check(self, ("dropout", "frame_dropout"), 0, 1, below=True)  # of 1 nothing would be left
+        drops = ("dropout", "frame_dropout", "segment_dropout")
+        _check(self, drops, 0, 1, below=True)  # of 1 nothing would be left
 
     @classmethod
     def of(cls, **given: Any) -> ModelConfig:
@@ -87,8 +90,9 @@ class ModelConfig:
         """Return the fields that the result depends on; one that older versions did not know is no
         difference from them where it is not used."""
         fields = dataclasses.asdict(self)
-        if self.segment_units == ModelConfig.segment_units:
-            del fields["segment_units"]
+        for name in ("segment_units", "segment_dropout"):
+            if fields[name] == getattr(ModelConfig, name):
+                del fields[name]
         return fields
 
 

@@ -135,7 +135,7 @@ class Head(heads.Head):
         if self.kind == SEGMENTS:
             truth, real = _rows(truth, outputs)
             wanted = tf.one_hot(truth, tf.shape(outputs)[2])
-            each = keras.losses.categorical_crossentropy(wanted, outputs)
+            each = keras.losses.categorical_crossentropy(wanted, outputs, label_smoothing=smoothing)
             return _mean(each, real)
         wanted = tf.one_hot(truth, tf.shape(outputs)[1])
         smoothing = smoothing if self.answers else 0.0

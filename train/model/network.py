@@ -27,6 +27,7 @@ What reads the frames is the kind of model:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -249,6 +250,8 @@ def _vote(frames: Frames, question: Any, config: ModelConfig, answers: int) -> A
 def _segment_network(
     features: Any, config: ModelConfig, statistics: FrameStatistics, head: Head
 ) -> keras.Model:
+    drop, wide = config.segment_dropout, max(config.projection, config.segment_units // 2)
+    config = dataclasses.replace(config, projection=wide, dropout=drop, frame_dropout=drop)
     rows = read_rows(make_frames(features, config, statistics), config)
     rows = layers.Dropout(config.dropout)(rows)
     answers = layers.Dense(head.width, activation="softmax", name="answers", dtype="float32")
