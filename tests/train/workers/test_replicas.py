@@ -22,7 +22,6 @@ from tests.attackers.killing import MarkedJob
 from tests.made.made_questions import make_direction_cache, write_jsonl
 
 OPTIONS = ["--batch-size", "8", "--patience", "99", "--no-baselines"]
-OPTIONS += ["--model-kind", "lstm"]
 START_S = 120.0
 
 
@@ -41,9 +40,10 @@ def test_a_strategy_that_is_none_is_named() -> None:
 
 
 def words(made: Path, model: Path, *options: str, epochs: int = 24) -> list[str]:
+    kind = [] if "--model-kind" in options else ["--model-kind", "lstm"]
     return [
         "train", "--cache", str(made / "cache"), "--questions", str(made / "q.jsonl"),
-        "--model", str(model), "--epochs", str(epochs), *OPTIONS, *options,
+        "--model", str(model), "--epochs", str(epochs), *OPTIONS, *kind, *options,
     ]  # fmt: skip
 
 
