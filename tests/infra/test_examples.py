@@ -35,7 +35,8 @@ def test_the_tour_runs(tmp_path: Path) -> None:
         "faults: []\nnpz 1 files\nparquet 1 files\nwebdataset 1 files\ntfds 1 files\nyt8m 1 files",
         "{'train': 60, 'val': 20, 'test': 20}",
         "100 questions answered",
-        "promoted and then nothing new\ntrain: got an unexpected keyword argument 'epoch'",
+        "promoted and then nothing new\n",
+        "\ntrain: got an unexpected keyword argument 'epoch'",
     ):
         assert said in done.stdout
     assert (tmp_path / "tour" / "report" / "report.html").exists()
