@@ -143,7 +143,9 @@ def execute(
     if plan.missing:
         say(_missing_text(plan, cache))
     about = _describe_run(args, lineage, plan)
-    if submission.dry_run:  # shows the job and writes nothing
+    to_answer = f"answering {plan.answerable} of {count} questions from {len(cache)} videos"
+    if submission.dry_run:  # writes nothing
+        say(to_answer)
         _run_job(args, submission, plan, about, {})
         return None
     storage.make_folder(args.out)
@@ -153,7 +155,7 @@ def execute(
         if there is not None:
             say(f"these questions are answered already; nothing was done in {args.out}")
             return _judged(args, with_headline(there, args.split), show)
-        say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
+        say(to_answer)
         kept, failed = find_kept(args.out, plan, kind=args.output_format)
         files = f"{len(plan.files)} files"
         if failed:
