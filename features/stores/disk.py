@@ -257,12 +257,29 @@ def replace_if(path: str, data: bytes, *, generation: str) -> bool:
 
 
 def lock(file: int | IO[bytes], *, wait: bool = True) -> bool:
-    """Lock an open file or folder until it is closed; False where another process has it."""
+    """Lock an open file or folder until it is closed; False where another process has it.
+
+    Raises UsageError on a file system that keeps no locks (some of NFS, Lustre, FUSE).
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
+    except OSError as error:
+        handle = file if isinstance(file, int) else file.fileno()
+        raise UsageError(
+            "this file system keeps no locks, by which runs know of each other",
+            got=f"{error.strerror} at {_path_of(handle)}",
+            expected="NFS mounted without nolock, Lustre with flock, or a disk of this machine",
+            todo="mount it so, or give a folder elsewhere or a bucket",
+        ) from error
     return True
+
+
+def _path_of(handle: int) -> str:
+    with contextlib.suppress(OSError):  # where /proc is not
+        return os.readlink(f"/proc/self/fd/{handle}")
+    return "a file"
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from framebank.features.errors import FramebankError, JobError
+from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.stores import disk
 
 PREFIX = "framebank-"
@@ -139,7 +139,7 @@ def _remove_if_dead(path: str) -> bool:
             return False
         _remove(path)
         return not os.path.lexists(path)
-    except OSError:
+    except (OSError, UsageError):
         return False
     finally:
         os.close(lock)
