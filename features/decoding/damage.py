@@ -45,8 +45,8 @@ _DAMAGE = {
 }
 _TOO_LARGE = re.compile(
     r"exceeds specified max pixel count|[Ff]rame size .* exceeds limit|exceeds max_streams"
+    r"|Picture size [1-9]\d*x[1-9]\d* is invalid"
 )
-_NO_SIZE = re.compile(r"Picture size (\d+)x(\d+) is invalid")  # none at all, or beyond any limit
 # Recordings of a running broadcast begin anywhere: what cannot be decoded before the first whole
 # picture was never theirs.
 _JOINED_RUNNING = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "vvc", "obu", "av1")
@@ -298,7 +298,7 @@ class DamageReport:
         """Empty FFmpeg's messages; return whether the decoder complained of a damaged picture."""
         complained = False
         for _, speaker, text in self._messages:
-            if _TOO_LARGE.search(text) or self._is_giant(text):
+            if _TOO_LARGE.search(text):
                 self._giant = text.partition(", see")[0].strip()
                 if decoding or "max_streams" in text:  # while probing it may have been a cover
                     raise VideoRejected("decode", "too_large", self._giant)
@@ -312,11 +312,6 @@ class DamageReport:
                 complained |= bool(_DAMAGE[speaker].search(text))
         self._messages.clear()
         return complained
-
-    def _is_giant(self, text: str) -> bool:
-        size = _NO_SIZE.search(text)
-        limit = self._clip.limits.max_pixels
-        return size is not None and int(size[1]) * int(size[2]) > limit
 
     def _ends_in_full(self) -> bool:
         """Tell whether the file is as long as it says: then reading only lost its way."""

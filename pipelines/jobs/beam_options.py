@@ -40,31 +40,23 @@ _FLINK_OPTIONS = (
     "state_backend state_backend_storage_path tolerable_checkpoint_failure_number "
     "unaligned_checkpoint_enabled use_data_stream_for_batch"
 )
-# The runners that heed the options of a class of Beam's; those of other classes are for all.
-_HEEDED = {
-    "DirectOptions": ("local",),
-    "SetupOptions": ("prism", "flink", "dataflow"),
-    "ProfilingOptions": ("prism", "flink", "dataflow"),
-    "PortableOptions": ("prism", "flink"),
-    "JobServerOptions": ("prism", "flink"),
-    "PrismRunnerOptions": ("prism",),
-    "FlinkRunnerOptions": ("flink",),
-    "GoogleCloudOptions": ("dataflow",),
-    "WorkerOptions": ("dataflow",),
-    **dict.fromkeys(("KafkaStreamsRunnerOptions", "SparkRunnerOptions"), ()),
-    # Of transforms, file systems and tests that a job of ours has not.
-    **dict.fromkeys(("CrossLanguageOptions", "AzureOptions", "HadoopFileSystemOptions"), ()),
-    **dict.fromkeys(("TestOptions", "TestDataflowOptions"), ()),
+# The classes of Beam's options that a runner heeds, beside those that all do and S3Options, which
+# the gate refuses. The others are of transforms, file systems, runners and tests not of ours.
+HEEDED = {
+    "local": "Direct",
+    "prism": "Setup Profiling Portable JobServer PrismRunner",
+    "flink": "Setup Profiling Portable JobServer FlinkRunner",
+    "dataflow": "Setup Profiling GoogleCloud Worker",
 }
-_ALL = ("local", "prism", "flink", "dataflow")
+FOR_ALL = "Standard Streaming Type Debug S3"
 _HEEDED_ONES = {  # where it is not so for the whole class
-    **dict.fromkeys(("--dry_run", "--job_name", "--pickle_library"), _ALL),
-    **dict.fromkeys(("--max_cache_memory_usage_mb", "--element_processing_timeout_minutes"), _ALL),
-    **dict.fromkeys(("--default_sdk_harness_log_level", "--sdk_harness_log_level_overrides"), _ALL),
-    **dict.fromkeys(("--resource_hint", "--resource_hints"), ("dataflow",)),
-    **dict.fromkeys(("--dataflow_job_file", "--number_of_worker_harness_threads"), ("dataflow",)),
-    "--sdk_container_image": ("prism", "flink", "dataflow"),
-    **dict.fromkeys(("--no_wait_until_finish", "--output_executable_path"), ()),
+    "dry_run job_name pickle_library max_cache_memory_usage_mb default_sdk_harness_log_level "
+    "sdk_harness_log_level_overrides element_processing_timeout_minutes": tuple(HEEDED),
+    "resource_hint resource_hints dataflow_job_file number_of_worker_harness_threads": (
+        "dataflow",
+    ),
+    "sdk_container_image": ("prism", "flink", "dataflow"),
+    "no_wait_until_finish output_executable_path": (),
 }
 _MARK = re.compile(r"<framebank-error>([A-Za-z0-9+/=]+)</framebank-error>")
 
@@ -108,12 +100,14 @@ def check_beam_options(words: Sequence[str], *, own: Sequence[str] = ()) -> None
 def check_heeded(words: Sequence[str], kind: str) -> None:
     """Raise UsageError for an option that a job of ours on a runner of that kind (local, prism,
     flink, dataflow) would pass over in silence."""
-    if not words or kind not in _ALL:
+    if not words or kind not in HEEDED:
         return
     actions = _beam_parser(takes_flink=False)._option_string_actions
     for option, value in named_words(words):
-        owner = getattr(actions.get(option), "owner", "")
-        heeded = _HEEDED_ONES.get(option, _HEEDED.get(owner, _ALL))
+        owner = getattr(actions.get(option), "owner", "StandardOptions").removesuffix("Options")
+        kinds = [one for one, its in HEEDED.items() if owner in f"{its} {FOR_ALL}".split()]
+        ones = (its for names, its in _HEEDED_ONES.items() if option[2:] in names.split())
+        heeded = next(ones, kinds)
         if kind not in heeded:
             its = [f"{one.replace('local', 'direct').title()}Runner" for one in heeded]
             raise UsageError(
