@@ -32,9 +32,7 @@ MOST_ERRORS = 10_000
 # Clips that may cost much are first counted by their packets, which takes no decoding.
 _COUNTED_PIXELS = 2**22
 _COUNTED_BYTES = 64 * 2**20
-_MOST_UNPACKED = (
-    64 * 2**20
-)  # bytes of text and colour profiles in a PNG; libpng's own bound is 8 MB
+_MOST_UNPACKED = 64 * 2**20  # bytes of a PNG's text and colour profiles; libpng takes 8 MB
 
 
 def parts_of(clip: Clip, report: DamageReport) -> Iterator[Clip]:
