@@ -10,15 +10,9 @@ from av.packet import Packet
 from av.stream import Discard
 from av.video.stream import VideoStream
 
-from framebank.features.decoding.container import (
-    UNPACKING,
-    Clip,
-    DecodeLimits,
-    open_part,
-    too_many_pixels,
-)
+from framebank.features.decoding.container import Clip, DecodeLimits, open_part, too_many_pixels
 from framebank.features.decoding.damage import DamageReport
-from framebank.features.decoding.structure import png_unpacks_over
+from framebank.features.decoding.structure import UNPACKING, png_unpacks_over
 from framebank.features.errors import VideoRejected
 
 MOST_LATE_TRACKS = 64

@@ -18,6 +18,9 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import NamedTuple, TypeVar
 
+# FFmpeg's decoder of PNG unpacks text and colour profiles of any size, so it has no part in probing
+# (covers are decoded there too), and what it gets afterwards is looked at (`png_unpacks_over`).
+UNPACKING = ("png", "apng")
 Peek = Callable[[int, int], bytes]  # (offset, most bytes) -> bytes, fewer at the end of the file
 _Kind = TypeVar("_Kind", bytes, int)
 
@@ -52,6 +55,13 @@ def mp4_boxes(peek: Peek, size_bytes: int) -> tuple[list[bytes], bool]:
             return kinds, size == 0
         offset += size
     return kinds, offset == size_bytes
+
+
+def packed_index_bytes(peek: Peek, size_bytes: int) -> int:
+    """Return how long the packed index of a mov says it is, 0 where it is not packed."""
+    moov = next(_places(boxes, peek, 0, size_bytes, b"moov"), (0, 0))
+    start, _ = next(_places(boxes, peek, *moov, b"cmov", b"cmvd"), (0, 0))
+    return int.from_bytes(peek(start, 4), "big") if start else 0
 
 
 def box_head(peek: Peek, offset: int) -> tuple[bytes, int, int]:

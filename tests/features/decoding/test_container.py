@@ -244,6 +244,17 @@ def test_text_that_unpacks_to_very_much_is_refused(tmp_path: Path) -> None:
     assert _peak_kib(tmp_path / "a.mov") < 300_000
 
 
+def test_an_index_that_unpacks_to_very_much_is_refused(tmp_path: Path) -> None:
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(content)) + kind + content
+
+    packed = struct.pack(">I", 1 << 30) + zlib.compress(bytes(1 << 26), 9)
+    index = box(b"cmov", box(b"dcom", b"zlib") + box(b"cmvd", packed))
+    content = box(b"ftyp", b"qt  \0\0\0\0") + box(b"mdat", bytes(100)) + box(b"moov", index)
+    (tmp_path / "a.mov").write_bytes(content)
+    assert verdict(tmp_path / "a.mov") == ("probe", "too_large")
+
+
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     while data:
         size = int.from_bytes(data[:4], "big")
