@@ -44,19 +44,18 @@ _FLINK_OPTIONS = (
 # the gate refuses. The others are of transforms, file systems, runners and tests not of ours.
 HEEDED = {
     "local": "Direct",
-    "prism": "Setup Profiling Portable JobServer PrismRunner",
+    "prism": "Setup Profiling Portable PrismRunner",
     "flink": "Setup Profiling Portable JobServer FlinkRunner",
     "dataflow": "Setup Profiling GoogleCloud Worker",
 }
 FOR_ALL = "Standard Streaming Type Debug S3"
 _HEEDED_ONES = {  # where it is not so for the whole class
     "dry_run job_name pickle_library max_cache_memory_usage_mb default_sdk_harness_log_level "
-    "sdk_harness_log_level_overrides element_processing_timeout_minutes": tuple(HEEDED),
-    "resource_hint resource_hints dataflow_job_file number_of_worker_harness_threads": (
-        "dataflow",
-    ),
-    "sdk_container_image": ("prism", "flink", "dataflow"),
-    "no_wait_until_finish output_executable_path": (),
+    "sdk_harness_log_level_overrides element_processing_timeout_minutes": " ".join(HEEDED),
+    "resource_hint resource_hints dataflow_job_file number_of_worker_harness_threads": "dataflow",
+    "sdk_container_image": "prism flink dataflow",
+    "job_port": "prism flink",
+    "no_wait_until_finish output_executable_path prism_beam_version_override": "",
 }
 _MARK = re.compile(r"<framebank-error>([A-Za-z0-9+/=]+)</framebank-error>")
 
@@ -106,7 +105,7 @@ def check_heeded(words: Sequence[str], kind: str) -> None:
     for option, value in named_words(words):
         owner = getattr(actions.get(option), "owner", "StandardOptions").removesuffix("Options")
         kinds = [one for one, its in HEEDED.items() if owner in f"{its} {FOR_ALL}".split()]
-        ones = (its for names, its in _HEEDED_ONES.items() if option[2:] in names.split())
+        ones = (its.split() for names, its in _HEEDED_ONES.items() if option[2:] in names.split())
         heeded = next(ones, kinds)
         if kind not in heeded:
             its = [f"{one.replace('local', 'direct').title()}Runner" for one in heeded]

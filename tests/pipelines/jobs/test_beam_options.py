@@ -34,6 +34,8 @@ def test_options_of_the_job_server_are_flinks_alone() -> None:
         ("local", "--environment_type=DOCKER", "PrismRunner, FlinkRunner"),
         ("prism", "--parallelism=4", "FlinkRunner"),
         ("prism", "--template_location=gs://a/b", "DataflowRunner"),
+        ("prism", "--artifacts_dir=a", "FlinkRunner"),
+        ("prism", "--prism_beam_version_override=v2", "no job of Framebank"),
         ("flink", "--direct_num_workers=2", "DirectRunner"),
         ("flink", "--resource_hints=min_ram=4GB", "DataflowRunner"),
         ("flink", "--output_executable_path=a.jar", "no job of Framebank"),
@@ -47,6 +49,7 @@ def test_what_a_runner_would_pass_over_is_refused(kind: str, option: str, its: s
         beam_options.check_heeded(["--job_name=x", option], kind)
     assert str(caught.value).splitlines()[0] == f"{option.split('=')[0]} does nothing here"
     assert caught.value.expected == f"it is for {its}"
+    beam_options.check_heeded(["--runner=PrismRunner", "--job_port=8099"], "prism")
     for other in ("portable", "other"):  # what those heed is not ours to know
         beam_options.check_heeded([option], other)
 
