@@ -18,7 +18,13 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "framebank" / "__init__.py"
 REPOSITORY = "https://github.com/framebank/framebank"
 
 BEAM = "2.77"
-TENSORFLOW = ["tensorflow>=2.16", "keras>=3.3", "h5py>=3.11"]
+# Keras before these lets a file run code or read others in its safe mode (CVE-2025-1550, -8747,
+# -9906, -12058, CVE-2026-1462, -1669); protobuf overflows its stack (CVE-2025-4565).
+TENSORFLOW = ["tensorflow>=2.16.2", "keras>=3.15.1", "h5py>=3.11"]
+PROTOBUF = (
+    "protobuf>=4.25.8,!=5.26.*,!=5.27.*,!=5.28.*,!=5.29.0,!=5.29.1,!=5.29.2,!=5.29.3,!=5.29.4,"
+    "!=6.30.*,!=6.31.0"
+)
 # The next major version of PyAV brings another FFmpeg, and with it other pixels.
 DECODER = ["av>=18.0,<19"]
 PICTURES = ["pillow>=10.4"]  # of caches of pixels
@@ -53,7 +59,7 @@ setup(
     packages=PACKAGES,
     package_data={"": ["*.css", "*.j2", "py.typed"]},
     # What reading a cache needs.
-    install_requires=["numpy>=1.26", "pyarrow>=16.0", "protobuf>=4.25"],
+    install_requires=["numpy>=1.26", "pyarrow>=16.0", PROTOBUF],
     extras_require={
         **EXTRAS,
         "dev": [
@@ -73,7 +79,7 @@ setup(
             "check-jsonschema>=0.39",
             "python-hcl2>=8.1",
         ],
-        "tfio": ["tensorflow==2.16.*", "tensorflow-io==0.37.1"],
+        "tfio": ["tensorflow==2.16.2", "tensorflow-io==0.37.1"],
     },
     entry_points={"console_scripts": ["framebank=framebank.cli:main"]},
     classifiers=[

@@ -30,6 +30,7 @@ ERROR_CLASSES: dict[str, str] = {
     "truncated": "the clip ends long before its container's stated end, or inside a packet",
     "corrupt": "the demuxer or decoder reported errors",
     "no_frames": "a picture track from which no frame could be decoded",
+    "no_keyframes": "no frame that is shown is a key frame, as --sample keyframes wants",
     "too_large": "over the limit on pixels per frame, bytes per file, rows per video, or memory",
     "bad_features": "the network gave values that are not finite",
     "hang": "the decoder did not finish within its time limit",

@@ -267,7 +267,7 @@ def done_fields(payload: bytearray, max_rows: int) -> dict[str, Any]:
         raise Garbled("a last word that does not fit together")
     (count,) = counts
     if not count:
-        raise VideoRejected("decode", "no_frames", "the sampling rule picks no frame of it")
+        raise VideoRejected("decode", "no_keyframes", "the sampling rule picks no frame of it")
     if count > max_rows:
         raise VideoRejected("decode", "too_large", f"{count} rows, the limit here is {max_rows}")
     return fields

@@ -43,6 +43,9 @@ PICTURE_FORMATS = (
 SOUND_FORMATS = "mp3,aac,wav,w64,flac,aiff,ac3,eac3,amr,caf,au,tta,wv,ape,mpc,mpc8,dts,truehd"
 _FORMAT_WHITELIST = f"{VIDEO_FORMATS},{PICTURE_FORMATS},{SOUND_FORMATS}"
 _BUFFER_BYTES = 1 << 18
+_MOST_TRACKS = 100  # each may get a decoder while a file is probed, and all at once
+_MOST_INDEX_BYTES = 2**26  # unpacked, of a mov; a day of frames has some 40 MB
+_PROBING_CODECS = ",".join(sorted(av.codecs_available.difference(structure.UNPACKING)))
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 # Formats that name their tracks only as they come (FLV, MPEG program streams): options do not reach
 # the decoders that probe those, so the size of their pictures is first read without any decoder.
@@ -203,6 +206,8 @@ def open_part(
     file: NamelessFile, limits: DecodeLimits, later: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[Clip]:
     """Probe an open file, or a part of one, as a clip; raises VideoRejected at stage "probe"."""
+    if structure.packed_index_bytes(file.peek, file.size_bytes) > _MOST_INDEX_BYTES:
+        raise VideoRejected("probe", "too_large", "its index unpacks to more than 64 MiB")
     if file.peek(0, 4).startswith(_LATE_TRACKS):
         with _probed(file, limits, codec_whitelist="none") as container:
             _picture_track(container, limits)
@@ -226,6 +231,8 @@ def _probed(
         "format_whitelist": _FORMAT_WHITELIST,
         "protocol_whitelist": "none",
         "max_pixels": str(limits.max_pixels),
+        "max_streams": str(_MOST_TRACKS),
+        "codec_whitelist": _PROBING_CODECS,
         **more_options,
     }
     file.seek(0)
@@ -234,7 +241,8 @@ def _probed(
             file, "r", options=options, buffer_size=_BUFFER_BYTES, metadata_errors="replace"
         )
     except MemoryError as err:
-        raise VideoRejected("probe", "too_large", "no memory for its headers") from err
+        text = f"more than {_MOST_TRACKS} tracks, or no memory for its headers"
+        raise VideoRejected("probe", "too_large", text) from err
     except av.FFmpegError as err:
         raise _rejected_by_probe(file, err) from err
     except OSError as err:

@@ -43,7 +43,10 @@ _DAMAGE = {
     "ffv1": re.compile(r"CRC mismatch"),
     "hevc": re.compile(r"Could not find ref with POC|Error constructing the frame RPS"),
 }
-_TOO_MANY_PIXELS = re.compile(r"exceeds specified max pixel count|[Ff]rame size .* exceeds limit")
+_TOO_LARGE = re.compile(
+    r"exceeds specified max pixel count|[Ff]rame size .* exceeds limit|exceeds max_streams"
+    r"|Picture size [1-9]\d*x[1-9]\d* is invalid"
+)
 # Recordings of a running broadcast begin anywhere: what cannot be decoded before the first whole
 # picture was never theirs.
 _JOINED_RUNNING = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "vvc", "obu", "av1")
@@ -295,16 +298,16 @@ class DamageReport:
         """Empty FFmpeg's messages; return whether the decoder complained of a damaged picture."""
         complained = False
         for _, speaker, text in self._messages:
-            if speaker.startswith(_DEMUXERS):
+            if _TOO_LARGE.search(text):
+                self._giant = text.partition(", see")[0].strip()
+                if decoding or "max_streams" in text:  # while probing it may have been a cover
+                    raise VideoRejected("decode", "too_large", self._giant)
+            elif speaker.startswith(_DEMUXERS):
                 if _CUT.search(text) and not self._ends_in_full():
                     self._cut_by(text.strip())
                 elif _CUT.search(text) or _BROKEN.search(text):
                     self._count(text.strip(), None)
                     self._lost_its_way = True
-            elif _TOO_MANY_PIXELS.search(text):
-                self._giant = text.partition(", see")[0].strip()
-                if decoding:  # while probing it may have been a cover
-                    raise VideoRejected("decode", "too_large", self._giant)
             elif decoding and speaker in _DAMAGE:
                 complained |= bool(_DAMAGE[speaker].search(text))
         self._messages.clear()

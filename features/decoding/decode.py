@@ -100,6 +100,15 @@ def check_rows(rule: SampleRule, rows: int, limits: DecodeLimits) -> None:
         raise VideoRejected("decode", "too_large", message)
 
 
+def no_rows(rule: SampleRule, frames: int) -> VideoRejected:
+    """Return the verdict on a clip of `frames` frames of which the rule picks none: only one
+    without a key frame that is shown, such as where an edit list begins after it."""
+    message = (
+        f"{rule.text} picks none of its {frames} frames: no frame that is shown is a key frame"
+    )
+    return VideoRejected("decode", "no_keyframes", message)
+
+
 class _Forecast:
     """Says while a clip is decoded which frames a rule will need, one frame behind.
 
@@ -171,10 +180,7 @@ class _Decoding:
             raise VideoRejected("decode", "corrupt", "its timestamps span more than 64 bits of ms")
         rows, capped = self._rows(shown)
         if not len(rows):
-            text = f"{self.rule.text} picks none of its {len(shown.pts)} frames"
-            if self.rule.kind == "keyframes":
-                text = f"none of its {len(shown.pts)} frames is flagged as a key frame"
-            raise VideoRejected("decode", "no_frames", text)
+            raise no_rows(self.rule, len(shown.pts))
         tokens = shown.numbers[rows]
         missing = set(tokens.tolist()) - self._emitted
         if missing:

@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 
 from framebank.features.decoding.container import Clip, DecodeLimits, open_part, too_many_pixels
 from framebank.features.decoding.damage import DamageReport
+from framebank.features.decoding.structure import UNPACKING, png_unpacks_over
 from framebank.features.errors import VideoRejected
 
 MOST_LATE_TRACKS = 64
@@ -25,6 +26,7 @@ MOST_ERRORS = 10_000
 # Clips that may cost much are first counted by their packets, which takes no decoding.
 _COUNTED_PIXELS = 2**22
 _COUNTED_BYTES = 64 * 2**20
+_MOST_UNPACKED = 64 * 2**20  # bytes of a PNG's text and colour profiles; libpng takes 8 MB
 
 
 def parts_of(clip: Clip, report: DamageReport) -> Iterator[Clip]:
@@ -198,10 +200,19 @@ def start_decoder(clip: Clip, threads: int, report: DamageReport) -> None:
     context.thread_count = max(1, threads)
     context.thread_type = "SLICE"
     context.options = {"max_pixels": str(clip.limits.max_pixels)}
+    if context.name in UNPACKING:
+        check_png(bytes(context.extradata or b""))
     try:
         context.open(strict=False)
     except (av.FFmpegError, ValueError) as err:
         raise report.closed_decoder(err) from err
+
+
+def check_png(data: bytes) -> None:
+    """Raise VideoRejected (too_large) for a PNG, or a part of one, with a bomb in its text."""
+    if png_unpacks_over(data, _MOST_UNPACKED):
+        text = f"its text or colour profile unpacks to more than {_MOST_UNPACKED >> 20} MiB"
+        raise VideoRejected("decode", "too_large", text)
 
 
 def decode_packet(
@@ -213,6 +224,8 @@ def decode_packet(
     """
     frames: list[av.VideoFrame] = []
     error: av.FFmpegError | None = None
+    if packet is not None and clip.stream.codec_context.name in UNPACKING:
+        check_png(bytes(packet))
     try:
         frames = clip.stream.codec_context.decode(packet)
     except av.FFmpegError as err:

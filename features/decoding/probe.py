@@ -14,7 +14,7 @@ import time
 from framebank.features.decoding import sampling
 from framebank.features.decoding.container import Clip, open_clip
 from framebank.features.decoding.damage import DamageReport, ffmpeg_messages, stated_end
-from framebank.features.decoding.decode import DecodeRequest, check_rows, decode_video
+from framebank.features.decoding.decode import DecodeRequest, check_rows, decode_video, no_rows
 from framebank.features.decoding.frames import PacketReader, parts_of, stamp_of, start_decoder
 from framebank.features.decoding.sampling import Shown, Timeline
 
@@ -98,6 +98,8 @@ def _count(shown: Shown, part: float, request: DecodeRequest) -> Probe:
     rows = sampling.count_rows(rule, frames=frames, span=ticks, time_base=shown.time_base)
     if rule.kind == "keyframes":
         rows = round(sum(shown.keyframes) / part)
+        if not rows and part == 1.0:
+            raise no_rows(rule, frames)
     cap = request.max_frames
     rows = rows if cap is None else min(rows, cap)
     check_rows(rule, rows, request.limits)

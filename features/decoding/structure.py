@@ -2,7 +2,7 @@
 
 Each walk reads lengths and skips contents, so it costs some small reads however long the file is.
 Sources: ISO/IEC 14496-12, 4.2 (boxes); RFC 8794 and RFC 9559 (EBML, Matroska); the GIF89a
-specification, appendix B (blocks).
+specification, appendix B (blocks); PNG, third edition.
 
 A crop is cut off a picture before it is shown, which FFmpeg leaves to players. In mp4 and mov it is
 the clean aperture (`clap`: ISO/IEC 14496-12, 12.1.4), in Matroska PixelCrop (RFC 9559,
@@ -11,11 +11,16 @@ the clean aperture (`clap`: ISO/IEC 14496-12, 12.1.4), in Matroska PixelCrop (RF
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import NamedTuple, TypeVar
 
+# FFmpeg's decoder of PNG unpacks text and colour profiles of any size, so it has no part in probing
+# (covers are decoded there too), and what it gets afterwards is looked at (`png_unpacks_over`).
+UNPACKING = ("png", "apng")
 Peek = Callable[[int, int], bytes]  # (offset, most bytes) -> bytes, fewer at the end of the file
 _Kind = TypeVar("_Kind", bytes, int)
 
@@ -50,6 +55,13 @@ def mp4_boxes(peek: Peek, size_bytes: int) -> tuple[list[bytes], bool]:
             return kinds, size == 0
         offset += size
     return kinds, offset == size_bytes
+
+
+def packed_index_bytes(peek: Peek, size_bytes: int) -> int:
+    """Return how long the packed index of a mov says it is, 0 where it is not packed."""
+    moov = next(_places(boxes, peek, 0, size_bytes, b"moov"), (0, 0))
+    start, _ = next(_places(boxes, peek, *moov, b"cmov", b"cmvd"), (0, 0))
+    return int.from_bytes(peek(start, 4), "big") if start else 0
 
 
 def box_head(peek: Peek, offset: int) -> tuple[bytes, int, int]:
@@ -345,3 +357,19 @@ def _margins(stored: int, shown: Fraction, off_centre: Fraction) -> tuple[int, i
     """Return what is cut off before and after, of `stored` pixels of which `shown` are shown."""
     first = Fraction(stored - 1, 2) + off_centre - (shown - 1) / 2
     return int(first), stored - int(first + shown)
+
+
+def png_unpacks_over(data: bytes, limit: int) -> bool:
+    """Tell whether the packed text and colour profiles of a PNG, or of some chunks of one, have
+    more than `limit` bytes in all; FFmpeg passes over iTXt."""
+    offset = 8 if data.startswith(b"\x89PNG") else 0
+    while offset + 8 <= len(data):
+        size, kind = int.from_bytes(data[offset : offset + 4], "big"), data[offset + 4 : offset + 8]
+        if kind in (b"zTXt", b"iCCP"):
+            _, _, packed = data[offset + 8 : offset + 8 + size].partition(b"\0")
+            with contextlib.suppress(zlib.error):  # damage, which the decoder tells
+                limit -= len(zlib.decompressobj().decompress(packed[1:], limit + 1))
+            if limit < 0:
+                return True
+        offset += 12 + size
+    return False

@@ -256,12 +256,22 @@ def replace_if(path: str, data: bytes, *, generation: str) -> bool:
         return True
 
 
-def lock(file: int | IO[bytes], *, wait: bool = True) -> bool:
-    """Lock an open file or folder until it is closed; False where another process has it."""
+def lock(file: int | IO[bytes], path: str | Path, *, wait: bool = True) -> bool:
+    """Lock an open file or folder until it is closed; False where another process has it.
+
+    Raises UsageError on a file system that keeps no locks (some of NFS, Lustre, FUSE).
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise UsageError(
+            "this file system keeps no locks, by which runs know of each other",
+            got=f"{error.strerror} at {path}",
+            expected="NFS mounted without nolock, Lustre with flock, or a disk of this machine",
+            todo="mount it so, or give a folder elsewhere or a bucket",
+        ) from error
     return True
 
 
@@ -274,8 +284,8 @@ def locked(path: str | Path, *, otherwise: FramebankError | None = None) -> Iter
     make_folder(os.path.dirname(os.path.abspath(path)))
     with Path(path).open("wb") as file:
         if otherwise is None:
-            lock(file)
-        elif not lock(file, wait=False):
+            lock(file, path)
+        elif not lock(file, path, wait=False):
             raise otherwise
         yield
 

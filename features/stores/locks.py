@@ -49,7 +49,7 @@ def _locked(folder: str, what: str) -> Iterator[None]:
     with storage.explained(folder, "open"):
         handle = os.open(storage.local_path(folder), os.O_RDONLY)
     try:
-        if not disk.lock(handle, wait=False):
+        if not disk.lock(handle, folder, wait=False):
             raise _refusal(what, None)
         yield
     finally:

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from framebank.features.errors import FramebankError, JobError
+from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.stores import disk
 
 PREFIX = "framebank-"
@@ -110,7 +110,7 @@ def live_folder(prefix: str = PREFIX) -> LiveFolder:
         except OSError:
             shutil.rmtree(path, ignore_errors=True)
             raise
-        disk.lock(lock)
+        disk.lock(lock, path)
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(name), os.fstat(lock)):
                 return LiveFolder(path, lock)
@@ -135,11 +135,11 @@ def _remove_if_dead(path: str) -> bool:
         return False
     try:
         strange = os.path.islink(path) or os.fstat(lock).st_uid != os.geteuid()
-        if strange or not disk.lock(lock, wait=False):  # locked: its maker lives
+        if strange or not disk.lock(lock, path, wait=False):  # locked: its maker lives
             return False
         _remove(path)
         return not os.path.lexists(path)
-    except OSError:
+    except (OSError, UsageError):
         return False
     finally:
         os.close(lock)

@@ -5,7 +5,7 @@
 #       train --cache gs://BUCKET/cache --questions questions.csv --model model
 #
 # `extract` and `score` are pipelines: they are in the worker's image.
-ARG PYTHON_TAG=3.11.14-slim-bookworm
+ARG PYTHON_TAG=3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
 FROM python:${PYTHON_TAG} AS package
 WORKDIR /source
@@ -18,8 +18,7 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels 
 
 FROM python:${PYTHON_TAG} AS trainer
 RUN --mount=type=bind,source=infra/docker,target=/requirements \
-    pip install --no-cache-dir --constraint /requirements/constraints.txt \
-        --requirement /requirements/trainer.txt
+    pip install --no-cache-dir --require-hashes --requirement /requirements/trainer.lock
 RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-deps /wheels/*.whl \
     && useradd --uid 10001 --create-home framebank

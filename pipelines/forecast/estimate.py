@@ -148,7 +148,7 @@ def priced(probes: Mapping[str, Probe]) -> dict[str, Probe]:
         if probe.decode_s is not None:
             return probe
         price = each.get(probe.codec, each.get("", 0.0))
-        return dataclasses.replace(probe, decode_s=price * probe.frames * probe.pixels)
+        return dataclasses.replace(probe, decode_s=price * probe.frames * max(1, probe.pixels))
 
     return {video_id: fill(probe) for video_id, probe in probes.items()}
 

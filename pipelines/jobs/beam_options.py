@@ -40,6 +40,23 @@ _FLINK_OPTIONS = (
     "state_backend state_backend_storage_path tolerable_checkpoint_failure_number "
     "unaligned_checkpoint_enabled use_data_stream_for_batch"
 )
+# The classes of Beam's options that a runner heeds, beside those that all do and S3Options, which
+# the gate refuses. The others are of transforms, file systems, runners and tests not of ours.
+HEEDED = {
+    "local": "Direct",
+    "prism": "Setup Profiling Portable PrismRunner",
+    "flink": "Setup Profiling Portable JobServer FlinkRunner",
+    "dataflow": "Setup Profiling GoogleCloud Worker",
+}
+FOR_ALL = "Standard Streaming Type Debug S3"
+_HEEDED_ONES = {  # where it is not so for the whole class
+    "dry_run job_name pickle_library max_cache_memory_usage_mb default_sdk_harness_log_level "
+    "sdk_harness_log_level_overrides element_processing_timeout_minutes": " ".join(HEEDED),
+    "resource_hint resource_hints dataflow_job_file number_of_worker_harness_threads": "dataflow",
+    "sdk_container_image": "prism flink dataflow",
+    "job_port": "prism flink",
+    "no_wait_until_finish output_executable_path prism_beam_version_override": "",
+}
 _MARK = re.compile(r"<framebank-error>([A-Za-z0-9+/=]+)</framebank-error>")
 
 
@@ -77,6 +94,34 @@ def check_beam_options(words: Sequence[str], *, own: Sequence[str] = ()) -> None
         expected="an option of this command or of Beam",
         todo=f"did you mean {close[0]}?" if close else advice,
     )
+
+
+def check_heeded(words: Sequence[str], kind: str) -> None:
+    """Raise UsageError for an option that a job of ours on a runner of that kind (local, prism,
+    flink, dataflow) would pass over in silence."""
+    if not words or kind not in HEEDED:
+        return
+    actions = _beam_parser(takes_flink=False)._option_string_actions
+    for option, value in named_words(words):
+        owner = getattr(actions.get(option), "owner", "StandardOptions").removesuffix("Options")
+        kinds = [one for one, its in HEEDED.items() if owner in f"{its} {FOR_ALL}".split()]
+        ones = (its.split() for names, its in _HEEDED_ONES.items() if option[2:] in names.split())
+        heeded = next(ones, kinds)
+        if kind not in heeded:
+            its = [f"{one.replace('local', 'direct').title()}Runner" for one in heeded]
+            raise UsageError(
+                f"{option} does nothing here",
+                got=f"{option} {value} for --runner {runner_word(words) or 'DirectRunner'}",
+                expected=f"it is for {', '.join(its) or 'no job of Framebank'}",
+                todo="leave it out",
+            )
+
+
+def read_dry_run(value: object) -> bool:
+    """Return what --dry_run is given: Beam takes any text for yes, "false" too."""
+    if str(value).lower() not in ("true", "false"):
+        raise UsageError("--dry_run is not right", got=value, expected="true or false")
+    return str(value).lower() == "true"
 
 
 def runner_word(words: Sequence[str]) -> str | None:
@@ -144,7 +189,10 @@ def _beam_parser(*, takes_flink: bool) -> argparse.ArgumentParser:
     parser = Parser(allow_abbrev=False, add_help=False)
     take_options_once(parser)
     for options in pipeline_options.PipelineOptions.__subclasses__():
+        known = len(parser._actions)
         options._add_argparse_args(parser)
+        for action in parser._actions[known:]:
+            action.owner = options.__name__
     for name in _FLINK_OPTIONS.split() if takes_flink else ():
         with contextlib.suppress(argparse.ArgumentError):  # Beam has come to know it
             parser.add_argument(f"--{name}", nargs="?")

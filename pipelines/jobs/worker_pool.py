@@ -24,13 +24,14 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
+from framebank.features import threads
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.pipelines.jobs.beam_options import mark_for_client
 
@@ -141,7 +142,7 @@ def stand_in(
         stub = beam_fn_api_pb2_grpc.BeamFnControlStub(channel)
         stack.callback(answers.put, None)  # gRPC's thread that sends them waits for the next
         call = stub.Control(iter(answers.get, None), metadata=metadata, timeout=_STAND_IN_S)
-        threading.Thread(target=_cancel_on, args=(stopped, call), daemon=True).start()
+        threads.begin(lambda: (stopped.wait(_STAND_IN_S), call.cancel()))
         text = str(mark_for_client(fault))
         for request in call:
             if request.HasField("process_bundle"):
@@ -160,18 +161,7 @@ def _take_data(stack: contextlib.ExitStack, url: str, metadata: Sequence[tuple[s
     taken = beam_fn_api_pb2_grpc.BeamFnDataStub(channel).Data(
         iter(nothing.get, None), metadata=metadata, timeout=_STAND_IN_S
     )
-    threading.Thread(target=_drain, args=(taken,), daemon=True).start()
-
-
-def _cancel_on(stopped: threading.Event, call: grpc.Future) -> None:
-    stopped.wait(_STAND_IN_S)
-    call.cancel()
-
-
-def _drain(taken: Iterator[Any]) -> None:
-    with contextlib.suppress(grpc.RpcError):
-        for _ in taken:
-            pass
+    threads.begin(lambda: deque(taken, maxlen=0))  # till the runner closes it
 
 
 def _data_urls(stub: Any, request: Any, metadata: list[tuple[str, str]]) -> set[str]:

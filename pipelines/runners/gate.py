@@ -146,8 +146,11 @@ def _check_words(words: Sequence[str]) -> None:
 def _prepare_runner(words: tuple[str, ...], *, wait: bool, accelerator: str | None) -> Submission:
     named = beam_options.runner_word(words)
     kind = "local" if named is None else _kind(named)
+    beam_options.check_heeded(words, kind)
+    given = dict(beam_options.named_words(words))
+    dry_run = beam_options.read_dry_run(given.get("--dry_run", False))
     if kind == "local":
-        return Submission(words)
+        return Submission(words, dry_run=dry_run, waits=not dry_run)
     if kind == "flink":
         from framebank.pipelines.runners.flink import submission as flink
 
@@ -165,7 +168,7 @@ def _prepare_runner(words: tuple[str, ...], *, wait: bool, accelerator: str | No
             waits=wait,
             notes=dataflow.prepare(options, accelerator=accelerator, wait=wait),
             hints=dataflow.resource_hints(options, accelerator=accelerator),
-            dry_run=checks.is_dry_run(options),
+            dry_run=dry_run,
             staging=checks.staging_places(options),
             prepared=options,
         )
@@ -184,7 +187,9 @@ def _prepare_runner(words: tuple[str, ...], *, wait: bool, accelerator: str | No
         kind,
         workers_elsewhere=workers.elsewhere,
         in_process=workers.in_process,
+        waits=not dry_run,
         notes=notes,
+        dry_run=dry_run,
         cluster=cluster,
         prepared=options,
     )

@@ -114,13 +114,16 @@ class Job:
         source: Source,
     ) -> None:
         """Submit the pipeline that `build` makes, and wait for its end where the submission says,
-        else print where it is.
+        else print where it is. On a dry run Dataflow shows the job, and other runners do nothing.
 
         `finished` tells whether all that the job was for is written: an engine that does not end
         the job after that is not waited for. `source` tells meanwhile how far it is. Raises
         JobError, or the error of ours that a worker marked for the client.
         """
         waits = self._submission.waits
+        if self._submission.dry_run and self._submission.kind != "dataflow":
+            say("nothing was submitted and nothing written, for --dry_run")
+            return
         what = self._name.removeprefix("framebank-")
         shown = show_progress(source, what=what) if waits else contextlib.nullcontext()
         try:

@@ -147,7 +147,9 @@ def execute(
     if plan.missing:
         say(_missing_text(plan, cache))
     about = _describe_run(args, lineage, plan)
-    if submission.dry_run:  # shows the job and writes nothing
+    to_answer = f"answering {plan.answerable} of {count} questions from {len(cache)} videos"
+    if submission.dry_run:  # writes nothing
+        say(to_answer)
         _run_job(args, submission, plan, about, {})
         return None
     storage.make_folder(args.out)
@@ -162,7 +164,7 @@ def execute(
                     args.out, there, kind=args.output_format, split=args.split
                 )
             return _judged(args, there, show)
-        say(f"answering {plan.answerable} of {count} questions from {len(cache)} videos")
+        say(to_answer)
         kept, failed = find_kept(args.out, plan, kind=args.output_format)
         files = f"{len(plan.files)} files"
         if failed:

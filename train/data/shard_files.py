@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -136,22 +136,12 @@ class StagedShards(ShardFiles):
         path = self._folder / f"{sha256}{_SUFFIX}"
         if path.exists():  # whole: it got its name after its hash was compared
             return path
-        with self._lock, self._alone():
+        with self._lock, disk.locked(self._folder / ".lock"):  # of who stages here too
             self._make_room(size_bytes)
             part = _reserve(self._folder, size_bytes)
         with part:
             _download(layout.tfrecord_path(self._cache, shard), part, path, sha256)
         return path
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other processes that stage into this folder from making room meanwhile."""
-        lock = os.open(self._folder, os.O_RDONLY)
-        try:
-            disk.lock(lock)
-            yield
-        finally:
-            os.close(lock)
 
     def _make_room(self, size_bytes: int) -> None:
         """Remove the least recently used files until `size_bytes` more fit the limit."""
@@ -191,7 +181,7 @@ def _reserve(folder: Path, size_bytes: int) -> IO[bytes]:
     """Return a new file of that size, locked as long as its process lives."""
     try:
         file = tempfile.NamedTemporaryFile(dir=folder, suffix=_PART, delete=False)
-        disk.lock(file)
+        disk.lock(file, folder)
         file.truncate(size_bytes)
     except OSError as err:
         raise storage.storage_error(str(folder), err, "write") from err
@@ -201,7 +191,7 @@ def _reserve(folder: Path, size_bytes: int) -> IO[bytes]:
 def _is_dead(part: Path) -> bool:
     """Return whether the process that wrote `part` is gone."""
     with part.open("rb") as file:
-        return disk.lock(file, wait=False)
+        return disk.lock(file, part, wait=False)
 
 
 def _download(source: str, part: IO[bytes], target: Path, sha256: str) -> None:

@@ -22,6 +22,7 @@ from apache_beam.options.pipeline_options import (
 
 from framebank.features import threads
 from framebank.features.errors import UsageError
+from framebank.pipelines.jobs import beam_options
 
 _CREDENTIALS_S = 7.0
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]")
@@ -33,7 +34,8 @@ _BUCKET = re.compile(r"gs://[a-z0-9][-_a-z0-9.]+[a-z0-9](/.*)?")
 def check(options: PipelineOptions, *, wait: bool) -> None:
     """Raise UsageError for what cannot work; sets what follows from other options."""
     _check_installed()
-    _read_dry_run(options)
+    test = options.view_as(TestOptions)
+    test.dry_run = beam_options.read_dry_run(test.dry_run)
     _check_conflicts(options, wait=wait)
     _check_cloud(options)
     _check_workers(options)
@@ -59,15 +61,6 @@ def staging_places(options: PipelineOptions) -> tuple[str, ...]:
 def services(options: PipelineOptions) -> list[str]:
     """Return the options for the service itself."""
     return list(options.view_as(GoogleCloudOptions).dataflow_service_options or [])
-
-
-def _read_dry_run(options: PipelineOptions) -> None:
-    """Beam takes any text after --dry_run for yes, "false" too."""
-    test = options.view_as(TestOptions)
-    word = str(test.dry_run).lower()
-    if word not in ("true", "false"):
-        raise UsageError("--dry_run is not right", got=test.dry_run, expected="true or false")
-    test.dry_run = word == "true"
 
 
 def _check_installed() -> None:

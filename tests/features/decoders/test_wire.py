@@ -158,7 +158,7 @@ def test_what_decoders_say_is_heard() -> None:
     assert heard(frames_and(done())) == DONE
     with pytest.raises(VideoRejected, match="corrupt at decode: x"):
         heard(verdict())
-    with pytest.raises(VideoRejected, match="no_frames"):
+    with pytest.raises(VideoRejected, match="no_keyframes"):
         heard(done(tokens=[], frame_index=[], pts_ms=[]))
     eleven = list(range(11))
     with pytest.raises(VideoRejected, match="too_large"):
@@ -180,7 +180,7 @@ def test_words_of_a_verdict_are_made_printable() -> None:
         (b"Traceback (most recent call last)", "crash"),
         (frames_and(done(tokens=[0, 7])), "crash"),  # a frame that it did not send
         (b"".join(frame(number, 32) for number in range(12)), "too_large"),
-        (done(tokens=[], frame_index=[], pts_ms=[]), "no_frames"),
+        (done(tokens=[], frame_index=[], pts_ms=[]), "no_keyframes"),
     ],
 )
 def test_lies_cost_their_clip_only(

@@ -6,6 +6,8 @@ import os
 import resource
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -177,8 +179,13 @@ def test_pictures_over_the_limit_are_refused(tmp_path: Path) -> None:
         assert verdict(clip.path, limits)[1] == "too_large", name
 
 
-def test_a_declared_giant_takes_no_memory(tmp_path: Path) -> None:
-    width, height = 16_000, 12_000
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    sum_ = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + sum_
+
+
+@pytest.mark.parametrize(("width", "height"), [(16_000, 12_000), (65_535, 65_535)])
+def test_a_declared_giant_takes_no_memory(tmp_path: Path, width: int, height: int) -> None:
     gif, png = tmp_path / "giant.gif", tmp_path / "giant.png"
     gif.write_bytes(
         b"GIF89a"
@@ -187,21 +194,84 @@ def test_a_declared_giant_takes_no_memory(tmp_path: Path) -> None:
         + struct.pack("<BHHHHB", 0x2C, 0, 0, 1, 1, 0)
         + b"\x02\x02\x44\x01\x00;"
     )
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        sum_ = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + sum_
-
     png.write_bytes(
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(bytes(1000)))
-        + chunk(b"IEND", b"")
+        + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        + _chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + _chunk(b"IEND", b"")
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for path in (gif, png):
         assert verdict(path)[1] == "too_large"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB; 576 MB else
+
+
+def _peak_kib(path: Path) -> int:
+    """Return what a process of its own took at most to decode `path`, which is too_large."""
+    code = (
+        "import sys; from framebank.features.decoding import container, decode\n"
+        "from framebank.features.errors import VideoRejected\n"
+        "try:\n"
+        "    request = decode.DecodeRequest(path=sys.argv[1], sample='all', size=16)\n"
+        "    decode.decode_video(request, emit_frame=print, beat=lambda frames: None)\n"
+        "except VideoRejected as bad: assert bad.error_class == 'too_large', bad\n"
+        "else: raise AssertionError\n"
+        "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_text_that_unpacks_to_very_much_is_refused(tmp_path: Path) -> None:
+    packed = zlib.compress(bytes(1 << 28), 9)
+    rows = zlib.compress((b"\0" + bytes(24)) * 8)
+    for kind in (b"zTXt", b"iCCP"):
+        (tmp_path / "a.png").write_bytes(
+            b"\x89PNG\r\n\x1a\n"
+            + _chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
+            + _chunk(kind, b"name\0\0" + packed)
+            + _chunk(b"IDAT", rows)
+            + _chunk(b"IEND", b"")
+        )
+        assert _peak_kib(tmp_path / "a.png") < 300_000  # 900,000 where it is unpacked
+    with av.open(str(tmp_path / "a.mov"), "w") as out:  # and in another container
+        track = out.add_stream("png", rate=25)
+        track.width, track.height, track.pix_fmt = 8, 8, "rgb24"
+        packet = av.Packet((tmp_path / "a.png").read_bytes())
+        packet.stream, packet.pts, packet.dts, packet.time_base = track, 0, 0, Fraction(1, 25)
+        out.mux(packet)
+    assert _peak_kib(tmp_path / "a.mov") < 300_000
+
+
+def test_an_index_that_unpacks_to_very_much_is_refused(tmp_path: Path) -> None:
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(content)) + kind + content
+
+    packed = struct.pack(">I", 1 << 30) + zlib.compress(bytes(1 << 26), 9)
+    index = box(b"cmov", box(b"dcom", b"zlib") + box(b"cmvd", packed))
+    content = box(b"ftyp", b"qt  \0\0\0\0") + box(b"mdat", bytes(100)) + box(b"moov", index)
+    (tmp_path / "a.mov").write_bytes(content)
+    assert verdict(tmp_path / "a.mov") == ("probe", "too_large")
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    while data:
+        size = int.from_bytes(data[:4], "big")
+        yield data[4:8], data[:size]
+        data = data[size:]
+
+
+def test_very_many_tracks_are_refused_before_each_has_a_decoder(tmp_path: Path) -> None:
+    write_barcode_clip(tmp_path / "a.mp4", ticks=range(4), time_base=Fraction(1, 25), last_ticks=1)
+    boxes = dict(_boxes((tmp_path / "a.mp4").read_bytes()))
+    moov = list(_boxes(boxes.pop(b"moov")[8:]))
+    for tracks in (900, 2000):  # FFmpeg's own bound is 1000
+        inside = b"".join(box * (tracks if kind == b"trak" else 1) for kind, box in moov)
+        content = b"".join(boxes.values()) + struct.pack(">I", 8 + len(inside)) + b"moov" + inside
+        (tmp_path / "many.mp4").write_bytes(content)
+        assert verdict(tmp_path / "many.mp4")[1] == "too_large"
+        assert _peak_kib(tmp_path / "many.mp4") < 150_000
 
 
 # Nothing else is opened.

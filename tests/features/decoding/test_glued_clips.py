@@ -14,6 +14,7 @@ from framebank.features.decoding.container import DecodeLimits
 from framebank.features.decoding.decode import DecodeRequest, DecodeResult, decode_video
 from framebank.features.decoding.frames import WorkBudget
 from framebank.features.decoding.parts import MOST_PARTS
+from framebank.features.decoding.probe import probe_clip
 from framebank.features.errors import VideoRejected
 
 X264 = {"preset": "veryfast", "g": "12", "bf": "2"}
@@ -170,7 +171,9 @@ def test_an_edit_list_that_leaves_no_key_frame(tmp_path: Path) -> None:
     content[place : place + 8] = duration.to_bytes(4, "big") + ticks.to_bytes(4, "big")
     path.write_bytes(content)
     refused = verdict(path, "keyframes")
-    assert refused.error_class == "no_frames" and "key frame" in refused.message
+    assert refused.error_class == "no_keyframes" and "of its 15 frames" in refused.message
+    with pytest.raises(VideoRejected, match="no_keyframes"):  # `plan` counts it so too
+        probe_clip(DecodeRequest(path=str(path), size=32, sample="keyframes"))
     result, grey = run(path)
     assert result.pts_ms.tolist() == [40 * n for n in range(15)] and not result.warning
     assert round(grey[0]) == 45 and round(grey[-1]) == 59
@@ -207,13 +210,13 @@ def test_key_frames_are_those_of_the_packets(
     assert result.frame_index.tolist() == keys and keys
 
 
-def test_a_clip_without_a_key_frame_is_no_frames(tmp_path: Path) -> None:
+def test_a_clip_without_a_key_frame_is_told(tmp_path: Path) -> None:
     content = bytearray(write(tmp_path / "a.mov", codec="qtrle", pix_fmt="rgb24"))
     table = content.index(b"stss")  # an index of sync frames that lists a frame out of reach
     content[table + 8 : table + 16] = (1).to_bytes(4, "big") + (9999).to_bytes(4, "big")
     (tmp_path / "none.mov").write_bytes(content)
     refused = verdict(tmp_path / "none.mov", "keyframes")
-    assert refused.error_class == "no_frames" and "key frame" in refused.message
+    assert refused.error_class == "no_keyframes" and "key frame" in refused.message
 
 
 def test_an_avi_without_its_count_is_whole(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from framebank.features.errors import JobError
-from framebank.features.stores import disk, storage
+import framebank
+from framebank.features.errors import JobError, UsageError
+from framebank.features.stores import disk, locks, storage
+from tests.clips.plain_clips import write_clip
 
 
 def test_a_file_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
@@ -37,6 +40,29 @@ def test_a_held_file_refuses_the_next_one(tmp_path: Path) -> None:
         raise AssertionError
     with disk.locked(path, otherwise=busy):
         pass
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def flock(file: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(disk.fcntl, "flock", flock)
+    for taking in (
+        disk.locked(tmp_path / ".lock"),
+        locks.held(str(tmp_path), what="writing"),
+    ):
+        with pytest.raises(UsageError, match="keeps no locks") as caught, taking:
+            raise AssertionError
+        assert str(tmp_path) in str(caught.value.got)
+    (tmp_path / "in").mkdir()
+    write_clip(tmp_path / "in" / "a.mp4", frames=2)
+    words = ["--weights", "random:0", "--backbone", "mobilenet_v2"]
+    cache = str(tmp_path / "cache")
+    assert framebank.main(["extract", str(tmp_path / "in"), "--cache", cache, *words]) == 2
+    told = capsys.readouterr().err
+    assert "keeps no locks" in told and "No locks available" in told and "Traceback" not in told
 
 
 def test_a_listing_goes_as_deep_as_it_is_asked_to(tmp_path: Path) -> None:

@@ -87,6 +87,23 @@ def test_every_input_is_accounted_for(cache: Path) -> None:
     assert framebank.main(["verify", str(cache)]) == 0
 
 
+def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(
+    cache: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract(folder, "--cache", tmp_path / "none", "--dry_run=true")
+    told = capsys.readouterr()
+    assert f"6 videos in 1 shards to extract into {tmp_path / 'none'}" in told.err
+    assert "nothing was submitted and nothing written" in told.err and told.out == ""
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "in").mkdir()
+    write_clip(tmp_path / "in" / "new.mp4", frames=7)
+    before = tree(cache)
+    extract(tmp_path / "in", "--cache", cache, "--dry_run", "True")
+    assert "1 videos in 1 shards" in capsys.readouterr().err and tree(cache) == before
+    extract(folder, "--cache", tmp_path / "none", "--dry_run=perhaps", status=2)
+    assert "--dry_run is not right" in capsys.readouterr().err
+
+
 def test_readers_get_what_the_rule_asks_for(cache: Path) -> None:
     for record in framebank.open_cache(str(cache)):
         count = (7 + int(record.video_id[6]) + 2) // 3

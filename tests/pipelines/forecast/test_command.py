@@ -16,8 +16,10 @@ import pytest
 
 import framebank
 from framebank.features.cache import layout
+from framebank.features.cache.catalog import catalog_rows, read_catalog
 from framebank.features.stores import storage
 from framebank.pipelines.forecast import survey
+from tests.clips.barcode import write_barcode_clip
 from tests.clips.mixed_clips import write_mixed_clips
 from tests.clips.plain_clips import write_clip
 from tests.pipelines.extract.test_command import tree
@@ -47,6 +49,33 @@ def cache(mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         framebank.main(["extract", str(mixed), "--cache", str(cache), *QUICK]) == 1
     )  # 3 of 13 bad
     return cache
+
+
+def test_a_trimmed_clip_without_a_key_frame_costs_itself_in_plan_and_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `ffmpeg -ss 1.5 -i full.mp4 -c copy` leaves it: an edit list hides the only key frame."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(4):
+        write_clip(folder / f"whole{number}.mp4", seed=number)
+    trimmed = write_barcode_clip(
+        folder / "trimmed.mp4",
+        ticks=range(-1500, 1000, 100),
+        options={"g": "250", "preset": "ultrafast"},
+        muxing={"avoid_negative_ts": "disabled"},
+    )
+    words = [str(folder), *QUICK[:-1], "keyframes"]
+    found = plan(capsys, *words)
+    assert found["forecast"]["rows"]["value"] == 4
+    assert found["sample"]["quarantined_by_class"] == {"no_keyframes": 1}
+    assert framebank.main(["extract", *words, "--cache", str(tmp_path / "cache")]) == 0
+    rows = {row.video_id: row for row in catalog_rows(read_catalog(str(tmp_path / "cache")))}
+    assert rows[trimmed.path.name].error_class == "no_keyframes"
+    assert "none of its 10 frames" in rows[trimmed.path.name].message
+    assert [row.rows for row in rows.values()] == [
+        0 if name == "trimmed.mp4" else 1 for name in rows
+    ]
 
 
 def test_frames_and_bytes_are_those_that_extraction_makes(

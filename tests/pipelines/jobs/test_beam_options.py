@@ -26,6 +26,43 @@ def test_options_of_the_job_server_are_flinks_alone() -> None:
             beam_options.check_beam_options(["--runner", runner, *words])
 
 
+@pytest.mark.parametrize(
+    ("kind", "option", "its"),
+    [
+        ("local", "--num_workers=4", "DataflowRunner"),
+        ("local", "--setup_file=setup.py", "PrismRunner, FlinkRunner, DataflowRunner"),
+        ("local", "--environment_type=DOCKER", "PrismRunner, FlinkRunner"),
+        ("prism", "--parallelism=4", "FlinkRunner"),
+        ("prism", "--template_location=gs://a/b", "DataflowRunner"),
+        ("prism", "--artifacts_dir=a", "FlinkRunner"),
+        ("prism", "--prism_beam_version_override=v2", "no job of Framebank"),
+        ("flink", "--direct_num_workers=2", "DirectRunner"),
+        ("flink", "--resource_hints=min_ram=4GB", "DataflowRunner"),
+        ("flink", "--output_executable_path=a.jar", "no job of Framebank"),
+        ("dataflow", "--job_endpoint=localhost:1", "PrismRunner, FlinkRunner"),
+        ("dataflow", "--on_success_matcher=x", "no job of Framebank"),
+        ("dataflow", "--wait_until_finish_duration=9", "no job of Framebank"),
+    ],
+)
+def test_what_a_runner_would_pass_over_is_refused(kind: str, option: str, its: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        beam_options.check_heeded(["--job_name=x", option], kind)
+    assert str(caught.value).splitlines()[0] == f"{option.split('=')[0]} does nothing here"
+    assert caught.value.expected == f"it is for {its}"
+    beam_options.check_heeded(["--runner=PrismRunner", "--job_port=8099"], "prism")
+    for other in ("portable", "other"):  # what those heed is not ours to know
+        beam_options.check_heeded([option], other)
+
+
+def test_every_class_of_beams_options_is_known() -> None:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    found = {options.__name__ for options in PipelineOptions.__subclasses__()}
+    ours = " ".join([beam_options.FOR_ALL, *beam_options.HEEDED.values()]).split()
+    none = "CrossLanguage Azure HadoopFileSystem KafkaStreamsRunner SparkRunner Test TestDataflow"
+    assert {f"{name}Options" for name in [*ours, *none.split()]} == found
+
+
 def test_the_last_runner_counts() -> None:
     assert beam_options.runner_word(["--runner", "a", "--x", "--runner=b"]) == "b"
     assert beam_options.runner_word(["--streaming", "--runner"]) is None

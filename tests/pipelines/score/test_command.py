@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import framebank
 from framebank.features.asking.trained_model import NotFiniteError, TrainedModel, load_model
 from framebank.features.cache import catalog, layout
 from framebank.features.errors import JobError, SpecMismatchError, UsageError
@@ -109,6 +110,19 @@ def test_every_question_gets_its_row(
     assert sorted(path.name for path in out.iterdir()) == [
         "_run.json", "_summary.json", "answers-00000-of-00001.jsonl",
     ]  # fmt: skip
+
+
+def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(
+    model: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions, out = cache.parent / "questions.jsonl", cache.parent / "answers"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    words = ["score", "--model", model, "--cache", cache, "--questions", questions, "--out", out]
+    assert framebank.main([*map(str, words), "--dry_run=true"]) == 0
+    told = capsys.readouterr()
+    assert "answering 5 of 7 questions" in told.err and told.out == ""
+    assert "nothing was submitted and nothing written" in told.err
+    assert not out.exists()
 
 
 def test_a_row_that_is_no_question_costs_only_itself(
