@@ -44,7 +44,6 @@ SOUND_FORMATS = "mp3,aac,wav,w64,flac,aiff,ac3,eac3,amr,caf,au,tta,wv,ape,mpc,mp
 _FORMAT_WHITELIST = f"{VIDEO_FORMATS},{PICTURE_FORMATS},{SOUND_FORMATS}"
 _BUFFER_BYTES = 1 << 18
 _MOST_TRACKS = 100  # each may get a decoder while a file is probed, and all at once
-_MOST_INDEX_BYTES = 2**26  # unpacked, of a mov; a day of frames has some 40 MB
 _PROBING_CODECS = ",".join(sorted(av.codecs_available.difference(structure.UNPACKING)))
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 # Formats that name their tracks only as they come (FLV, MPEG program streams): options do not reach
@@ -206,8 +205,9 @@ def open_part(
     file: NamelessFile, limits: DecodeLimits, later: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[Clip]:
     """Probe an open file, or a part of one, as a clip; raises VideoRejected at stage "probe"."""
-    if structure.packed_index_bytes(file.peek, file.size_bytes) > _MOST_INDEX_BYTES:
-        raise VideoRejected("probe", "too_large", "its index unpacks to more than 64 MiB")
+    if structure.packed_index_bytes(file.peek, file.size_bytes) > structure.MOST_UNPACKED:
+        text = f"its index unpacks to more than {structure.MOST_UNPACKED >> 20} MiB"
+        raise VideoRejected("probe", "too_large", text)
     if file.peek(0, 4).startswith(_LATE_TRACKS):
         with _probed(file, limits, codec_whitelist="none") as container:
             _picture_track(container, limits)

@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from framebank.features.decoding.container import Clip, DecodeLimits, open_part, too_many_pixels
 from framebank.features.decoding.damage import DamageReport
-from framebank.features.decoding.structure import UNPACKING, png_unpacks_over
+from framebank.features.decoding.structure import MOST_UNPACKED, UNPACKING, png_unpacks_over
 from framebank.features.errors import VideoRejected
 
 MOST_LATE_TRACKS = 64
@@ -26,7 +26,6 @@ MOST_ERRORS = 10_000
 # Clips that may cost much are first counted by their packets, which takes no decoding.
 _COUNTED_PIXELS = 2**22
 _COUNTED_BYTES = 64 * 2**20
-_MOST_UNPACKED = 64 * 2**20  # bytes of a PNG's text and colour profiles; libpng takes 8 MB
 
 
 def parts_of(clip: Clip, report: DamageReport) -> Iterator[Clip]:
@@ -210,8 +209,8 @@ def start_decoder(clip: Clip, threads: int, report: DamageReport) -> None:
 
 def check_png(data: bytes) -> None:
     """Raise VideoRejected (too_large) for a PNG, or a part of one, with a bomb in its text."""
-    if png_unpacks_over(data, _MOST_UNPACKED):
-        text = f"its text or colour profile unpacks to more than {_MOST_UNPACKED >> 20} MiB"
+    if png_unpacks_over(data, MOST_UNPACKED):
+        text = f"its text or colour profile unpacks to more than {MOST_UNPACKED >> 20} MiB"
         raise VideoRejected("decode", "too_large", text)
 
 

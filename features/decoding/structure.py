@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeVar
 # FFmpeg's decoder of PNG unpacks text and colour profiles of any size, so it has no part in probing
 # (covers are decoded there too), and what it gets afterwards is looked at (`png_unpacks_over`).
 UNPACKING = ("png", "apng")
+MOST_UNPACKED = 64 * 2**20  # bytes of text, profiles or index; libpng takes 8 MB, a day's index 40
 Peek = Callable[[int, int], bytes]  # (offset, most bytes) -> bytes, fewer at the end of the file
 _Kind = TypeVar("_Kind", bytes, int)
 

@@ -9,8 +9,10 @@ import contextlib
 import fcntl
 import functools
 import os
+import re
 import shutil
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -27,7 +29,7 @@ _FAKE_GCS_SERVER = "github.com/fsouza/fake-gcs-server@v1.56.1"
 _GOOGLE = "github.com/hashicorp/terraform-provider-google@v1.20.1-0.20260828184646-f3721fb45fa3"
 _JAR = f"beam-runners-flink-1.20-job-server-{BEAM}.jar"
 _MAVEN = "https://repo.maven.apache.org/maven2/org/apache/beam/beam-runners-flink-1.20-job-server"
-_BUILD_LIMIT_S = 900
+_BUILD_LIMIT_S, _TFIO_LIMIT_S = 900, 600
 
 
 def folder() -> Path:
@@ -99,6 +101,21 @@ def _build_go_program(name: str, package: str) -> tuple[Path | None, str]:
             return None, f"`{' '.join(command)}` took more than {_BUILD_LIMIT_S} s"
     last = (made.stderr.strip().splitlines() or [""])[-1]
     return (path, "") if path.exists() else (None, f"`{' '.join(command)}` failed: {last}")
+
+
+def tfio(*make: str) -> Path:
+    """Return the environment of `make tfio`; `make` are more words for make, such as a target."""
+    if shutil.which("make") is None:
+        pytest.skip("`make` is not installed")
+    with alone("tfio"):
+        done = subprocess.run(
+            ["make", "tfio", *make, f"PYTHON={sys.executable}"],
+            cwd=ROOT, capture_output=True, text=True, timeout=_TFIO_LIMIT_S,
+        )  # fmt: skip
+    if done.returncode and re.search("[Cc]onnection|No matching distribution", done.stderr):
+        pytest.skip(f"`make tfio` cannot get its packages: {done.stderr[-300:]}")
+    assert done.returncode == 0, done.stderr
+    return ROOT / ".venv-tfio"
 
 
 def job_server_jar() -> Path:

@@ -50,17 +50,7 @@ _TESTS = (
 @pytest.fixture(scope="session")
 def environment() -> Path:
     """Return the folder of the environment's programs."""
-    if shutil.which("make") is None:
-        pytest.skip("`make` is not installed")
-    with built.alone("tfio"):
-        done = subprocess.run(
-            ["make", "tfio", f"PYTHON={sys.executable}"],
-            cwd=ROOT, capture_output=True, text=True, timeout=_BUILD_LIMIT_S,
-        )  # fmt: skip
-    if done.returncode and re.search("[Cc]onnection|No matching distribution", done.stderr):
-        pytest.skip(f"`make tfio` cannot get its packages: {done.stderr[-300:]}")
-    assert done.returncode == 0, done.stderr
-    return ROOT / ".venv-tfio" / "bin"
+    return built.tfio() / "bin"
 
 
 def make_questioned_cache(cache: str) -> list[dict[str, str]]:
