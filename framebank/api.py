@@ -58,15 +58,33 @@ def _command(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **words: P.kwargs) -> Any:
         name = function.__name__
+        own = _own_words(name, words, signature.parameters)
         try:
-            given = signature.bind(*args, **words).arguments
+            given = signature.bind(*args, **own).arguments  # type: ignore[arg-type]
         except TypeError as err:
-            strange = [word for word in words if word not in signature.parameters]
+            strange = [word for word in own if word not in signature.parameters]
             near = cli.near(strange[0], signature.parameters) if strange else ""
             raise _mistake(name, f"{err}{near}") from None
         return _run(name, given)
 
     return call
+
+
+def _own_words(
+    name: str, words: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
+) -> dict[str, Any]:
+    """Return `words` with an option's other name (`labels` for `questions`) in ours."""
+    own = dict(words)
+    if own.keys() <= parameters.keys():
+        return own
+    for action in cli.command_parser(name, kind=_Parser)._actions:
+        word = word_of(action)
+        for other in map(_plain, action.option_strings):
+            if word in parameters and other not in parameters and other in own:
+                if word in own:
+                    raise _mistake(name, f"{other} and {word} are one: give either")
+                own[word] = own.pop(other)
+    return own
 
 
 def _run(name: str, given: Mapping[str, Any]) -> Any:
@@ -87,7 +105,11 @@ def word_of(action: Any) -> str:
     """Return what an option of a command is called here."""
     if not action.option_strings:
         return str(action.dest)
-    return str(action.option_strings[-1].lstrip("-").replace("-", "_"))
+    return _plain(action.option_strings[-1])
+
+
+def _plain(option: str) -> str:
+    return option.lstrip("-").replace("-", "_")
 
 
 def _words(name: str, parser: CommandParser, given: Mapping[str, Any]) -> Iterator[str]:
@@ -255,8 +277,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a model on cached features and question files; `model` is the folder that it gets.
 
-    A run that was stopped goes on when it is called again. Returns what metrics.json has, as a
-    dict: accuracy (or mean_square_error), by_type, baselines, kind, tried, calibration, epochs, …
+    Files of labels or segments may be given as `labels`, here and where models are asked. A run
+    that was stopped goes on when it is called again. Returns what metrics.json has, as a dict:
+    accuracy (or mean_square_error), by_type, baselines, kind, tried, calibration, epochs, …
     """
 
 

@@ -77,6 +77,8 @@ def test_a_mistake_is_an_error_of_ours_that_names_the_near_word(tmp_path: Path) 
     for words, told in (
         ({**given, "epoch": 3}, r"train: .*'epoch' \(did you mean epochs\?\)"),
         ({"cache": "c"}, "train: missing a required argument: 'questions'"),
+        ({**given, "labels": "q.csv"}, "train: labels and questions are one: give either"),
+        ({"cache": "/nowhere", "labels": "q.csv", "model": "m"}, "no cache at /nowhere"),
         ({**given, "epochs": "many"}, "train: argument --epochs: invalid int value: 'many'"),
         ({**given, "model_kind": "gru"}, "train: argument --model-kind: invalid choice"),
         ({**given, "no_baselines": "yes"}, "no_baselines is True or False, not 'yes'"),
