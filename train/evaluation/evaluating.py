@@ -381,7 +381,7 @@ def _train_baseline(work: TrainJob, kind: str, job: EvaluateJob, cache: Cache, r
     path = str(job.out / "baselines" / kind)
     run.say(f"training {kind} under the model's budget in {path}")
     alike = dataclasses.replace(work, model=dataclasses.replace(work.model, kind=kind))
-    train_model(alike, cache, ModelFolder(path), run)
+    train_model(alike, cache, ModelFolder(path), Run(run.stop))  # its remarks are not of the model
     return path
 
 

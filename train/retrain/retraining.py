@@ -259,8 +259,11 @@ def _train_and_judge(its: _Retraining, news: _News, work: Path) -> Result:
     if figures["excluded_videos"]:
         run.say(f"{figures['excluded_videos']} held videos are left out: a model has seen them")
     floor = candidate
-    if config.model.kind != PROBE and judged and judged[0].head != SEGMENTS:
-        floor = _train(its, news, news.joined.only(learnt), work / "probe", kind=PROBE)
+    formula = bool(judged) and judged[0].head != SEGMENTS and not cache.spec.holds_pictures
+    if formula and config.model.kind != PROBE:
+        run.say("fitting the probe, which no model may be surely worse than")
+        quiet = dataclasses.replace(its, run=Run(run.stop))  # what it says is not of the model
+        floor = _train(quiet, news, news.joined.only(learnt), work / "probe", kind=PROBE)
     decision = judge(config, str(candidate), in_use, cache, judged, floor=str(floor), stop=run.stop)
     shutil.rmtree(work / "probe", ignore_errors=True)
     decision = dataclasses.replace(decision, figures=decision.figures | figures)

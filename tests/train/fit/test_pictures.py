@@ -74,6 +74,16 @@ def test_what_reads_features_refuses_pictures(made: Path, tmp_path: Path, kind: 
         )  # fmt: skip
 
 
+def test_what_reads_pictures_is_retrained_without_a_formula(made: Path, tmp_path: Path) -> None:
+    config = tmp_path / "retrain.toml"
+    config.write_text(
+        f'registry = "{tmp_path}/registry"\ncache = "{made}/cache"\n'
+        f'questions = ["{made}/labels.csv"]\nheld.share = 0.3\nheld.least = 5\n'
+        'model.kind = "cnn3d"\ntrain.epochs = 1\ntrain.batch_size = 8\n'
+    )
+    assert fb.retrain(config=config).figures["held_questions"] >= 5
+
+
 def test_what_reads_pictures_refuses_features(tmp_path: Path) -> None:
     make_cache(str(tmp_path / "cache"))
     rows = ["video_id,label,split", "a.mp4,x,train", "b.mp4,y,train", "d.mp4,x,test"]
