@@ -61,8 +61,17 @@ def paired_bootstrap(
 
 
 def interval(right: ArrayLike, groups: Sequence[str], *, seed: int) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of `right` float[q]; raises ValueError as well."""
-    sums, counts = _by_group(np.asarray(right, np.float64), groups)
+    """Return the 95 % interval of the mean of `right`, bool[q] or float[q]; raises ValueError as
+    well.
+
+    Where all of bool[q] are right, or none, each draw is like the other, though the next video may
+    not be: the bound is then that of Clopper and Pearson (1934) for as many videos.
+    """
+    values = np.asarray(right)
+    sums, counts = _by_group(values.astype(np.float64), groups)
+    if values.dtype == bool and values.all() == values.any():
+        least = (_TAIL / 100) ** (1 / len(sums))
+        return (least, 1.0) if values.all() else (0.0, 1 - least)
     return middle(_draw_means(sums, counts, seed=seed, rounds=ROUNDS))
 
 

@@ -32,6 +32,7 @@ from framebank.features.questions.reading import read_questions
 from framebank.features.questions.sources import compile_grouping
 from framebank.features.spec import PRECISIONS, SpecChoice
 from framebank.features.stores import locks, storage
+from framebank.train.data.splits import assign_splits
 from framebank.train.model.config import TrainConfig
 from framebank.train.ways.ledger import Ledger
 from framebank.train.ways.plan import CLIPS, OPTIONS, WAYS, Way, cache_commands, train_command
@@ -81,7 +82,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
         check_number(option, getattr(args, name), 0, MOST_INT, above=True)
     if args.group_by is not None:
         compile_grouping(args.group_by)
-    _check_labels(args.labels)
+    _check_labels(args)
     todo = "give a folder on this machine; what is in it may be copied afterwards"
     folder = Path(storage.on_this_machine(args.cache_dir, "the ways are trained here", todo=todo))
     if folder.exists() and not folder.is_dir():
@@ -111,16 +112,18 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     return found
 
 
-def _check_labels(paths: list[str]) -> None:
-    """Raise UsageError for files that are not of labels, before hours of extraction."""
-    for question in read_questions(QuestionFiles(paths), to_train=True):
+def _check_labels(args: argparse.Namespace) -> None:
+    """Raise UsageError for files that no way can be trained on, before hours of extraction."""
+    questions = read_questions(QuestionFiles(args.labels), to_train=True)
+    for question in questions:
         if question.head != LABEL:
             raise UsageError(
                 "the ways name the class of a video",
-                got=f"{', '.join(paths)} with {question.question!r} about {question.video_id}",
+                got=f"{question.question!r} about {question.video_id} in {', '.join(args.labels)}",
                 expected="columns video_id, label, or a folder per class",
                 todo="`framebank train` answers questions",
             )
+    assign_splits(questions, seed=args.seed, group_by=args.group_by)
 
 
 def _train(

@@ -1,27 +1,30 @@
 """What is done of the ways, in DIR/ways.json: what each step took, and what it was made from.
 
-A step that was killed has begun more often than it ended; how long it ran then nobody knows.
+A step that was killed has begun more often than it ended. How long it ran is noted as it runs, so
+that a kill loses some seconds of it, and what was killed is not taken for what is quick.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from framebank.features.errors import UsageError
+from framebank.features.errors import FramebankError, UsageError
 from framebank.features.stores import json_text, storage
 
 _FILE = "ways.json"
+_BEAT_S = 2.0  # between two notes of how long a step has run
 
 
 @dataclasses.dataclass
 class Step:
-    """`seconds` of all runs that could tell; `key` names what the result was made from."""
+    """`seconds` of all runs; `key` names what the result was made from."""
 
     seconds: float = 0.0
     begun: int = 0
@@ -77,17 +80,30 @@ class Ledger:
 
     @contextmanager
     def running(self, name: str, *, key: str = "") -> Iterator[Step]:
-        """Note that a step begins, and how long it took, whatever becomes of it but a kill."""
+        """Note that a step begins, how long it has run so far, and that it ended."""
         step = self.step(name)
         if step.key != key:
             step.seconds, step.begun, step.ended, step.result = 0.0, 0, 0, {}
         step.key, step.begun = key, step.begun + 1
         self._write()
-        started = time.monotonic()
+        before, started, over = step.seconds, time.monotonic(), threading.Event()
+
+        def note() -> None:
+            while not over.wait(_BEAT_S):
+                step.seconds = before + time.monotonic() - started
+                try:
+                    self._write()
+                except FramebankError:  # a full disk, say: the end of the step will tell
+                    return
+
+        notes = threading.Thread(target=note, daemon=True)
+        notes.start()
         try:
             yield step
         finally:
-            step.seconds += time.monotonic() - started
+            over.set()
+            notes.join()
+            step.seconds = before + time.monotonic() - started
             step.ended += 1
             self._write()
 

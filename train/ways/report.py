@@ -22,7 +22,7 @@ from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.reading import read_questions
 from framebank.features.questions.splits import SplitRule
 from framebank.features.stores import json_text, storage
-from framebank.features.terminal import size_text
+from framebank.features.terminal import few, size_text
 from framebank.train.judging.baselines import JUDGED_FILE, read_rows
 from framebank.train.judging.bootstrap import interval, paired_bootstrap
 from framebank.train.ways.plan import CLIPS, FRAMES, PIXELS, WAYS, Way
@@ -120,8 +120,10 @@ def _row(
         "majority": metrics["baselines"]["majority"]["accuracy"],
         "extraction_s": extracted.seconds,
         "training_s": trained.seconds,
-        "at_least": {"extraction_s": extracted.killed, "training_s": trained.killed},
+        "killed": {"extraction_s": extracted.killed, "training_s": trained.killed},
         "cache_bytes": _stored(cache),
+        "left_out": metrics["unmatched"],
+        "left_out_videos": metrics["unmatched_videos"],
         "model_bytes": os.path.getsize(model / "model.keras"),
         "parameters": metrics["parameters"],
         "epochs": metrics["epochs"],
@@ -157,7 +159,7 @@ def _cache(cache: Cache, ledger: Ledger, name: str) -> dict[str, Any]:
         "rows": int(sum(cache.places.column("rows").to_pylist())),
         "bytes": _stored(cache),
         "seconds": step.seconds,
-        "at_least": step.killed,
+        "killed": step.killed,
         "fingerprint": cache.fingerprint,
         "spec": cache.spec.to_json(),
     }
@@ -170,15 +172,22 @@ def _notes(rows: Sequence[Mapping[str, Any]], caches: Mapping[str, Cache]) -> li
         for name in (FRAMES, CLIPS)
         if caches[name].spec.random_weights
     ]
+    for name, title in _CACHES.items():
+        row = next(row for row in rows if row["cache"] == name)
+        if row["left_out"]:
+            notes.append(
+                f"{row['left_out']} labels were left out, for {title} of their clips were not "
+                f"found or are quarantined: {few(row['left_out_videos'])}."
+            )
     if len({row["judged"] for row in rows}) > 1:
         told = ", ".join(f"{row['title']} {row['judged']}" for row in rows)
         notes.append(
             f"Some clips are not in every cache, so the ways were not judged on the same: {told}."
         )
-    if any(row["at_least"]["extraction_s"] or row["at_least"]["training_s"] for row in rows):
+    if any(any(row["killed"].values()) for row in rows):
         notes.append(
-            "Times marked ≥ are of steps that were killed and gone on with: what a killed run had "
-            "taken is not in them."
+            "Times marked ≈ are of steps that were killed and gone on with: of all their runs "
+            "together, with what had to be done twice."
         )
     return notes
 
@@ -199,12 +208,12 @@ def advice(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> list[d
         (
             "You will train often: new labels, new questions, new heads",
             quick,
-            f"what is cached stays; training takes {took(quick['training_s'])}",
+            f"what is cached stays; training takes {_time(quick, 'training_s')}",
         ),
         (
             "You train once, and want an answer soon",
             once,
-            f"extraction and training take {took(once['extraction_s'] + once['training_s'])}",
+            f"extraction and training take {_time(once, *once['killed'])}",
         ),
         (
             "Disk is what you lack",
@@ -215,7 +224,7 @@ def advice(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> list[d
     said = [{"when": when, "way": str(row["label"]), "why": why} for when, row, why in told]
     probe = next(row for row in rows if not row["number"])
     if probe["accuracy"] >= best["accuracy"]:
-        why = f"it is right on {probe['accuracy']:.0%}, and takes {took(probe['training_s'])}"
+        why = f"it is right on {probe['accuracy']:.0%}, and takes {_time(probe, 'training_s')}"
         first = {"when": "Clips are as few as these", "way": "the closed formula", "why": why}
         said.insert(0, first)
     return said
@@ -237,9 +246,13 @@ def _curves(folder: Path) -> list[tuple[str, str]]:
     return found
 
 
-def took(seconds: float, *, at_least: bool = False) -> str:
+def _time(row: Mapping[str, Any], *names: str) -> str:
+    return took(sum(row[name] for name in names), about=any(row["killed"][name] for name in names))
+
+
+def took(seconds: float, *, about: bool = False) -> str:
     """Return a time as a person says it."""
-    mark = "≥ " if at_least else ""
+    mark = "≈ " if about else ""
     if seconds < 90:
         return f"{mark}{seconds:.0f} s"
     return f"{mark}{seconds / 60:.1f} min" if seconds < 5400 else f"{mark}{seconds / 3600:.1f} h"
@@ -260,7 +273,7 @@ def table(found: Mapping[str, Any]) -> str:
     ]
     for row in found["ways"]:
         low, high = row["interval"]
-        times = [took(row[name], at_least=its) for name, its in row["at_least"].items()]
+        times = [_time(row, name) for name in row["killed"]]
         spread = f"{low:.0%} to {high:.0%}"
         lines.append(
             f"{row['number']:3}{row['title']:27}{row['accuracy']:>8.1%}{spread:>16}"

@@ -41,6 +41,15 @@ def test_questions_of_one_video_count_as_one_draw() -> None:
     assert together[1] - together[0] > 3 * (apart[1] - apart[0])
 
 
+def test_all_right_is_not_surely_right() -> None:
+    groups = [str(n) for n in range(20)]
+    # One of twenty more may be wrong: 0.025 ** (1 / 20), as binom.test(20, 20) in R has it.
+    assert interval(np.ones(20, bool), groups, seed=0) == (pytest.approx(0.83157, abs=1e-5), 1.0)
+    assert interval(np.zeros(20, bool), groups, seed=0) == (0.0, pytest.approx(0.16843, abs=1e-5))
+    assert interval(np.ones(20, bool), ["a"] * 20, seed=0) == (pytest.approx(0.025), 1.0)
+    assert interval(np.zeros(20), groups, seed=0) == (0.0, 0.0)  # no shares: of counts, say
+
+
 @pytest.mark.parametrize("right, groups", [([], []), ([True], ["a", "b"])])
 def test_what_cannot_be_drawn_is_refused(right: list[bool], groups: list[str]) -> None:
     with pytest.raises(ValueError, match="values for"):
