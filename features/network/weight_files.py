@@ -6,8 +6,8 @@ order). All are read here into plain arrays for a network that Framebank built i
 made from the file, so nothing in it can run. C3D's may also be Caffe's (`features.network.c3d`),
 and those of a Keras on Theano, whose kernels are turned round. HDF5 itself can point elsewhere
 (external and soft links, external storage, virtual datasets); every link and dataset is checked
-before it is followed, and a dataset's shape before it is read, so a small file cannot ask for much
-memory.
+before it is followed, and a dataset's shape before it is read. That HDF5's library reads the file
+in bounds is known by then (`features.network.hdf5_trial`).
 
 Weights beyond those of the network are accepted only as the dense classifier on top of it.
 """
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import zipfile
 import zlib
 from collections import Counter
@@ -36,7 +35,6 @@ from framebank.features.stores import disk, json_text
 MEMBER = "model.weights.h5"  # where a .keras file holds its weights
 ROOTS = ("layers", "_layer_checkpoint_dependencies")  # Keras 3; Keras of TensorFlow 2.12 to 2.15
 LINEAGE = "framebank_lineage"  # the attribute that holds it, as JSON
-_MAX_CHUNK_BYTES = 1 << 30
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError)  # what h5py raises for odd files
 UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, *_MALFORMED)
 
@@ -68,7 +66,7 @@ def layer_arrays(
     try:
         if backbone.name == "c3d" and not _is_hdf5(path):
             return _read_caffe(path, reader, wanted)
-        with _open(path, reader, layers) as file:
+        with _open(path, reader) as file:
             return reader.read(file, layers, wanted)
     except UNREADABLE as err:
         raise reader.refused(f"not readable as HDF5 ({err})", "a Keras weight file") from err
@@ -119,7 +117,7 @@ def read_lineage(weights: Weights) -> dict[str, Any] | None:
         ) from err
 
 
-def _open(path: Path, reader: _Reader, layers: Mapping[str, Any]) -> Any:
+def _open(path: Path, reader: _Reader) -> Any:
     import h5py
 
     if not zipfile.is_zipfile(path):
@@ -127,10 +125,6 @@ def _open(path: Path, reader: _Reader, layers: Mapping[str, Any]) -> Any:
     with zipfile.ZipFile(path) as archive:
         if MEMBER not in archive.namelist():
             raise reader.refused(f"a zip file without {MEMBER}", "a .keras file")
-        # Optimizer state may triple a file of this network; anything larger is of another one.
-        limit = 6 * sum(math.prod(v.shape) * 4 for x in layers.values() for v in x.weights) + 2**26
-        if archive.getinfo(MEMBER).file_size > limit:
-            raise reader.refused(f"a {MEMBER} of more than {limit} bytes", "weights of its size")
         return h5py.File(io.BytesIO(archive.read(MEMBER)), "r")
 
 
@@ -245,15 +239,11 @@ def saved_layers(group: Any, refused: Refused) -> list[tuple[str, dict[str, Any]
 
 
 def read_array(name: str, variable: Any, refused: Refused) -> NDArray[np.float32]:
-    """Return the numbers of a dataset that lie in this very file, without tricks of size."""
+    """Return the numbers of a dataset that lie in this very file, as float32 of its shape."""
     if variable.is_virtual or variable.external:
         raise refused(f"layer {name} whose numbers lie in another file", "plain data")
     if variable.dtype.kind not in "fiu":
         raise refused(f"layer {name} of type {variable.dtype}", "numbers")
-    if variable.chunks:
-        chunk_bytes = math.prod(variable.chunks) * variable.dtype.itemsize
-        if chunk_bytes > _MAX_CHUNK_BYTES:
-            raise refused(f"layer {name} in chunks of {chunk_bytes} bytes", "plain data")
     return np.asarray(variable[()], dtype=np.float32)
 
 

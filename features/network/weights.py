@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from framebank.features.errors import FramebankError, UsageError
 from framebank.features.network.backbones import Backbone, find_backbone
+from framebank.features.network.hdf5_trial import find_fault
 from framebank.features.network.own_files import FORMS as OWN_FORMS
 from framebank.features.network.own_files import SUFFIXES as OWN_SUFFIXES
 from framebank.features.network.own_files import is_own, is_own_path, pack
@@ -87,9 +88,10 @@ class Weights:
 def resolve_weights(text: str, *, backbone: str) -> Weights:
     """Return the weights that `text` names for `backbone`, fetched to this machine if need be.
 
-    Of a network from a file that is the file, the folder or the archive that holds it. Raises
-    UsageError for a form that does not exist, a file that is missing or unreadable, and ImageNet
-    weights that cannot be fetched or whose hash is wrong.
+    Of a network from a file that is the file, the folder or the archive that holds it. A file has
+    been read to its end once by then, in a process of its own. Raises UsageError for a form that
+    does not exist, a file that is missing, unreadable or damaged, and ImageNet weights that cannot
+    be fetched or whose hash is wrong.
     """
     if is_own(backbone) or is_own_path(backbone):
         return _own(text)
@@ -170,6 +172,8 @@ def _own(text: str) -> Weights:
     except OSError as err:
         got = f"{text}: {err.strerror}"
         raise UsageError("the backbone cannot be read", got=got, expected=OWN_FORMS) from err
+    if path.suffix != ".onnx":
+        _try_once(path, digest, text)
     return Weights("file", digest, text, local_path=str(path.absolute()))
 
 
@@ -182,7 +186,20 @@ def _file(text: str) -> Weights:
         raise UsageError(
             "the weight file cannot be read", got=f"{text}: {err.strerror}", expected=FORMS
         ) from err
+    _try_once(path, digest, text)
     return Weights("file", digest, text, local_path=str(path.absolute()))
+
+
+@functools.lru_cache(maxsize=16)  # `ask` names its file more than once
+def _try_once(path: Path, sha256: str, text: str) -> None:
+    """Raise UsageError for a file whose HDF5 this process should not open."""
+    if fault := find_fault(path):
+        raise UsageError(
+            "the weight file is damaged",
+            got=f"{text}: {fault}",
+            expected="a file that can be read to its end",
+            todo=f"save or fetch it again; this one has SHA-256 {sha256}",
+        )
 
 
 def _check_readable(

@@ -12,14 +12,10 @@ weights that lead to gates are taken times 1.2.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import math
 import re
-import resource
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
+from framebank.features.network.hdf5_trial import find_fault
 from framebank.features.network.weight_files import (
     UNREADABLE,
     Refused,
@@ -39,7 +36,6 @@ from framebank.train.model.config import DENSE_LAYERS, GATES, READERS
 
 Arrays = list[NDArray[np.float32]]
 
-_MOST_SECONDS, _MOST_BYTES = 60, 2**33  # of the process that reads a file first
 _LARGEST = 1e30
 _MOST_VALUES = 2**26  # five times those of the network as published
 _GATE_ORDER = "ifco"  # of a kernel's columns; Keras 1 kept an array for each
@@ -86,8 +82,8 @@ def read_old_weights(
             todo="give the .hdf5 file that save_weights wrote",
         )
 
-    if not trusted and (ended := _try_reading(data)):
-        raise refused(f"a damaged file, {ended}", _LAYOUT)
+    if not trusted and (fault := find_fault(data)):
+        raise refused(f"a damaged file, {fault}", _LAYOUT)
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             group = file
@@ -224,21 +220,3 @@ def _activations(config: Any) -> Iterator[str]:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _try_reading(data: bytes) -> str:
-    """Return how a process ended that read the file, "" where it came to an end of its own."""
-    command = [sys.executable, "-m", __name__]
-    try:
-        done = subprocess.run(
-            command, input=data, capture_output=True, timeout=_MOST_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"of which reading does not end within {_MOST_SECONDS} s"
-    return "" if done.returncode == 0 else f"which HDF5's library does not read ({done.returncode})"
-
-
-if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
-    with contextlib.suppress(UsageError):  # which the one who asks will find as well
-        read_old_weights(sys.stdin.buffer.read(), "", trusted=True)

@@ -10,6 +10,7 @@ import http.server
 import io
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -23,7 +24,8 @@ import h5py
 import numpy as np
 import pytest
 
-from framebank.features.errors import UsageError
+from framebank.features.errors import JobError, UsageError
+from framebank.features.network import hdf5_trial
 from framebank.features.network import weights as weight_source
 from framebank.features.network.backbones import BACKBONES, Backbone, named_layers
 from framebank.features.network.weight_files import layer_arrays
@@ -207,7 +209,7 @@ def test_strange_hdf5_is_said(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(tmp_path: Path, saved: tuple[Any, Path]) -> None:
     path = tmp_path / "half.weights.h5"
     path.write_bytes((saved[1] / "m.weights.h5").read_bytes()[:100_000])
-    with pytest.raises(UsageError, match="not readable as HDF5"):
+    with pytest.raises(UsageError, match=r"is damaged(.|\n)*truncated file"):
         read(path)
 
 
@@ -291,7 +293,7 @@ def test_hdf5_that_points_elsewhere_is_refused(
         read(path)
 
 
-def test_a_keras_file_cannot_unpack_to_more_than_its_network(tmp_path: Path) -> None:
+def test_a_keras_file_cannot_unpack_to_much_more_than_its_size(tmp_path: Path) -> None:
     path = tmp_path / "bomb.keras"
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -299,8 +301,36 @@ def test_a_keras_file_cannot_unpack_to_more_than_its_network(tmp_path: Path) -> 
     ):
         for _ in range(160):
             member.write(bytes(1 << 20))
-    with pytest.raises(UsageError, match=r"model\.weights\.h5 of more than"):
+    with pytest.raises(UsageError, match=r"model\.weights\.h5 unfolds to"):
         read(path)
+
+
+def test_a_file_over_which_hdf5_runs_in_circles_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "circle.weights.h5"
+    with h5py.File(path, "w") as file:
+        file.create_group("layers")
+    data = bytearray(path.read_bytes())
+    node = data.find(b"TREE")  # of the B-tree of a group: signature, 4 bytes, left, right sibling
+    data[node + 16 : node + 24] = struct.pack("<Q", node)
+    path.write_bytes(data)
+    monkeypatch.setattr(hdf5_trial, "_MOST_SECONDS", 1)
+    with pytest.raises(UsageError, match=r"is damaged(.|\n)*does not end within 1 s"):
+        resolve_weights(str(path), backbone=ROW.name)
+
+
+def test_a_file_that_hdf5_dies_of_or_that_no_process_reads_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = tmp_path / "python"
+    dying.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dying))
+    assert hdf5_trial.find_fault(b"") == "HDF5's library dies of it (signal 11)"
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "absent"))
+    with pytest.raises(JobError, match="cannot be tried in a process"):
+        hdf5_trial.find_fault(b"")
 
 
 # Fetching

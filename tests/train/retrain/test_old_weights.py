@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ import pytest
 
 from framebank.features.errors import UsageError
 from framebank.train.model.config import IMAGE_QA, ModelConfig
-from framebank.train.retrain import old_weights
 from framebank.train.retrain.importing import find_labels, read_labels
 from framebank.train.retrain.old_weights import read_old_weights
 from tests.made.old_weights import old_arrays, write_weights
@@ -180,28 +178,13 @@ def test_a_small_file_cannot_ask_for_much_memory_nor_point_elsewhere(tmp_path: P
     with h5py.File(linked, "a") as file:
         file["dense_1/dense_1/kernel:0"] = h5py.ExternalLink("other.hdf5", "kernel")
     assert huge.stat().st_size < 100_000
-    for path, told in ((huge, r"an array of \(1099511627776, 7\)"), (linked, "ExternalLink")):
+    for path, told in ((huge, r"kernel:0 of shape \(1099511627776, 7\)"), (linked, "ExternalLink")):
         with pytest.raises(UsageError, match="not those") as refused:
             read_old_weights(path.read_bytes(), "x")
         assert re.search(told, str(refused.value.got))
     for data in (b"", b"no HDF5", huge.read_bytes()[:3000], pickle.dumps([1])):
         with pytest.raises(UsageError, match="not those"):
             read_old_weights(data, "x", trusted=not data)
-
-
-def test_a_file_over_which_reading_hangs_or_dies_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = write_weights(tmp_path / "old.hdf5", old_arrays()).read_bytes()
-    monkeypatch.setattr(old_weights, "_MOST_SECONDS", 0.01)  # which no reading takes
-    with pytest.raises(UsageError, match="not those") as refused:
-        read_old_weights(data, "x")
-    assert "does not end within 0.01 s" in str(refused.value.got)
-    monkeypatch.undo()
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(UsageError, match="not those") as refused:
-        read_old_weights(data, "x")
-    assert "does not read (1)" in str(refused.value.got)
 
 
 class _Evil:
