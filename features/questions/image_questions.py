@@ -19,6 +19,10 @@ from framebank.features.questions.question import Question
 
 _DIGITS = 12
 _MOST_ANSWERS = 1000  # to one question
+_TEXTS = (
+    "question_id", "image_id", "question", "data_type", "data_subtype", "multiple_choice_answer",
+    "answer_type",
+)  # fmt: skip
 
 
 def make_image_question(
@@ -34,9 +38,14 @@ def make_image_question(
         # A person's answer that had other columns than the published ones is an object still.
         said = [one.get("answer") if type(one) is dict else one for one in listed or ()]
         if not {str, int}.issuperset(map(type, said)) or len(said) > _MOST_ANSWERS:
-            raise fault(f"{name} that cannot be read", f"{listed!r:.60}", "a list of texts")
+            expected = f"a list of at most {_MOST_ANSWERS} texts"
+            raise fault(f"{name} that cannot be read", f"{listed!r:.60}", expected)
         return tuple(map(_plain, said))
 
+    for name in _TEXTS:
+        if isinstance(fields.get(name), list | dict):
+            got = f"{name} {fields[name]!r:.60}"
+            raise fault("a row with something else than text", got, "text or a number")
     for name in ("answers", "multiple_choices"):
         if not isinstance(fields.get(name), list | None):
             raise fault(f"{name} that cannot be read", f"{fields[name]!r:.60}", "a list of texts")

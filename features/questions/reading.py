@@ -32,13 +32,14 @@ from framebank.features.questions.parsing import (
     id_text,
     join_segments,
     make_question,
+    text,
 )
 from framebank.features.questions.question import Question
 from framebank.features.questions.splits import join_files
 from framebank.features.questions.videos import map_videos
 
 _PEEKED = 100
-
+_OF_BOTH = ("image_id", "data_subtype")  # what VQA says with the question and with its answer
 
 Refused = tuple[str, str, UsageError]  # the file of a row, where it stands, what is wrong with it
 
@@ -167,11 +168,23 @@ class _Answers:
                 self._rows[question_id] = (path, where, fields)
 
     def of(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the answer to a question, {} where there is none; raises UsageError for one that
+        is about something else."""
         question_id = id_text(fields.get("question_id"))
         if question_id not in self._rows:
             return {}
         self._used.add(question_id)
-        return {name: self._rows[question_id][2].get(name) for name in self._columns}
+        path, where, given = self._rows[question_id]
+        for name in _OF_BOTH:
+            here, there = text(fields.get(name)), text(given.get(name))
+            if here and there and here != there:
+                raise UsageError(
+                    f"{path} has an answer about another picture than its question",
+                    got=f"{name} {there} of question_id {question_id!r} in {where}",
+                    expected=f"{here}, as the question has it",
+                    todo="give the annotations that were published with these questions",
+                )
+        return {name: given.get(name) for name in self._columns}
 
     def left_over(self) -> list[Refused]:
         """Return the refused rows of all files of answers, once the questions have been read."""

@@ -101,6 +101,7 @@ def test_pictures_go_by_their_published_names(tmp_path: Path) -> None:
     [
         ({"image_id": None}, "without a picture"),
         ({"question": " "}, "without a question"),
+        ({"image_id": [9]}, "something else than text"),
         ({"multiple_choices": "white"}, "multiple_choices that cannot be read"),
         ({"multiple_choices": [["white"]]}, "multiple_choices that cannot be read"),
     ],
@@ -117,6 +118,14 @@ def test_an_annotation_that_is_none_is_refused(tmp_path: Path, given: object) ->
     path = document(tmp_path / "q.json", questions=[asked(90)])
     with pytest.raises(UsageError, match=r"entry 1"):
         read_questions(QuestionFiles([path, document(tmp_path / "a.json", annotations=[said])]))
+
+
+@pytest.mark.parametrize("change", [{"image_id": 10}, {"data_subtype": "val2014"}])
+def test_an_answer_about_another_picture_is_refused(tmp_path: Path, change: dict) -> None:
+    path = document(tmp_path / "q.json", questions=[asked(90)])
+    said = [annotation(90, GIVEN, "white") | change]
+    with pytest.raises(UsageError, match=f"another picture(.|\n)*{next(iter(change))}"):
+        read_questions(QuestionFiles([path, document(tmp_path / "a.json", annotations=said)]))
 
 
 def test_what_looks_like_it_and_is_none_stays_plain(tmp_path: Path) -> None:
