@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import QuestionFiles, file_hashes
 from framebank.features.questions.known_sets import PLAIN
-from framebank.features.questions.question import SEGMENTS, Question, require_answers
+from framebank.features.questions.question import LABEL, SEGMENTS, Question, require_answers
 from framebank.features.questions.reading import read_questions
 from framebank.features.questions.splits import follow_videos, split_of_name
 from framebank.features.questions.videos import ClipNames, join_questions
@@ -173,7 +173,7 @@ def _ignored_names(paths: Sequence[str], questions: Sequence[Question]) -> tuple
 
 
 def remarks(joined: JoinedQuestions) -> list[str]:
-    """Return a line for each kind of question that was left out."""
+    """Return a line for each kind of question that was left out, or that contradicts another."""
     said = []
     if joined.ignored_names:
         names = " and ".join(joined.ignored_names)
@@ -185,6 +185,15 @@ def remarks(joined: JoinedQuestions) -> list[str]:
         said.append(f"{joined.without_answer} questions have no answer and were left out")
     if joined.unmatched:
         said.append(f"{joined.unmatched} questions were left out: " + _describe_unmatched(joined))
+    labels: dict[str, set[str | None]] = {}
+    for question in joined.questions:
+        if question.head == LABEL:
+            labels.setdefault(question.video_id, set()).add(question.answer)
+    if several := sorted(video_id for video_id, its in labels.items() if len(its) > 1):
+        said.append(
+            f"WARNING: {len(several)} videos have several labels, of which a model can say one: "
+            f"{few(several)}"
+        )
     return said
 
 

@@ -57,8 +57,10 @@ def text_layer(
 
 
 def without_spaces(questions: Sequence[str]) -> bool:
-    """Return whether most questions are written without a space."""
-    return 2 * sum(len(question.split()) == 1 for question in questions) > len(questions)
+    """Return whether most questions are written without a space, and not in ASCII: `action?` is a
+    word."""
+    alone = sum(len(one.split()) == 1 and not one.isascii() for one in questions)
+    return 2 * alone > len(questions)
 
 
 def word_numbers(text: keras.layers.TextVectorization, questions: Any) -> Any:

@@ -53,6 +53,17 @@ def test_what_is_not_there_is_named_with_what_comes_near(tmp_path: Path) -> None
         join(tmp_path, limit=0.5, q="a.mp4,who?,x bad,who?,x zzz,who?,x")
 
 
+def test_labels_that_contradict_one_another_are_told(tmp_path: Path) -> None:
+    make_cache(str(tmp_path / "cache"))
+    path = tmp_path / "labels.csv"
+    path.write_text("video_id,label\na,x\nb,x\nb,x\nd,x\nd,y\n")
+    joined = join_cache(
+        QuestionFiles([str(path)]), open_cache(str(tmp_path / "cache")), max_unmatched_ratio=0
+    )
+    (said,) = remarks(joined)
+    assert said.startswith("WARNING: 1 videos have several labels") and said.endswith(": d.mp4")
+
+
 def test_names_that_leave_nothing_to_train_on_do_not_count_and_that_is_said(
     tmp_path: Path,
 ) -> None:

@@ -104,6 +104,8 @@ def test_words_of_every_script_are_known_and_cjk_is_cut() -> None:
     assert not numbers[1, 1:].any()
     chinese = text_layer(["他在做什么", "她在哪里"], max_words=20)
     assert (np.asarray(chinese(tf.constant(["他在哪里"]))) > 1).all()
+    alone = text_layer(["action?", "who?", "where is it?"], max_words=20)  # words, no letters
+    assert np.asarray(alone(tf.constant(["Action?"]))).shape == (1, 1)
 
 
 @pytest.mark.parametrize("kind", PICTURE_KINDS)
