@@ -13,6 +13,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.train.model.heads import reluctance
+
 Floats = NDArray[np.float64]
 
 TEMPERATURES = np.geomspace(0.1, 10, 81)  # the middle one is 1
@@ -40,10 +42,14 @@ class Surprise:
 
     @property
     def temperature(self) -> float:
-        """Return the temperature of the least surprise; 1 where nothing was added."""
+        """Return the temperature of the least surprise; 1 where nothing was added.
+
+        Of a few answers, all of them right by chance, the least is at the end of the scale: 1 is
+        what is thought before any is seen (`reluctance`), which 20 answers outweigh.
+        """
         if not self.count:
             return 1.0
-        return round(float(TEMPERATURES[int(self.sums.argmin())]), 6)
+        return round(float(TEMPERATURES[int((self.sums + reluctance(TEMPERATURES)).argmin())]), 6)
 
 
 def at_temperature(probabilities: NDArray[np.floating], temperature: float) -> Floats:

@@ -174,3 +174,9 @@ def _mean(values: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
 
 
 OPEN_HEAD = Head()
+
+
+def reluctance(times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what logits that are multiplied with `times` cost, as surprise at answers does: their
+    logarithm is thought to be normal, with a variance of a half."""
+    return np.log(times) ** 2

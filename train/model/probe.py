@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from framebank.train.model.config import PROBE_BLIND, ModelConfig
 from framebank.train.model.frames import frame_mask
-from framebank.train.model.heads import CHOICE, COUNT, Head
+from framebank.train.model.heads import CHOICE, COUNT, Head, reluctance
 from framebank.train.model.moments import MOMENTS, ORDER_BLIND, Scale, temporal_moments
 from framebank.train.model.ridge import Ridge, fit_ridge
 
@@ -43,6 +43,7 @@ _KIND_ROWS, _MOST_KINDS = 100, 16
 _MOST_OUTPUTS = 1000
 _FLOOR = -30.0  # the logit of an answer that a regression has never seen
 _SHARPNESS = np.geomspace(0.5, 60, 60)  # what scores are multiplied with before the softmax
+_USUAL = 5.5  # of them, where few rows speak
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,16 +183,14 @@ def _sharpness(
     Scores stand around the share of an answer, between 0 and 1, and their softmax is nearly flat.
     """
     seen = np.isfinite(held_out).all(axis=1)
-    if not seen.any():
-        return float(_SHARPNESS[len(_SHARPNESS) // 2])
     scores, right = held_out[seen], np.searchsorted(outputs, truth[seen])
     surprise = []
     for sharpness in _SHARPNESS:
         logits = scores * sharpness
         top = logits.max(axis=1, keepdims=True)
         total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-        surprise.append((total - logits[np.arange(len(right)), right]).mean())
-    return float(_SHARPNESS[int(np.argmin(surprise))])
+        surprise.append((total - logits[np.arange(len(right)), right]).sum())
+    return float(_SHARPNESS[int(np.argmin(surprise + reluctance(_SHARPNESS / _USUAL)))])
 
 
 def _word_sets(words: NDArray[np.int32], size: int) -> NDArray[np.float32]:

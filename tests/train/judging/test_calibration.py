@@ -44,3 +44,11 @@ def test_the_error_is_the_distance_of_confidence_from_accuracy() -> None:
     assert sure.error == pytest.approx((2 * 0.4 + 2 * 0.2) / 4)
     assert Confidence().error is None
     assert Surprise().temperature == 1
+
+
+def test_a_few_answers_that_are_right_by_chance_do_not_make_a_model_sure() -> None:
+    surprise = Surprise()
+    surprise.add(np.array([[0.6, 0.4]] * 3), np.array([0, 0, 0]))
+    assert 0.4 < surprise.temperature < 1
+    surprise.add(np.array([[0.6, 0.4]] * 300), np.zeros(300, int))
+    assert surprise.temperature < 0.2
