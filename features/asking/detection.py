@@ -3,9 +3,10 @@
 Source: `Evaluation/` of github.com/activitynet/ActivityNet (Caba Heilbron et al. 2015, CVPR).
 A prediction is right when it overlaps a segment of its class and video, that none before it took,
 by the threshold or more; predictions come in the order of their scores and a second one of the same
-segment is wrong. Average precision is interpolated (Pascal VOC 2011), and a class without a
-prediction has 0. Two things are stated here that the source leaves open: predictions of one score
-keep the order in which they are given, and a segment without length overlaps itself alone.
+segment is wrong. Of segments that it overlaps alike it takes the last. Average precision is
+interpolated (Pascal VOC 2011), and a class without a prediction has 0. Two things are stated here
+that the source leaves open: predictions of one score keep the order in which they are given, and a
+segment without length overlaps itself alone.
 """
 
 from __future__ import annotations
@@ -93,9 +94,9 @@ def right_of(
         shared = overlaps(guess.start_s, guess.end_s, *bounds[guess.video_id])
         for row, threshold in enumerate(thresholds):
             left = free[guess.video_id][row]
-            able = np.flatnonzero(left & (shared >= threshold))
+            able = np.flatnonzero(left & (shared >= threshold))[::-1]
             if len(able):
-                left[able[shared[able].argmax()]] = False
+                left[able[shared[able].argmax()]] = False  # the last of equals
                 right[row, place] = True
     return right
 

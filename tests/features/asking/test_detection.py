@@ -48,6 +48,12 @@ def test_a_prediction_takes_the_free_segment_that_it_overlaps_most() -> None:
     assert detection_precision(truth, both, [0.6, 0.7])["run"].tolist() == [1, 0.5]
 
 
+def test_of_segments_that_it_overlaps_alike_a_prediction_takes_the_last() -> None:
+    truth = [Segment("v", "run", 0, 10), Segment("v", "run", 10, 20)]
+    both = [Segment("v", "run", 0, 20, 0.9), Segment("v", "run", 0, 10, 0.8)]
+    assert detection_precision(truth, both, [0.5])["run"].tolist() == [1]
+
+
 def test_classes_and_videos_are_apart() -> None:
     truth = [Segment("v", "run", 0, 10), Segment("w", "jump", 0, 10)]
     said = [
