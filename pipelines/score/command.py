@@ -161,7 +161,7 @@ def execute(
             there = with_headline(there, args.split)
             if "detection" in there:  # which is about one split
                 there |= write_submission(
-                    args.out, there, kind=args.output_format, split=args.split
+                    args.out, there, kind=args.output_format, split=args.split, top=args.top
                 )
             return _judged(args, there, show)
         say(to_answer)
@@ -312,19 +312,36 @@ def summary_lines(summary: dict[str, Any], *, out: str) -> Iterator[str]:
         yield f"no true answers{of_split} are known, so nothing was judged"
     yield from _figure_lines(summary)
     if detection := summary.get("detection"):
-        if "average_map" in detection:
-            at = detection["map"]
-            yield (
-                f"average mAP in the split {detection['split']}: {detection['average_map']:.3f} "
-                f"({at['0.50']:.3f} at 0.5, {at['0.75']:.3f} at 0.75, {at['0.95']:.3f} at 0.95); "
-                f"hit@1 {detection['hit_at_1']:.3f}"
-            )
-        yield f"the segments as ActivityNet takes them: {detection['submission']}"
+        yield from _detection_lines(detection)
     if summary["without_truth"]:
         yield f"{summary['without_truth']} questions have no true answer to compare with"
     if unknown := summary.get("without_known_words"):
         yield f"{unknown} questions have no word that the model knows (see reason in their rows)"
     yield f"answers are in {out}"
+
+
+def _detection_lines(detection: Mapping[str, Any]) -> Iterator[str]:
+    if "average_map" in detection:
+        at = detection["map"]
+        hits = [
+            f"hit@{k} {detection[f'hit_at_{k}']:.3f}" for k in (1, 3) if f"hit_at_{k}" in detection
+        ]
+        yield (
+            f"average mAP in the split {detection['split']}: {detection['average_map']:.3f} "
+            f"({at['0.50']:.3f} at 0.5, {at['0.75']:.3f} at 0.75, {at['0.95']:.3f} at 0.95); "
+            + ", ".join(hits)
+        )
+    if without := detection.get("videos_without_answer"):
+        yield (
+            f"{without} videos of that split have segments and no answer: they count in no figure "
+            "here, and as missed for ActivityNet"
+        )
+    yield f"the segments as ActivityNet takes them: {detection['submission']}"
+    if labels := detection.get("labels_left_out"):
+        yield (
+            f"{len(labels)} labels that no video of that split has are left out of it, as "
+            f"ActivityNet reads no others: {few(labels)}"
+        )
 
 
 def _figure_lines(summary: dict[str, Any]) -> Iterator[str]:

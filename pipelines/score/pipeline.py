@@ -190,7 +190,9 @@ def write_summary(tally: Tally, config: ScoreConfig) -> None:
     fields = counts | config.about | {"files": files}
     if config.segments:
         with told_to_client():
-            fields |= write_submission(config.out, fields, kind=config.kind, split=config.split)
+            fields |= write_submission(
+                config.out, fields, kind=config.kind, split=config.split, top=config.top
+            )
     path = storage.join(config.out, "_summary.json")
     with told_to_client():
         storage.write_atomic(path, json.dumps(fields, indent=2).encode() + b"\n")

@@ -3,14 +3,15 @@
 Source: `Evaluation/README.md` of github.com/activitynet/ActivityNet: "version", "results" by video,
 each a list of label, score and segment (seconds), and "external_data". The evaluation counts what
 is said of a video that is not in the judged subset as wrong, so the file is about one split: that
-of `--split`, else test where there is one, else val, else all rows. Videos go by the names that the
-question file gives them.
+of `--split`, else test where there is one, else val, else all rows. Of a class that the subset does
+not have it cannot read a prediction at all: where the truth is known such ones, which count in no
+figure, are left out. Videos go by the names that the question file gives them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,10 @@ _Row = Mapping[str, Any]
 
 
 def write_submission(
-    out: str, summary: _Row, *, kind: str, split: str | None
+    out: str, summary: _Row, *, kind: str, split: str | None, top: int
 ) -> dict[str, dict[str, Any]]:
-    """Write the file beside the answers that `summary` names; return what the summary says of it.
+    """Write the file beside the answers that `summary` names, which are the `top` labels of each
+    video and its segments; return what the summary says of it.
 
     Raises CacheError for answers that are damaged, JobError.
     """
@@ -47,21 +49,35 @@ def write_submission(
             raise CacheError(f"{name} of {out} is damaged", todo="run it again with --overwrite")
         rows += its
     split, told = choose_rows(rows, split)
+    answered = [row for row in told if row["status"] == "answered"]
+    truths = [row["true_segments"] for row in told]
+    known = {one["label"] for its in truths if its is not None for one in its}
+    labels = known if known and None not in truths else None
     details = f"frozen features, fingerprint {summary['fingerprint']}"
-    storage.write_atomic(storage.join(out, SUBMISSION), submission(told, details=details))
-    return {"detection": {"split": split, "submission": SUBMISSION, **segment_figures(told)}}
+    data = submission(answered, labels=labels, details=details)
+    storage.write_atomic(storage.join(out, SUBMISSION), data)
+    without = sum(bool(its) for its in truths) - sum(bool(row["true_segments"]) for row in answered)
+    said = {one["label"] for row in answered for one in row["segments"]}
+    about = {
+        "split": split,
+        "submission": SUBMISSION,
+        "labels_left_out": sorted(said - labels) if labels else [],
+        "videos_without_answer": without,
+    }
+    return {"detection": about | segment_figures(answered, top=top)}
 
 
 def choose_rows(rows: Sequence[_Row], split: str | None) -> tuple[str, list[_Row]]:
-    """Return the split that is told of, and its rows that were answered."""
+    """Return the split that is told of, and its rows that are about segments."""
     there = {row["split"] for row in rows}
     split = split or next((name for name in SPLITS[:2] if name in there), ALL)
     its = (row for row in rows if split in (ALL, row["split"]))
-    return split, [row for row in its if row["status"] == "answered"]
+    return split, [row for row in its if row.get("segments") is not None]
 
 
-def submission(rows: Iterable[_Row], *, details: str) -> bytes:
-    """Return the file; `details` say how the features were made."""
+def submission(rows: Iterable[_Row], *, labels: Container[str] | None, details: str) -> bytes:
+    """Return the file, of `labels` alone where there are such; `details` say how the features were
+    made."""
     results = {
         row["question_id"]: [
             {
@@ -70,6 +86,7 @@ def submission(rows: Iterable[_Row], *, details: str) -> bytes:
                 "segment": [one["start_s"], one["end_s"]],
             }
             for one in row["segments"]
+            if labels is None or one["label"] in labels
         ]
         for row in rows
     }
@@ -81,8 +98,9 @@ def submission(rows: Iterable[_Row], *, details: str) -> bytes:
     return json.dumps(whole, ensure_ascii=False).encode() + b"\n"
 
 
-def segment_figures(rows: Sequence[_Row]) -> dict[str, Any]:
-    """Return the figures of rows whose truth is known, none where there is no such row."""
+def segment_figures(rows: Sequence[_Row], *, top: int) -> dict[str, Any]:
+    """Return the figures of rows whose truth is known, none where there is no such row; a hit among
+    more labels than `top`, that a row has, is none of them."""
     known = [row for row in rows if row["true_segments"] is not None]
     truth = list(_segments(known, "true_segments"))
     if not truth:
@@ -99,7 +117,7 @@ def segment_figures(rows: Sequence[_Row]) -> dict[str, Any]:
         "videos": len(known),
         "average_map": float(at.mean()),
         "map": {name: float(one) for name, one in zip(_NAMES, at, strict=True)},
-        "hit_at_1": hit_at(labels, scored, 1),
+        **{f"hit_at_{count}": hit_at(labels, scored, count) for count in (1, 3) if count <= top},
     }
 
 

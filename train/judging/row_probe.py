@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.asking.heads import Head
 from framebank.features.asking.segmenting import smoothed
 from framebank.features.questions.question import Question
 from framebank.features.questions.splits import video_place
@@ -19,7 +20,7 @@ from framebank.train.data.windows import Timeline
 from framebank.train.judging.detections import Found
 from framebank.train.judging.segment_rule import Seen, choose_rule, sample
 from framebank.train.model.config import PROBE, PROBE_BLIND
-from framebank.train.model.heads import OUTSIDE, Head
+from framebank.train.model.heads import OUTSIDE
 from framebank.train.model.ridge import Ridge, fit_ridge
 
 Read = Callable[[str], tuple[NDArray, Timeline]]  # a video's rows float[n, d], and their times
@@ -95,10 +96,11 @@ def find_by_formula(
     head: Head,
     *,
     seed: int,
+    kinds: Sequence[str] = PROBES,
 ) -> dict[str, list[Found]]:
-    """Return what either formula finds in the videos `asked`, its rule chosen on those of `val`."""
+    """Return what the formulas find in the videos `asked`, their rules chosen on those of `val`."""
     found: dict[str, list[Found]] = {}
-    for kind in PROBES:
+    for kind in kinds:
         probe = fit_rows(read, train, head, kind=kind, seed=seed)
 
         def see(question: Question, probe: RowProbe = probe) -> tuple[Seen, Timeline]:

@@ -19,11 +19,21 @@ from framebank.features.asking.trained_model import (
 from framebank.features.questions.question import SEGMENTS, Question
 from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import json_text, storage
+from framebank.train.data.splits import assign_splits
+from framebank.train.data.windows import Timeline
 from framebank.train.evaluation.answers import ask_all
 from framebank.train.evaluation.detecting import find_all
 from framebank.train.judging.baselines import answer_gains
 from framebank.train.judging.bootstrap import Comparison, paired_bootstrap
-from framebank.train.judging.detections import compare_found, judge_found, true_segments
+from framebank.train.judging.detections import (
+    Found,
+    compare_found,
+    judge_found,
+    leading,
+    true_segments,
+)
+from framebank.train.judging.row_probe import find_by_formula
+from framebank.train.model.config import PROBE
 from framebank.train.retrain.config import PromoteConfig, RetrainConfig
 from framebank.train.workers.run import Run
 
@@ -47,16 +57,18 @@ def judge(
     cache: Cache,
     judged: list[Question],
     *,
+    learnt: list[Question],
     floor: str,
     stop: StopRequest,
 ) -> Decision:
     """Ask both models the held questions `judged`, and decide; raises TrainingStopped.
 
-    `floor` is the folder of the probe that was fitted to the same questions: a candidate that is
-    surely worse than that, or than a baseline of its own report, is not promoted.
+    `floor` is the folder of the probe that was fitted to `learnt` too, for segments none: there a
+    closed formula is fitted here. A candidate that is surely worse than that, or than a baseline of
+    its own report, is not promoted.
     """
     if judged and judged[0].head == SEGMENTS:
-        return _judge_segments(config, candidate, in_use, cache, judged, stop)
+        return _judge_segments(config, candidate, in_use, cache, judged, learnt, stop)
     try:
         new = _gains(candidate, cache, judged, stop)
     except NotFiniteError as err:
@@ -87,6 +99,7 @@ def _judge_segments(
     in_use: str | None,
     cache: Cache,
     judged: list[Question],
+    learnt: list[Question],
     stop: StopRequest,
 ) -> Decision:
     """Decide by the average mAP on the held videos."""
@@ -99,7 +112,15 @@ def _judge_segments(
         json_text.read_object(storage.join(candidate, "metrics.json")).get("led_by") or ()
     ):
         return Decision(False, f"by its own report it finds surely less than {leads[0]}", {})
-    figures = judge_found(judged, {"model": new}, seed=seed)["model"]
+    floor = _find_by_probe(config, candidate, cache, judged, learnt, stop)
+    beside = judge_found(judged, {"model": new, PROBE: floor}, seed=seed)
+    if behind := leading(beside).get(PROBE):
+        reason = (
+            "it finds surely less than the probe, a closed formula: {:.3f} ({:.3f} to {:.3f}) of "
+            "average mAP".format(*behind)
+        )
+        return Decision(False, f"{reason} on {len(judged)} held videos", {})
+    figures = beside["model"]
     if in_use is None:
         return Decision(True, "no model was in use", {name: figures[name]})
     if len(judged) < config.held.least or not true_segments(judged):
@@ -121,6 +142,30 @@ def _judge_segments(
     )
     told = {name: ours, f"{name}_in_use": theirs}
     return _decision(found, text, told, config.promote, form=".3f")
+
+
+def _find_by_probe(
+    config: RetrainConfig,
+    candidate: str,
+    cache: Cache,
+    judged: list[Question],
+    learnt: list[Question],
+    stop: StopRequest,
+) -> list[Found]:
+    """Return what a closed formula, of what the candidate learnt, finds in the held videos."""
+
+    def read(video_id: str) -> tuple[NDArray[Any], Timeline]:
+        stop.check()
+        record = cache[video_id]
+        return record.features, Timeline(record.pts_ms, record.source.duration_s)
+
+    train = config.train
+    splits = assign_splits(
+        learnt, seed=train.seed, val_share=train.val_share, group_by=train.group_by
+    )
+    val, head = splits.of(splits.stopped_on), read_head(candidate)
+    found = find_by_formula(read, splits.train, val, judged, head, seed=train.seed, kinds=(PROBE,))
+    return found[PROBE]
 
 
 def _behind(

@@ -264,7 +264,10 @@ def _train_and_judge(its: _Retraining, news: _News, work: Path) -> Result:
         run.say("fitting the probe, which no model may be surely worse than")
         quiet = dataclasses.replace(its, run=Run(run.stop))  # what it says is not of the model
         floor = _train(quiet, news, news.joined.only(learnt), work / "probe", kind=PROBE)
-    decision = judge(config, str(candidate), in_use, cache, judged, floor=str(floor), stop=run.stop)
+    decision = judge(
+        config, str(candidate), in_use, cache, judged,
+        learnt=learnt, floor=str(floor), stop=run.stop,
+    )  # fmt: skip
     shutil.rmtree(work / "probe", ignore_errors=True)
     decision = dataclasses.replace(decision, figures=decision.figures | figures)
     write_json(str(candidate / BASIS), dataclasses.asdict(news.basis))

@@ -87,11 +87,31 @@ def test_scoring_writes_segments_and_the_submission(made: Made, tmp_path: Path) 
     at_half = np.mean([row[0] for row in detection_precision(truth, found, [0.5]).values()])
     assert at_half == pytest.approx(made.json("metrics.json")["map"]["0.50"], abs=1e-3)
     summary = json.loads((out / "_summary.json").read_text())
-    assert summary["detection"]["map"]["0.50"] == pytest.approx(at_half)
+    its = summary["detection"]
+    assert its["map"]["0.50"] == pytest.approx(at_half)
+    assert (its["hit_at_1"], its["hit_at_3"]) == (1, 1)
+    assert (its["labels_left_out"], its["videos_without_answer"]) == ([], 0)
     # Of another split the same answers make another file.
     assert cli.main(["score", *words, "--out", str(out), "--split", "val"]) == 0
     told = json.loads((out / "_submission.json").read_text())
     assert set(told["results"]) == {"v01.mp4", "v05.mp4", "v09.mp4"}
+
+
+def test_a_submission_has_no_class_that_its_split_lacks(made: Made, tmp_path: Path) -> None:
+    questions, out = tmp_path / "q.csv", tmp_path / "out"
+    _, *lines = Path(made.questions).read_text().splitlines()
+    kept = [line for line in lines if ",test" in line and "blink" not in line]
+    rows = ["video_id,start_s,end_s,label,split", *kept, "gone.mp4,1,2,hop,test"]
+    questions.write_text("\n".join(rows))
+    words = ["--cache", made.cache, "--questions", str(questions), "--model", made.model]
+    words += ["--out", str(out), "--runner", "DirectRunner", "--top", "2"]
+    assert cli.main(["score", *words]) == 0
+    told = json.loads((out / "_submission.json").read_text())
+    labels = {one["label"] for its in told["results"].values() for one in its}
+    assert labels == {"rise", "fall"}
+    its = json.loads((out / "_summary.json").read_text())["detection"]
+    assert (its["labels_left_out"], its["videos_without_answer"]) == (["blink"], 1)
+    assert "hit_at_3" not in its  # of two labels
 
 
 def _span(one: tuple[float, float, str]) -> tuple[str, float, float]:
@@ -99,10 +119,14 @@ def _span(one: tuple[float, float, str]) -> tuple[str, float, float]:
 
 
 def _tests(made: Made) -> dict[str, Question]:
+    return _asked(made, "test")
+
+
+def _asked(made: Made, split: str) -> dict[str, Question]:
     asked = join_cache(
         QuestionFiles([made.questions]), open_cache(made.cache), max_unmatched_ratio=0
     )
-    return {q.video_id: q for q in asked.questions if q.split == "test"}
+    return {q.video_id: q for q in asked.questions if q.split == split}
 
 
 def test_evaluation_agrees_with_training_and_draws_time_lines(made: Made, tmp_path: Path) -> None:
@@ -163,13 +187,15 @@ def test_a_better_model_is_promoted_by_its_average_map(made: Made, tmp_path: Pat
     given = ["--cache", made.cache, "--questions", made.questions, "--model", str(blind)]
     words = [*SMALL[:2], "--epochs", "1", "--model-kind", "lstm", "--no-baselines"]
     assert cli.main(["train", *given, *words]) == 0
-    judged = list(_tests(made).values())
-    its = {"cache": open_cache(made.cache), "judged": judged, "floor": "", "stop": StopRequest()}
+    judged, learnt = list(_asked(made, "test").values()), list(_asked(made, "train").values())
+    its = {"cache": open_cache(made.cache), "judged": judged, "learnt": learnt, "floor": ""}
+    its["stop"] = StopRequest()
     first = judge(config, made.model, None, **its)
     assert (first.better, first.reason) == (True, "no model was in use")
     better = judge(config, made.model, str(blind), **its)
     assert better.better
     assert better.figures["average_map"] > better.figures["average_map_in_use"] + 0.1
-    assert not judge(config, str(blind), made.model, **its).better
+    worse = judge(config, str(blind), made.model, **its)
+    assert not worse.better and "surely less than the probe" in worse.reason
     few = dataclasses.replace(config, held=HeldConfig(least=4))
     assert "too few" in judge(few, made.model, str(blind), **its).reason
