@@ -173,10 +173,10 @@ def _database_rows(path: str, videos: dict[str, Any]) -> Iterator[Row]:
             yield where, error
             continue
         subset = about.get("subset")
-        split = SPLIT_NAMES.get(str(subset).lower())
-        row = {"video_id": video_id, "subset": subset, "split": subset if split else None}
+        row = {"video_id": video_id, "subset": subset}
         if not listed:
-            yield where, row | {"label": None if split == "test" else NOTHING}
+            unknown = SPLIT_NAMES.get(str(subset).lower()) == "test"
+            yield where, row | {"label": None if unknown else NOTHING}
         for number, one in enumerate(listed, start=1):
             at = f"{where}, annotation {number}"
             span = one.get("segment") if isinstance(one, dict) else None

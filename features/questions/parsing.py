@@ -25,7 +25,7 @@ VIDEO_COLUMNS = ("video", "gif_name", "video_name", "video_id")
 ID_COLUMNS = ("question_id", "id", "qid")
 _TEXTS = (
     *VIDEO_COLUMNS, *ID_COLUMNS, "question", "answer", "label", "split", "type", "head", "group",
-    "start_s", "end_s",
+    "start_s", "end_s", "subset",
 )  # fmt: skip
 _MOST_CHOICES = 100
 _MOST_COUNT = 2**24  # to which float32, in which counts are learnt, holds whole numbers
@@ -326,6 +326,8 @@ def _group(row: _Row) -> str | None:
 
 def _split(row: _Row) -> str | None:
     name = row.text("split").lower()
+    if not name and row.set_name == ACTIVITYNET:
+        name = row.text("subset").lower()
     if name and name not in SPLIT_NAMES:
         raise row.fault("a split that is not known", repr(name), "train, val or test")
     return SPLIT_NAMES.get(name)

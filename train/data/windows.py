@@ -47,6 +47,21 @@ class Timeline:
         )
 
 
+def beyond_ends(questions: Sequence[Question], times: Mapping[str, Timeline]) -> list[str]:
+    """Return a remark where segments begin when their video has ended."""
+    lasts_s = {q.video_id: float(times[q.video_id].edges_s[-1]) for q in questions}
+    late = [(q.video_id, one) for q in questions for one in q.segments
+            if one[0] >= lasts_s[q.video_id]]  # fmt: skip
+    if not late:
+        return []
+    name, (start_s, _, label) = late[0]
+    return [
+        f"WARNING: {len(late)} of {sum(len(q.segments) for q in questions)} segments begin after "
+        f"the end of their video and cannot be found (such as {label!r} at {start_s:g} s of "
+        f"{name}, whose rows end at {lasts_s[name]:g} s): are they in seconds?"
+    ]
+
+
 class _WindowClips:
     """Windows by number, of videos of which the last are held: a window's neighbours come soon."""
 

@@ -23,7 +23,7 @@ from framebank.features.stores import json_text, storage
 from framebank.features.terminal import few
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.splits import SPLITS, Splits, splits_of
-from framebank.train.data.windows import Timeline
+from framebank.train.data.windows import Timeline, beyond_ends
 from framebank.train.evaluation import figures as evaluation
 from framebank.train.evaluation.answers import Answers, ask_all
 from framebank.train.evaluation.detecting import find_all
@@ -96,6 +96,11 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged | Detected:
     if model.head.kind == SEGMENTS:
         run.say(f"looking through {len(asked)} videos of the split {chosen.name}")
         found, times = find_all(model, cache, asked, run)
+        names = [question.video_id for question in asked]
+        late = beyond_ends(asked, dict(zip(names, times, strict=True)))
+        notes += late
+        for note in late:
+            run.say(note)
         figures = _judge_segments(job, made, cache, joined, chosen, run, found, times)
         judged = Detected(figures, asked, found, times)
     else:

@@ -18,7 +18,7 @@ from framebank.train.data.epoch_order import plan_epoch
 from framebank.train.data.joining import JoinedQuestions
 from framebank.train.data.shard_files import ShardFiles, Staging
 from framebank.train.data.splits import SPLITS, Splits, assign_splits
-from framebank.train.data.windows import Timeline, Windows
+from framebank.train.data.windows import Timeline, Windows, beyond_ends
 from framebank.train.model.config import AUTO, IMAGE_QA, PICTURE_KINDS, ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics, frame_statistics
 from framebank.train.model.heads import COUNT, OPEN, Head
@@ -170,6 +170,8 @@ def gather(
     videos = windows = None
     if head.kind == SEGMENTS:
         videos = Videos(features, read_times(features, cache, workers, run))
+        for remark in beyond_ends(joined.questions, videos.times):
+            say(remark)
         share, room = workers.share, config.shuffle_bytes
         windows = Windows(features, window=WINDOW, share=share, shuffle_bytes=room)
 

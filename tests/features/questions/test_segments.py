@@ -89,6 +89,17 @@ def test_scoring_keeps_the_rest_of_a_faulty_file(tmp_path: Path) -> None:
     assert second.fault is not None
 
 
+def test_a_subset_is_a_split_or_refused(tmp_path: Path) -> None:
+    one = {"annotations": [{"segment": [1, 2], "label": "run"}]}
+    first, second = read_one(database(tmp_path, {"a": one | {"subset": "Test"}, "b": one}))
+    assert (first.split, second.split) == ("test", None)
+    with pytest.raises(UsageError, match="'trainval' in video 'a', annotation 1"):
+        read_one(database(tmp_path, {"a": one | {"subset": "trainval"}}))
+    path = tmp_path / "s.csv"
+    path.write_text("video_id,start_s,end_s,label,subset\na,1,2,run,validation\n")
+    assert read_one(str(path))[0].split == "val"
+
+
 def test_annotations_that_are_none_are_named(tmp_path: Path) -> None:
     videos = {"a": {"subset": "training", "annotations": [{"label": "run"}]}}
     with pytest.raises(UsageError, match="an annotation without its segment"):
