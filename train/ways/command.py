@@ -26,6 +26,7 @@ from framebank.features import terminal
 from framebank.features.bounds import MOST_INT, MOST_SEED, check_number
 from framebank.features.commands.steps import Steps
 from framebank.features.errors import UsageError
+from framebank.features.extraction.one_clip import make_spec
 from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.question import LABEL
 from framebank.features.questions.reading import read_questions
@@ -35,7 +36,16 @@ from framebank.features.stores import locks, storage
 from framebank.train.data.splits import assign_splits
 from framebank.train.model.config import TrainConfig
 from framebank.train.ways.ledger import Ledger
-from framebank.train.ways.plan import CLIPS, OPTIONS, WAYS, Way, cache_commands, train_command
+from framebank.train.ways.plan import (
+    CLIPS,
+    FRAMES,
+    OPTIONS,
+    WAYS,
+    Way,
+    cache_choices,
+    cache_commands,
+    train_command,
+)
 
 _say = functools.partial(terminal.say, who="ways")
 
@@ -83,6 +93,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     if args.group_by is not None:
         compile_grouping(args.group_by)
     _check_labels(args)
+    _check_caches(args)
     todo = "give a folder on this machine; what is in it may be copied afterwards"
     folder = Path(storage.on_this_machine(args.cache_dir, "the ways are trained here", todo=todo))
     if folder.exists() and not folder.is_dir():
@@ -124,6 +135,18 @@ def _check_labels(args: argparse.Namespace) -> None:
                 todo="`framebank train` answers questions",
             )
     assign_splits(questions, seed=args.seed, group_by=args.group_by)
+
+
+def _check_caches(args: argparse.Namespace) -> None:
+    """Raise UsageError for a cache that cannot be made, before hours are spent on another one."""
+    specs = {name: make_spec(choice)[0] for name, choice in cache_choices(args).items()}
+    if specs[FRAMES].holds_pictures:
+        raise UsageError(
+            "ways 1, 4 and 5 read features",
+            got=f"--backbone {args.backbone}",
+            expected="any other backbone",
+            todo="--pixels SIZE is for ways 2 and 3",
+        )
 
 
 def _train(

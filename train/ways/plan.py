@@ -13,6 +13,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from framebank.features.spec import SpecChoice
+
 FRAMES, PIXELS, CLIPS = "frames", "pixels", "clips"  # the caches
 OPTIONS = (  # that must stay the same through the life of a folder
     *("labels", "sample", "clip_sample", "backbone", "weights", "clip_weights", "pixels"),
@@ -55,25 +57,35 @@ WAYS = (
 )  # fmt: skip
 
 
+def cache_choices(args: argparse.Namespace) -> dict[str, SpecChoice]:
+    """Return what each cache is made with."""
+    frames = SpecChoice(
+        sample=args.sample,
+        backbone=args.backbone,
+        weights=args.weights,
+        precision=args.precision,
+    )
+    return {
+        FRAMES: frames,
+        PIXELS: SpecChoice(sample=args.sample, backbone=f"pixels:{args.pixels}"),
+        CLIPS: dataclasses.replace(
+            frames, sample=args.clip_sample, backbone="c3d", weights=args.clip_weights
+        ),
+    }
+
+
 def cache_commands(
     args: argparse.Namespace, folder: Path, beam_args: Sequence[str]
 ) -> dict[str, list[str]]:
     """Return the words after `framebank` that make each cache."""
-    frames = ["--sample", args.sample]
-    made = {
-        FRAMES: [*frames, "--backbone", args.backbone, "--weights", args.weights],
-        PIXELS: [*frames, "--backbone", f"pixels:{args.pixels}"],
-        CLIPS: ["--sample", args.clip_sample, "--backbone", "c3d", "--weights", args.clip_weights],
-    }
-    for name in (FRAMES, CLIPS):
-        made[name] += ["--precision", args.precision]
-    return {
-        name: [
-            *("extract", *args.inputs, "--cache", str(folder / "caches" / name), *words),
-            *(*beam_args, "--json"),
-        ]
-        for name, words in made.items()
-    }
+    made = {}
+    for name, choice in cache_choices(args).items():
+        words = ["extract", *args.inputs, "--cache", str(folder / "caches" / name)]
+        for one in dataclasses.fields(choice):
+            if (value := getattr(choice, one.name)) != one.default:
+                words += [f"--{one.name}", str(value)]
+        made[name] = [*words, *beam_args, "--json"]
+    return made
 
 
 def train_command(way: Way, args: argparse.Namespace, folder: Path) -> list[str]:

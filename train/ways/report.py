@@ -172,13 +172,17 @@ def _notes(rows: Sequence[Mapping[str, Any]], caches: Mapping[str, Cache]) -> li
         for name in (FRAMES, CLIPS)
         if caches[name].spec.random_weights
     ]
+    lacking: dict[str, list[str]] = {}
     for name, title in _CACHES.items():
         row = next(row for row in rows if row["cache"] == name)
         if row["left_out"]:
-            notes.append(
-                f"{row['left_out']} labels were left out, for {title} of their clips were not "
-                f"found or are quarantined: {few(row['left_out_videos'])}."
-            )
+            told = f"{few(row['left_out_videos'])}, {row['left_out']} in all"
+            lacking.setdefault(told, []).append(title)
+    notes += [
+        f"Labels were left out, as their clips were not found or are quarantined ({told}), in the "
+        f"caches of {', '.join(titles)}."
+        for told, titles in lacking.items()
+    ]
     if len({row["judged"] for row in rows}) > 1:
         told = ", ".join(f"{row['title']} {row['judged']}" for row in rows)
         notes.append(

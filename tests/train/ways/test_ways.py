@@ -106,6 +106,20 @@ def test_questions_and_missing_files_are_refused_before_anything_is_made(tmp_pat
     ):  # fmt: skip
         with pytest.raises(UsageError, match=told):
             fb.ways("clips/", cache_dir=tmp_path / "out", labels=tmp_path / name)
+    (tmp_path / "good.csv").write_text("video_id,label\na.mp4,x\nb.mp4,y\n")
+    good: dict[str, Any] = {
+        "cache_dir": tmp_path / "out",
+        "labels": tmp_path / "good.csv",
+        "weights": "random:0",
+    }
+    for wrong, told in (
+        ({"pixels": 4}, "pixels need a size"),
+        ({"clip_weights": "none.caffemodel"}, "none.caffemodel"),
+        ({"clip_sample": "some"}, "some"),
+        ({"backbone": "pixels:32", "weights": "imagenet"}, "ways 1, 4 and 5"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            fb.ways("clips/", **good | wrong)
     assert not (tmp_path / "out").exists()
 
 
@@ -180,8 +194,8 @@ def test_the_figures_are_those_of_the_files(
     assert ways["clips_rnn"]["killed"] == {"extraction_s": True, "training_s": False}
     assert found["caches"]["pixels"]["rows"] == 24
     assert [note for note in found["notes"] if "left out" in note] == [
-        "2 labels were left out, for features of clips of 16 frames of their clips were not found "
-        "or are quarantined: <i>.mp4, gone.mp4."
+        "Labels were left out, as their clips were not found or are quarantined (<i>.mp4, "
+        "gone.mp4, 2 in all), in the caches of features of clips of 16 frames."
     ]
     assert any("RANDOM (random:0)" in note for note in found["notes"])
     first, often = found["advice"][:2]
