@@ -88,7 +88,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 1),
         "sha256": disk.file_hash(out),
         "near": {
-            word: [other for other, _ in vectors.most_similar(word, topn=3)]
+            str(word): [str(other) for other, _ in vectors.most_similar(word, topn=3)]
             for word in long[:_NEAR]
             if len(vectors) > 1
         },
@@ -104,10 +104,12 @@ def _texts(args: argparse.Namespace) -> list[list[str]]:
     files = QuestionFiles(args.questions, args.format, args.mapping)
     asked = [question for question in read_questions(files) if question.question]
     said = [question.question for question in asked]
-    said += [choice for question in asked for choice in question.choices]
+    choices = [choice for question in asked for choice in question.choices]
     if not said:
         raise UsageError("the files ask nothing", got="labels", expected="questions in words")
-    layer = text_layer(said, max_words=MOST_INT - 2, language=args.language)
+    # Choices are of one word often, which does not make a language without spaces.
+    layer = text_layer(said, choices=choices, max_words=MOST_INT - 2, language=args.language)
+    said += choices
     words, texts = layer.get_vocabulary(), []
     for start in range(0, len(said), 10_000):
         cut = cut_questions(encode_texts(said[start : start + 10_000]), args.language)

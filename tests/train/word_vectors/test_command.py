@@ -52,6 +52,16 @@ def test_vectors_of_questions_are_read_by_embeddings(
     assert again.read_bytes() == out.read_bytes()
 
 
+def test_questions_and_choices_of_one_word_are_cut_into_words(tmp_path: Path) -> None:
+    questions, out = tmp_path / "q.jsonl", tmp_path / "v.bin"
+    row = {"video_id": "v", "question": "fruit?", "answer": "plum", "choices": ["plum", "pear"]}
+    questions.write_text(f"{json.dumps(row)}\n" * 2)
+    assert cli.main(["words", str(questions), "--size=4", "--epochs=1", f"--out={out}"]) == 0
+    assert set(read_vectors(str(out), {"fruit", "plum", "pear"}, say=print).vectors) == {
+        "fruit", "plum", "pear",
+    }  # fmt: skip
+
+
 def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     questions = write(tmp_path / "q.jsonl")
     for words, told in (
