@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ from framebank.train.finetune.networks import (
     load_backbone,
     train_from,
 )
-from framebank.train.fit.loop import FitData, FitResult, fit
+from framebank.train.fit.loop import FitData, FitResult, clip_sum, fit
 from framebank.train.model.config import TrainConfig
 from framebank.train.model.heads import Head as Classes
 from framebank.train.workers.run import Run
@@ -108,9 +109,10 @@ def finetune(
         seen, pictures = (_rows(cache, joined, task.tune, held) for cache in (features, pixels))
         keras.utils.set_random_seed(task.head.seed)
         head = Head(len(material.classes.answers))
+        # By loss: a head that knows its clips by heart leaves nothing to learn to what is before.
         result = fit(
             head.network(seen.width), material.data(seen), config=task.head,
-            folder=folder / "head", stop=run.stop, label="head",
+            folder=folder / "head", stop=run.stop, label="head", by_loss=True,
         )  # fmt: skip
         figures = {"head": material.accuracy(result)}
         run.say(f"the head alone: {_told(figures['head'])}")
@@ -118,7 +120,7 @@ def finetune(
         result = fit(
             head.network(pictures.width, Tuned(model, row)), material.data(pictures),
             config=task.tune, folder=folder / "tune", stop=run.stop, label="tune",
-            optimizer=lambda: keras.optimizers.SGD(task.tune.learning_rate, momentum=MOMENTUM),
+            optimizer=functools.partial(_sgd, task.tune),
             slack=_slack(material),
         )  # fmt: skip
         figures["fine_tuned"] = material.accuracy(result)
@@ -138,6 +140,10 @@ def finetune(
         "lineage": lineage,
         "remarks": list(material.splits.remarks),
     }
+
+
+def _sgd(config: TrainConfig) -> keras.optimizers.Optimizer:
+    return clip_sum(keras.optimizers.SGD(config.learning_rate, MOMENTUM), config.clip_norm)
 
 
 def _slack(material: _Material) -> float:

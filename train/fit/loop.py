@@ -70,14 +70,18 @@ def fit(
     workers: Workers | None = None,
     optimizer: Callable[[], keras.optimizers.Optimizer] | None = None,
     slack: float = 0.0,
+    by_loss: bool = False,
 ) -> FitResult:
     """Train `network`, from `folder`'s newest checkpoint if there is one; leave its best weights.
 
-    `optimizer` makes another one than `make_optimizer` does, `slack` is that of `BestEpoch`.
+    `optimizer` makes another one than `make_optimizer` does; `slack` and `by_loss` are those of
+    `BestEpoch` (numbers and segments are always judged by loss).
     Raises TrainingStopped after saving when `stop` is set, JobError when it cannot save.
     """
     workers = workers or Workers()
-    run = _Run(network, data, config, folder, stop, label, on_judged, workers, optimizer, slack)
+    by_loss = by_loss or data.head.kind in (COUNT, SEGMENTS)
+    best = BestEpoch(patience=config.patience, by_loss=by_loss, slack=slack)
+    run = _Run(network, data, config, folder, stop, label, on_judged, workers, best, optimizer)
     run.restore()
     if not run.finished:
         run.train(callbacks)
@@ -98,8 +102,8 @@ class _Run:
     label: str
     on_judged: Callable[[int, Predictions], None] | None
     workers: Workers
+    best: BestEpoch
     make: Callable[[], keras.optimizers.Optimizer] | None = None  # another optimizer
-    slack: float = 0.0
 
     def __post_init__(self) -> None:
         network, data, config = self.network, self.data, self.config
@@ -115,8 +119,6 @@ class _Run:
             network.compile(optimizer=self.optimizer)  # callbacks look for it there
         # Of the epoch so far, over all replicas: loss, right answers, rows.
         self.sums = tf.Variable(tf.zeros(3, tf.float64), trainable=False)
-        by_loss = data.head.kind in (COUNT, SEGMENTS)
-        self.best = BestEpoch(patience=config.patience, by_loss=by_loss, slack=self.slack)
         self.plateau = PlateauRate(config)
         self.history: list[dict[str, Any]] = []
         self.checkpoints = RunCheckpoints(
