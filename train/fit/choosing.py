@@ -2,10 +2,10 @@
 
 The probe and the kinds that are trained answer the same folds of the training split, dealt by
 source; after the first fold the two best trained kinds go on, those that are surely behind the
-probe there do not. The best of the trained
-kinds is taken where it is ahead of the probe by more than chance is wide: a standard error (Breiman
-et al. 1984, "Classification and regression trees", section 3.4.3), since the best of many looks
-better than it is. The validation split chooses epochs as ever and judges nothing.
+probe there do not. The best of the trained kinds is taken where it is ahead of the probe by more
+than chance is wide: a standard error (Breiman et al. 1984, "Classification and regression trees",
+section 3.4.3), since the best of many looks better than it is. The validation split chooses epochs
+as ever and judges nothing.
 """
 
 from __future__ import annotations

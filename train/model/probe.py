@@ -49,8 +49,8 @@ _USUAL = 5.5  # of them, where few rows speak
 @dataclasses.dataclass(frozen=True)
 class Rows:
     """What a probe is fitted to: the clip int64[r] of each row, its words int32[r, l], its truth
-    float64[r] (answer or number) and its group; of a choice `right` and `others` are word sets
-    bool[r, w] of the true candidate and the mean float64[r, w] over all."""
+    float64[r] (answer or number) and its group; of a choice `right` and `mean` float64[r, w]
+    are the words (`word_shares`) of the true candidate and their mean over all candidates."""
 
     clip: NDArray[np.int64]
     words: NDArray[np.int32]
