@@ -48,23 +48,23 @@ def write_report(
     judged = {row["name"]: row.pop("right") for row in rows}
     groups = {row["name"]: row.pop("groups") for row in rows}
     best = max((row for row in rows if row["number"]), key=lambda row: float(row["accuracy"]))
+    majority = float(rows[0]["majority"])
     for row in rows:
+        del row["majority"]
         row["behind_best"] = _behind(row["name"], best["name"], judged, groups, seed=args.seed)
     found = {
         "split": rows[0]["split"],
         "judged": rows[0]["judged"],
-        "majority": rows[0].pop("majority"),
+        "majority": majority,
         "ways": rows,
         "best": best["name"],
         "advice": advice(rows, best),
         "caches": {name: _cache(cache, ledger, name) for name, cache in caches.items()},
         "budget": {name: getattr(args, name) for name in ("epochs", "patience", "batch_size")},
         "seed": args.seed,
-        "notes": _notes(rows, caches),
+        "notes": _notes(rows, caches, majority),
         "command": typed,
     }
-    for row in rows:
-        row.pop("majority", None)
     text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     storage.write_atomic(str(folder / "report.json"), text.encode())
     page = render(
@@ -122,6 +122,7 @@ def _row(
         "training_s": trained.seconds,
         "killed": {"extraction_s": extracted.killed, "training_s": trained.killed},
         "cache_bytes": _stored(cache),
+        "worse_than_majority": "majority" in metrics.get("led_by", ()),
         "left_out": metrics["unmatched"],
         "left_out_videos": metrics["unmatched_videos"],
         "model_bytes": os.path.getsize(model / "model.keras"),
@@ -165,13 +166,22 @@ def _cache(cache: Cache, ledger: Ledger, name: str) -> dict[str, Any]:
     }
 
 
-def _notes(rows: Sequence[Mapping[str, Any]], caches: Mapping[str, Cache]) -> list[str]:
+def _notes(
+    rows: Sequence[Mapping[str, Any]], caches: Mapping[str, Cache], majority: float
+) -> list[str]:
     notes = [
         f"The weights of {caches[name].spec.backbone} are RANDOM ({caches[name].spec.weights}): "
         f"what reads the {_CACHES[name]} shows that the path works, not what the network can see."
         for name in (FRAMES, CLIPS)
         if caches[name].spec.random_weights
     ]
+    if max(float(row["accuracy"]) for row in rows) <= majority:
+        notes.append(
+            "Nothing here is right more often than the majority answer: these clips do not tell "
+            "which way is better."
+        )
+    if worse := [str(row["label"]) for row in rows if row["worse_than_majority"]]:
+        notes.append(f"Surely worse than the majority answer: {', '.join(worse)}.")
     lacking: dict[str, list[str]] = {}
     for name, title in _CACHES.items():
         row = next(row for row in rows if row["cache"] == name)

@@ -160,6 +160,7 @@ def out(tmp_path: Path) -> tuple[Path, argparse.Namespace, Ledger]:
             "split": "test",
             "baselines": {"majority": {"accuracy": 0.5}},
             "parameters": 10 ** (place + 1),
+            "led_by": {"majority": [0.25, 0.1, 0.4]} if way.name == "clips_mlp" else {},
             "unmatched": 2 if way.cache == CLIPS else 0,
             "unmatched_videos": ["<i>.mp4", "gone.mp4"],
             "epochs": 0 if way.name == "probe" else 4,
@@ -197,6 +198,7 @@ def test_the_figures_are_those_of_the_files(
         "Labels were left out, as their clips were not found or are quarantined (<i>.mp4, "
         "gone.mp4, 2 in all), in the caches of features of clips of 16 frames."
     ]
+    assert "Surely worse than the majority answer: 6b. clips, MLP." in found["notes"]
     assert any("RANDOM (random:0)" in note for note in found["notes"])
     first, often = found["advice"][:2]
     assert first["way"] == "4. features, RNN" and "1. frames that vote" in first["why"]
@@ -213,6 +215,18 @@ def test_a_closed_formula_that_is_as_good_is_named_first(
     rows[-1]["accuracy"] = 0.75
     best = next(row for row in rows if row["name"] == "features_rnn")
     assert advice(rows, best)[0]["way"] == "the closed formula"
+
+
+def test_a_majority_that_nothing_beats_is_remarked(
+    out: tuple[Path, argparse.Namespace, Ledger],
+) -> None:
+    folder, args, ledger = out
+    path = folder / "models" / "vote" / "metrics.json"
+    for majority, told in ((0.74, False), (0.75, True)):
+        metrics = json.loads(path.read_text())
+        path.write_text(json.dumps(metrics | {"baselines": {"majority": {"accuracy": majority}}}))
+        notes = write_report(folder, args, ledger, typed="")["notes"]
+        assert any("right more often than the majority" in note for note in notes) == told
 
 
 def test_times_are_said_as_people_say_them() -> None:
