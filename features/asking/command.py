@@ -258,8 +258,8 @@ def extract_record(video: str, spec: FeatureSpec, weights: str) -> FeatureRecord
         raise kind(
             f"{video} cannot be used: {rejected.error_class} (at {rejected.stage})",
             got=rejected.message,
-            expected="a video that FFmpeg can decode",
-            todo="check the path and play the clip to see what is wrong with it",
+            expected="a video or a picture that FFmpeg can decode",
+            todo="check the path and open the file to see what is wrong with it",
         ) from rejected
     # Rounded to the cache's dtype: the model has never seen anything else.
     return decode_record(payload)

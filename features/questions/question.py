@@ -117,8 +117,8 @@ def require_answers(questions: Sequence[Question], *paths: str) -> list[Question
         raise UsageError(
             f"{', '.join(paths)}: there are no answers to train on",
             got=f"{len(questions)} questions, none with an answer",
-            expected='a column "answer"',
-            todo="join the answers into the file first; files without them can only be scored",
+            expected='a column "answer", or the file that the set publishes its answers in',
+            todo="give that file too, or join the answers; files without them can only be scored",
         )
     return answered
 
