@@ -168,9 +168,8 @@ def test_a_model_of_nan_neither_judges_nor_is_used(made: Path, tmp_path: Path) -
 
     def decide(candidate: Path, in_use: Path | None) -> Decision:
         rival = None if in_use is None else str(in_use)
-        return judge(
-            config, str(candidate), rival, cache, judged, floor=str(candidate), stop=StopRequest()
-        )
+        given = {"learnt": [], "floor": str(candidate), "stop": StopRequest()}
+        return judge(config, str(candidate), rival, cache, judged, **given)
 
     for in_use in (None, good, bad):
         decision = decide(bad, in_use)
