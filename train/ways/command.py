@@ -118,7 +118,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
             _train(way, args, folder, steps, ledger, labels=labels)
         from framebank.train.ways.report import write_report
 
-        found = write_report(folder, args, ledger, typed=_typed(args))
+        found = write_report(folder, args, ledger, typed=_typed(args, beam_args))
     _say(f"look at {folder / 'index.html'}")
     return found
 
@@ -184,7 +184,7 @@ def _labels_digest(paths: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _typed(args: argparse.Namespace) -> str:
+def _typed(args: argparse.Namespace, beam_args: list[str]) -> str:
     words = ["framebank", "ways", *args.inputs, "--cache-dir", args.cache_dir]
     defaults = argparse.ArgumentParser()
     add_arguments(defaults)
@@ -194,4 +194,4 @@ def _typed(args: argparse.Namespace) -> str:
             continue
         for one in value if isinstance(value, list) else [value]:
             words += ["--" + name.replace("_", "-"), str(one)]
-    return shlex.join(words)
+    return shlex.join([*words, *beam_args])

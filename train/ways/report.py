@@ -1,7 +1,7 @@
 """What the ways came to: figures with intervals, what to choose when, and the page that shows them.
 
 A way is called as good as the best where the 95 % interval of their difference on the same clips,
-drawn by source, holds zero: on few clips many are.
+drawn by source, holds zero, or where there are too few of them to tell: on few clips many are.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from framebank.train.ways.ledger import Ledger
 
 _TEMPLATE = Path(__file__).with_name("index.html.j2")
+_FEWEST_SOURCES = 6  # that all go one way by chance in less than 5 of 100 cases: 2 · 0.5 ** 6
 _CACHES = {
     FRAMES: "features of frames",
     PIXELS: "the frames themselves",
@@ -145,7 +146,7 @@ def _behind(
     return {
         "difference": found.difference,
         "interval": [found.low, found.high],
-        "surely": found.low > 0,
+        "surely": found.low > 0 and len(set(groups[name])) >= _FEWEST_SOURCES,
     }
 
 

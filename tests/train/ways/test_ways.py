@@ -18,7 +18,7 @@ from framebank.features.errors import UsageError
 from framebank.train.ways.command import add_arguments
 from framebank.train.ways.ledger import Ledger
 from framebank.train.ways.plan import CLIPS, FRAMES, PIXELS, WAYS, cache_commands, train_command
-from framebank.train.ways.report import advice, table, took, write_report
+from framebank.train.ways.report import _behind, advice, table, took, write_report
 from tests.made.chromium import FAULTS, find_chromium, open_page
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 
@@ -215,6 +215,13 @@ def test_a_closed_formula_that_is_as_good_is_named_first(
     rows[-1]["accuracy"] = 0.75
     best = next(row for row in rows if row["name"] == "features_rnn")
     assert advice(rows, best)[0]["way"] == "the closed formula"
+
+
+def test_what_goes_one_way_on_five_clips_is_not_sure() -> None:
+    for clips, sure in ((5, False), (6, True)):
+        groups = {name: [str(number) for number in range(clips)] for name in "ab"}
+        found = _behind("b", "a", {"a": [True] * clips, "b": [False] * clips}, groups, seed=0)
+        assert found is not None and found["surely"] == sure
 
 
 def test_a_majority_that_nothing_beats_is_remarked(
