@@ -119,11 +119,13 @@ def _labels(folder: str) -> bytes:
 def _read_bytes(path: str, option: str) -> bytes:
     if option == "--questions" and storage.folder_exists(path):
         return _labels(path)
-    missing = "no such question file" if option == "--questions" else "no such file"
+    missing, todo = "no such file", f"check {option}"
+    if option == "--questions":
+        missing, todo = "no such question file", f"check {option}, or --labels"
     try:
         return storage.read_bytes(path)
     except storage.FileMissingError as err:
-        raise UsageError(missing, got=path, todo=f"check {option}") from err
+        raise UsageError(missing, got=path, todo=todo) from err
 
 
 def _read_json(path: str, text: str) -> Iterator[Row]:
