@@ -177,7 +177,7 @@ class _Answers:
         path, where, given = self._rows[question_id]
         for name in _OF_BOTH:
             here, there = text(fields.get(name)), text(given.get(name))
-            if here and there and here != there:
+            if here and there and here.lstrip("0") != there.lstrip("0"):  # of COCO's 12 digits
                 raise UsageError(
                     f"{path} has an answer about another picture than its question",
                     got=f"{name} {there} of question_id {question_id!r} in {where}",

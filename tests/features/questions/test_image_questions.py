@@ -128,6 +128,12 @@ def test_an_answer_about_another_picture_is_refused(tmp_path: Path, change: dict
         read_questions(QuestionFiles([path, document(tmp_path / "a.json", annotations=said)]))
 
 
+def test_the_same_picture_may_be_numbered_with_zeros(tmp_path: Path) -> None:
+    path = document(tmp_path / "q.json", questions=[asked(90) | {"image_id": "000000000009"}])
+    said = document(tmp_path / "a.json", annotations=[annotation(90, GIVEN, "white")])
+    assert [one.answer for one in read_questions(QuestionFiles([path, said]))] == ["white"]
+
+
 def test_what_looks_like_it_and_is_none_stays_plain(tmp_path: Path) -> None:
     row = {"video_id": "a", "image_id": "b", "question_id": "1", "question": "?", "answer": "x"}
     assert find_set(row) == "plain"
