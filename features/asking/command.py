@@ -163,7 +163,7 @@ def check_asked_spec(args: argparse.Namespace, spec: FeatureSpec) -> None:
         given["sample"] = parse_rule(given["sample"]).text
     if "backbone" in given and is_own_path(given["backbone"]):
         found = resolve_weights(given["backbone"], backbone=given["backbone"])
-        own = describe(Path(found.local_path or ""))
+        own = describe(Path(found.local_path or ""), given["backbone"])
         given |= {"backbone": own.name, "weights_sha256": found.sha256}
     elif "backbone" in given:
         from framebank.features.network.backbones import find_backbone

@@ -93,7 +93,7 @@ def _backbone(choice: SpecChoice) -> tuple[Backbone, Weights | None]:
             todo="leave --weights out",
         )
     found = resolve_weights(choice.backbone, backbone=choice.backbone)
-    own = describe(Path(found.local_path or ""))
+    own = describe(Path(found.local_path or ""), choice.backbone)
     size, preprocessing = declared(
         own, path=choice.backbone, preprocess=choice.preprocess, input_size=choice.input_size
     )

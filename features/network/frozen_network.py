@@ -14,7 +14,7 @@ import collections
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,9 @@ class Network:
         """Return float32[b, d]; raises ValueError for another shape or dtype than promised."""
         if images.shape != self.input_shape or images.dtype != np.uint8:
             raise ValueError(f"got {images.dtype}{images.shape}, expected uint8{self.input_shape}")
+        return self._compute(images)
+
+    def _compute(self, images: Images) -> Features:
         missing = -len(images) % self._step  # black ones fill the last step up
         filled = images
         if missing:
@@ -118,7 +121,7 @@ class Network:
                 got=f"{path} with another SHA-256",
                 expected=weights.sha256,
             )
-        own = describe(path)
+        own = describe(path, weights.source)
         if own.name != name:
             raise UsageError("another network than the spec's", got=own.name, expected=name)
         self.input_shape = (self.batch_size, size, size, 3)
@@ -159,7 +162,7 @@ class Network:
         whole = load_preset(place, source) if place.is_dir() else load_keras(place)
         model = with_output(whole, self.layer, source)
         if own.channels_first:
-            images = keras.Input(self.input_shape[1:])
+            images = keras.Input(self.input_shape[1:], dtype=model.inputs[0].dtype)
             model = keras.Model(images, model(keras.ops.transpose(images, (0, 3, 1, 2))))
         self._step = model.inputs[0].shape[0] or self._step
         self.feature_dim = int(model.output.shape[-1])
@@ -434,18 +437,25 @@ def _affine(norm: Any, arrays: list[NDArray[np.float32]]) -> tuple[NDArray[Any],
 def check_alone(network: Network, source: str) -> None:
     """Raise UsageError, which names `source`, unless a frame's feature has the same bytes whatever
     else is in its batch, wherever in it the frame is, and again."""
-    shape = network.input_shape
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, shape, dtype=np.uint8)
-    images[1::2] //= 3
-    alone = np.zeros(shape, np.uint8)
-    alone[0] = images[0]
-    first = network(images)
-    for again, what in (
-        (network(images), "from one time to the next"),
-        (network(images[::-1].copy())[::-1], "with what else is in the batch"),
-        (np.concatenate([network(alone)[:1], first[1:]]), "with what else is in the batch"),
-    ):
+    count = max(network.batch_size, network._step)
+    # Of each picture another darkest and brightest pixel and another contrast, none of them as
+    # black as what fills a batch: a scale taken from the whole batch shows.
+    rank = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1) % COMPUTE_BATCH
+    noise = np.random.default_rng(0).integers(0, 256, (count, *network.input_shape[1:]))
+    images = (8 + rank + noise * ((rank + 4) / 12)).astype(np.uint8)
+    first = network._compute(images)
+
+    def told_apart() -> Iterator[tuple[Features, str]]:
+        yield network._compute(images), "from one time to the next"
+        others = "with what else is in the batch"
+        yield np.roll(network._compute(np.roll(images, 1, axis=0)), -1, axis=0), others
+        for place in range(min(2, count)):
+            alone, again = np.zeros_like(images), first.copy()
+            alone[place] = images[place]
+            again[place] = network._compute(alone)[place]
+            yield again, others
+
+    for again, what in told_apart():
         if again.tobytes() != first.tobytes():
             with np.errstate(invalid="ignore"):
                 worst = float(np.nanmax(np.abs(again - first)))

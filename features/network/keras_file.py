@@ -24,6 +24,7 @@ from framebank.features.network.own_files import (
     OUTPUT,
     PRESET_CONFIG,
     loading,
+    map_axes,
     read_json,
     refused,
 )
@@ -227,7 +228,9 @@ def with_output(model: Any, layer: str, source: str) -> Any:
         output = layers[layer].output
     shape = getattr(output, "shape", ())
     first = model.inputs[0].shape[1] == 3 and model.inputs[0].shape[3] != 3
-    axes = {2: (), 3: (1,), 4: (2, 3) if first else (1, 2)}.get(len(shape))
+    axes = {2: (), 3: (1,), 4: map_axes(shape, first=first) if len(shape) == 4 else ()}.get(
+        len(shape)
+    )
     if axes:
         output = keras.ops.mean(output, axis=axes)
     if axes is None or output.shape[-1] is None:

@@ -7,6 +7,7 @@ sees the file; `own_files` has laid the data of the file's own folder beside it.
 
 from __future__ import annotations
 
+import graphlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from framebank.features.network.own_files import (
     OUTPUT,
     check_beside,
     external_data,
+    map_axes,
+    onnx_messages,
     parse_onnx,
     refused,
 )
@@ -28,6 +31,7 @@ from framebank.features.network.own_files import (
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 # What hands a part of the graph, in a file, to something else, and what may never end.
 _BARRED = ("EPContext", "PyOp", "PythonOp", "ExternalCustomOp", "Loop")
+_MOST_CALLS = 10_000  # of functions by one function: each call is written out
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
 
@@ -46,8 +50,7 @@ def load_onnx(
     file = path / ONNX_FILE if path.is_dir() else path
     model = parse_onnx(source, file.read_bytes())
     _check_operators(model, source)
-    for name in external_data(model):
-        check_beside(file.parent, name)
+    check_beside(source, file.parent, external_data(model))
     chosen = _choose(model, layer, source)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -82,16 +85,27 @@ def load_onnx(
 
 
 def _check_operators(model: Any, source: str) -> None:
-    functions = {(one.domain, one.name) for one in model.functions}
-    graphs = [model.graph, *model.functions]
-    while graphs:
-        for node in graphs.pop().node:
-            own = (node.domain, node.op_type) in functions
-            if not own and (node.domain not in _DOMAINS or node.op_type in _BARRED):
+    """Raise UsageError unless a model is put together of ONNX's own operators, and written out with
+    all its functions is of a size that ends."""
+    import onnx
+
+    calls: dict[Any, list[Any]] = {(one.domain, one.name): [] for one in model.functions}
+    for part in (*model.functions, model.graph):
+        for node in onnx_messages(part, onnx.NodeProto):
+            name, function = (node.domain, node.op_type), node.domain not in _DOMAINS
+            if (function and name not in calls) or (not function and name[1] in _BARRED):
                 got = f"the operator {node.domain}.{node.op_type}"[:200]
                 raise refused(source, got, "operators of ONNX itself, no custom ones, no loop")
-            for attribute in node.attribute:
-                graphs += [attribute.g, *attribute.graphs]
+            if part is not model.graph and name in calls:
+                calls[part.domain, part.name].append(name)
+    sizes: dict[Any, int] = {}
+    try:
+        for name in graphlib.TopologicalSorter(calls).static_order():
+            sizes[name] = 1 + sum(sizes[called] for called in calls[name])
+    except graphlib.CycleError as err:
+        raise refused(source, "a function that calls itself", "functions that end") from err
+    if max(sizes.values(), default=0) > _MOST_CALLS:
+        raise refused(source, "functions of functions without measure", f"{_MOST_CALLS:,} of them")
 
 
 def _choose(model: Any, layer: str, source: str) -> str:
@@ -117,7 +131,7 @@ def _pooled(output: NDArray[Any], count: int, first: bool, source: str) -> NDArr
         expected = "float[b, d], [b, n, d] or a map [b, h, w, d]"
         raise refused(source, got, expected, todo="choose another with --layer NAME")
     if output.ndim > 2:
-        axes = (1,) if output.ndim == 3 else (2, 3) if first else (1, 2)
+        axes = (1,) if output.ndim == 3 else map_axes(output.shape, first=first)
         output = output.mean(axis=axes, dtype=np.float32)
     return np.ascontiguousarray(output, np.float32)
 

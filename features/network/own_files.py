@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ _PRESET_FILES = re.compile(
 _MOST_CONFIG = 1 << 26  # bytes of a JSON that describes a network
 _LOWEST, _HIGHEST = 8, 4096  # pixels of a side
 _OWN_SCALES = ("Rescaling", "Normalization")
+_WHOLE = ("uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +44,15 @@ class OwnNetwork:
 
     `name` is the kind and what the file calls it ("keras:efficientnetb0"); it goes into the spec as
     the backbone. `input_size` and `preprocessing` are None where the file does not state them.
-    `channels_first`: it takes [b, c, h, w] (NCHW).
+    `channels_first`: it takes [b, c, h, w] (NCHW). `takes_bytes`: it takes whole numbers, which
+    nothing but pixels from 0 to 255 can be.
     """
 
     name: str
     input_size: int | None
     channels_first: bool
     preprocessing: str | None
+    takes_bytes: bool
 
     @property
     def kind(self) -> str:
@@ -97,7 +100,8 @@ def pack(path: Path, folder: Path) -> Path:
         return _packed(((name, path / name) for name in names), folder)
     if path.suffix != ".onnx":
         return path
-    data = [name for name in external_data(_read_onnx(path)) if check_beside(path.parent, name)]
+    data = external_data(parse_onnx(path, path.read_bytes()))
+    check_beside(path, path.parent, data)
     if not data:
         return path
     return _packed([(ONNX_FILE, path), *((name, path.parent / name) for name in data)], folder)
@@ -129,16 +133,20 @@ def _open_plain(path: Path) -> Any:
     return os.fdopen(number, "rb")
 
 
-def check_beside(folder: Path, name: str) -> bool:
-    """Return True for the name of a plain file in or below `folder`; raises UsageError for a path
-    that leads out of it, by its words or by a link."""
-    path, root = folder / name, os.path.realpath(folder)
-    inside = os.path.realpath(path).startswith(root + os.sep)
-    if not name or os.path.isabs(name) or ".." in Path(name).parts or not inside:
-        raise refused(folder, f"external data at {name!r}", "files in the folder of the network")
-    if name == ONNX_FILE or not path.is_file() or path.is_symlink():
-        raise refused(folder, f"external data at {name!r}, no plain file", "plain files beside it")
-    return True
+def check_beside(source: object, folder: Path, names: Iterable[str]) -> None:
+    """Raise UsageError, which names `source`, unless all are plain files in or below `folder`: no
+    path leads out of it, by its words or by a link."""
+    root = os.path.realpath(folder)
+    for name in names:
+        told = f"external data at {name!r:.200}"
+        if not name or "\0" in name or os.path.isabs(name) or ".." in Path(name).parts:
+            raise refused(source, told, "files in the folder of the network")
+        path = folder / name
+        if not os.path.realpath(path).startswith(root + os.sep):
+            raise refused(source, told, "files in the folder of the network")
+        # onnxruntime takes names with a star for places in memory.
+        if name == ONNX_FILE or "*" in name or not path.is_file() or path.is_symlink():
+            raise refused(source, f"{told}, no plain file", "plain files beside it")
 
 
 def unpack(path: Path, folder: str) -> Path:
@@ -158,21 +166,21 @@ def unpack(path: Path, folder: str) -> Path:
     return Path(folder)
 
 
-def describe(path: Path) -> OwnNetwork:
+def describe(path: Path, source: str) -> OwnNetwork:
     """Return what the file says of itself; `path` is a .keras file, an .onnx file or an archive of
-    `pack`. Raises UsageError for what cannot be a network of images."""
+    `pack`, made of `source`. Raises UsageError for what cannot be a network of images."""
     try:
-        if path.suffix == ".keras":
-            return _describe_keras(path)
         if path.suffix == ".onnx":
-            return _describe_onnx(path, path.read_bytes())
+            return _describe_onnx(source, path.read_bytes())
         with _opened(path) as archive:
+            if path.suffix == ".keras":
+                return _describe_keras(source, archive)
             if ONNX_FILE in archive.namelist():
-                return _describe_onnx(path, archive.read(ONNX_FILE))
-            return _describe_preset(path, archive)
+                return _describe_onnx(source, archive.read(ONNX_FILE))
+            return _describe_preset(source, archive)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as err:
         got = f"{type(err).__name__}: {str(err)[:200]}"
-        raise refused(path, f"a description that cannot be read ({got})", FORMS) from err
+        raise refused(source, f"a description that cannot be read ({got})", FORMS) from err
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
@@ -197,17 +205,19 @@ def _name(kind: str, given: object) -> str:
     return f"{kind}:{re.sub(r'[^A-Za-z0-9_.-]', '_', str(given))[:64] or 'network'}"
 
 
-def _shaped(path: object, shape: list[Any], *, name: str, scales: str | None) -> OwnNetwork:
+def _shaped(
+    source: str, shape: list[Any], *, name: str, scales: str | None, takes_bytes: bool = False
+) -> OwnNetwork:
     """Return the network that takes `shape`, of four: batch, and three in either layout."""
     sides = [one if isinstance(one, int) and one > 0 else None for one in shape]
     first = len(sides) == 4 and sides[1] == 3 and sides[3] != 3
     height, width = sides[2:4] if first else [*sides, None, None, None][1:3]
     if len(sides) != 4 or sides[1 if first else 3] != 3 or height != width:
         expected = "square RGB images [b, h, w, 3] or [b, 3, h, w], of a stated layout"
-        raise refused(path, f"an input of shape {shape}", expected)
+        raise refused(source, f"an input of shape {shape}", expected)
     if height is not None:
         check_size(height)
-    return OwnNetwork(name, height, first, scales)
+    return OwnNetwork(name, height, first, "none" if takes_bytes else scales, takes_bytes)
 
 
 def check_size(size: int) -> None:
@@ -216,17 +226,20 @@ def check_size(size: int) -> None:
         raise UsageError("the input size is out of range", got=size, expected="8 to 4096 pixels")
 
 
-def _describe_keras(path: Path) -> OwnNetwork:
-    with _opened(path) as archive:
-        config = read_json(path, archive, "config.json")
+def _describe_keras(source: str, archive: zipfile.ZipFile) -> OwnNetwork:
+    config = read_json(source, archive, "config.json")
     inner = config["config"]
     layers = list(inner.get("layers") or [])
     inputs = [one["config"] for one in layers if one["class_name"] == "InputLayer"]
     if len(inputs) != 1:
-        raise refused(path, f"{config.get('class_name')} with {len(inputs)} inputs", "one input")
+        raise refused(source, f"{config.get('class_name')} with {len(inputs)} inputs", "one input")
     shape = inputs[0].get("batch_shape") or inputs[0]["batch_input_shape"]
-    own = "none" if _begins_with_scales(layers) else None
-    return _shaped(path, shape, name=_name(KERAS, inner.get("name")), scales=own)
+    kind = str(inputs[0].get("dtype") or "float32")
+    if kind not in (*_WHOLE, "float32", "float16", "bfloat16", "float64"):
+        expected = "an input of floats, or of whole numbers up to 255"
+        raise refused(source, f"an input of {kind:.100}", expected)
+    scales, name = "none" if _begins_with_scales(layers) else None, _name(KERAS, inner.get("name"))
+    return _shaped(source, shape, name=name, scales=scales, takes_bytes=kind in _WHOLE)
 
 
 def _begins_with_scales(layers: list[Any]) -> bool:
@@ -238,19 +251,19 @@ def _begins_with_scales(layers: list[Any]) -> bool:
     return bool(after) and after[0]["class_name"] in _OWN_SCALES
 
 
-def _describe_preset(path: Path, archive: zipfile.ZipFile) -> OwnNetwork:
-    config = read_json(path, archive, PRESET_CONFIG)
+def _describe_preset(source: str, archive: zipfile.ZipFile) -> OwnNetwork:
+    config = read_json(source, archive, PRESET_CONFIG)
     if "registered_name" not in config:
-        raise refused(path, "no preset of KerasHub's own format", "what save_to_preset writes")
+        raise refused(source, "no preset of KerasHub's own format", "what save_to_preset writes")
     tower = config["config"].get("vision_encoder", config)
     name = _name(PRESET, config["class_name"])
     if "image_shape" not in tower["config"]:
-        raise refused(path, f"{name.partition(':')[2]} without image_shape", "an image network")
+        raise refused(source, f"{name.partition(':')[2]} without image_shape", "an image network")
     shape = [None, *tower["config"]["image_shape"]]
     scales = None
     if CONVERTER in archive.namelist():
-        scales = _scales(read_json(path, archive, CONVERTER)["config"])
-    return _shaped(path, shape, name=name, scales=scales)
+        scales = _scales(read_json(source, archive, CONVERTER)["config"])
+    return _shaped(source, shape, name=name, scales=scales)
 
 
 def _scales(config: dict[str, Any]) -> str:
@@ -263,10 +276,6 @@ def _scales(config: dict[str, Any]) -> str:
         return [float(one) for one in numbers]
 
     return affine(three(config.get("scale"), 1.0), three(config.get("offset"), 0.0))
-
-
-def _read_onnx(path: Path) -> Any:
-    return parse_onnx(path, path.read_bytes())
 
 
 def parse_onnx(path: object, data: bytes) -> Any:
@@ -284,13 +293,13 @@ def parse_onnx(path: object, data: bytes) -> Any:
     return model
 
 
-def _describe_onnx(path: Path, data: bytes) -> OwnNetwork:
-    model = parse_onnx(path, data)
+def _describe_onnx(source: str, data: bytes) -> OwnNetwork:
+    model = parse_onnx(source, data)
     made = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in made]
     if len(inputs) != 1:
         got = f"{len(inputs)} inputs ({', '.join(one.name for one in inputs)[:200]})"
-        raise refused(path, got, "one input, the image", todo="export the image tower alone")
+        raise refused(source, got, "one input, the image", todo="export the image tower alone")
     kind = inputs[0].type.tensor_type
     shape = [side.dim_value if side.HasField("dim_value") else None for side in kind.shape.dim]
     import onnx
@@ -299,40 +308,48 @@ def _describe_onnx(path: Path, data: bytes) -> OwnNetwork:
         onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.UINT8
     ):  # fmt: skip
         got = onnx.TensorProto.DataType.Name(kind.elem_type)
-        raise refused(path, f"an input of {got}", "an input of FLOAT, FLOAT16 or UINT8")
-    scales = "none" if kind.elem_type == onnx.TensorProto.UINT8 else None
-    return _shaped(path, shape, name=_name(ONNX, model.graph.name), scales=scales)
+        raise refused(source, f"an input of {got}", "an input of FLOAT, FLOAT16 or UINT8")
+    takes_bytes = kind.elem_type == onnx.TensorProto.UINT8
+    name = _name(ONNX, model.graph.name)
+    return _shaped(source, shape, name=name, scales=None, takes_bytes=takes_bytes)
 
 
-def onnx_tensors(model: Any) -> Iterator[Any]:
-    """Yield every TensorProto of a model: of its graphs, of graphs in nodes, of its functions."""
-    graphs, nodes = [model.graph], [n for function in model.functions for n in function.node]
-    for training in model.training_info:
-        graphs += [training.initialization, training.algorithm]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-            nodes += graph.node
-            continue
-        for attribute in nodes.pop().attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            graphs += [attribute.g, *attribute.graphs]
+def onnx_messages(model: Any, kind: type) -> Iterator[Any]:
+    """Yield every message of `kind` in a model, wherever it stands: in its graphs, in graphs of
+    nodes, in its functions and in the values that these take where none is given."""
+    import onnx
+
+    todo = [model]
+    while todo:
+        message = todo.pop()
+        if isinstance(message, kind):
+            yield message
+        if not isinstance(message, onnx.TensorProto):  # which holds no more, but many bytes
+            for _, value in message.ListFields():
+                several = value if isinstance(value, Sequence) else [value]
+                todo += [one for one in several if hasattr(one, "ListFields")]
 
 
 def external_data(model: Any) -> list[str]:
     """Return the files that a model keeps tensors in, beside itself."""
+    import onnx
+
     found = {
         entry.value
-        for tensor in onnx_tensors(model)
+        for tensor in onnx_messages(model, onnx.TensorProto)
         for entry in tensor.external_data
         if entry.key == "location"
     }
     return sorted(found)
+
+
+def map_axes(shape: Sequence[int | None], *, first: bool) -> tuple[int, int]:
+    """Return where h and w stand in a map of four: at the two sides that are equal, as pictures are
+    square (a file may change its layout on the way); else as in the input, `first` if [b, c, h, w].
+    """
+    if (shape[1] == shape[2]) != (shape[2] == shape[3]):
+        first = shape[2] == shape[3]
+    return (2, 3) if first else (1, 2)
 
 
 def declared(
@@ -350,6 +367,8 @@ def declared(
         raise refused(path, "a network that takes images of any size", "one", todo="--input-size N")
     if input_size not in (None, size):
         raise refused(path, f"--input-size {input_size}", f"{size}, which the file states")
+    if own.takes_bytes and scales != "none":
+        raise refused(path, f"--preprocess {scales}", "none: it takes pixels from 0 to 255")
     if scales is None:
         raise UsageError(
             "the preprocessing of this network is not known",

@@ -92,8 +92,13 @@ def test_any_tensor_by_its_name_and_bytes_as_they_are(tmp_path: Path) -> None:
         small(kind=onnx.TensorProto.UINT8), tmp_path / "a.onnx"
     )  # uint8: nothing to declare
     assert choose(path)[0].preprocessing == "none"
+    with pytest.raises(UsageError, match="it takes pixels from 0 to 255"):
+        choose(path, preprocess="clip")
     raw = build(path, layer="c")(pictures())
     assert raw.min() < 0 and raw.shape == (20, 5)
+    # Within, pictures may lie another way than at the door.
+    last = save(small(kind=onnx.TensorProto.UINT8, last=True), tmp_path / "last.onnx")
+    assert build(last, layer="c")(pictures()).tobytes() == raw.tobytes()
     with pytest.raises(UsageError, match="no tensor 'yy'"):
         build(path, layer="yy")
     two = save(small(outputs=("r", "y")), tmp_path / "two.onnx")
@@ -133,14 +138,17 @@ def test_data_beside_the_file_travels_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["/etc/passwd", "../secret", "sub/../../secret", "link", "model.onnx", "gone"]
+    "where",
+    ["/etc/passwd", "../secret", "sub/../../secret", "link", "model.onnx", "gone", "a\0b", "*/m/*"],
 )
 def test_data_elsewhere_is_not_opened(tmp_path: Path, where: str) -> None:
     folder = tmp_path / "net"
     folder.mkdir()
     (tmp_path / "secret").write_bytes(KERNEL.tobytes())
     (folder / "link").symlink_to(tmp_path / "secret")
-    (folder / "model.onnx").write_bytes(KERNEL.tobytes())
+    (folder / "*" / "m").mkdir(parents=True)
+    for name in ("model.onnx", "*/m/*"):
+        (folder / name).write_bytes(KERNEL.tobytes())
     path = save(outside(small(), where), folder / "a.onnx")
     with pytest.raises(UsageError, match="external data at"):
         choose(path, preprocess="none")
@@ -154,6 +162,13 @@ def test_data_elsewhere_is_not_opened(tmp_path: Path, where: str) -> None:
     )
     with pytest.raises(UsageError, match="external data at"):
         choose(save(model, folder / "b.onnx"), preprocess="none")
+    # And where a function has it for a value that nobody gives.
+    model = small()
+    model.functions.add(domain="own", name="F").attribute_proto.add(
+        name="k", type=onnx.AttributeProto.TENSOR, t=branch.initializer[0]
+    )
+    with pytest.raises(UsageError, match="external data at"):
+        choose(save(model, folder / "c.onnx"), preprocess="none")
 
 
 def test_operators_of_others_and_what_looks_across_the_batch(tmp_path: Path) -> None:
@@ -172,6 +187,12 @@ def test_operators_of_others_and_what_looks_across_the_batch(tmp_path: Path) -> 
     ]
     with pytest.raises(UsageError, match="with what else is in the batch"):
         build(save(small(nodes=shift), tmp_path / "b.onnx"), preprocess="none")
+    scaled = [
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Div", ["x", "m"], ["y"]),
+    ]
+    with pytest.raises(UsageError, match="with what else is in the batch"):
+        build(save(small(nodes=scaled), tmp_path / "s.onnx"), preprocess="none")
     noise = [
         helper.make_node("RandomNormalLike", ["x"], ["e"], dtype=1),
         helper.make_node("Add", ["x", "e"], ["y"]),
@@ -184,6 +205,36 @@ def test_operators_of_others_and_what_looks_across_the_batch(tmp_path: Path) -> 
     broken = [helper.make_node("Conv", ["x", "nowhere"], ["y"])]
     with pytest.raises(UsageError, match="onnxruntime: "):
         build(save(small(nodes=broken), tmp_path / "e.onnx"), preprocess="none")
+
+
+def test_functions_end_and_hide_nothing(tmp_path: Path) -> None:
+    from onnx import helper
+
+    def calling(*named: tuple[str, str, list[str]]) -> Path:
+        """A model of which each function (domain, name) calls others, one after the other."""
+        model = small(nodes=[helper.make_node("F1", ["x"], ["y"], domain="own")])
+        model.opset_import.add(domain="own", version=1)
+        for domain, name, called in named:
+            steps = [
+                helper.make_node(one, [f"v{at}"], [f"v{at + 1}"], domain="own" * (one[0] == "F"))
+                for at, one in enumerate(called)
+            ]
+            function = helper.make_function(
+                domain, name, ["v0"], [f"v{len(called)}"], steps, model.opset_import
+            )
+            model.functions.append(function)
+        return save(model, tmp_path / "a.onnx")
+
+    good = calling(("own", "F1", ["F2", "F2"]), ("own", "F2", ["Relu"]))
+    assert build(good, preprocess="none").feature_dim == 3
+    circle = calling(("own", "F1", ["F2"]), ("own", "F2", ["F1"]))
+    with pytest.raises(UsageError, match="calls itself"):
+        build(circle, preprocess="none")
+    doubling = [("own", f"F{at}", [f"F{at + 1}"] * 2) for at in range(1, 30)]
+    with pytest.raises(UsageError, match="without measure"):
+        build(calling(*doubling, ("own", "F30", ["Relu"])), preprocess="none")
+    with pytest.raises(UsageError, match="no loop"):  # the name of a function does not hide it
+        build(calling(("own", "F1", ["Loop"]), ("", "Loop", ["Relu"])), preprocess="none")
 
 
 def test_what_is_no_network_of_images_is_told(tmp_path: Path) -> None:

@@ -115,6 +115,14 @@ def test_what_a_file_states_and_what_must_be_declared(tmp_path: Path) -> None:
 
     scaled = save("scaled.keras", (SIDE, SIDE, 3), keras.layers.Rescaling(1 / 255))
     assert choose(scaled)[0].preprocessing == "none"
+    whole = keras.Input((SIDE, SIDE, 3), dtype="uint8")
+    flat = keras.ops.mean(keras.ops.cast(whole, "float32"), axis=(1, 2))
+    keras.Model(whole, flat).save(tmp_path / "whole.keras")
+    np.testing.assert_allclose(
+        build(tmp_path / "whole.keras")(pictures()), pictures().mean((1, 2)), rtol=1e-4
+    )
+    with pytest.raises(UsageError, match="it takes pixels from 0 to 255"):
+        choose(tmp_path / "whole.keras", preprocess="clip")
     any_size = save("any.keras", (None, None, 3))
     with pytest.raises(UsageError, match="--input-size N"):
         choose(any_size, preprocess="none")
@@ -160,10 +168,12 @@ def test_a_feature_that_looks_across_its_batch_is_refused(tmp_path: Path) -> Non
     given = keras.Input((SIDE, SIDE, 3))
     x = layers.GlobalAveragePooling2D()(given)
     keras.Model(given, x - keras.ops.mean(x, axis=0, keepdims=True)).save(tmp_path / "across.keras")
+    keras.Model(given, given / keras.ops.max(given)).save(tmp_path / "scaled.keras")
     keras.Model(given, layers.BatchNormalization()(x, training=True)).save(tmp_path / "norm.keras")
     keras.Model(given, layers.Dropout(0.5)(x, training=True)).save(tmp_path / "noise.keras")
-    with pytest.raises(UsageError, match="of a frame change with what else is in the batch"):
-        build(tmp_path / "across.keras", preprocess="none")
+    for name in ("across", "scaled"):
+        with pytest.raises(UsageError, match="of a frame change with what else is in the batch"):
+            build(tmp_path / f"{name}.keras", preprocess="none")
     for name in ("norm", "noise"):  # a frozen network infers, whatever it was called with
         build(tmp_path / f"{name}.keras", preprocess="none")
 
