@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -251,14 +252,17 @@ def freeze(
     """
     import tensorflow as tf
 
-    folded = fold_batch_norm(model, arrays) if fold else Folded(arrays, {}, frozenset())
+    forward: Callable[[Any, _Variables], Any]
+    if fold:
+        forward = functools.partial(_forward, model, fold_batch_norm(model, arrays))
+    else:
+        forward = _traced(model, arrays, shape)
     graph = tf.Graph()
     with graph.as_default():
         images = tf.compat.v1.placeholder(tf.uint8, shape)
         store = _Variables()
         pixels = preprocess(tf.cast(images, tf.float32))
-        forward = _forward if fold else _forward_whole
-        features = tf.cast(forward(model, folded, pixels, store), tf.float32)
+        features = tf.cast(forward(pixels, store), tf.float32)
     session = tf.compat.v1.Session(graph=graph, config=_config(precision))
     session.run(store.assignments, store.values)
     if precision != "float32":
@@ -315,22 +319,47 @@ def _forward(model: Any, folded: Folded, images: Any, store: _Variables) -> Any:
     return tensors[id(model.outputs[0])]
 
 
-def _forward_whole(model: Any, folded: Folded, images: Any, store: _Variables) -> Any:
-    """Return the output tensor of `model` as Keras itself calls it, whatever its layers take."""
+def _traced(
+    model: Any, arrays: LayerArrays, shape: tuple[int, ...]
+) -> Callable[[Any, _Variables], Any]:
+    """Return what puts `model`, as Keras itself calls it on images of `shape`, into a graph.
+
+    It is traced as a function first: in a graph of TensorFlow 1 tensors that layers compare by `==`
+    would be compared as objects, and what they made before, eagerly, could not be used.
+    """
     import keras
     import tensorflow as tf
 
-    mapping = [
-        (variable, tf.cast(store.add(np.asarray(array, np.float32)), variable.dtype))
+    pairs = [
+        (variable, np.asarray(array, np.float32))
         for layer in model.layers
-        for variable, array in zip(layer.variables, folded.arrays[layer.name], strict=True)
+        for variable, array in zip(layer.variables, arrays[layer.name], strict=True)
     ]
-    for part in model._flatten_layers():
-        for name, value in list(vars(part).items()):
-            if isinstance(value, tf.Tensor):  # made at once, which no graph can hold
-                setattr(part, name, value.numpy())
-    with keras.StatelessScope(state_mapping=mapping):
-        return model(tf.cast(images, model.inputs[0].dtype), training=False)
+
+    def call(images: Any, *values: Any) -> Any:
+        given = zip(pairs, values, strict=True)
+        mapping = [(variable, tf.cast(value, variable.dtype)) for (variable, _), value in given]
+        with keras.StatelessScope(state_mapping=mapping):
+            return model(tf.cast(images, model.inputs[0].dtype), training=False)
+
+    taken = (shape, *(array.shape for _, array in pairs))
+    specs = [tf.TensorSpec(one, tf.float32) for one in taken]
+    function = tf.function(call, autograph=False).get_concrete_function(*specs)
+    made_before = [tensor.numpy() for tensor in function.captured_inputs]
+
+    def forward(images: Any, store: _Variables) -> Any:
+        values = [images, *(store.add(array) for _, array in pairs)]
+        values += [tf.constant(one) for one in made_before]
+        names = [tensor.name for tensor in function.inputs]
+        (output,) = tf.graph_util.import_graph_def(
+            function.graph.as_graph_def(),
+            input_map=dict(zip(names, values, strict=True)),
+            return_elements=[function.outputs[0].name],
+            name="",
+        )
+        return output
+
+    return forward
 
 
 def _config(precision: str) -> Any:
