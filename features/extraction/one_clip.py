@@ -16,6 +16,7 @@ from framebank.features.network.own_files import (
     describe,
     is_own,
     is_own_path,
+    loading,
 )
 from framebank.features.network.picture_coder import PictureCoder
 from framebank.features.network.weight_files import read_lineage
@@ -109,7 +110,8 @@ def feature_width(spec: FeatureSpec, weights: Weights) -> int:
 
     network = build_network(spec, weights, batch_size=COMPUTE_BATCH)
     assert isinstance(network, Network)
-    check_alone(network, weights.source)
+    with loading(weights.source):
+        check_alone(network, weights.source)
     return network.feature_dim
 
 

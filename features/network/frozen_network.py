@@ -470,7 +470,9 @@ def check_alone(network: Network, source: str) -> None:
     # Of each picture another darkest and brightest pixel and another contrast, none of them as
     # black as what fills a batch: a scale taken from the whole batch shows.
     rank = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1) % COMPUTE_BATCH
-    noise = np.random.default_rng(0).integers(0, 256, (count, *network.input_shape[1:]))
+    noise = np.random.default_rng(0).integers(
+        0, 256, (count, *network.input_shape[1:]), dtype=np.uint8
+    )
     images = (8 + rank + noise * ((rank + 4) / 12)).astype(np.uint8)
     first = network._compute(images)
 

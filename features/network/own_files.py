@@ -34,6 +34,7 @@ _PRESET_FILES = re.compile(
 )
 _MOST_CONFIG = 1 << 26  # bytes of a JSON that describes a network
 _LOWEST, _HIGHEST = 8, 4096  # pixels of a side
+_MOST_PIXELS = 8 * _HIGHEST**2  # of a batch that a file fixes
 _OWN_SCALES = ("Rescaling", "Normalization")
 _WHOLE = ("uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
@@ -217,6 +218,8 @@ def _shaped(
         raise refused(source, f"an input of shape {shape}", expected)
     if height is not None:
         check_size(height)
+    if (sides[0] or 1) * (height or 1) ** 2 > _MOST_PIXELS:
+        raise refused(source, f"a fixed batch of {sides[0]}", f"{_MOST_PIXELS:,} pixels at most")
     return OwnNetwork(name, height, first, "none" if takes_bytes else scales, takes_bytes)
 
 

@@ -132,10 +132,17 @@ def test_what_a_file_states_and_what_must_be_declared(tmp_path: Path) -> None:
         choose(save("plain.keras", (SIDE, SIDE, 3)))
     with pytest.raises(UsageError, match="which the file states"):
         choose(scaled, input_size=12)
+    with pytest.raises(UsageError, match="a fixed batch of 10000000"):
+        choose(rewritten(scaled, lambda config, _: _first(config).update(
+            batch_shape=[10**7, SIDE, SIDE, 3])))  # fmt: skip
+    with pytest.raises(UsageError, match="it does not load"):
+        build(rewritten(scaled, lambda config, _: (
+            _first(config).update(batch_shape=[None, SIDE, SIDE, 3]),
+            config["config"]["layers"][1]["config"].update(scale="a word"))))  # fmt: skip
     with pytest.raises(UsageError, match="square RGB"):
         choose(save("wide.keras", (8, SIDE, 3)))
     with pytest.raises(UsageError, match="weights in it"):
-        choose(scaled, weights="random:0")
+        choose(any_size, weights="random:0")
     with pytest.raises(UsageError, match="from a file"):
         make_spec(SpecChoice(weights="random:0", preprocess="none"))
     with pytest.raises(UsageError, match="no such backbone"):
@@ -194,6 +201,10 @@ def test_a_network_that_was_trained_is_taken_with_what_scales_its_pixels(tmp_pat
     features = build(tmp_path / "a.keras")(pictures())
     expected = model.predict(pictures().astype(np.float32), verbose=0)
     np.testing.assert_allclose(features, expected, rtol=1e-4)
+
+
+def _first(config: dict[str, Any]) -> dict[str, Any]:
+    return config["config"]["layers"][0]["config"]  # type: ignore[no-any-return]
 
 
 def rewritten(path: Path, change: Any) -> Path:
