@@ -37,6 +37,7 @@ from typing import Any
 
 from framebank.features.bounds import MOST_INT, MOST_SEED, within
 from framebank.features.errors import UsageError
+from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.known_sets import FORMATS
 from framebank.features.questions.word_cutting import check_language
 from framebank.features.stores import storage
@@ -108,6 +109,10 @@ class RetrainConfig:
             raise _mistake("questions", "no file", "at least one question file")
         if self.work is not None and not storage.is_local(self.work):
             raise _mistake("work", self.work, "a folder on this machine")
+
+    @property
+    def files(self) -> QuestionFiles:
+        return QuestionFiles(self.questions, self.format, self.mapping)
 
     def digest(self) -> str:
         """Return a hash of what the result depends on beside data; raises UsageError."""

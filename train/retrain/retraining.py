@@ -29,7 +29,7 @@ from framebank.features.asking.trained_model import (
 from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache, open_spec
 from framebank.features.errors import JobError, UsageError
-from framebank.features.questions.files import QuestionFiles
+from framebank.features.questions.files import file_hashes
 from framebank.features.questions.question import SEGMENTS, Question, head_kind
 from framebank.features.questions.seen_videos import SEEN, Seen, content_hashes, read_seen
 from framebank.features.questions.splits import SplitRule
@@ -103,23 +103,12 @@ def look(config: RetrainConfig, *, fingerprint: str) -> Basis:
     folder = layout.catalog_folder(config.cache)
     sizes = {file.path.rsplit("/", 1)[-1]: file.size_bytes for file in storage.iter_files(folder)}
     known = {path.rsplit("/", 1)[-1] for path in catalog.catalog_files(config.cache)}
-    read = [_hash(path, "questions") for path in config.questions]
-    if config.mapping is not None:
-        read.append(_hash(config.mapping, "mapping"))
     return Basis(
         fingerprint=fingerprint,
         catalogs={name: sizes[name] for name in sorted(known)},
-        questions=tuple(read),
+        questions=tuple(file_hashes(config.files)),
         config=config.digest(),
     )
-
-
-def _hash(path: str, key: str) -> str:
-    try:
-        with storage.open_read(path) as file:
-            return disk.file_hash(file)
-    except storage.FileMissingError as err:
-        raise UsageError("no such file", got=path, todo=f"check the key {key}") from err
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +183,7 @@ def _look_for_news(its: _Retraining) -> _News | Result:
             return _nothing_new(current, version)
     cache = open_cache(config.cache)
     joined = join_cache(
-        QuestionFiles(config.questions, config.format, config.mapping),
+        config.files,
         cache,
         max_unmatched_ratio=config.train.max_unmatched_ratio,
     )

@@ -32,7 +32,7 @@ from framebank.train.fit.fits import start_from
 from framebank.train.retrain.config import HeldConfig, RetrainConfig
 from framebank.train.retrain.promotion import Decision, judge
 from framebank.train.retrain.registry import Registry
-from framebank.train.retrain.retraining import _work_folder
+from framebank.train.retrain.retraining import _work_folder, look
 from tests import ROOT
 from tests.attackers.killing import MarkedJob
 from tests.made.made_cache import SPEC
@@ -66,6 +66,15 @@ def retrain(made: Path, registry: Path, *, questions: str, start: str, train: st
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout) | {"said": done.stderr}
+
+
+def test_a_folder_per_class_is_looked_at_by_its_names(made: Path, tmp_path: Path) -> None:
+    config = RetrainConfig("registry", str(made / "cache"), (str(tmp_path),))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "a.mp4").touch()
+    one, again = (look(config, fingerprint="f") for _ in range(2))
+    (tmp_path / "run" / "b.mp4").touch()
+    assert one.looks_like(again) and not one.looks_like(look(config, fingerprint="f"))
 
 
 def test_a_better_model_is_promoted_and_a_worse_one_kept_aside(made: Path, tmp_path: Path) -> None:
