@@ -90,6 +90,9 @@ class Fits:
         beside = {name: said for name, said in counted.items() if name != "majority_per_word"}
         history = list(result.history)
         for kind in self._baselines():
+            if kind == model.kind == PROBE:  # the same rows and formula
+                beside[kind] = said[kind] = said["model"]
+                continue
             fitted = self.fit(dataclasses.replace(job.model, kind=kind))
             beside[kind] = said[kind] = self._answers(fitted.result.judge)
             history += fitted.result.history
