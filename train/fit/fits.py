@@ -34,6 +34,7 @@ from framebank.train.model.config import (
     PROBE_BLIND,
     TRAINED_KINDS,
     ModelConfig,
+    TrainConfig,
 )
 from framebank.train.model.heads import COUNT
 from framebank.train.model.moments import Scale
@@ -138,10 +139,11 @@ class Fits:
             kind: str, fold: int, learn: QuestionTable, judge: QuestionTable
         ) -> NDArray[np.float64]:
             its = dataclasses.replace(model, kind=kind)
-            fitted = self.fit(its, learn=learn, label=f"auto-{kind}-{fold}")
+            fitted = self.fit(its, learn=learn, label=f"auto-{kind}-{fold}", train=trying)
             said = self._said(fitted.result.judge, judge)
             return baselines.answer_gains(judge.questions, said)
 
+        trying = half_as_long(self.job.train)
         seed = self.job.train.seed
         tries = kinds if material.pictures else KINDS
         kind, tried = choose_kind(material.learnt, gains, seed=seed, say=say, kinds=tries)
@@ -199,9 +201,11 @@ class Fits:
         learn: QuestionTable | None = None,
         label: str | None = None,
         warm_start: str | None = None,
+        train: TrainConfig | None = None,
     ) -> Fitted:
         """Fit a model to the rows of `learn` (default: all of the training split), from the weights
-        of the model in `warm_start`; `number` counts the fits of other seeds."""
+        of the model in `warm_start`, as `train` says (default: as the job does); `number` counts
+        the fits of other seeds."""
         job, material = self.job, self.material
         rows = material.learnt if learn is None else learn
         closed = model.kind in (PROBE, PROBE_BLIND)
@@ -213,7 +217,7 @@ class Fits:
         if closed:
             return self._fit_probe(model, rows, label)
         workers = self.workers
-        config = dataclasses.replace(job.train, seed=job.train.seed + number)
+        config = dataclasses.replace(train or job.train, seed=job.train.seed + number)
         if material.vectors is not None:
             model = dataclasses.replace(model, word_size=material.vectors.size)
         keras.utils.set_random_seed(config.seed)  # each network starts alike, resumed or not
@@ -286,6 +290,12 @@ class Fits:
         chosen = judge.predict(table).chosen
         pairs = zip(table.questions, chosen.tolist(), strict=True)
         return [self.material.head.answer(question, number) for question, number in pairs]
+
+
+def half_as_long(config: TrainConfig) -> TrainConfig:
+    """Return how a kind is tried: by half the epochs and half the patience, rounded up."""
+    epochs, patience = -(-config.epochs // 2), -(-config.patience // 2)
+    return dataclasses.replace(config, epochs=epochs, patience=patience)
 
 
 @contextlib.contextmanager

@@ -132,6 +132,7 @@ def test_auto_says_what_it_tried_and_takes_the_best(direction: Path, tmp_path: P
     low, high = tried["probe"]["interval"]
     assert low <= tried["probe"]["score"] <= high
     assert any(text.startswith("auto: probe ") for text in said)
+    assert "auto-lstm-0: best epoch 1 of 1" in said  # tried for half the epochs
     again, said = train(
         str(direction / "cache"), tmp_path / "auto", direction / "q.jsonl", kind="auto", epochs=2
     )
