@@ -5,7 +5,7 @@
 Makes clips of things being loaded and unloaded, moved left and right, opened and closed; extracts
 their features with InceptionV3; trains; scores; asks about a clip that was held out; and leaves
 everything in DIR with an index.html to look at. Each step is the very command that you would type,
-and is printed. Takes some three minutes on two cores. A second run goes on where the first ended.
+and is printed. Takes some four minutes on two cores. A second run goes on where the first ended.
 
 Every clip has a twin with the same pictures in reverse order, so that what loads, left or opens
 cannot be seen without their order: the order-blind baseline is at chance, the model is not.
