@@ -40,7 +40,7 @@ def fasttext(
     """Write a skip-gram model; all its `bucket` rows of n-grams of 3 letters are `ngrams`."""
     size = len(next(iter(vectors.values())))
     longest = 3 if bucket else 0
-    data = struct.pack("<ii", 793712314, 12)
+    data = bytearray(struct.pack("<ii", 793712314, 12))
     data += struct.pack("<12i", size, 5, 5, 1, 5, 1, 2, 2, bucket, min(3, longest), longest, 100)
     data += struct.pack("<d", 1e-4)
     data += struct.pack("<iiiqq", len(vectors), len(vectors), 0, 100, -1)
