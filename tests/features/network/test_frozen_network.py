@@ -13,14 +13,8 @@ import pytest
 
 from framebank.features.errors import UsageError
 from framebank.features.network.backbones import BACKBONES
-from framebank.features.network.frozen_network import (
-    COMPUTE_BATCH,
-    Network,
-    _load,
-    fold_batch_norm,
-    freeze,
-    preprocess,
-)
+from framebank.features.network.frozen_graph import fold_batch_norm, freeze
+from framebank.features.network.frozen_network import COMPUTE_BATCH, Network, _load, preprocess
 from framebank.features.network.weights import resolve_weights
 from tests import ROOT
 
