@@ -26,6 +26,7 @@ from framebank.features.questions.splits import (
     follow_videos,
 )
 from framebank.features.terminal import few
+from framebank.train.model.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +91,13 @@ def assign_splits(
             "the file's name (val_q.csv is val); rows without either are split by video",
         )
     return splits
+
+
+def splits_to_train(questions: Sequence[Question], config: TrainConfig) -> Splits:
+    """Return the splits that a training under `config` has; raises what `assign_splits` does."""
+    return assign_splits(
+        questions, seed=config.seed, val_share=config.val_share, group_by=config.group_by
+    )
 
 
 def _check_groups(questions: Sequence[Question], group_by: str | None) -> None:

@@ -12,6 +12,7 @@ import collections
 import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from framebank.train.data.batches import Clips, Features, QuestionTable, Share
 from framebank.train.data.epoch_order import Ints, Stored
 from framebank.train.model.heads import OUTSIDE, Head
 
+if TYPE_CHECKING:
+    from framebank.features.cache.record import FeatureRecord
+
 _HELD_BYTES = 2**28  # of videos that were read last
 
 
@@ -32,6 +36,11 @@ class Timeline:
 
     pts_ms: NDArray[np.int64]
     duration_s: float
+
+    @classmethod
+    def of(cls, record: FeatureRecord) -> Timeline:
+        """Return that of a video as its cache has it."""
+        return cls(record.pts_ms, record.source.duration_s)
 
     @property
     def edges_s(self) -> NDArray[np.float64]:

@@ -46,7 +46,7 @@ def find_all(
         run.stop.check()
         check_finite(record.video_id, record.features)
         name = catalog_text(record.video_id)
-        times[name] = timeline = Timeline(record.pts_ms, record.source.duration_s)
+        times[name] = timeline = Timeline.of(record)
         shares = model.ask_video(record.features)
         classes = timeline.classes(by_video[name], head)
         found[name] = Found.of(shares, timeline.edges_s, head.answers, head.rule, classes)

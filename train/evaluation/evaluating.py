@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from framebank.features.asking.trained_model import load_model, read_head, read_lineage
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import QuestionFiles, file_hashes
@@ -31,7 +29,7 @@ from framebank.train.evaluation.leaks import find_leaks
 from framebank.train.fit.model_folder import ModelFolder
 from framebank.train.judging import baselines
 from framebank.train.judging.detections import BASELINE, Found, commonest, judge_found
-from framebank.train.judging.row_probe import PROBES, find_by_formula
+from framebank.train.judging.row_probe import PROBES, cached_rows, find_by_formula
 from framebank.train.model.config import ModelConfig, TrainConfig
 from framebank.train.model.heads import Head
 from framebank.train.workers.run import Run
@@ -152,14 +150,9 @@ def _judge_segments(
         kept = {name: stored[name] for name in (BASELINE, *PROBES) if stored.get(name)}
         said |= {name: [Found.from_json(one) for one in its] for name, its in kept.items()}
         if not set(PROBES) <= set(said):
-
-            def read(video_id: str) -> tuple[NDArray[Any], Timeline]:
-                run.stop.check()
-                record = cache[video_id]
-                return record.features, Timeline(record.pts_ms, record.source.duration_s)
-
             val = splits.of(splits.stopped_on)
             head = Head.of(splits.train, size=made.model.answers)
+            read = cached_rows(cache, run.stop)
             said |= find_by_formula(read, splits.train, val, asked, head, seed=made.train.seed)
         if BASELINE not in said and made.model.kind != BASELINE:
             work = _baseline_work(job, made, joined, chosen, run)

@@ -27,7 +27,7 @@ from framebank.features.stores import disk, storage
 from framebank.train.data.batches import Features, QuestionTable, cached_features
 from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.shard_files import Staging, shard_files
-from framebank.train.data.splits import SPLITS, Splits, assign_splits
+from framebank.train.data.splits import SPLITS, Splits, splits_to_train
 from framebank.train.finetune.networks import (
     Head,
     Tuned,
@@ -35,6 +35,7 @@ from framebank.train.finetune.networks import (
     load_backbone,
     train_from,
 )
+from framebank.train.fit.callbacks import BestEpoch
 from framebank.train.fit.loop import FitData, FitResult, clip_sum, fit
 from framebank.train.model.config import TrainConfig
 from framebank.train.model.heads import Head as Classes
@@ -112,7 +113,8 @@ def finetune(
         # By loss: a head that knows its clips by heart leaves nothing to learn to what is before.
         result = fit(
             head.network(seen.width), material.data(seen), config=task.head,
-            folder=folder / "head", stop=run.stop, label="head", by_loss=True,
+            folder=folder / "head", stop=run.stop, label="head",
+            best=BestEpoch(patience=task.head.patience, by_loss=True),
         )  # fmt: skip
         figures = {"head": material.accuracy(result)}
         run.say(f"the head alone: {_told(figures['head'])}")
@@ -121,7 +123,7 @@ def finetune(
             head.network(pictures.width, Tuned(model, row)), material.data(pictures),
             config=task.tune, folder=folder / "tune", stop=run.stop, label="tune",
             optimizer=functools.partial(_sgd, task.tune),
-            slack=_slack(material),
+            best=BestEpoch(patience=task.tune.patience, slack=_slack(material)),
         )  # fmt: skip
         figures["fine_tuned"] = material.accuracy(result)
     run.say(f"fine-tuned from layer {number}: {_told(figures['fine_tuned'])}")
@@ -171,9 +173,7 @@ def _check_making(folder: Path, making: dict[str, Any]) -> None:
 
 def _gather(task: Task, joined: JoinedQuestions, run: Run) -> _Material:
     config = task.tune
-    splits = assign_splits(
-        joined.questions, seed=config.seed, val_share=config.val_share, group_by=config.group_by
-    )
+    splits = splits_to_train(joined.questions, config)
     for remark in splits.remarks:
         run.say(remark)
     classes = Classes.of(splits.train, size=_MOST_CLASSES)

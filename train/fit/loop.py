@@ -69,18 +69,17 @@ def fit(
     on_judged: Callable[[int, Predictions], None] | None = None,
     workers: Workers | None = None,
     optimizer: Callable[[], keras.optimizers.Optimizer] | None = None,
-    slack: float = 0.0,
-    by_loss: bool = False,
+    best: BestEpoch | None = None,
 ) -> FitResult:
     """Train `network`, from `folder`'s newest checkpoint if there is one; leave its best weights.
 
-    `optimizer` makes another one than `make_optimizer` does; `slack` and `by_loss` are those of
-    `BestEpoch` (numbers and segments are always judged by loss).
+    `optimizer` makes another one than `make_optimizer` does; `best` chooses the epoch otherwise
+    than by validation accuracy, of numbers and segments loss.
     Raises TrainingStopped after saving when `stop` is set, JobError when it cannot save.
     """
     workers = workers or Workers()
-    by_loss = by_loss or data.head.kind in (COUNT, SEGMENTS)
-    best = BestEpoch(patience=config.patience, by_loss=by_loss, slack=slack)
+    by_loss = data.head.kind in (COUNT, SEGMENTS)
+    best = best or BestEpoch(patience=config.patience, by_loss=by_loss)
     run = _Run(network, data, config, folder, stop, label, on_judged, workers, best, optimizer)
     run.restore()
     if not run.finished:

@@ -17,7 +17,7 @@ from framebank.train.data.batches import Features, QuestionTable, cached_feature
 from framebank.train.data.epoch_order import plan_epoch
 from framebank.train.data.joining import JoinedQuestions
 from framebank.train.data.shard_files import ShardFiles, Staging
-from framebank.train.data.splits import SPLITS, Splits, assign_splits
+from framebank.train.data.splits import SPLITS, Splits, splits_to_train
 from framebank.train.data.windows import Timeline, Windows, beyond_ends
 from framebank.train.model.config import AUTO, IMAGE_QA, PICTURE_KINDS, ModelConfig, TrainConfig
 from framebank.train.model.frames import FrameStatistics, frame_statistics
@@ -110,12 +110,7 @@ def gather(
 ) -> Material:
     """Put together what is trained on; raises FramebankError, TrainingStopped."""
     config, language, say = job.train, job.language, run.say
-    splits = assign_splits(
-        joined.questions,
-        seed=config.seed,
-        val_share=config.val_share,
-        group_by=config.group_by,
-    )
+    splits = splits_to_train(joined.questions, config)
     for remark in splits.remarks:
         say(remark)
     head = Head.of(splits.train, size=job.model.answers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,10 @@ from framebank.train.judging.segment_rule import Seen, choose_rule, sample
 from framebank.train.model.config import PROBE, PROBE_BLIND
 from framebank.train.model.heads import OUTSIDE
 from framebank.train.model.ridge import Ridge, fit_ridge
+
+if TYPE_CHECKING:
+    from framebank.features.cache.reader import Cache
+    from framebank.features.stop_signals import StopRequest
 
 Read = Callable[[str], tuple[NDArray, Timeline]]  # a video's rows float[n, d], and their times
 
@@ -86,6 +91,17 @@ def fit_rows(
         blocks[name] = ((block - scale[name][0]) / scale[name][1]).astype(np.float32)
     targets = np.eye(len(head.answers) + 1)[np.concatenate(classes)]
     return RowProbe(fit_ridge(blocks, targets, groups, _CANDIDATES[kind], seed=seed), scale)
+
+
+def cached_rows(cache: Cache, stop: StopRequest) -> Read:
+    """Return what reads a video from `cache`; raises TrainingStopped when `stop` is set."""
+
+    def read(video_id: str) -> tuple[NDArray, Timeline]:
+        stop.check()
+        record = cache[video_id]
+        return record.features, Timeline.of(record)
+
+    return read
 
 
 def find_by_formula(

@@ -19,8 +19,7 @@ from framebank.features.asking.trained_model import (
 from framebank.features.questions.question import SEGMENTS, Question
 from framebank.features.stop_signals import StopRequest
 from framebank.features.stores import json_text, storage
-from framebank.train.data.splits import assign_splits
-from framebank.train.data.windows import Timeline
+from framebank.train.data.splits import splits_to_train
 from framebank.train.evaluation.answers import ask_all
 from framebank.train.evaluation.detecting import find_all
 from framebank.train.judging.baselines import answer_gains
@@ -32,7 +31,7 @@ from framebank.train.judging.detections import (
     leading,
     true_segments,
 )
-from framebank.train.judging.row_probe import find_by_formula
+from framebank.train.judging.row_probe import cached_rows, find_by_formula
 from framebank.train.model.config import PROBE
 from framebank.train.retrain.config import PromoteConfig, RetrainConfig
 from framebank.train.workers.run import Run
@@ -153,18 +152,9 @@ def _find_by_probe(
     stop: StopRequest,
 ) -> list[Found]:
     """Return what a closed formula, of what the candidate learnt, finds in the held videos."""
-
-    def read(video_id: str) -> tuple[NDArray[Any], Timeline]:
-        stop.check()
-        record = cache[video_id]
-        return record.features, Timeline(record.pts_ms, record.source.duration_s)
-
-    train = config.train
-    splits = assign_splits(
-        learnt, seed=train.seed, val_share=train.val_share, group_by=train.group_by
-    )
-    val, head = splits.of(splits.stopped_on), read_head(candidate)
-    found = find_by_formula(read, splits.train, val, judged, head, seed=train.seed, kinds=(PROBE,))
+    read, splits = cached_rows(cache, stop), splits_to_train(learnt, config.train)
+    val, head, seed = splits.of(splits.stopped_on), read_head(candidate), config.train.seed
+    found = find_by_formula(read, splits.train, val, judged, head, seed=seed, kinds=(PROBE,))
     return found[PROBE]
 
 
