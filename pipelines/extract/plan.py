@@ -84,6 +84,11 @@ class ShardPlan:
         """The size of all its videos; those of unknown size count nothing."""
         return sum(max(0, ref.size_bytes) for ref in self.refs)
 
+    @property
+    def work_s(self) -> float:
+        """The seconds of work that it is expected to be, for the order of shards alone."""
+        return sum(map(_work_s, self.refs))
+
 
 @dataclasses.dataclass(frozen=True)
 class Todo:
@@ -198,7 +203,7 @@ def plan_shards(
         ShardPlan(_shard_name(group, fingerprint), group)
         for group in _groups([ref for _, _, ref in keyed], videos_per_shard)
     ]
-    return sorted(shards, key=lambda shard: (-shard.video_bytes, shard.shard))
+    return sorted(shards, key=lambda shard: (-shard.work_s, shard.shard))
 
 
 def _work_s(ref: VideoRef) -> float:
