@@ -101,9 +101,9 @@ class Extraction:
 
     def _end(self, job: Job) -> Iterator[str]:
         """Keep what is finished and end everything on the way out; yields what to say of it."""
-        from framebank.pipelines.extract import shard
+        from framebank.pipelines.extract import shard_writer
 
-        shard.stop(wait_s=_COMMIT_S)
+        shard_writer.stop(wait_s=_COMMIT_S)
         yield from job.end(
             remove_plan=lambda: cache_access.remove_plan(self.config.cache, self.config.run_id),
             kept=lambda: f"; {self._kept()}. Run the same command again to go on from there.",

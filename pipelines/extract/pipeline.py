@@ -35,7 +35,8 @@ from framebank.pipelines.extract.plan import (
     check_bad_ratio,
     read_plan,
 )
-from framebank.pipelines.extract.shard import COMMITTING, ExtractShard
+from framebank.pipelines.extract.shard import ExtractShard
+from framebank.pipelines.extract.shard_writer import COMMITTING
 from framebank.pipelines.jobs.worker_faults import told_to_client, worker_check
 
 _SLOWEST = 5  # shards that a summary names

@@ -1,4 +1,4 @@
-"""pipelines/extract/shard.py: parts, and two writers of one shard."""
+"""pipelines/extract/shard_writer.py: parts, and two writers of one shard."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from framebank.features.cache.verify import verify_cache
 from framebank.features.errors import JobError, SpecMismatchError
 from framebank.features.stores import storage
 from framebank.features.video import Extracted, Rejected, VideoRef
-from framebank.pipelines.extract import shard
-from framebank.pipelines.extract.shard import ShardWriter, keep_finished
+from framebank.pipelines.extract import shard_writer
+from framebank.pipelines.extract.shard_writer import ShardWriter, keep_finished
 from tests.made.made_cache import SPEC, make_extracted
 
 RUN = "20260101T00-ab"
@@ -116,7 +116,7 @@ def test_a_stop_keeps_what_is_finished_while_the_worker_goes_on(cache: str) -> N
     thread = threading.Thread(target=work)
     thread.start()
     started.wait()
-    with shard.COMMITTING:
+    with shard_writer.COMMITTING:
         keep_finished()
         stop.set()
     thread.join()
