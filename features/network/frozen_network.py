@@ -1,16 +1,18 @@
 """A frozen backbone as a function from frames to features, as fast as this machine allows.
 
 Under Keras's TensorFlow backend the network runs as one graph in a session of its own, whose
-settings touch nothing else in the process, under any other by `predict_on_batch` with the same
-values. On one kind of processor a feature depends on its own frame alone, since every batch is
-computed in steps of COMPUTE_BATCH images. On a GPU, whose speed needs large steps, a batch is
-computed at once, and features made with different batch sizes may differ in their last bits.
+settings touch nothing else in the process, under JAX as one compiled function, under any other by
+`predict_on_batch`, with the same values. On one kind of processor a feature depends on its own
+frame alone, since every batch is computed in steps of COMPUTE_BATCH images. On a GPU, whose speed
+needs large steps, a batch is computed at once, and features made with different batch sizes may
+differ in their last bits.
 Reasons and figures: infra/decisions/0002-network-precision.md.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,17 +186,28 @@ class Network:
         for layer in model.layers:
             if layer.weights:
                 layer.load_own_variables({str(i): a for i, a in enumerate(arrays[layer.name])})
+        if backend == "jax":
+            from framebank.features.network.jax_function import compile_function
+
+            return compile_function(model, preprocess=lambda rgb: preprocess(rgb, preprocessing))
         return lambda images: np.asarray(
             model.predict_on_batch(preprocess(images.astype(np.float32), preprocessing)), np.float32
         )
 
 
 def _prepare_gpus() -> bool:
-    """Return whether TensorFlow has a GPU, after telling it to take memory only as it needs it."""
-    import_tensorflow()
+    """Return whether Keras's backend has a GPU, after telling TensorFlow to take its memory only as
+    it needs it. Under another backend TensorFlow is left asleep: it would take the GPU's memory."""
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        import_tensorflow()
     import keras
 
-    if keras.backend.backend() != "tensorflow":
+    backend = keras.backend.backend()
+    if backend == "jax":
+        from framebank.features.network.jax_function import on_gpu
+
+        return on_gpu()
+    if backend != "tensorflow":
         return False
     import tensorflow as tf
 

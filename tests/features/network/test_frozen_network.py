@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -195,11 +196,27 @@ def test_another_keras_backend_gives_the_same_values(
     import keras
 
     images = pictures(20)
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     other = make(batch_size=20)
     assert cosines(other(images), network(images)).min() > 0.99999
-    with pytest.raises(UsageError, match=r"needs Keras on TensorFlow(.|\n)*jax"):
+    with pytest.raises(UsageError, match=r"needs Keras on TensorFlow(.|\n)*torch"):
         make(precision="bfloat16")
+
+
+def test_keras_on_jax_gives_the_same_values(network: Network, tmp_path: Path) -> None:
+    pytest.importorskip("jax", reason="JAX is not installed; `make bench` has it")
+    code = f"""
+import numpy as np
+from tests.features.network.test_frozen_network import make, pictures
+network = make(batch_size=8)
+np.save({str(tmp_path / "all.npy")!r}, network(pictures(8)))
+np.save({str(tmp_path / "turned.npy")!r}, network(np.roll(pictures(8), 3, axis=0)))
+"""
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment, timeout=300)
+    features = np.load(tmp_path / "all.npy")
+    assert cosines(features, network(pictures(20))[:8]).min() > 0.99999
+    np.testing.assert_array_equal(np.load(tmp_path / "turned.npy"), np.roll(features, 3, axis=0))
 
 
 def test_mistakes_are_said(network: Network) -> None:

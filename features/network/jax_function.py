@@ -1,0 +1,46 @@
+"""A Keras model as one compiled function of JAX: for Keras on JAX, as on GPUs and TPUs.
+
+uint8 pixels are what moves to the device, where they are cast: four times less than float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from framebank.features.network.frozen_graph import Call, Features, Images
+
+
+def on_gpu() -> bool:
+    """Return whether JAX computes on something else than the processor."""
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
+def compile_function(model: Any, *, preprocess: Callable[[Any], Any]) -> Call:
+    """Return a function uint8[b, h, w, c=3] → float32[b, d] that runs `model` with its weights.
+
+    `preprocess` maps images to the input of the network, both float32. Each shape of images is
+    compiled when it first comes, which takes seconds. Products are those of float32: GPUs would
+    take TF32 by default, which is another feature than the processor's.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    weights = [v.value for v in model.trainable_variables]
+    state = [v.value for v in model.non_trainable_variables]
+
+    @jax.jit
+    def features_of(weights: Any, state: Any, images: Any) -> Any:
+        with jax.default_matmul_precision("float32"):
+            pixels = preprocess(images.astype(jnp.float32))
+            features, _ = model.stateless_call(weights, state, pixels, training=False)
+        return features.astype(jnp.float32)
+
+    def call(images: Images) -> Features:
+        return np.asarray(features_of(weights, state, images))
+
+    return call
