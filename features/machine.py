@@ -19,6 +19,8 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 # The worker without clips: 1.0 GiB with inception_v3, 2.4 GiB with vgg16, the largest, in float32
 # and batches of 32; what comes on top grows with the batch.
 _WORKER_BYTES = 5 * 2**28
+# What each further network in the same worker adds, with its batch in the computing.
+_FURTHER_NETWORK_BYTES = 2**29
 _BATCH_BYTES = 40 * 2**20  # a frame of a batch on its way through the network
 # A decoder takes 0.2 GiB of address space without a clip; 4K in H.264 or HEVC needs 0.4 more.
 LEAST_DECODER_BYTES = 3 * 2**28
@@ -68,11 +70,12 @@ class Shares:
         return self.network_bytes + self.decoders * self.decoder_bytes + clips
 
 
-def share_memory(decoders: int | None = None, *, batch_size: int = 32) -> Shares:
+def share_memory(decoders: int | None = None, *, batch_size: int = 32, networks: int = 1) -> Shares:
     """Deal out the memory of this machine; `decoders` None: one a core, and fewer where they would
-    have less than a decoder needs."""
+    have less than a decoder needs. `batch_size`: of the largest batch of all `networks`."""
     memory_bytes = usable_memory_bytes()
     network = _WORKER_BYTES + batch_size * _BATCH_BYTES
+    network += (networks - 1) * _FURTHER_NETWORK_BYTES
     left = max(memory_bytes - network, memory_bytes // 4)
     clips, decoding = left // 3, left - left // 3
     count = decoders or max(1, min(usable_cores(), decoding // LEAST_DECODER_BYTES))

@@ -69,8 +69,9 @@ class _Sender:
         self._out = out
         self._last_beat = time.monotonic()
 
-    def frame(self, token: int, rgb: NDArray[np.uint8]) -> None:
-        self.send(Message.FRAME, TOKEN.pack(token), np.ascontiguousarray(rgb).data.cast("B"))
+    def frame(self, token: int, *pictures: NDArray[np.uint8]) -> None:
+        data = (np.ascontiguousarray(rgb).data.cast("B") for rgb in pictures)
+        self.send(Message.FRAME, TOKEN.pack(token), *data)
 
     def beat(self, frames: int = 0) -> None:
         del frames  # what counts is that there is a sign of life

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,14 @@ class DecoderPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """One frame to run the network on; `clip` counts the clips of a run, `token` its frames."""
+    """One frame to run networks on; `clip` counts the clips of a run, `token` its frames.
+
+    It comes as the pool's `pictures`, uint8[size, size, 3] RGB each.
+    """
 
     clip: int
     token: int
-    rgb: NDArray[np.uint8]  # [size, size, 3]
+    pictures: tuple[NDArray[np.uint8], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,23 +118,30 @@ class DecoderPool:
         *,
         feature_dim: int | None = None,
         batch_size: int = 1,
+        also: Sequence[tuple[FeatureSpec, int]] = (),
     ) -> None:
         """With `feature_dim` the rows of one clip are limited by what their features take.
 
-        Both are of the network that stands in memory beside the decoders.
+        Both are of the network that stands in memory beside the decoders. `also` are the spec and
+        `feature_dim` of further ones, which see the same frames of each clip.
         """
-        shares = share_memory(policy.decoders, batch_size=batch_size)
+        specs = [spec, *(further for further, _ in also)]
+        self.pictures = tuple(dict.fromkeys((each.input_size, each.resize) for each in specs))
+        shares = share_memory(policy.decoders, batch_size=batch_size, networks=len(specs))
         if policy.decoders and shares.total_bytes > shares.memory_bytes > 0:
             _log.warning(
                 "%d decoders may take %.1f GiB with all beside them, and there are %.1f GiB",
                 *(policy.decoders, shares.total_bytes / 2**30, shares.memory_bytes / 2**30),
             )
-        policy = _within_memory(policy, shares, spec.dtype, feature_dim)
+        widths = [] if feature_dim is None else [(spec.dtype, feature_dim)]
+        widths += [(further.dtype, width) for further, width in also]
+        policy = _within_memory(policy, shares, widths)
         self._policy = policy
-        self._frames_ahead = max(1, policy.queue_bytes // (3 * spec.input_size**2))
+        self._frames_ahead = max(1, policy.queue_bytes // _frame_bytes(self.pictures))
         self._closed = threading.Event()
         self._source: ClipSource | None = None
-        self._slots = [_Slot(spec, policy, self._closed) for _ in range(shares.decoders)]
+        slot = functools.partial(_Slot, spec, policy, self.pictures, self._closed)
+        self._slots = [slot() for _ in range(shares.decoders)]
 
     def decode(self, refs: Iterable[VideoRef]) -> Iterator[Event]:
         """Yield frames and last words as they come; each clip gets exactly one last word."""
@@ -188,13 +199,18 @@ class DecoderPool:
             self._source.close()
 
 
+def _frame_bytes(pictures: Sequence[tuple[int, str]]) -> int:
+    return sum(3 * size * size for size, _ in pictures)
+
+
 def _within_memory(
-    policy: DecoderPolicy, shares: Shares, dtype: str, feature_dim: int | None
+    policy: DecoderPolicy, shares: Shares, widths: Sequence[tuple[str, int]]
 ) -> DecoderPolicy:
+    """Return the policy with what there is room for; `widths`: dtype and width of each feature."""
     rows = policy.limits.max_rows
-    if feature_dim is not None:
-        in_hand = shares.clip_bytes // (4 * feature_dim + _ROW_BYTES)
-        rows = max(1, min(rows, in_hand, most_rows(dtype, feature_dim)))
+    if widths:
+        in_hand = shares.clip_bytes // sum(4 * width + _ROW_BYTES for _, width in widths)
+        rows = max(1, min(rows, in_hand, *(most_rows(dtype, width) for dtype, width in widths)))
     return dataclasses.replace(
         policy,
         memory_bytes=shares.decoder_bytes if policy.memory_bytes is None else policy.memory_bytes,
@@ -222,8 +238,15 @@ class _Slot:
     ends (see prctl(2), PR_SET_PDEATHSIG).
     """
 
-    def __init__(self, spec: FeatureSpec, policy: DecoderPolicy, closed: threading.Event) -> None:
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        policy: DecoderPolicy,
+        pictures: Sequence[tuple[int, str]],
+        closed: threading.Event,
+    ) -> None:
         self._spec, self._policy, self._closed = spec, policy, closed
+        self._pictures, self._sizes = pictures, [size for size, _ in pictures]
         self._child: ConfinedProcess | None = None
         self._runs: queue.SimpleQueue[_Run | None] = queue.SimpleQueue()
         self.work = self._runs.put
@@ -304,7 +327,7 @@ class _Slot:
                     child,
                     silence_s=silence_s,
                     limit_s=limit_s,
-                    size=self._spec.input_size,
+                    sizes=self._sizes,
                     max_rows=policy.limits.max_rows,
                     probes=probe_s is not None,
                 )
@@ -329,10 +352,10 @@ class _Slot:
                     self._end_child()  # it would go on to the end of the clip
                     text = f"{self._spec.sample} asks for more rows than {limit}, the limit here"
                     raise VideoRejected("decode", "too_large", text)
-                token, rgb = wires.frame_of(payload, self._spec.input_size)
+                token, pictures = wires.frame_of(payload, self._sizes)
                 while not run.room.acquire(timeout=0.5) and not self._closed.is_set():
                     pass
-                run.events.put(Frame(clip.number, token, rgb))
+                run.events.put(Frame(clip.number, token, pictures))
             elif kind == Message.DONE:
                 fields = wires.done_fields(payload, limit)
                 clip.check_unchanged(file.descriptor)
@@ -348,11 +371,13 @@ class _Slot:
                     _log.log(level, "%s", held.line())
 
     def _job(self) -> dict[str, Any]:
+        (size, resize), *also = self._pictures
         return {
             "sample": self._spec.sample,
             "max_frames": self._spec.max_frames,
-            "size": self._spec.input_size,
-            "resize": self._spec.resize,
+            "size": size,
+            "resize": resize,
+            "also": also,
             "allow_partial": self._policy.allow_partial,
             "strict": self._policy.strict,
             "limits": dataclasses.asdict(self._policy.limits),

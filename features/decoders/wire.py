@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 from typing import Any, TypeVar
 
@@ -143,7 +143,7 @@ class Message(bytes, enum.Enum):
     """What a decoder says."""
 
     CONFINED = b"S"  # what is out of its reach, once (JSON)
-    FRAME = b"F"  # 8 bytes of token, then uint8[size, size, 3]
+    FRAME = b"F"  # 8 bytes of token, then uint8[size, size, 3] for each size asked for
     BEAT = b"B"  # a sign of life
     WORN = b"W"  # for the next clip take another
     DONE = b"D"  # the last word on a clip that decoded (JSON)
@@ -164,18 +164,20 @@ class Wire:
         *,
         silence_s: float,
         limit_s: float,
-        size: int,
+        sizes: Sequence[int],
         max_rows: int,
         probes: bool = False,
     ) -> None:
-        """`probes`: what was asked is a probe, which gives no frame."""
+        """`sizes`: of the pictures of a frame; `probes`: what was asked is a probe, which gives no
+        frame."""
         self._out = child.output
         self._silence_s, self._limit_s = silence_s, limit_s
         self._waited_s = 0.0
         self.is_worn = False  # the child wants to decode no other clip
         self._poll = select.poll()
         self._poll.register(self._out, select.POLLIN | select.POLLHUP)
-        words, nothing, frame_bytes = range(_WORDS_BYTES), range(1), TOKEN.size + 3 * size * size
+        words, nothing = range(_WORDS_BYTES), range(1)
+        frame_bytes = TOKEN.size + sum(3 * size * size for size in sizes)
         self._lengths = {
             Message.CONFINED: words,
             Message.BEAT: nothing,
@@ -224,11 +226,15 @@ class Wire:
             raise Hang(f"no sign of life for {self._silence_s:.0f} s")
 
 
-def frame_of(payload: bytearray, size: int) -> tuple[int, NDArray[np.uint8]]:
-    """Return a frame's token and uint8[size, size, 3] RGB."""
+def frame_of(payload: bytearray, sizes: Sequence[int]) -> tuple[int, tuple[NDArray[np.uint8], ...]]:
+    """Return a frame's token and its pictures, uint8[size, size, 3] RGB for each of `sizes`."""
     (token,) = TOKEN.unpack_from(payload)
-    rgb = np.frombuffer(payload, dtype=np.uint8, offset=TOKEN.size)
-    return token, rgb.reshape(size, size, 3)
+    pictures, offset = [], TOKEN.size
+    for size in sizes:
+        rgb = np.frombuffer(payload, np.uint8, count=3 * size * size, offset=offset)
+        pictures.append(rgb.reshape(size, size, 3))
+        offset += rgb.nbytes
+    return token, tuple(pictures)
 
 
 def confinement(payload: bytearray) -> Confinement:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import av
 import numpy as np
@@ -32,12 +32,12 @@ from framebank.features.decoding.frames import (
     stamp_of,
     start_decoder,
 )
-from framebank.features.decoding.pixels import PictureScaler, no_rgb
+from framebank.features.decoding.pixels import FrameScaler, no_rgb
 from framebank.features.decoding.sampling import BestTimestamp, SampleRule, Shown, Timeline
 from framebank.features.errors import VideoRejected
 from framebank.features.video import SourceInfo
 
-EmitFrame = Callable[[int, NDArray[np.uint8]], None]
+EmitFrame = Callable[..., None]  # (token, picture, further pictures…)
 Beat = Callable[[int], None]
 
 
@@ -46,6 +46,7 @@ class DecodeRequest:
     """What to decode and how: `resize` is "stretch" or "crop", `size` the side in pixels.
 
     `path` may be the descriptor of an open file (`container.open_file`).
+    `also` are further pictures of each frame, (size, resize).
     `max_frames` limits the rows; the clip is decoded and judged whole all the same.
     `strict` makes a stated end that is not there a cut, though every frame is.
     """
@@ -59,6 +60,7 @@ class DecodeRequest:
     strict: bool = False
     limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
     threads: int = 1
+    also: Sequence[tuple[int, str]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +86,9 @@ def decode_video(request: DecodeRequest, *, emit_frame: EmitFrame, beat: Beat) -
     """Decode a clip and return its rows.
 
     `emit_frame(token, rgb)` gets each picture that the rule (probably) needs once, as early as it
-    is certain, as uint8[size, size, 3] RGB; at most two frames are held. `beat(frames)` is called
-    for every packet with the number of frames decoded so far.
+    is certain, as uint8[size, size, 3] RGB, and after it those that the request asks for `also`; at
+    most two frames are held. `beat(frames)` is called for every packet with the number of frames
+    decoded so far.
     Raises VideoRejected (stages open, probe, decode) and UsageError for a rule that is none.
     """
     rule = sampling.parse_rule(request.sample)
@@ -154,7 +157,8 @@ class _Decoding:
     messages: list[Message]
 
     def __post_init__(self) -> None:
-        self._scaler = PictureScaler(self.request.size, resize=self.request.resize)
+        first = (self.request.size, self.request.resize)
+        self._scaler = FrameScaler([first, *self.request.also])
         self._emitted: set[int] = set()
         self._decoded = 0
         self._refused = False
@@ -219,7 +223,7 @@ class _Decoding:
     def _read_part(
         self, clip: Clip, report: DamageReport, timeline: Timeline, forecast: _Forecast
     ) -> None:
-        self._scaler.cut_off = clip.crop
+        self._scaler.cut_off(clip.crop)
         end = stated_end(clip)
         reader = PacketReader(clip, report, all_tracks=end is not None and end.whole_file)
         held: av.VideoFrame | None = None
@@ -249,11 +253,11 @@ class _Decoding:
 
     def _emit(self, frame: av.VideoFrame, number: int) -> None:
         try:
-            picture = self._scaler(frame)
+            pictures = self._scaler(frame)
         except (av.FFmpegError, MemoryError) as err:
             raise VideoRejected("decode", "unsupported_codec", no_rgb(frame, err)) from err
         self._emitted.add(number)
-        self.emit_frame(number, picture)
+        self.emit_frame(number, *pictures)
 
     def _fetch(self, clip: Clip, missing: set[int]) -> None:
         """Decode again and emit the frames that the first pass numbered as in `missing`."""
@@ -261,7 +265,7 @@ class _Decoding:
         self._work = WorkBudget(clip.limits, clip.file.whole_bytes)
         numbers = itertools.count()
         for part in parts_of(clip, report):
-            self._scaler.cut_off = part.crop
+            self._scaler.cut_off(part.crop)
             for frame, _ in self._frames(part, PacketReader(part, report), report):
                 number = next(numbers)
                 if number in missing:

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import itertools
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import av
@@ -152,6 +153,23 @@ class PictureScaler:
         nodes = [_source(graph, frame), *(graph.add(name, words) for name, words in steps)]
         graph.link_nodes(*nodes, graph.add("buffersink")).configure()
         return graph
+
+
+class FrameScaler:
+    """Makes all pictures that are asked for of a frame, one for each (size, resize)."""
+
+    def __init__(self, pictures: Sequence[tuple[int, str]]) -> None:
+        self._scalers = [PictureScaler(size, resize=resize) for size, resize in pictures]
+        self.shown_size = self._scalers[0].shown_size
+
+    def cut_off(self, crop: Crop) -> None:
+        """Take what the container cuts off from each stored picture."""
+        for scaler in self._scalers:
+            scaler.cut_off = crop
+
+    def __call__(self, frame: av.VideoFrame) -> list[NDArray[np.uint8]]:
+        """Return a uint8[size, size, 3] for each picture; raises av.FFmpegError."""
+        return [scaler(frame) for scaler in self._scalers]
 
 
 def no_rgb(frame: av.VideoFrame, err: Exception) -> str:

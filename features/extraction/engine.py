@@ -22,6 +22,7 @@ from framebank.features.decoders.pool import (
     ClipRejected,
     DecoderPolicy,
     DecoderPool,
+    Event,
     Frame,
 )
 from framebank.features.errors import VideoRejected, internal_rejection, plain_text
@@ -58,15 +59,27 @@ class _Assembly:
 
 
 class Engine:
-    """Extracts features of videos with one network; keeps its decoder processes between runs."""
+    """Extracts features of videos with one network, or with several from one decoding; keeps its
+    decoder processes between runs."""
 
-    def __init__(self, network: FrameNetwork, spec: FeatureSpec, policy: DecoderPolicy) -> None:
-        self._network, self._spec = network, spec
+    def __init__(
+        self,
+        network: FrameNetwork,
+        spec: FeatureSpec,
+        policy: DecoderPolicy,
+        *,
+        also: Sequence[tuple[FrameNetwork, FeatureSpec]] = (),
+    ) -> None:
+        """`also` are further networks, whose specs sample the same frames."""
+        self._members = [(network, spec), *also]
+        if len({(each.sample, each.max_frames) for _, each in self._members}) > 1:
+            raise ValueError("the networks of one engine see the same frames")
         self._pool = DecoderPool(
             spec,
             policy,
             feature_dim=_row_width(network, spec),
-            batch_size=network.batch_size * spec.clip_length,
+            batch_size=max(one.batch_size * each.clip_length for one, each in self._members),
+            also=[(each, _row_width(one, each)) for one, each in also],
         )
         _LIVE.add(self)
 
@@ -74,52 +87,44 @@ class Engine:
         self, refs: Iterable[VideoRef], *, on_frames: Callable[[int], None] = lambda count: None
     ) -> Iterator[Result]:
         """Yield exactly one result for each of `refs`, in the order in which they get done; tell
-        `on_frames` how many frames of each batch went through."""
-        batch = _Batch(self._network, self._spec, on_frames)
-        clips: dict[int, _Assembly] = {}
-        for event in self._pool.decode(refs):
-            clip = clips.setdefault(event.clip, _Assembly())
-            if isinstance(event, Frame) and self._spec.clip_length > 1:
-                clip.frames = clip.frames or FrameSpool()
-                clip.frames.add(event.token, event.rgb)
-            elif isinstance(event, Frame):
-                for complete in batch.add(clip, event.token, event.rgb):
-                    yield self._assemble(complete)
-            elif isinstance(event, ClipRejected):
-                clip.rejected = True
-                clip.rows.clear()  # the batch may keep the clip for a while
-                if clip.frames is not None:
-                    clip.frames.close()
-                del clips[event.clip]
-                reason = event.reason
-                yield Rejected(event.ref, reason.stage, reason.error_class, reason.message)
-            else:
-                if clip.frames is not None:
-                    for complete in self._add_windows(batch, clip, event):
-                        yield self._assemble(complete)
-                clip.done = event
-                del clips[event.clip]  # the batch keeps it as long as it waits
-                if not clip.waiting:
-                    yield self._assemble(clip)
-        for complete in batch.flush():
-            yield self._assemble(complete)
+        `on_frames` how many frames of each batch went through. For an engine of one network."""
+        for _, result in self.run_all(((ref,) for ref in refs), on_frames=on_frames):
+            yield result
 
-    def _add_windows(self, batch: _Batch, clip: _Assembly, done: ClipDone) -> Iterator[_Assembly]:
-        """Give the batch the clips of a video whose frames are known; yield what that completes of
-        others. Of one whose decoder names frames that it did not send nothing is given."""
-        assert clip.frames is not None
-        tokens, spec = done.fields["tokens"], self._spec
-        with contextlib.closing(clip.frames) as frames:
-            if frames.missing(tokens):
-                return
-            picture = np.empty((spec.clip_length, *_picture_shape(spec)), np.uint8)
-            for number, window in enumerate(_windows(tokens, spec)):
-                for image, row in zip(picture, window, strict=True):
-                    frames.read(tokens[row], image)
-                yield from batch.add(clip, number, picture)
+    def run_all(
+        self,
+        refs: Iterable[Sequence[VideoRef | None]],
+        *,
+        on_frames: Callable[[int], None] = lambda count: None,
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield (number of the network, result), exactly one for each ref.
 
-    def _assemble(self, clip: _Assembly) -> Result:
-        return _assemble(clip, self._spec)
+        Of each video `refs` has one ref for each network, None where it need not see it, and at
+        least one. The video is decoded once.
+        """
+        lines = [
+            _Line(
+                network, spec, self._pool.pictures.index((spec.input_size, spec.resize)), on_frames
+            )
+            for network, spec in self._members
+        ]
+        wanted: dict[int, Sequence[VideoRef | None]] = {}
+
+        def note() -> Iterator[VideoRef]:
+            for clip, group in enumerate(refs):
+                wanted[clip] = group
+                yield next(ref for ref in group if ref is not None)
+
+        for event in self._pool.decode(note()):
+            for number, ref in enumerate(wanted[event.clip]):
+                if ref is not None:
+                    for result in lines[number].take(event, ref):
+                        yield number, result
+            if not isinstance(event, Frame):
+                del wanted[event.clip]
+        for number, line in enumerate(lines):
+            for result in line.flush():
+                yield number, result
 
     def close(self) -> None:
         """End the decoder processes."""
@@ -176,6 +181,70 @@ class SharedEngine:
             except BaseException:
                 self._close()
                 raise
+
+
+class _Line:
+    """One network's way from frames to results, in one run."""
+
+    def __init__(
+        self,
+        network: FrameNetwork,
+        spec: FeatureSpec,
+        place: int,
+        on_frames: Callable[[int], None],
+    ) -> None:
+        """`place`: of this network's picture among those of a frame."""
+        self._spec, self._place = spec, place
+        self._batch = _Batch(network, spec, on_frames)
+        self._clips: dict[int, _Assembly] = {}
+
+    def take(self, event: Event, ref: VideoRef) -> Iterator[Result]:
+        """Take what comes of a clip, which is `ref` to this network; yield what that completes."""
+        clip = self._clips.setdefault(event.clip, _Assembly())
+        if isinstance(event, Frame) and self._spec.clip_length > 1:
+            clip.frames = clip.frames or FrameSpool()
+            clip.frames.add(event.token, event.pictures[self._place])
+        elif isinstance(event, Frame):
+            yield from self._results(
+                self._batch.add(clip, event.token, event.pictures[self._place])
+            )
+        elif isinstance(event, ClipRejected):
+            clip.rejected = True
+            clip.rows.clear()  # the batch may keep the clip for a while
+            if clip.frames is not None:
+                clip.frames.close()
+            del self._clips[event.clip]
+            reason = event.reason
+            yield Rejected(ref, reason.stage, reason.error_class, reason.message)
+        else:
+            if clip.frames is not None:
+                yield from self._results(self._add_windows(clip, event))
+            clip.done = dataclasses.replace(event, ref=ref)
+            del self._clips[event.clip]  # the batch keeps it as long as it waits
+            if not clip.waiting:
+                yield _assemble(clip, self._spec)
+
+    def flush(self) -> Iterator[Result]:
+        """Yield what a last batch completes, filled up as it may be."""
+        yield from self._results(self._batch.flush())
+
+    def _results(self, complete: Iterable[_Assembly]) -> Iterator[Result]:
+        for clip in complete:
+            yield _assemble(clip, self._spec)
+
+    def _add_windows(self, clip: _Assembly, done: ClipDone) -> Iterator[_Assembly]:
+        """Give the batch the clips of a video whose frames are known; yield what that completes of
+        others. Of one whose decoder names frames that it did not send nothing is given."""
+        assert clip.frames is not None
+        tokens, spec = done.fields["tokens"], self._spec
+        with contextlib.closing(clip.frames) as frames:
+            if frames.missing(tokens):
+                return
+            picture = np.empty((spec.clip_length, *_picture_shape(spec)), np.uint8)
+            for number, window in enumerate(_windows(tokens, spec)):
+                for image, row in zip(picture, window, strict=True):
+                    frames.read(tokens[row], image)
+                yield from self._batch.add(clip, number, picture)
 
 
 class _Batch:

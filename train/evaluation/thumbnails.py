@@ -87,7 +87,7 @@ def _decode(
         for event in pool.decode(refs):
             row, _ = clips[event.clip]
             if isinstance(event, Frame):
-                kept[event.clip].add(event.token, event.rgb)
+                kept[event.clip].add(event.token, event.pictures[0])
             elif isinstance(event, ClipDone):
                 yield row["video_id"], _chosen(row, event.fields, kept.pop(event.clip), most)
             else:

@@ -111,7 +111,7 @@ def heard(answer: bytes, *, probes: bool = False) -> dict[str, Any]:
     os.close(write)
     try:
         child = cast(ConfinedProcess, Pipe(read))
-        wire = Wire(child, silence_s=5, limit_s=10, size=32, max_rows=10, probes=probes)
+        wire = Wire(child, silence_s=5, limit_s=10, sizes=[32], max_rows=10, probes=probes)
         while True:
             kind, payload = wire.receive()
             if kind == Message.DONE:
