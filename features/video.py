@@ -114,6 +114,8 @@ def catalog_text(text: str) -> str:
 
     Compare a uri with the catalog's through this. Text that is plain Unicode stays as it is.
     """
+    if text.isascii():
+        return text
     try:
         data = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half of a surrogate pair, from a JSON manifest

@@ -77,6 +77,14 @@ def write_catalog(cache: str, run_id: str, rows: Iterable[CatalogRow]) -> int:
     return count
 
 
+def table_of(rows: Iterable[CatalogRow]) -> pa.Table:
+    """Return the catalog's own columns of `rows`."""
+    columns = list(COLUMN_NAMES)
+    return pa.concat_tables(
+        [fixed_schema().empty_table(), *(table.select(columns) for table in _tables(rows))]
+    )
+
+
 def _tables(rows: Iterable[CatalogRow]) -> Iterator[pa.Table]:
     iterator = iter(rows)
     while batch := list(itertools.islice(iterator, _BATCH_ROWS)):
@@ -132,8 +140,11 @@ def catalog_files(cache: str) -> list[str]:
     return [path for path in paths if re.search(r"/[^./][^/]*\.parquet\Z", path)]
 
 
-def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
-    """Return one catalog file (only `columns` of it); raises CacheError when it is damaged."""
+def read_file(path: str, columns: Sequence[str] | None, *, check_all: bool = False) -> pa.Table:
+    """Return one catalog file (only `columns` of it); raises CacheError when it is damaged.
+
+    `check_all`: also where one of the other columns is, which are read and let go again.
+    """
     try:
         source = pa.BufferReader(storage.read_bytes(path))
         file = pq.ParquetFile(source, page_checksum_verification=True)
@@ -146,8 +157,11 @@ def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
                 todo="use the version that made it",
             )
         wanted = None if columns is None else [name for name in columns if name in names]
-        table = file.read(columns=wanted)
-        _check_values(path, table)
+        if check_all:
+            table = _read_checked(path, file, wanted)
+        else:
+            table = file.read(columns=wanted)
+            _check_values(path, table)
         for name in _LATER - names:
             table = table.append_column(name, pa.array([""] * len(table), pa.string()))
         if columns is None:
@@ -161,6 +175,18 @@ def read_file(path: str, columns: Sequence[str] | None) -> pa.Table:
         ) from err
     except (pa.ArrowException, OSError, ValueError, OverflowError) as err:
         raise _damaged(path, (str(err).splitlines() or [type(err).__name__])[0][:300]) from err
+
+
+def _read_checked(path: str, file: pq.ParquetFile, wanted: Sequence[str] | None) -> pa.Table:
+    """Return the `wanted` columns of a file whose every value was looked at, some rows at a time:
+    all columns of a million rows are a GiB."""
+    names = file.schema_arrow.names if wanted is None else list(wanted)
+    tables = [file.schema_arrow.empty_table().select(names)]
+    for number in range(file.num_row_groups):
+        table = file.read_row_group(number)
+        _check_values(path, table)
+        tables.append(table.select(names))
+    return pa.concat_tables(tables)
 
 
 def _damaged(path: str, got: str) -> DamagedCatalogError:
@@ -187,10 +213,12 @@ def _check_values(path: str, table: pa.Table) -> None:
             raise _damaged(path, f"a number below 0 in the column {name}")
 
 
-def read_all_rows(cache: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+def read_all_rows(
+    cache: str, *, columns: Sequence[str] | None = None, check_all: bool = False
+) -> pa.Table:
     """Return every row of every catalog, superseded ones too, oldest run first; each column is of
-    the type that holds the values of all."""
-    tables = [read_file(path, columns) for path in catalog_files(cache)]
+    the type that holds the values of all. `check_all` is for `read_file`."""
+    tables = [read_file(path, columns, check_all=check_all) for path in catalog_files(cache)]
     if not tables:
         empty = fixed_schema().empty_table()
         return empty if columns is None else empty.select(list(columns))

@@ -11,13 +11,14 @@ import datetime
 import itertools
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+
+import numpy as np
 
 from framebank.features.cache import layout
 from framebank.features.cache.catalog import (
     DamagedCatalogError,
     catalog_files,
-    catalog_rows,
     catalog_text,
     catalogued_shards,
     orphan_shards,
@@ -25,9 +26,10 @@ from framebank.features.cache.catalog import (
     read_file,
     write_catalog,
 )
+from framebank.features.cache.known_videos import KnownVideos
 from framebank.features.cache.sidecar import CatalogRow, read_sidecar, remove_shard
 from framebank.features.cache.tfrecord import MOST_FRAME_BYTES
-from framebank.features.errors import CacheError, UsageError
+from framebank.features.errors import CacheError, FramebankError, UsageError
 from framebank.features.spec import FeatureSpec, check_same_spec
 from framebank.features.stores import json_text, locks, storage
 from framebank.features.terminal import say
@@ -83,6 +85,13 @@ def _mend_spec(cache: str, spec: FeatureSpec) -> None:
         say(f"{layout.spec_path(cache)} was lost or damaged and is written anew, by its shards")
 
 
+def was_made_by(path: str, spec: FeatureSpec) -> bool:
+    """Tell whether there is a cache of `spec`, which then was found to be one that computes."""
+    with contextlib.suppress(FramebankError):
+        return layout.read_spec(storage.absolute(path)) == spec
+    return False
+
+
 def is_in_use(cache: str) -> bool:
     """Tell whether somebody made features by its spec, or may be about to.
 
@@ -124,7 +133,7 @@ class Recovery:
     videos: int = 0
     shards: int = 0
     removed: tuple[str, ...] = ()  # what, and why
-    rows: Mapping[str, CatalogRow] = dataclasses.field(default_factory=dict)
+    known: KnownVideos = dataclasses.field(default_factory=lambda: KnownVideos.of(()))
     lost: frozenset[str] = frozenset()
 
 
@@ -138,28 +147,27 @@ def recover(cache: str, spec: FeatureSpec, *, dry_run: bool = False) -> Recovery
     """
     removed = [] if dry_run else [*_remove_damaged_summaries(cache)]
     try:
-        rows = rows_by_video(cache)
+        known = KnownVideos.read(cache)
     except DamagedCatalogError:
         if dry_run:
             raise
         removed += _remove_damaged_catalogs(cache)
-        rows = rows_by_video(cache)
+        known = KnownVideos.read(cache)
     found: list[CatalogRow] = []
     shards = 0
-    for name, why, some in _orphans(cache, spec, rows):
+    for name, why, some in _orphans(cache, spec, known):
         if not why:
             shards += 1
             found += some
         elif not dry_run:
             remove_shard(cache, name)
             removed.append(f"shard {name}: {why}")
-    if dry_run:
-        rows |= {catalog_text(row.video_id): row for row in found}
-    elif found:
-        write_catalog(cache, f"{_stamp()}-recovered", found)
-        rows = rows_by_video(cache)
-    lost = lost_videos(cache, rows, fingerprint=spec.fingerprint)
-    return Recovery(len(found), shards, tuple(removed), rows, lost)
+    if found:
+        known = known.with_rows(found)
+        if not dry_run:
+            write_catalog(cache, f"{_stamp()}-recovered", found)
+    lost = lost_videos(cache, known, fingerprint=spec.fingerprint)
+    return Recovery(len(found), shards, tuple(removed), known, lost)
 
 
 def _remove_damaged_catalogs(cache: str) -> Iterator[str]:
@@ -188,7 +196,7 @@ def _put_aside(cache: str, path: str) -> None:
 
 
 def _orphans(
-    cache: str, spec: FeatureSpec, known: Mapping[str, CatalogRow]
+    cache: str, spec: FeatureSpec, known: KnownVideos
 ) -> Iterator[tuple[str, str, list[CatalogRow]]]:
     """Yield (shard, why it is of no use or "", its rows that count) of shards in no catalog."""
     names = orphan_shards(cache)
@@ -196,7 +204,8 @@ def _orphans(
         return
     sizes, noted = _file_sizes(cache), layout.damaged_shards(cache)
     names.sort(key=lambda name: layout.whole_of(name) is not None)  # wholes before their parts
-    taken = dict(known)
+    made = zip(known.values("run_id"), known.values("time"), strict=True)
+    taken = dict(zip(known.values("video_id"), made, strict=True))
     good = set(layout.committed_among(sizes)) - noted
     for name in names:
         if layout.whole_of(name) in good:
@@ -217,10 +226,10 @@ def _orphans(
         else:
             new = []
             for row in found.rows:
-                known_row = taken.get(catalog_text(row.video_id))
-                if known_row is None or (known_row.run_id, known_row.time) < (row.run_id, row.time):
+                before = taken.get(catalog_text(row.video_id))
+                if before is None or before < (row.run_id, row.time):
                     new.append(row)
-            taken |= {catalog_text(row.video_id): row for row in new}
+            taken |= {catalog_text(row.video_id): (row.run_id, row.time) for row in new}
             yield name, "" if new else "other shards have its videos", new
 
 
@@ -263,43 +272,37 @@ def remove_plan(cache: str, run_id: str) -> None:
             storage.delete(path)
 
 
-def rows_by_video(cache: str) -> dict[str, CatalogRow]:
-    """Return the newest row of each video of the catalog; an empty one for a new cache."""
-    if not catalog_files(cache):
-        return {}
-    return {row.video_id: row for row in catalog_rows(read_catalog(cache))}
-
-
-def lost_videos(cache: str, rows: Mapping[str, CatalogRow], *, fingerprint: str) -> frozenset[str]:
+def lost_videos(cache: str, known: KnownVideos, *, fingerprint: str) -> frozenset[str]:
     """Return the ids of catalog rows whose features cannot be read, or are of another spec.
 
     Their shard is missing, cut short or without its sidecar, or `framebank verify` has noted it;
     or their record is larger than what readers take.
     """
-    sizes = _file_sizes(cache) if rows else {}
-    noted = layout.damaged_shards(cache)
+    if not len(known):
+        return frozenset()
+    sizes, noted = _file_sizes(cache), layout.damaged_shards(cache)
 
-    def is_whole(row: CatalogRow) -> bool:
-        size_bytes = sizes.get(layout.tfrecord_path(cache, row.shard), -1)
-        committed = layout.sidecar_path(cache, row.shard) in sizes
-        return (
-            committed
-            and size_bytes >= row.offset + row.length
-            and row.length <= MOST_FRAME_BYTES
-            and row.fingerprint in ("", fingerprint)
-            and layout.shard_of(row.shard) not in noted
-        )
+    def readable_bytes(file: str) -> int:
+        committed = layout.sidecar_path(cache, file) in sizes
+        whole = committed and layout.shard_of(file) not in noted
+        return sizes.get(layout.tfrecord_path(cache, file), -1) if whole else -1
 
-    return frozenset(video_id for video_id, row in rows.items() if not is_whole(row))
+    most = np.array([readable_bytes(file) for file in known.texts("shard")], np.int64)
+    length = known.numbers("length")
+    whole = most[known.numbers("shard")] - length >= known.numbers("offset")
+    whole &= length <= MOST_FRAME_BYTES
+    whole &= known.is_text("fingerprint", "") | known.is_text("fingerprint", fingerprint)
+    return frozenset(known.values("video_id", np.flatnonzero(~whole)))
 
 
 def remove_lost_shards(cache: str, before: Recovery) -> list[str]:
     """Remove the damaged shards whose videos all lie in others by now; return those that stay."""
-    files = {before.rows[video_id].shard for video_id in before.lost}
+    files = set(before.known.values("shard", before.known.find(list(before.lost))))
     shards = set(map(layout.shard_of, files)) | layout.damaged_shards(cache)
     if not shards:
         return []
-    live = {layout.shard_of(row.shard) for row in rows_by_video(cache).values()}
+    newest = read_catalog(cache, columns=["shard"])
+    live = set(map(layout.shard_of, newest.column("shard").unique().to_pylist()))
     for name in sorted(shards - live):
         remove_shard(cache, name)
     for file in sorted(files):  # whose sidecar, which named it, may be lost or damaged
@@ -314,9 +317,8 @@ def _file_sizes(cache: str) -> dict[str, int]:
     return {file.path: file.size_bytes for file in files}
 
 
-def new_run_id(rows: Mapping[str, CatalogRow]) -> str:
-    """Return an id that sorts after those of all earlier runs, whatever the clock says."""
-    latest = max((row.run_id for row in rows.values()), default="")
+def new_run_id(latest: str) -> str:
+    """Return an id that sorts after the `latest` of all earlier runs, whatever the clock says."""
     stamp = _stamp()
     if stamp <= latest:
         stamp = latest.rsplit("-", 1)[0] + "0"  # one digit more: it sorts right behind

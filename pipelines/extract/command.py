@@ -132,15 +132,17 @@ def execute(
     if submission.workers_elsewhere and not args.shared_disk:
         gate.check_remote("a video of a manifest", (ref.uri for ref in listing.refs))
     spec, weights = make_spec(SpecChoice.of(args))
-    if args.layer is not None or is_own(spec.backbone):
+    unsure = args.layer is not None or is_own(spec.backbone)
+    if unsure and not cache_access.was_made_by(args.cache, spec):
         feature_width(spec, weights)
+        unsure = False
     if spec.random_weights:
         say(f"the network has RANDOM weights ({spec.weights}): good for trying things out only")
     dry_run = submission.dry_run
     with cache_access.open_for_extraction(args.cache, spec, dry_run=dry_run) as cache:
         before = cache_access.recover(cache, spec, dry_run=True) if dry_run else _tidy(cache, spec)
         todo = _find_todo(args, listing, before, cache, spec)
-        run_id = cache_access.new_run_id(before.rows)
+        run_id = cache_access.new_run_id(before.known.latest_run())
         config = ExtractConfig(cache, run_id, spec, weights, decoder_policy(args), args.batch_size)
         summary: dict[str, Any] | None = {
             "done": 0,
@@ -150,6 +152,8 @@ def execute(
             "already_quarantined": todo.already_quarantined,
         }
         if todo.refs:
+            if unsure:  # late, for it takes seconds that a run with nothing to do need not wait
+                feature_width(spec, weights)
             summary = _extraction(args, submission, listing, before, todo, config).run()
         if summary is None:  # submitted, and nobody waits
             return None
@@ -166,13 +170,16 @@ def _find_todo(
 ) -> Todo:
     todo = drop_done(
         listing.refs,
-        before.rows,
+        before.known,
         fingerprint=spec.fingerprint,
         retry_quarantined=args.retry_quarantined,
         lost=before.lost,
     )
     unaccepted, judged_runs = unaccepted_runs(
-        cache, todo.quarantined_by_run, limit=args.max_bad_ratio, rows=before.rows.values()
+        cache,
+        todo.quarantined_by_run,
+        limit=args.max_bad_ratio,
+        whole=before.known.quarantined_by_run(),
     )
     return dataclasses.replace(todo, unaccepted=unaccepted, judged_runs=tuple(judged_runs))
 

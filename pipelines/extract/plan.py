@@ -13,11 +13,13 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from framebank import __version__
-from framebank.features.cache.sidecar import CatalogRow
+from framebank.features.cache.known_videos import KnownVideos
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import CacheError, FramebankError, JobError, UsageError
 from framebank.features.network.weights import Weights
@@ -104,7 +106,7 @@ class Todo:
 
 def drop_done(
     refs: Sequence[VideoRef],
-    catalog: Mapping[str, CatalogRow],
+    known: KnownVideos,
     *,
     fingerprint: str,
     retry_quarantined: bool,
@@ -116,37 +118,46 @@ def drop_done(
 
     Raises UsageError for an id that the cache holds from another file which still exists.
     """
-    todo, done = [], 0
-    quarantined: Counter[str] = Counter()
-    for ref in refs:
-        row = catalog.get(catalog_text(ref.video_id))
-        if row is None:
-            todo.append(ref)
-        elif row.key != ref.key(fingerprint):
-            _check_same_origin(ref, row)
-            todo.append(ref)
-        elif row.video_id in lost or (row.state == "quarantined" and retry_quarantined):
-            todo.append(dataclasses.replace(ref, attempt=row.attempt + 1))
-        elif row.state == "done":
-            done += 1
-        else:
-            quarantined[row.run_id] += 1
-    return Todo(tuple(todo), done, quarantined.total(), quarantined)
+    places = known.find([catalog_text(ref.video_id) for ref in refs])
+    if not (places >= 0).any():
+        return Todo(tuple(refs), 0, 0)
+    keys = [
+        ref.key(fingerprint) if place >= 0 else ""
+        for ref, place in zip(refs, places.tolist(), strict=True)
+    ]
+    same = (places >= 0) & known.has_keys(np.maximum(places, 0), keys)
+    again = np.zeros(len(known), bool)
+    again[known.find(list(lost))] = True
+    done = same & (known.is_text("state", "done") & ~again)[places]
+    if retry_quarantined:
+        again |= known.is_text("state", "quarantined")
+    quarantined = same & ~done & ~again[places]
+    todo = []
+    for number in np.flatnonzero(~done & ~quarantined).tolist():
+        ref, place = refs[number], places[number : number + 1]
+        if same[number]:
+            (attempt,) = known.values("attempt", place)
+            ref = dataclasses.replace(ref, attempt=attempt + 1)
+        elif place[0] >= 0:
+            _check_same_origin(ref, *known.values("uri", place))
+        todo.append(ref)
+    by_run = known.quarantined_by_run(places[quarantined])
+    return Todo(tuple(todo), int(done.sum()), int(quarantined.sum()), by_run)
 
 
-def _check_same_origin(ref: VideoRef, row: CatalogRow) -> None:
+def _check_same_origin(ref: VideoRef, uri: str) -> None:
     """A moved file is extracted afresh; two files that share an id must not replace each other."""
-    if row.uri != catalog_text(ref.uri) and storage.exists(row.uri):
+    if uri != catalog_text(ref.uri) and storage.exists(uri):
         raise UsageError(
             f"two videos have the id {ref.video_id!r}",
-            got=f"{catalog_text(ref.uri)}, and in the cache {row.uri}, which still exists",
+            got=f"{catalog_text(ref.uri)}, and in the cache {uri}, which still exists",
             expected="one id for one video",
             todo="give ids of your own in a manifest (columns uri, video_id), or use another cache",
         )
 
 
 def unaccepted_runs(
-    cache: str, runs: Mapping[str, int], *, limit: float, rows: Iterable[CatalogRow]
+    cache: str, runs: Mapping[str, int], *, limit: float, whole: Mapping[str, int]
 ) -> tuple[int, list[str]]:
     """Return how many of the quarantined videos no run has accepted, and the runs to judge anew.
 
@@ -155,8 +166,8 @@ def unaccepted_runs(
     accepts nothing, so the same command again fails again. What it left counts until a run whose
     input holds all of it ends within its ratio: those are to judge anew.
 
-    `runs` are the videos of this input by the run that quarantined them, `rows` those of the whole
-    catalog.
+    `runs` counts the videos of this input by the run that quarantined them, `whole` those of the
+    whole catalog.
     """
     if not runs:
         return 0, []
@@ -170,8 +181,7 @@ def unaccepted_runs(
                 judged = summary.get("judged_runs") or ()
                 accepted.update((str(summary["run_id"]), *map(str, judged)))
     left = {run: count for run, count in runs.items() if run not in accepted}
-    whole = Counter(row.run_id for row in rows if row.state == "quarantined" and row.run_id in left)
-    return sum(left.values()), sorted(run for run in left if left[run] == whole[run])
+    return sum(left.values()), sorted(run for run in left if left[run] == whole.get(run))
 
 
 def check_bad_ratio(bad: int, inputs: int, *, limit: float, cache: str) -> None:
@@ -242,10 +252,14 @@ def write_plan(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str
     paths = plan_paths(cache, run_id, shards)
     for number, path in enumerate(paths):
         some = shards[number * _SHARDS_PER_FILE :][:_SHARDS_PER_FILE]
-        storage.write_atomic(
-            path, (json.dumps(dataclasses.asdict(s)).encode() + b"\n" for s in some)
-        )
+        storage.write_atomic(path, (json.dumps(s, default=_fields).encode() + b"\n" for s in some))
     return paths
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """Return what `dataclasses.asdict` would, but for its copies: of a million videos they take
+    longer than all else."""
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
 def plan_paths(cache: str, run_id: str, shards: Sequence[ShardPlan]) -> list[str]:

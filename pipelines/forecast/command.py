@@ -189,7 +189,7 @@ def _left_to_do(args: argparse.Namespace, refs: Sequence[VideoRef], spec: Featur
         stock = cache_access.recover(cache, spec, dry_run=True)
     return drop_done(
         refs,
-        stock.rows,
+        stock.known,
         fingerprint=spec.fingerprint,
         retry_quarantined=args.retry_quarantined,
         lost=stock.lost,

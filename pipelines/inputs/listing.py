@@ -90,11 +90,17 @@ class _Expansion:
                 f"folders that cannot be listed, so that what is in them is not known: "
                 f"{len(self._unlisted)}, each quarantined as unreadable ({some})"
             )
-        ids_of = Counter(ref.uri for ref in self._refs.values())
-        if doubled := sum(count > 1 for count in ids_of.values()):
+        if doubled := self._doubled():
             self._notes.append(f"{doubled} files come in under more than one video_id")
         skipped = dict(sorted(self._skipped.items()))
         return InputListing(list(self._refs.values()), skipped, self._notes)
+
+    def _doubled(self) -> int:
+        """Return how many files have more than one id."""
+        if len({ref.uri for ref in self._refs.values()}) == len(self._refs):  # as nearly always
+            return 0
+        ids_of = Counter(ref.uri for ref in self._refs.values())
+        return sum(count > 1 for count in ids_of.values())
 
     def add(self, text: str) -> None:
         before = len(self._refs) + self._repeated
@@ -125,7 +131,7 @@ class _Expansion:
                 )
             base = os.path.abspath(path)
             for found in self._walk(base, base):
-                self._add_found(found, base)
+                self._add_found(found.path, base, found)
         elif os.path.lexists(path):
             self._add_named(os.path.abspath(path), os.path.basename(path))
         elif glob.has_magic(path):
@@ -140,7 +146,7 @@ class _Expansion:
         else:
             self._put(VideoRef(video_id, path, *_local_facts(path)))
 
-    def _walk(self, folder: str, base: str) -> Iterator[str]:
+    def _walk(self, folder: str, base: str) -> Iterator[os.DirEntry[str]]:
         return walk(folder, self._cache, lambda path, err: self._add_unlisted(path, base, err))
 
     def _add_unlisted(self, path: str, base: str, err: OSError) -> None:
@@ -154,7 +160,7 @@ class _Expansion:
         self._put(VideoRef(os.path.relpath(path, base), os.path.abspath(path), -1, why))
         self._unlisted.append(path)
 
-    def _add_found(self, path: str, base: str) -> None:
+    def _add_found(self, path: str, base: str, entry: os.DirEntry[str] | None = None) -> None:
         """Add a file from a folder if its suffix is right, else count it."""
         suffix = suffix_of(path)
         if suffix not in self._suffixes:
@@ -162,7 +168,7 @@ class _Expansion:
             return
         # Below it is all but what globs with `..` find.
         video_id = _below(base, path) or os.path.relpath(path, base)
-        self._put(VideoRef(video_id, path, *_local_facts(path)))
+        self._put(VideoRef(video_id, path, *_local_facts(entry or path)))
 
     def _add_glob(self, pattern: str) -> None:
         base = os.path.abspath(fixed_part(pattern))
@@ -171,8 +177,11 @@ class _Expansion:
             if named and not os.path.isdir(path):
                 self._add_named(path, os.path.relpath(path, base))
             else:
-                for found in self._walk(path, base) if os.path.isdir(path) else [path]:
-                    self._add_found(found, base)
+                if os.path.isdir(path):
+                    for found in self._walk(path, base):
+                        self._add_found(found.path, base, found)
+                else:
+                    self._add_found(path, base)
 
     def _matches(self, pattern: str, base: str) -> Iterator[str]:
         if "**" not in pattern:
@@ -183,7 +192,7 @@ class _Expansion:
         whole = os.path.join(glob.escape(base), pattern[len(fixed_part(pattern)) :])
         compiled = compile_glob(whole)
         found = self._walk(base, base) if os.path.isdir(base) else ()
-        return (path for path in found if compiled.fullmatch(path))
+        return (entry.path for entry in found if compiled.fullmatch(entry.path))
 
     # Buckets
 
@@ -272,7 +281,7 @@ def by_suffix(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {suffix or '(no suffix)'}" for suffix, count in counts.items())
 
 
-def _local_facts(path: str) -> tuple[int, str]:
+def _local_facts(path: str | os.DirEntry[str]) -> tuple[int, str]:
     """Return (size_bytes, mtime in ns) of a file without opening it."""
     try:
         status = os.stat(path)

@@ -22,7 +22,7 @@ SUFFIXES = (".csv", ".jsonl", ".parquet")
 _OWN = ("uri", "video_id")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ManifestRow:
     """One row: `place` names it in messages; `video_id` is None where the manifest gives none."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import operator
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -11,10 +12,16 @@ from collections.abc import Callable, Iterator
 
 def suffix_of(path: str) -> str:
     """Return the suffix in lower case with its dot, or "" where there is none."""
-    return os.path.splitext(path)[1].lower()
+    dot = path.rfind(".")
+    start = path.rfind("/") + 1
+    if dot <= start or not path[start:dot].strip("."):  # ".mp4" is a name, and so is "..mp4"
+        return ""
+    return path[dot:].lower()
 
 
-def walk(root: str, cache: str | None, unlisted: Callable[[str, OSError], None]) -> Iterator[str]:
+def walk(
+    root: str, cache: str | None, unlisted: Callable[[str, OSError], None]
+) -> Iterator[os.DirEntry[str]]:
     """Yield what lies under a folder and is no folder, by name; each real folder once.
 
     Links to folders are followed after everything else, unless they lead to where the walk comes
@@ -32,7 +39,7 @@ def walk(root: str, cache: str | None, unlisted: Callable[[str, OSError], None])
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
+                entries = sorted(scan, key=operator.attrgetter("name"))
         except OSError as err:
             if not isinstance(err, FileNotFoundError):  # gone since its name was read: not there
                 unlisted(folder, err)
@@ -40,7 +47,7 @@ def walk(root: str, cache: str | None, unlisted: Callable[[str, OSError], None])
         below = []
         for entry in entries:
             if not _is_folder(entry):
-                yield entry.path
+                yield entry
             elif entry.is_symlink():
                 target = os.path.realpath(entry.path)
                 if not (home + "/").startswith(target.rstrip("/") + "/"):

@@ -309,9 +309,9 @@ def test_evaluate_and_retrain_read_each_catalog_once(
     cache, reads = str(made.folder / "cache"), collections.Counter[str]()
     read_file = catalog.read_file
 
-    def counted(path: str, columns: Any) -> Any:
+    def counted(path: str, columns: Any, **how: Any) -> Any:
         reads[path] += 1
-        return read_file(path, columns)
+        return read_file(path, columns, **how)
 
     monkeypatch.setattr(catalog, "read_file", counted)
     words = ["evaluate", "--model", made.model, "--cache", cache, "--out"]

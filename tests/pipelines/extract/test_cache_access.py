@@ -60,9 +60,11 @@ def test_shards_in_no_catalog_are_kept_where_they_have_videos_that_no_other_has(
     Path(layout.sidecar_path(cache, "broken")).write_bytes(b"{")
     before = recover(cache, SPEC, dry_run=True)
     found = recover(cache, SPEC)
-    assert found.rows.keys() == before.rows.keys()
+    ids = found.known.values("video_id")
+    assert sorted(ids) == sorted(before.known.values("video_id"))
     assert (found.videos, found.shards) == (before.videos, before.shards) == (4, 3)
-    assert {name: found.rows[name].shard for name in ("a.mp4", "x.mp4", "y.mp4", "w.mp4")} == {
+    shard_of = dict(zip(ids, found.known.values("shard"), strict=True))
+    assert {name: shard_of[name] for name in ("a.mp4", "x.mp4", "y.mp4", "w.mp4")} == {
         "a.mp4": "r1-0", "x.mp4": "some", "y.mp4": "whole", "w.mp4": "begun.part0",
     }  # fmt: skip
     assert sorted(what.split(":")[0] for what in found.removed) == [

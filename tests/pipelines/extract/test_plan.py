@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from framebank.features.cache.known_videos import KnownVideos
 from framebank.features.cache.sidecar import CatalogRow
 from framebank.features.errors import JobError, UsageError
 from framebank.features.video import VideoRef
@@ -111,8 +112,7 @@ def test_a_shards_name_follows_from_videos_spec_and_attempt() -> None:
 
 def test_drop_done_tells_new_changed_done_and_quarantined_apart() -> None:
     new, changed, done, bad = make_refs(4)
-    catalog = {ref.video_id: row_of(ref) for ref in (changed, done)}
-    catalog[bad.video_id] = row_of(bad, "quarantined")
+    catalog = KnownVideos.of([row_of(changed), row_of(done), row_of(bad, "quarantined")])
     changed = dataclasses.replace(changed, generation="8")
     refs = [new, changed, done, bad]
     todo = drop_done(refs, catalog, fingerprint=PRINT, retry_quarantined=False)
@@ -124,7 +124,7 @@ def test_drop_done_tells_new_changed_done_and_quarantined_apart() -> None:
 
 def test_videos_of_a_lost_shard_are_done_again_in_another() -> None:
     refs = make_refs(3)
-    catalog = {ref.video_id: row_of(ref) for ref in refs}
+    catalog = KnownVideos.of(row_of(ref) for ref in refs)
     lost = {refs[1].video_id}
     todo = drop_done(refs, catalog, fingerprint=PRINT, retry_quarantined=False, lost=lost)
     assert [(ref.video_id, ref.attempt) for ref in todo.refs] == [(refs[1].video_id, 2)]
@@ -136,9 +136,9 @@ def test_an_id_that_another_existing_file_has_in_the_cache_is_refused(tmp_path: 
     (ref,) = make_refs(1)
     held = dataclasses.replace(row_of(ref), uri=str(tmp_path / "old.mp4"), key="x")
     with pytest.raises(UsageError, match=r"two videos have the id 'v0\.mp4'"):
-        drop_done([ref], {ref.video_id: held}, fingerprint=PRINT, retry_quarantined=False)
+        drop_done([ref], KnownVideos.of([held]), fingerprint=PRINT, retry_quarantined=False)
     (tmp_path / "old.mp4").unlink()  # moved away: then it is the same video in a new place
-    todo = drop_done([ref], {ref.video_id: held}, fingerprint=PRINT, retry_quarantined=False)
+    todo = drop_done([ref], KnownVideos.of([held]), fingerprint=PRINT, retry_quarantined=False)
     assert todo.refs == (ref,)
 
 
@@ -159,16 +159,8 @@ def summary(cache: Path, run_id: str, bad: int, inputs: int, **more: Any) -> Non
     (cache / "runs" / f"{run_id}.json").write_text(json.dumps(fields | more))
 
 
-def rows(**counts: int) -> list[CatalogRow]:
-    return [
-        CatalogRow(f"{run}{n}", "/x", 1, "1", "k", "quarantined", 1, run, "t", "s")
-        for run, count in counts.items()
-        for n in range(count)
-    ]
-
-
 def left(cache: Path, *, limit: float = 0.2, of: dict[str, int], **counts: int) -> Any:
-    return unaccepted_runs(str(cache), of, limit=limit, rows=rows(**(counts or of)))
+    return unaccepted_runs(str(cache), of, limit=limit, whole=counts or of)
 
 
 def test_what_a_run_accepted_counts_no_more(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 
 from framebank.features.decoders.clip_staging import ClipSource
 from framebank.features.errors import UsageError
-from framebank.features.video import UNLISTED, VideoRef
+from framebank.features.video import UNLISTED, VideoRef, catalog_text
 from framebank.pipelines.inputs.listing import InputListing, expand_inputs
 from tests import ROOT
 from tests.servers.fake_bucket import serve_bucket
@@ -228,6 +230,56 @@ def test_many_files_are_listed_quickly(tmp_path: Path) -> None:
     start = time.perf_counter()
     assert len(_expand(tmp_path).refs) == 3000
     assert time.perf_counter() - start < 2
+
+
+def test_a_file_takes_few_bytes_of_memory_and_many_calls_none(tmp_path: Path) -> None:
+    for folder in range(5):
+        (tmp_path / f"{folder:03d}").mkdir()
+        for number in range(1000):
+            path = tmp_path / f"{folder:03d}" / f"{number:07d}.mp4"
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+    tracemalloc.start()
+    try:
+        listing = _expand(tmp_path)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(listing.refs) == 5000
+    name_bytes = 2 * len(listing.refs[0].uri)
+    assert held / 5000 < 500 + name_bytes and peak / 5000 < 900 + name_bytes
+
+
+def test_odd_names_give_what_looking_at_each_file_gives(tmp_path: Path) -> None:
+    base, other = tmp_path / "base", tmp_path / "other"
+    for name in ("ü.mp4", "new\nline.mp4", "...mp4", "..x.MP4", "a.b/.mp4", "a.b/c.mp4", "a.b/d",
+                 "b\udcff.mp4", " .mp4", "sub/e.mp4.mp4", "sub/.hidden/f.webm"):  # fmt: skip
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_bytes(name.encode("utf-8", "surrogateescape"))
+    other.mkdir()
+    (other / "g.mp4").write_bytes(b"elsewhere")
+    (base / "linked").symlink_to(other)
+    (base / "sub" / "up").symlink_to(base)
+    (base / "link.mp4").symlink_to(other / "g.mp4")
+    (base / "nowhere.mp4").symlink_to(other / "none.mp4")
+    (base / "itself.mp4").symlink_to(base / "itself.mp4")
+    os.mkfifo(base / "pipe.mp4")
+    paths = [os.path.join(at, name) for at, _, names in os.walk(base) for name in names]
+    expected = {}
+    for path in [*paths, str(base / "linked" / "g.mp4")]:
+        if os.path.splitext(path)[1].lower() in (".mp4", ".webm"):
+            try:
+                status, size_bytes = os.stat(path), os.path.getsize(path)
+            except OSError:
+                status, size_bytes = os.lstat(path), 0
+            video_id = catalog_text(os.path.relpath(path, base))
+            expected[video_id] = (path, size_bytes, str(status.st_mtime_ns))
+    listing = _expand(base)
+    found = {ref.video_id: (ref.uri, ref.size_bytes, ref.generation) for ref in listing.refs}
+    assert found == expected and len(listing.refs) == len(found)
+    assert listing.skipped_by_suffix == {"": 3}
+    assert listing.refs == _expand(base, base).refs
+    by_id = operator.attrgetter("video_id")
+    assert sorted(listing.refs, key=by_id) == sorted(_expand(f"{base}/**/*").refs, key=by_id)
 
 
 _LIST = """
