@@ -90,7 +90,8 @@ class Sidecar:
     """What commits one shard. `quantisation` is over all features of the shard.
 
     `file` is what rows call its file of records (`layout.tfrecord_path` has its path).
-    `seconds` is how long the worker `host` took for it; 0 and "" where that was not kept.
+    `seconds` is how long the worker `host` took for it; 0 and "" where that was not kept. `balance`
+    is what its parts did meanwhile (`extraction/balance.py`), {} where that was not kept.
     """
 
     shard: str
@@ -104,6 +105,7 @@ class Sidecar:
     host: str = ""
     file: str = ""
     parts: int = 0  # that were kept of this shard, as far as who committed it knows
+    balance: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.file:  # one file a shard, under the shard's own name
@@ -230,6 +232,7 @@ def read_sidecar(cache: str, name: str) -> Sidecar:
             host=str(fields.get("host", "")),
             file=layout.check_name(fields.get("file", shard)),
             parts=int(fields.get("parts", 0)),
+            balance={str(k): float(v) for k, v in dict(fields.get("balance", {})).items()},
         )
         if sidecar.shard != shard or layout.shard_of(sidecar.file) != shard:
             raise ValueError(f"it speaks of another shard than {shard}")

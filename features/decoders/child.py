@@ -68,8 +68,14 @@ class _Sender:
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
         self._last_beat = time.monotonic()
+        self._last: tuple[NDArray[np.uint8], ...] = ()
 
     def frame(self, token: int, *pictures: NDArray[np.uint8]) -> None:
+        """Send pictures; of the arrays that were sent last only that they are the same."""
+        if self._last and all(rgb is last for rgb, last in zip(pictures, self._last, strict=True)):
+            self.send(Message.SAME, TOKEN.pack(token))
+            return
+        self._last = pictures
         data = (np.ascontiguousarray(rgb).data.cast("B") for rgb in pictures)
         self.send(Message.FRAME, TOKEN.pack(token), *data)
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from framebank.features.cache.record import most_rows
 from framebank.features.decoders import wire as wires
 from framebank.features.decoders.clip_staging import ClipSource, StagedClip
+from framebank.features.decoders.spent import Spent
 from framebank.features.decoders.wire import ConfinedProcess, Garbled, Hang, Message, Wire
 from framebank.features.decoding.container import DecodeLimits, NamelessFile
 from framebank.features.decoding.probe import Probe
@@ -68,12 +69,14 @@ class DecoderPolicy:
 class Frame:
     """One frame to run networks on; `clip` counts the clips of a run, `token` its frames.
 
-    It comes as the pool's `pictures`, uint8[size, size, 3] RGB each.
+    It comes as the pool's `pictures`, uint8[size, size, 3] RGB each. `same`: it shows what the frame
+    before it of this clip does, and has its very arrays.
     """
 
     clip: int
     token: int
     pictures: tuple[NDArray[np.uint8], ...]
+    same: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +143,7 @@ class DecoderPool:
         self._frames_ahead = max(1, policy.queue_bytes // _frame_bytes(self.pictures))
         self._closed = threading.Event()
         self._source: ClipSource | None = None
+        self.spent = Spent()  # of the run that was begun last
         slot = functools.partial(_Slot, spec, policy, self.pictures, self._closed)
         self._slots = [slot() for _ in range(shares.decoders)]
 
@@ -174,7 +178,9 @@ class DecoderPool:
             downloads=len(self._slots),
             max_size_bytes=self._policy.limits.max_size_bytes,
         )
-        run = _Run(self._source, probe_s, threading.Semaphore(self._frames_ahead))
+        self.spent = Spent(len(self._slots))
+        room = threading.Semaphore(self._frames_ahead)
+        run = _Run(self._source, probe_s, room, self.spent)
         for slot in self._slots:
             slot.work(run)
         working = len(self._slots)
@@ -228,6 +234,7 @@ class _Run:
     source: ClipSource
     probe_s: Callable[[int], float] | None
     room: threading.Semaphore
+    spent: Spent
     events: queue.SimpleQueue[_Item] = dataclasses.field(default_factory=queue.SimpleQueue)
 
 
@@ -265,14 +272,19 @@ class _Slot:
     def _run(self) -> None:
         for run in iter(self._runs.get, None):
             try:
-                while not self._closed.is_set() and (clip := run.source.take()) is not None:
+                while not self._closed.is_set() and (clip := self._take(run)) is not None:
                     try:
-                        self._serve(clip, run)
+                        with run.spent.decoding():
+                            self._serve(clip, run)
                     finally:
                         run.source.done(clip)
                 run.events.put(None)
             except BaseException as error:  # noqa: BLE001 - handed to whoever reads the queue
                 run.events.put(error)
+
+    def _take(self, run: _Run) -> StagedClip | None:
+        with run.spent.fetching():
+            return run.source.take()
 
     def _serve(self, clip: StagedClip, run: _Run) -> None:
         """Pass on what a child says of a clip until its last word, whatever goes wrong with it."""
@@ -342,20 +354,27 @@ class _Slot:
     ) -> ClipDone | ClipProbed:
         """Pass frames on until the child's last word; raises VideoRejected as it says."""
         limit, frames = self._policy.limits.max_rows, 0
+        pictures: tuple[NDArray[np.uint8], ...] = ()
         while True:
             kind, payload = wire.receive()
             if kind in _LAST_WORDS and wire.is_worn:
                 self._end_child()
-            if kind == Message.FRAME:
+            if kind in (Message.FRAME, Message.SAME):
                 frames += 1
                 if frames > limit:
                     self._end_child()  # it would go on to the end of the clip
                     text = f"{self._spec.sample} asks for more rows than {limit}, the limit here"
                     raise VideoRejected("decode", "too_large", text)
-                token, pictures = wires.frame_of(payload, self._sizes)
-                while not run.room.acquire(timeout=0.5) and not self._closed.is_set():
-                    pass
-                run.events.put(Frame(clip.number, token, pictures))
+                same = kind == Message.SAME
+                if same and not pictures:
+                    raise Garbled("a frame like the one before, and there was none")
+                if same:
+                    token = wires.token_of(payload)
+                else:
+                    token, pictures = wires.frame_of(payload, self._sizes)
+                if not run.room.acquire(blocking=False):
+                    self._wait_for_room(run)
+                run.events.put(Frame(clip.number, token, pictures, same))
             elif kind == Message.DONE:
                 fields = wires.done_fields(payload, limit)
                 clip.check_unchanged(file.descriptor)
@@ -369,6 +388,11 @@ class _Slot:
                 if _told.acquire(blocking=False):
                     level = logging.WARNING if held.gaps else logging.INFO
                     _log.log(level, "%s", held.line())
+
+    def _wait_for_room(self, run: _Run) -> None:
+        with run.spent.waiting():
+            while not run.room.acquire(timeout=0.5) and not self._closed.is_set():
+                pass
 
     def _job(self) -> dict[str, Any]:
         (size, resize), *also = self._pictures

@@ -144,6 +144,7 @@ class Message(bytes, enum.Enum):
 
     CONFINED = b"S"  # what is out of its reach, once (JSON)
     FRAME = b"F"  # 8 bytes of token, then uint8[size, size, 3] for each size asked for
+    SAME = b"="  # 8 bytes of token: its pictures are those of the frame before, of the same clip
     BEAT = b"B"  # a sign of life
     WORN = b"W"  # for the next clip take another
     DONE = b"D"  # the last word on a clip that decoded (JSON)
@@ -188,6 +189,7 @@ class Wire:
             self._lengths[Message.PROBED] = words
         else:
             self._lengths[Message.FRAME] = range(frame_bytes, frame_bytes + 1)
+            self._lengths[Message.SAME] = range(TOKEN.size, TOKEN.size + 1)
             self._lengths[Message.DONE] = range(_WORDS_BYTES + max_rows * _ROW_BYTES)
 
     def receive(self) -> tuple[Message, bytearray]:
@@ -235,6 +237,12 @@ def frame_of(payload: bytearray, sizes: Sequence[int]) -> tuple[int, tuple[NDArr
         pictures.append(rgb.reshape(size, size, 3))
         offset += rgb.nbytes
     return token, tuple(pictures)
+
+
+def token_of(payload: bytearray) -> int:
+    """Return the token of a frame whose pictures are those of the frame before."""
+    (token,) = TOKEN.unpack(payload)
+    return int(token)
 
 
 def confinement(payload: bytearray) -> Confinement:

@@ -160,6 +160,7 @@ class FrameScaler:
 
     def __init__(self, pictures: Sequence[tuple[int, str]]) -> None:
         self._scalers = [PictureScaler(size, resize=resize) for size, resize in pictures]
+        self._last: tuple[av.VideoFrame, object, list[NDArray[np.uint8]]] | None = None
         self.shown_size = self._scalers[0].shown_size
 
     def cut_off(self, crop: Crop) -> None:
@@ -168,8 +169,59 @@ class FrameScaler:
             scaler.cut_off = crop
 
     def __call__(self, frame: av.VideoFrame) -> list[NDArray[np.uint8]]:
-        """Return a uint8[size, size, 3] for each picture; raises av.FFmpegError."""
-        return [scaler(frame) for scaler in self._scalers]
+        """Return a uint8[size, size, 3] for each picture; raises av.FFmpegError.
+
+        Of a frame like the one before, as a slide or a still scene has them, these are the very
+        arrays that were returned for that one: nobody may write to them.
+        """
+        shown_as = (frame_orientation(frame), self._scalers[0].cut_off)
+        if self._last is not None:
+            last, last_shown_as, pictures = self._last
+            if last_shown_as == shown_as and shows_the_same(last, frame):
+                return pictures
+        pictures = [scaler(frame) for scaler in self._scalers]
+        self._last = (frame, shown_as, pictures)
+        return pictures
+
+
+def shows_the_same(one: av.VideoFrame, other: av.VideoFrame) -> bool:
+    """Tell whether two frames have the same samples, meant in the same way.
+
+    A piece of one line tells most apart. What fills a line up behind its samples may differ in
+    equal frames; where it cannot be told from them it is compared too, and equal frames may be
+    taken for different ones, never the other way round.
+    """
+    ours, theirs = one.planes[0], other.planes[0]
+    if _meaning(one) != _meaning(other) or ours.line_size != theirs.line_size:
+        return False
+    start = ours.height // 2 * abs(ours.line_size)
+    piece = slice(start, start + one.width // 8)  # bytes: no format has less for so many samples
+    if memoryview(ours)[piece] != memoryview(theirs)[piece]:
+        return False
+    return all(
+        np.array_equal(_samples(one, number), _samples(other, number))
+        for number in range(len(one.planes))
+    )
+
+
+def _meaning(frame: av.VideoFrame) -> tuple[object, ...]:
+    return (
+        *(frame.width, frame.height, frame.format.name, frame.interlaced_frame),
+        *(frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc),
+    )
+
+
+def _samples(frame: av.VideoFrame, number: int) -> NDArray[np.uint8]:
+    """Return uint8[lines, bytes] of a plane."""
+    plane, layout = frame.planes[number], frame.format
+    line = abs(plane.line_size)
+    data = np.frombuffer(plane, np.uint8)
+    held = [part for part in layout.components if part.plane == number]
+    is_packed = layout.is_planar or layout.padded_bits_per_pixel == layout.bits_per_pixel
+    if not held or not is_packed:
+        return data.reshape(1, -1)  # a palette, or samples with bits between them
+    used = sum(part.width * -(-part.bits // 8) for part in held)
+    return data[: plane.height * line].reshape(plane.height, line)[:, :used]
 
 
 def no_rgb(frame: av.VideoFrame, err: Exception) -> str:

@@ -1,8 +1,8 @@
 """The extraction engine: an iterator of videos in, an iterator of results out. It knows no Beam.
 
-Frames of different videos, as decoder processes send them, are put together into batches of one
-fixed shape; a video's features leave as soon as its last frame is through the network. Only the
-last batch is padded, and what stands in the padding reaches no feature.
+Frames of different videos, as decoder processes send them, are put together into batches
+(`batches.py`); a picture that was seen before is not computed again (`seen.py`); a video's features
+leave when its last frame is through the network. Who waits for whom is kept (`balance.py`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
+import time
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,36 +27,15 @@ from framebank.features.decoders.pool import (
     Frame,
 )
 from framebank.features.errors import VideoRejected, internal_rejection, plain_text
+from framebank.features.extraction.balance import Balance
+from framebank.features.extraction.batches import Assembly, Batches, FrameNetwork, NetworkThreads
 from framebank.features.extraction.clip_windows import FrameSpool, clip_windows, place_windows
+from framebank.features.extraction.seen import Row
 from framebank.features.pictures import Pictures
 from framebank.features.spec import FeatureSpec
 from framebank.features.video import Extracted, Rejected, SourceInfo, VideoRef
 
 Result = Extracted | Rejected
-Row = NDArray[np.float32] | bytes
-
-
-class FrameNetwork(Protocol):
-    """What the engine needs of a `features.network.frozen_network.Network`, or of what stands in
-    for one where pictures are kept."""
-
-    batch_size: int
-    feature_dim: int
-
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | Sequence[bytes]:
-        """Map uint8[batch_size, size, size, 3] RGB, or clips [batch_size, frames, size, size, 3],
-        to float32[batch_size, feature_dim], or to a file of a picture each."""
-
-
-@dataclasses.dataclass
-class _Assembly:
-    """The rows of one video that are through the network, by token, of clips by their number."""
-
-    rows: dict[int, Row] = dataclasses.field(default_factory=dict)
-    waiting: int = 0  # frames in the batch that is being filled
-    done: ClipDone | None = None
-    rejected: bool = False
-    frames: FrameSpool | None = None  # that wait until clips can be made of them
 
 
 class Engine:
@@ -81,6 +61,7 @@ class Engine:
             batch_size=max(one.batch_size * each.clip_length for one, each in self._members),
             also=[(each, _row_width(one, each)) for one, each in also],
         )
+        self.balance = Balance()  # of the last run that came to its end
         _LIVE.add(self)
 
     def run(
@@ -102,12 +83,36 @@ class Engine:
         Of each video `refs` has one ref for each network, None where it need not see it, and at
         least one. The video is decoded once.
         """
-        lines = [
-            _Line(
-                network, spec, self._pool.pictures.index((spec.input_size, spec.resize)), on_frames
-            )
-            for network, spec in self._members
-        ]
+        start_s, taker_s = time.monotonic(), 0.0
+        self.balance = Balance()
+        with NetworkThreads([network for network, _ in self._members]) as threads:
+            lines = [
+                _Line(spec, self._place(spec), Batches(network, spec, threads, on_frames=on_frames))
+                for network, spec in self._members
+            ]
+            for result in self._results(refs, lines):
+                given_s = time.monotonic()
+                yield result
+                taker_s += time.monotonic() - given_s
+        wall_s, spent = time.monotonic() - start_s, self._pool.spent
+        self.balance = Balance(
+            wall_s=wall_s,
+            network_s=threads.busy.seconds,
+            taker_s=taker_s,
+            decoders_s=wall_s * spent.decoders,
+            decode_s=spent.decode_s,
+            room_s=spent.room_s,
+            fetch_s=spent.fetch_s,
+            pictures=sum(line.batches.pictures for line in lines),
+            computed=sum(line.batches.computed for line in lines),
+        )
+
+    def _place(self, spec: FeatureSpec) -> int:
+        return self._pool.pictures.index((spec.input_size, spec.resize))
+
+    def _results(
+        self, refs: Iterable[Sequence[VideoRef | None]], lines: Sequence[_Line]
+    ) -> Iterator[tuple[int, Result]]:
         wanted: dict[int, Sequence[VideoRef | None]] = {}
 
         def note() -> Iterator[VideoRef]:
@@ -186,31 +191,23 @@ class SharedEngine:
 class _Line:
     """One network's way from frames to results, in one run."""
 
-    def __init__(
-        self,
-        network: FrameNetwork,
-        spec: FeatureSpec,
-        place: int,
-        on_frames: Callable[[int], None],
-    ) -> None:
+    def __init__(self, spec: FeatureSpec, place: int, batches: Batches) -> None:
         """`place`: of this network's picture among those of a frame."""
-        self._spec, self._place = spec, place
-        self._batch = _Batch(network, spec, on_frames)
-        self._clips: dict[int, _Assembly] = {}
+        self._spec, self._place, self.batches = spec, place, batches
+        self._clips: dict[int, Assembly] = {}
 
     def take(self, event: Event, ref: VideoRef) -> Iterator[Result]:
         """Take what comes of a clip, which is `ref` to this network; yield what that completes."""
-        clip = self._clips.setdefault(event.clip, _Assembly())
+        clip = self._clips.setdefault(event.clip, Assembly())
         if isinstance(event, Frame) and self._spec.clip_length > 1:
             clip.frames = clip.frames or FrameSpool()
             clip.frames.add(event.token, event.pictures[self._place])
         elif isinstance(event, Frame):
-            yield from self._results(
-                self._batch.add(clip, event.token, event.pictures[self._place])
-            )
+            picture = event.pictures[self._place]
+            yield from self._results(self.batches.add(clip, event.token, picture, same=event.same))
         elif isinstance(event, ClipRejected):
             clip.rejected = True
-            clip.rows.clear()  # the batch may keep the clip for a while
+            clip.rows.clear()  # pictures may keep the clip for a while
             if clip.frames is not None:
                 clip.frames.close()
             del self._clips[event.clip]
@@ -220,19 +217,19 @@ class _Line:
             if clip.frames is not None:
                 yield from self._results(self._add_windows(clip, event))
             clip.done = dataclasses.replace(event, ref=ref)
-            del self._clips[event.clip]  # the batch keeps it as long as it waits
+            del self._clips[event.clip]  # its pictures keep it as long as it waits
             if not clip.waiting:
                 yield _assemble(clip, self._spec)
 
     def flush(self) -> Iterator[Result]:
         """Yield what a last batch completes, filled up as it may be."""
-        yield from self._results(self._batch.flush())
+        yield from self._results(self.batches.flush())
 
-    def _results(self, complete: Iterable[_Assembly]) -> Iterator[Result]:
+    def _results(self, complete: Iterable[Assembly]) -> Iterator[Result]:
         for clip in complete:
             yield _assemble(clip, self._spec)
 
-    def _add_windows(self, clip: _Assembly, done: ClipDone) -> Iterator[_Assembly]:
+    def _add_windows(self, clip: Assembly, done: ClipDone) -> Iterator[Assembly]:
         """Give the batch the clips of a video whose frames are known; yield what that completes of
         others. Of one whose decoder names frames that it did not send nothing is given."""
         assert clip.frames is not None
@@ -244,41 +241,7 @@ class _Line:
             for number, window in enumerate(_windows(tokens, spec)):
                 for image, row in zip(picture, window, strict=True):
                     frames.read(tokens[row], image)
-                yield from self._batch.add(clip, number, picture)
-
-
-class _Batch:
-    """A batch of fixed shape that fills up with frames of whatever video comes."""
-
-    def __init__(
-        self, network: FrameNetwork, spec: FeatureSpec, on_frames: Callable[[int], None]
-    ) -> None:
-        self._network, self._on_frames, self._stride = network, on_frames, spec.clip_stride
-        frames = (spec.clip_length,) if spec.clip_length > 1 else ()
-        self._images = np.zeros((network.batch_size, *frames, *_picture_shape(spec)), np.uint8)
-        self._owners: list[tuple[_Assembly, int]] = []
-
-    def add(self, clip: _Assembly, token: int, rgb: NDArray[np.uint8]) -> list[_Assembly]:
-        """Add one frame, or one clip of frames; return the videos that this completed."""
-        self._images[len(self._owners)] = rgb
-        self._owners.append((clip, token))
-        clip.waiting += 1
-        return self.flush() if len(self._owners) == self._network.batch_size else []
-
-    def flush(self) -> list[_Assembly]:
-        """Run the network on what there is; rows past the owners are padding and are dropped."""
-        if not self._owners:
-            return []
-        self._images[len(self._owners) :] = 0
-        features = self._network(self._images)
-        touched: dict[int, _Assembly] = {}
-        for row, (clip, token) in zip(features, self._owners, strict=False):
-            clip.rows[token] = row if isinstance(row, bytes) else np.array(row, np.float32)
-            clip.waiting -= 1
-            touched[id(clip)] = clip
-        self._on_frames(len(self._owners) * self._stride)
-        self._owners.clear()
-        return [clip for clip in touched.values() if clip.done and not clip.rejected]
+                yield from self.batches.add(clip, number, picture)
 
 
 def _picture_shape(spec: FeatureSpec) -> tuple[int, int, int]:
@@ -295,7 +258,7 @@ def _row_width(network: FrameNetwork, spec: FeatureSpec) -> int:
     return -(-network.feature_dim // (4 if spec.holds_pictures else spec.clip_stride))
 
 
-def _assemble(clip: _Assembly, spec: FeatureSpec) -> Result:
+def _assemble(clip: Assembly, spec: FeatureSpec) -> Result:
     assert clip.done is not None
     try:
         return _extracted(clip.done, clip.rows, spec)

@@ -27,7 +27,7 @@ from framebank.features.video import Extracted, Rejected, VideoRef
 
 if TYPE_CHECKING:
     from framebank.features.decoders.pool import DecoderPolicy
-    from framebank.features.extraction.engine import FrameNetwork
+    from framebank.features.extraction.batches import FrameNetwork
 
 
 def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:

@@ -47,11 +47,11 @@ COMPUTE_BATCH = 8  # images per step on a processor; another number would change
 
 
 class Network:
-    """uint8[b, h, w, c=3] RGB frames in, float32[b, d] features out, b always `batch_size`; of a
+    """uint8[b, h, w, c=3] RGB frames in, float32[b, d] features out, b at most `batch_size`; of a
     backbone with a `clip_length` clips, uint8[b, frames, h, w, c].
 
-    Any thread may call it; one at a time computes, since a step keeps the whole processor or GPU
-    busy and its memory is that of one batch. Building takes a few seconds.
+    Any thread may call it; one at a time computes, since a step keeps the whole processor busy and
+    its memory is that of one batch; two (`in_flight`) on a GPU. Building takes a few seconds.
     """
 
     def __init__(
@@ -73,8 +73,10 @@ class Network:
         if batch_size < 1:
             raise UsageError("a batch needs an image", got=batch_size, expected="1 or more")
         self.layer, self.precision, self.batch_size = layer, precision, batch_size
-        self._computing = threading.Lock()
         self._on_gpu = _prepare_gpus()
+        # On a GPU the next batch is moved there while one is computed.
+        self.in_flight = 2 if self._on_gpu else 1
+        self._computing = threading.Semaphore(self.in_flight)
         self._step = batch_size if self._on_gpu else COMPUTE_BATCH
         if is_own(backbone):
             size, scales = input_size or 0, preprocessing or "none"
@@ -89,9 +91,15 @@ class Network:
             self.feature_dim = int(model.output.shape[-1])
             self._call = self._compile(model, arrays, row.preprocessing)
 
+    @property
+    def step(self) -> int:
+        """Return how many images are computed at once: fewer take as long."""
+        return self._step
+
     def __call__(self, images: Images) -> Features:
         """Return float32[b, d]; raises ValueError for another shape or dtype than promised."""
-        if images.shape != self.input_shape or images.dtype != np.uint8:
+        most, *shape = self.input_shape
+        if images.shape[1:] != tuple(shape) or images.dtype != np.uint8 or len(images) > most:
             raise ValueError(f"got {images.dtype}{images.shape}, expected uint8{self.input_shape}")
         return self._compute(images)
 

@@ -16,7 +16,8 @@ class PictureCoder:
     """uint8[b, size, size, 3] RGB frames in, b files of `form` out; any thread may call it."""
 
     def __init__(self, size: int, form: str, *, batch_size: int) -> None:
-        self.batch_size, self.form = batch_size, form
+        self.batch_size = self.step = batch_size
+        self.in_flight, self.form = 1, form
         self.input_shape = (batch_size, size, size, 3)
         self.feature_dim = 3 * size**2
 

@@ -25,6 +25,7 @@ from framebank.features.decoders.sandbox import confinement_here
 from framebank.features.decoding.container import DecodeLimits
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
+from framebank.features.extraction.balance import Balance
 from framebank.features.extraction.one_clip import feature_width, make_spec
 from framebank.features.network.own_files import is_own
 from framebank.features.network.preprocessing import NAMES
@@ -306,3 +307,13 @@ def _summary_lines(args: argparse.Namespace, summary: dict[str, Any]) -> Iterato
         yield f"  {summary['partial']} stored in part (--allow-partial)"
     if summary["capped"]:
         yield f"  {summary['capped']} cut off by --max-frames"
+    yield from _balance_lines(summary)
+
+
+def _balance_lines(summary: dict[str, Any]) -> Iterator[str]:
+    balance = Balance.from_json(summary["balance"])
+    if balance.seen:
+        yield f"  {balance.seen} of {balance.pictures} pictures seen before, not computed again"
+    if balance.bound():
+        advice = balance.advice(precision=summary["spec"]["precision"])
+        yield f"  {balance.line()}; what would help: {advice}"

@@ -27,6 +27,7 @@ from framebank.features.cache.catalog import catalogued_shards, write_catalog
 from framebank.features.cache.record import QuantisationError
 from framebank.features.cache.sidecar import CatalogRow, remove_shard, utc_now
 from framebank.features.errors import JobError
+from framebank.features.extraction.balance import Balance
 from framebank.features.stores import json_text, storage
 from framebank.pipelines.extract.plan import (
     ExtractConfig,
@@ -174,6 +175,11 @@ class Tally:
         errors = (report["quantisation"] for _, report in sorted(self.reports.items()))
         return sum(map(QuantisationError.from_json, errors), QuantisationError())
 
+    def balance(self) -> Balance:
+        """Return what all workers did with their time."""
+        kept = (report.get("balance", {}) for _, report in sorted(self.reports.items()))
+        return sum(map(Balance.from_json, kept), Balance())
+
     def slowest(self) -> list[dict[str, Any]]:
         """Return the shards that took longest, for whoever looks for stragglers."""
         timed = [report for report in self.reports.values() if report["seconds"]]
@@ -200,6 +206,7 @@ def remove_parts(cache: str, tally: Tally) -> None:
 
 def summarise(config: ExtractConfig, facts: RunFacts, tally: Tally) -> dict[str, Any]:
     """Return what `runs/<run>.json` holds."""
+    balance = tally.balance()
     return {
         "run_id": config.run_id,
         "fingerprint": config.spec.fingerprint,
@@ -214,6 +221,7 @@ def summarise(config: ExtractConfig, facts: RunFacts, tally: Tally) -> dict[str,
         "partial": tally.partial,
         "capped": tally.capped,
         "quantisation": dataclasses.asdict(tally.quantisation()),
+        "balance": balance.to_json() | {"bound": balance.bound(), "line": balance.line()},
         "slowest_shards": tally.slowest(),
         **dataclasses.asdict(facts),
         "finished": utc_now(),

@@ -32,7 +32,7 @@ from framebank.pipelines.jobs.progress import CountsWriter
 from framebank.pipelines.jobs.worker_faults import check_address_space, told_to_client
 
 if TYPE_CHECKING:
-    from framebank.features.extraction.engine import FrameNetwork
+    from framebank.features.extraction.batches import FrameNetwork
 
 NAMESPACE = "framebank"  # of every counter
 
@@ -40,7 +40,7 @@ NAMESPACE = "framebank"  # of every counter
 def report_of(sidecar: Sidecar) -> dict[str, Any]:
     """Return what a committed shard says of itself, ahead of its rows.
 
-    `seconds` on the worker `host`, whichever run and attempt that was.
+    `seconds` on the worker `host`, and the `balance` there, whichever run and attempt that was.
     """
     return {
         "shard": sidecar.shard,
@@ -51,6 +51,7 @@ def report_of(sidecar: Sidecar) -> dict[str, Any]:
         "host": sidecar.host,
         "quantisation": dataclasses.asdict(sidecar.quantisation),
         "parts": sidecar.parts,
+        "balance": dict(sidecar.balance),
     }
 
 
@@ -127,7 +128,7 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
                 self._videos[writer.add(result)].inc()
                 self._counts.counts.unsafe += 1
                 self._count_safe(writer.keep(if_due=True))
-            self._count_safe(writer.commit(), now=True)
+            self._count_safe(writer.commit(engine.balance.to_json()), now=True)
         _log.info(
             "shard %s: %d videos, %d frames, %.1f MiB of video in %.1f s",
             *(plan.shard, len(plan.refs), self._counts.counts.frames - frames),

@@ -15,7 +15,8 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import IO
 
 from framebank.features.cache import layout
@@ -171,15 +172,16 @@ class ShardWriter:
         with contextlib.suppress(FramebankError, OSError, ValueError):
             self.keep()
 
-    def commit(self) -> list[str]:
-        """Write the shard and commit it; return the states of what is safe since.
+    def commit(self, balance: Mapping[str, float] = MappingProxyType({})) -> list[str]:
+        """Write the shard and commit it, with the `balance` of the engine that made it; return the
+        states of what is safe since.
 
         Where another attempt was first, its shard holds, and what this one wrote is removed.
         """
         with COMMITTING, self._lock:
             # Looked at first: whoever wakes late need not write what is there already.
             if not storage.exists(layout.sidecar_path(self._cache, self._shard)):
-                self._publish(self._shard, self._rows)
+                self._publish(self._shard, self._rows, balance)
             states = list(self._unkept.values())
             self._unkept.clear()
             return states
@@ -191,7 +193,12 @@ class ShardWriter:
     def _part_exists(self) -> bool:
         return storage.exists(layout.sidecar_path(self._cache, self._part))
 
-    def _publish(self, shard: str, video_ids: Collection[str]) -> bool:
+    def _publish(
+        self,
+        shard: str,
+        video_ids: Collection[str],
+        balance: Mapping[str, float] = MappingProxyType({}),
+    ) -> bool:
         """Write the records of these videos, then the sidecar; before that nothing counts.
 
         Returns False, and leaves nothing, where another attempt at the shard was first.
@@ -226,6 +233,7 @@ class ShardWriter:
             host=socket.gethostname(),
             file=file,
             parts=0 if layout.whole_of(shard) else self._parts,
+            balance=dict(balance),
         )
         _check_spec(self._cache, self._spec)
         if write_sidecar(self._cache, sidecar):

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.decoding.probe import Probe
-from framebank.features.extraction.engine import Engine, FrameNetwork
+from framebank.features.extraction.batches import FrameNetwork
+from framebank.features.extraction.engine import Engine
 from framebank.features.extraction.one_clip import build_network
 from framebank.features.machine import usable_cores
 from framebank.features.network.weights import Weights

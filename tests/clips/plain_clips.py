@@ -34,11 +34,16 @@ class FakeNetwork:
     """
 
     batch_size: int = 4
+    in_flight: int = 1
     feature_dim: int = 6
     calls: int = 0
 
+    @property
+    def step(self) -> int:
+        return self.batch_size
+
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        assert len(images) == self.batch_size
+        assert 0 < len(images) <= self.batch_size
         self.calls += 1
         flat = images.reshape(len(images), -1).astype(np.float32)
         step = flat.shape[1] // self.feature_dim

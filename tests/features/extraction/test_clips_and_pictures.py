@@ -54,7 +54,7 @@ class ClipNetwork(FakeNetwork):
     """A clip's feature is the mean of each of its frames."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        assert images.shape == (self.batch_size, 4, 32, 32, 3)
+        assert images.shape[1:] == (4, 32, 32, 3) and len(images) <= self.batch_size
         self.calls += 1
         return images.mean(axis=(2, 3, 4)).astype(np.float32)
 
