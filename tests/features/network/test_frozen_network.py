@@ -220,8 +220,8 @@ np.save({str(tmp_path / "turned.npy")!r}, network(np.roll(pictures(8), 3, axis=0
 
 
 def test_mistakes_are_said(network: Network) -> None:
-    with pytest.raises(ValueError, match=r"uint8\(3, 224, 224, 3\), expected uint8\(20, 224"):
-        network(pictures(3))
+    with pytest.raises(ValueError, match=r"uint8\(21, 224, 224, 3\), expected uint8\(20, 224"):
+        network(pictures(21))
     with pytest.raises(ValueError, match="got float32"):
         network(pictures(20).astype(np.float32))
     with pytest.raises(UsageError, match="no such precision"):
