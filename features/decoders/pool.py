@@ -69,8 +69,8 @@ class DecoderPolicy:
 class Frame:
     """One frame to run networks on; `clip` counts the clips of a run, `token` its frames.
 
-    It comes as the pool's `pictures`, uint8[size, size, 3] RGB each. `same`: it shows what the frame
-    before it of this clip does, and has its very arrays.
+    It comes as the pool's `pictures`, uint8[size, size, 3] RGB each. `same`: it shows what the
+    frame before it of this clip does, and has its very arrays.
     """
 
     clip: int
