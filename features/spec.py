@@ -18,6 +18,7 @@ SCHEMA_VERSION = 1
 DTYPES = ("float16", "float32", "uint8")
 PICTURE_DTYPES = ("jpeg", "png")  # of a cache of pixels
 PRECISIONS = ("float32", "bfloat16")
+AUTO = "auto"  # a choice, never what a spec says: `features.extraction.precision` settles it
 RESIZES = ("stretch", "crop", "128x171")
 # Fields that older versions lack, where unused.
 _LATER = {"clip_length": 1, "clip_stride": 1, "lineage": None}
@@ -27,7 +28,8 @@ _LATER = {"clip_length": 1, "clip_stride": 1, "lineage": None}
 class SpecChoice:
     """What is chosen of a spec, in the words of `framebank extract`; None: as the backbone has it;
     `weights` is "imagenet", a path, or "random:SEED". A backbone may be the path of a file, which
-    may leave `preprocess` and `input_size` to be declared."""
+    may leave `preprocess` and `input_size` to be declared. A `precision` "auto" is float32 until it
+    is settled."""
 
     sample: str | None = None
     backbone: str = "inception_v3"
@@ -35,7 +37,7 @@ class SpecChoice:
     weights: str = "imagenet"
     dtype: str | None = None
     resize: str | None = None
-    precision: str = "float32"
+    precision: str = AUTO
     max_frames: int | None = None
     preprocess: str | None = None
     input_size: int | None = None

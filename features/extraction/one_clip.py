@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,18 +22,20 @@ from framebank.features.network.own_files import (
 from framebank.features.network.picture_coder import PictureCoder
 from framebank.features.network.weight_files import read_lineage
 from framebank.features.network.weights import Weights, resolve_weights
-from framebank.features.spec import DTYPES, PICTURE_DTYPES, FeatureSpec, SpecChoice
+from framebank.features.spec import AUTO, DTYPES, PICTURE_DTYPES, FeatureSpec, SpecChoice
 from framebank.features.stores import storage
 from framebank.features.video import Extracted, Rejected, VideoRef
 
 if TYPE_CHECKING:
     from framebank.features.decoders.pool import DecoderPolicy
     from framebank.features.extraction.batches import FrameNetwork
+    from framebank.features.network.frozen_network import Network
 
 
 def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
-    """Return the spec that these choices make, and the weights found for it; raises UsageError for
-    a choice that does not exist or weights that cannot be had."""
+    """Return the spec that these choices make, and the weights found for it; a precision "auto" is
+    float32 in it until `extraction.precision` settles it. Raises UsageError for a choice that does
+    not exist or weights that cannot be had."""
     most = choice.max_frames
     if most is not None and most < 1:
         raise UsageError("--max-frames must be positive", got=most, expected="1 or more")
@@ -51,7 +54,7 @@ def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
             got=resize,
             expected=f"stretch or crop, to {row.input_size} pixels",
         )
-    if choice.precision != SpecChoice.precision and row.is_pixels:
+    if choice.precision not in (AUTO, "float32") and row.is_pixels:
         raise UsageError("pixels are not computed", got=choice.precision, todo="leave it out")
     if choice.layer is not None and row.is_pixels:
         raise UsageError("pixels have no layers", got=choice.layer, todo="leave --layer out")
@@ -66,7 +69,7 @@ def make_spec(choice: SpecChoice) -> tuple[FeatureSpec, Weights]:
         preprocessing=row.preprocessing,
         sample=rule.text,
         max_frames=most,
-        precision=choice.precision,
+        precision="float32" if choice.precision == AUTO else choice.precision,
         dtype=dtype,
         clip_length=row.clip_length,
         clip_stride=row.clip_stride,
@@ -115,12 +118,30 @@ def feature_width(spec: FeatureSpec, weights: Weights) -> int:
     return network.feature_dim
 
 
+def computing(spec: FeatureSpec) -> tuple[Hashable, ...]:
+    """Return all of a spec on which its network depends."""
+    made = (spec.backbone, spec.layer, spec.weights_sha256, spec.precision)
+    own = (spec.input_size, spec.preprocessing)  # of a network from a file these are chosen
+    return (*made, *own, spec.holds_pictures and spec.dtype)
+
+
+_KEPT: dict[tuple[Hashable, ...], Network] = {}  # one at most, for whoever builds it next
+
+
+def keep_network(spec: FeatureSpec, network: Network) -> None:
+    """Have the next `build_network` of `spec` return this one, which was built for its trial."""
+    _KEPT.clear()
+    _KEPT[(*computing(spec), network.batch_size)] = network
+
+
 def build_network(spec: FeatureSpec, weights: Weights, *, batch_size: int = 32) -> FrameNetwork:
     """Build the frozen network of `spec`, whose batches have `batch_size` frames (of a network of
     clips as many as that makes); takes seconds and is worth keeping."""
     if spec.holds_pictures:
         return PictureCoder(spec.input_size, spec.dtype, batch_size=batch_size)
     batch_size = max(1, batch_size // spec.clip_length)
+    if (kept := _KEPT.pop((*computing(spec), batch_size), None)) is not None:
+        return kept
     from framebank.features.network.frozen_network import Network
 
     return Network(
@@ -158,9 +179,10 @@ def extract_features(
     """Extract one clip through the very engine that the Beam job runs; float32[n, d] features, of
     pixels pictures (`np.asarray` of them is uint8[n, size, size, 3]).
 
-    Takes the words of `framebank extract`, or a whole `spec` and the `weights` that it names. A
-    `network` (`build_network`) kept between calls saves seconds. Raises RejectedClipError (stage,
-    error_class, message) for a clip that cannot be used, UsageError for choices that do not exist.
+    Takes the words of `framebank extract`, or a whole `spec` and the `weights` that it names; for
+    the sake of one clip nothing is measured, so that auto is float32. A `network` (`build_network`)
+    kept between calls saves seconds. Raises RejectedClipError (stage, error_class, message) for a
+    clip that cannot be used, UsageError for choices that do not exist.
     """
     from framebank.features.decoders.pool import DecoderPolicy
     from framebank.features.extraction.engine import Engine

@@ -187,7 +187,7 @@ def _check_computes_in(precision: str, session: Any, features: Any, feed: dict[A
             f"TensorFlow does not compute in {precision} on this machine",
             got="a graph that stays in float32 (bfloat16 needs AVX-512 or AMX, and no GPU)",
             expected=f"convolutions in {precision}",
-            todo="use --precision float32",
+            todo="use --precision float32, in another cache where this one is in bfloat16",
         )
 
 

@@ -101,9 +101,10 @@ class Network:
         most, *shape = self.input_shape
         if images.shape[1:] != tuple(shape) or images.dtype != np.uint8 or len(images) > most:
             raise ValueError(f"got {images.dtype}{images.shape}, expected uint8{self.input_shape}")
-        return self._compute(images)
+        return self.compute(images)
 
-    def _compute(self, images: Images) -> Features:
+    def compute(self, images: Images) -> Features:
+        """Return float32[n, d] of any number of images, of the shape and dtype of a batch's."""
         missing = -len(images) % self._step  # black ones fill the last step up
         filled = images
         if missing:
@@ -257,16 +258,16 @@ def check_alone(network: Network, source: str) -> None:
         0, 256, (count, *network.input_shape[1:]), dtype=np.uint8
     )
     images = (8 + rank + noise * ((rank + 4) / 12)).astype(np.uint8)
-    first = network._compute(images)
+    first = network.compute(images)
 
     def told_apart() -> Iterator[tuple[Features, str]]:
-        yield network._compute(images), "from one time to the next"
+        yield network.compute(images), "from one time to the next"
         others = "with what else is in the batch"
-        yield np.roll(network._compute(np.roll(images, 1, axis=0)), -1, axis=0), others
+        yield np.roll(network.compute(np.roll(images, 1, axis=0)), -1, axis=0), others
         for place in range(min(2, count)):
             alone, again = np.zeros_like(images), first.copy()
             alone[place] = images[place]
-            again[place] = network._compute(alone)[place]
+            again[place] = network.compute(alone)[place]
             yield again, others
 
     for again, what in told_apart():

@@ -30,7 +30,7 @@ from framebank.features.cache.known_videos import KnownVideos
 from framebank.features.cache.sidecar import CatalogRow, read_sidecar, remove_shard
 from framebank.features.cache.tfrecord import MOST_FRAME_BYTES
 from framebank.features.errors import CacheError, FramebankError, UsageError
-from framebank.features.spec import FeatureSpec, check_same_spec
+from framebank.features.spec import PRECISIONS, FeatureSpec, check_same_spec
 from framebank.features.stores import json_text, locks, storage
 from framebank.features.terminal import say
 from framebank.pipelines.extract.plan import plan_files, summary_files
@@ -76,19 +76,40 @@ def _mend_spec(cache: str, spec: FeatureSpec) -> None:
     with contextlib.suppress(CacheError):
         if layout.read_spec(cache) is not None:
             return
-    made = set()
-    for name in itertools.islice(layout.committed_shards(cache), _ASKED_SHARDS):
-        with contextlib.suppress(CacheError):
-            made.add(read_sidecar(cache, name).fingerprint)
-    if made == {spec.fingerprint}:
+    if _fingerprints(cache) == {spec.fingerprint}:
         layout.write_spec(cache, spec, create_only=False)
         say(f"{layout.spec_path(cache)} was lost or damaged and is written anew, by its shards")
 
 
+def _fingerprints(cache: str) -> set[str]:
+    """Return what the shards of a cache say they were made with."""
+    made = set()
+    for name in itertools.islice(layout.committed_shards(cache), _ASKED_SHARDS):
+        with contextlib.suppress(CacheError):
+            made.add(read_sidecar(cache, name).fingerprint)
+    return made
+
+
+def made_in(path: str, spec: FeatureSpec) -> str | None:
+    """Return the precision of the cache at `path`, by its spec or, where that is lost or damaged,
+    by its shards; None where there is none, or none that `spec` could have been."""
+    cache = storage.absolute(path)
+    with contextlib.suppress(CacheError):
+        if (cached := layout.read_spec(cache)) is not None:
+            return cached.precision
+    made = _fingerprints(cache)
+    for precision in PRECISIONS:
+        if made == {dataclasses.replace(spec, precision=precision).fingerprint}:
+            return precision
+    return None
+
+
 def was_made_by(path: str, spec: FeatureSpec) -> bool:
-    """Tell whether there is a cache of `spec`, which then was found to be one that computes."""
+    """Tell whether there is a cache of `spec`, in whatever precision, which was then found to be
+    one that computes."""
     with contextlib.suppress(FramebankError):
-        return layout.read_spec(storage.absolute(path)) == spec
+        if (cached := layout.read_spec(storage.absolute(path))) is not None:
+            return dataclasses.replace(cached, precision=spec.precision) == spec
     return False
 
 

@@ -27,9 +27,12 @@ from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
 from framebank.features.extraction.balance import Balance
 from framebank.features.extraction.one_clip import feature_width, make_spec
+from framebank.features.extraction.precision import Settled, settle
 from framebank.features.network.own_files import is_own
 from framebank.features.network.preprocessing import NAMES
+from framebank.features.network.weights import Weights
 from framebank.features.spec import (
+    AUTO,
     DTYPES,
     PICTURE_DTYPES,
     PRECISIONS,
@@ -78,8 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how features are stored (default: float16, of pixels jpeg)")  # fmt: skip
     add("--resize", default=choice.resize, choices=RESIZES,
         help="how frames get the network's size (default: stretch, of c3d 128x171)")  # fmt: skip
-    add("--precision", default=choice.precision, choices=PRECISIONS,
-        help="what the network computes in")  # fmt: skip
+    add("--precision", default=choice.precision, choices=(*PRECISIONS, AUTO),
+        help="what the network computes in; auto is what the cache has, and in a new one bfloat16"
+             " where that is faster here and all but the same")  # fmt: skip
     add("--images", action="store_true", help="take still pictures from folders too")
     add("--videos-per-shard", type=int, metavar="N",
         help="N, whatever they take (default: up to 64, about half a minute of work)")  # fmt: skip
@@ -140,6 +144,15 @@ def execute(
     if spec.random_weights:
         say(f"the network has RANDOM weights ({spec.weights}): good for trying things out only")
     dry_run = submission.dry_run
+    spec, settled = settle_precision(
+        args,
+        spec,
+        weights,
+        listing,
+        measures=not dry_run,
+        elsewhere=submission.workers_elsewhere,
+        keep=submission.in_process,
+    )
     with cache_access.open_for_extraction(args.cache, spec, dry_run=dry_run) as cache:
         before = cache_access.recover(cache, spec, dry_run=True) if dry_run else _tidy(cache, spec)
         todo = _find_todo(args, listing, before, cache, spec)
@@ -155,7 +168,8 @@ def execute(
         if todo.refs:
             if unsure:  # late, for it takes seconds that a run with nothing to do need not wait
                 feature_width(spec, weights)
-            summary = _extraction(args, submission, listing, before, todo, config).run()
+            job = _extraction(args, submission, listing, before, todo, config, settled)
+            summary = job.run()
         if summary is None:  # submitted, and nobody waits
             return None
         if not dry_run:
@@ -164,6 +178,41 @@ def execute(
         bad = summary["quarantined"] + todo.unaccepted
         check_bad_ratio(bad, summary["inputs"], limit=args.max_bad_ratio, cache=args.cache)
         return summary
+
+
+def settle_precision(
+    args: argparse.Namespace,
+    spec: FeatureSpec,
+    weights: Weights,
+    listing: InputListing,
+    *,
+    measures: bool,
+    elsewhere: bool,
+    keep: bool = False,
+) -> tuple[FeatureSpec, Settled | None]:
+    """Return the spec with the precision that an "auto" comes to, and how; None of any other.
+
+    A cache has its own. Of a new one it is measured here, unless nothing `measures`; workers
+    `elsewhere` have processors that nobody here knows.
+    """
+    if args.precision != AUTO or spec.holds_pictures:
+        return spec, None
+    cached = args.cache and cache_access.made_in(args.cache, spec)
+    if cached:
+        settled = Settled(cached, f"{cached}, as the cache has it")
+    elif elsewhere:
+        why = (
+            "the workers' processors are not this one's; name another if all of them compute in it"
+        )
+        settled = Settled("float32", why)
+    elif not measures:
+        settled = Settled("float32", "nothing was measured")
+    else:
+        settled = settle(
+            spec, weights, listing.refs, decoder_policy(args), batch_size=args.batch_size, keep=keep
+        )
+        say(f"--precision auto is {settled.precision} ({settled.why})")
+    return dataclasses.replace(spec, precision=settled.precision), settled
 
 
 def _find_todo(
@@ -192,6 +241,7 @@ def _extraction(
     before: Recovery,
     todo: Todo,
     config: ExtractConfig,
+    settled: Settled | None,
 ) -> Extraction:
     shards = plan_shards(
         todo.refs, fingerprint=config.spec.fingerprint, videos_per_shard=args.videos_per_shard
@@ -215,6 +265,7 @@ def _extraction(
         unaccepted=todo.unaccepted,
         judged_runs=todo.judged_runs,
         decoders=decoders if submission.workers_elsewhere else confinement_here().line(),
+        precision={} if settled is None else dataclasses.asdict(settled),
     )
     return Extraction(submission, config, facts, shards)
 
@@ -301,6 +352,8 @@ def _summary_lines(args: argparse.Namespace, summary: dict[str, Any]) -> Iterato
     )
     if summary["random_weights"]:
         yield f"  made with RANDOM weights ({summary['spec']['weights']})"
+    if settled := summary["precision"]:
+        yield f"  computed in {settled['precision']} (--precision auto: {settled['why']})"
     for name, count in summary["quarantined_by_class"].items():
         yield f"  quarantined as {name}: {count}"
     if summary["partial"]:

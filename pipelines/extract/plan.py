@@ -72,6 +72,7 @@ class RunFacts:
     unaccepted: int = 0  # of those already quarantined: what counts still (`unaccepted_runs`)
     judged_runs: tuple[str, ...] = ()  # whose quarantine this run accepts if it ends well
     decoders: str = ""  # what is out of their reach
+    precision: dict[str, Any] = dataclasses.field(default_factory=dict)  # `Settled`, of an "auto"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from framebank.features.cache import layout
 from framebank.features.cache.sidecar import CatalogRow, Sidecar, read_sidecar
 from framebank.features.errors import JobError, UsageError
 from framebank.features.extraction.engine import Engine, SharedEngine
-from framebank.features.extraction.one_clip import build_network
+from framebank.features.extraction.one_clip import build_network, computing
 from framebank.features.network.weights import localise_weights
 from framebank.features.stores import storage
 from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan
@@ -164,10 +164,7 @@ def shared_network(config: ExtractConfig) -> FrameNetwork:
         weights = localise_weights(config.weights)
         return build_network(config.spec, weights, batch_size=config.batch_size)
 
-    spec = config.spec
-    made = (spec.backbone, spec.layer, spec.weights_sha256, spec.precision, config.batch_size)
-    own = (spec.input_size, spec.preprocessing)  # of a network from a file these are chosen
-    tag = (*made, *own, spec.holds_pictures and spec.dtype)
+    tag = (*computing(config.spec), config.batch_size)
     network: FrameNetwork = _NETWORK.acquire(build, tag)
     return network
 

@@ -79,6 +79,16 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
     listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
     command.say_listing(listing)
     spec, weights, notes = _make_spec(args)
+    spec, settled = command.settle_precision(
+        args,
+        spec,
+        weights,
+        listing,
+        measures=not args.no_measure,
+        elsewhere=_is_remote(beam_args),
+    )
+    if settled is not None:
+        notes.append(f"--precision auto is {settled.precision} ({settled.why})")
     width = feature_width(spec, weights)
     todo = _left_to_do(args, listing.refs, spec)
     spent_s += time.monotonic()
@@ -145,9 +155,14 @@ def _remarks(args: argparse.Namespace, beam_args: Sequence[str]) -> Iterator[str
     """Yield what stands in the way of the command as it is."""
     if args.cache is None:
         yield "no --cache: what may be done already was not looked for"
-    remote = "dataflow" in (beam_options.runner_word(beam_args) or "").lower()
-    if remote and any(map(storage.is_local, filter(None, [*args.inputs, args.cache]))):
+    if _is_remote(beam_args) and any(
+        map(storage.is_local, filter(None, [*args.inputs, args.cache]))
+    ):
         yield "Dataflow's workers do not see paths of this machine: clips and cache go to a bucket"
+
+
+def _is_remote(beam_args: Sequence[str]) -> bool:
+    return "dataflow" in (beam_options.runner_word(beam_args) or "").lower()
 
 
 def _workers(beam_args: Sequence[str]) -> int | None:

@@ -35,8 +35,8 @@ KILLS = int(os.environ.get("FRAMEBANK_KILLS", "4"))
 SEED = int(os.environ.get("FRAMEBANK_SEED", "0"))
 VIDEOS = 24
 QUICK = [
-    "--backbone", "mobilenet_v2", "--weights", "random:0", "--sample", "uniform=4",
-    "--videos-per-shard", "2", "--max-bad-ratio", "1",
+    "--precision", "float32", "--backbone", "mobilenet_v2", "--weights", "random:0",
+    "--sample", "uniform=4", "--videos-per-shard", "2", "--max-bad-ratio", "1",
 ]  # fmt: skip
 # A worker that a pool has just started waits 60 s (Beam's SdkHarness) for a runner that is killed.
 GONE_S = 75.0

@@ -26,7 +26,10 @@ from tests import ROOT
 from tests.clips.plain_clips import write_clip
 from tests.servers.bucket_servers import environment, serve
 
-QUICK = ["--backbone", "mobilenet_v2", "--weights", "random:0", "--sample", "every=3"]
+QUICK = [
+    "--precision", "float32", "--backbone", "mobilenet_v2", "--weights", "random:0",
+    "--sample", "every=3",
+]  # fmt: skip
 OTHER = [*QUICK[:-1], "every=2"]
 VIDEOS = 6
 

@@ -12,6 +12,8 @@ from framebank.features.cache import catalog, layout
 from framebank.features.cache.verify import verify_cache
 from framebank.features.stores import storage
 from framebank.pipelines.extract.cache_access import (
+    made_in,
+    open_for_extraction,
     recover,
     remove_leftovers,
     remove_lost_shards,
@@ -90,3 +92,17 @@ def test_a_damaged_shard_stays_as_long_as_it_has_a_video_that_was_not_made_anew(
         assert remove_lost_shards(cache, before) == left
         assert bool(verify_cache(cache).faults) == bool(left)
     assert layout.damaged_shards(cache) == frozenset()
+
+
+def test_the_precision_of_a_cache_is_known_as_long_as_its_shards_are(tmp_path: Path) -> None:
+    cache, none = str(tmp_path / "cache"), str(tmp_path / "none")
+    assert made_in(none, SPEC) is None
+    rough = dataclasses.replace(SPEC, precision="bfloat16")
+    layout.write_spec(cache, rough)
+    committed(cache, "some", "a.mp4", run_id="20250101-0100", precision="bfloat16")
+    assert made_in(cache, SPEC) == "bfloat16"
+    Path(layout.spec_path(cache)).write_bytes(b"{")
+    assert made_in(cache, SPEC) == "bfloat16"
+    assert made_in(cache, dataclasses.replace(SPEC, sample="fps=7")) is None
+    with open_for_extraction(cache, rough):
+        assert layout.read_spec(cache) == rough

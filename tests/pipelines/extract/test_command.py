@@ -24,7 +24,10 @@ from framebank.features.decoders.sandbox import confinement_here
 from tests import ROOT
 from tests.clips.plain_clips import write_clip
 
-QUICK = ["--backbone", "mobilenet_v2", "--weights", "random:0", "--sample", "every=3"]
+QUICK = [
+    "--precision", "float32", "--backbone", "mobilenet_v2", "--weights", "random:0",
+    "--sample", "every=3",
+]  # fmt: skip
 
 
 def extract(*words: object, status: int = 0) -> None:

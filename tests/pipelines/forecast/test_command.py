@@ -25,7 +25,10 @@ from tests.clips.plain_clips import write_clip
 from tests.pipelines.extract.test_command import tree
 from tests.servers.fake_bucket import serve_bucket
 
-QUICK = ["--backbone", "mobilenet_v2", "--weights", "random:0", "--sample", "every=5"]
+QUICK = [
+    "--precision", "float32", "--backbone", "mobilenet_v2", "--weights", "random:0",
+    "--sample", "every=5",
+]  # fmt: skip
 
 
 def plan(capsys: pytest.CaptureFixture[str], *words: object, measure: bool = False) -> Any:

@@ -23,7 +23,10 @@ from tests.made import built
 from tests.made.made_cache import SPEC, make_cache
 from tests.made.made_model import make_model
 
-QUICK = ["--backbone", "mobilenet_v2", "--weights", "random:0", "--sample", "uniform=2"]
+QUICK = [
+    "--precision", "float32", "--backbone", "mobilenet_v2", "--weights", "random:0",
+    "--sample", "uniform=2",
+]  # fmt: skip
 REAL = ROOT.parent / "shared" / "data" / "clips" / "natural"
 LIMIT_S = 100
 # Runs the command in this process, and says at its end what it has loaded.

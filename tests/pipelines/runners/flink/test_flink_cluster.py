@@ -27,7 +27,10 @@ from tests.made import built
 from tests.servers.flink_cluster import SLOTS, FlinkCluster, free_port, start_cluster
 
 CLIPS = 60
-QUICK = ["--backbone", "mobilenet_v2", "--weights", "random:0", "--sample", "uniform=6"]
+QUICK = [
+    "--precision", "float32", "--backbone", "mobilenet_v2", "--weights", "random:0",
+    "--sample", "uniform=6",
+]  # fmt: skip
 QUICK += ["--decoders", "1", "--videos-per-shard", "2"]
 BUCKET = "framebank-test"
 _LIMIT_S = 200.0

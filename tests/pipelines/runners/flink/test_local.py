@@ -14,7 +14,10 @@ import pytest
 from tests.attackers.killing import ROOT, MarkedJob
 from tests.made import built
 
-QUICK = ["--backbone", "mobilenet_v2", "--weights", "random:0", "--videos-per-shard", "1"]
+QUICK = [
+    "--precision", "float32", "--backbone", "mobilenet_v2", "--weights", "random:0",
+    "--videos-per-shard", "1",
+]  # fmt: skip
 
 
 @pytest.fixture

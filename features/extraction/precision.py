@@ -1,0 +1,208 @@
+"""What a precision "auto" becomes: the fastest in which features stay as near to float32 as said.
+
+Measured where a job is submitted, on frames of the first clips of its input, with the networks that
+would run. A cache is of one spec, so it is settled once in its life; int8 is never chosen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.errors import UsageError
+from framebank.features.extraction.engine import Engine
+from framebank.features.extraction.one_clip import build_network, keep_network
+from framebank.features.network.weights import Weights
+from framebank.features.spec import FeatureSpec
+from framebank.features.tensorflow_import import import_tensorflow
+from framebank.features.video import VideoRef
+
+if TYPE_CHECKING:
+    from framebank.features.network.frozen_network import Network
+
+LEAST_COSINE = 0.999  # of a frame's feature to that in float32
+_LEAST_SPEEDUP = 1.1  # less than that is not worth another value
+_FRAMES = 16
+_FIRST_CLIPS = 64  # of which frames are taken until there are enough
+_PATIENCE_S = 20.0  # for clips that give no frame
+_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # what Linux calls it; without, it is emulated
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settled:
+    """What was settled on and why; `cosine` is the least one of bfloat16 to float32 over `frames`,
+    `speedup` the processor time in float32 by that in bfloat16. None: not measured."""
+
+    precision: str
+    why: str
+    cosine: float | None = None
+    speedup: float | None = None
+    frames: int = 0
+
+
+def settle(
+    spec: FeatureSpec,
+    weights: Weights,
+    refs: Sequence[VideoRef],
+    policy: DecoderPolicy,
+    *,
+    batch_size: int,
+    keep: bool = False,
+) -> Settled:
+    """Return which precision serves `spec`, which is in float32, best on this machine; seconds of
+    work where the processor has bfloat16. With `keep` this process's next `build_network` of the
+    spec so settled gets the network that was measured."""
+    if not has_bfloat16():
+        return Settled("float32", "this processor does not multiply in bfloat16")
+    if (gain := multiplying_gain()) < _LEAST_SPEEDUP:  # known in no time, before networks are built
+        why = f"bfloat16: this machine multiplies in it at {gain:.2f} × the speed of float32"
+        return Settled("float32", why, speedup=round(gain, 3))
+    images = first_images(spec, refs, policy)
+    if not len(images):
+        return Settled("float32", "no frame of the first clips could be decoded to measure with")
+    rough = dataclasses.replace(spec, precision="bfloat16")
+    try:
+        fast = _build(rough, weights, batch_size)
+    except UsageError as err:  # of weights that fit nothing whoever runs in float32 hears too
+        return Settled("float32", err.what)
+    exact = _build(spec, weights, batch_size)
+    expected, got, exact_s, fast_s = [], [], 0.0, 0.0
+    for part in np.array_split(images, 2)[: len(images)]:  # the first is a warm-up too
+        start_s = time.process_time()
+        expected.append(exact.compute(part))
+        middle_s = time.process_time()
+        got.append(fast.compute(part))
+        exact_s, fast_s = middle_s - start_s, time.process_time() - middle_s
+    cosine = least_cosine(np.concatenate(expected), np.concatenate(got))
+    found = _judge(cosine, exact_s / max(fast_s, 1e-9), len(images) * spec.clip_stride)
+    if keep and found.precision == "bfloat16":
+        keep_network(rough, fast)
+    elif keep:
+        keep_network(spec, exact)
+    del exact, fast
+    gc.collect()  # the other one's memory
+    return found
+
+
+def _build(spec: FeatureSpec, weights: Weights, batch_size: int) -> Network:
+    from framebank.features.network.frozen_network import Network
+
+    network = build_network(spec, weights, batch_size=batch_size)
+    assert isinstance(network, Network)
+    return network
+
+
+def _judge(cosine: float, speedup: float, frames: int) -> Settled:
+    measured = f"cosine {cosine:.5f} to float32 at least, {speedup:.2f} × its speed"
+    told = f"bfloat16: {measured}, on {frames} frames of the first clips"
+    if not cosine >= LEAST_COSINE:  # also of what is not finite
+        precision, why = "float32", f"{told}; {LEAST_COSINE} is asked for"
+    elif speedup < _LEAST_SPEEDUP:
+        precision, why = "float32", f"{told}, which is no gain"
+    else:
+        precision, why = "bfloat16", told
+    return Settled(precision, why, round(cosine, 6), round(speedup, 3), frames)
+
+
+def least_cosine(expected: NDArray[np.float32], got: NDArray[np.float32]) -> float:
+    """Return the least cosine between float32[n, d] rows of both, 1 of equal ones; NaN where a
+    value is not finite."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        one, other = expected.astype(np.float64), got.astype(np.float64)
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        cosines = np.einsum("nd,nd->n", one, other) / lengths
+    return float(np.where((expected == got).all(axis=1), 1.0, cosines).min())
+
+
+def has_bfloat16(cpuinfo: Path = _CPUINFO) -> bool:
+    """Return whether this machine's processors multiply in bfloat16; of no other system but Linux
+    it is known."""
+    with contextlib.suppress(OSError):
+        words = set(cpuinfo.read_text().split())
+        return not words.isdisjoint(_BFLOAT16)
+    return False
+
+
+def multiplying_gain() -> float:
+    """Return the processor time of a product of matrices in float32 by that in bfloat16, 0 where
+    TensorFlow computes no network; a tenth of a second."""
+    import_tensorflow()
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return 0.0
+    import tensorflow as tf
+
+    def least_s(matrix: Any) -> float:
+        took = []
+        for _ in range(3):
+            start_s = time.process_time()
+            tf.linalg.matmul(matrix, matrix).numpy()
+            took.append(time.process_time() - start_s)
+        return min(took)
+
+    with tf.device("CPU"):
+        matrix = tf.fill((1024, 1024), 0.5)
+        return least_s(matrix) / max(1e-9, least_s(tf.cast(matrix, tf.bfloat16)))
+
+
+class _Enough(Exception):
+    """There are as many frames as were wanted."""
+
+
+class _Images:
+    """Stands where a network does and keeps what it is given."""
+
+    feature_dim = 1
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.taken: list[NDArray[np.uint8]] = []
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.taken.append(images.copy())
+        return self.compute(images)
+
+    def compute(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.zeros((len(images), self.feature_dim), np.float32)
+
+
+def first_images(
+    spec: FeatureSpec, refs: Sequence[VideoRef], policy: DecoderPolicy, *, frames: int = _FRAMES
+) -> NDArray[np.uint8]:
+    """Return what the network of `spec` would be given first, `frames` images or fewer,
+    uint8[n, h, w, c=3] (clips: about as many frames, uint8[n, frames, h, w, c]); of clips that
+    cannot be used nothing."""
+    network = _Images(max(2, frames // spec.clip_length))
+    count = 0
+
+    def note(done: int) -> None:
+        nonlocal count
+        count += done // spec.clip_stride
+        if count >= network.batch_size:
+            raise _Enough
+
+    engine = Engine(network, spec, policy)
+    # A clip from which no frame comes for long does not let the engine look at the clock.
+    watch = threading.Timer(_PATIENCE_S, engine.close)
+    watch.start()
+    try:
+        with contextlib.suppress(_Enough):
+            for _ in engine.run(refs[:_FIRST_CLIPS], on_frames=note):
+                pass
+    finally:
+        watch.cancel()
+        engine.close()
+    shape = (0, spec.input_size, spec.input_size, 3)
+    return network.taken[0][:count] if network.taken else np.zeros(shape, np.uint8)

@@ -1,0 +1,51 @@
+"""Whose word counts on what a precision "auto" becomes: the cache's, the machine's, or nobody's."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framebank.features.cache import layout
+from framebank.features.extraction.precision import Settled
+from framebank.features.network.weights import Weights
+from framebank.pipelines.extract import command
+from framebank.pipelines.inputs.listing import expand_inputs
+from tests.made.made_cache import SPEC
+
+
+def test_a_cache_decides_before_this_machine_and_this_machine_for_itself_alone(
+    tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    measured: list[bool] = []
+
+    def settle(*args: Any, batch_size: int, keep: bool) -> Settled:
+        measured.append(keep)
+        return Settled("bfloat16", "measured")
+
+    monkeypatch.setattr(command, "settle", settle)
+    listing = expand_inputs([str(clips)], images=False, cache=str(tmp_path / "cache"))
+    weights = Weights("random:0", "0" * 64, "random:0", seed=0)
+
+    def asked(*words: str, **how: bool) -> tuple[str, Settled | None]:
+        args = parser.parse_args([str(clips), "--cache", str(tmp_path / "cache"), *words])
+        how = {"measures": True, "elsewhere": False} | how
+        spec, settled = command.settle_precision(args, SPEC, weights, listing, **how)
+        return spec.precision, settled
+
+    assert asked("--precision", "float32") == ("float32", None)
+    assert asked(keep=True) == ("bfloat16", Settled("bfloat16", "measured")) and measured == [True]
+    precision, settled = asked(elsewhere=True)
+    assert precision == "float32" and "workers' processors" in settled.why
+    precision, settled = asked(measures=False)
+    assert precision == "float32" and "nothing was measured" in settled.why
+    layout.write_spec(str(tmp_path / "cache"), dataclasses.replace(SPEC, precision="bfloat16"))
+    for how in ({}, {"elsewhere": True}, {"measures": False}):
+        precision, settled = asked(**how)
+        assert precision == "bfloat16" and "as the cache has it" in settled.why
+    assert measured == [True]
