@@ -80,8 +80,12 @@ class Balance:
             return ""
         idle = {"decoders": 1 - shares["decode"], "network": 1 - shares["network"]}
         idle.pop({"network": "network", "decode": "decoders"}.get(bound, ""), None)
-        others = ", ".join(f"{name} idle {_percent(share)}" for name, share in idle.items())
-        return f"{bound}-bound {_percent(shares[bound])}, {others}"
+        parts = [f"{bound}-bound {_percent(shares[bound])}"]
+        parts += [f"{name} idle {_percent(share)}" for name, share in idle.items()]
+        without = 1 - (self.decode_s + self.room_s + self.fetch_s) / self.decoders_s
+        if bound == "decode" and without > _WORTH_TELLING:
+            parts.append(f"decoders without a clip {_percent(without)}")
+        return ", ".join(parts)
 
     def advice(self, *, precision: str) -> str:
         """Return what would make it faster ("" where nothing was timed), of a network that computes
@@ -90,6 +94,7 @@ class Balance:
         return words if precision == "float32" else words.replace("--precision bfloat16, ", "")
 
 
+_WORTH_TELLING = 0.1
 _ADVICE = {
     "network": "--precision bfloat16, fewer frames (--sample), a smaller --backbone or a GPU",
     "decode": "more cores (as many --decoders) or more workers",

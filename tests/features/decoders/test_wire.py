@@ -73,6 +73,7 @@ LIES = {
     "an unknown kind": message(b"Z"),
     "four GiB": b"D\xff\xff\xff\xff",
     "a frame of another size": frame(0, 31),
+    "a frame like the one before, of another size": message(b"=", b"x"),
     "a beat that says something": message(b"B", b"x"),
     "no JSON": message(b"D", b"{"),
     "no object": message(b"D", b"[1]"),
@@ -179,6 +180,7 @@ def test_words_of_a_verdict_are_made_printable() -> None:
     [
         (b"Traceback (most recent call last)", "crash"),
         (frames_and(done(tokens=[0, 7])), "crash"),  # a frame that it did not send
+        (message(b"=", bytes(8)) + frames_and(done()), "crash"),  # like the one before the first
         (b"".join(frame(number, 32) for number in range(12)), "too_large"),
         (done(tokens=[], frame_index=[], pts_ms=[]), "no_keyframes"),
     ],
@@ -186,7 +188,7 @@ def test_words_of_a_verdict_are_made_printable() -> None:
 def test_lies_cost_their_clip_only(
     clips: Path, liar: Liar, answer: bytes, error_class: str
 ) -> None:
-    bad, good = liar.results(clips, answer, liars=2 if answer.startswith(b"Trace") else 1)
+    bad, good = liar.results(clips, answer, liars=2 if answer.startswith((b"Trace", b"=")) else 1)
     assert isinstance(bad, Rejected) and isinstance(good, Extracted)
     assert bad.error_class == error_class, bad.message
 

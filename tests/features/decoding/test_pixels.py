@@ -13,7 +13,14 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from framebank.features.decoding.decode import DecodeRequest, decode_video
-from framebank.features.decoding.pixels import Orientation, PictureScaler, frame_orientation
+from framebank.features.decoding.pixels import (
+    FrameScaler,
+    Orientation,
+    PictureScaler,
+    frame_orientation,
+    shows_the_same,
+)
+from framebank.features.decoding.structure import Crop
 from tests import ROOT
 from tests.clips.barcode import (
     ORIENTATIONS,
@@ -239,3 +246,45 @@ def test_a_stated_size_is_stretched_and_its_middle_kept() -> None:
     picture = np.random.default_rng(0).integers(0, 255, (128, 171, 3), np.uint8)
     seen = PictureScaler(112, resize="128x171")(rgb_frame(picture))
     np.testing.assert_array_equal(seen, picture[8:120, 29:141])
+
+
+LAYOUTS = ("yuv420p", "yuv420p10le", "nv12", "p010le", "yuyv422", "rgb24", "bgra", "bgr0", "gbrp",
+           "gray", "pal8", "monow", "yuva420p")  # fmt: skip
+
+
+def filled(layout: str, *, changed: int | None = None, padding: int = 0) -> av.VideoFrame:
+    """Return a frame of 66x48 whose samples are noise; the byte `changed` of its last plane is
+    another one, and what fills lines up behind their samples is `padding`."""
+    frame, noise = av.VideoFrame(66, 48, layout), np.random.default_rng(0)
+    for number, plane in enumerate(frame.planes, start=1):
+        data = noise.integers(0, 256, plane.buffer_size, dtype=np.uint8)
+        if padding:
+            data[abs(plane.line_size) - 1] = padding
+        if changed is not None and number == len(frame.planes):
+            data[changed] ^= 1
+        plane.update(data.tobytes())
+    return frame
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_frames_are_told_apart_by_each_of_their_samples(layout: str) -> None:
+    frame = filled(layout)
+    assert shows_the_same(frame, filled(layout))
+    last = frame.planes[-1]
+    for changed in (0, (last.height - 1) * abs(last.line_size)):
+        assert not shows_the_same(frame, filled(layout, changed=changed))
+
+
+def test_what_fills_lines_up_makes_no_difference() -> None:
+    assert shows_the_same(filled("yuv420p", padding=1), filled("yuv420p", padding=2))
+
+
+def test_a_frame_like_the_one_before_is_not_scaled_again() -> None:
+    scaler = FrameScaler([(32, "stretch"), (24, "crop")])
+    first = scaler(filled("yuv420p"))
+    assert all(a is b for a, b in zip(first, scaler(filled("yuv420p")), strict=True))
+    other = filled("yuv420p")
+    other.color_range = ColorRange.JPEG  # the same samples, meant otherwise
+    assert not np.array_equal(scaler(other)[0], first[0])
+    scaler.cut_off(Crop(left=2))
+    assert not np.array_equal(scaler(other)[0], first[0])
