@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -34,14 +35,22 @@ def make_apart(make: Callable[..., None], *args: object) -> None:
         raise SystemExit("nothing was made")
 
 
-def measure(words: list[str]) -> tuple[str, dict[str, float]]:
+def spread(values: list[float], *, digits: int = 2) -> dict[str, float]:
+    """Return median, least and most."""
+    parts = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: round(value, digits) for name, value in parts.items()}
+
+
+def measure(
+    words: list[str], *, environment: dict[str, str] | None = None
+) -> tuple[str, dict[str, float]]:
     """Run a process; return what it printed, its seconds and its peak of memory in MiB."""
     with tempfile.TemporaryFile() as said:
         started = time.monotonic()
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, *words],
-            os.environ | {"PYTHONPATH": str(ROOT)},
+            os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {}),
             file_actions=[(os.POSIX_SPAWN_DUP2, said.fileno(), 1)],
         )
         _, status, usage = os.wait4(pid, 0)
