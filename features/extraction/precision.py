@@ -164,17 +164,14 @@ class _Enough(Exception):
 class _Images:
     """Stands where a network does and keeps what it is given."""
 
-    feature_dim = 1
+    feature_dim, in_flight = 1, 1
 
     def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
+        self.batch_size = self.step = batch_size
         self.taken: list[NDArray[np.uint8]] = []
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.taken.append(images.copy())
-        return self.compute(images)
-
-    def compute(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.zeros((len(images), self.feature_dim), np.float32)
 
 
@@ -185,12 +182,9 @@ def first_images(
     uint8[n, h, w, c=3] (clips: about as many frames, uint8[n, frames, h, w, c]); of clips that
     cannot be used nothing."""
     network = _Images(max(2, frames // spec.clip_length))
-    count = 0
 
     def note(done: int) -> None:
-        nonlocal count
-        count += done // spec.clip_stride
-        if count >= network.batch_size:
+        if sum(map(len, network.taken)) >= network.batch_size:
             raise _Enough
 
     engine = Engine(network, spec, policy)
@@ -204,5 +198,6 @@ def first_images(
     finally:
         watch.cancel()
         engine.close()
-    shape = (0, spec.input_size, spec.input_size, 3)
-    return network.taken[0][:count] if network.taken else np.zeros(shape, np.uint8)
+    if not network.taken:
+        return np.zeros((0, spec.input_size, spec.input_size, 3), np.uint8)
+    return np.concatenate(network.taken)[: network.batch_size]
