@@ -89,6 +89,7 @@ class Extracted:
     decode_errors: int
     capped: bool  # --max-frames cut rows off
     warning: str = ""  # what the container of a whole clip states that is not so
+    checked: str = "whole"  # how much of it was decoded: "whole", or "sampled" (--check sampled)
     span_ms: NDArray[np.int64] | None = None  # [n, 2]
 
 

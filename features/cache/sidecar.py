@@ -31,7 +31,9 @@ class CatalogRow:
     A done row says where its record lies: the `record`-th of the file `shard` (`layout.file_name`),
     `length` bytes from `offset` with its frame. A quarantined row has record -1 and a stage, class
     and message; the message of a done row warns of what its container states and is not so.
-    `fingerprint` is that of the spec it was made with, "" where that was not kept.
+    `fingerprint` is that of the spec it was made with, "" where that was not kept. `checked` says
+    how much of a done video was decoded, and so judged: "whole", or "sampled", where it was what
+    its rows needed; "" in rows of earlier versions, which decoded the whole of each.
     `run_id` sorts by time: of two rows of one video that of the larger run_id holds.
     `time` is UTC, ISO 8601. `columns` are the manifest's further columns.
     """
@@ -65,6 +67,7 @@ class CatalogRow:
     error_class: str = ""
     message: str = ""
     fingerprint: str = ""
+    checked: str = ""
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -129,6 +132,7 @@ def done_row(extracted: Extracted, *, fingerprint: str, **where: Any) -> Catalog
         decode_errors=extracted.decode_errors,
         capped=extracted.capped,
         message=extracted.warning,
+        checked=extracted.checked,
         content_sha256=extracted.content_sha256,
         **{f"source_{name}": value for name, value in vars(extracted.source).items()},
     )

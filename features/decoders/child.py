@@ -79,6 +79,11 @@ class _Sender:
         data = (np.ascontiguousarray(rgb).data.cast("B") for rgb in pictures)
         self.send(Message.FRAME, TOKEN.pack(token), *data)
 
+    def again(self) -> None:
+        """Take back the pictures of this clip, of which all follow anew."""
+        self._last = ()
+        self.send(Message.AGAIN)
+
     def beat(self, frames: int = 0) -> None:
         del frames  # what counts is that there is a sign of life
         now = time.monotonic()
@@ -120,7 +125,12 @@ def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) 
 
 
 def _decode(request: decode.DecodeRequest, sender: _Sender) -> dict[str, Any]:
-    result = decode.decode_video(request, emit_frame=sender.frame, beat=sender.beat)
+    result = decode.decode_video(
+        request,
+        emit_frame=sender.frame,
+        beat=sender.beat,
+        restart=sender.again,
+    )
     lists = {name: getattr(result, name).tolist() for name in ("tokens", "frame_index", "pts_ms")}
     digest = hashlib.sha256()
     with container.open_file(request.path, request.limits) as file:

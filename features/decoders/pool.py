@@ -50,7 +50,7 @@ class DecoderPolicy:
     memory for. `timeout_s`: a decoder silent for that long hangs; one clip may take that long plus
     as much again for each 10 MiB of file. `memory_bytes` is the address space of one decoder
     process (None: its share of the machine's), `queue_bytes` what decoded frames may take while
-    they wait for the network.
+    they wait for the network. `check` is how much is decoded (`DecodeRequest`).
     """
 
     decoders: int | None = None
@@ -59,6 +59,7 @@ class DecoderPolicy:
     queue_bytes: int = 64 * 2**20
     allow_partial: bool = False
     strict: bool = False
+    check: str = "whole"
     limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
 
     def time_limit_s(self, size_bytes: int) -> float:
@@ -98,6 +99,14 @@ class ClipRejected:
 
 
 @dataclasses.dataclass(frozen=True)
+class ClipAgain:
+    """The frames of a clip that came so far count for nothing: it is decoded once more, wholly."""
+
+    clip: int
+    ref: VideoRef
+
+
+@dataclasses.dataclass(frozen=True)
 class ClipProbed:
     """What a probe says of a clip."""
 
@@ -106,7 +115,7 @@ class ClipProbed:
     probe: Probe
 
 
-Event = Frame | ClipDone | ClipRejected
+Event = Frame | ClipAgain | ClipDone | ClipRejected
 _LAST_WORDS = (Message.DONE, Message.PROBED, Message.REJECTED)
 _Item = Event | ClipProbed | BaseException | None  # None: a slot has come to the end of the clips
 
@@ -353,7 +362,7 @@ class _Slot:
         self, clip: StagedClip, file: NamelessFile, wire: Wire, run: _Run
     ) -> ClipDone | ClipProbed:
         """Pass frames on until the child's last word; raises VideoRejected as it says."""
-        limit, frames = self._policy.limits.max_rows, 0
+        limit, frames, again = self._policy.limits.max_rows, 0, False
         pictures: tuple[NDArray[np.uint8], ...] = ()
         while True:
             kind, payload = wire.receive()
@@ -375,6 +384,11 @@ class _Slot:
                 if not run.room.acquire(blocking=False):
                     self._wait_for_room(run)
                 run.events.put(Frame(clip.number, token, pictures, same))
+            elif kind == Message.AGAIN:
+                if again:
+                    raise Garbled("twice that a clip is decoded again")
+                again, frames, pictures = True, 0, ()
+                run.events.put(ClipAgain(clip.number, clip.ref))
             elif kind == Message.DONE:
                 fields = wires.done_fields(payload, limit)
                 clip.check_unchanged(file.descriptor)
@@ -404,6 +418,7 @@ class _Slot:
             "also": also,
             "allow_partial": self._policy.allow_partial,
             "strict": self._policy.strict,
+            "check": self._policy.check,
             "limits": dataclasses.asdict(self._policy.limits),
         }
 

@@ -35,6 +35,7 @@ from framebank.features import threads
 from framebank.features.decoders.sandbox import Confinement, child_environment
 from framebank.features.decoding import container
 from framebank.features.decoding.probe import Probe
+from framebank.features.decoding.request import CHECKS
 from framebank.features.errors import ERROR_CLASSES, STAGES, VideoRejected, plain_text
 from framebank.features.stores import json_text
 from framebank.features.video import SourceInfo
@@ -145,6 +146,7 @@ class Message(bytes, enum.Enum):
     CONFINED = b"S"  # what is out of its reach, once (JSON)
     FRAME = b"F"  # 8 bytes of token, then uint8[size, size, 3] for each size asked for
     SAME = b"="  # 8 bytes of token: its pictures are those of the frame before, of the same clip
+    AGAIN = b"A"  # the frames so far count for nothing: those of the whole clip follow
     BEAT = b"B"  # a sign of life
     WORN = b"W"  # for the next clip take another
     DONE = b"D"  # the last word on a clip that decoded (JSON)
@@ -190,6 +192,7 @@ class Wire:
         else:
             self._lengths[Message.FRAME] = range(frame_bytes, frame_bytes + 1)
             self._lengths[Message.SAME] = range(TOKEN.size, TOKEN.size + 1)
+            self._lengths[Message.AGAIN] = nothing
             self._lengths[Message.DONE] = range(_WORDS_BYTES + max_rows * _ROW_BYTES)
 
     def receive(self) -> tuple[Message, bytearray]:
@@ -274,6 +277,7 @@ def done_fields(payload: bytearray, max_rows: int) -> dict[str, Any]:
         _checked_numbers([fields["decode_errors"]])
         sound = type(fields["partial"]) is type(fields["capped"]) is bool
         sound &= type(fields.setdefault("warning", "")) is str
+        sound &= fields.setdefault("checked", "whole") in CHECKS
         sound &= len(counts) == 1 and bool(_SHA256.fullmatch(fields["sha256"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise Garbled(plain_text(f"a last word that is none ({error})")) from None

@@ -121,6 +121,7 @@ class DamageReport:
         self._messages, self._strict = messages, strict
         self.warning = ""  # what a whole file states that is not so
         self.errors = 0
+        self.heard = 0  # messages of FFmpeg, most of which are no evidence
         self.cut = ""  # why the file counts as cut, or ""
         self._first = ""
         self._packets = 0
@@ -215,6 +216,11 @@ class DamageReport:
         self._part_begins &= not sound
         return sound
 
+    def take_pictures_for_granted(self) -> None:
+        """Note that the packets to come are judged as they are, as if a picture came before them:
+        what cannot be read is damage wherever it lies."""
+        self._part_begins = False
+
     def begin_part(self) -> None:
         """Note that a further part of a glued file begins, which may begin anywhere as well."""
         self._end_part()
@@ -298,6 +304,7 @@ class DamageReport:
         """Empty FFmpeg's messages; return whether the decoder complained of a damaged picture."""
         complained = False
         for _, speaker, text in self._messages:
+            self.heard += 1
             if _TOO_LARGE.search(text):
                 self._giant = text.partition(", see")[0].strip()
                 if decoding or "max_streams" in text:  # while probing it may have been a cover

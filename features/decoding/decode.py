@@ -1,6 +1,6 @@
 """Decodes one clip and hands out the pictures that a sampling rule picks, as they come.
 
-One pass decodes every frame without keeping any, and hands out those that `_Forecast` says the rule
+One pass decodes every frame without keeping any, and hands out those that `Forecast` says the rule
 will need. At the end `sampling.select_rows` looks at all timestamps and decides; a frame it needs
 that was not handed out is fetched by one more pass. So the definition alone fixes the rows.
 
@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import av
-import numpy as np
-from numpy.typing import NDArray
 
-from framebank.features.decoding import sampling
-from framebank.features.decoding.container import Clip, DecodeLimits, open_clip
+from framebank.features.decoding import sampling, sparse
+from framebank.features.decoding.container import Clip, open_clip
 from framebank.features.decoding.damage import DamageReport, Message, ffmpeg_messages, stated_end
+from framebank.features.decoding.forecast import Forecast
 from framebank.features.decoding.frames import (
     KeyFlags,
     PacketReader,
@@ -33,117 +31,45 @@ from framebank.features.decoding.frames import (
     start_decoder,
 )
 from framebank.features.decoding.pixels import FrameScaler, no_rgb
-from framebank.features.decoding.sampling import BestTimestamp, SampleRule, Shown, Timeline
+from framebank.features.decoding.request import (
+    Beat,
+    DecodeRequest,
+    DecodeResult,
+    EmitFrame,
+    pick_rows,
+    result_of,
+)
+from framebank.features.decoding.sampling import BestTimestamp, SampleRule, Timeline
 from framebank.features.errors import VideoRejected
-from framebank.features.video import SourceInfo
 
-EmitFrame = Callable[..., None]  # (token, picture, further pictures…)
-Beat = Callable[[int], None]
+__all__ = ["DecodeRequest", "DecodeResult", "decode_video"]
 
 
-@dataclasses.dataclass(frozen=True)
-class DecodeRequest:
-    """What to decode and how: `resize` is "stretch" or "crop", `size` the side in pixels.
-
-    `path` may be the descriptor of an open file (`container.open_file`).
-    `also` are further pictures of each frame, (size, resize).
-    `max_frames` limits the rows; the clip is decoded and judged whole all the same.
-    `strict` makes a stated end that is not there a cut, though every frame is.
-    """
-
-    path: str | int
-    sample: str
-    max_frames: int | None = None
-    size: int = 299
-    resize: str = "stretch"
-    allow_partial: bool = False
-    strict: bool = False
-    limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
-    threads: int = 1
-    also: Sequence[tuple[int, str]] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class DecodeResult:
-    """The rows of one clip; `tokens` names the picture of each row as `emit_frame` got it.
-
-    `decode_errors` counts what the demuxer and decoder reported; `partial` says that there were any
-    or that the clip ended early; `capped` that `max_frames` cut rows off. `warning` says what the
-    container states of a whole clip that is not so.
-    """
-
-    tokens: NDArray[np.int64]  # [n]
-    frame_index: NDArray[np.int64]  # [n] in order of presentation
-    pts_ms: NDArray[np.int64]  # [n] relative to the first presented frame
-    source: SourceInfo
-    partial: bool
-    decode_errors: int
-    capped: bool
-    warning: str = ""
-
-
-def decode_video(request: DecodeRequest, *, emit_frame: EmitFrame, beat: Beat) -> DecodeResult:
+def decode_video(
+    request: DecodeRequest,
+    *,
+    emit_frame: EmitFrame,
+    beat: Beat,
+    restart: Callable[[], None] = lambda: None,
+) -> DecodeResult:
     """Decode a clip and return its rows.
 
     `emit_frame(token, rgb)` gets each picture that the rule (probably) needs once, as early as it
     is certain, as uint8[size, size, 3] RGB, and after it those that the request asks for `also`; at
     most two frames are held. `beat(frames)` is called for every packet with the number of frames
-    decoded so far.
+    decoded so far. `restart()` is called where a clip that was decoded in part has to be decoded
+    wholly: the pictures given so far count for nothing.
     Raises VideoRejected (stages open, probe, decode) and UsageError for a rule that is none.
     """
     rule = sampling.parse_rule(request.sample)
+    if request.check == "sampled" and not request.allow_partial:
+        try:
+            return sparse.decode_needed(request, rule, emit_frame=emit_frame, beat=beat)
+        except sparse.Doubt:
+            restart()
+    # Nothing of what came before reaches this: a fresh container, decoder, scaler and report.
     with ffmpeg_messages() as messages, open_clip(request.path, request.limits) as clip:
         return _Decoding(request, rule, emit_frame, beat, messages).run(clip)
-
-
-def check_rows(rule: SampleRule, rows: int, limits: DecodeLimits) -> None:
-    """Raise VideoRejected (too_large) where the rule asks for too many rows of a clip."""
-    if rows > limits.max_rows:
-        message = f"{rule.text} asks for {rows} rows, the limit is {limits.max_rows}"
-        raise VideoRejected("decode", "too_large", message)
-
-
-def no_rows(rule: SampleRule, frames: int) -> VideoRejected:
-    """Return the verdict on a clip of `frames` frames of which the rule picks none: only one
-    without a key frame that is shown, such as where an edit list begins after it."""
-    message = (
-        f"{rule.text} picks none of its {frames} frames: no frame that is shown is a key frame"
-    )
-    return VideoRejected("decode", "no_keyframes", message)
-
-
-class _Forecast:
-    """Says while a clip is decoded which frames a rule will need, one frame behind.
-
-    It may be wrong where timestamps go back; `select_rows` has the last word.
-    """
-
-    def __init__(self, rule: SampleRule, timeline: Timeline, wanted: frozenset[int] | None) -> None:
-        """`wanted` holds the timestamps that `uniform=N` is expected to pick."""
-        self._rule, self._timeline, self._wanted = rule, timeline, wanted
-        self.rows = 0
-
-    def needs(self, number: int, next_pts: int | None) -> bool:
-        """Tell whether frame `number` gets rows (`next_pts`: the next frame's, None: no next)."""
-        rows = self._rows(number, next_pts)
-        self.rows += rows
-        return rows > 0
-
-    def _rows(self, number: int, next_pts: int | None) -> int:
-        rule, timeline = self._rule, self._timeline
-        if rule.kind == "every":
-            return number % rule.count == 0
-        if rule.kind == "keyframes":
-            return timeline.keyframes[number]
-        pts = timeline.pts
-        if rule.kind == "uniform":
-            return self._wanted is not None and pts[number] in self._wanted
-        if next_pts is None:
-            next_pts = pts[0] + sampling.shown_ticks(pts, timeline.durations[number])
-        step = 1 / (rule.value * timeline.time_base)
-        first = max(0, math.ceil((pts[number] - pts[0]) / step))
-        rows = math.ceil((next_pts - pts[0]) / step) - first
-        return max(rows, number == 0)
 
 
 @dataclasses.dataclass
@@ -157,8 +83,7 @@ class _Decoding:
     messages: list[Message]
 
     def __post_init__(self) -> None:
-        first = (self.request.size, self.request.resize)
-        self._scaler = FrameScaler([first, *self.request.also])
+        self._scaler = FrameScaler(self.request.pictures)
         self._emitted: set[int] = set()
         self._decoded = 0
         self._refused = False
@@ -180,32 +105,13 @@ class _Decoding:
         if report.damaged and not self.request.allow_partial:
             raise report.rejection()
         shown = timeline.shown()
-        if abs(shown.ticks * shown.time_base * 1000) >= 1 << 62:
-            raise VideoRejected("decode", "corrupt", "its timestamps span more than 64 bits of ms")
-        rows, capped = self._rows(shown)
-        if not len(rows):
-            raise no_rows(self.rule, len(shown.pts))
-        tokens = shown.numbers[rows]
-        missing = set(tokens.tolist()) - self._emitted
+        rows, capped = pick_rows(self.request, self.rule, shown)
+        missing = set(shown.numbers[rows].tolist()) - self._emitted
         if missing:
             with clip.reopened() as again:
                 self._fetch(again, missing)
-        return DecodeResult(
-            tokens=tokens,
-            frame_index=rows,
-            pts_ms=np.array([shown.milliseconds(row) for row in rows.tolist()], np.int64),
-            source=SourceInfo(
-                clip.format,
-                clip.stream.codec_context.codec.canonical_name,
-                *self._shown_size,
-                rate_fps=shown.rate_fps(clip.nominal_rate),
-                duration_s=float(shown.ticks * shown.time_base),
-                frames=len(shown.pts),
-            ),
-            partial=report.damaged,
-            decode_errors=report.errors,
-            capped=capped,
-            warning=report.warning,
+        return result_of(
+            clip, report, shown, rows, size=self._shown_size, capped=capped, checked="whole"
         )
 
     def _first_pass(
@@ -213,7 +119,7 @@ class _Decoding:
     ) -> Timeline:
         """Decode every frame, handing out what the forecast says; return the timeline."""
         timeline = Timeline(clip.time_base, clip.nominal_rate)
-        forecast = _Forecast(self.rule, timeline, wanted)
+        forecast = Forecast(self.rule, timeline, wanted)
         self._work = WorkBudget(clip.limits, clip.file.whole_bytes)
         for part in parts_of(clip, report):
             timeline.begin_part(part.time_base, part.nominal_rate)
@@ -221,7 +127,7 @@ class _Decoding:
         return timeline
 
     def _read_part(
-        self, clip: Clip, report: DamageReport, timeline: Timeline, forecast: _Forecast
+        self, clip: Clip, report: DamageReport, timeline: Timeline, forecast: Forecast
     ) -> None:
         self._scaler.cut_off(clip.crop)
         end = stated_end(clip)
@@ -243,7 +149,7 @@ class _Decoding:
         report.finish(timeline, end, reader.last_end_s)
 
     def _hand_out(
-        self, frame: av.VideoFrame, number: int, forecast: _Forecast, next_pts: int | None
+        self, frame: av.VideoFrame, number: int, forecast: Forecast, next_pts: int | None
     ) -> None:
         limit = self.request.max_frames
         if limit is not None and forecast.rows >= limit:
@@ -315,14 +221,3 @@ class _Decoding:
         limit, cap = self.request.limits.max_rows, self.request.max_frames
         most = limit if cap is None else min(limit, cap)
         return frozenset(shown.pts[row] for row in itertools.islice(rows, most + 1))
-
-    def _rows(self, shown: Shown) -> tuple[NDArray[np.int64], bool]:
-        """Return int64[n] indices in order of presentation, and whether they were capped."""
-        total = sampling.count_rows(
-            self.rule, frames=len(shown.pts), span=shown.ticks, time_base=shown.time_base
-        )
-        cap = self.request.max_frames
-        if cap is None or cap > self.request.limits.max_rows:
-            check_rows(self.rule, total, self.request.limits)
-        rows, capped = sampling.select_rows(self.rule, shown, max_frames=cap)
-        return np.array(rows, np.int64), capped

@@ -14,8 +14,9 @@ import time
 from framebank.features.decoding import sampling
 from framebank.features.decoding.container import Clip, open_clip
 from framebank.features.decoding.damage import DamageReport, ffmpeg_messages, stated_end
-from framebank.features.decoding.decode import DecodeRequest, check_rows, decode_video, no_rows
+from framebank.features.decoding.decode import decode_video
 from framebank.features.decoding.frames import PacketReader, parts_of, stamp_of, start_decoder
+from framebank.features.decoding.request import DecodeRequest, check_rows, no_rows
 from framebank.features.decoding.sampling import Shown, Timeline
 
 READ_BYTES = 64 * 2**20  # of packets; what follows is judged by the part that was read

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.decoders.pool import (
+    ClipAgain,
     ClipDone,
     ClipRejected,
     DecoderPolicy,
@@ -125,7 +126,7 @@ class Engine:
                 if ref is not None:
                     for result in lines[number].take(event, ref):
                         yield number, result
-            if not isinstance(event, Frame):
+            if not isinstance(event, Frame | ClipAgain):
                 del wanted[event.clip]
         for number, line in enumerate(lines):
             for result in line.flush():
@@ -205,14 +206,15 @@ class _Line:
         elif isinstance(event, Frame):
             picture = event.pictures[self._place]
             yield from self._results(self.batches.add(clip, event.token, picture, same=event.same))
-        elif isinstance(event, ClipRejected):
-            clip.rejected = True
+        elif isinstance(event, ClipRejected | ClipAgain):
+            clip.rejected = True  # what waits for the network reaches no row
             clip.rows.clear()  # pictures may keep the clip for a while
             if clip.frames is not None:
                 clip.frames.close()
             del self._clips[event.clip]
-            reason = event.reason
-            yield Rejected(ref, reason.stage, reason.error_class, reason.message)
+            if isinstance(event, ClipRejected):
+                reason = event.reason
+                yield Rejected(ref, reason.stage, reason.error_class, reason.message)
         else:
             if clip.frames is not None:
                 yield from self._results(self._add_windows(clip, event))
@@ -308,6 +310,7 @@ def _extracted(done: ClipDone, rows: dict[int, Row], spec: FeatureSpec) -> Extra
         decode_errors=fields["decode_errors"],
         capped=fields["capped"],
         warning=plain_text(fields["warning"]),
+        checked=fields["checked"],
     )
 
 

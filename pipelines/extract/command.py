@@ -23,6 +23,7 @@ from framebank.features.cache.sidecar import utc_now
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.decoders.sandbox import confinement_here
 from framebank.features.decoding.container import DecodeLimits
+from framebank.features.decoding.request import CHECKS
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
 from framebank.features.extraction.balance import Balance
@@ -88,6 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--videos-per-shard", type=int, metavar="N",
         help="N, whatever they take (default: up to 64, about half a minute of work)")  # fmt: skip
     add("--allow-partial", action="store_true", help="keep what a damaged clip still gives, marked")
+    add("--check", default=defaults.check, choices=CHECKS,
+        help="decode, and so check, each clip wholly, or (sampled) only what the sampled frames"
+             " need: the same rows, sooner; damage elsewhere is not seen")  # fmt: skip
     add("--strict", action="store_true", help="refuse a whole clip that ends before its stated end")
     add("--retry-quarantined", action="store_true", help="try quarantined videos again")
     add("--max-bad-ratio", type=float, default=0.2, help="fail when more than this is quarantined")
@@ -306,6 +310,7 @@ def decoder_policy(args: argparse.Namespace) -> DecoderPolicy:
         timeout_s=args.decode_timeout,
         allow_partial=args.allow_partial,
         strict=args.strict,
+        check=args.check,
         limits=dataclasses.replace(DecodeLimits(), max_pixels=args.max_pixels),
     )
 
@@ -360,6 +365,11 @@ def _summary_lines(args: argparse.Namespace, summary: dict[str, Any]) -> Iterato
         yield f"  {summary['partial']} stored in part (--allow-partial)"
     if summary["capped"]:
         yield f"  {summary['capped']} cut off by --max-frames"
+    if args.check == "sampled":
+        yield (
+            f"  {summary['sampled']} decoded, and so checked, only where rows needed it; the others"
+            " wholly (--check sampled)"
+        )
     yield from _balance_lines(summary)
 
 

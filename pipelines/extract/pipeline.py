@@ -134,6 +134,7 @@ class Tally:
         self.rows: Counter[str] = Counter()  # by shard
         self.reports: dict[str, dict[str, Any]] = {}  # by shard, of `report_of`
         self.frames = self.bytes = self.partial = self.capped = self.repeated = 0
+        self.sampled = 0
 
     def take(self, lines: Iterable[str]) -> Iterator[CatalogRow]:
         """Count what there is, and yield the rows."""
@@ -150,6 +151,7 @@ class Tally:
                 self.bytes += row.length
                 self.partial += row.partial
                 self.capped += row.capped
+                self.sampled += row.checked == "sampled"
                 if row.error_class:
                     self.classes[row.error_class] += 1
                 yield row
@@ -220,6 +222,7 @@ def summarise(config: ExtractConfig, facts: RunFacts, tally: Tally) -> dict[str,
         "shards": len(tally.reports),
         "partial": tally.partial,
         "capped": tally.capped,
+        "sampled": tally.sampled,
         "quantisation": dataclasses.asdict(tally.quantisation()),
         "balance": balance.to_json() | {"bound": balance.bound(), "line": balance.line()},
         "slowest_shards": tally.slowest(),

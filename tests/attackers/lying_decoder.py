@@ -16,6 +16,7 @@ SOURCE = {
 DONE: dict[str, Any] = {
     "tokens": [0, 1], "frame_index": [0, 1], "pts_ms": [0, 100], "source": SOURCE,
     "partial": False, "decode_errors": 0, "capped": False, "sha256": "0" * 64, "warning": "",
+    "checked": "whole",
 }  # fmt: skip
 
 

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.decoders.pool import ClipDone, DecoderPolicy, DecoderPool, Frame
+from framebank.features.decoders.pool import (
+    ClipDone,
+    ClipRejected,
+    DecoderPolicy,
+    DecoderPool,
+    Frame,
+)
 from framebank.features.errors import FramebankError, VideoRejected
 from framebank.features.pages.page import jpeg_address
 from framebank.features.stores import storage
@@ -90,7 +96,7 @@ def _decode(
                 kept[event.clip].add(event.token, event.pictures[0])
             elif isinstance(event, ClipDone):
                 yield row["video_id"], _chosen(row, event.fields, kept.pop(event.clip), most)
-            else:
+            elif isinstance(event, ClipRejected):
                 del kept[event.clip]
                 reason = _why_rejected(row["uri"], event.reason)
                 yield row["video_id"], Thumbnails(reason=reason)

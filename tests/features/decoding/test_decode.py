@@ -174,7 +174,7 @@ def test_without_its_forecast_the_result_is_the_same(
     for sample in RULES:
         forecast = run(made[name].path, sample)
         with monkeypatch.context() as patch:
-            patch.setattr(decode._Forecast, "needs", lambda *_: False)
+            patch.setattr(decode.Forecast, "needs", lambda *_: False)
             scanned = run(made[name].path, sample)
         np.testing.assert_array_equal(forecast.result.tokens, scanned.result.tokens)
         np.testing.assert_array_equal(forecast.result.pts_ms, scanned.result.pts_ms)
