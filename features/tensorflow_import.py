@@ -1,36 +1,103 @@
 """Imports TensorFlow without its greetings on stderr: a user cannot act on any of them.
 
 They come from C++ before any log level counts, so for the length of the import standard error goes
-to a file in memory; when the import fails, what the file holds is shown.
+to a file in memory; when the import fails, what the file holds is shown. What we say ourselves
+meanwhile is said. What nobody here asks for is not imported with it (`infra/decisions/0020`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
+import json
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from framebank.features import terminal
+
+_importing = threading.RLock()  # one may be loading a network while another does something else
+_own_process = threading.Event()  # set where a command runs, so that nobody else's code does
+_LEAN_FROM = (2, 21)  # older ones were not tried without Keras
 
 
-def import_tensorflow(*, wake: Callable[[], object] | None = None) -> None:
+def import_tensorflow(*, wake: Callable[[], object] | None = None, keras: bool = True) -> None:
     """Import TensorFlow and Keras; what they print goes to stderr only when that fails. `wake` is
-    for what must be set up before anything else wakes TensorFlow's runtime."""
+    for what must be set up before anything else wakes TensorFlow's runtime. Who can do without
+    Keras says so: it is a part of what this takes."""
     # 3, as 2 still shows oneDNN's note on masks on older processors; 0 or 1 is the user's own wish.
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("0", "1"):
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    if "tensorflow" in sys.modules or importlib.util.find_spec("tensorflow") is None:
-        if wake is not None:
-            with _held_stderr():
-                wake()
-        return  # Keras may run on another backend
-    with _held_stderr():
-        import keras  # noqa: F401
-        import tensorflow as tf
+    with _importing:
+        if importlib.util.find_spec("tensorflow") is None:  # Keras may run on another backend
+            if wake is not None:
+                with _held_stderr():
+                    wake()
+            return
+        imported = "tensorflow" in sys.modules
+        if imported and wake is None and (not keras or "keras" in sys.modules):
+            return
+        with _held_stderr():
+            if keras:
+                _import_keras()
+            if imported:
+                if wake is not None:
+                    wake()
+                return
+            with contextlib.nullcontext() if keras or not _can_be_lean() else _absent("keras.src"):
+                import tensorflow as tf
 
-        tf.get_logger().setLevel("ERROR")
-        (wake or (lambda: tf.constant(0)))()  # the runtime, which greets as well
+            tf.get_logger().setLevel("ERROR")
+            (wake or (lambda: tf.constant(0)))()  # the runtime, which greets as well
+
+
+def own_process() -> None:
+    """Say that this process is a command's: nobody else's code imports anything in it."""
+    _own_process.set()
+
+
+def keras_backend() -> str:
+    """Return the name of Keras's backend as Keras finds it, without importing Keras."""
+    if (keras := sys.modules.get("keras")) is not None:
+        return str(keras.backend.backend())
+    if name := os.environ.get("KERAS_BACKEND"):
+        return name
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((home / "keras.json").read_text())["backend"])
+    return "tensorflow"
+
+
+def _import_keras() -> None:
+    # Keras wraps scikit-learn where it is installed: importing that takes longer than Keras.
+    lean = _own_process.is_set() and "sklearn" not in sys.modules and "keras" not in sys.modules
+    with _absent("sklearn") if lean else contextlib.nullcontext():
+        import keras  # noqa: F401
+
+
+def _can_be_lean() -> bool:
+    """Return whether TensorFlow takes it that Keras, which it imports at its end, is not there: it
+    finds it later when it is asked for it."""
+    if "keras" in sys.modules:
+        return False
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
+        major, minor = importlib.metadata.version("tensorflow").split(".")[:2]
+        return (int(major), int(minor)) >= _LEAN_FROM
+    return False
+
+
+@contextlib.contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """Have imports of a module fail as if it were not installed."""
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def quiet_google() -> None:
@@ -41,13 +108,15 @@ def quiet_google() -> None:
 @contextlib.contextmanager
 def _held_stderr() -> Iterator[None]:
     """Hold back what is written to file descriptor 2 (TensorFlow's C++ side writes there)."""
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     # In memory: a temporary folder that is full is no reason not to start.
     with os.fdopen(os.memfd_create("stderr"), "w+b") as held:
         before = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
-            yield
+            with terminal.said_to(before):
+                yield
         except Exception:
             held.seek(0)
             os.write(before, held.read())

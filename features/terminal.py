@@ -24,7 +24,30 @@ _OBEYED = re.compile(
 
 def say(text: str, who: str = "framebank") -> None:
     """Tell whoever runs the command `who` what is no result of it."""
-    print(f"{who}: {text}", file=sys.stderr, flush=True)
+    print(f"{who}: {text}", file=_Aside.stream or sys.stderr, flush=True)
+
+
+class _Aside:
+    """Where `say` writes while file descriptor 2 is held back, from whatever thread."""
+
+    stream: TextIO | None = None
+
+
+@contextlib.contextmanager
+def said_to(descriptor: int) -> Iterator[None]:
+    """Have `say` write to `descriptor` while 2, where it writes else, is not for people."""
+    try:
+        if sys.stderr is None or sys.stderr.fileno() != 2:
+            raise OSError("standard error is something else, which nobody holds back")
+    except (OSError, ValueError):
+        yield
+        return
+    with os.fdopen(os.dup(descriptor), "w", errors="backslashreplace") as stream:
+        _Aside.stream = cast(TextIO, _Guarded(stream))
+        try:
+            yield
+        finally:
+            _Aside.stream = None
 
 
 def printable(text: object) -> str:

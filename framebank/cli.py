@@ -33,7 +33,7 @@ from framebank.features import terminal
 from framebank.features.commands.command_line import CommandParser
 from framebank.features.errors import FramebankError, JobError, missing_library
 from framebank.features.stop_signals import TrainingStopped
-from framebank.features.tensorflow_import import quiet_google
+from framebank.features.tensorflow_import import own_process, quiet_google
 
 _READER_LEFT = 141  # 128 + SIGPIPE, which Python ignores
 
@@ -88,6 +88,8 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's) and return the exit status."""
+    if argv is None:
+        own_process()
     words = list(sys.argv[1:] if argv is None else argv)
     with terminal.guarded():
         try:

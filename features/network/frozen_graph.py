@@ -25,20 +25,53 @@ Call = Callable[[Images], Features]
 LayerArrays = dict[str, list[NDArray[np.float32]]]  # by layer.name, in the order of layer.weights
 
 
-def freeze(
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """A graph uint8[b, h, w, c=3] → float32[b, d], the values of its weights, and what its nodes
+    are called: where values go in, what takes them up."""
+
+    graph: Any  # tf.Graph
+    images: str
+    features: str
+    values: list[str]
+    assignments: list[str]
+    arrays: list[NDArray[np.float32]]
+
+    @property
+    def feature_dim(self) -> int:
+        return int(self.graph.get_tensor_by_name(self.features).shape[-1])
+
+    def to_kept(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return it as a JSON value and arrays."""
+        names = ("images", "features", "values", "assignments")
+        graph = np.frombuffer(self.graph.as_graph_def().SerializeToString(), np.uint8)
+        weights = {str(number): array for number, array in enumerate(self.arrays)}
+        return {name: getattr(self, name) for name in names}, {"graph": graph, **weights}
+
+    @classmethod
+    def from_kept(cls, about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Frozen:
+        """Return what `to_kept` was called of, of which nothing is imported but TensorFlow."""
+        import tensorflow as tf
+
+        definition = tf.compat.v1.GraphDef.FromString(arrays["graph"].tobytes())
+        with tf.Graph().as_default() as graph:
+            tf.graph_util.import_graph_def(definition, name="")
+        weights = [arrays[str(number)] for number in range(len(arrays) - 1)]
+        return cls(graph, arrays=weights, **about)
+
+
+def trace(
     model: Any,
     arrays: LayerArrays,
     *,
     preprocess: Callable[[Any], Any],
-    precision: str,
     shape: tuple[int, ...],
     fold: bool = True,
-) -> Call:
-    """Return a function uint8[b, h, w, c=3] → float32[b, d] that runs `model` with `arrays`.
+) -> Frozen:
+    """Return `model` with `arrays` as a graph for images uint8[shape].
 
     `preprocess` maps the graph's images to the input of the network, both float32. `fold` is for
-    networks whose operations take nothing but tensors, as those of the table. Raises
-    UsageError when this machine's TensorFlow does not compute in the `precision` asked for.
+    networks whose operations take nothing but tensors, as those of the table.
     """
     import tensorflow as tf
 
@@ -53,10 +86,28 @@ def freeze(
         store = _Variables()
         pixels = preprocess(tf.cast(images, tf.float32))
         features = tf.cast(forward(pixels, store), tf.float32)
-    session = tf.compat.v1.Session(graph=graph, config=_config(precision))
-    session.run(store.assignments, store.values)
+    return Frozen(
+        graph,
+        images=images.name,
+        features=features.name,
+        values=[value.name for value in store.values],
+        assignments=[operation.name for operation in store.assignments],
+        arrays=list(store.values.values()),
+    )
+
+
+def start(frozen: Frozen, *, precision: str) -> Call:
+    """Return a graph as a function, in a session of its own; raises UsageError when this machine's
+    TensorFlow does not compute in the `precision` asked for."""
+    import tensorflow as tf
+
+    session = tf.compat.v1.Session(graph=frozen.graph, config=_config(precision))
+    session.run(frozen.assignments, dict(zip(frozen.values, frozen.arrays, strict=True)))
+    images = frozen.graph.get_tensor_by_name(frozen.images)
+    features = frozen.graph.get_tensor_by_name(frozen.features)
     if precision != "float32":
-        _check_computes_in(precision, session, features, {images: np.zeros(shape, np.uint8)})
+        feed = {images: np.zeros(images.shape, np.uint8)}
+        _check_computes_in(precision, session, features, feed)
     call: Call = session.make_callable(features, [images])
     return call
 

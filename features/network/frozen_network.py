@@ -12,7 +12,7 @@ Reasons and figures: infra/decisions/0002-network-precision.md.
 from __future__ import annotations
 
 import contextlib
-import os
+import importlib.metadata
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,15 @@ from framebank.features.network.backbones import (
     find_backbone,
     named_layers,
 )
-from framebank.features.network.frozen_graph import Call, Features, Images, LayerArrays, freeze
+from framebank.features.network.frozen_graph import (
+    Call,
+    Features,
+    Frozen,
+    Images,
+    LayerArrays,
+    start,
+    trace,
+)
 from framebank.features.network.own_files import (
     ONNX,
     OwnNetwork,
@@ -40,8 +48,8 @@ from framebank.features.network.preprocessing import preprocess
 from framebank.features.network.weight_files import layer_arrays
 from framebank.features.network.weights import Weights
 from framebank.features.spec import PRECISIONS
-from framebank.features.stores import disk, temporary
-from framebank.features.tensorflow_import import import_tensorflow
+from framebank.features.stores import disk, kept, temporary
+from framebank.features.tensorflow_import import import_tensorflow, keras_backend
 
 COMPUTE_BATCH = 8  # images per step on a processor; another number would change features' last bits
 
@@ -87,9 +95,7 @@ class Network:
             self.input_shape = (batch_size, *((frames,) if frames > 1 else ()), size, size, 3)
             # A clip is as much work as frames: one is a step.
             self._step = self._step if self._on_gpu else max(1, COMPUTE_BATCH // frames)
-            model, arrays = _load(row, layer, weights)
-            self.feature_dim = int(model.output.shape[-1])
-            self._call = self._compile(model, arrays, row.preprocessing)
+            self._of_table(row, weights)
 
     @property
     def step(self) -> int:
@@ -113,6 +119,39 @@ class Network:
         with self._computing:
             parts = [self._call(filled[at : at + self._step]) for at in steps]
         return np.concatenate(parts)[: len(images)] if len(parts) > 1 else parts[0][: len(images)]
+
+    def _of_table(self, row: Backbone, weights: Weights) -> None:
+        """Make a network of the table, or take up the graph that was kept of it."""
+        if keras_backend() != "tensorflow":
+            model, arrays = _load(row, self.layer, weights)
+            self.feature_dim = int(model.output.shape[-1])
+            self._call = self._compile(model, arrays, row.preprocessing)
+            return
+        key = _kept_key(row, self.layer, weights, self._shape)
+        found = kept.load(key)
+        if found is not None:
+            frozen = Frozen.from_kept(*found)
+        else:
+            model, arrays = _load(row, self.layer, weights)
+            frozen = self._trace(model, arrays, row.preprocessing)
+            kept.keep(key, *frozen.to_kept())
+        self.feature_dim = frozen.feature_dim
+        self._call = start(frozen, precision=self.precision)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (self._step, *self.input_shape[1:])
+
+    def _trace(
+        self, model: Any, arrays: LayerArrays, preprocessing: str, *, fold: bool = True
+    ) -> Frozen:
+        return trace(
+            model,
+            arrays,
+            preprocess=lambda images: preprocess(images, preprocessing, flip=_flip_tensor),
+            shape=self._shape,
+            fold=fold,
+        )
 
     def _own(self, name: str, weights: Weights, *, size: int, preprocessing: str) -> None:
         """Load a network from its file; raises UsageError."""
@@ -178,14 +217,8 @@ class Network:
 
         backend = keras.backend.backend()
         if backend == "tensorflow":
-            return freeze(
-                model,
-                arrays,
-                preprocess=lambda images: preprocess(images, preprocessing, flip=_flip_tensor),
-                precision=self.precision,
-                shape=(self._step, *self.input_shape[1:]),
-                fold=fold,
-            )
+            frozen = self._trace(model, arrays, preprocessing, fold=fold)
+            return start(frozen, precision=self.precision)
         if self.precision != "float32":
             raise UsageError(
                 f"{self.precision} needs Keras on TensorFlow",
@@ -207,11 +240,9 @@ class Network:
 def _prepare_gpus() -> bool:
     """Return whether Keras's backend has a GPU, after telling TensorFlow to take its memory only as
     it needs it. Under another backend TensorFlow is left asleep: it would take the GPU's memory."""
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
-        import_tensorflow()
-    import keras
-
-    backend = keras.backend.backend()
+    backend = keras_backend()
+    if backend == "tensorflow":
+        import_tensorflow(keras=False)
     if backend == "jax":
         from framebank.features.network.jax_function import on_gpu
 
@@ -226,6 +257,15 @@ def _prepare_gpus() -> bool:
         with contextlib.suppress(RuntimeError, ValueError):
             tf.config.experimental.set_memory_growth(gpu, True)
     return bool(gpus)
+
+
+def _kept_key(row: Backbone, layer: str, weights: Weights, shape: tuple[int, ...]) -> str:
+    """Return the key of all that the graph of a network of the table follows from."""
+    import tensorflow as tf
+
+    made_by = (tf.__version__, importlib.metadata.version("keras"), np.__version__)
+    parts = ("graph", row, layer, weights.sha256, shape, *made_by)
+    return kept.key_of(*parts, sources=sorted(Path(__file__).parent.glob("*.py")))
 
 
 def _flip_tensor(images: Any) -> Any:

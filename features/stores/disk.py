@@ -123,8 +123,11 @@ def open_write(path: str, *, create_only: bool) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path, *, create_only: bool = False) -> Iterator[Path]:
-    """Yield a temporary name beside `path`, whose file has that name, synced, after the block.
+def replacing(
+    path: str | Path, *, create_only: bool = False, durable: bool = True
+) -> Iterator[Path]:
+    """Yield a temporary name beside `path`, whose file has that name, synced, after the block;
+    not synced where it need not be `durable`.
 
     After an error the file there was stays, and nothing else; raises OSError.
     """
@@ -135,10 +138,12 @@ def replacing(path: str | Path, *, create_only: bool = False) -> Iterator[Path]:
     make_folder(folder)
     try:
         yield Path(temporary)
-        _sync(temporary)
+        if durable:
+            _sync(temporary)
         _publish(temporary, os.path.join(folder, name), create_only=create_only)
-        with contextlib.suppress(OSError):  # some file systems refuse to sync a folder
-            _sync(folder)
+        if durable:
+            with contextlib.suppress(OSError):  # some file systems refuse to sync a folder
+                _sync(folder)
     finally:
         # After a success the name is gone; after a failure nothing may stay behind.
         with contextlib.suppress(OSError):

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from framebank.features.errors import UsageError
+from framebank.features.network import frozen_network
 from framebank.features.network.backbones import BACKBONES
-from framebank.features.network.frozen_graph import fold_batch_norm, freeze
+from framebank.features.network.frozen_graph import fold_batch_norm, start, trace
 from framebank.features.network.frozen_network import COMPUTE_BATCH, Network, _load, preprocess
 from framebank.features.network.weights import resolve_weights
+from framebank.features.stores import kept
 from tests import ROOT
 
 DATA = ROOT / ".." / "shared" / "data"
@@ -101,13 +103,13 @@ def test_batch_norm_folds_without_changing_the_function() -> None:
     arrays = {part.name: part.get_weights() for part in model.layers if part.weights}
     assert len(fold_batch_norm(model, arrays).skip) == 4
     images = rng.integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
-    call = freeze(
+    frozen = trace(
         model,
         arrays,
         preprocess=lambda pixels: keras.ops.cast(pixels, "float32") / 255.0,
-        precision="float32",
         shape=images.shape,
     )
+    call = start(frozen, precision="float32")
     expected = model.predict_on_batch(images.astype(np.float32) / np.float32(255))
     np.testing.assert_allclose(call(images), expected, atol=2e-5)
 
@@ -217,6 +219,31 @@ np.save({str(tmp_path / "turned.npy")!r}, network(np.roll(pictures(8), 3, axis=0
     features = np.load(tmp_path / "all.npy")
     assert cosines(features, network(pictures(20))[:8]).min() > 0.99999
     np.testing.assert_array_equal(np.load(tmp_path / "turned.npy"), np.roll(features, 3, axis=0))
+
+
+def test_a_graph_that_was_kept_gives_the_same_bytes_and_is_not_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    images = pictures(8)
+    built: list[str] = []
+    load = frozen_network._load
+
+    def noted(row: Any, layer: str, weights: Any) -> Any:
+        built.append(layer)
+        return load(row, layer, weights)
+
+    def features() -> bytes:
+        return make("block_1_expand", batch_size=8)(images).tobytes()
+
+    monkeypatch.setattr(frozen_network, "_load", noted)
+    first = features()
+    assert features() == first and len(built) == 1
+    (entry,) = kept.folder().iterdir()
+    data = bytearray(entry.read_bytes())
+    data[-1] ^= 1
+    entry.write_bytes(data)
+    assert features() == first and len(built) == 2  # what is damaged is made anew
 
 
 def test_mistakes_are_said(network: Network) -> None:
