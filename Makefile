@@ -2,7 +2,7 @@
 #   make demo    the main job end to end on clips it makes itself, offline, under ten minutes
 #   make test    all tests
 #   make check   format, lint, types
-#   make bench   extraction against the plain loop, as a ratio
+#   make bench   extraction against its peers and against itself, in .venv-bench (8 GB); hours
 #   make prism   Beam's portable runner in Go (needs Go) into .venv/built
 #   make tfio    a trainer that reads s3://, az:// and http:// by tensorflow-io, in .venv-tfio
 #   make tfio-test  the tests of the trainer and the readers in there
@@ -15,6 +15,7 @@ STAMP := $(VENV)/.installed
 FLOORS := features pipelines train
 CODE := framebank $(FLOORS) tests infra setup.py
 
+BENCH := .venv-bench
 TFIO := .venv-tfio
 # All but what looks at this environment from without.
 TFIO_TESTS = $(filter-out tests/train/workers/test_tfio.py,$(wildcard tests/train/*/test_*.py tests/features/*.py tests/features/*/test_*.py))
@@ -48,8 +49,15 @@ format: install
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-bench: install
-	$(BIN)/python infra/bench/extract_ratio.py
+bench: $(BENCH)/.installed
+	$(BENCH)/bin/python infra/bench/bench.py --out build/bench.json $(BENCH_ARGS)
+
+$(BENCH)/.installed: infra/bench/install_peers.py setup.py
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --upgrade pip
+	$(BENCH)/bin/pip install --quiet --editable ".[all]"
+	$(BENCH)/bin/python infra/bench/install_peers.py
+	touch $@
 
 prism: install
 	GOBIN=$(BUILT) GOFLAGS=-trimpath go install $(PRISM)

@@ -107,8 +107,12 @@ def repeat(source: Path, target: Path, *, seconds: float) -> Path:
     return target
 
 
-def make_mixed(folder: Path, *, seconds: int = 8) -> Path:
-    """Make a folder of clips of several kinds, as a collection has them; return it."""
+def mixed(made: Path, *, seconds: int = 8) -> Path:
+    """Return a folder in `made` of clips of several kinds, as a collection has them; made if it is
+    not there."""
+    target, folder = made / "mixed", made / "mixed.part"
+    if target.exists():
+        return target
     folder.mkdir(parents=True, exist_ok=True)
     frames = seconds * RATE_FPS
     for seed in range(3):
@@ -123,4 +127,4 @@ def make_mixed(folder: Path, *, seconds: int = 8) -> Path:
     film = encode(folder / "part.mp4", scene(241, (1280, 720), seed=22), options=gop(60))
     repeat(film, folder / "film.mkv", seconds=3 * seconds)
     film.unlink()
-    return folder
+    return folder.rename(target)

@@ -7,6 +7,7 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,24 +42,47 @@ def spread(values: list[float], *, digits: int = 2) -> dict[str, float]:
     return {name: round(value, digits) for name, value in parts.items()}
 
 
+def say(text: str) -> None:
+    """Tell people how it goes, on stderr; results alone go to stdout."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def measure(
-    words: list[str], *, environment: dict[str, str] | None = None
+    words: list[str], *, environment: dict[str, str] | None = None, timeout_s: float = 0.0
 ) -> tuple[str, dict[str, float]]:
-    """Run a process; return what it printed, its seconds and its peak of memory in MiB."""
-    with tempfile.TemporaryFile() as said:
+    """Run a process; return what it printed, its seconds, its seconds of a core, and its peak of
+    memory in MiB. Raises SystemExit with what it said where it fails or, if `timeout_s` is given,
+    takes longer."""
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
         started = time.monotonic()
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, *words],
             os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {}),
-            file_actions=[(os.POSIX_SPAWN_DUP2, said.fileno(), 1)],
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, said.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, errors.fileno(), 2),
+            ],
+            setpgroup=0,
         )
-        _, status, usage = os.wait4(pid, 0)
+        clock = threading.Timer(timeout_s or threading.TIMEOUT_MAX, os.killpg, (pid, 9))
+        clock.daemon = True
+        clock.start()
+        try:
+            _, status, usage = os.wait4(pid, 0)
+        except BaseException:  # Ctrl-C does not reach a group of its own
+            os.killpg(pid, 9)
+            raise
+        finally:
+            clock.cancel()
         seconds = time.monotonic() - started
         said.seek(0)
+        errors.seek(0)
         text = said.read().decode()
+        wrong = errors.read().decode(errors="replace")
     if status != 0:
-        raise SystemExit(f"{words} ended with {os.waitstatus_to_exitcode(status)}: {text}")
+        ended = os.waitstatus_to_exitcode(status)
+        raise SystemExit(f"{words} ended with {ended} after {seconds:.0f} s: {text}{wrong}")
     spent = round(usage.ru_utime + usage.ru_stime, 1)
     figures = {"seconds": round(seconds, 1), "cpu_seconds": spent}
     return text, figures | {"mib": round(usage.ru_maxrss / 1024)}

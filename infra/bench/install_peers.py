@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
 
 LEDGER = Path(sys.prefix) / "peers.json"
+_PACKAGES = Path(sysconfig.get_path("purelib"))
+_LINKS = Path(sys.prefix) / "ffmpeg"
+# Where TorchCodec, which brings no FFmpeg, finds PyAV's: in both, since the libraries need others.
+FFMPEG = [str(_LINKS), str(_PACKAGES / "av.libs")]
 PEERS = {
     "ray": ["ray[data]"],
     "daft": ["daft"],
@@ -41,17 +47,30 @@ def versions() -> dict[str, str]:
 
 def install(packages: list[str], constraints: Path) -> str:
     """Install the packages; return "" or, in one line, why that did not work."""
+    words = ["install", "--no-cache-dir", "--constraint", str(constraints), *packages]
     try:
-        done = pip(
-            "install", "--no-cache-dir", "--quiet", "--constraint", str(constraints), *packages
-        )
+        done = pip(*words)
     except subprocess.TimeoutExpired:
         return f"not installed in {TIMEOUT_S} s"
     if done.returncode == 0:
         return ""
-    lines = [line.strip() for line in done.stderr.splitlines()]
-    reasons = [line for line in lines if line.startswith(("ERROR", "error", "×"))] or lines[-1:]
-    return " ".join(reasons)[:500] or f"pip ended with {done.returncode}"
+    _, _, conflict = done.stdout.partition("The conflict is caused by:")
+    lines = [line.strip() for line in conflict.splitlines() if "depends on" in line]
+    lines += [line for line in conflict.splitlines() if "(constraint)" in line]
+    reasons = lines or [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    return (
+        "; ".join(one.strip() for one in reasons[:3])[:400] or f"pip ended with {done.returncode}"
+    )
+
+
+def link_ffmpeg() -> None:
+    """Give the libraries of PyAV's FFmpeg the names that others load them by."""
+    _LINKS.mkdir(exist_ok=True)
+    for path in (_PACKAGES / "av.libs").glob("lib*"):
+        if named := re.fullmatch(r"(lib(?:av|sw)\w+)-\w+(\.so\.\d+)[.\d]*", path.name):
+            link = _LINKS / f"{named[1]}{named[2]}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(path)
 
 
 def main() -> None:
@@ -63,9 +82,11 @@ def main() -> None:
     ledger: dict[str, Any] = json.loads(LEDGER.read_text()) if LEDGER.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
+        link_ffmpeg()
         for name in names:
             had = versions()
-            fixed = [f"{one}=={version}\n" for one, version in had.items() if one != "framebank"]
+            free = ("framebank", "pip", "setuptools")
+            fixed = [f"{one}=={version}\n" for one, version in had.items() if one not in free]
             constraints.write_text("".join(fixed))
             why = install(PEERS[name], constraints)
             asked = [one.split("[")[0] for one in PEERS[name]]
