@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from framebank.features.decoders import pool
+from framebank.features.decoders import slot
 from framebank.features.decoders import wire as decoder_wire
 from framebank.features.decoders.clip_staging import StagedClip
 from framebank.features.decoders.pool import DecoderPolicy
@@ -34,7 +34,7 @@ class Liar:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._folder, self._patch = folder, monkeypatch
-        self._real = pool._spawn
+        self._real = slot.spawn
 
     def results(self, clips: Path, answer: bytes, *, liars: int = 2) -> tuple[Result, Result]:
         """Return the results of two clips, the first of which meets liars."""
@@ -48,7 +48,7 @@ class Liar:
             call = f"main({str(self._folder / 'answer')!r}, 1)"
             return ConfinedProcess("tests.attackers.lying_decoder", call)
 
-        self._patch.setattr(pool, "_spawn", spawn)
+        self._patch.setattr(slot, "spawn", spawn)
         policy = DecoderPolicy(decoders=1, timeout_s=10.0, limits=DecodeLimits(max_rows=10))
         engine = Engine(FakeNetwork(), SPEC, policy)
         try:
@@ -208,7 +208,7 @@ def test_any_signal_that_ends_a_decoder_has_a_name(
         call = f"main; import os; os.kill(os.getpid(), {int(number)})"
         return ConfinedProcess("tests.attackers.lying_decoder", call)
 
-    monkeypatch.setattr(pool, "_spawn", spawn)
+    monkeypatch.setattr(slot, "spawn", spawn)
     engine = Engine(FakeNetwork(), SPEC, DecoderPolicy(decoders=1))
     try:
         (bad,) = engine.run([ref_of(clips / "a0.mp4")])

@@ -201,7 +201,7 @@ def test_no_room_for_a_decoder_is_an_error_of_the_job(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("framebank.features.decoders.pool._spawn", full)
+    monkeypatch.setattr("framebank.features.decoders.slot.spawn", full)
     with pytest.raises(JobError, match="cannot start a decoder process"):
         run([ref_of(clips / "a0.mp4")], DecoderPolicy(decoders=1), FakeNetwork())
 

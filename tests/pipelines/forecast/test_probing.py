@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from framebank.features.decoders import pool
+from framebank.features.decoders import slot
 from framebank.features.decoders.pool import ClipDone, ClipRejected, DecoderPolicy, DecoderPool
 from framebank.features.decoding import probe as probing
 from framebank.features.decoding.container import DecodeLimits
@@ -152,7 +152,7 @@ def test_a_clip_that_takes_its_process_down_costs_its_probe_only(
     false_python = tmp_path / "python"
     false_python.write_text(f"#!/bin/sh\n{script}\n")
     false_python.chmod(0o755)
-    monkeypatch.setattr(pool, "_PROBE_S", 0.5)
+    monkeypatch.setattr(slot, "_PROBE_S", 0.5)
     monkeypatch.setattr(sys, "executable", str(false_python))
     for name in "ab":
         write_clip(tmp_path / f"{name}.mp4", frames=3)

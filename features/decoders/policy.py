@@ -1,0 +1,33 @@
+"""How decoders are run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from framebank.features.decoding.container import DecodeLimits
+
+_TIMEOUT_BYTES = 10 * 2**20  # a clip's time grows by the base limit for each 10 MiB
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderPolicy:
+    """How decoders are run; nothing in here changes a feature.
+
+    `decoders`: processes of one pool; None: as many as the machine that decodes has cores, and
+    memory for. `timeout_s`: a decoder silent for that long hangs; one clip may take that long plus
+    as much again for each 10 MiB of file. `memory_bytes` is the address space of one decoder
+    process (None: its share of the machine's), `queue_bytes` what decoded frames may take while
+    they wait for the network. `check` is how much is decoded (`DecodeRequest`).
+    """
+
+    decoders: int | None = None
+    timeout_s: float = 60.0
+    memory_bytes: int | None = None
+    queue_bytes: int = 64 * 2**20
+    allow_partial: bool = False
+    strict: bool = False
+    check: str = "whole"
+    limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
+
+    def time_limit_s(self, size_bytes: int) -> float:
+        return self.timeout_s * (1 + max(0, size_bytes) / _TIMEOUT_BYTES)
