@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 
@@ -87,19 +87,18 @@ class Balance:
             parts.append(f"decoders without a clip {_percent(without)}")
         return ", ".join(parts)
 
-    def advice(self, *, precision: str) -> str:
-        """Return what would make it faster ("" where nothing was timed), of a network that computes
-        in `precision`."""
-        words = _ADVICE.get(self.bound(), "")
-        return words if precision == "float32" else words.replace("--precision bfloat16, ", "")
+    def advice(self, *, tried: Collection[str] = ()) -> str:
+        """Return what would make it faster ("" where nothing was timed), less what was `tried`."""
+        left = [words for words in _ADVICE.get(self.bound(), ()) if words not in tried]
+        return " or ".join(filter(None, [", ".join(left[:-1]), *left[-1:]]))
 
 
 _WORTH_TELLING = 0.1
 _ADVICE = {
-    "network": "--precision bfloat16, fewer frames (--sample), a smaller --backbone or a GPU",
-    "decode": "more cores (as many --decoders) or more workers",
-    "fetch": "workers nearer to the clips",
-    "write": "a cache on a faster disk or nearer to the workers",
+    "network": ("--precision bfloat16", "fewer frames (--sample)", "a smaller --backbone", "a GPU"),
+    "decode": ("--check sampled", "more cores", "more workers"),
+    "fetch": ("workers nearer to the clips",),
+    "write": ("a cache on a faster disk, or nearer to the workers",),
 }
 
 

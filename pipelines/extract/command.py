@@ -370,13 +370,15 @@ def _summary_lines(args: argparse.Namespace, summary: dict[str, Any]) -> Iterato
             f"  {summary['sampled']} decoded, and so checked, only where rows needed it; the others"
             " wholly (--check sampled)"
         )
-    yield from _balance_lines(summary)
+    yield from _balance_lines(args, summary)
 
 
-def _balance_lines(summary: dict[str, Any]) -> Iterator[str]:
+def _balance_lines(args: argparse.Namespace, summary: dict[str, Any]) -> Iterator[str]:
     balance = Balance.from_json(summary["balance"])
     if balance.seen:
         yield f"  {balance.seen} of {balance.pictures} pictures seen before, not computed again"
     if balance.bound():
-        advice = balance.advice(precision=summary["spec"]["precision"])
-        yield f"  {balance.line()}; what would help: {advice}"
+        tried = {f"--check {args.check}"}
+        if summary["precision"] or summary["spec"]["precision"] != "float32":  # measured, or chosen
+            tried.add("--precision bfloat16")
+        yield f"  {balance.line()}; what would help: {balance.advice(tried=tried)}"

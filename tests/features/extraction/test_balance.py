@@ -26,14 +26,14 @@ def test_decoders_without_a_clip_are_told() -> None:
 
 def test_where_nothing_was_timed_nothing_is_said() -> None:
     for nothing in (Balance(), Balance.from_json({})):
-        assert (nothing.bound(), nothing.line(), nothing.advice(precision="float32")) == ("",) * 3
+        assert (nothing.bound(), nothing.line(), nothing.advice()) == ("",) * 3
 
 
-def test_advice_names_no_precision_that_is_there_already() -> None:
-    assert "--precision bfloat16" in NETWORK.advice(precision="float32")
-    assert "bfloat16" not in NETWORK.advice(precision="bfloat16")
-    assert "GPU" in NETWORK.advice(precision="bfloat16")
-    assert "--decoders" in DECODING.advice(precision="float32")
+def test_advice_names_nothing_that_was_tried() -> None:
+    fewer = "fewer frames (--sample), a smaller --backbone or a GPU"
+    assert NETWORK.advice() == f"--precision bfloat16, {fewer}"
+    assert NETWORK.advice(tried=["--precision bfloat16"]) == fewer
+    assert DECODING.advice(tried=["--check sampled"]) == "more cores or more workers"
 
 
 def test_shards_add_up_by_their_seconds() -> None:
