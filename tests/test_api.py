@@ -12,6 +12,7 @@ import pytest
 import framebank as fb
 from framebank import api, cli
 from tests import ROOT
+from tests.made import forked
 from tests.made.made_cache import make_cache
 
 COMMANDS = [name for name in cli.COMMANDS if name in fb.__all__]
@@ -129,10 +130,7 @@ print(fb.extract([str(path) for path in folder.glob("*.mp4")], **words)["quarant
 
 def test_ctrl_c_ends_what_is_done_and_not_the_process(tmp_path: Path) -> None:
     pytest.importorskip("apache_beam")
-    done = subprocess.run(
-        [sys.executable, "-c", _INTERRUPTED, str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = forked.run("-c", _INTERRUPTED, tmp_path)
     assert (done.returncode, done.stdout) == (0, "interrupted\n0\n"), done.stderr
     assert len(fb.open_cache(str(tmp_path / "cache"))) == 4
 
@@ -157,10 +155,7 @@ print([len(fb.open_cache(folder / cache)) for cache in "ab"], tempfile.gettempdi
 
 def test_two_threads_extract_one_after_the_other(tmp_path: Path) -> None:
     pytest.importorskip("apache_beam")
-    done = subprocess.run(
-        [sys.executable, "-c", _IN_THREADS, str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = forked.run("-c", _IN_THREADS, tmp_path)
     assert (done.returncode, done.stdout) == (0, "[1, 1] True\n"), done.stderr
 
 

@@ -11,12 +11,12 @@ import random
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests import ROOT
+from tests.made import forked
 
 _MARK = "FRAMEBANK_TEST_MARK"
 # Words of a process's command line → what it is; the first that fits counts.
@@ -38,6 +38,7 @@ class MarkedJob:
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._mark = secrets.token_hex(8)
         self.environment = {**os.environ, **(environment or {}), _MARK: self._mark}
+        self._submitters: list[forked.Forked] = []
 
     def start(
         self, command: Sequence[object], *, log: Path, cwd: Path = ROOT
@@ -54,14 +55,19 @@ class MarkedJob:
                 start_new_session=True,
             )
 
-    def framebank(self, *words: object, log: Path) -> subprocess.Popen[bytes]:
+    def framebank(self, *words: object, log: Path) -> forked.Forked:
         """Start the command `framebank` with these words."""
-        return self.start([sys.executable, "-m", "framebank", *words], log=log)
+        with log.open("ab") as file:
+            given = {"env": self.environment, "stdout": file, "stderr": forked.STDOUT}
+            process = forked.start("-m", "framebank", *words, **given)
+        self._submitters.append(process)
+        return process
 
     def processes(self) -> dict[int, str]:
         """Return the live processes of this family: pid → kind."""
         needle = f"{_MARK}={self._mark}".encode()
-        found = {}
+        # A fork keeps the environment that its parent was started with, in the kernel's eyes.
+        found = {one.pid: "submitter" for one in self._submitters if one.poll() is None}
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():
                 continue

@@ -6,8 +6,6 @@ On a disk and on servers that speak the real protocols, one of which heeds no pr
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +20,8 @@ from framebank.features.errors import CacheError
 from framebank.features.extraction.one_clip import make_spec
 from framebank.features.spec import SpecChoice
 from framebank.features.stores import locks, storage
-from tests import ROOT
 from tests.clips.plain_clips import write_clip
+from tests.made import forked
 from tests.servers.bucket_servers import environment, serve
 
 QUICK = [
@@ -58,13 +56,8 @@ def words(clips: Path, cache: str, options: list[str] = QUICK) -> list[str]:
     return ["extract", str(clips), "--cache", cache, "--videos-per-shard", "2", *options]
 
 
-def start(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "framebank", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+def start(*arguments: str) -> forked.Forked:
+    return forked.start("-m", "framebank", *arguments, stderr=forked.STDOUT)
 
 
 def check_sound(cache: str) -> None:
@@ -80,7 +73,7 @@ def test_two_runs_of_different_specs_at_once(place: str, clips: Path) -> None:
     runs = [start(*words(clips, cache))]
     time.sleep(1.0)
     runs.append(start(*words(clips, cache, OTHER)))
-    said = [run.communicate(timeout=240)[0].decode() for run in runs]
+    said = [run.communicate(timeout=240)[0] for run in runs]
     assert sorted(run.returncode for run in runs)[0] == 0, said
     assert sorted(run.returncode for run in runs)[1] == 2, said
     loser = said[0 if runs[0].returncode else 1]
@@ -96,14 +89,8 @@ def test_two_same_runs_that_see_no_lock(place: str, clips: Path) -> None:
         "lease.held = lambda place, what: contextlib.nullcontext();"
         "import framebank; sys.exit(framebank.main(sys.argv[1:]))"
     )
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *words(clips, cache)],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    said = [run.communicate(timeout=240)[0].decode() for run in runs]
+    runs = [forked.start("-c", code, *words(clips, cache), stderr=forked.STDOUT) for _ in range(2)]
+    said = [run.communicate(timeout=240)[0] for run in runs]
     assert 0 in [run.returncode for run in runs], said
     assert framebank.main(words(clips, cache)) == 0
     check_sound(cache)

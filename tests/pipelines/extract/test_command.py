@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,8 +20,8 @@ from framebank.features.cache import layout
 from framebank.features.cache.catalog import catalog_rows, read_catalog
 from framebank.features.cache.sidecar import read_sidecar
 from framebank.features.decoders.sandbox import confinement_here
-from tests import ROOT
 from tests.clips.plain_clips import write_clip
+from tests.made import forked
 
 QUICK = [
     "--precision", "float32", "--backbone", "mobilenet_v2", "--weights", "random:0",
@@ -270,9 +269,8 @@ def test_a_full_disk_is_one_message(
         subprocess.run(["umount", str(tmp_path / "cache")], check=True)
 
 
-def start(*words: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "framebank", "extract", *map(str, words), *QUICK]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
+def start(*words: object) -> forked.Forked:
+    return forked.start("-m", "framebank", "extract", *words, *QUICK, stdout=forked.DEVNULL)
 
 
 def session_of(pid: int) -> list[int]:
@@ -300,7 +298,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return clips, whole
 
 
-def wait_for_shards(cache: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_shards(cache: Path, count: int, process: forked.Forked) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if len(list(cache.glob("shards/*.index.json"))) >= count:
@@ -345,19 +343,20 @@ def test_a_stop_keeps_what_is_finished_of_the_shard_in_hand(
     clips, whole = many
     cache = tmp_path / "cache"
     process = start(clips, "--cache", cache, "--videos-per-shard", 40)
+    assert process.stderr is not None
     for line in process.stderr:
-        frames = re.search(rb"extract: .* (\d+) frames", line)
+        frames = re.search(r"extract: .* (\d+) frames", line)
         if frames and int(frames[1]) >= 80:  # of four clips, of which some are done
             break
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     kept = kept_videos(cache)
-    assert f"stopped; {len(kept)} of 40 videos are done and kept" in said.decode()
+    assert f"stopped; {len(kept)} of 40 videos are done and kept" in said
     assert 0 < len(kept) < 40
     again = start(clips, "--cache", cache, "--videos-per-shard", 40)
     _, said = again.communicate(timeout=120)
-    assert f"kept {len(kept)} videos in " in said.decode()
-    assert f"{40 - len(kept)} videos in 1 shards to extract" in said.decode()
+    assert f"kept {len(kept)} videos in " in said
+    assert f"{40 - len(kept)} videos in 1 shards to extract" in said
     assert sorted(kept_videos(cache)) == sorted(f"m{number:02d}.mp4" for number in range(40))
     assert records(cache) == records(whole)
     assert framebank.main(["verify", str(cache)]) == 0
@@ -376,11 +375,11 @@ def test_the_first_signal_ends_the_job_well(
     _, said = process.communicate(timeout=20)
     assert time.monotonic() - start_s < 10
     assert process.returncode == 128 + number
-    assert b"Run the same command again" in said
+    assert "Run the same command again" in said
     kept = kept_videos(cache)
-    assert f"stopped; {len(kept)} of 40 videos are done and kept" in said.decode()
+    assert f"stopped; {len(kept)} of 40 videos are done and kept" in said
     assert len(set(kept)) == len(kept)
-    assert b"Traceback" not in said
+    assert "Traceback" not in said
     assert session_of(process.pid) == []
     names = {path.name for path in cache.rglob("*") if path.is_file()}
     assert not [name for name in names if ".tmp" in name or ".plan-" in name]

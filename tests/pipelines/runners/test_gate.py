@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ import pytest
 from framebank.features.errors import UsageError
 from framebank.pipelines.jobs import environments
 from framebank.pipelines.runners import gate
-from tests import ROOT
 from tests.attackers.small_disks import run_with
+from tests.made import forked
 from tests.servers.fake_flink import EMPTY_JAR, fake_flink, serving
 
 LIMIT_S = 10.0
@@ -50,14 +49,9 @@ def bare(tmp_path: Path) -> dict[str, str]:
 
 def refused(words: list[str], environment: dict[str, str]) -> str:
     """Run `framebank` with these words, and return the one message that it refuses them with."""
+    forked.ready()
     start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "framebank", *words],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = forked.run("-m", "framebank", *words, env=environment)
     took_s = time.monotonic() - start
     assert done.returncode == 2, done.stderr
     assert took_s < LIMIT_S

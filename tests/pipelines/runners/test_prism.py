@@ -19,7 +19,7 @@ import pytest
 
 from tests.attackers.killing import ROOT, MarkedJob
 from tests.clips.plain_clips import write_clip
-from tests.made import built
+from tests.made import built, forked
 from tests.made.made_cache import SPEC, make_cache
 from tests.made.made_model import make_model
 
@@ -92,7 +92,7 @@ def direct(dozen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the cache of a run on the local runner."""
     cache = tmp_path_factory.mktemp("direct") / "cache"
     words = ["extract", str(dozen), "--cache", str(cache), "--videos-per-shard", "2", *QUICK]
-    subprocess.run([sys.executable, "-m", "framebank", *words], cwd=ROOT, check=True)
+    assert forked.run("-m", "framebank", *words).returncode == 0
     return cache
 
 
@@ -191,8 +191,7 @@ def test_scores_are_the_same_on_every_runner(engine: Engine, tmp_path: Path) -> 
     (tmp_path / "questions.jsonl").write_text(text)
     places = ["--model", tmp_path / "model", "--cache", tmp_path / "cache"]
     own = ["score", *places, "--questions", tmp_path / "questions.jsonl", "--out"]
-    local = [sys.executable, "-m", "framebank", *map(str, [*own, tmp_path / "local"])]
-    subprocess.run(local, cwd=ROOT, check=True)
+    assert forked.run("-m", "framebank", *own, tmp_path / "local").returncode == 0
     for name, words in {"loopback": [], "pool": start_pool(engine.marked, tmp_path)}.items():
         done = engine.run(*own, tmp_path / name, *words)
         assert done.returncode == 0, done.stderr
@@ -203,7 +202,7 @@ def test_scores_are_the_same_on_every_runner(engine: Engine, tmp_path: Path) -> 
         assert ("tensorflow" in done.stdout) == (name == "loopback")
 
 
-def start_long_job(engine: Engine, clips: Path, cache: Path) -> subprocess.Popen[bytes]:
+def start_long_job(engine: Engine, clips: Path, cache: Path) -> forked.Forked:
     """Start a job that is far from done when this returns: its first shard is committed."""
     words = ["extract", clips, "--cache", cache, "--videos-per-shard", 1, "--decoders", 1]
     slow = ["--backbone", "mobilenet_v2", "--weights", "random:0", "--sample", "all"]
@@ -245,7 +244,8 @@ def test_a_killed_job_leaves_no_prism_and_the_next_run_cleans_up(
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/shards/*.index.json")}
     own = ["--backbone", "mobilenet_v2", "--weights", "random:0", "--sample", "all"]
     words = ["extract", long_clips, "--cache", tmp_path / "cache", "--videos-per-shard", 1, *own]
-    done = engine.run(*words)
+    words += engine.words
+    done = forked.run("-m", "framebank", *words, env=engine.marked.environment, timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
     assert all(path.stat().st_mtime_ns == mtime for path, mtime in kept.items())
     assert engine.left() == []

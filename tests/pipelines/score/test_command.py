@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,9 +23,8 @@ from framebank.features.errors import JobError, SpecMismatchError, UsageError
 from framebank.features.questions.seen_videos import SEEN, Seen
 from framebank.features.stores import locks
 from framebank.pipelines.score.command import add_arguments, run
-from tests import ROOT
 from tests.attackers.killing import MarkedJob
-from tests.made import built
+from tests.made import built, forked
 from tests.made.made_cache import SPEC, make_cache, make_extracted, make_shard
 from tests.made.made_model import ANSWERS, make_model, spoil_weights
 
@@ -338,12 +336,7 @@ def test_a_stopped_run_says_so_and_leaves_nothing_half(
     questions, out = cache.parent / "questions.jsonl", cache.parent / "answers"
     questions.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
     words = ["--model", model, "--cache", cache, "--questions", questions, "--out", out]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "framebank", "score", *map(str, words)],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    process = forked.start("-m", "framebank", "score", *words)
     deadline = time.monotonic() + 60
     while not list(out.glob("_plan-*")) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -351,7 +344,7 @@ def test_a_stopped_run_says_so_and_leaves_nothing_half(
     process.send_signal(number)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 128 + number
-    assert b"it goes on with" in said and b"Traceback" not in said
+    assert "it goes on with" in said and "Traceback" not in said
     assert [path.name for path in out.iterdir()] == ["_run.json"]
 
 

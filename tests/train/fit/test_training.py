@@ -23,6 +23,7 @@ from framebank.features.errors import JobError, UsageError
 from framebank.features.questions.question import Question
 from framebank.features.questions.seen_videos import read_seen
 from tests import ROOT
+from tests.made import forked
 from tests.made.made_model import spoil_weights
 from tests.made.made_questions import QUESTION, direction_clip, make_direction_cache, write_jsonl
 
@@ -53,8 +54,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(made: Path, model: Path, questions: str, *options: str) -> list[str]:
     return [
-        sys.executable, "-c", DRIVER, "--cache", str(made / "cache"),
-        "--questions", str(made / questions), "--model", str(model), *options,
+        "-c", DRIVER, "--cache", str(made / "cache"), "--questions", str(made / questions),
+        "--model", str(model), *options,
     ]  # fmt: skip
 
 
@@ -64,9 +65,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def run(arguments: list[str], **extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        arguments, env=environment(**extra), capture_output=True, text=True, timeout=120
-    )
+    return forked.run(*arguments, env=environment(**extra), timeout=120)
 
 
 def run_here(made: Path, model: Path, questions: str, *options: str) -> int:
@@ -74,7 +73,7 @@ def run_here(made: Path, model: Path, questions: str, *options: str) -> int:
 
     parser = argparse.ArgumentParser()
     train_command.add_arguments(parser)
-    words = command(made, model, questions, *options)[3:]
+    words = command(made, model, questions, *options)[2:]
     return train_command.run(parser.parse_args(words), [])
 
 
@@ -92,7 +91,9 @@ def test_learns_order_and_says_so(made: Path, tmp_path: Path) -> None:
     board = str(tmp_path / "board")
     options = ["--epochs", "25", "--patience", "8", "--json", "--tensorboard", board]
     options += ["--model-kind", "lstm"]
-    done = run(command(made, model, "q.jsonl", *options))
+    words = [sys.executable, *command(made, model, "q.jsonl", *options)]  # its imports greet nobody
+    given = {"env": environment(), "capture_output": True, "text": True}
+    done = subprocess.run(words, check=False, timeout=120, **given)
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout)
     assert metrics == json.loads((model / "metrics.json").read_text())
@@ -136,12 +137,10 @@ def test_killed_and_stopped_runs_end_as_an_undisturbed_one(
     slow = command(made, hurt, "few.jsonl", *SMALL, "--checkpoint-every-s", "0.2")
     for number, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         known = set((hurt / "checkpoints").glob("*/*.index")) if hurt.exists() else set()
-        process = subprocess.Popen(
-            slow, env=environment(SLOW="0.2"), stderr=subprocess.PIPE, text=True
-        )
+        process = forked.start(*slow, env=environment(SLOW="0.2"))
         deadline = time.monotonic() + 60
         while not set((hurt / "checkpoints").glob("*/*.index")) - known:
-            assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline and process.poll() is None, hurt
             time.sleep(0.05)
         process.send_signal(number)
         _, said = process.communicate(timeout=30)

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from framebank.features.errors import CacheError, UsageError
 from framebank.features.processes import this_process
 from framebank.features.stores import storage
 from framebank.train.retrain.registry import Registry, new_version
-from tests import ROOT
+from tests.made import forked
 from tests.made.made_cache import SPEC
 from tests.made.made_model import make_model, spoil_weights
 from tests.made.made_questions import make_direction_cache, write_jsonl
@@ -72,17 +71,10 @@ class Retrains:
         row = {"video_id": "000-loading.mp4", "question": f"{self._changes}?", "answer": "yes"}
         self._folder.joinpath("q.jsonl").write_text(self._rows + json.dumps(row) + "\n")
 
-    def start(self, *words: str, wait_s: float = 0.0) -> subprocess.Popen[str]:
-        driver = [sys.executable, "-m", "tests.made.retrain_driver"]
-        told = [str(self._config), str(self._made / "model"), str(wait_s), *words]
-        return subprocess.Popen(
-            [*driver, *told],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"TMPDIR": str(self._folder)},
-        )
+    def start(self, *words: str, wait_s: float = 0.0) -> forked.Forked:
+        told = [self._config, self._made / "model", wait_s, *words]
+        environment = os.environ | {"TMPDIR": str(self._folder)}
+        return forked.start("-m", "tests.made.retrain_driver", *told, env=environment)
 
     def run(self, *words: str) -> str:
         said, log = (process := self.start(*words)).communicate(timeout=60)
@@ -178,6 +170,8 @@ def test_kills_leave_the_model_in_use_and_the_next_run_tidies_up(
     made: Path, tmp_path: Path
 ) -> None:
     retrains = Retrains(str(tmp_path / "registry"), made, tmp_path)
+    retrains.run()
+    retrains.change()
     started = time.monotonic()
     retrains.run()
     takes_s = time.monotonic() - started

@@ -11,7 +11,6 @@ import os
 import random
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -33,8 +32,8 @@ from framebank.train.retrain.config import HeldConfig, RetrainConfig
 from framebank.train.retrain.promotion import Decision, judge
 from framebank.train.retrain.registry import Registry
 from framebank.train.retrain.retraining import _work_folder, look
-from tests import ROOT
 from tests.attackers.killing import MarkedJob
+from tests.made import forked
 from tests.made.made_cache import SPEC
 from tests.made.made_model import ANSWERS, make_model, spoil_weights
 from tests.made.made_questions import make_direction_cache, read_one, write_jsonl
@@ -59,11 +58,9 @@ def retrain(made: Path, registry: Path, *, questions: str, start: str, train: st
         f'start = "{start}"\n[held]\nshare = 0.2\nleast = 5\n'
         f'[model]\nkind = "lstm"\n[train]\n{train}\n'
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "framebank", "retrain", "--config", str(config), "--json"],
-        cwd=ROOT, capture_output=True, text=True, timeout=200,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-    )  # fmt: skip
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    words = ["retrain", "--config", config, "--json"]
+    done = forked.run("-m", "framebank", *words, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout) | {"said": done.stderr}
 
@@ -92,9 +89,8 @@ def test_a_better_model_is_promoted_and_a_worse_one_kept_aside(made: Path, tmp_p
     assert figures["accuracy"] > 0.9 and figures["interval"][0] > 0
     assert figures["accuracy_in_use"] < figures["accuracy"] - 0.1
     words = ["models", "show", "--json", f"--registry={folder}", "current"]
-    shown = subprocess.run(
-        [sys.executable, "-m", "framebank", *words], cwd=ROOT, capture_output=True, check=True
-    )
+    shown = forked.run("-m", "framebank", *words)
+    assert shown.returncode == 0, shown.stderr
     started = json.loads(shown.stdout)["made_from"]["warm_start"]
     assert started == registry.folder(first["version"])
     again = retrain(made, folder, questions="q.jsonl", start="warm", train=strong)
@@ -128,11 +124,12 @@ def test_kills_of_a_real_retraining_leave_the_model_in_use(made: Path, tmp_path:
     job = MarkedJob({"TMPDIR": str(temporary), "CUDA_VISIBLE_DEVICES": ""})
     log, dice = tmp_path / "log", random.Random(7)
 
-    def start() -> subprocess.Popen[bytes]:
+    def start() -> forked.Forked:
         return job.framebank("retrain", "--config", config, log=log)
 
     rows = (made / "muddled.jsonl").read_text()
     (tmp_path / "q.jsonl").write_text(rows)
+    forked.ready()
     started = time.monotonic()
     assert start().wait(200) == 0, log.read_text()
     takes_s = time.monotonic() - started

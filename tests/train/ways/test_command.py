@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -48,9 +46,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_in_the_figures_of_all_ways(
 
     job, options = MarkedJob(), [f"--{name}={value}" for name, value in SMALL.items()]
     words = ["ways", clips, "--cache-dir", out, "--labels", labels, *options]
-    command = [sys.executable, "-m", "framebank", *map(str, words)]
-    with (tmp_path / "log").open("wb") as log:
-        going = subprocess.Popen(command, env=job.environment, stderr=log)
+    going = job.framebank(*words, log=tmp_path / "log")
     limit_s = time.monotonic() + _WAIT_S
     try:
         while "extract pixels" not in _steps(out):

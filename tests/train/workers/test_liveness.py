@@ -7,8 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from framebank.features.errors import JobError
 from framebank.train.workers import liveness
 from framebank.train.workers.cluster import local_cluster
 from framebank.train.workers.liveness import meet
-from tests import ROOT
+from tests.made import forked
 from tests.made.made_cache import make_cache
 from tests.made.made_questions import write_jsonl
 
@@ -105,13 +103,11 @@ def test_a_signal_ends_a_worker_that_waits(tmp_path: Path) -> None:
     asked = [{"video_id": "a.mp4", "question": "what?", "answer": "a"}]
     words = ["--cache", str(tmp_path / "cache"), "--strategy", "multi_worker"]
     words += ["--questions", write_jsonl(tmp_path / "q.jsonl", asked)]
-    run = subprocess.Popen(
-        [sys.executable, "-m", "framebank", "train", *words, "--model", str(tmp_path / "m")],
-        env=os.environ | {"TF_CONFIG": local_cluster(free_ports(2), 0).config},
-        cwd=ROOT, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    environment = os.environ | {"TF_CONFIG": local_cluster(free_ports(2), 0).config}
+    words += ["--model", str(tmp_path / "m")]
+    run = forked.start("-m", "framebank", "train", *words, env=environment)
     assert run.stderr is not None
-    with run, run.stderr as said:
+    with run.stderr as said:
         assert "waits for the others" in said.readline()
         run.send_signal(signal.SIGTERM)
         assert run.wait(30) == 128 + signal.SIGTERM

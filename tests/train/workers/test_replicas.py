@@ -9,8 +9,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import pytest
 from framebank.features.errors import UsageError
 from framebank.train.workers.cluster import local_cluster
 from tests.attackers.killing import MarkedJob
+from tests.made import forked
 from tests.made.made_questions import make_direction_cache, write_jsonl
 
 OPTIONS = ["--batch-size", "8", "--patience", "99", "--no-baselines"]
@@ -133,7 +132,7 @@ def wait_for_checkpoint(model: Path, known: set[Path], log: Path) -> None:
         time.sleep(0.02)
 
 
-def start_by_hand(made: Path, model: Path, job: MarkedJob, log: Path) -> list[subprocess.Popen]:
+def start_by_hand(made: Path, model: Path, job: MarkedJob, log: Path) -> list[forked.Forked]:
     """Start two workers as a launcher on two machines would: each with its own TF_CONFIG."""
     sockets = [socket.socket() for _ in range(2)]
     for each in sockets:
@@ -147,9 +146,9 @@ def start_by_hand(made: Path, model: Path, job: MarkedJob, log: Path) -> list[su
         family_of_one.environment = job.environment | {
             "TF_CONFIG": local_cluster(ports, index).config
         }
-        command = [sys.executable, "-m", "framebank", *words(made, model)]
-        command += ["--strategy", "multi_worker", "--checkpoint-every-s", "0.1"]
-        started.append(family_of_one.start(command, log=Path(f"{log}.{index}")))
+        more = ["--strategy", "multi_worker", "--checkpoint-every-s", "0.1"]
+        path = Path(f"{log}.{index}")
+        started.append(family_of_one.framebank(*words(made, model), *more, log=path))
     return started
 
 

@@ -18,7 +18,7 @@ from framebank.features.stores import storage
 from framebank.pipelines.runners.dataflow import submission
 from tests import ROOT
 from tests.clips.plain_clips import write_clip
-from tests.made import bare_environment
+from tests.made import bare_environment, forked
 from tests.made.made_cache import SPEC, make_cache
 from tests.made.made_model import make_model
 from tests.servers import bucket_servers
@@ -161,13 +161,7 @@ def service() -> Iterator[DataflowService]:
 
 
 def framebank(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "framebank", *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-    )
+    return forked.run("-m", "framebank", *words)
 
 
 def extract_words(bucket: str, cache: str) -> list[str]:
@@ -335,9 +329,7 @@ def test_score_shows_its_job_and_one_submitted_runs_to_its_summary(
     graph = tmp_path / "pipeline.pb"
     url = sent["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"]
     graph.write_bytes(storage.read_bytes(url))
-    ran = subprocess.run(
-        [sys.executable, "-c", RUN_STAGED, graph], cwd=ROOT, capture_output=True, text=True
-    )
+    ran = forked.run("-c", RUN_STAGED, graph)
     assert ran.returncode == 0, ran.stderr
     summary = json.loads(storage.read_bytes(f"{bucket}/out/_summary.json"))
     assert (summary["questions"], summary["answered"]) == (1, 1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from framebank.features.cache.sidecar import read_sidecar
 from framebank.features.stores import storage
 from tests.attackers.killing import MarkedJob
 from tests.clips.plain_clips import write_clip
-from tests.made import built
+from tests.made import built, forked
 from tests.servers.flink_cluster import SLOTS, FlinkCluster, free_port, start_cluster
 
 CLIPS = 60
@@ -101,7 +100,7 @@ def summary_of(cache: str) -> dict[str, Any]:
     return dict(json.loads(storage.read_bytes(path)))
 
 
-def finish(process: subprocess.Popen[bytes], log: Path) -> str:
+def finish(process: forked.Forked, log: Path) -> str:
     """Wait for the end of a command that must succeed; return what it said."""
     status = process.wait(_LIMIT_S)
     said = log.read_text()
@@ -109,7 +108,7 @@ def finish(process: subprocess.Popen[bytes], log: Path) -> str:
     return said
 
 
-def wait_for(holds: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(holds: Callable[[], bool], process: forked.Forked, log: Path) -> None:
     deadline = time.monotonic() + _LIMIT_S / 2
     while not holds():
         assert process.poll() is None and time.monotonic() < deadline, log.read_text()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.attackers.killing import ROOT, MarkedJob
-from tests.made import built
+from tests.attackers.killing import MarkedJob
+from tests.made import built, forked
 
 QUICK = [
     "--precision", "float32", "--backbone", "mobilenet_v2", "--weights", "random:0",
@@ -41,13 +39,7 @@ def test_the_same_bytes_and_a_clean_end(marked: MarkedJob, clips: Path, tmp_path
     direct, flink = tmp_path / "direct", tmp_path / "flink"
     for cache, words in ((direct, []), (flink, ["--runner", "FlinkRunner"])):
         own = ["extract", str(clips), "--cache", str(cache), "--sample", "every=3", *QUICK]
-        done = subprocess.run(
-            [sys.executable, "-m", "framebank", *own, *words],
-            cwd=ROOT,
-            env=marked.environment,
-            capture_output=True,
-            text=True,
-        )
+        done = forked.run("-m", "framebank", *own, *words, env=marked.environment)
         assert done.returncode == 0, done.stderr
         assert all(
             line.startswith(("framebank: ", "extract: ")) for line in done.stderr.split("\n")[:-1]
