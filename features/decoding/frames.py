@@ -54,13 +54,14 @@ def stamp_of(item: Packet[VideoStream] | av.VideoFrame) -> int | None:
 class PacketReader:
     """Reads a clip's packets in the order of the file, the parts of a glued one after the other.
 
-    `last_end_s` is where the picture track ends by its packets, or with `all_tracks` the longest.
+    `last_end_s` is where the picture track ends by its packets so far, or with `all_tracks` the
+    longest; None where none had a time.
     `seam` is set while the first packet of a further part is in hand.
     """
 
     def __init__(self, clip: Clip, report: DamageReport, *, all_tracks: bool = False) -> None:
         self._clip, self._report, self._all = clip, report, all_tracks
-        self.last_end_s: Fraction | None = None
+        self._ends: dict[int, int] = {}  # ticks, by the number of the track
         self.seam = False
         self._seams = Seams(clip.format, clip.time_base, rate=clip.nominal_rate)
         for track in clip.container.streams:  # which the demuxer is to skip, or not
@@ -101,11 +102,18 @@ class PacketReader:
                     self._report.add_packet(packet, seam=self.seam)
                     yield packet
 
+    @property
+    def last_end_s(self) -> Fraction | None:
+        tracks = self._clip.container.streams
+        bases = {number: tracks[number].time_base for number in self._ends}
+        ends = [end * base for number, end in self._ends.items() if (base := bases[number])]
+        return max(ends, default=None)
+
     def _note_end(self, packet: Packet[VideoStream]) -> None:
         stamp = stamp_of(packet)
-        if stamp is not None and packet.time_base:
-            end = (stamp + (packet.duration or 0)) * packet.time_base
-            self.last_end_s = end if self.last_end_s is None else max(self.last_end_s, end)
+        if stamp is not None:
+            number, end = packet.stream_index, stamp + (packet.duration or 0)
+            self._ends[number] = max(self._ends.get(number, end), end)
 
 
 class Seams:
