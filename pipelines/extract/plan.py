@@ -92,6 +92,11 @@ class ShardPlan:
         """The seconds of work that it is expected to be, for the order of shards alone."""
         return sum(map(_work_s, self.refs))
 
+    @property
+    def longest_first(self) -> list[VideoRef]:
+        """The videos in the order in which decoders end most nearly at one time."""
+        return sorted(self.refs, key=lambda ref: (-_work_s(ref), ref.video_id))
+
 
 @dataclasses.dataclass(frozen=True)
 class Todo:

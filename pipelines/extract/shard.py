@@ -117,7 +117,7 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
         ):
             start = time.monotonic()
             kept = writer.adopt_parts()
-            refs = [ref for ref in plan.refs if ref.video_id not in kept]
+            refs = [ref for ref in plan.longest_first if ref.video_id not in kept]
 
             def on_frames(count: int) -> None:
                 self._frames.inc(count)

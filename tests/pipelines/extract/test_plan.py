@@ -57,6 +57,15 @@ def test_each_video_is_in_exactly_one_shard_whatever_the_order() -> None:
     assert len({plan.shard for plan in one}) == 4
 
 
+def test_the_longest_videos_of_a_shard_are_begun_first() -> None:
+    """The others fill up what time the decoders have left beside them."""
+    refs = [dataclasses.replace(ref, size_bytes=size) for ref, size in
+            zip(make_refs(4), (-1, 5 << 20, 1 << 20, 9 << 20), strict=True)]  # fmt: skip
+    (plan,) = plan_shards(refs, fingerprint=PRINT, videos_per_shard=64)
+    sizes = [ref.size_bytes >> 20 for ref in plan.longest_first]
+    assert sizes == [9, 5, 1, -1]
+
+
 def test_a_shard_ends_before_it_has_too_many_bytes_and_heavy_ones_come_first() -> None:
     refs = [VideoRef(f"v{i}", f"/v{i}", (i % 9) * 100 * 2**20, "1") for i in range(90)]
     refs += [VideoRef("huge", "/huge", 5 * 2**30, "1"), VideoRef("odd", "/odd", -1, "")]
