@@ -104,33 +104,60 @@ class _Sender:
 def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) -> None:
     """Decode or probe one clip; every way it can end is one closing message.
 
-    `probe_s` of a job are the processor seconds of decoding that a probe may take.
+    `probe_s` of a job are the processor seconds of decoding that a probe may take, `share` (k, n)
+    which share of a film to decode, `cut` (n, pixels) into how many it may be cut, with so many
+    pixels to decode in each.
     """
+    fields: dict[str, Any] | None = None
     try:
-        probe_s = job.pop("probe_s", None)
-        limits = container.DecodeLimits(**job.pop("limits"))
+        names = ("probe_s", "share", "cut", "limits")
+        probe_s, share, cut, limits = (job.pop(name) for name in names)
+        limits = container.DecodeLimits(**limits)
         request = decode.DecodeRequest(path=clip, limits=limits, **job)
-        if probe_s is None:
-            kind, fields = Message.DONE, _decode(request, sender)
-        else:
+        if probe_s is not None:
             probe = probe_clip(request, decode_s=probe_s)
             kind, fields = Message.PROBED, dataclasses.asdict(probe)
+        elif share is not None and share[0]:
+            decode.decode_share(request, share, emit_frame=sender.frame, beat=sender.beat)
+            kind = Message.SHARED
+        else:
+            kind, fields = Message.DONE, _decode(request, sender, share, cut)
+    except decode.Doubt:  # in a film that is cut: the parent gathers it in
+        kind = Message.DOUBTED
     except Exception as error:  # noqa: BLE001 - a bad record becomes a quarantined one
         bad = memory.explain(rejection_of(error))
         kind = Message.REJECTED
         fields = {"stage": bad.stage, "error_class": bad.error_class, "message": bad.message}
     if memory.is_short:
         sender.send(Message.WORN)
-    sender.document(kind, fields)
+    if fields is None:
+        sender.send(kind)
+    else:
+        sender.document(kind, fields)
 
 
-def _decode(request: decode.DecodeRequest, sender: _Sender) -> dict[str, Any]:
-    result = decode.decode_video(
-        request,
-        emit_frame=sender.frame,
-        beat=sender.beat,
-        restart=sender.again,
-    )
+def _decode(
+    request: decode.DecodeRequest,
+    sender: _Sender,
+    share: tuple[int, int] | None,
+    most: tuple[int, int],
+) -> dict[str, Any]:
+    """Decode a clip, or the first share of a film; raises Doubt of a film that is cut."""
+
+    def cut(work_pixels: int) -> int:
+        most_shares, least_pixels = most
+        shares = min(most_shares, work_pixels // least_pixels)
+        if shares > 1:
+            sender.send(Message.CUT, TOKEN.pack(shares))
+        return max(1, shares)
+
+    emit, beat = sender.frame, sender.beat
+    if share is not None:
+        result = decode.decode_share(request, share, emit_frame=emit, beat=beat)
+    else:
+        result = decode.decode_video(
+            request, emit_frame=emit, beat=beat, restart=sender.again, cut=cut
+        )
     lists = {name: getattr(result, name).tolist() for name in ("tokens", "frame_index", "pts_ms")}
     digest = hashlib.sha256()
     with container.open_file(request.path, request.limits) as file:

@@ -15,22 +15,29 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
+from framebank.features.decoders.film_cut import FilmCut
 from framebank.features.errors import JobError, VideoRejected
 from framebank.features.stores import storage
 from framebank.features.stores.temporary import LiveFolder, live_folder
 from framebank.features.video import VideoRef
 
 _AHEAD_BYTES = 8 << 30
+_SHARES_EACH = 3  # of a film, for each decoder: what one is late by is a share
 _ATTEMPTS = 3  # downloads of one clip whose bytes do not have their checksum
 
 
 class StagedClip(NamedTuple):
-    """A clip to decode: its number in the run, and a local path or the reason why there is none."""
+    """A clip to decode: its number in the run, and a local path or the reason why there is none.
+
+    One that is a share of a film has the film's `cut`, and which of its shares it is.
+    """
 
     number: int
     ref: VideoRef
     path: str
     rejected: VideoRejected | None = None
+    cut: FilmCut | None = None
+    share: int = 0
 
     def check_unchanged(self, descriptor: int) -> None:
         """Raise VideoRejected where its bytes are no longer those that were listed.
@@ -50,7 +57,8 @@ class StagedClip(NamedTuple):
 class ClipSource:
     """The clips of one run in their order, those of a bucket in a temporary folder.
 
-    `take` gives the next one to a decoder, `done` takes it away again.
+    `take` gives the next one to a decoder, `done` takes it away again. A decoder that finds itself
+    with a film while others have nothing to do cuts it into shares, which they `take` as well.
     """
 
     def __init__(
@@ -60,8 +68,12 @@ class ClipSource:
         *,
         downloads: int,
         max_size_bytes: int,
+        cuts: bool = False,
     ) -> None:
-        """`downloads` at a time, as many as there are decoders, of clips up to `max_size_bytes`."""
+        """`downloads` at a time, as many as there are decoders, of clips up to `max_size_bytes`.
+
+        With `cuts` films may be cut: who finds no clip left waits for a share of one.
+        """
         self._closed, self._max_size_bytes = closed, max_size_bytes
         self._folder: LiveFolder | None = None  # made for the first clip
         self._shut = False
@@ -69,9 +81,12 @@ class ClipSource:
         self._pulling = threading.Lock()
         self._changed = threading.Condition()
         self._ahead: list[StagedClip | BaseException] = []
+        self._shares: list[StagedClip] = []  # of films that are being decoded
+        self._uses: dict[int, int] = {}  # by number of a clip that was cut: shares not done
         self._ahead_bytes = 0  # of clips that are on their way, waiting, or being decoded
         self._held = 0
         self._most = 2 * downloads
+        self._cuts, self._takers = cuts, downloads
         self._fetching = 0
         self._ended = False
         for _ in range(downloads):
@@ -81,18 +96,40 @@ class ClipSource:
         """Return the next clip, None at the end; raises JobError where one cannot be brought."""
         with self._changed:
             while not self._closed.is_set():
+                if self._shares:  # before other clips: until it is through, a film takes room
+                    return self._shares.pop(0)
                 if self._ahead:
                     item = self._ahead.pop(0)
                     if isinstance(item, BaseException):
                         raise item
                     return item
-                if self._ended and not self._fetching:
+                if self._ended and not self._fetching and not (self._cuts and self._held):
                     break
                 self._changed.wait(timeout=0.5)
         return None
 
+    def most_shares(self) -> int:
+        """Return into how many shares a clip may be cut now: 1 while others are waiting."""
+        with self._changed:
+            alone = self._cuts and self._ended and not self._fetching and not self._ahead
+            return _SHARES_EACH * self._takers if alone and self._takers > 1 else 1
+
+    def offer_shares(self, clip: StagedClip, shares: int) -> FilmCut:
+        """Let others take shares of a clip that was taken, all but the first."""
+        cut = FilmCut(shares)
+        with self._changed:
+            self._uses[clip.number] = shares
+            self._shares += [clip._replace(cut=cut, share=share) for share in range(1, shares)]
+            self._changed.notify_all()
+        return cut
+
     def done(self, clip: StagedClip) -> None:
-        """Remove the copy of a clip that is through."""
+        """Remove the copy of a clip that is through, of one that was cut with its last share."""
+        with self._changed:
+            uses = self._uses.pop(clip.number, 1) - 1
+            if uses:
+                self._uses[clip.number] = uses
+                return
         if clip.path and not storage.is_local(clip.ref.uri):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(clip.path)

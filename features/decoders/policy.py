@@ -17,7 +17,9 @@ class DecoderPolicy:
     memory for. `timeout_s`: a decoder silent for that long hangs; one clip may take that long plus
     as much again for each 10 MiB of file. `memory_bytes` is the address space of one decoder
     process (None: its share of the machine's), `queue_bytes` what decoded frames may take while
-    they wait for the network. `check` is how much is decoded (`DecodeRequest`).
+    they wait for the network. `check` is how much is decoded (`DecodeRequest`); a film
+    is cut into shares of at least `share_pixels` to decode, which are a few seconds: each reads the
+    file from its beginning.
     """
 
     decoders: int | None = None
@@ -27,7 +29,14 @@ class DecoderPolicy:
     allow_partial: bool = False
     strict: bool = False
     check: str = "whole"
+    share_pixels: int = 10**9
     limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
 
     def time_limit_s(self, size_bytes: int) -> float:
         return self.timeout_s * (1 + max(0, size_bytes) / _TIMEOUT_BYTES)
+
+    @property
+    def cuts_films(self) -> bool:
+        """Tell whether a clip may be decoded by several decoders: only what is not checked wholly,
+        for else each picture follows from the one before."""
+        return self.check == "sampled" and not self.allow_partial

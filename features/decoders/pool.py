@@ -113,6 +113,7 @@ class DecoderPool:
             self._closed,
             downloads=len(self._slots),
             max_size_bytes=self._policy.limits.max_size_bytes,
+            cuts=self._policy.cuts_films and probe_s is None,
         )
         self.spent = Spent(len(self._slots))
         room = threading.Semaphore(self._frames_ahead)

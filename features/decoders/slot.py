@@ -8,6 +8,7 @@ ones too), then rejected as `crash`.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import logging
 import os
 import queue
@@ -28,6 +29,7 @@ from framebank.features.decoders.events import (
     Event,
     Frame,
 )
+from framebank.features.decoders.film_cut import FilmCut
 from framebank.features.decoders.policy import DecoderPolicy
 from framebank.features.decoders.spent import Spent
 from framebank.features.decoders.wire import ConfinedProcess, Garbled, Hang, Message, Wire
@@ -45,6 +47,15 @@ _LAST_WORDS = (
 _log = logging.getLogger(__name__)
 _told = threading.Lock()  # taken once, and kept: what holds of the decoders was logged
 
+
+class _Share(enum.Enum):
+    """How a share of a film ended, but for the first one where it is sound."""
+
+    SOUND = enum.auto()
+    DOUBTED = enum.auto()
+
+
+_LastWord = ClipDone | ClipProbed | _Share
 Item = Event | ClipProbed | BaseException | None  # None: a slot has come to the end of the clips
 
 
@@ -79,6 +90,8 @@ class Slot:
         self._spec, self._policy, self._closed = spec, policy, closed
         self._pictures, self._sizes = pictures, [size for size, _ in pictures]
         self._child: ConfinedProcess | None = None
+        self._cut: FilmCut | None = None  # of the clip in hand
+        self._check = policy.check  # of the clip in hand
         self._runs: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
         self.work = self._runs.put
         self._thread = threading.Thread(target=self._run, name="decoder-slot", daemon=True)
@@ -111,25 +124,50 @@ class Slot:
             return run.source.take()
 
     def _serve(self, clip: StagedClip, run: Run) -> None:
+        """Have a clip or a share of one decoded, and put the last word on it, once there is one."""
+        self._cut, self._check = clip.cut, self._policy.check
+        last = self._last_word(clip, run)
+        if (cut := self._cut) is not None and last is not None:
+            last = self._film_word(cut, clip, run, last)
+        if isinstance(last, VideoRejected):
+            run.events.put(ClipRejected(clip.number, clip.ref, last))
+        elif isinstance(last, ClipDone | ClipProbed):
+            run.events.put(last)
+
+    def _film_word(
+        self, cut: FilmCut, clip: StagedClip, run: Run, last: _LastWord | VideoRejected
+    ) -> _LastWord | VideoRejected | None:
+        """Return the last word on a film where this was its last share, decoding it wholly where
+        the shares are in doubt."""
+        is_last = cut.end(
+            fields=last.fields if isinstance(last, ClipDone) else None,
+            rejected=last if isinstance(last, VideoRejected) else None,
+            doubted=last is _Share.DOUBTED,
+        )
+        if not is_last:
+            return None
+        if cut.doubted:
+            run.events.put(ClipAgain(clip.number, clip.ref))
+            self._cut, self._check = None, "whole"
+            return self._last_word(clip, run)
+        return cut.rejected or ClipDone(clip.number, clip.ref, cut.fields)
+
+    def _last_word(self, clip: StagedClip, run: Run) -> _LastWord | VideoRejected | None:
         """Pass on what a child says of a clip until its last word, whatever goes wrong with it."""
         try:
-            last = clip.rejected or self._try(clip, run)
+            return clip.rejected or self._try(clip, run)
         except VideoRejected as bad:
-            last = bad
+            return bad
         except FramebankError:  # of this machine, not of the clip
             raise
         except MemoryError:
             self._end_child()  # half a message may have been read
-            last = VideoRejected("decode", "too_large", "no memory for what its decoder says")
+            return VideoRejected("decode", "too_large", "no memory for what its decoder says")
         except Exception as error:  # noqa: BLE001 - it costs this clip only
             self._end_child()
-            last = internal_rejection("decode", error)
-        if isinstance(last, VideoRejected):
-            run.events.put(ClipRejected(clip.number, clip.ref, last))
-        elif last is not None:
-            run.events.put(last)
+            return internal_rejection("decode", error)
 
-    def _try(self, clip: StagedClip, run: Run) -> ClipDone | ClipProbed | None:
+    def _try(self, clip: StagedClip, run: Run) -> _LastWord | None:
         """Have a child see to the clip, twice where it dies; return its last word.
 
         None where the pool was closed meanwhile.
@@ -145,7 +183,7 @@ class Slot:
                     return None
         raise VideoRejected("decode", "crash", f"{text}; it was tried {_ATTEMPTS} times")
 
-    def _attempt(self, clip: StagedClip, run: Run) -> ClipDone | ClipProbed:
+    def _attempt(self, clip: StagedClip, run: Run) -> _LastWord:
         """Have the child see to one clip; return its last word.
 
         A second attempt gives the frames of the first once more: the same ones, by their tokens.
@@ -167,15 +205,19 @@ class Slot:
                     max_rows=policy.limits.max_rows,
                     probes=probe_s is not None,
                 )
-                child.send(self._job() | {"probe_s": probe_s}, file)
-                return self._listen(clip, file, wire, run)
+                most = 1 if self._cut or self._check == "whole" else run.source.most_shares()
+                share = self._cut and [clip.share, self._cut.shares]
+                cut = most, policy.share_pixels
+                job = {"probe_s": probe_s, "share": share, "cut": cut}
+                child.send(self._job() | job, file)
+                return self._listen(clip, file, wire, run, most_shares=most)
         except Hang as hang:
             self._end_child()
             raise VideoRejected("decode", "hang", str(hang)) from hang
 
     def _listen(
-        self, clip: StagedClip, file: NamelessFile, wire: Wire, run: Run
-    ) -> ClipDone | ClipProbed:
+        self, clip: StagedClip, file: NamelessFile, wire: Wire, run: Run, *, most_shares: int
+    ) -> _LastWord:
         """Pass frames on until the child's last word; raises VideoRejected as it says."""
         limit, frames, again = self._policy.limits.max_rows, 0, False
         pictures: tuple[NDArray[np.uint8], ...] = ()
@@ -185,7 +227,7 @@ class Slot:
                 self._end_child()
             if kind in (Message.FRAME, Message.SAME):
                 frames += 1
-                if frames > limit:
+                if (self._cut.note(clip.share, frames) if self._cut else frames) > limit:
                     self._end_child()  # it would go on to the end of the clip
                     text = f"{self._spec.sample} asks for more rows than {limit}, the limit here"
                     raise VideoRejected("decode", "too_large", text)
@@ -193,18 +235,30 @@ class Slot:
                 if same and not pictures:
                     raise Garbled("a frame like the one before, and there was none")
                 if same:
-                    token = wires.token_of(payload)
+                    token = wires.number_of(payload)
                 else:
                     token, pictures = wires.frame_of(payload, self._sizes)
                 if not run.room.acquire(blocking=False):
                     self._wait_for_room(run)
-                run.events.put(Frame(clip.number, token, pictures, same))
+                run.events.put(Frame(clip.number, token, pictures, same, clip.share))
             elif kind == Message.AGAIN:
-                if again:
-                    raise Garbled("twice that a clip is decoded again")
+                if again or self._cut:
+                    raise Garbled("that a clip is decoded again, which it is")
                 again, frames, pictures = True, 0, ()
                 run.events.put(ClipAgain(clip.number, clip.ref))
+            elif kind == Message.CUT:
+                shares = wires.number_of(payload)
+                if self._cut or frames or again or not 1 < shares <= most_shares:
+                    raise Garbled(f"that a film is cut into {shares}")
+                self._cut = run.source.offer_shares(clip, shares)
+            elif kind in (Message.SHARED, Message.DOUBTED):
+                if not self._cut or (kind == Message.SHARED and not clip.share):
+                    raise Garbled("the end of a share that was not asked for")
+                clip.check_unchanged(file.descriptor)
+                return _Share.SOUND if kind == Message.SHARED else _Share.DOUBTED
             elif kind == Message.DONE:
+                if clip.share:
+                    raise Garbled("the last word on a film from a later share of it")
                 fields = wires.done_fields(payload, limit)
                 clip.check_unchanged(file.descriptor)
                 return ClipDone(clip.number, clip.ref, fields)
@@ -233,7 +287,7 @@ class Slot:
             "also": also,
             "allow_partial": self._policy.allow_partial,
             "strict": self._policy.strict,
-            "check": self._policy.check,
+            "check": self._check,
             "limits": dataclasses.asdict(self._policy.limits),
         }
 

@@ -147,6 +147,9 @@ class Message(bytes, enum.Enum):
     FRAME = b"F"  # 8 bytes of token, then uint8[size, size, 3] for each size asked for
     SAME = b"="  # 8 bytes of token: its pictures are those of the frame before, of the same clip
     AGAIN = b"A"  # the frames so far count for nothing: those of the whole clip follow
+    CUT = b"C"  # 8 bytes: into how many shares the film is cut, of which this is the first
+    SHARED = b"H"  # the last word on a share that is not the first
+    DOUBTED = b"?"  # the last word on a share of a film that has to be decoded wholly
     BEAT = b"B"  # a sign of life
     WORN = b"W"  # for the next clip take another
     DONE = b"D"  # the last word on a clip that decoded (JSON)
@@ -193,6 +196,8 @@ class Wire:
             self._lengths[Message.FRAME] = range(frame_bytes, frame_bytes + 1)
             self._lengths[Message.SAME] = range(TOKEN.size, TOKEN.size + 1)
             self._lengths[Message.AGAIN] = nothing
+            self._lengths[Message.CUT] = range(TOKEN.size, TOKEN.size + 1)
+            self._lengths[Message.SHARED] = self._lengths[Message.DOUBTED] = nothing
             self._lengths[Message.DONE] = range(_WORDS_BYTES + max_rows * _ROW_BYTES)
 
     def receive(self) -> tuple[Message, bytearray]:
@@ -242,8 +247,8 @@ def frame_of(payload: bytearray, sizes: Sequence[int]) -> tuple[int, tuple[NDArr
     return token, tuple(pictures)
 
 
-def token_of(payload: bytearray) -> int:
-    """Return the token of a frame whose pictures are those of the frame before."""
+def number_of(payload: bytearray) -> int:
+    """Return the one number of a message, such as the token of a frame that shows the same."""
     (token,) = TOKEN.unpack(payload)
     return int(token)
 

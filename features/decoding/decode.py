@@ -40,9 +40,10 @@ from framebank.features.decoding.request import (
     result_of,
 )
 from framebank.features.decoding.sampling import BestTimestamp, SampleRule, Timeline
+from framebank.features.decoding.sparse import Doubt
 from framebank.features.errors import VideoRejected
 
-__all__ = ["DecodeRequest", "DecodeResult", "decode_video"]
+__all__ = ["DecodeRequest", "DecodeResult", "Doubt", "decode_share", "decode_video"]
 
 
 def decode_video(
@@ -51,6 +52,7 @@ def decode_video(
     emit_frame: EmitFrame,
     beat: Beat,
     restart: Callable[[], None] = lambda: None,
+    cut: Callable[[int], int] = lambda work: 1,
 ) -> DecodeResult:
     """Decode a clip and return its rows.
 
@@ -58,18 +60,43 @@ def decode_video(
     is certain, as uint8[size, size, 3] RGB, and after it those that the request asks for `also`; at
     most two frames are held. `beat(frames)` is called for every packet with the number of frames
     decoded so far. `restart()` is called where a clip that was decoded in part has to be decoded
-    wholly: the pictures given so far count for nothing.
-    Raises VideoRejected (stages open, probe, decode) and UsageError for a rule that is none.
+    wholly: the pictures given so far count for nothing. `cut(work)` is told how many pixels are to
+    be decoded where only what is needed is, and says into how many shares that is cut; the first is
+    decoded here, and the others are `decode_share`'s.
+    Raises VideoRejected (stages open, probe, decode) and UsageError for a rule that is none, and
+    Doubt where a clip that was cut has to be decoded wholly.
     """
     rule = sampling.parse_rule(request.sample)
+    shares = 1
+
+    def note_cut(work: int) -> int:
+        nonlocal shares
+        shares = cut(work)
+        return shares
+
     if request.check == "sampled" and not request.allow_partial:
         try:
-            return sparse.decode_needed(request, rule, emit_frame=emit_frame, beat=beat)
-        except sparse.Doubt:
+            return sparse.decode_needed(
+                request, rule, emit_frame=emit_frame, beat=beat, cut=note_cut
+            )
+        except Doubt:
+            if shares > 1:
+                raise
             restart()
     # Nothing of what came before reaches this: a fresh container, decoder, scaler and report.
     with ffmpeg_messages() as messages, open_clip(request.path, request.limits) as clip:
         return _Decoding(request, rule, emit_frame, beat, messages).run(clip)
+
+
+def decode_share(
+    request: DecodeRequest, share: tuple[int, int], *, emit_frame: EmitFrame, beat: Beat
+) -> DecodeResult:
+    """Decode the k-th of n shares (k, n) of a clip, and return the rows of all of it.
+
+    Raises Doubt where the clip has to be decoded wholly.
+    """
+    rule = sampling.parse_rule(request.sample)
+    return sparse.decode_needed(request, rule, emit_frame=emit_frame, beat=beat, share=share)
 
 
 @dataclasses.dataclass

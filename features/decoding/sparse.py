@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import av
 import numpy as np
@@ -79,12 +79,16 @@ class Plan:
     ranks: dict[int, int]
     runs: tuple[Run, ...]
 
+    def work(self) -> list[int]:
+        """Return how many packets each run has for the decoder."""
+        return [int(self.fed[run.first : run.last + 1].sum()) for run in self.runs]
+
     def share(self, number: int, count: int) -> tuple[Run, ...]:
         """Return the `number`-th (from 0) of `count` parts of the runs, of about equal work.
 
         The parts are contiguous, have each run once, and may be empty.
         """
-        work = np.cumsum([int(self.fed[run.first : run.last + 1].sum()) for run in self.runs])
+        work = np.cumsum(self.work())
         middle = work - np.diff(work, prepend=0) / 2
         part = np.minimum(middle * count // work[-1], count - 1)
         return tuple(run for run, place in zip(self.runs, part, strict=True) if place == number)
@@ -96,17 +100,22 @@ def decode_needed(
     *,
     emit_frame: EmitFrame,
     beat: Beat,
-    share: tuple[int, int] = (0, 1),
+    share: tuple[int, int] | None = None,
+    cut: Callable[[int], int] = lambda work: 1,
 ) -> DecodeResult:
     """Decode a clip as `decode.decode_video` does, without what no row needs. Raises Doubt.
 
-    With `share` (k, n) the k-th of n parts of the wanted pictures is emitted, and the result is
-    that of the whole clip all the same.
+    With `share` (k, n) the k-th of n shares of the wanted pictures is emitted; without, the first
+    of as many as `cut` says of the pixels to decode. The result is that of the whole clip.
     """
     try:
         with ffmpeg_messages() as messages, open_clip(request.path, request.limits) as clip:
             report = DamageReport(clip, messages, strict=request.strict)
             plan = _plan(clip, report, request, rule, beat)
+            if share is None:
+                context = clip.stream.codec_context
+                work = sum(plan.work()) * context.width * context.height
+                share = (0, cut(work) if len(plan.runs) > 1 else 1)
             with clip.reopened() as again:
                 decoding = _Decoding(request, plan, emit_frame, beat)
                 decoding.run(again, messages, plan.share(*share))

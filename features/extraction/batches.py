@@ -51,7 +51,7 @@ class Assembly:
     done: ClipDone | None = None
     rejected: bool = False
     frames: FrameSpool | None = None  # that wait until clips can be made of them
-    last: Picture | None = None
+    last: dict[int, Picture] = dataclasses.field(default_factory=dict)  # by share of a film
 
 
 class Batches:
@@ -85,14 +85,20 @@ class Batches:
         return self._busy.seconds / max(1, self.computed)
 
     def add(
-        self, clip: Assembly, token: int, rgb: NDArray[np.uint8], *, same: bool = False
+        self,
+        clip: Assembly,
+        token: int,
+        rgb: NDArray[np.uint8],
+        *,
+        same: bool = False,
+        share: int = 0,
     ) -> Iterator[Assembly]:
-        """Add one frame, or one clip of frames, `same` where it is the one before of its video;
-        yield the videos that were completed meanwhile."""
-        picture, is_new = clip.last, False
+        """Add one frame, or one clip of frames, `same` where it is the one before of its share
+        of its video; yield the videos that were completed meanwhile."""
+        picture, is_new = clip.last.get(share), False
         if picture is None or not same:
             picture, is_new = self._seen.find(rgb)
-        clip.last = picture
+        clip.last[share] = picture
         self.pictures += 1
         if picture.row is None:
             picture.owners.append((clip, token))

@@ -205,7 +205,9 @@ class _Line:
             clip.frames.add(event.token, event.pictures[self._place])
         elif isinstance(event, Frame):
             picture = event.pictures[self._place]
-            yield from self._results(self.batches.add(clip, event.token, picture, same=event.same))
+            yield from self._results(
+                self.batches.add(clip, event.token, picture, same=event.same, share=event.share)
+            )
         elif isinstance(event, ClipRejected | ClipAgain):
             clip.rejected = True  # what waits for the network reaches no row
             clip.rows.clear()  # pictures may keep the clip for a while

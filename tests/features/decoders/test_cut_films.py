@@ -1,0 +1,203 @@
+"""A film that is cut and decoded by several decoders gives what one decoder gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from framebank.features.decoders import slot
+from framebank.features.decoders.clip_staging import ClipSource
+from framebank.features.decoders.film_cut import FilmCut
+from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.decoders.wire import ConfinedProcess
+from framebank.features.errors import VideoRejected
+from framebank.features.extraction.engine import Engine, Result
+from framebank.features.video import Extracted, Rejected, VideoRef
+from tests.attackers.lying_decoder import done, message
+from tests.clips.plain_clips import FakeNetwork
+from tests.features.extraction.test_engine import SPEC, ref_of
+
+RULES = ("fps=5", "every=1", "uniform=7", "keyframes")
+CUT = DecoderPolicy(decoders=2, check="sampled", share_pixels=1)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return 120 frames in twelve groups, with B-frames, at 10 fps."""
+    path = tmp_path_factory.mktemp("films") / "film.mp4"
+    noise = np.random.default_rng(5).integers(0, 200, (48, 64, 3), np.uint8)
+    with av.open(str(path), "w") as out:
+        options = {"preset": "ultrafast", "g": "10", "bf": "2", "sc_threshold": "0"}
+        stream = out.add_stream("libx264", rate=10, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(120):
+            image = np.roll(noise, 3 * number, axis=1) + np.uint8(number % 50)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(film: Path) -> Result:
+    """Return what one decoder gives of the film."""
+    (result,) = extract([ref_of(film)], DecoderPolicy(decoders=1))
+    return result
+
+
+@pytest.fixture
+def cuts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of shares of each film that is cut."""
+    found: list[int] = []
+    offer = ClipSource.offer_shares
+
+    def note(self: ClipSource, clip: Any, shares: int) -> FilmCut:
+        found.append(shares)
+        return offer(self, clip, shares)
+
+    monkeypatch.setattr(ClipSource, "offer_shares", note)
+    return found
+
+
+def extract(refs: list[VideoRef], policy: DecoderPolicy, sample: str = "fps=5") -> list[Result]:
+    engine = Engine(FakeNetwork(), dataclasses.replace(SPEC, sample=sample), policy)
+    try:
+        results = list(engine.run(refs))
+    finally:
+        engine.close()
+    assert sorted(result.ref.uri for result in results) == sorted(ref.uri for ref in refs)
+    return results
+
+
+def said(result: Result) -> dict[str, Any]:
+    """Return all that a result says but how it was reached."""
+    fields = {
+        field.name: getattr(result, field.name)
+        for field in dataclasses.fields(result)
+        if field.name != "checked"
+    }
+    return {name: getattr(value, "tolist", lambda v=value: v)() for name, value in fields.items()}
+
+
+@pytest.mark.parametrize("sample", RULES)
+def test_a_film_in_shares_gives_the_rows_of_one_decoder(
+    film: Path, cuts: list[int], sample: str
+) -> None:
+    (whole,) = extract([ref_of(film)], DecoderPolicy(decoders=1), sample)
+    assert not cuts
+    (cut,) = extract([ref_of(film)], CUT, sample)
+    assert cuts and cuts[0] > 1
+    assert isinstance(cut, Extracted) and cut.checked == "sampled"
+    assert said(cut) == said(whole)
+
+
+def test_one_decoder_alone_cuts_nothing(film: Path, cuts: list[int]) -> None:
+    (result,) = extract([ref_of(film)], dataclasses.replace(CUT, decoders=1))
+    assert isinstance(result, Extracted) and not cuts
+
+
+def test_a_film_that_is_damaged_in_a_late_share_has_the_verdict_of_one_decoder(
+    film: Path, cuts: list[int], tmp_path: Path
+) -> None:
+    data = bytearray(film.read_bytes())
+    place = data.index(b"mdat") + 8 + int(0.8 * (len(data) - data.index(b"mdat") - 3000))
+    data[place : place + 200] = bytes(range(200))
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    (whole,) = extract([ref_of(path)], DecoderPolicy(decoders=1), "every=1")
+    (cut,) = extract([ref_of(path)], CUT, "every=1")
+    assert cuts
+    assert isinstance(whole, Rejected)
+    assert said(cut) == said(whole)
+
+
+def liars_first(
+    monkeypatch: pytest.MonkeyPatch, answer: Path, *, honest: int, liars: int
+) -> list[int]:
+    """Have the pool start so many honest decoders, then so many liars, then honest ones again."""
+    started: list[int] = []
+    real, lock = slot.spawn, threading.Lock()
+
+    def spawn(memory_bytes: int) -> ConfinedProcess:
+        with lock:
+            started.append(1)
+            lies = honest < len(started) <= honest + liars
+        if lies:
+            return ConfinedProcess("tests.attackers.lying_decoder", f"main({str(answer)!r}, 1)")
+        return real(memory_bytes)
+
+    monkeypatch.setattr(slot, "spawn", spawn)
+    return started
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        message(b"H"), message(b"?"), done(), message(b"C", (3).to_bytes(8, "little")),
+        message(b"A"), b"?" * 5,
+    ],
+    ids=["soon-done", "in-doubt", "last-word", "cut-again", "again", "garbled"],
+)  # fmt: skip
+def test_a_decoder_that_lies_of_its_share_costs_at_most_the_film(
+    film: Path, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: bytes
+) -> None:
+    (tmp_path / "answer").write_bytes(lie)
+    started = liars_first(monkeypatch, tmp_path / "answer", honest=1, liars=1)
+    (result,) = extract([ref_of(film)], CUT)
+    assert len(started) > 1
+    if isinstance(result, Rejected):  # frames that were not sent are not made up
+        assert (result.stage, result.error_class) in {("infer", "crash"), ("decode", "crash")}
+    else:
+        assert said(result) == said(whole)
+
+
+def test_a_film_whose_decoders_die_is_rejected_once(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "answer").write_bytes(b"?" * 5)
+    liars_first(monkeypatch, tmp_path / "answer", honest=1, liars=100)
+    (result,) = extract([ref_of(film)], CUT)
+    assert isinstance(result, Rejected) and result.error_class == "crash"
+
+
+@pytest.fixture
+def source(film: Path) -> Iterator[ClipSource]:
+    closed = threading.Event()
+    refs = [ref_of(film), dataclasses.replace(ref_of(film), video_id="second")]
+    yield ClipSource(iter(refs), closed, downloads=2, max_size_bytes=2**30, cuts=True)
+    closed.set()
+
+
+def test_a_film_is_cut_only_where_no_other_clip_waits(source: ClipSource) -> None:
+    first = source.take()
+    assert first is not None
+    second = source.take()
+    assert second is not None
+    for _ in range(100):  # the end of the clips is known a moment later
+        if source.most_shares() > 1:
+            break
+        threading.Event().wait(0.05)
+    assert source.most_shares() > 1
+    cut = source.offer_shares(first, 3)
+    shares = [source.take(), source.take()]
+    assert [share and share.share for share in shares] == [1, 2]
+    assert all(share is not None and share.cut is cut for share in shares)
+    for share in (first, *shares, second):
+        assert share is not None
+        source.done(share)
+    assert source.take() is None
+
+
+def test_the_last_share_to_end_has_the_last_word() -> None:
+    cut = FilmCut(3)
+    assert not cut.end(fields={"tokens": [1]})
+    assert not cut.end(rejected=VideoRejected("decode", "hang", "too long"))
+    assert cut.end()
+    assert cut.fields == {"tokens": [1]} and cut.rejected is not None and not cut.doubted
+    assert (cut.note(0, 5), cut.note(1, 4), cut.note(0, 1)) == (5, 9, 5)
