@@ -269,7 +269,7 @@ def find_in_video(
     model_dir: str, record: FeatureRecord, *, top: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the `top` likeliest labels of a video, and its segments in the order of their time."""
-    model = load_model(model_dir)
+    model = load_model(model_dir, keep=True)
     assert model.head.rule is not None
     shares = model.ask_video(record.features)
     edges_s = row_edges(record.pts_ms, record.source.duration_s)
@@ -293,7 +293,7 @@ def answer_question(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the `top` likeliest answers to a question about a clip's features float32[n, d], and
     the words of the question that the model does not know; raises UsageError, JobError."""
-    model = load_model(model_dir)
+    model = load_model(model_dir, keep=True)
     try:
         asked = [question.encode("utf-8", "replace")]
         scores = model.predict(features[None], asked, [choices] if choices else None)[0]

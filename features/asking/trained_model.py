@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.asking import kept_model
 from framebank.features.asking.heads import CHOICE, Head, choice_shares
 from framebank.features.asking.segmenting import ask_rows
 from framebank.features.errors import JobError, UsageError
@@ -170,16 +171,48 @@ def _split_rule(making: dict[str, Any] | None) -> SplitRule | None:
     return SplitRule(int(trained["seed"]), share, group_by=group_by and str(group_by))
 
 
-def load_model(model_dir: str) -> TrainedModel:
+def load_model(model_dir: str, *, keep: bool = False) -> TrainedModel:
     """Load MODEL/model.keras and its vocabulary, from disk or bucket; takes seconds. Raises
-    UsageError where the folder holds no model or a damaged one, NotFiniteError."""
+    UsageError where the folder holds no model or a damaged one, NotFiniteError.
+
+    With `keep` what is made of it is kept on this machine, and taken up where it was.
+    """
     head, language = _read_vocabulary(model_dir)
-    model = load_network(model_dir)
+    texts = (("question", "choice") if head.kind == CHOICE else ("question",)) if head.asks else ()
+    names = ("model.keras", "vocabulary.json")
+    key = kept_model.key_of(*(_read(model_dir, name) for name in names)) if keep else None
+    functions = kept_model.load(key) if key else None
+    if functions is None:
+        model = load_network(model_dir)
+        functions = _functions(model_dir, model, head, texts)
+        if key:
+            kept_model.keep(key, model, functions)
+    answer, numbering = functions
+    import tensorflow as tf
+
+    def call(features: NDArray[np.float32], *asked: list[bytes]) -> NDArray[np.float32]:
+        outputs: NDArray[np.float32] = answer(
+            tf.constant(features, tf.float32),
+            *(tf.constant(cut_questions(one, language)) for one in asked[: len(texts)]),
+        ).numpy()
+        return outputs
+
+    def number(asked: list[bytes]) -> NDArray[np.int64]:
+        assert numbering is not None
+        texts = tf.constant(cut_questions(asked, language), tf.string)
+        return np.asarray(numbering(texts), np.int64)
+
+    return TrainedModel(call, head, number if numbering is not None else None)
+
+
+def _functions(
+    model_dir: str, model: keras.Model, head: Head, texts: tuple[str, ...]
+) -> kept_model.Functions:
+    """Return a model as functions that take any number of questions; raises UsageError."""
     import keras
     import tensorflow as tf
 
-    chooses, outputs = head.kind == CHOICE, model.output.shape[-1]
-    texts = ("question", "choice") if chooses else ("question",) if head.asks else ()
+    outputs = model.output.shape[-1]
     if outputs != head.width or set(model.input) != {"features", *texts}:
         got = f"{len(head.answers)} answers, {head.kind}, for a model of {outputs} outputs"
         raise _damaged(model_dir, "vocabulary.json", got)
@@ -188,30 +221,23 @@ def load_model(model_dir: str) -> TrainedModel:
     if text is None and head.asks:
         raise _damaged(model_dir, "model.keras", "a network that does not read text")
     # One signature for all shapes: a batch of another length is no new graph.
-    graph = tf.function(
+    asked = tf.TensorSpec((None,), tf.string)
+    answer = tf.function(
         lambda features, *asked: model(
             {"features": features, **dict(zip(texts, asked, strict=True))}, training=False
         ),
         input_signature=[
             tf.TensorSpec((None, None, model.input["features"].shape[-1]), tf.float32),
-            *(tf.TensorSpec((None,), tf.string) for _ in texts),
+            *(asked for _ in texts),
         ],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Keras wonders at a model of one answer
-        graph.get_concrete_function()
-
-    def call(features: NDArray[np.float32], *asked: list[bytes]) -> NDArray[np.float32]:
-        outputs: NDArray[np.float32] = graph(
-            features, *(tf.constant(cut_questions(one, language)) for one in asked[: len(texts)])
-        ).numpy()
-        return outputs
-
-    def number(asked: list[bytes]) -> NDArray[np.int64]:
-        assert text is not None
-        return np.asarray(text(tf.constant(cut_questions(asked, language), tf.string)), np.int64)
-
-    return TrainedModel(call, head, number if text is not None else None)
+        answer.get_concrete_function()
+    number = None
+    if text is not None:
+        number = tf.function(lambda asked: text(asked), input_signature=[asked])
+    return kept_model.Functions(answer, number)
 
 
 def load_network(model_dir: str) -> keras.Model:

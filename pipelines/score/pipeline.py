@@ -127,7 +127,7 @@ class AnswerModelHandler(ModelHandler[FilePlan, AnswerFile, TrainedModel]):  # t
 
     def load_model(self) -> TrainedModel:
         with told_to_client():
-            return load_model(self._config.model_dir)
+            return load_model(self._config.model_dir, keep=True)
 
     def _count(self, answered: int, *, now: bool = False) -> None:
         if self._counts is None:

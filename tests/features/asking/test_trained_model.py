@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from framebank.features.asking import trained_model
 from framebank.features.asking.trained_model import (
     NotFiniteError,
     check_weights,
@@ -46,6 +47,25 @@ def test_lineage_and_answers_come_back(model: Path) -> None:
     assert together.sum(axis=1) == pytest.approx(1)
     alone = loaded.predict(pad_clips(clips[:1]), [b"what?"])
     assert together[0] == pytest.approx(alone[0], abs=1e-6)  # padding changes no answer
+
+
+def test_a_model_that_was_kept_answers_with_the_same_bytes(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    clips = pad_clips([np.ones((2, 8), np.float16), np.full((5, 8), 2, np.float16)])
+    questions = [b"what?", "哪里?".encode()]
+    first = load_model(str(model), keep=True)
+    network = trained_model.load_network
+    monkeypatch.setattr(trained_model, "load_network", None)  # which reads the file by Keras
+    again = load_model(str(model), keep=True)
+    assert again.predict(clips, questions).tobytes() == first.predict(clips, questions).tobytes()
+    assert again.unknown_words("what zzz") == first.unknown_words("what zzz")
+    monkeypatch.setattr(trained_model, "load_network", network)
+    other = json.loads((model / "vocabulary.json").read_text())
+    (model / "vocabulary.json").write_text(json.dumps(other | {"answers": ["one"]}))
+    with pytest.raises(UsageError, match="vocabulary"):  # of other files nothing was kept
+        load_model(str(model), keep=True)
 
 
 @pytest.mark.parametrize("name", ["model.keras", "vocabulary.json", "lineage.json"])

@@ -246,9 +246,9 @@ def test_the_model_is_loaded_once_in_a_process(
 
     loads: list[str] = []
 
-    def load(model_dir: str) -> TrainedModel:
+    def load(model_dir: str, **how: bool) -> TrainedModel:
         loads.append(model_dir)
-        return load_model(model_dir)
+        return load_model(model_dir, **how)
 
     monkeypatch.setattr(pipeline, "load_model", load)
     rows = [dict(QUESTIONS[0], question=f"what is {number}?") for number in range(300)]
