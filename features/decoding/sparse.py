@@ -182,8 +182,8 @@ def _read_packets(
     """Read all packets, adding those that are shown to `timeline`; raises Doubt of any damage."""
     end, tracks = stated_end(clip), len(clip.container.streams)
     context = clip.stream.codec_context
-    budget, pixels = WorkBudget(request.limits, clip.file.whole_bytes), 0
-    pixels = context.width * context.height
+    budget = WorkBudget(request.limits, clip.file.whole_bytes)
+    pixels, order = context.width * context.height, 0
     packets = _Packets()
     report.take_pictures_for_granted()
     source = PacketReader(clip, report, all_tracks=end is not None and end.whole_file)
@@ -199,7 +199,8 @@ def _read_packets(
         if visible:
             timeline.add(packet.pts, packet.duration, packet.is_keyframe)
         packets.stamps.append(packet.pts)
-        packets.orders.append(picture.order if picture is not None else 0)
+        order = picture.order if picture is not None else order  # what shows nothing goes along
+        packets.orders.append(order)
         bits = int(visible)
         if picture is not None:
             bits |= _BEGINS * picture.begins | _DISPOSABLE * picture.disposable
