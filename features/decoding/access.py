@@ -18,7 +18,7 @@ from framebank.features.decoding.nal_units import H264, Hevc, Picture, Unclear
 
 _LATER = 1 << 40
 _START_CODE = b"\0\0\1"
-_TINY_VOP = 24  # bytes of a packet that may stand for no picture ("not coded", N-VOP)
+_TINY_VOP = 12  # bytes of what may stand for no picture ("not coded", N-VOP)
 _VOL = re.compile(rb"\x00\x00\x01[\x20-\x2f]")
 _AV1_HEADER, _AV1_DELIMITER, _AV1_FRAMES = 1, 2, (3, 6)
 _AV1_PASSED = (
