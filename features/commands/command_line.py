@@ -95,5 +95,17 @@ class _StoreOnce(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+class Collect(argparse.Action):
+    """Store a value; of an option that is given several times, the list of its values."""
+
+    _given: tuple[argparse.Namespace, list[Any]] | None = None
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        # By namespace, for a parser may read several command lines.
+        before = self._given[1] if self._given and self._given[0] is namespace else []
+        self._given = (namespace, [*before, values])
+        setattr(namespace, self.dest, values if not before else self._given[1])
+
+
 def _shown(values: Any) -> str:
     return " ".join(map(str, values)) if isinstance(values, list) else str(values)

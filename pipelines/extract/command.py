@@ -4,29 +4,31 @@
 
 INPUT is any mix of files, folders (walked), globs, gs://bucket/prefixes and manifests (.csv,
 .jsonl, .parquet with a column `uri`). Run the same command again to go on after a crash, to add
-new videos or to redo changed ones: what is done is never decoded again. Options of Apache Beam are
-passed on (--runner PrismRunner, FlinkRunner, DataflowRunner...). Exit status: 0 when every video
-is done or quarantined, 1 when the job failed, 2 for a mistake in the command line.
+new videos or to redo changed ones: what is done is never decoded again. With several --backbone
+each gets a cache of its own, CACHE/NAME, and each video is decoded once for all. Options of Apache
+Beam are passed on (--runner PrismRunner, FlinkRunner, DataflowRunner...). Exit status: 0 when every
+video is done or quarantined, 1 when the job failed, 2 for a mistake in the command line.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from framebank.features.cache.sidecar import utc_now
+from framebank.features.commands.command_line import Collect
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.decoders.sandbox import confinement_here
 from framebank.features.decoding.container import DecodeLimits
 from framebank.features.decoding.request import CHECKS
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
-from framebank.features.extraction.balance import Balance
 from framebank.features.extraction.one_clip import feature_width, make_spec
 from framebank.features.extraction.precision import Settled, settle
 from framebank.features.network.own_files import is_own
@@ -41,20 +43,18 @@ from framebank.features.spec import (
     FeatureSpec,
     SpecChoice,
 )
-from framebank.features.stores import temporary
 from framebank.features.terminal import say
 from framebank.pipelines.extract import cache_access
-from framebank.pipelines.extract.cache_access import Recovery
+from framebank.pipelines.extract.groups import plan_groups
 from framebank.pipelines.extract.job import Extraction
 from framebank.pipelines.extract.plan import (
     ExtractConfig,
     RunFacts,
-    Todo,
     check_bad_ratio,
-    drop_done,
-    plan_shards,
-    unaccepted_runs,
 )
+from framebank.pipelines.extract.summary import Ended, result_of, summary_lines
+from framebank.pipelines.extract.targets import Target, check_same_frames, find_targets
+from framebank.pipelines.extract.works import Work, nothing_done, open_work, say_repaired
 from framebank.pipelines.inputs.listing import InputListing, by_suffix, expand_inputs
 from framebank.pipelines.runners import gate
 from framebank.pipelines.runners.gate import Submission
@@ -69,11 +69,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample", default=choice.sample, metavar="RULE",
         help="fps=R | uniform=N | every=K | all | keyframes (default fps=1; c3d: all)")  # fmt: skip
     add("--max-frames", type=int, metavar="M", help="at most M rows a video (default: all)")
-    add("--backbone", default=choice.backbone, metavar="NAME|PATH",
+    add("--backbone", default=choice.backbone, action=Collect, metavar="NAME|PATH",
         help="see README.md for the table; or a .keras file, an .onnx file, the folder of a"
-             " KerasHub preset; pixels[:SIZE] keeps the frames")  # fmt: skip
-    add("--layer", help="any named layer (default: the backbone's own)")
-    add("--weights", default=choice.weights, help="imagenet | PATH | random:SEED")
+             " KerasHub preset; pixels[:SIZE] keeps the frames; given several times, each gets its"
+             " cache CACHE/NAME")  # fmt: skip
+    add("--layer", action=Collect,
+        help="any named layer (default: the backbone's own); of one of several networks:"
+             " NAME=LAYER")  # fmt: skip
+    add("--weights", default=choice.weights, action=Collect,
+        help="imagenet | PATH | random:SEED; of one of several networks: NAME=PATH")  # fmt: skip
     add("--preprocess", choices=NAMES,
         help="what a network from a file wants done to pixels, if it does not say")  # fmt: skip
     add("--input-size", type=int, metavar="N",
@@ -109,8 +113,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Extract, print the summary and return the exit status."""
 
-    def show(summary: dict[str, Any]) -> None:
-        print(json.dumps(summary) if args.json else "\n".join(_summary_lines(args, summary)))
+    def show(ended: Sequence[Ended]) -> None:
+        if args.json:
+            print(json.dumps(result_of(ended)))
+        else:
+            print(
+                "\n".join(line for one in ended for line in summary_lines(*one, check=args.check))
+            )
 
     execute(args, beam_args, show=show)
     return 0
@@ -120,16 +129,18 @@ def execute(
     args: argparse.Namespace,
     beam_args: list[str],
     *,
-    show: Callable[[dict[str, Any]], None] = lambda summary: None,
+    show: Callable[[Sequence[Ended]], None] = lambda ended: None,
 ) -> dict[str, Any] | None:
-    """Extract; return the run's summary, None for a job that was submitted and nobody waits for.
+    """Extract; return the run's summary, with several backbones that of each by its name; None for
+    a job that was submitted and nobody waits for.
 
-    `show` gets the summary before it is judged. Raises UsageError, JobError.
+    `show` gets the summaries before they are judged. Raises UsageError, JobError.
     """
     check_numbers(args)
     parse_rule(
         args.sample or "all"
     )  # a slip of the pen is told before anything is listed or fetched
+    targets = find_targets(args)
     submission = gate.prepare(
         args,
         beam_args,
@@ -140,52 +151,69 @@ def execute(
     say_listing(listing)
     if submission.workers_elsewhere and not args.shared_disk:
         gate.check_remote("a video of a manifest", (ref.uri for ref in listing.refs))
-    spec, weights = make_spec(SpecChoice.of(args))
-    unsure = args.layer is not None or is_own(spec.backbone)
-    if unsure and not cache_access.was_made_by(args.cache, spec):
-        feature_width(spec, weights)
-        unsure = False
-    if spec.random_weights:
-        say(f"the network has RANDOM weights ({spec.weights}): good for trying things out only")
+    made = [make_spec(target.choice) for target in targets]
+    check_same_frames([spec for spec, _ in made])
+    unsure = [_is_unsure(target, *how) for target, how in zip(targets, made, strict=True)]
+    for target, (spec, _) in zip(targets, made, strict=True):
+        if spec.random_weights:
+            whose = f"the network {target.name}".strip()
+            say(f"{whose} has RANDOM weights ({spec.weights}): good for trying things out only")
     dry_run = submission.dry_run
-    spec, settled = settle_precision(
-        args,
-        spec,
-        weights,
-        listing,
-        measures=not dry_run,
-        elsewhere=submission.workers_elsewhere,
-        keep=submission.in_process,
-    )
-    with cache_access.open_for_extraction(args.cache, spec, dry_run=dry_run) as cache:
-        before = cache_access.recover(cache, spec, dry_run=True) if dry_run else _tidy(cache, spec)
-        todo = _find_todo(args, listing, before, cache, spec)
-        run_id = cache_access.new_run_id(before.known.latest_run())
-        config = ExtractConfig(cache, run_id, spec, weights, decoder_policy(args), args.batch_size)
-        summary: dict[str, Any] | None = {
-            "done": 0,
-            "quarantined": 0,
-            "inputs": len(listing.refs),
-            "already_done": todo.already_done,
-            "already_quarantined": todo.already_quarantined,
-        }
-        if todo.refs:
-            if unsure:  # late, for it takes seconds that a run with nothing to do need not wait
-                feature_width(spec, weights)
-            job = _extraction(args, submission, listing, before, todo, config, settled)
-            summary = job.run()
-        if summary is None:  # submitted, and nobody waits
-            return None
+    how = [
+        (
+            *settle_precision(
+                args,
+                target,
+                spec,
+                weights,
+                listing,
+                measures=not dry_run,
+                elsewhere=submission.workers_elsewhere,
+                keep=submission.in_process,
+            ),
+            weights,
+        )
+        for target, (spec, weights) in zip(targets, made, strict=True)
+    ]
+    with contextlib.ExitStack() as held:
+        works = [
+            open_work(args, listing, target, *chosen, held=held, dry_run=dry_run)
+            for target, chosen in zip(targets, how, strict=True)
+        ]
+        summaries = {work.cache: nothing_done(work, listing) for work in works}
+        if lacking := [work for work in works if work.todo.refs]:
+            for work, late in zip(works, unsure, strict=True):
+                if late and work.todo.refs:  # seconds that a run with nothing to do need not wait
+                    feature_width(work.spec, work.weights)
+            ended = _extraction(args, submission, listing, lacking).run()
+            if ended is None:  # submitted, and nobody waits
+                return None
+            summaries |= {work.cache: summary for work, summary in zip(lacking, ended, strict=True)}
         if not dry_run:
-            _say_repaired(cache, before)
-        show(summary)
-        bad = summary["quarantined"] + todo.unaccepted
-        check_bad_ratio(bad, summary["inputs"], limit=args.max_bad_ratio, cache=args.cache)
-        return summary
+            for work in works:
+                say_repaired(work.cache, work.before)
+        found = [(work.target, summaries[work.cache]) for work in works]
+        show(found)
+        for work in works:
+            summary = summaries[work.cache]
+            bad = summary["quarantined"] + work.todo.unaccepted
+            check_bad_ratio(bad, summary["inputs"], limit=args.max_bad_ratio, cache=work.cache)
+        return result_of(found)
+
+
+def _is_unsure(target: Target, spec: FeatureSpec, weights: Weights) -> bool:
+    """Tell whether the network is still to be looked at; of a new cache that is done at once."""
+    if target.choice.layer is None and not is_own(spec.backbone):
+        return False
+    if cache_access.was_made_by(str(target.cache), spec):
+        return True
+    feature_width(spec, weights)
+    return False
 
 
 def settle_precision(
     args: argparse.Namespace,
+    target: Target,
     spec: FeatureSpec,
     weights: Weights,
     listing: InputListing,
@@ -199,9 +227,9 @@ def settle_precision(
     A cache has its own. Of a new one it is measured here, unless nothing `measures`; workers
     `elsewhere` have processors that nobody here knows.
     """
-    if args.precision != AUTO or spec.holds_pictures:
+    if target.choice.precision != AUTO or spec.holds_pictures:
         return spec, None
-    cached = args.cache and cache_access.made_in(args.cache, spec)
+    cached = target.cache and cache_access.made_in(target.cache, spec)
     if cached:
         settled = Settled(cached, f"{cached}, as the cache has it")
     elif elsewhere:
@@ -215,93 +243,61 @@ def settle_precision(
         settled = settle(
             spec, weights, listing.refs, decoder_policy(args), batch_size=args.batch_size, keep=keep
         )
-        say(f"--precision auto is {settled.precision} ({settled.why})")
+        of = f" of {target.name}" if target.name else ""
+        say(f"--precision auto{of} is {settled.precision} ({settled.why})")
     return dataclasses.replace(spec, precision=settled.precision), settled
 
 
-def _find_todo(
-    args: argparse.Namespace, listing: InputListing, before: Recovery, cache: str, spec: FeatureSpec
-) -> Todo:
-    todo = drop_done(
-        listing.refs,
-        before.known,
-        fingerprint=spec.fingerprint,
-        retry_quarantined=args.retry_quarantined,
-        lost=before.lost,
-    )
-    unaccepted, judged_runs = unaccepted_runs(
-        cache,
-        todo.quarantined_by_run,
-        limit=args.max_bad_ratio,
-        whole=before.known.quarantined_by_run(),
-    )
-    return dataclasses.replace(todo, unaccepted=unaccepted, judged_runs=tuple(judged_runs))
-
-
 def _extraction(
+    args: argparse.Namespace, submission: Submission, listing: InputListing, works: Sequence[Work]
+) -> Extraction:
+    shards = plan_groups(
+        [work.todo.refs for work in works],
+        fingerprints=[work.spec.fingerprint for work in works],
+        videos_per_shard=args.videos_per_shard,
+    )
+    run_id = max(cache_access.new_run_id(work.before.known.latest_run()) for work in works)
+    policy = decoder_policy(args)
+    configs = [
+        ExtractConfig(work.cache, run_id, work.spec, work.weights, policy, args.batch_size)
+        for work in works
+    ]
+    facts = [
+        _facts(args, submission, listing, work, shards_planned=len(planned))
+        for work, planned in zip(works, shards, strict=True)
+    ]
+    return Extraction(submission, configs, facts, shards)
+
+
+def _facts(
     args: argparse.Namespace,
     submission: Submission,
     listing: InputListing,
-    before: Recovery,
-    todo: Todo,
-    config: ExtractConfig,
-    settled: Settled | None,
-) -> Extraction:
-    shards = plan_shards(
-        todo.refs, fingerprint=config.spec.fingerprint, videos_per_shard=args.videos_per_shard
-    )
+    work: Work,
+    *,
+    shards_planned: int,
+) -> RunFacts:
     decoders = "what decoders are shut in by stands in the workers' logs"
-    facts = RunFacts(
+    return RunFacts(
         inputs=len(listing.refs),
-        already_done=todo.already_done,
-        already_quarantined=todo.already_quarantined,
-        to_extract=len(todo.refs),
-        shards_planned=len(shards),
-        recovered=before.videos,
+        already_done=work.todo.already_done,
+        already_quarantined=work.todo.already_quarantined,
+        to_extract=len(work.todo.refs),
+        shards_planned=shards_planned,
+        recovered=work.before.videos,
         skipped_by_suffix=dict(listing.skipped_by_suffix),
         started=utc_now(),
-        weights_path=config.weights.kept_at,
+        weights_path=work.weights.kept_at,
         command=shlex.join(getattr(args, "typed", sys.argv)),
         runner=submission.runner,
         # Where somebody waits, `execute` judges it, with the runs before.
         max_bad_ratio=None if submission.waits else args.max_bad_ratio,
         allowed_bad_ratio=args.max_bad_ratio,
-        unaccepted=todo.unaccepted,
-        judged_runs=todo.judged_runs,
+        unaccepted=work.todo.unaccepted,
+        judged_runs=work.todo.judged_runs,
         decoders=decoders if submission.workers_elsewhere else confinement_here().line(),
-        precision={} if settled is None else dataclasses.asdict(settled),
+        precision={} if work.settled is None else dataclasses.asdict(work.settled),
     )
-    return Extraction(submission, config, facts, shards)
-
-
-def _tidy(cache: str, spec: FeatureSpec) -> Recovery:
-    """Clear up after an interrupted run, mend what can be; return what there is."""
-    temporary.remove_dead()  # here too: a run with nothing to do makes no folder of its own
-    found = cache_access.recover(cache, spec)
-    for what in found.removed:
-        say(f"removed {what}")
-    if found.shards:
-        say(f"kept {found.videos} videos in {found.shards} shards of an interrupted run")
-    if leftovers := cache_access.remove_leftovers(cache):
-        say(f"removed {leftovers} files that an interrupted run left unfinished")
-    if found.lost:
-        say(
-            f"the features of {len(found.lost)} videos are missing or damaged; those of them that "
-            "are in the input are extracted again (`framebank verify` names the shards)"
-        )
-    return found
-
-
-def _say_repaired(cache: str, before: Recovery) -> None:
-    """Take damaged shards away whose videos were made anew, and say how far that went."""
-    left = cache_access.remove_lost_shards(cache, before)
-    if left:
-        say(
-            f"{len(left)} damaged shards stay, for some of their videos are not in this input: "
-            f"{', '.join(left[:3])}"
-        )
-    elif before.lost:
-        say(f"repaired: the {len(before.lost)} videos were extracted again")
 
 
 def decoder_policy(args: argparse.Namespace) -> DecoderPolicy:
@@ -337,48 +333,3 @@ def say_listing(listing: InputListing) -> None:
         say(note)
     if skipped := listing.skipped_by_suffix:
         say(f"left alone in folders, by suffix: {by_suffix(skipped)}")
-
-
-def _summary_lines(args: argparse.Namespace, summary: dict[str, Any]) -> Iterator[str]:
-    done, quarantined = summary["already_done"], summary["already_quarantined"]
-    if "frames" not in summary:
-        yield (
-            f"nothing to do: of {summary['inputs']} videos {done} are done and {quarantined} "
-            "quarantined; nothing was decoded or written"
-        )
-        return
-    yield (
-        f"{summary['inputs']} videos: {summary['done']} done, {summary['quarantined']} quarantined,"
-        f" {done + quarantined} from earlier runs"
-    )
-    yield (
-        f"{summary['frames']} frames, {summary['bytes'] / 2**20:.1f} MiB in {summary['shards']} "
-        f"shards of {args.cache}"
-    )
-    if summary["random_weights"]:
-        yield f"  made with RANDOM weights ({summary['spec']['weights']})"
-    if settled := summary["precision"]:
-        yield f"  computed in {settled['precision']} (--precision auto: {settled['why']})"
-    for name, count in summary["quarantined_by_class"].items():
-        yield f"  quarantined as {name}: {count}"
-    if summary["partial"]:
-        yield f"  {summary['partial']} stored in part (--allow-partial)"
-    if summary["capped"]:
-        yield f"  {summary['capped']} cut off by --max-frames"
-    if args.check == "sampled":
-        yield (
-            f"  {summary['sampled']} decoded, and so checked, only where rows needed it; the others"
-            " wholly (--check sampled)"
-        )
-    yield from _balance_lines(args, summary)
-
-
-def _balance_lines(args: argparse.Namespace, summary: dict[str, Any]) -> Iterator[str]:
-    balance = Balance.from_json(summary["balance"])
-    if balance.seen:
-        yield f"  {balance.seen} of {balance.pictures} pictures seen before, not computed again"
-    if balance.bound():
-        tried = {f"--check {args.check}"}
-        if summary["precision"] or summary["spec"]["precision"] != "float32":  # measured, or chosen
-            tried.add("--precision bfloat16")
-        yield f"  {balance.line()}; what would help: {balance.advice(tried=tried)}"

@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import heapq
+import itertools
 import json
 import operator
 import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -29,13 +30,8 @@ from framebank.features.cache.sidecar import CatalogRow, remove_shard, utc_now
 from framebank.features.errors import JobError
 from framebank.features.extraction.balance import Balance
 from framebank.features.stores import json_text, storage
-from framebank.pipelines.extract.plan import (
-    ExtractConfig,
-    RunFacts,
-    ShardPlan,
-    check_bad_ratio,
-    read_plan,
-)
+from framebank.pipelines.extract.groups import ShardGroup, read_groups
+from framebank.pipelines.extract.plan import ExtractConfig, RunFacts, check_bad_ratio
 from framebank.pipelines.extract.shard import ExtractShard
 from framebank.pipelines.extract.shard_writer import COMMITTING
 from framebank.pipelines.jobs.worker_faults import told_to_client, worker_check
@@ -45,90 +41,110 @@ _SLOWEST = 5  # shards that a summary names
 
 def build_pipeline(
     pipeline: beam.Pipeline,
-    config: ExtractConfig,
-    facts: RunFacts,
+    configs: Sequence[ExtractConfig],
+    facts: Sequence[RunFacts],
     *,
-    plan_paths: list[str],
+    plan_paths: Sequence[Sequence[str]],
     hints: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Add the steps of the job to `pipeline`; the same on every runner.
 
-    `hints` are Beam's resource hints for the step that decodes and infers.
+    `configs`, `facts` and `plan_paths` are those of each cache that is filled. `hints` are Beam's
+    resource hints for the step that decodes and infers.
     """
-    extract = beam.ParDo(ExtractShard(config)).with_resource_hints(**hints)
+    extract = beam.ParDo(ExtractShard(*configs)).with_resource_hints(**hints)
+    numbered = [(number, path) for number, own in enumerate(plan_paths) for path in own]
     _ = (
         pipeline
-        | "CreatePlanPaths" >> beam.Create(plan_paths, reshuffle=False)  # str
-        | "CheckWorkers" >> beam.Map(worker_check())  # str
+        | "CreatePlanPaths" >> beam.Create(numbered, reshuffle=False)  # (number, str)
+        | "CheckWorkers" >> beam.Map(worker_check())  # (number, str)
         # Not a Reshuffle: of two with nothing but ParDos between, Flink leaves out the second.
-        | "KeyPlan" >> beam.WithKeys("plan")  # ("plan", str)
-        | "GatherPlan" >> beam.GroupByKey()  # ("plan", [str])
-        | "ReadPlan" >> beam.FlatMap(read_plans, config)  # ShardPlan
+        | "KeyPlan" >> beam.WithKeys("plan")  # ("plan", (number, str))
+        | "GatherPlan" >> beam.GroupByKey()  # ("plan", [(number, str)])
+        | "ReadPlan" >> beam.FlatMap(read_plans, configs)  # ShardGroup
         | "SpreadShards" >> beam.Reshuffle()
-        | "ExtractShard" >> extract  # report (dict) and CatalogRow
-        | "KeyRows" >> beam.Map(_key_row)  # ("run", [kind, fields] as JSON)
-        | "GatherRows" >> beam.GroupByKey()  # ("run", [[kind, fields] as JSON])
-        | "FinishRun" >> beam.ParDo(FinishRun(config, facts, plan_paths))
+        | "ExtractShard" >> extract  # (number, report (dict) or CatalogRow)
+        | "KeyRows" >> beam.Map(_key_row)  # ("run", [number, kind, fields] as JSON)
+        | "GatherRows" >> beam.GroupByKey()  # ("run", [[number, kind, fields] as JSON])
+        | "FinishRun" >> beam.ParDo(FinishRun(configs, facts, plan_paths))
     )
 
 
-def read_plans(keyed: tuple[str, Iterable[str]], config: ExtractConfig) -> Iterator[ShardPlan]:
-    """Yield the shards of all plan files, heaviest first.
+def read_plans(
+    keyed: tuple[str, Iterable[tuple[int, str]]], configs: Sequence[ExtractConfig]
+) -> Iterator[ShardGroup]:
+    """Yield the shards of all plan files, heaviest first, those of one decoding together.
 
     One reader, so that an engine which deals to its workers in turn deals evenly.
     """
     with told_to_client():
         try:
-            for path in sorted(keyed[1]):
-                yield from read_plan(path)
+            paths: list[list[str]] = [[] for _ in configs]
+            for number, path in keyed[1]:
+                paths[number].append(path)
+            yield from read_groups(paths)
         except storage.FileMissingError:
             # An engine may do a whole job again that had just ended, and removed its plan.
-            if not storage.exists(layout.run_path(config.cache, config.run_id)):
+            if not storage.exists(layout.run_path(configs[-1].cache, configs[-1].run_id)):
                 raise
 
 
-def _key_row(row: dict[str, Any] | CatalogRow) -> tuple[str, str]:
+def _key_row(numbered: tuple[int, dict[str, Any] | CatalogRow]) -> tuple[str, str]:
     # As JSON, which escapes what Beam's own coder cannot: file names that are no UTF-8.
+    number, row = numbered
     kind, fields = ("video", row.to_json()) if isinstance(row, CatalogRow) else ("shard", row)
-    return "run", json.dumps([kind, fields])
+    return "run", json.dumps([number, kind, fields])
 
 
 class FinishRun(beam.DoFn):  # type: ignore[misc]
-    """Writes the catalog of a run, checks that every video is accounted for, then its summary."""
+    """Writes the catalog of a run, checks that every video is accounted for, then its summary; in
+    each of its caches."""
 
-    def __init__(self, config: ExtractConfig, facts: RunFacts, plan_paths: list[str]) -> None:
-        self._config, self._facts, self._plan_paths = config, facts, plan_paths
+    def __init__(
+        self,
+        configs: Sequence[ExtractConfig],
+        facts: Sequence[RunFacts],
+        plan_paths: Sequence[Sequence[str]],
+    ) -> None:
+        self._runs = list(zip(configs, facts, strict=True))
+        self._plan_paths = plan_paths
 
     def process(self, element: tuple[str, Iterable[str]]) -> Iterator[str]:
         with told_to_client():
             with COMMITTING:
-                path = self._finish(element[1])
-            yield path
+                paths = self._finish(element[1])
+            yield from paths
 
-    def _finish(self, lines: Iterable[str]) -> str:
-        cache, run_id = self._config.cache, self._config.run_id
-        tally = Tally()
-        written = write_catalog(cache, run_id, tally.take(lines))
-        tally.check(self._facts, written=written)
-        summary = summarise(self._config, self._facts, tally)
-        path = layout.run_path(cache, run_id)
-        storage.write_atomic(path, json.dumps(summary, indent=2).encode() + b"\n")
-        if self._facts.max_bad_ratio is not None:  # nobody waits who would judge it
-            bad, most = summary["quarantined"] + self._facts.unaccepted, self._facts.max_bad_ratio
-            check_bad_ratio(bad, self._facts.inputs, limit=most, cache=cache)
-        remove_parts(cache, tally)
-        for plan_path in self._plan_paths:  # last: before this, a part done again needs them
-            storage.delete(plan_path)
-        return path
+    def _finish(self, lines: Iterable[str]) -> list[str]:
+        paths, ended = [], []
+        for number, (config, facts) in enumerate(self._runs):
+            tally = Tally(number)
+            written = write_catalog(config.cache, config.run_id, tally.take(lines))
+            tally.check(facts, written=written)
+            summary = summarise(config, facts, tally)
+            paths.append(layout.run_path(config.cache, config.run_id))
+            storage.write_atomic(paths[-1], json.dumps(summary, indent=2).encode() + b"\n")
+            ended.append((config.cache, facts, tally, summary["quarantined"]))
+        for cache, facts, _, quarantined in ended:
+            if facts.max_bad_ratio is not None:  # nobody waits who would judge it
+                bad, most = quarantined + facts.unaccepted, facts.max_bad_ratio
+                check_bad_ratio(bad, facts.inputs, limit=most, cache=cache)
+        for cache, _, tally, _ in ended:
+            remove_parts(cache, tally)
+        for path in itertools.chain(*self._plan_paths):  # last: a part done again needs them
+            storage.delete(path)
+        return paths
 
 
 class Tally:
     """Counts what the shards of a run report, and their rows on their way into the catalog.
 
-    Its memory grows with the shards, not with the videos.
+    Those of the cache with this number, of several that one run fills. Its memory grows with the
+    shards, not with the videos.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self._own = f"[{number},"  # how its lines begin
         self.states: Counter[str] = Counter()
         self.classes: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()  # by shard
@@ -139,7 +155,9 @@ class Tally:
     def take(self, lines: Iterable[str]) -> Iterator[CatalogRow]:
         """Count what there is, and yield the rows."""
         for line in lines:
-            kind, fields = json_text.parse(line)
+            if not line.startswith(self._own):
+                continue
+            _, kind, fields = json_text.parse(line)
             if kind == "shard":
                 self.repeated += fields["shard"] in self.reports
                 self.reports[fields["shard"]] = fields

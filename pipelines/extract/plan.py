@@ -77,10 +77,15 @@ class RunFacts:
 
 @dataclasses.dataclass(frozen=True)
 class ShardPlan:
-    """One unit of work: a name that follows from the videos and the spec, and the videos."""
+    """One unit of work: a name that follows from the videos and the spec, and the videos.
+
+    `place` is that in the order of the job; shards of several caches that are filled by one
+    decoding have the same (`groups.py`).
+    """
 
     shard: str
     refs: tuple[VideoRef, ...]
+    place: int = 0
 
     @property
     def video_bytes(self) -> int:
@@ -204,22 +209,23 @@ def check_bad_ratio(bad: int, inputs: int, *, limit: float, cache: str) -> None:
 def plan_shards(
     refs: Sequence[VideoRef], *, fingerprint: str, videos_per_shard: int | None = None
 ) -> list[ShardPlan]:
-    """Deal videos into shards in the order of their keys; heaviest shards first.
+    """Deal videos into shards in an order of hashes; heaviest shards first.
 
     A shard ends with `videos_per_shard` videos, or before 1 GiB of video (unless one alone has
     more). Without `videos_per_shard` it also ends at about half a minute of work, or a thousandth
-    of all work where that is more, and with 64 videos at most. Keys are hashes, so a shard is a
-    random sample of the input (long clips spread), and the same input is dealt in the same way
-    everywhere, in whatever order it was listed. Engines that deal shards in turn then give every
+    of all work where that is more, and with 64 videos at most. So a shard is a random sample of the
+    input (long clips spread), and the same input is dealt in the same way everywhere, in whatever
+    order it was listed and whatever the spec. Engines that deal shards in turn then give every
     worker the same bytes but for one shard's, and those that deal when a worker is free end with
     small ones.
     """
-    keyed = sorted((ref.key(fingerprint), ref.video_id, ref) for ref in refs)
+    keyed = sorted((ref.key(""), ref.video_id, ref) for ref in refs)  # of no spec
     shards = [
-        ShardPlan(_shard_name(group, fingerprint), group)
+        ShardPlan(shard_name(group, fingerprint), group)
         for group in _groups([ref for _, _, ref in keyed], videos_per_shard)
     ]
-    return sorted(shards, key=lambda shard: (-shard.work_s, shard.shard))
+    shards.sort(key=lambda shard: (-shard.work_s, shard.shard))
+    return [dataclasses.replace(shard, place=place) for place, shard in enumerate(shards)]
 
 
 def _work_s(ref: VideoRef) -> float:
@@ -248,7 +254,7 @@ def _groups(
         yield tuple(group)
 
 
-def _shard_name(refs: Sequence[VideoRef], fingerprint: str) -> str:
+def shard_name(refs: Sequence[VideoRef], fingerprint: str) -> str:
     text = "\n".join(f"{ref.key(fingerprint)} {ref.attempt} {ref.video_id}" for ref in refs)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
@@ -279,7 +285,8 @@ def read_plan(path: str) -> Iterator[ShardPlan]:
     for number, line in enumerate(storage.read_bytes(path).splitlines(), start=1):
         try:
             fields = json_text.parse(line)
-            shard = ShardPlan(fields["shard"], tuple(VideoRef(**ref) for ref in fields["refs"]))
+            refs = tuple(VideoRef(**ref) for ref in fields["refs"])
+            shard = ShardPlan(fields["shard"], refs, fields["place"])
         except (ValueError, KeyError, TypeError) as err:
             raise CacheError(f"line {number} of the plan {path} is damaged", got=err) from err
         yield shard

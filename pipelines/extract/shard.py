@@ -7,11 +7,12 @@ rows on.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -26,6 +27,8 @@ from framebank.features.extraction.engine import Engine, SharedEngine
 from framebank.features.extraction.one_clip import build_network, computing
 from framebank.features.network.weights import localise_weights
 from framebank.features.stores import storage
+from framebank.features.video import VideoRef
+from framebank.pipelines.extract.groups import ShardGroup
 from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan
 from framebank.pipelines.extract.shard_writer import ShardWriter
 from framebank.pipelines.jobs.progress import CountsWriter
@@ -55,24 +58,26 @@ def report_of(sidecar: Sidecar) -> dict[str, Any]:
     }
 
 
-# The network of this process, whatever bundles, stages, threads and DoFn instances there are. Beam
-# drops it when another shared thing (a model that answers) is taken, or one with another tag.
-_NETWORK = Shared()
+# The networks of this process, whatever bundles, stages, threads and DoFn instances there are. Beam
+# drops them when another shared thing (a model that answers) is taken, or one with another tag.
+_NETWORKS = Shared()
 _ENGINE = SharedEngine()
 _log = logging.getLogger(__name__)
 
 
 class ExtractShard(beam.DoFn):  # type: ignore[misc]
-    """ShardPlan → the shard's report and its catalog rows, read back from its sidecar.
+    """ShardGroup → (number of the cache, its shard's report or a catalog row of it), read back from
+    the sidecars.
 
-    A worker process holds one network and one set of decoder processes, however many instances and
-    threads of this it serves; they take turns, a shard at a time. Resident memory of such a process
-    with inception_v3 in float32 and batches of 32, on two cores: 1.1 GiB, and 20 MiB for each
-    further thread.
+    A worker process holds each network once and one set of decoder processes, however many
+    instances and threads of this it serves; they take turns, a shard at a time. Resident memory of
+    such a process with inception_v3 in float32 and batches of 32, on two cores: 1.1 GiB, and 20 MiB
+    for each further thread.
     """
 
-    def __init__(self, config: ExtractConfig) -> None:
-        self._config = config
+    def __init__(self, *configs: ExtractConfig) -> None:
+        """`configs`: one for each cache; how clips are decoded is the same in all."""
+        self._configs = configs
         self._frames = Metrics.counter(NAMESPACE, "frames")
         self._videos = {
             state: Metrics.counter(NAMESPACE, f"videos_{state}")
@@ -82,57 +87,95 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         with told_to_client():
-            check_version(self._config)
-        self._counts = CountsWriter(self._config.progress_folder)
+            check_version(self._configs[0])
+        self._counts = CountsWriter(self._configs[0].progress_folder)
 
     def teardown(self) -> None:
         _ENGINE.leave(self)
 
-    def process(self, plan: ShardPlan) -> Iterator[dict[str, Any] | CatalogRow]:
+    def process(self, group: ShardGroup) -> Iterator[tuple[int, dict[str, Any] | CatalogRow]]:
         with told_to_client():
-            if storage.exists(layout.sidecar_path(self._config.cache, plan.shard)):
-                self._passed_on.inc()
-                _log.info("shard %s is committed already", plan.shard)
-            else:
+            planned = [
+                (number, config, plan)
+                for number, (config, plan) in enumerate(zip(self._configs, group, strict=True))
+                if plan is not None
+            ]
+            left: dict[int, ShardPlan] = {}
+            for number, config, plan in planned:
+                if storage.exists(layout.sidecar_path(config.cache, plan.shard)):
+                    self._passed_on.inc()
+                    _log.info("shard %s is committed already", plan.shard)
+                else:
+                    left[number] = plan
+            if left:
                 try:
-                    self._extract(plan)
+                    self._extract(left)
                 finally:
                     self._counts.counts.unsafe = 0
-            sidecar = read_sidecar(self._config.cache, plan.shard)
-            _check_rows(self._config, plan, sidecar)
-            yield report_of(sidecar)
-            yield from sidecar.rows
+            for number, config, plan in planned:
+                sidecar = read_sidecar(config.cache, plan.shard)
+                _check_rows(config, plan, sidecar)
+                yield number, report_of(sidecar)
+                for row in sidecar.rows:
+                    yield number, row
 
-    def _extract(self, plan: ShardPlan) -> None:
-        frames = self._counts.counts.frames
-        config = self._config
-
-        def build() -> Engine:  # on first use: committed shards need no network and no decoders
-            return Engine(shared_network(config), config.spec, config.policy)
-
-        job = (config.run_id, config.spec.fingerprint, config.policy, config.batch_size)
-        with (
-            _ENGINE.turn(self, job, build) as engine,
-            ShardWriter(config.cache, plan.shard, run_id=config.run_id, spec=config.spec) as writer,
-        ):
+    def _extract(self, plans: dict[int, ShardPlan]) -> None:
+        """Decode what is left of these shards, by the number of their caches, and commit them."""
+        frames, configs = self._counts.counts.frames, self._configs
+        job = tuple((c.run_id, c.spec.fingerprint, c.policy, c.batch_size) for c in configs)
+        with _ENGINE.turn(self, job, self._build) as engine, contextlib.ExitStack() as opened:
             start = time.monotonic()
-            kept = writer.adopt_parts()
-            refs = [ref for ref in plan.longest_first if ref.video_id not in kept]
+            writers = {
+                number: opened.enter_context(
+                    ShardWriter(
+                        configs[number].cache,
+                        plan.shard,
+                        run_id=configs[number].run_id,
+                        spec=configs[number].spec,
+                    )
+                )
+                for number, plan in plans.items()
+            }
+
+            def keep() -> None:
+                for writer in writers.values():
+                    self._count_safe(writer.keep(if_due=True))
 
             def on_frames(count: int) -> None:
                 self._frames.inc(count)
                 self._counts.counts.frames += count
-                self._count_safe(writer.keep(if_due=True))
+                keep()
 
-            for result in engine.run(refs, on_frames=on_frames):
-                self._videos[writer.add(result)].inc()
+            todo = _by_video(
+                len(configs),
+                {
+                    number: [ref for ref in plan.longest_first if ref.video_id not in kept]
+                    for number, plan in plans.items()
+                    for kept in [writers[number].adopt_parts()]
+                },
+            )
+            for number, result in engine.run_all(todo, on_frames=on_frames):
+                self._videos[writers[number].add(result)].inc()
                 self._counts.counts.unsafe += 1
-                self._count_safe(writer.keep(if_due=True))
-            self._count_safe(writer.commit(engine.balance.to_json()), now=True)
+                keep()
+            for writer in writers.values():
+                self._count_safe(writer.commit(engine.balance.to_json()), now=True)
+        refs = {ref.video_id: ref for plan in plans.values() for ref in plan.refs}
         _log.info(
             "shard %s: %d videos, %d frames, %.1f MiB of video in %.1f s",
-            *(plan.shard, len(plan.refs), self._counts.counts.frames - frames),
-            *(plan.video_bytes / 2**20, time.monotonic() - start),
+            *(" and ".join(plan.shard for plan in plans.values()), len(refs)),
+            self._counts.counts.frames - frames,
+            sum(max(0, ref.size_bytes) for ref in refs.values()) / 2**20,
+            time.monotonic() - start,
+        )
+
+    def _build(self) -> Engine:  # on first use: committed shards need no network and no decoders
+        (first, config), *also = zip(shared_networks(self._configs), self._configs, strict=True)
+        return Engine(
+            first,
+            config.spec,
+            config.policy,
+            also=[(network, further.spec) for network, further in also],
         )
 
     def _count_safe(self, states: list[str], *, now: bool = False) -> None:
@@ -156,17 +199,37 @@ def check_version(config: ExtractConfig) -> None:
         )
 
 
-def shared_network(config: ExtractConfig) -> FrameNetwork:
-    """Return the network of this process for `config`, built by the first thread that asks."""
+def shared_networks(configs: Sequence[ExtractConfig]) -> list[FrameNetwork]:
+    """Return the networks of this process for `configs`, built by the first thread that asks."""
 
-    def build() -> FrameNetwork:
+    def build() -> _Networks:
         check_address_space()
-        weights = localise_weights(config.weights)
-        return build_network(config.spec, weights, batch_size=config.batch_size)
+        return _Networks(
+            build_network(
+                config.spec, localise_weights(config.weights), batch_size=config.batch_size
+            )
+            for config in configs
+        )
 
-    tag = (*computing(config.spec), config.batch_size)
-    network: FrameNetwork = _NETWORK.acquire(build, tag)
-    return network
+    tag = tuple((*computing(config.spec), config.batch_size) for config in configs)
+    networks: _Networks = _NETWORKS.acquire(build, tag)
+    return networks
+
+
+class _Networks(list["FrameNetwork"]):
+    """A list that Beam can hold on to, which takes a weak reference."""
+
+
+def _by_video(
+    caches: int, todo: dict[int, list[VideoRef]]
+) -> Iterator[tuple[VideoRef | None, ...]]:
+    """Yield for each video its ref by the number of the cache, None where that has it."""
+    by_id: dict[str, dict[int, VideoRef]] = {}
+    for number, refs in todo.items():
+        for ref in refs:
+            by_id.setdefault(ref.video_id, {})[number] = ref
+    for refs_of in by_id.values():
+        yield tuple(map(refs_of.get, range(caches)))
 
 
 def _check_rows(config: ExtractConfig, plan: ShardPlan, sidecar: Sidecar) -> None:

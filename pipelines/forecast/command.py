@@ -29,6 +29,7 @@ from framebank.features.terminal import say
 from framebank.features.video import VideoRef
 from framebank.pipelines.extract import cache_access, command
 from framebank.pipelines.extract.plan import Todo, drop_done, plan_shards
+from framebank.pipelines.extract.targets import find_targets
 from framebank.pipelines.forecast import estimate, measuring, prices, report, survey
 from framebank.pipelines.inputs.listing import expand_inputs
 from framebank.pipelines.jobs import beam_options
@@ -78,9 +79,11 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
     workers = _workers(beam_args)
     listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
     command.say_listing(listing)
+    (target,) = find_targets(args)
     spec, weights, notes = _make_spec(args)
     spec, settled = command.settle_precision(
         args,
+        target,
         spec,
         weights,
         listing,
@@ -145,7 +148,8 @@ def submission(args: argparse.Namespace, beam_args: Sequence[str]) -> list[str]:
         if action.dest in ("inputs", *_OWN_OPTIONS) or value == action.default:
             continue
         option = action.option_strings[0]
-        words += [option] if action.nargs == 0 else [option, str(value)]
+        for one in value if isinstance(value, list) else [value]:
+            words += [option] if action.nargs == 0 else [option, str(one)]
     if args.cache is None:
         words += ["--cache", "CACHE"]
     return [*words, *beam_args]

@@ -103,7 +103,7 @@ class AnsweredCounts(WorkerCounts):
 
 
 class _Listing:
-    """How far a job is by the files at `place`, which stand for as many as `counts` says of each.
+    """How far a job is by files, which stand for `total`.
 
     Listing a large one is neither quick nor free: it is done every 10 s at most, and takes at most
     a twentieth of the time.
@@ -111,9 +111,8 @@ class _Listing:
 
     line_every_s = 10.0
 
-    def __init__(self, place: str, counts: Mapping[str, int], *, hint: str = "") -> None:
-        self._place, self._counts, self.hint = place, counts, hint
-        self.total = sum(counts.values())
+    def __init__(self, total: int, *, hint: str = "") -> None:
+        self.total, self.hint = total, hint
         self._next_s = 0.0
         self._seen = Seen(0, "nothing yet", 0)
 
@@ -132,18 +131,30 @@ class _Listing:
 
 
 class CommittedShards(_Listing):
-    """How far a job is by its committed shards in the cache; counts are videos by shard name."""
+    """How far a job is by its committed shards: `counts` are videos by shard name, by cache."""
+
+    def __init__(self, counts: Mapping[str, Mapping[str, int]], *, hint: str = "") -> None:
+        super().__init__(sum(sum(own.values()) for own in counts.values()), hint=hint)
+        self._counts = counts
 
     def _list(self) -> Seen:
-        committed = set(layout.committed_shards(self._place))
-        there = committed & self._counts.keys()
-        videos = count_kept(self._place, committed, self._counts)
-        said = f"{len(there)}/{len(self._counts)} shards committed, {videos}/{self.total} videos"
-        return Seen(videos, said, len(committed))
+        shards = videos = files = 0
+        for cache, own in self._counts.items():
+            committed = set(layout.committed_shards(cache))
+            shards += len(committed & own.keys())
+            videos += count_kept(cache, committed, own)
+            files += len(committed)
+        of = sum(map(len, self._counts.values()))
+        said = f"{shards}/{of} shards committed, {videos}/{self.total} videos"
+        return Seen(videos, said, files)
 
 
 class AnswerFiles(_Listing):
-    """How far a scoring is by the files in its folder; counts are questions by file name."""
+    """How far a scoring is by the files in its folder; `counts` are questions by file name."""
+
+    def __init__(self, place: str, counts: Mapping[str, int], *, hint: str = "") -> None:
+        super().__init__(sum(counts.values()), hint=hint)
+        self._place, self._counts = place, counts
 
     def _list(self) -> Seen:
         names = {file.path.rsplit("/", 1)[-1] for file in storage.iter_files(self._place)}

@@ -53,15 +53,15 @@ def lines(config: ExtractConfig, *shards: str) -> list[str]:
         sidecar = dataclasses.replace(
             read_sidecar(config.cache, shard), seconds=10.0 + number, host=f"h{number}"
         )
-        found.append(json.dumps(["shard", report_of(sidecar)]))
-        found += [json.dumps(["video", row.to_json()]) for row in sidecar.rows]
+        found.append(json.dumps([0, "shard", report_of(sidecar)]))
+        found += [json.dumps([0, "video", row.to_json()]) for row in sidecar.rows]
     return found
 
 
 def finish(config: ExtractConfig, rows: list[str], **changes: Any) -> dict[str, Any]:
     plans = write_plan(config.cache, RUN, [])
     facts = dataclasses.replace(FACTS, **changes)
-    (path,) = FinishRun(config, facts, plans).process(("run", rows))
+    (path,) = FinishRun([config], [facts], [plans]).process(("run", rows))
     return dict(json.loads(storage.read_bytes(path)))
 
 
@@ -105,11 +105,11 @@ def test_too_many_bad_videos_are_judged_after_all_is_written(config: ExtractConf
 
 
 def test_a_plan_is_gone_only_when_its_run_has_ended(config: ExtractConfig) -> None:
-    shards = [ShardPlan(f"p{n}", (VideoRef("a", "/a", n, "1"),)) for n in range(3)]
-    paths = write_plan(config.cache, RUN, shards)
-    assert list(read_plans(("plan", paths), config)) == shards
-    storage.delete(paths[0])
+    shards = [ShardPlan(f"p{n}", (VideoRef("a", "/a", n, "1"),), n) for n in range(3)]
+    paths = [(0, path) for path in write_plan(config.cache, RUN, shards)]
+    assert list(read_plans(("plan", paths), [config])) == [(shard,) for shard in shards]
+    storage.delete(paths[0][1])
     with pytest.raises(WorkerError):
-        list(read_plans(("plan", paths), config))
+        list(read_plans(("plan", paths), [config]))
     finish(config, lines(config, "s0", "s1"))
-    assert list(read_plans(("plan", paths), config)) == []  # done again after the end
+    assert list(read_plans(("plan", paths), [config])) == []  # done again after the end

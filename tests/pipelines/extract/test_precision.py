@@ -13,6 +13,7 @@ from framebank.features.cache import layout
 from framebank.features.extraction.precision import Settled
 from framebank.features.network.weights import Weights
 from framebank.pipelines.extract import command
+from framebank.pipelines.extract.targets import find_targets
 from framebank.pipelines.inputs.listing import expand_inputs
 from tests.made.made_cache import SPEC
 
@@ -35,7 +36,8 @@ def test_a_cache_decides_before_this_machine_and_this_machine_for_itself_alone(
     def asked(*words: str, **how: bool) -> tuple[str, Settled | None]:
         args = parser.parse_args([str(clips), "--cache", str(tmp_path / "cache"), *words])
         how = {"measures": True, "elsewhere": False} | how
-        spec, settled = command.settle_precision(args, SPEC, weights, listing, **how)
+        (target,) = find_targets(args)
+        spec, settled = command.settle_precision(args, target, SPEC, weights, listing, **how)
         return spec.precision, settled
 
     assert asked("--precision", "float32") == ("float32", None)

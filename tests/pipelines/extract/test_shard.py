@@ -76,7 +76,7 @@ class _Built:
 def built(monkeypatch: pytest.MonkeyPatch) -> _Built:
     counter = _Built()
     monkeypatch.setattr(shard, "build_network", counter)
-    monkeypatch.setattr(shard, "_NETWORK", Shared())
+    monkeypatch.setattr(shard, "_NETWORKS", Shared())
     return counter
 
 
@@ -84,7 +84,7 @@ def run_one(config: ExtractConfig, plan: ShardPlan) -> list[dict[str, Any] | Cat
     work = ExtractShard(config)
     work.setup()
     try:
-        return list(work.process(plan))
+        return [row for _, row in work.process((plan,))]
     finally:
         work.teardown()
 

@@ -46,7 +46,7 @@ def test_counts_of_all_workers_are_added(tmp_path: Path, clock: list[float]) -> 
 def test_shards_of_this_run_are_counted_where_no_worker_tells(
     tmp_path: Path, clock: list[float]
 ) -> None:
-    source = CommittedShards(str(tmp_path), {"a": 64, "b": 64, "c": 3})
+    source = CommittedShards({str(tmp_path): {"a": 64, "b": 64, "c": 3}})
     assert source.look() == Seen(0, "0/3 shards committed, 0/131 videos", 0)
     (tmp_path / "shards").mkdir()
     for name in ("a", "c", "of-another-run"):
@@ -78,7 +78,7 @@ def test_a_slow_or_failing_listing_is_asked_for_less_often(
         return ["a"]
 
     monkeypatch.setattr(progress.layout, "committed_shards", committed)
-    source = CommittedShards(str(tmp_path), {"a": 1, "b": 1})
+    source = CommittedShards({str(tmp_path): {"a": 1, "b": 1}})
     for _ in range(100):
         assert source.look().done == 1
         clock[0] += 2.0
