@@ -44,6 +44,8 @@ _LIBRARIES = {  # that are not called as they are imported
     "google_crc32c": "google-crc32c",
     "jinja2": "Jinja2",
     "keras": "Keras",
+    "nncf": "NNCF",
+    "openvino": "OpenVINO",
     "PIL": "Pillow",
     "tensorflow": "TensorFlow",
 }

@@ -17,11 +17,12 @@ from framebank.features.errors import SpecMismatchError, UsageError
 SCHEMA_VERSION = 1
 DTYPES = ("float16", "float32", "uint8")
 PICTURE_DTYPES = ("jpeg", "png")  # of a cache of pixels
-PRECISIONS = ("float32", "bfloat16")
+INT8 = "int8"
+PRECISIONS = ("float32", "bfloat16", INT8)
 AUTO = "auto"  # a choice, never what a spec says: `features.extraction.precision` settles it
 RESIZES = ("stretch", "crop", "128x171")
 # Fields that older versions lack, where unused.
-_LATER = {"clip_length": 1, "clip_stride": 1, "lineage": None}
+_LATER = {"clip_length": 1, "clip_stride": 1, "lineage": None, "quantised": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,9 @@ class FeatureSpec:
     computes in, `dtype` what the cache stores. `resize` is "stretch", "crop" (short side to the
     size, centre kept) or HxW (stretched to that, centre kept). A row is of `clip_length` sampled
     frames, and begins `clip_stride` after the one before. `lineage` is what `framebank finetune`
-    says in its weights of how they came to be; None of others.
+    says in its weights of how they came to be; None of others. `quantised` is of int8 alone: the
+    SHA-256 of the graph's file (`network.int8`) and of the frames that it was calibrated with, how
+    many they are, and the seed that chose them; None until they are.
     """
 
     backbone: str
@@ -76,6 +79,7 @@ class FeatureSpec:
     clip_length: int = 1
     clip_stride: int = 1
     lineage: Mapping[str, Any] | None = dataclasses.field(default=None, hash=False)
+    quantised: Mapping[str, Any] | None = dataclasses.field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         dtypes = (*DTYPES, *PICTURE_DTYPES)
@@ -123,11 +127,14 @@ class FeatureSpec:
         return cls(**fields)
 
 
-def _told_lineage(spec: FeatureSpec) -> dict[str, str]:
-    if spec.lineage is None:
-        return {}
-    of = spec.lineage
-    return {"lineage": f"{of.get('weights')}, trained from {of.get('trained_from')} on"}
+def _told(spec: FeatureSpec) -> dict[str, str]:
+    """Return what is told of fields that are long."""
+    told = {}
+    if (of := spec.lineage) is not None:
+        told["lineage"] = f"{of.get('weights')}, trained from {of.get('trained_from')} on"
+    if (of := spec.quantised) is not None:
+        told["quantised"] = f"graph {str(of.get('sha256'))[:16]}"
+    return told
 
 
 def check_same_spec(
@@ -141,7 +148,7 @@ def check_same_spec(
     """Raise SpecMismatchError that shows both specs side by side, differing lines marked."""
     if cached == asked:
         return
-    old, new = (spec.to_json() | _told_lineage(spec) for spec in (cached, asked))
+    old, new = (spec.to_json() | _told(spec) for spec in (cached, asked))
     width = max(len(str(value)) for value in [*old.values(), where, owner]) + 2
     lines = [f"    {'':16}{owner:{width}}asked for"]
     for name in old | new:

@@ -32,7 +32,14 @@ from framebank.features.asking.trained_model import (
     read_lineage,
 )
 from framebank.features.cache import layout
-from framebank.features.errors import FramebankError, JobError, UsageError, VideoRejected
+from framebank.features.errors import (
+    CacheError,
+    FramebankError,
+    JobError,
+    UsageError,
+    VideoRejected,
+)
+from framebank.features.network.int8 import find_graph
 from framebank.features.network.own_files import describe, is_own_path
 from framebank.features.network.weights import resolve_weights
 from framebank.features.questions.parsing import text
@@ -40,6 +47,7 @@ from framebank.features.questions.question import SEGMENTS, Question
 from framebank.features.questions.videos import ClipNames, same_form
 from framebank.features.spec import (
     DTYPES,
+    INT8,
     PICTURE_DTYPES,
     PRECISIONS,
     RESIZES,
@@ -177,10 +185,13 @@ def check_asked_spec(args: argparse.Namespace, spec: FeatureSpec) -> None:
 
 
 def find_weights(lineage: Lineage, *, given: str | None) -> str:
-    """Return the weights of the model's spec as `--weights` would name them: a file where it was
-    given, else where the runs that made the cache had it. Raises UsageError where it is not found,
-    SpecMismatchError where it is another file than the features were made with."""
+    """Return the weights of the model's spec as `--weights` would name them, of int8 its quantised
+    graph: a file where it was given, else where the runs that made the cache had it. Raises
+    UsageError where it is not found, SpecMismatchError where it is another file than the features
+    were made with."""
     spec = lineage.spec
+    if spec.precision == INT8:
+        return given or _find_graph(lineage)
     if given is not None:
         found = resolve_weights(given, backbone=spec.backbone)
         if found.sha256 != spec.weights_sha256:
@@ -207,6 +218,15 @@ def find_weights(lineage: Lineage, *, given: str | None) -> str:
         expected=f"a file with SHA-256 {spec.weights_sha256}",
         todo="give --weights PATH",
     )
+
+
+def _find_graph(lineage: Lineage) -> str:
+    try:
+        graph = find_graph(lineage.cache, lineage.spec)
+    except CacheError as err:
+        todo = "give --weights PATH"
+        raise UsageError(err.what, got=err.got, expected="the cache's file", todo=todo) from err
+    return graph.local_path or graph.source
 
 
 def find_clip(video: str) -> str:

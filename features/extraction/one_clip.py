@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Hashable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import JobError, UsageError, VideoRejected, needing
 from framebank.features.network.backbones import Backbone, check_layer, find_backbone
+from framebank.features.network.int8 import given_graph
 from framebank.features.network.own_files import (
     OUTPUT,
     declared,
@@ -21,8 +23,8 @@ from framebank.features.network.own_files import (
 )
 from framebank.features.network.picture_coder import PictureCoder
 from framebank.features.network.weight_files import read_lineage
-from framebank.features.network.weights import Weights, resolve_weights
-from framebank.features.spec import AUTO, DTYPES, PICTURE_DTYPES, FeatureSpec, SpecChoice
+from framebank.features.network.weights import Weights, localise_weights, resolve_weights
+from framebank.features.spec import AUTO, DTYPES, INT8, PICTURE_DTYPES, FeatureSpec, SpecChoice
 from framebank.features.stores import storage
 from framebank.features.video import Extracted, Rejected, VideoRef
 
@@ -111,7 +113,10 @@ def feature_width(spec: FeatureSpec, weights: Weights) -> int:
         return check_layer(spec.backbone, spec.layer)
     from framebank.features.network.frozen_network import COMPUTE_BATCH, Network, check_alone
 
-    network = build_network(spec, weights, batch_size=COMPUTE_BATCH)
+    exact = dataclasses.replace(spec, precision="float32", quantised=None)
+    network = build_network(
+        exact if spec.precision == INT8 else spec, weights, batch_size=COMPUTE_BATCH
+    )
     assert isinstance(network, Network)
     with loading(weights.source):
         check_alone(network, weights.source)
@@ -121,6 +126,7 @@ def feature_width(spec: FeatureSpec, weights: Weights) -> int:
 def computing(spec: FeatureSpec) -> tuple[Hashable, ...]:
     """Return all of a spec on which its network depends."""
     made = (spec.backbone, spec.layer, spec.weights_sha256, spec.precision)
+    made += ((spec.quantised or {}).get("sha256"),)
     own = (spec.input_size, spec.preprocessing)  # of a network from a file these are chosen
     return (*made, *own, spec.holds_pictures and spec.dtype)
 
@@ -195,6 +201,8 @@ def extract_features(
             input_size=input_size,
         )  # fmt: skip
         spec, found = make_spec(choice)
+    elif spec.precision == INT8:
+        found = localise_weights(given_graph(weights, spec))
     else:
         found = resolve_weights(weights, backbone=spec.backbone)
         if found.sha256 != spec.weights_sha256:

@@ -11,7 +11,7 @@ import dataclasses
 import gc
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +41,16 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 @dataclasses.dataclass(frozen=True)
 class Settled:
-    """What was settled on and why; `cosine` is the least one of bfloat16 to float32 over `frames`,
-    `speedup` the processor time in float32 by that in bfloat16. None: not measured."""
+    """What was settled on and why; `cosine` is the least one to float32 over `frames`,
+    `speedup` the processor time in float32 by that in bfloat16, `probe` the accuracies of a probe
+    in float32 and int8. None: not measured."""
 
     precision: str
     why: str
     cosine: float | None = None
     speedup: float | None = None
     frames: int = 0
+    probe: Mapping[str, float] | None = None
 
 
 def settle(

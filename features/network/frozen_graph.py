@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
 
+ASSIGN = "AssignVariableOp"
 FOLDABLE = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
 
 Images = NDArray[np.uint8]  # [b, h, w, c=3] RGB, or [b, frames, h, w, c=3]
@@ -110,6 +111,35 @@ def start(frozen: Frozen, *, precision: str) -> Call:
         _check_computes_in(precision, session, features, feed)
     call: Call = session.make_callable(features, [images])
     return call
+
+
+def with_constants(frozen: Frozen) -> Any:
+    """Return the graph as a `tf.Graph` of images and features alone, the weights in it, for whoever
+    runs it elsewhere."""
+    import tensorflow as tf
+
+    definition = frozen.graph.as_graph_def()
+    handles = {node.name: node.input[0] for node in definition.node if node.op == ASSIGN}
+    held = {
+        handles[name.partition(":")[0]]: array
+        for name, array in zip(frozen.assignments, frozen.arrays, strict=True)
+    }
+    left_out = {*handles, *held, *(name.partition(":")[0] for name in frozen.values)}
+    bare = tf.compat.v1.GraphDef(versions=definition.versions)
+    for node in definition.node:
+        if node.name in left_out:
+            continue
+        new = bare.node.add()
+        if node.op != "ReadVariableOp":
+            new.CopyFrom(node)
+            continue
+        array = held[node.input[0]]
+        new.name, new.op = node.name, "Const"
+        new.attr["dtype"].type = tf.float32.as_datatype_enum
+        new.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(bare, name="")
+    return graph
 
 
 class _Variables:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from framebank.features.network.frozen_graph import (
     start,
     trace,
 )
+from framebank.features.network.int8 import load_int8
 from framebank.features.network.own_files import (
     ONNX,
     OwnNetwork,
@@ -47,7 +48,7 @@ from framebank.features.network.own_files import (
 from framebank.features.network.preprocessing import preprocess
 from framebank.features.network.weight_files import layer_arrays
 from framebank.features.network.weights import Weights
-from framebank.features.spec import PRECISIONS
+from framebank.features.spec import INT8, PRECISIONS
 from framebank.features.stores import disk, kept, temporary
 from framebank.features.tensorflow_import import import_tensorflow, keras_backend
 
@@ -72,21 +73,28 @@ class Network:
         batch_size: int = 32,
         input_size: int | None = None,
         preprocessing: str | None = None,
+        starting: Callable[..., Call] = start,
     ) -> None:
         """`input_size` and `preprocessing` are for a network from a file (`own_files`), whose
-        `weights` are that file. Raises UsageError for an unknown backbone, layer or precision, or
-        unfit weights."""
+        `weights` are that file; those of int8 are its quantised graph (`int8`). `starting` makes a
+        function of a frozen graph. Raises UsageError for an unknown backbone, layer or precision,
+        or unfit weights."""
         if precision not in PRECISIONS:
             raise UsageError("no such precision", got=precision, expected=" | ".join(PRECISIONS))
         if batch_size < 1:
             raise UsageError("a batch needs an image", got=batch_size, expected="1 or more")
         self.layer, self.precision, self.batch_size = layer, precision, batch_size
-        self._on_gpu = _prepare_gpus()
+        self._start = starting
+        self._on_gpu = precision != INT8 and _prepare_gpus()
         # On a GPU the next batch is moved there while one is computed.
         self.in_flight = 2 if self._on_gpu else 1
         self._computing = threading.Semaphore(self.in_flight)
         self._step = batch_size if self._on_gpu else COMPUTE_BATCH
-        if is_own(backbone):
+        if precision == INT8:
+            size = find_backbone(backbone).input_size if input_size is None else input_size
+            self.input_shape = (batch_size, size, size, 3)
+            self._call, self._step, self.feature_dim = load_int8(weights, size=size)
+        elif is_own(backbone):
             size, scales = input_size or 0, preprocessing or "none"
             self._own(backbone, weights, size=size, preprocessing=scales)
         else:
@@ -136,7 +144,7 @@ class Network:
             frozen = self._trace(model, arrays, row.preprocessing)
             kept.keep(key, *frozen.to_kept())
         self.feature_dim = frozen.feature_dim
-        self._call = start(frozen, precision=self.precision)
+        self._call = self._start(frozen, precision=self.precision)
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -218,7 +226,7 @@ class Network:
         backend = keras.backend.backend()
         if backend == "tensorflow":
             frozen = self._trace(model, arrays, preprocessing, fold=fold)
-            return start(frozen, precision=self.precision)
+            return self._start(frozen, precision=self.precision)
         if self.precision != "float32":
             raise UsageError(
                 f"{self.precision} needs Keras on TensorFlow",

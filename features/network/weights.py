@@ -38,6 +38,7 @@ from framebank.features.network.hdf5_trial import find_fault
 from framebank.features.network.own_files import FORMS as OWN_FORMS
 from framebank.features.network.own_files import SUFFIXES as OWN_SUFFIXES
 from framebank.features.network.own_files import is_own, is_own_path, pack
+from framebank.features.spec import INT8
 from framebank.features.stores import disk, storage
 
 RANDOM_RECIPE = "framebank-random-weights-1"
@@ -111,10 +112,11 @@ def resolve_weights(text: str, *, backbone: str) -> Weights:
 def publish_weights(weights: Weights, cache: str) -> Weights:
     """Put a local weight file into the cache, where workers elsewhere find it; return it as such.
 
-    It lies at CACHE/weights/<sha256><suffix> and is written once. Random weights and files that
-    come from a bucket are returned as they are. Raises JobError, UsageError.
+    It lies at CACHE/weights/<sha256><suffix> and is written once. Random weights, files that come
+    from a bucket and the graph of int8, which lies there already, are returned as they are. Raises
+    JobError, UsageError.
     """
-    if weights.local_path is None or not storage.is_local(weights.source):
+    if weights.name == INT8 or weights.local_path is None or not storage.is_local(weights.source):
         return weights
     path = Path(weights.local_path)
     target = storage.join(cache, "weights", weights.sha256 + path.suffix)

@@ -90,17 +90,18 @@ def _fingerprints(cache: str) -> set[str]:
     return made
 
 
-def made_in(path: str, spec: FeatureSpec) -> str | None:
-    """Return the precision of the cache at `path`, by its spec or, where that is lost or damaged,
-    by its shards; None where there is none, or none that `spec` could have been."""
+def computed_in(path: str, spec: FeatureSpec) -> FeatureSpec | None:
+    """Return `spec` in the precision of the cache at `path`, by the cache's spec or, where that is
+    lost or damaged, by its shards; None where there is none, or none that `spec` could be of."""
     cache = storage.absolute(path)
     with contextlib.suppress(CacheError):
         if (cached := layout.read_spec(cache)) is not None:
-            return cached.precision
+            return dataclasses.replace(spec, precision=cached.precision, quantised=cached.quantised)
     made = _fingerprints(cache)
     for precision in PRECISIONS:
-        if made == {dataclasses.replace(spec, precision=precision).fingerprint}:
-            return precision
+        could_be = dataclasses.replace(spec, precision=precision)
+        if made == {could_be.fingerprint}:
+            return could_be
     return None
 
 
@@ -109,7 +110,8 @@ def was_made_by(path: str, spec: FeatureSpec) -> bool:
     one that computes."""
     with contextlib.suppress(FramebankError):
         if (cached := layout.read_spec(storage.absolute(path))) is not None:
-            return dataclasses.replace(cached, precision=spec.precision) == spec
+            same = {"precision": spec.precision, "quantised": spec.quantised}
+            return dataclasses.replace(cached, **same) == spec
     return False
 
 

@@ -30,7 +30,6 @@ from framebank.features.decoding.request import CHECKS
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
 from framebank.features.extraction.one_clip import feature_width, make_spec
-from framebank.features.extraction.precision import Settled, settle
 from framebank.features.network.own_files import is_own
 from framebank.features.network.preprocessing import NAMES
 from framebank.features.network.weights import Weights
@@ -52,6 +51,7 @@ from framebank.pipelines.extract.plan import (
     RunFacts,
     check_bad_ratio,
 )
+from framebank.pipelines.extract.settling import settle_precision
 from framebank.pipelines.extract.summary import Ended, result_of, summary_lines
 from framebank.pipelines.extract.targets import Target, check_same_frames, find_targets
 from framebank.pipelines.extract.works import Work, nothing_done, open_work, say_repaired
@@ -159,26 +159,24 @@ def execute(
             whose = f"the network {target.name}".strip()
             say(f"{whose} has RANDOM weights ({spec.weights}): good for trying things out only")
     dry_run = submission.dry_run
-    how = [
-        (
-            *settle_precision(
-                args,
-                target,
-                spec,
-                weights,
-                listing,
-                measures=not dry_run,
-                elsewhere=submission.workers_elsewhere,
-                keep=submission.in_process,
-            ),
+    computing = [
+        settle_precision(
+            args,
+            target,
+            spec,
             weights,
+            listing.refs,
+            decoder_policy(args),
+            measures=not dry_run,
+            elsewhere=submission.workers_elsewhere,
+            keep=submission.in_process,
         )
         for target, (spec, weights) in zip(targets, made, strict=True)
     ]
     with contextlib.ExitStack() as held:
         works = [
-            open_work(args, listing, target, *chosen, held=held, dry_run=dry_run)
-            for target, chosen in zip(targets, how, strict=True)
+            open_work(args, listing, target, chosen, held=held, dry_run=dry_run)
+            for target, chosen in zip(targets, computing, strict=True)
         ]
         summaries = {work.cache: nothing_done(work, listing) for work in works}
         if lacking := [work for work in works if work.todo.refs]:
@@ -209,43 +207,6 @@ def _is_unsure(target: Target, spec: FeatureSpec, weights: Weights) -> bool:
         return True
     feature_width(spec, weights)
     return False
-
-
-def settle_precision(
-    args: argparse.Namespace,
-    target: Target,
-    spec: FeatureSpec,
-    weights: Weights,
-    listing: InputListing,
-    *,
-    measures: bool,
-    elsewhere: bool,
-    keep: bool = False,
-) -> tuple[FeatureSpec, Settled | None]:
-    """Return the spec with the precision that an "auto" comes to, and how; None of any other.
-
-    A cache has its own. Of a new one it is measured here, unless nothing `measures`; workers
-    `elsewhere` have processors that nobody here knows.
-    """
-    if target.choice.precision != AUTO or spec.holds_pictures:
-        return spec, None
-    cached = target.cache and cache_access.made_in(target.cache, spec)
-    if cached:
-        settled = Settled(cached, f"{cached}, as the cache has it")
-    elif elsewhere:
-        why = (
-            "the workers' processors are not this one's; name another if all of them compute in it"
-        )
-        settled = Settled("float32", why)
-    elif not measures:
-        settled = Settled("float32", "nothing was measured")
-    else:
-        settled = settle(
-            spec, weights, listing.refs, decoder_policy(args), batch_size=args.batch_size, keep=keep
-        )
-        of = f" of {target.name}" if target.name else ""
-        say(f"--precision auto{of} is {settled.precision} ({settled.why})")
-    return dataclasses.replace(spec, precision=settled.precision), settled
 
 
 def _extraction(

@@ -40,7 +40,7 @@ def summary_lines(target: Target, summary: Mapping[str, Any], *, check: str) -> 
     if summary["random_weights"]:
         yield f"  made with RANDOM weights ({summary['spec']['weights']})"
     if settled := summary["precision"]:
-        yield f"  computed in {settled['precision']} (--precision auto: {settled['why']})"
+        yield f"  computed in {settled['precision']} ({settled['why']})"
     for name, count in summary["quarantined_by_class"].items():
         yield f"  quarantined as {name}: {count}"
     if summary["partial"]:

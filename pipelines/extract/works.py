@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 from framebank.features.extraction.precision import Settled
+from framebank.features.network.int8 import publish_graph
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec
 from framebank.features.stores import temporary
@@ -15,6 +16,7 @@ from framebank.features.terminal import say
 from framebank.pipelines.extract import cache_access
 from framebank.pipelines.extract.cache_access import Recovery
 from framebank.pipelines.extract.plan import Todo, drop_done, unaccepted_runs
+from framebank.pipelines.extract.settling import Computing
 from framebank.pipelines.extract.targets import Target
 from framebank.pipelines.inputs.listing import InputListing
 
@@ -36,16 +38,17 @@ def open_work(
     args: argparse.Namespace,
     listing: InputListing,
     target: Target,
-    spec: FeatureSpec,
-    settled: Settled | None,
-    weights: Weights,
+    computing: Computing,
     *,
     held: contextlib.ExitStack,
     dry_run: bool,
 ) -> Work:
     """Open a cache, which `held` closes, and take stock of it."""
-    opening = cache_access.open_for_extraction(str(target.cache), spec, dry_run=dry_run)
+    opening = cache_access.open_for_extraction(str(target.cache), computing.spec, dry_run=dry_run)
     cache = held.enter_context(opening)
+    spec, weights, settled = computing
+    if spec.quantised is not None and not dry_run:
+        weights = publish_graph(weights, cache)
     before = cache_access.recover(cache, spec, dry_run=True) if dry_run else _tidy(cache, spec)
     todo = _find_todo(args, listing, before, cache, spec)
     return Work(target, cache, spec, weights, settled, before, todo)

@@ -23,12 +23,13 @@ from framebank.features.extraction.one_clip import feature_width, make_spec
 from framebank.features.machine import usable_cores
 from framebank.features.network.own_files import is_own_path
 from framebank.features.network.weights import Weights
-from framebank.features.spec import FeatureSpec, SpecChoice
+from framebank.features.spec import INT8, FeatureSpec, SpecChoice
 from framebank.features.stores import storage
 from framebank.features.terminal import say
 from framebank.features.video import VideoRef
 from framebank.pipelines.extract import cache_access, command
 from framebank.pipelines.extract.plan import Todo, drop_done, plan_shards
+from framebank.pipelines.extract.settling import settle_precision
 from framebank.pipelines.extract.targets import find_targets
 from framebank.pipelines.forecast import estimate, measuring, prices, report, survey
 from framebank.pipelines.inputs.listing import expand_inputs
@@ -81,17 +82,21 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
     command.say_listing(listing)
     (target,) = find_targets(args)
     spec, weights, notes = _make_spec(args)
-    spec, settled = command.settle_precision(
+    spec, weights, settled = settle_precision(
         args,
         target,
         spec,
         weights,
-        listing,
-        measures=not args.no_measure,
+        listing.refs,
+        command.decoder_policy(args),
+        measures=not args.no_measure and args.precision != INT8,
         elsewhere=_is_remote(beam_args),
     )
     if settled is not None:
-        notes.append(f"--precision auto is {settled.precision} ({settled.why})")
+        notes.append(f"--precision {args.precision} is {settled.precision} ({settled.why})")
+    elif spec.precision == INT8:
+        spec = dataclasses.replace(spec, precision="float32")
+        notes.append("int8 is calibrated when it is extracted: times are those of float32")
     width = feature_width(spec, weights)
     todo = _left_to_do(args, listing.refs, spec)
     spent_s += time.monotonic()

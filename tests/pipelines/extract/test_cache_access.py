@@ -12,7 +12,7 @@ from framebank.features.cache import catalog, layout
 from framebank.features.cache.verify import verify_cache
 from framebank.features.stores import storage
 from framebank.pipelines.extract.cache_access import (
-    made_in,
+    computed_in,
     open_for_extraction,
     recover,
     remove_leftovers,
@@ -96,13 +96,13 @@ def test_a_damaged_shard_stays_as_long_as_it_has_a_video_that_was_not_made_anew(
 
 def test_the_precision_of_a_cache_is_known_as_long_as_its_shards_are(tmp_path: Path) -> None:
     cache, none = str(tmp_path / "cache"), str(tmp_path / "none")
-    assert made_in(none, SPEC) is None
+    assert computed_in(none, SPEC) is None
     rough = dataclasses.replace(SPEC, precision="bfloat16")
     layout.write_spec(cache, rough)
     committed(cache, "some", "a.mp4", run_id="20250101-0100", precision="bfloat16")
-    assert made_in(cache, SPEC) == "bfloat16"
+    assert computed_in(cache, SPEC) == rough
     Path(layout.spec_path(cache)).write_bytes(b"{")
-    assert made_in(cache, SPEC) == "bfloat16"
-    assert made_in(cache, dataclasses.replace(SPEC, sample="fps=7")) is None
+    assert computed_in(cache, SPEC) == rough
+    assert computed_in(cache, dataclasses.replace(SPEC, sample="fps=7")) is None
     with open_for_extraction(cache, rough):
         assert layout.read_spec(cache) == rough

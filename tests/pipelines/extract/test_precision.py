@@ -12,7 +12,7 @@ import pytest
 from framebank.features.cache import layout
 from framebank.features.extraction.precision import Settled
 from framebank.features.network.weights import Weights
-from framebank.pipelines.extract import command
+from framebank.pipelines.extract import command, settling
 from framebank.pipelines.extract.targets import find_targets
 from framebank.pipelines.inputs.listing import expand_inputs
 from tests.made.made_cache import SPEC
@@ -29,7 +29,8 @@ def test_a_cache_decides_before_this_machine_and_this_machine_for_itself_alone(
         measured.append(keep)
         return Settled("bfloat16", "measured")
 
-    monkeypatch.setattr(command, "settle", settle)
+    monkeypatch.setattr(settling, "settle", settle)
+    monkeypatch.setattr(settling.calibration, "calibrate", None)
     listing = expand_inputs([str(clips)], images=False, cache=str(tmp_path / "cache"))
     weights = Weights("random:0", "0" * 64, "random:0", seed=0)
 
@@ -37,8 +38,10 @@ def test_a_cache_decides_before_this_machine_and_this_machine_for_itself_alone(
         args = parser.parse_args([str(clips), "--cache", str(tmp_path / "cache"), *words])
         how = {"measures": True, "elsewhere": False} | how
         (target,) = find_targets(args)
-        spec, settled = command.settle_precision(args, target, SPEC, weights, listing, **how)
-        return spec.precision, settled
+        spec = dataclasses.replace(SPEC, precision="int8") if args.precision == "int8" else SPEC
+        policy = command.decoder_policy(args)
+        found = settling.settle_precision(args, target, spec, weights, listing.refs, policy, **how)
+        return found.spec.precision, found.settled
 
     assert asked("--precision", "float32") == ("float32", None)
     assert asked(keep=True) == ("bfloat16", Settled("bfloat16", "measured")) and measured == [True]
@@ -50,4 +53,6 @@ def test_a_cache_decides_before_this_machine_and_this_machine_for_itself_alone(
     for how in ({}, {"elsewhere": True}, {"measures": False}):
         precision, settled = asked(**how)
         assert precision == "bfloat16" and "as the cache has it" in settled.why
+    # A cache of another precision is for `open_for_extraction` to refuse, without a calibration.
+    assert asked("--precision", "int8") == ("int8", None)
     assert measured == [True]

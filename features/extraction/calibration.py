@@ -1,0 +1,254 @@
+"""Makes a network's int8 graph from frames of the input, and says what that costs in accuracy.
+
+Post-training quantisation (NNCF) for OpenVINO, in a process of its own, for what it imports is
+large. A seed chooses clips, some rows of each are decoded, and every other one calibrates; the rest
+tell how far features move: their cosine to float32, and how often the nearest mean of a clip's
+calibrating frames is that of their own clip, in float32 and in int8. Half a minute of work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank import HOME
+from framebank.features.decoders.pool import DecoderPolicy, DecoderPool, Frame
+from framebank.features.errors import FramebankError, JobError, UsageError, needing
+from framebank.features.extraction.precision import Settled, least_cosine
+from framebank.features.network import int8
+from framebank.features.network.frozen_graph import Call, Frozen, with_constants
+from framebank.features.network.weights import Weights
+from framebank.features.spec import INT8, FeatureSpec
+from framebank.features.stores import disk, json_text, temporary
+from framebank.features.video import VideoRef
+
+SEED = 0
+FRAMES = 64  # decoded at most, half of them to calibrate with
+_LEAST_A_CLIP = 4
+_DRAWN = 4  # times as many clips are drawn as are decoded: the smallest of them
+_JOB, _FAULT = "job.json", "fault.json"
+_CLIPS = "clips.npy"
+
+
+def calibrate(
+    spec: FeatureSpec, weights: Weights, refs: Sequence[VideoRef], policy: DecoderPolicy
+) -> tuple[FeatureSpec, Weights]:
+    """Return `spec`, which is to be int8, with its graph named in it, and that graph.
+
+    Raises UsageError where the network cannot be quantised or none of the clips be decoded, and
+    where what that takes is not installed.
+    """
+    with needing("--precision int8", extra="openvino"):
+        for name in ("openvino", "nncf"):
+            if importlib.util.find_spec(name) is None:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    if spec.clip_length > 1 or spec.holds_pictures:
+        raise _refused(f"{spec.backbone}, which is none")
+    images, clips = calibration_images(spec, refs, policy)
+    if len(images) < 2:
+        raise UsageError(
+            "there are no frames to calibrate int8 with",
+            got=f"{len(images)} frames of the clips of the input",
+            todo="see what is wrong with them in float32 first",
+        )
+    with temporary.live_folder() as live:
+        folder = Path(live.path)
+        np.save(folder / int8.FRAMES, images)
+        np.save(folder / _CLIPS, clips)
+        exact = dataclasses.replace(spec, precision="float32", quantised=None)
+        job = {"spec": exact.to_json(), "weights": dataclasses.asdict(weights)}
+        (folder / _JOB).write_text(json.dumps(job))
+        _run_child(folder)
+        path = int8.pack(folder)
+    made = {
+        "sha256": disk.file_hash(path),
+        "frames": len(images[::2]),
+        "frames_sha256": disk.bytes_sha256(images.tobytes()),
+        "seed": SEED,
+    }
+    graph = Weights(INT8, made["sha256"], str(path), local_path=str(path))
+    return dataclasses.replace(exact, precision=INT8, quantised=made), graph
+
+
+def settled(graph: Weights) -> Settled:
+    """Return what the summary of a run says of its int8."""
+    report = int8.read_report(graph)
+    if not report:
+        return Settled(INT8, "int8, quantised when its cache was made")
+    cosine, frames = float(report["least_cosine"]), int(report["frames"])
+    why = f"int8: cosine {cosine:.4f} to float32 at least, {report['mean_cosine']:.4f} on average"
+    probe = report["probe"]
+    if probe is not None:
+        why += (
+            f"; a probe names the clip of a frame in {probe['int8']:.1%}, in float32 in "
+            f"{probe['float32']:.1%}"
+        )
+    return Settled(INT8, f"{why}, of {frames} frames", cosine=cosine, frames=frames, probe=probe)
+
+
+def _refused(got: str) -> UsageError:
+    return UsageError(
+        "int8 is for Keras networks of single pictures",
+        got=got,
+        todo="use --precision float32 or bfloat16",
+    )
+
+
+def calibration_images(
+    spec: FeatureSpec, refs: Sequence[VideoRef], policy: DecoderPolicy
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return pictures uint8[n, size, size, 3] as the network gets them, FRAMES or fewer, of clips
+    that SEED chooses, and int64[n] which clip each is of; always the same of the same input."""
+    wanted = FRAMES // _LEAST_A_CLIP
+    drawn = random.Random(SEED).sample(
+        sorted(refs, key=lambda ref: ref.uri), min(len(refs), _DRAWN * wanted)
+    )
+    chosen = sorted(drawn, key=lambda ref: (ref.size_bytes, ref.uri))[:wanted]
+    each = math.ceil(FRAMES / max(1, len(chosen)))
+    sampling = dataclasses.replace(spec, sample=f"uniform={each}", max_frames=None)
+    found: dict[tuple[int, int], NDArray[np.uint8]] = {}
+    quick = dataclasses.replace(policy, check="sampled", allow_partial=True)
+    with contextlib.closing(DecoderPool(sampling, quick)) as pool:
+        for event in pool.decode(chosen):
+            if isinstance(event, Frame):
+                found[event.clip, event.token] = np.array(event.pictures[0])
+    keys = sorted(found)[:FRAMES]
+    size = spec.input_size
+    images = np.array([found[key] for key in keys], np.uint8).reshape(-1, size, size, 3)
+    return images, np.array([clip for clip, _ in keys], np.int64)
+
+
+def _run_child(folder: Path) -> None:
+    # As the decoders are started: not by -m, which would look for modules in the current folder.
+    code = f"import sys; sys.path[0] = {HOME!r}; from {__name__} import main; main(sys.argv[1])"
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    command = [sys.executable, "-c", code, str(folder)]
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+    except OSError as err:
+        raise JobError("int8 cannot be calibrated in a process", got=str(err)) from err
+    if (folder / _FAULT).exists():
+        fault = json_text.parse_object((folder / _FAULT).read_bytes())
+        raise UsageError(
+            fault["what"], **{name: fault[name] for name in ("got", "expected", "todo")}
+        )
+    if done.returncode:
+        told = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
+        raise JobError("calibrating int8 failed", got=told or f"status {done.returncode}")
+
+
+def main(path: str) -> None:
+    """Quantise the network of the job in the folder `path`; what is wrong with it is left there."""
+    folder = Path(path)
+    try:
+        _quantise(folder)
+    except FramebankError as err:
+        told = {name: getattr(err, name) for name in ("what", "got", "expected", "todo")}
+        told = {name: None if text is None else str(text) for name, text in told.items()}
+        (folder / _FAULT).write_text(json.dumps(told))
+
+
+def _quantise(folder: Path) -> None:
+    from framebank.features.network.frozen_network import COMPUTE_BATCH, Network, check_alone
+
+    job = json_text.parse_object((folder / _JOB).read_bytes())
+    spec, weights = FeatureSpec.from_json(job["spec"]), Weights(**job["weights"])
+    images, clips = np.load(folder / int8.FRAMES), np.load(folder / _CLIPS)
+    converted: list[Any] = []
+
+    def convert(frozen: Frozen, *, precision: str) -> Call:
+        import openvino
+
+        try:
+            converted.append(openvino.convert_model(with_constants(frozen)))
+        except Exception as err:
+            got = f"{spec.backbone}: {str(err).strip().splitlines()[0][:200]}"
+            raise _refused(f"{got}, which OpenVINO cannot convert") from err
+        return int8.run_model(converted[0])
+
+    def build(precision: str, source: Weights) -> Network:
+        return Network(
+            spec.backbone,
+            spec.layer,
+            source,
+            precision=precision,
+            batch_size=COMPUTE_BATCH,
+            input_size=spec.input_size,
+            preprocessing=spec.preprocessing,
+            starting=convert,
+        )
+
+    exact = build("float32", weights)
+    if not converted:
+        raise _refused(f"{spec.backbone}, which Keras does not run")
+    expected = exact.compute(images)
+    _save(converted[0], images[::2], exact.step, folder)
+    int8.write_report(folder, {})
+    graph = int8.pack(folder)
+    rough = build(INT8, Weights(INT8, disk.file_hash(graph), str(graph), local_path=str(graph)))
+    check_alone(rough, weights.source)
+    got = rough.compute(images)
+    graph.unlink()  # the one with the report takes its place
+    int8.write_report(folder, judge(expected, got, clips))
+
+
+def _save(model: Any, images: NDArray[np.uint8], step: int, folder: Path) -> None:
+    """Quantise an OpenVINO model with `images` and write it into `folder`."""
+    import nncf
+    import openvino
+
+    filled = np.resize(images, (math.ceil(len(images) / step) * step, *images.shape[1:]))
+    steps = [filled[at : at + step] for at in range(0, len(filled), step)]
+    quantised = nncf.quantize(model, nncf.Dataset(steps), subset_size=len(steps))
+    openvino.save_model(quantised, str(folder / int8.GRAPH), compress_to_fp16=False)
+
+
+def judge(
+    expected: NDArray[np.float32], got: NDArray[np.float32], clips: NDArray[np.int64]
+) -> Mapping[str, Any]:
+    """Return how far features float32[n, d] `got` are from those `expected`, of frames that did not
+    calibrate: cosines, and the accuracy of a probe (None of a single clip), by `clips` int64[n]."""
+    held = slice(1, None, 2)
+    cosines = [
+        least_cosine(one[None], other[None]) for one, other in zip(expected, got, strict=True)
+    ]
+    probe = None
+    if len(set(clips[::2])) > 1:
+        probe = {"float32": _probe(expected, clips), "int8": _probe(got, clips)}
+    return {
+        "least_cosine": min(cosines[held]),
+        "mean_cosine": float(np.mean(cosines[held])),
+        "frames": len(cosines[held]),
+        "probe": probe,
+    }
+
+
+def _probe(features: NDArray[np.float32], clips: NDArray[np.int64]) -> float:
+    """Return for how many of the held frames the nearest mean of calibrating ones, by cosine, is
+    that of their clip; means of all of them are taken off first."""
+    known, held = features[::2], features[1::2]
+    names = np.unique(clips[::2])
+    means = np.stack([known[clips[::2] == name].mean(axis=0) for name in names])
+    middle = known.mean(axis=0)
+    likeness = _unit(held - middle) @ _unit(means - middle).T
+    return float((names[likeness.argmax(axis=1)] == clips[1::2]).mean())
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.maximum(lengths, 1e-12)).astype(np.float32)
