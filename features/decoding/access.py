@@ -14,7 +14,8 @@ from typing import TypeAlias
 
 from av.packet import Packet
 
-from framebank.features.decoding.nal_units import H264, Hevc, Picture, Unclear
+from framebank.features.decoding.nal_readers import H264, Hevc
+from framebank.features.decoding.nal_units import Picture, Unclear
 
 _LATER = 1 << 40
 _START_CODE = b"\0\0\1"

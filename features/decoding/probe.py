@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 
-from framebank.features.decoding import sampling
+from framebank.features.decoding import sampling, sparse
 from framebank.features.decoding.container import Clip, open_clip
 from framebank.features.decoding.damage import DamageReport, ffmpeg_messages, stated_end
 from framebank.features.decoding.decode import decode_video
@@ -19,6 +20,7 @@ from framebank.features.decoding.frames import PacketReader, parts_of, stamp_of,
 from framebank.features.decoding.request import DecodeRequest, check_rows, no_rows
 from framebank.features.decoding.sampling import Shown, Timeline
 
+_READING_S = 2.0  # processor seconds for all packets of a clip, which sampled decoding reads first
 READ_BYTES = 64 * 2**20  # of packets; what follows is judged by the part that was read
 
 
@@ -28,8 +30,9 @@ class Probe:
 
     `rows` is what the rule takes, `pictures` the different frames among them (a frame that stands
     for two rows goes through the network once). `decode_s` are processor seconds to decode the
-    whole clip, judged by the part that was decoded; None where none was. `estimated` is set where
-    only a part of the packets was read. A clip for the quarantine has an `error_class` and no rows.
+    whole clip, judged by the part that was decoded; None where none was. `sampled_s` are those that
+    `--check sampled` takes for it, None where that is not known. `estimated` is set where only a
+    part of the packets was read. A clip for the quarantine has an `error_class` and no rows.
     """
 
     rows: int = 0
@@ -41,6 +44,7 @@ class Probe:
     decode_s: float | None = None
     estimated: bool = False
     error_class: str = ""
+    sampled_s: float | None = None
 
 
 def probe_clip(request: DecodeRequest, *, decode_s: float = 0.0) -> Probe:
@@ -50,7 +54,12 @@ def probe_clip(request: DecodeRequest, *, decode_s: float = 0.0) -> Probe:
     """
     with ffmpeg_messages() as messages, open_clip(request.path, request.limits) as clip:
         found = _walk(clip, DamageReport(clip, messages, strict=request.strict), request)
-    return _time_decoding(request, found, decode_s) if decode_s > 0 else found
+    if decode_s <= 0:
+        return found
+    timed = _time_decoding(request, found, decode_s)
+    if request.allow_partial:  # which decodes all
+        return timed
+    return dataclasses.replace(timed, sampled_s=_time_sampled(request, timed, decode_s / 2))
 
 
 def _walk(clip: Clip, report: DamageReport, request: DecodeRequest) -> Probe:
@@ -121,6 +130,7 @@ class _Clock:
     """Processor time of this process while a clip decodes, from its first frame on."""
 
     limit_s: float
+    start_limit_s: float = math.inf  # until the first frame
     start_s: float = dataclasses.field(default_factory=time.process_time)
     first_s: float | None = None
     first_frames: int = 0
@@ -132,7 +142,11 @@ class _Clock:
         if frames and self.first_s is None:
             self.first_s, self.first_frames = now, frames
         self.frames = frames
-        if self.first_s is not None and now - self.first_s > self.limit_s:
+        if self.first_s is None:
+            late = now - self.start_s > self.start_limit_s
+        else:
+            late = now - self.first_s > self.limit_s
+        if late:
             raise _Enough
 
     def whole_s(self, frames: int) -> float:
@@ -147,6 +161,7 @@ class _Clock:
 def _time_decoding(request: DecodeRequest, found: Probe, limit_s: float) -> Probe:
     """Decode for `limit_s` processor seconds; a clip that ends before is known exactly."""
     clock = _Clock(limit_s)
+    request = dataclasses.replace(request, check="whole")
     try:
         result = decode_video(request, emit_frame=lambda token, rgb: None, beat=clock.beat)
     except _Enough:
@@ -160,3 +175,21 @@ def _time_decoding(request: DecodeRequest, found: Probe, limit_s: float) -> Prob
         decode_s=time.process_time() - clock.start_s,
         estimated=False,
     )
+
+
+def _time_sampled(request: DecodeRequest, whole: Probe, limit_s: float) -> float | None:
+    """Return the processor seconds of decoding what the rule needs, judged by `limit_s` of them."""
+    clock, pictures = _Clock(limit_s, _READING_S), [0]
+    try:
+        sparse.decode_needed(
+            request,
+            sampling.parse_rule(request.sample),
+            emit_frame=lambda token, rgb: None,
+            beat=clock.beat,
+            planned=pictures.append,
+        )
+    except sparse.Doubt:
+        return whole.decode_s
+    except _Enough:
+        return None if clock.first_s is None else clock.whole_s(pictures[-1])
+    return time.process_time() - clock.start_s

@@ -102,16 +102,19 @@ def decode_needed(
     beat: Beat,
     share: tuple[int, int] | None = None,
     cut: Callable[[int], int] = lambda work: 1,
+    planned: Callable[[int], None] = lambda pictures: None,
 ) -> DecodeResult:
     """Decode a clip as `decode.decode_video` does, without what no row needs. Raises Doubt.
 
     With `share` (k, n) the k-th of n shares of the wanted pictures is emitted; without, the first
     of as many as `cut` says of the pixels to decode. The result is that of the whole clip.
+    `planned` is told how many pictures will be decoded for all of them.
     """
     try:
         with ffmpeg_messages() as messages, open_clip(request.path, request.limits) as clip:
             report = DamageReport(clip, messages, strict=request.strict)
             plan = _plan(clip, report, request, rule, beat)
+            planned(sum(plan.work()))
             if share is None:
                 context = clip.stream.codec_context
                 work = sum(plan.work()) * context.width * context.height

@@ -96,6 +96,15 @@ def rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "frames", f"{_number(total('rows'))} with {plan.spec.sample}"
     more = _between(plan.cache_bytes, terminal.size_text)
     yield "cache", f"{more} more, in {plan.load.shards:,} shards"
+    if outlook.decoding is not None:
+        decoding = outlook.decoding
+        yield (
+            "decoding",
+            (
+                f"{decoding.whole_s:,.0f} s of a core for an hour of video, "
+                f"{decoding.sampled_s:,.0f} s with --check sampled"
+            ),
+        )
     yield from _time_rows(plan)
     for number, note in enumerate(notes(plan)):
         yield "" if number else "to know", note
@@ -182,6 +191,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         },
         "forecast": {name: dataclasses.asdict(e) for name, e in forecast.totals.items()},
         "cache_bytes": dataclasses.asdict(plan.cache_bytes),
+        "decoding_of_an_hour": outlook.decoding and dataclasses.asdict(outlook.decoding),
         "shards": plan.load.shards,
         "spec": plan.spec.to_json(),
         "here": None

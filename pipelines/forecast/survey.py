@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from framebank.features.decoders.pool import ClipProbed, DecoderPolicy, DecoderPool
 from framebank.features.decoding.probe import Probe
@@ -27,12 +27,34 @@ _STAGED_BYTES = 64 * 2**20  # a larger object of a bucket is not copied for a pr
 
 
 @dataclasses.dataclass(frozen=True)
+class Decoding:
+    """Processor seconds to decode an hour of video, wholly and with `--check sampled`."""
+
+    whole_s: float
+    sampled_s: float
+
+    @classmethod
+    def of(cls, probes: Iterable[Probe]) -> Decoding | None:
+        """Return what these probes found; None where they decoded nothing in both ways."""
+        whole_s = sampled_s = duration_s = 0.0
+        for probe in probes:
+            if probe.decode_s is not None and probe.sampled_s is not None:
+                whole_s += probe.decode_s
+                sampled_s += probe.sampled_s
+                duration_s += probe.duration_s
+        if not duration_s:
+            return None
+        return cls(3600 * whole_s / duration_s, 3600 * sampled_s / duration_s)
+
+
+@dataclasses.dataclass(frozen=True)
 class Outlook:
     """What was found out about the clips that are left to do.
 
     `forecast` is about those that exist and are not empty; `drawn` of them were to be probed, of
     `timed` a part was decoded, `too_large` are objects that were judged by their size alone.
-    `decodable` are those that were probed and can be decoded, in random order.
+    `decodable` are those that were probed and can be decoded, in random order. `decoding` is what
+    either `--check` takes, None where that was not measured.
     """
 
     forecast: Forecast
@@ -43,6 +65,7 @@ class Outlook:
     drawn: int
     timed: int
     too_large: int
+    decoding: Decoding | None = None
 
     @property
     def left(self) -> int:
@@ -85,6 +108,12 @@ def look(
         ):
             found.append(pair)
             bar.update(len(found), f"looked into {len(found)} of {len(order)} clips")
+    decoding = Decoding.of(probe for _, probe in found)
+    if policy.check == "sampled":
+        found = [
+            (ref, dataclasses.replace(probe, decode_s=probe.sampled_s or probe.decode_s))
+            for ref, probe in found
+        ]
     raw = {ref.video_id: probe for ref, probe in found}
     priced = estimate.priced(raw)
     return Outlook(
@@ -96,6 +125,7 @@ def look(
         drawn=len(order),
         timed=sum(probe.decode_s is not None for probe in raw.values()),
         too_large=sum(len(stratum.refs) for stratum in strata if not stratum.drawn),
+        decoding=decoding,
     )
 
 
