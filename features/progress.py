@@ -48,7 +48,7 @@ class Bar:
                 progress.BarColumn(),
                 progress.TextColumn("{task.fields[said]}", markup=False),
                 progress.TimeElapsedColumn(),
-                console=Console(file=self._stream and terminal.bare(self._stream)),
+                console=Console(file=self._stream and terminal.unheld(self._stream)),
                 transient=True,
             )
             self._task = self._bar.add_task(what, total=total, said="starting")
@@ -85,7 +85,7 @@ class Bar:
         if self.is_drawn:
             self._bar.console.print(terminal.printable(f"{self._what}: {text}"), markup=False)
         elif self._stream is not None:  # closed by the shell
-            print(f"{self._what}: {text}", file=self._stream, flush=True)
+            print(f"{self._what}: {text}", file=terminal.said_on(self._stream), flush=True)
 
 
 def _can_draw(stream: TextIO | None) -> bool:

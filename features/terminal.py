@@ -12,6 +12,7 @@ import os
 import re
 import select
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO, cast
 
@@ -24,7 +25,12 @@ _OBEYED = re.compile(
 
 def say(text: str, who: str = "framebank") -> None:
     """Tell whoever runs the command `who` what is no result of it."""
-    print(f"{who}: {text}", file=_Aside.stream or sys.stderr, flush=True)
+    print(f"{who}: {text}", file=said_on(sys.stderr), flush=True)
+
+
+def said_on(stream: TextIO | None) -> TextIO | None:
+    """Return standard error, or what stands in for it where it is held back at the moment."""
+    return _Aside.stream or stream
 
 
 class _Aside:
@@ -48,6 +54,61 @@ def said_to(descriptor: int) -> Iterator[None]:
             yield
         finally:
             _Aside.stream = None
+
+
+class _Unheld:
+    """A stream that writes past a hold on file descriptor 2."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._of, self._isatty = stream, stream.isatty()
+
+    def _now(self) -> TextIO:
+        return self._of if _Aside.stream is None else bare(_Aside.stream)
+
+    def isatty(self) -> bool:  # also while 2 is something else
+        return self._isatty
+
+    def write(self, text: str) -> int:
+        return self._now().write(text)
+
+    def flush(self) -> None:
+        self._now().flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._of, name)
+
+
+def unheld(stream: TextIO) -> TextIO:
+    """Return standard error, bare, as a stream that people see also while `said_to` holds."""
+    return cast(TextIO, _Unheld(bare(stream)))
+
+
+@contextlib.contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Say what takes a while, at once; on a terminal the seconds are counted beside it."""
+    say(text)
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    stream, done = unheld(sys.stderr), threading.Event()
+
+    def count() -> None:
+        seconds = 0
+        while not done.wait(1.0):
+            seconds += 1
+            stream.write(f"\r  {seconds} s ")
+            stream.flush()
+        if seconds:
+            stream.write("\r\x1b[K")  # the line is gone with the block
+            stream.flush()
+
+    counting = threading.Thread(target=count, daemon=True)
+    counting.start()
+    try:
+        yield
+    finally:
+        done.set()
+        counting.join()
 
 
 def printable(text: object) -> str:

@@ -55,7 +55,7 @@ from framebank.features.spec import (
     check_same_spec,
 )
 from framebank.features.stores import json_text, storage
-from framebank.features.terminal import few, say
+from framebank.features.terminal import few, say, waiting
 
 if TYPE_CHECKING:
     from framebank.features.cache.record import FeatureRecord
@@ -123,10 +123,9 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     video = find_clip(args.video)
     if video != args.video:
         say(f"{args.video} is {video}")
-    say(f"loading the network ({lineage.spec.backbone}) and looking at the clip")
-    record = extract_record(video, lineage.spec, source)
+    with waiting(f"loading the network ({lineage.spec.backbone}) and looking at the clip"):
+        record = extract_record(video, lineage.spec, source)
     features = record.features.astype(np.float32)
-    say(f"asking the model about {len(features)} frames")
     more: dict[str, Any] = {}
     told: tuple[list[dict[str, Any]], list[str]]
     if head.kind == SEGMENTS:
@@ -289,7 +288,8 @@ def find_in_video(
     model_dir: str, record: FeatureRecord, *, top: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the `top` likeliest labels of a video, and its segments in the order of their time."""
-    model = load_model(model_dir, keep=True)
+    with waiting(f"asking the model about {len(record.features)} frames"):
+        model = load_model(model_dir, keep=True)
     assert model.head.rule is not None
     shares = model.ask_video(record.features)
     edges_s = row_edges(record.pts_ms, record.source.duration_s)
@@ -313,7 +313,8 @@ def answer_question(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the `top` likeliest answers to a question about a clip's features float32[n, d], and
     the words of the question that the model does not know; raises UsageError, JobError."""
-    model = load_model(model_dir, keep=True)
+    with waiting(f"asking the model about {len(features)} frames"):
+        model = load_model(model_dir, keep=True)
     try:
         asked = [question.encode("utf-8", "replace")]
         scores = model.predict(features[None], asked, [choices] if choices else None)[0]

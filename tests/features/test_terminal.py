@@ -92,3 +92,24 @@ def test_a_guarded_stream_leaves_text_alone_and_what_draws_reaches_the_terminal(
         terminal.bare(sys.stdout).write("\x1b[1m")
     assert sys.stdout is stream
     assert stream.getvalue() == "tab\tnew\nline é 你 👩‍🚒 \u202f\\x1b[2J\\udce9\\x07\x1b[1m"
+
+
+_SAID_MEANWHILE = """
+import os, sys
+from framebank.features import tensorflow_import, terminal
+with terminal.guarded(), terminal.waiting("loading"):
+    with tensorflow_import._held_stderr():
+        os.write(2, b"a greeting\\n")
+        print("a warning", file=sys.stderr, flush=True)
+        terminal.say("of ours")
+        terminal.unheld(sys.stderr).write("drawn\\n")
+    terminal.say("later")
+"""
+
+
+def test_what_we_say_is_seen_while_others_are_held_back() -> None:
+    command = [sys.executable, "-c", _SAID_MEANWHILE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [
+        "framebank: loading", "framebank: of ours", "drawn", "framebank: later"
+    ]  # fmt: skip
