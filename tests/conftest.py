@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from framebank.features import errors
+from tests.made import built
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+_ALL_OF_THEM = 1000  # tests: fewer are a part, which builds what it meets
+_building: list[subprocess.Popen[bytes]] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have a run of all tests build its servers meanwhile: most tests leave a core idle."""
+    if len(session.items) >= _ALL_OF_THEM and not session.config.option.collectonly:
+        _building.append(built.start_building())
+
+
+def pytest_sessionfinish() -> None:
+    """End what is still being built."""
+    for process in _building:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -158,3 +158,27 @@ def flink_home() -> Path:
     target = folder() / "flink"
     with alone("flink"):
         return flink_cluster.build_home(target)
+
+
+def _build_all() -> None:
+    """Make, or find, all of the above in the order in which the tests ask for them."""
+    wanted = [fake_gcs_server]
+    wanted += [terraform_provider_google] if shutil.which("terraform") else []
+    wanted += [prism, *((job_server_jar, flink_home) if shutil.which("java") else ()), tfio]
+    for make in wanted:
+        # Whoever needs it tries again, and says what is wrong.
+        with contextlib.suppress(pytest.skip.Exception, Exception):
+            make()
+
+
+def start_building() -> subprocess.Popen[bytes]:
+    """Start to build everything in the background, behind all that a test does; who needs a thing
+    waits for it (`alone`). It has a process group of its own, to be killed when the tests end."""
+    words = ["nice", "-n", "19", sys.executable, "-m", __name__]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    given = {"stderr": subprocess.DEVNULL, "cwd": ROOT, "start_new_session": True}
+    return subprocess.Popen(words, **quiet, **given)
+
+
+if __name__ == "__main__":
+    _build_all()

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from framebank import cli
+from framebank.features.commands.steps import Steps
 from framebank.features.errors import UsageError
 from framebank.features.extraction.one_clip import build_network, make_spec
 from framebank.features.network.backbones import BACKBONES, named_layers
@@ -21,6 +22,7 @@ from framebank.features.network.weights import resolve_weights
 from framebank.features.spec import FeatureSpec, SpecChoice
 from framebank.train.finetune import command
 from framebank.train.finetune.networks import Head, Tuned, first_trained, load_backbone, train_from
+from tests.made import forked
 
 ROW = BACKBONES["mobilenet_v2"]
 START = "block_16_project"
@@ -50,6 +52,13 @@ def words(folder: Path, **more: Any) -> list[str]:
     return ["finetune", "--images", *options, str(folder / "pictures")]
 
 
+def _run_step(self: Steps, name: str, words: list[str]) -> dict[str, Any]:
+    """Stand in for `Steps.run`: the same command in a process that has its imports already."""
+    done = forked.run("-m", "framebank", *words)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped in its second part, and then went on to its end."""
@@ -68,6 +77,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "_say", tell)
+        patch.setattr(Steps, "run", _run_step)
         assert cli.main(words(folder)) == 128 + signal.SIGTERM
         assert work.exists() and not (folder / "w.weights.h5").exists()
         assert cli.main(words(folder)) == 0
