@@ -56,7 +56,7 @@ def load(key: str) -> Functions | None:
         for name, data in files.items():
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(memoryview(data))
+            path.write_bytes(data.data)
         module = tf.saved_model.load(folder)
     # Not its functions themselves: the module holds their weights and tables.
     numbers = "number" in names

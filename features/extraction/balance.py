@@ -44,7 +44,7 @@ class Balance:
     def from_json(cls, fields: Mapping[str, Any]) -> Balance:
         """Build from `to_json`'s dict, or from {} of a time when none was kept; raises ValueError
         for what is no number."""
-        kinds = {
+        kinds: dict[str, Any] = {
             field.name: float if field.name.endswith("_s") else int
             for field in dataclasses.fields(cls)
         }

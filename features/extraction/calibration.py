@@ -73,13 +73,14 @@ def calibrate(
         (folder / _JOB).write_text(json.dumps(job))
         _run_child(folder)
         path = int8.pack(folder)
+    sha256 = disk.file_hash(path)
     made = {
-        "sha256": disk.file_hash(path),
+        "sha256": sha256,
         "frames": len(images[::2]),
         "frames_sha256": disk.bytes_sha256(images.tobytes()),
         "seed": SEED,
     }
-    graph = Weights(INT8, made["sha256"], str(path), local_path=str(path))
+    graph = Weights(INT8, sha256, str(path), local_path=str(path))
     return dataclasses.replace(exact, precision=INT8, quantised=made), graph
 
 

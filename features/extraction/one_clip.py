@@ -126,9 +126,9 @@ def feature_width(spec: FeatureSpec, weights: Weights) -> int:
 def computing(spec: FeatureSpec) -> tuple[Hashable, ...]:
     """Return all of a spec on which its network depends."""
     made = (spec.backbone, spec.layer, spec.weights_sha256, spec.precision)
-    made += ((spec.quantised or {}).get("sha256"),)
+    quantised = (spec.quantised or {}).get("sha256")
     own = (spec.input_size, spec.preprocessing)  # of a network from a file these are chosen
-    return (*made, *own, spec.holds_pictures and spec.dtype)
+    return (*made, quantised, *own, spec.holds_pictures and spec.dtype)
 
 
 _KEPT: dict[tuple[Hashable, ...], Network] = {}  # one at most, for whoever builds it next

@@ -75,7 +75,7 @@ def keep(key: str, about: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
             disk.replacing(target, durable=False) as part,
             open(part, "xb", opener=_private) as file,
         ):
-            file.write(memoryview(data))
+            file.write(data.data)
         _tidy(place, spared=target)
 
 
@@ -102,7 +102,7 @@ def _read(path: Path) -> NDArray[np.uint8] | None:
 
 
 def _hash(data: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(memoryview(data)).hexdigest()[:_DIGITS]
+    return hashlib.sha256(data.data).hexdigest()[:_DIGITS]
 
 
 def _packed(about: Any, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:

@@ -110,8 +110,8 @@ def was_made_by(path: str, spec: FeatureSpec) -> bool:
     one that computes."""
     with contextlib.suppress(FramebankError):
         if (cached := layout.read_spec(storage.absolute(path))) is not None:
-            same = {"precision": spec.precision, "quantised": spec.quantised}
-            return dataclasses.replace(cached, **same) == spec
+            precision, quantised = spec.precision, spec.quantised
+            return dataclasses.replace(cached, precision=precision, quantised=quantised) == spec
     return False
 
 
