@@ -91,6 +91,7 @@ LIES = {
     "a source with more": frames_and(done(source=SOURCE | {"more": 1})),
     "no hash": frames_and(done(sha256="x")),
     "a warning without words": frames_and(done(warning=1)),
+    "a check that is none": frames_and(done(checked="half")),
     "no flag": frames_and(done(partial=1)),
     "an unknown class": verdict(error_class="fine"),
     "an unknown stage": verdict(stage="later"),
@@ -181,6 +182,9 @@ def test_words_of_a_verdict_are_made_printable() -> None:
         (b"Traceback (most recent call last)", "crash"),
         (frames_and(done(tokens=[0, 7])), "crash"),  # a frame that it did not send
         (message(b"=", bytes(8)) + frames_and(done()), "crash"),  # like the one before the first
+        (frame(1, 32) + message(b"A") + frame(0, 32) + done(), "crash"),  # one that it took back
+        (frame(1, 32) + message(b"A") + message(b"=", bytes(8)) + done(), "crash"),
+        (message(b"A") + message(b"A") + frames_and(done()), "crash"),  # no clip is begun thrice
         (b"".join(frame(number, 32) for number in range(12)), "too_large"),
         (done(tokens=[], frame_index=[], pts_ms=[]), "no_keyframes"),
     ],
@@ -188,9 +192,21 @@ def test_words_of_a_verdict_are_made_printable() -> None:
 def test_lies_cost_their_clip_only(
     clips: Path, liar: Liar, answer: bytes, error_class: str
 ) -> None:
-    bad, good = liar.results(clips, answer, liars=2 if answer.startswith((b"Trace", b"=")) else 1)
+    twice = (
+        answer.startswith((b"Trace", b"=", b"A"))
+        or message(b"A") + message(b"=", bytes(8)) in answer
+    )
+    bad, good = liar.results(clips, answer, liars=2 if twice else 1)
     assert isinstance(bad, Rejected) and isinstance(good, Extracted)
     assert bad.error_class == error_class, bad.message
+
+
+def test_frames_that_a_decoder_takes_back_count_for_nothing(clips: Path, liar: Liar) -> None:
+    white = message(b"F", bytes(8) + b"\xff" * 3 * 32 * 32)
+    taken_back = white + b"".join(frame(number, 32) for number in range(1, 9)) + message(b"A")
+    first, _ = liar.results(clips, taken_back + frames_and(done(checked="whole")), liars=1)
+    assert isinstance(first, Extracted)
+    assert not first.features.any() and first.checked == "whole"
 
 
 def test_what_a_decoder_says_truly_is_taken(clips: Path, liar: Liar) -> None:

@@ -85,6 +85,16 @@ def test_features_do_not_depend_on_batch_or_decoders(
         np.testing.assert_array_equal(got[video_id].features, result.features)  # type: ignore[union-attr]
 
 
+def test_features_do_not_depend_on_how_much_is_decoded(clips: Path) -> None:
+    refs = [ref_of(path) for path in sorted(clips.iterdir())]
+    want = run(refs, DecoderPolicy(decoders=1), FakeNetwork())
+    got = run(refs, DecoderPolicy(decoders=1, check="sampled"), FakeNetwork())
+    for video_id, result in want.items():
+        np.testing.assert_array_equal(got[video_id].features, result.features)  # type: ignore[union-attr]
+    assert {result.checked for result in want.values()} == {"whole"}  # type: ignore[union-attr]
+    assert "sampled" in {result.checked for result in got.values()}  # type: ignore[union-attr]
+
+
 def test_a_row_that_a_rule_picks_twice_is_computed_once(clips: Path) -> None:
     network = FakeNetwork(batch_size=1)
     engine = Engine(network, dataclasses.replace(SPEC, sample="fps=20"), DecoderPolicy(decoders=1))
