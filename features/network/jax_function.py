@@ -20,12 +20,14 @@ def on_gpu() -> bool:
     return jax.default_backend() != "cpu"
 
 
-def compile_function(model: Any, *, preprocess: Callable[[Any], Any]) -> Call:
+def compile_function(
+    model: Any, *, preprocess: Callable[[Any], Any], products: str = "float32"
+) -> Call:
     """Return a function uint8[b, h, w, c=3] → float32[b, d] that runs `model` with its weights.
 
     `preprocess` maps images to the input of the network, both float32. Each shape of images is
-    compiled when it first comes, which takes seconds. Products are those of float32: GPUs would
-    take TF32 by default, which is another feature than the processor's.
+    compiled when it first comes, which takes seconds. `products` is JAX's matmul precision: GPUs
+    would take TF32 by default, which is another feature than the processor's.
     """
     import jax
     import jax.numpy as jnp
@@ -35,7 +37,7 @@ def compile_function(model: Any, *, preprocess: Callable[[Any], Any]) -> Call:
 
     @jax.jit
     def features_of(weights: Any, state: Any, images: Any) -> Any:
-        with jax.default_matmul_precision("float32"):
+        with jax.default_matmul_precision(products):
             pixels = preprocess(images.astype(jnp.float32))
             features, _ = model.stateless_call(weights, state, pixels, training=False)
         return features.astype(jnp.float32)

@@ -74,7 +74,8 @@ def encode(
 ) -> Path:
     """Write `frames` to `path`, whose suffix says what file it is; return the path."""
     pixels = "rgb8" if codec == "gif" else "yuv420p"
-    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as out:
+    part = path.with_name(f"part-{path.name}")
+    with av.open(str(part), "w", options={"fflags": "+bitexact"}) as out:
         stream = out.add_stream(codec, rate=rate_fps, options=options or {})
         stream.pix_fmt = pixels
         for number, frame in enumerate(frames):
@@ -84,27 +85,34 @@ def encode(
             shown.pts, shown.time_base = number, Fraction(1, rate_fps)
             out.mux(stream.encode(shown))
         out.mux(stream.encode())
-    return path
+    return part.rename(path)
 
 
 def repeat(source: Path, target: Path, *, seconds: float) -> Path:
     """Write the packets of `source`, whose groups of pictures are closed, again and again, up to
     the first key frame at or after `seconds`; return `target`."""
-    with av.open(str(source)) as film:
+    part = target.with_name(f"part-{target.name}")
+    with (
+        av.open(str(source)) as film,
+        av.open(str(part), "w", options={"fflags": "+bitexact"}) as out,
+    ):
         stream = film.streams.video[0]
+        copy, base = out.add_stream_from_template(stream), stream.time_base
         packets = [packet for packet in film.demux(stream) if packet.dts is not None]
-        base, step = stream.time_base, round(1 / stream.average_rate / stream.time_base)
-        places = [(packet.pts, packet.dts, packet.is_keyframe) for packet in packets]
-        with av.open(str(target), "w", options={"fflags": "+bitexact"}) as out:
-            copy = out.add_stream_from_template(stream)
-            for shift in itertools.count(0, step * len(packets)):
-                for packet, (pts, dts, key) in zip(packets, places, strict=True):
-                    if key and (pts + shift) * base >= seconds:
-                        return target
-                    packet.pts, packet.dts = pts + shift, dts + shift
-                    packet.stream, packet.time_base = copy, base
-                    out.mux(packet)
-    return target
+        for packet, (pts, dts) in rounds(packets, step=round(1 / stream.average_rate / base)):
+            if packet.is_keyframe and pts * base >= seconds:
+                break
+            packet.pts, packet.dts, packet.stream, packet.time_base = pts, dts, copy, base
+            out.mux(packet)
+    return part.rename(target)
+
+
+def rounds(packets: list[av.Packet], *, step: int) -> Iterator[tuple[av.Packet, tuple[int, int]]]:
+    """Yield the packets of a stretch for ever, with their pts and dts as they go on."""
+    places = [(packet.pts, packet.dts) for packet in packets]
+    for shift in itertools.count(0, step * len(packets)):
+        for packet, (pts, dts) in zip(packets, places, strict=True):
+            yield packet, (pts + shift, dts + shift)
 
 
 def mixed(made: Path, *, seconds: int = 8) -> Path:

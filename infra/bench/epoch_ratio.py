@@ -109,7 +109,7 @@ def tables_of(rows: list[dict[str, str]]) -> tuple[Any, Any]:
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Return the seconds of both epochs and their ratio."""
     from framebank.features.cache.reader import open_cache
-    from framebank.features.decoders.pool import DecoderPolicy
+    from framebank.features.decoders.policy import DecoderPolicy
     from framebank.features.extraction.engine import Engine
     from framebank.features.extraction.one_clip import build_network, make_spec
     from framebank.features.spec import SpecChoice

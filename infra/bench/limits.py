@@ -33,7 +33,8 @@ class Stages:
     def __init__(
         self, paths: list[Path], *, backbone: str, weights: str, sample: str, precision: str
     ) -> None:
-        from framebank.features.decoders.pool import DecoderPolicy, DecoderPool
+        from framebank.features.decoders.policy import DecoderPolicy
+        from framebank.features.decoders.pool import DecoderPool
         from framebank.features.extraction.engine import Engine
         from framebank.features.extraction.one_clip import build_network, make_spec
         from framebank.features.spec import SpecChoice
@@ -54,7 +55,7 @@ class Stages:
         self.decode()
 
     def decode(self) -> int:
-        from framebank.features.decoders.pool import ClipDone
+        from framebank.features.decoders.events import ClipDone
 
         ends = [event for event in self._pool.decode(self._refs) if isinstance(event, ClipDone)]
         return sum(len(end.fields["tokens"]) for end in ends)

@@ -1,0 +1,57 @@
+"""What `make bench` prints, from figures that were stored; the benches themselves take hours."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+
+BENCH = ROOT / "infra" / "bench"
+SPREAD = {"median": 2.0, "min": 1.5, "max": 2.5}
+RESULT = {
+    "bench": "all",
+    "machine": {"cores": 2, "processor": ["avx2"]},
+    "failed": {"start": "it did not"},
+    "comparison": {
+        "clips": 3,
+        "fps": "4",
+        "backbone": "inception_v3",
+        "rounds": 5,
+        "programs": {
+            "plain": {"frames": 90, "seconds": SPREAD, "frames_per_s": SPREAD, "to_plain": SPREAD},
+            "framebank float32": {"frames": 91, "seconds": SPREAD, "cosine": 0.99},
+        },
+        "failed": {"daft": "it does not install"},
+    },
+    "limits": {"mixed": {"decode": SPREAD, "network": SPREAD, "of_slower_stage": SPREAD}},
+    "ratios": {"bench": "ratios", "film": {"program": SPREAD, "same": True}},
+}
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_tables_are_printed_again_from_the_json(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(RESULT))
+    done = run(str(BENCH / "bench.py"), "--table", str(path))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "| plain | 90 | 2 (1.5 to 2.5) | 2 (1.5 to 2.5) | 2 (1.5 to 2.5) |  |  |" in lines
+    assert "daft: nothing measured, it does not install" in lines
+    assert "| … of the slower stage's own limit | 2 (1.5 to 2.5) |" in lines
+    assert "| film: program | 2 (1.5 to 2.5) |" in lines
+    assert "| film: same | True |" in lines
+    assert "| start | it did not |" in lines
+
+
+@pytest.mark.parametrize("name", ["limits", "ratios", "growth", "gpu", "peers", "install_peers"])
+def test_benches_say_how_they_are_called(name: str) -> None:
+    done = run(str(BENCH / f"{name}.py"), "--help")
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
