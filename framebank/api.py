@@ -156,9 +156,9 @@ def extract(
     cache: PathLike,
     sample: str | None = None,
     max_frames: int | None = None,
-    backbone: PathLike = "inception_v3",
-    layer: str | None = None,
-    weights: PathLike = "imagenet",
+    backbone: Paths = "inception_v3",
+    layer: str | Iterable[str] | None = None,
+    weights: Paths = "imagenet",
     preprocess: str | None = None,
     input_size: int | None = None,
     dtype: str | None = None,
@@ -183,10 +183,12 @@ def extract(
     """Decode videos once, run a frozen network over the sampled frames, keep the features.
 
     `inputs` are files, folders, globs, gs:// prefixes or manifests. What the cache has already is
-    not done again. `beam_options` are Apache Beam's (runner="PrismRunner", …).
+    not done again. With a list of names for `backbone` each fills a cache of its own, CACHE/NAME,
+    from one decoding. `beam_options` are Apache Beam's (runner="PrismRunner", …).
 
-    Returns the run's summary as a dict: inputs, done, quarantined, frames, … (as --json). None for
-    a job that was submitted and that nobody waits for.
+    Returns the run's summary as a dict: inputs, done, quarantined, frames, … (as --json); of
+    several backbones a dict of these by name. None for a job that was submitted and that nobody
+    waits for.
     """
 
 
@@ -200,9 +202,9 @@ def plan(
     prices: PathLike | None = None,
     sample: str | None = None,
     max_frames: int | None = None,
-    backbone: PathLike = "inception_v3",
-    layer: str | None = None,
-    weights: PathLike = "imagenet",
+    backbone: Paths = "inception_v3",
+    layer: str | Iterable[str] | None = None,
+    weights: Paths = "imagenet",
     preprocess: str | None = None,
     input_size: int | None = None,
     dtype: str | None = None,

@@ -23,14 +23,15 @@ from framebank.features.extraction.one_clip import feature_width, make_spec
 from framebank.features.machine import usable_cores
 from framebank.features.network.own_files import is_own_path
 from framebank.features.network.weights import Weights
-from framebank.features.spec import INT8, FeatureSpec, SpecChoice
+from framebank.features.spec import INT8, FeatureSpec
 from framebank.features.stores import storage
 from framebank.features.terminal import say
 from framebank.features.video import VideoRef
 from framebank.pipelines.extract import cache_access, command
-from framebank.pipelines.extract.plan import Todo, drop_done, plan_shards
+from framebank.pipelines.extract.groups import plan_groups
+from framebank.pipelines.extract.plan import Todo, drop_done
 from framebank.pipelines.extract.settling import settle_precision
-from framebank.pipelines.extract.targets import find_targets
+from framebank.pipelines.extract.targets import Target, check_same_frames, find_targets
 from framebank.pipelines.forecast import estimate, measuring, prices, report, survey
 from framebank.pipelines.inputs.listing import expand_inputs
 from framebank.pipelines.jobs import beam_options
@@ -80,42 +81,67 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
     workers = _workers(beam_args)
     listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
     command.say_listing(listing)
-    (target,) = find_targets(args)
-    spec, weights, notes = _make_spec(args)
-    spec, weights, settled = settle_precision(
-        args,
-        target,
-        spec,
-        weights,
-        listing.refs,
-        command.decoder_policy(args),
-        measures=not args.no_measure and args.precision != INT8,
-        elsewhere=_is_remote(beam_args),
-    )
-    if settled is not None:
-        notes.append(f"--precision {args.precision} is {settled.precision} ({settled.why})")
-    elif spec.precision == INT8:
-        spec = dataclasses.replace(spec, precision="float32")
-        notes.append("int8 is calibrated when it is extracted: times are those of float32")
-    width = feature_width(spec, weights)
-    todo = _left_to_do(args, listing.refs, spec)
+    targets = find_targets(args)
+    specs: list[FeatureSpec] = []
+    found: list[Weights] = []
+    notes: list[str] = []
+    for target in targets:
+        spec, weights, told = _make_spec(target)
+        spec, weights, settled = settle_precision(
+            args,
+            target,
+            spec,
+            weights,
+            listing.refs,
+            command.decoder_policy(args),
+            measures=not args.no_measure and args.precision != INT8,
+            elsewhere=_is_remote(beam_args),
+        )
+        notes += told
+        of = f" of {target.name}" if target.name else ""
+        if settled is not None:
+            notes.append(f"--precision {args.precision}{of} is {settled.precision} ({settled.why})")
+        elif spec.precision == INT8:
+            spec = dataclasses.replace(spec, precision="float32")
+            notes.append(f"int8{of} is calibrated when it is extracted: times are those of float32")
+        specs.append(spec)
+        found.append(weights)
+    check_same_frames(specs)
+    if len(targets) > 1:
+        notes.append(
+            "each clip is decoded once for all networks; a cache each: "
+            + ", ".join(target.cache or target.name for target in targets)
+        )
+    widths = [feature_width(spec, weights) for spec, weights in zip(specs, found, strict=True)]
+    todos = [
+        _left_to_do(args, listing.refs, target.cache, spec)
+        for target, spec in zip(targets, specs, strict=True)
+    ]
+    todo = _of_any(todos, inputs=len(listing.refs))
     spent_s += time.monotonic()
-    shards = plan_shards(
-        todo.refs, fingerprint=spec.fingerprint, videos_per_shard=args.videos_per_shard
+    shards = plan_groups(
+        [one.refs for one in todos],
+        fingerprints=[spec.fingerprint for spec in specs],
+        videos_per_shard=args.videos_per_shard,
     )
     policy = command.decoder_policy(args)
-    outlook = survey.look(todo.refs, spec, policy, probes=args.probes, timed=not args.no_measure)
-    load = measuring.load_of(outlook.forecast, shards=len(shards), batch_size=args.batch_size)
+    outlook = survey.look(
+        todo.refs, specs[0], policy, probes=args.probes, timed=not args.no_measure
+    )
+    load = measuring.load_of(
+        outlook.forecast, shards=sum(map(len, shards)), batch_size=args.batch_size
+    )
     measured = here_s = quote = None
     if not args.no_measure and outlook.forecast.total("pictures").value:
         say("measuring this machine, for some 20 s")
         measured = measuring.measure(
-            spec,
-            weights,
+            specs[0],
+            found[0],
             policy,
             batch_size=args.batch_size,
             clips=outlook.decodable,
             spent_s=spent_s,
+            also=list(zip(specs, found, strict=True))[1:],
         )
         here_s = measuring.wall_s(measured, load, decoders=args.decoders or usable_cores())
         if priced is not None:
@@ -130,8 +156,8 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
         inputs=len(listing.refs),
         todo=todo,
         outlook=outlook,
-        spec=spec,
-        width=width,
+        specs=specs,
+        widths=widths,
         load=load,
         measured=measured,
         here_s=here_s,
@@ -186,9 +212,18 @@ def _workers(beam_args: Sequence[str]) -> int | None:
     return chosen.max_num_workers or started
 
 
-def _make_spec(args: argparse.Namespace) -> tuple[FeatureSpec, Weights, list[str]]:
+def _of_any(todos: Sequence[Todo], *, inputs: int) -> Todo:
+    """Return what any of the caches lacks; what none lacks is done in all, or in quarantine."""
+    if len(todos) == 1:
+        return todos[0]
+    refs = {ref.video_id: ref for todo in todos for ref in todo.refs}
+    done = min(min(todo.already_done for todo in todos), inputs - len(refs))
+    return Todo(tuple(refs.values()), done, inputs - len(refs) - done)
+
+
+def _make_spec(target: Target) -> tuple[FeatureSpec, Weights, list[str]]:
     """Return the spec and weights; where the weights cannot be had, random ones cost the same."""
-    choice = SpecChoice.of(args)
+    choice = target.choice
     try:
         return *make_spec(choice), []
     except UsageError as error:
@@ -197,20 +232,22 @@ def _make_spec(args: argparse.Namespace) -> tuple[FeatureSpec, Weights, list[str
         # Any other mistake is one for these too.
         spec, weights = make_spec(dataclasses.replace(choice, weights="random:0"))
         note = f"{error.what} ({error.got}): measured with random ones, which cost the same"
-    cached = layout.read_spec(storage.absolute(args.cache)) if args.cache else None
+    cached = layout.read_spec(storage.absolute(target.cache)) if target.cache else None
     known = cached.weights_sha256 if cached and cached.weights == "imagenet" else "unknown"
     return dataclasses.replace(spec, weights="imagenet", weights_sha256=known), weights, [note]
 
 
-def _left_to_do(args: argparse.Namespace, refs: Sequence[VideoRef], spec: FeatureSpec) -> Todo:
+def _left_to_do(
+    args: argparse.Namespace, refs: Sequence[VideoRef], cache: str | None, spec: FeatureSpec
+) -> Todo:
     """Return what a run would extract now; nothing is written, made or locked.
 
     Raises UsageError and SpecMismatchError for a cache that extraction would refuse too.
     """
-    if args.cache is None:
+    if cache is None:
         return Todo(tuple(refs), 0, 0)
-    with cache_access.open_for_extraction(args.cache, spec, dry_run=True) as cache:
-        stock = cache_access.recover(cache, spec, dry_run=True)
+    with cache_access.open_for_extraction(cache, spec, dry_run=True) as place:
+        stock = cache_access.recover(place, spec, dry_run=True)
     return drop_done(
         refs,
         stock.known,

@@ -98,23 +98,27 @@ def measure(
     batch_size: int,
     clips: Sequence[tuple[VideoRef, Probe]],
     spent_s: float,
+    also: Sequence[tuple[FeatureSpec, Weights]] = (),
 ) -> Measured:
     """Measure with `clips` that can be decoded, in random order; `spent_s` is the wall time that
-    extraction spends, as this command did, before it begins."""
+    extraction spends, as this command did, before it begins. With `also` further networks see each
+    frame, and what a frame costs is what it costs in all of them."""
     start = time.monotonic()
     _run_empty_job()
-    network = build_network(spec, weights, batch_size=batch_size)
-    frames = (spec.clip_length,) if spec.clip_length > 1 else ()
-    shape = (network.batch_size, *frames, spec.input_size, spec.input_size, 3)
-    blank = np.zeros(shape, np.uint8)
-    network(blank)
+    members: list[_Member] = []
+    for each, found in [(spec, weights), *also]:
+        network = build_network(each, found, batch_size=batch_size)
+        frames = (each.clip_length,) if each.clip_length > 1 else ()
+        shape = (network.batch_size, *frames, each.input_size, each.input_size, 3)
+        members.append(_Member(network, each, np.zeros(shape, np.uint8)))
+        network(members[-1].blank)
     start_s = spent_s + time.monotonic() - start
-    two_batches = dataclasses.replace(policy, queue_bytes=2 * blank.nbytes)
+    two_batches = dataclasses.replace(policy, queue_bytes=2 * sum(m.blank.nbytes for m in members))
     pictures = sum(probe.pictures for _, probe in clips)
     decode_s = sum(probe.decode_s or 0.0 for _, probe in clips) / max(1, pictures)
-    marks = _run_engine(network, spec, two_batches, [ref for ref, _ in clips])
+    marks = _run_engine(members, two_batches, [ref for ref, _ in clips])
     if len(marks) < 3:  # few frames, or a rule that takes few of long clips: the network by itself
-        marks, decode_s = _time_network(network, blank, spec.clip_stride), 0.0
+        marks, decode_s = _time_networks(members), 0.0
     frames_done = marks[-1].frames - marks[0].frames
     cpu_s, took_s = marks[-1].cpu_s - marks[0].cpu_s, marks[-1].wall_s - marks[0].wall_s
     cores = usable_cores()
@@ -129,6 +133,14 @@ def measure(
         cores=cores,
         unsure=_unsure(marks),
     )
+
+
+class _Member(NamedTuple):
+    """One of the networks that see each frame, and a batch for it."""
+
+    network: FrameNetwork
+    spec: FeatureSpec
+    blank: NDArray[np.uint8]
 
 
 def _unsure(marks: Sequence[_Mark]) -> float:
@@ -182,28 +194,35 @@ class _Enough(Exception):
 
 
 def _run_engine(
-    network: FrameNetwork, spec: FeatureSpec, policy: DecoderPolicy, refs: Sequence[VideoRef]
+    members: Sequence[_Member], policy: DecoderPolicy, refs: Sequence[VideoRef]
 ) -> list[_Mark]:
-    """Run the engine for RUN_S, and return where it was after each batch.
+    """Run the engine for RUN_S, and return where it was after each batch (of several networks:
+    after as many batches).
 
     The pace is to be taken from the first mark on: before it decoders start and the queue fills.
     """
     marks: list[_Mark] = []
     begun = time.monotonic()
 
+    done, batches = 0, 0
+
     def note(frames: int) -> None:
-        done = frames + (marks[-1].frames if marks else 0)
-        marks.append(_mark(done))
+        nonlocal done, batches
+        done, batches = done + frames, batches + 1
+        seen = done // len(members)
+        if batches % len(members) == 0 and (not marks or seen > marks[-1].frames):
+            marks.append(_mark(seen))
         if time.monotonic() - begun > RUN_S:
             raise _Enough
 
-    engine = Engine(network, spec, policy)
+    (network, spec, _), *also = members
+    engine = Engine(network, spec, policy, also=[(one.network, one.spec) for one in also])
     # A clip from which no frame comes for long does not let the engine look at the clock.
     watch = threading.Timer(RUN_S + _GRACE_S, engine.close)
     watch.start()
     try:
         with contextlib.suppress(_Enough):
-            for _ in engine.run(refs, on_frames=note):
+            for _ in engine.run_all(((ref,) * len(members) for ref in refs), on_frames=note):
                 pass
     finally:
         watch.cancel()
@@ -211,11 +230,12 @@ def _run_engine(
     return marks
 
 
-def _time_network(network: FrameNetwork, blank: NDArray[np.uint8], stride: int) -> list[_Mark]:
-    marks = []
+def _time_networks(members: Sequence[_Member]) -> list[_Mark]:
+    marks, frames = [], len(members[0].blank) * members[0].spec.clip_stride
     for number in range(4):
-        marks.append(_mark(number * len(blank) * stride))
-        network(blank)
+        marks.append(_mark(number * frames))
+        for network, _, blank in members:
+            network(blank)
     return marks
 
 

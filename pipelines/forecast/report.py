@@ -32,14 +32,15 @@ class Plan:
     """All that is printed, and what it is made from.
 
     `here_s` is the wall time of the whole command on this machine, `quote` what Dataflow takes for
-    it; None where nothing was measured, or no price of a worker is known.
+    it; None where nothing was measured, or no price of a worker is known. `specs` and `widths` are
+    those of each cache that is filled.
     """
 
     inputs: int
     todo: Todo
     outlook: Outlook
-    spec: FeatureSpec
-    width: int
+    specs: Sequence[FeatureSpec]
+    widths: Sequence[int]
     load: Load
     measured: Measured | None
     here_s: Estimate | None
@@ -51,10 +52,11 @@ class Plan:
 
     @property
     def cache_bytes(self) -> Estimate:
-        """Return what this run adds to the cache."""
-        total, item = self.outlook.forecast.total, _ITEM_BYTES[self.spec.dtype]
-        each = _VIDEO_BYTES + (8 * self.width if self.spec.dtype == "uint8" else 0)
-        row_bytes = (item * self.width + _ROW_BYTES) / self.spec.clip_stride
+        """Return what this run adds to the cache, or to all of them."""
+        total, each, row_bytes = self.outlook.forecast.total, 0, 0.0
+        for spec, width in zip(self.specs, self.widths, strict=True):
+            each += _VIDEO_BYTES + (8 * width if spec.dtype == "uint8" else 0)
+            row_bytes += (_ITEM_BYTES[spec.dtype] * width + _ROW_BYTES) / spec.clip_stride
         features = total("rows").times(row_bytes)
         return features.plus(each * (total("done").value + self.outlook.quarantined.value))
 
@@ -93,9 +95,10 @@ def rows(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "quarantine", f"{_number(quarantined)} of those left{_classes(outlook)}"
     hours = _number(total("duration_s").times(1 / 3600), digits=2)
     yield "video", f"{hours} hours, {_number(total('frames'))} frames in it"
-    yield "frames", f"{_number(total('rows'))} with {plan.spec.sample}"
+    yield "frames", f"{_number(total('rows'))} with {plan.specs[0].sample}"
     more = _between(plan.cache_bytes, terminal.size_text)
-    yield "cache", f"{more} more, in {plan.load.shards:,} shards"
+    several = f" of {len(plan.specs)} caches" if len(plan.specs) > 1 else ""
+    yield "cache", f"{more} more, in {plan.load.shards:,} shards{several}"
     if outlook.decoding is not None:
         decoding = outlook.decoding
         yield (
@@ -193,7 +196,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "cache_bytes": dataclasses.asdict(plan.cache_bytes),
         "decoding_of_an_hour": outlook.decoding and dataclasses.asdict(outlook.decoding),
         "shards": plan.load.shards,
-        "spec": plan.spec.to_json(),
+        **_told_specs(plan.specs),
         "here": None
         if plan.here_s is None or plan.measured is None
         else {"wall_s": dataclasses.asdict(plan.here_s), **dataclasses.asdict(plan.measured)},
@@ -201,6 +204,11 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "notes": list(notes(plan)),
         "command": shlex.join(plan.command),
     }
+
+
+def _told_specs(specs: Sequence[FeatureSpec]) -> dict[str, Any]:
+    told = [spec.to_json() for spec in specs]
+    return {"spec": told[0]} if len(told) == 1 else {"specs": told}
 
 
 def _classes(outlook: Outlook) -> str:

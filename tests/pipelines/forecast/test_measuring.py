@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from framebank.features.decoders.pool import DecoderPolicy
@@ -97,7 +98,9 @@ def test_the_run_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     clip = write_clip(tmp_path / "long.mp4", frames=3000, size=(320, 240))
     refs = expand_inputs([str(clip)], images=False).refs * 50
     start = time.monotonic()
-    measuring._run_engine(FakeNetwork(batch_size=4), spec, DecoderPolicy(decoders=2), refs)
+    network = FakeNetwork(batch_size=4)
+    member = measuring._Member(network, spec, np.zeros((4, 224, 224, 3), np.uint8))
+    measuring._run_engine([member], DecoderPolicy(decoders=2), refs)
     assert time.monotonic() - start < 15
 
 
