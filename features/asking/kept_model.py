@@ -40,7 +40,7 @@ def key_of(*data: bytes) -> str | None:
     made_by = (tf.__version__, importlib.metadata.version("keras"))
     gpus = [gpu.name for gpu in tf.config.list_physical_devices("GPU")]
     hashes = [bytes_sha256(one) for one in data]
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = [Path(__file__), Path(__file__).with_name("trained_model.py")]
     return kept.key_of("model", *hashes, *made_by, *gpus, sources=sources)
 
 
