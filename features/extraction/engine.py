@@ -62,7 +62,8 @@ class Engine:
             batch_size=max(one.batch_size * each.clip_length for one, each in self._members),
             also=[(each, _row_width(one, each)) for one, each in also],
         )
-        self.balance = Balance()  # of the last run that came to its end
+        # Of the last run that came to its end; and of each network, with its own pictures.
+        self.balance, self.balances = Balance(), [Balance() for _ in self._members]
         _LIVE.add(self)
 
     def run(
@@ -96,7 +97,7 @@ class Engine:
                 yield result
                 taker_s += time.monotonic() - given_s
         wall_s, spent = time.monotonic() - start_s, self._pool.spent
-        self.balance = Balance(
+        whole = Balance(
             wall_s=wall_s,
             network_s=threads.busy.seconds,
             taker_s=taker_s,
@@ -104,9 +105,14 @@ class Engine:
             decode_s=spent.decode_s,
             room_s=spent.room_s,
             fetch_s=spent.fetch_s,
-            pictures=sum(line.batches.pictures for line in lines),
-            computed=sum(line.batches.computed for line in lines),
         )
+        counts = [(line.batches.pictures, line.batches.computed) for line in lines]
+        self.balances = [
+            dataclasses.replace(whole, pictures=pictures, computed=computed)
+            for pictures, computed in counts
+        ]
+        pictures, computed = map(sum, zip(*counts, strict=True))
+        self.balance = dataclasses.replace(whole, pictures=pictures, computed=computed)
 
     def _place(self, spec: FeatureSpec) -> int:
         return self._pool.pictures.index((spec.input_size, spec.resize))

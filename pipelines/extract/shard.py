@@ -158,8 +158,9 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
                 self._videos[writers[number].add(result)].inc()
                 self._counts.counts.unsafe += 1
                 keep()
-            for writer in writers.values():
-                self._count_safe(writer.commit(engine.balance.to_json()), now=True)
+            for number, writer in writers.items():
+                balance = engine.balances[number].to_json()
+                self._count_safe(writer.commit(balance), now=True)
         refs = {ref.video_id: ref for plan in plans.values() for ref in plan.refs}
         _log.info(
             "shard %s: %d videos, %d frames, %.1f MiB of video in %.1f s",

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from framebank.features.extraction.balance import Balance
+from framebank.features.network.own_files import is_own
+from framebank.features.spec import PICTURE_DTYPES
 from framebank.pipelines.extract.targets import Target
 
 # A cache and the summary of the run that filled it.
@@ -60,7 +62,15 @@ def _balance_lines(summary: Mapping[str, Any], *, check: str) -> Iterator[str]:
     if balance.seen:
         yield f"  {balance.seen} of {balance.pictures} pictures seen before, not computed again"
     if balance.bound():
-        tried = {f"--check {check}"}
-        if summary["precision"] or summary["spec"]["precision"] != "float32":  # measured, or chosen
-            tried.add("--precision bfloat16")
-        yield f"  {balance.line()}; what would help: {balance.advice(tried=tried)}"
+        yield f"  {balance.line()}; what would help: {balance.advice(tried=_tried(summary, check))}"
+
+
+def _tried(summary: Mapping[str, Any], check: str) -> set[str]:
+    """Return what of `Balance.advice` was done, or is not to be had."""
+    spec, tried = summary["spec"], {f"--check {check}"}
+    is_settled = summary["precision"] or spec["precision"] != "float32"  # measured, or chosen
+    if is_settled or is_own(spec["backbone"]) or spec["dtype"] in PICTURE_DTYPES:
+        tried.add("--precision bfloat16")
+    if spec["dtype"] in PICTURE_DTYPES:  # there is no network
+        tried |= {"a smaller --backbone", "a GPU"}
+    return tried
