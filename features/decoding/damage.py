@@ -218,8 +218,9 @@ class DamageReport:
 
     def take_pictures_for_granted(self) -> None:
         """Note that the packets to come are judged as they are, as if a picture came before them:
-        what cannot be read is damage wherever it lies."""
+        what cannot be read is damage wherever it lies; what was heard till now counts no more."""
         self._part_begins = False
+        self.heard = 0
 
     def begin_part(self) -> None:
         """Note that a further part of a glued file begins, which may begin anywhere as well."""

@@ -22,12 +22,13 @@ from framebank.features.decoding.nal_units import (
 
 
 class H264(CodedPictures):
-    """Reads H.264: progressive frames with one sequence parameter set."""
+    """Reads H.264: frames, no fields, with one sequence parameter set."""
 
     sets, sei, head_bytes, ends = (7, 8, 13, 15), (6,), 1, ()  # decoders pass over 10 and 11
 
     def __init__(self, extradata: bytes) -> None:
         self._frame_num_bits = self._poc_kind = self._poc_bits = -1
+        self._fields = False
         self._sequence = 0
         self._frame_num = self._was_reference = 0
         self._msb = self._lsb = 0
@@ -87,8 +88,9 @@ class H264(CodedPictures):
         bits.take(1)  # gaps in frame numbers: those that come are looked at
         bits.golomb()
         bits.golomb()
-        if not bits.flag():
-            raise Unclear("interlaced")
+        self._fields = not bits.flag()  # a picture may be one, which its slices say
+        if self._fields:
+            bits.take(1)
         bits.take(1)
         if bits.flag():
             for _ in range(4):
@@ -155,6 +157,8 @@ class H264(CodedPictures):
         bits.golomb()
         bits.golomb()
         frame_num = bits.take(self._frame_num_bits)
+        if self._fields and bits.flag():
+            raise Unclear("fields")
         reference = bool(unit[0] & 0x60)
         begins = kind == 5
         if begins:
