@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,9 +90,12 @@ class Forked:
         ]
         for reader in readers:
             reader.start()
+        deadline = None if timeout is None else time.monotonic() + timeout
         self.wait(timeout)
-        for reader in readers:
-            reader.join()
+        for reader in readers:  # which go on while a child of it holds the stream open
+            reader.join(None if deadline is None else max(deadline - time.monotonic(), 0.1))
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
         return said[0], said[1]
 
     def send_signal(self, number: int) -> None:
