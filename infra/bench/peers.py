@@ -158,6 +158,7 @@ def run_ray(args: argparse.Namespace, paths: list[str]) -> int:
 
 def run_daft(args: argparse.Namespace, paths: list[str]) -> int:
     import daft
+    import keras  # noqa: F401 - imported in one of Daft's threads, it ends in a segmentation fault
     from daft import DataType
 
     rate_fps, size = args.fps, NETWORKS[args.backbone][2]
@@ -172,7 +173,7 @@ def run_daft(args: argparse.Namespace, paths: list[str]) -> int:
         for time, image in sampled_frames(path, rate_fps=rate_fps, size=size):
             yield {"time": time, "image": image}
 
-    @daft.cls(max_concurrency=1, use_process=True)
+    @daft.cls(max_concurrency=1, use_process=False)
     class Network:
         def __init__(self, backbone: str, weights: str) -> None:
             self._network = KerasNetwork(backbone, weights)
