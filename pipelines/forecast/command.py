@@ -101,7 +101,9 @@ def execute(args: argparse.Namespace, beam_args: list[str], *, spent_s: float = 
         of = f" of {target.name}" if target.name else ""
         if settled is not None:
             notes.append(f"--precision {args.precision}{of} is {settled.precision} ({settled.why})")
-        elif spec.precision == INT8:
+        elif spec.precision == INT8 and not (
+            target.cache and cache_access.computed_in(target.cache, spec)  # which refuses it
+        ):
             spec = dataclasses.replace(spec, precision="float32")
             notes.append(f"int8{of} is calibrated when it is extracted: times are those of float32")
         specs.append(spec)
