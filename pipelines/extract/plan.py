@@ -144,13 +144,17 @@ def drop_done(
         again |= known.is_text("state", "quarantined")
     quarantined = same & ~done & ~again[places]
     todo = []
-    for number in np.flatnonzero(~done & ~quarantined).tolist():
-        ref, place = refs[number], places[number : number + 1]
-        if same[number]:
-            (attempt,) = known.values("attempt", place)
-            ref = dataclasses.replace(ref, attempt=attempt + 1)
-        elif place[0] >= 0:
-            _check_same_origin(ref, *known.values("uri", place))
+    left = np.flatnonzero(~done & ~quarantined)
+    held = left[places[left] >= 0]
+    uris, attempts = (iter(known.values(name, places[held])) for name in ("uri", "attempt"))
+    for number in left.tolist():
+        ref = refs[number]
+        if places[number] >= 0:
+            uri, attempt = next(uris), next(attempts)
+            if same[number]:
+                ref = dataclasses.replace(ref, attempt=attempt + 1)
+            else:
+                _check_same_origin(ref, uri)
         todo.append(ref)
     by_run = known.quarantined_by_run(places[quarantined])
     return Todo(tuple(todo), int(done.sum()), int(quarantined.sum()), by_run)
