@@ -33,7 +33,6 @@ NETWORKS = {  # module and class of keras.applications, side of its pictures
     "inception_v3": ("inception_v3", "InceptionV3", 299),
     "mobilenet_v2": ("mobilenet_v2", "MobileNetV2", 224),
     "resnet50": ("resnet", "ResNet50", 224),
-    "efficientnet_b0": ("efficientnet", "EfficientNetB0", 224),
 }
 
 
