@@ -137,7 +137,10 @@ def with_constants(frozen: Frozen) -> Any:
         new.name, new.op = node.name, "Const"
         new.attr["dtype"].type = tf.float32.as_datatype_enum
         new.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
+    # Without the inputs that nothing reads, which a traced network leaves.
+    needed = [frozen.features.partition(":")[0]]
     with tf.Graph().as_default() as graph:
+        bare = tf.compat.v1.graph_util.extract_sub_graph(bare, needed)
         tf.graph_util.import_graph_def(bare, name="")
     return graph
 

@@ -15,7 +15,7 @@ import pytest
 from framebank.features.errors import UsageError
 from framebank.features.network import frozen_network
 from framebank.features.network.backbones import BACKBONES
-from framebank.features.network.frozen_graph import fold_batch_norm, start, trace
+from framebank.features.network.frozen_graph import fold_batch_norm, start, trace, with_constants
 from framebank.features.network.frozen_network import COMPUTE_BATCH, Network, _load, preprocess
 from framebank.features.network.weights import resolve_weights
 from framebank.features.stores import kept
@@ -112,6 +112,28 @@ def test_batch_norm_folds_without_changing_the_function() -> None:
     call = start(frozen, precision="float32")
     expected = model.predict_on_batch(images.astype(np.float32) / np.float32(255))
     np.testing.assert_allclose(call(images), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_a_graph_with_its_weights_in_it_has_one_input_and_gives_as_much(fold: bool) -> None:
+    import keras
+    import tensorflow as tf
+    from keras import layers
+
+    given = keras.Input((8, 8, 3))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3)(given)))
+    model = keras.Model(given, layers.GlobalAveragePooling2D()(x))
+    arrays = {part.name: [np.asarray(v) for v in part.variables] for part in model.layers}
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    frozen = trace(
+        model, arrays, preprocess=lambda pixels: pixels / 255.0, shape=images.shape, fold=fold
+    )
+    graph = with_constants(frozen)
+    inputs = [one.name for one in graph.get_operations() if one.type == "Placeholder"]
+    assert [f"{name}:0" for name in inputs] == [frozen.images]
+    with tf.compat.v1.Session(graph=graph) as session:
+        found = session.run(frozen.features, {frozen.images: images})
+    np.testing.assert_allclose(found, start(frozen, precision="float32")(images), rtol=1e-5)
 
 
 def test_preprocessing_is_that_of_keras() -> None:
