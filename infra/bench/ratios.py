@@ -54,7 +54,9 @@ def films(folder: Path, name: str, *, size: tuple[int, int], gop: int, minutes: 
 def extract(inputs: Path, cache: Path, *words: str) -> dict[str, Any]:
     """Run `framebank extract`; return its seconds, and those of its engine, and its frames."""
     command = ["-m", "framebank", "extract", str(inputs), "--cache", str(cache), "--json"]
-    said, figures = common.measure([*command, "--weights", "random:0", *words])
+    # Not auto: what it takes is measured, and may differ from run to run.
+    made_with = ["--weights", "random:0", "--precision", "float32"]
+    said, figures = common.measure([*command, *made_with, *words])
     told = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     summaries = [told] if "inputs" in told else list(told.values())  # of several backbones by name
     walls = [summary.get("balance", {}).get("wall_s", 0.0) for summary in summaries]
@@ -135,7 +137,7 @@ def backbones(args: argparse.Namespace) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             alone, together = Path(folder) / "alone", Path(folder) / "together"
             # Few frames, so that decoding bounds.
-            words = ["--sample", "fps=1/10", "--precision", "float32"]
+            words = ["--sample", "fps=1/10"]
             runs = [extract(inputs, alone / name, "--backbone", name, *words) for name in BACKBONES]
             all_four = itertools.chain.from_iterable(("--backbone", name) for name in BACKBONES)
             once = extract(inputs, together, *all_four, *words)
