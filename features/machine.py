@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,8 @@ _BATCH_BYTES = 40 * 2**20  # a frame of a batch on its way through the network
 # A decoder takes 0.2 GiB of address space without a clip; 4K in H.264 or HEVC needs 0.4 more.
 LEAST_DECODER_BYTES = 3 * 2**28
 MOST_DECODER_BYTES = 6 * 2**30
+# With less address space TensorFlow ends by a signal, without a word (1.7 GiB no, 2.4 GiB yes).
+_LEAST_ADDRESSES = 9 * 2**28
 # Beside those of the clips that decode: one whose rows wait for the last batch, and the record of
 # the one that is written: as stored, encoded, and in its frame.
 _MORE_CLIPS = 4
@@ -51,6 +54,13 @@ def _container_quota(root: Path) -> float | None:
     except (OSError, ValueError, ZeroDivisionError):  # none, or "max"
         return None
     return share if share > 0 else None
+
+
+def check_address_space() -> None:
+    """Raise MemoryError where the process is bounded to less than TensorFlow can start in."""
+    bound, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if bound != resource.RLIM_INFINITY and bound < _LEAST_ADDRESSES:
+        raise MemoryError(f"bounded to {bound / 2**30:.1f} GiB (ulimit -v)")
 
 
 @dataclasses.dataclass(frozen=True)

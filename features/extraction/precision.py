@@ -22,6 +22,7 @@ from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import UsageError
 from framebank.features.extraction.engine import Engine
 from framebank.features.extraction.one_clip import build_network, keep_network
+from framebank.features.machine import check_address_space
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec
 from framebank.features.tensorflow_import import import_tensorflow
@@ -67,6 +68,7 @@ def settle(
     spec so settled gets the network that was measured."""
     if not has_bfloat16():
         return Settled("float32", "this processor does not multiply in bfloat16")
+    check_address_space()  # before TensorFlow is imported, here for the first time
     if (gain := multiplying_gain()) < _LEAST_SPEEDUP:  # known in no time, before networks are built
         why = f"bfloat16: this machine multiplies in it at {gain:.2f} × the speed of float32"
         return Settled("float32", why, speedup=round(gain, 3))

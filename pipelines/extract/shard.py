@@ -25,6 +25,7 @@ from framebank.features.cache.sidecar import CatalogRow, Sidecar, read_sidecar
 from framebank.features.errors import JobError, UsageError
 from framebank.features.extraction.engine import Engine, SharedEngine
 from framebank.features.extraction.one_clip import build_network, computing
+from framebank.features.machine import check_address_space
 from framebank.features.network.weights import localise_weights
 from framebank.features.stores import storage
 from framebank.features.video import VideoRef
@@ -32,7 +33,7 @@ from framebank.pipelines.extract.groups import ShardGroup
 from framebank.pipelines.extract.plan import ExtractConfig, ShardPlan
 from framebank.pipelines.extract.shard_writer import ShardWriter
 from framebank.pipelines.jobs.progress import CountsWriter
-from framebank.pipelines.jobs.worker_faults import check_address_space, told_to_client
+from framebank.pipelines.jobs.worker_faults import told_to_client
 
 if TYPE_CHECKING:
     from framebank.features.extraction.batches import FrameNetwork

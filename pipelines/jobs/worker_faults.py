@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import resource
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,9 +13,6 @@ from framebank.features.errors import FramebankError, JobError
 from framebank.features.stores import storage
 from framebank.features.stores.temporary import temporary_error
 from framebank.pipelines.jobs.beam_options import mark_for_client
-
-# With less address space TensorFlow ends by a signal, without a word (1.7 GiB no, 2.4 GiB yes).
-_LEAST_BYTES = 9 * 2**28
 
 
 @contextlib.contextmanager
@@ -33,13 +29,6 @@ def told_to_client() -> Iterator[None]:
         if fault is None:
             raise
         raise mark_for_client(fault) from error
-
-
-def check_address_space() -> None:
-    """Raise MemoryError where the process is bounded to less than TensorFlow can start in."""
-    bound, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if bound != resource.RLIM_INFINITY and bound < _LEAST_BYTES:
-        raise MemoryError(f"bounded to {bound / 2**30:.1f} GiB (ulimit -v)")
 
 
 def _explain(error: Exception) -> FramebankError | None:
