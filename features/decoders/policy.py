@@ -18,7 +18,7 @@ class DecoderPolicy:
     as much again for each 10 MiB of file. `memory_bytes` is the address space of one decoder
     process (None: its share of the machine's), `queue_bytes` what decoded frames may take while
     they wait for the network. `check` is how much is decoded (`DecodeRequest`); a film
-    is cut into shares of at least `share_pixels` to decode, which are a few seconds: each reads the
+    is cut into shares of at least `share_pixels` to decode, which take a second: each reads the
     file from its beginning.
     """
 
@@ -29,7 +29,7 @@ class DecoderPolicy:
     allow_partial: bool = False
     strict: bool = False
     check: str = "whole"
-    share_pixels: int = 10**9
+    share_pixels: int = 2**28
     limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
 
     def time_limit_s(self, size_bytes: int) -> float:

@@ -11,8 +11,10 @@ on: there is one definition of what a damaged or odd clip gives, and it is not h
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import os
 from array import array
 from collections.abc import Callable, Iterator
 
@@ -94,6 +96,16 @@ class Plan:
         return tuple(run for run, place in zip(self.runs, part, strict=True) if place == number)
 
 
+_LATEST: dict[str, Plan] = {}  # of the clip that was planned last: its next share needs it again
+
+
+def _clip_of(request: DecodeRequest) -> str:
+    """Return what two requests share that are of the same bytes and ask for the same pictures."""
+    status = os.fstat(request.path) if isinstance(request.path, int) else os.stat(request.path)
+    file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return repr((file, dataclasses.replace(request, path="")))
+
+
 def decode_needed(
     request: DecodeRequest,
     rule: SampleRule,
@@ -107,19 +119,23 @@ def decode_needed(
     """Decode a clip as `decode.decode_video` does, without what no row needs. Raises Doubt.
 
     With `share` (k, n) the k-th of n shares of the wanted pictures is emitted; without, the first
-    of as many as `cut` says of the pixels to decode. The result is that of the whole clip.
-    `planned` is told how many pictures will be decoded for all of them.
+    of as many as `cut` says of the pixels to decode. The result is that of the whole clip, but for
+    a share that is not the first: of it only the pictures count. `planned` is told how many
+    pictures will be decoded for all of them.
     """
     try:
         with ffmpeg_messages() as messages, open_clip(request.path, request.limits) as clip:
             report = DamageReport(clip, messages, strict=request.strict)
-            plan = _plan(clip, report, request, rule, beat)
+            known = _LATEST.get(_clip_of(request)) if share is not None and share[0] else None
+            plan = known or _plan(clip, report, request, rule, beat)
+            _LATEST.clear()
+            _LATEST[_clip_of(request)] = plan
             planned(sum(plan.work()))
             if share is None:
                 context = clip.stream.codec_context
                 work = sum(plan.work()) * context.width * context.height
                 share = (0, cut(work) if len(plan.runs) > 1 else 1)
-            with clip.reopened() as again:
+            with contextlib.nullcontext(clip) if known else clip.reopened() as again:
                 decoding = _Decoding(request, plan, emit_frame, beat)
                 decoding.run(again, messages, plan.share(*share))
             return result_of(
