@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import os
 import random
 from collections.abc import Iterator
 from fractions import Fraction
@@ -127,7 +128,11 @@ def write(path: Path, how: dict[str, Any]) -> BarcodeClip:
     how = {"ticks": STEADY, "size": (96, 64), **how}
     if how.pop("pace", 0):  # these have no finer clock than their rate
         how |= {"ticks": range(60), "time_base": Fraction(1, 25), "last_ticks": 1}
-    return write_barcode_clip(path, **how)
+    scheduling = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        return write_barcode_clip(path, **how)
+    finally:  # SVT-AV1 gives a thread of root real-time priority, and leaves it at that
+        os.sched_setscheduler(0, *scheduling)
 
 
 @pytest.fixture(scope="module")
