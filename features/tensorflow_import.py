@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from framebank.features import terminal
 
@@ -58,18 +56,6 @@ def import_tensorflow(*, wake: Callable[[], object] | None = None, keras: bool =
 def own_process() -> None:
     """Say that this process is a command's: nobody else's code imports anything in it."""
     _own_process.set()
-
-
-def keras_backend() -> str:
-    """Return the name of Keras's backend as Keras finds it, without importing Keras."""
-    if (keras := sys.modules.get("keras")) is not None:
-        return str(keras.backend.backend())
-    if name := os.environ.get("KERAS_BACKEND"):
-        return name
-    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads((home / "keras.json").read_text())["backend"])
-    return "tensorflow"
 
 
 def _import_keras() -> None:

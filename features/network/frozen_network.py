@@ -37,6 +37,7 @@ from framebank.features.network.frozen_graph import (
     trace,
 )
 from framebank.features.network.int8 import load_int8
+from framebank.features.network.keras_choice import keras_backend
 from framebank.features.network.own_files import (
     ONNX,
     OwnNetwork,
@@ -50,7 +51,7 @@ from framebank.features.network.weight_files import layer_arrays
 from framebank.features.network.weights import Weights
 from framebank.features.spec import INT8, PRECISIONS
 from framebank.features.stores import disk, kept, temporary
-from framebank.features.tensorflow_import import import_tensorflow, keras_backend
+from framebank.features.tensorflow_import import import_tensorflow
 
 COMPUTE_BATCH = 8  # images per step on a processor; another number would change features' last bits
 
