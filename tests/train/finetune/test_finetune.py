@@ -13,14 +13,12 @@ import pytest
 from PIL import Image
 
 from framebank import cli
-from framebank.features.commands.steps import Steps
 from framebank.features.errors import UsageError
 from framebank.features.extraction.one_clip import build_network, make_spec
 from framebank.features.network.backbones import BACKBONES, named_layers
 from framebank.features.network.weight_files import LINEAGE
 from framebank.features.network.weights import resolve_weights
 from framebank.features.spec import FeatureSpec, SpecChoice
-from framebank.train.finetune import command
 from framebank.train.finetune.networks import Head, Tuned, first_trained, load_backbone, train_from
 from tests.made import forked
 
@@ -52,35 +50,33 @@ def words(folder: Path, **more: Any) -> list[str]:
     return ["finetune", "--images", *options, str(folder / "pictures")]
 
 
-def _run_step(self: Steps, name: str, words: list[str]) -> dict[str, Any]:
-    """Stand in for `Steps.run`: the same command in a process that has its imports already."""
-    done = forked.run("-m", "framebank", *words)
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
+# Stops by itself in its second part, as if somebody had told it to.
+STOPPED = """
+import signal, sys
+from framebank import cli
+say = command._say
+def tell(text):
+    say(text)
+    if text.startswith("the head alone"):
+        signal.raise_signal(signal.SIGTERM)
+command._say = tell
+sys.exit(cli.main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was stopped in its second part, and then went on to its end."""
+    """A run that was stopped in its second part, and then went on to its end; in processes of their
+    own, as in one with all that other tests have left there TensorFlow once ended it all."""
     pytest.importorskip("apache_beam")
     folder = tmp_path_factory.mktemp("finetune")
     pictures(folder / "pictures", 24)
-    stops = []
     work = folder / "w.weights.h5.work" / "checkpoints" / "tune"
-    say = command._say
-
-    def tell(text: str) -> None:
-        say(text)
-        if text.startswith("the head alone") and not stops:
-            stops.append(text)
-            signal.raise_signal(signal.SIGTERM)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "_say", tell)
-        patch.setattr(Steps, "run", _run_step)
-        assert cli.main(words(folder)) == 128 + signal.SIGTERM
-        assert work.exists() and not (folder / "w.weights.h5").exists()
-        assert cli.main(words(folder)) == 0
+    stopped = forked.run("-c", STOPPED, *words(folder))
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
+    assert work.exists() and not (folder / "w.weights.h5").exists()
+    ended = forked.run("-m", "framebank", *words(folder))
+    assert ended.returncode == 0, ended.stderr
     return folder
 
 
