@@ -54,6 +54,7 @@ def words(folder: Path, **more: Any) -> list[str]:
 STOPPED = """
 import signal, sys
 from framebank import cli
+from framebank.train.finetune import command
 say = command._say
 def tell(text):
     say(text)
@@ -67,7 +68,8 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped in its second part, and then went on to its end; in processes of their
-    own, as in one with all that other tests have left there TensorFlow once ended it all."""
+    own: in one that has loaded all that tests load, a signal did not fit on the stack that some
+    library had put there for signals, and the kernel ended it."""
     pytest.importorskip("apache_beam")
     folder = tmp_path_factory.mktemp("finetune")
     pictures(folder / "pictures", 24)
