@@ -40,9 +40,8 @@ from framebank.features.spec import FeatureSpec
 _ATTEMPTS = 2  # of a clip whose decoder dies
 _PROBE_S = 15.0  # a clip that is silent for so long while it is probed hangs
 _LAST_WORDS = (
-    Message.DONE,
-    Message.PROBED,
-    Message.REJECTED,
+    *(Message.DONE, Message.PROBED, Message.REJECTED),
+    *(Message.SHARED, Message.DOUBTED),
 )
 _log = logging.getLogger(__name__)
 _told = threading.Lock()  # taken once, and kept: what holds of the decoders was logged

@@ -16,6 +16,7 @@ from framebank.features.decoders import slot
 from framebank.features.decoders.clip_staging import ClipSource
 from framebank.features.decoders.film_cut import FilmCut
 from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.decoders.spent import Spent
 from framebank.features.decoders.wire import ConfinedProcess
 from framebank.features.errors import VideoRejected
 from framebank.features.extraction.engine import Engine, Result
@@ -118,7 +119,7 @@ def test_a_film_that_is_damaged_in_a_late_share_has_the_verdict_of_one_decoder(
 
 
 def liars_first(
-    monkeypatch: pytest.MonkeyPatch, answer: Path, *, honest: int, liars: int
+    monkeypatch: pytest.MonkeyPatch, answer: Path, *, honest: int, liars: int, lies_each: int = 1
 ) -> list[int]:
     """Have the pool start so many honest decoders, then so many liars, then honest ones again."""
     started: list[int] = []
@@ -129,7 +130,8 @@ def liars_first(
             started.append(1)
             lies = honest < len(started) <= honest + liars
         if lies:
-            return ConfinedProcess("tests.attackers.lying_decoder", f"main({str(answer)!r}, 1)")
+            call = f"main({str(answer)!r}, {lies_each})"
+            return ConfinedProcess("tests.attackers.lying_decoder", call)
         return real(memory_bytes)
 
     monkeypatch.setattr(slot, "spawn", spawn)
@@ -192,6 +194,29 @@ def test_a_film_is_cut_only_where_no_other_clip_waits(source: ClipSource) -> Non
         assert share is not None
         source.done(share)
     assert source.take() is None
+
+
+@pytest.mark.parametrize("end", [b"H", b"?"], ids=["sound", "in-doubt"])
+def test_a_worn_decoder_gets_no_further_share(
+    source: ClipSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    (tmp_path / "answer").write_bytes(message(b"W") + message(end))
+    started = liars_first(monkeypatch, tmp_path / "answer", honest=0, liars=9, lies_each=9)
+    taken = [source.take(), source.take()]
+    film = taken[0]
+    assert film is not None
+    source.offer_shares(film, 3)
+    run = slot.Run(source, None, threading.Semaphore(8), Spent(1))
+    one = slot.Slot(SPEC, CUT, [(32, "stretch")], threading.Event())
+    try:
+        one.work(run)
+        for clip in taken:
+            assert clip is not None
+            source.done(clip)
+        assert run.events.get(timeout=60) is None
+    finally:
+        one.close()
+    assert len(started) == 2
 
 
 def test_the_last_share_to_end_has_the_last_word() -> None:
