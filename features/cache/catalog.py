@@ -29,9 +29,8 @@ from framebank.features.video import catalog_text
 
 _BATCH_ROWS = 10_000
 _SPOOL_BYTES = 32 << 20
-_LATER = frozenset(
-    ("fingerprint", "checked")
-)  # columns that catalogs of earlier versions lack: read as ""
+# Columns that catalogs of earlier versions lack: read as "".
+_LATER = frozenset(("fingerprint", "checked"))
 _PLACES = frozenset(("offset", "length", "rows"))
 _ORDER = ("video_id", "run_id", "time")  # what decides which row of a video is the newest
 

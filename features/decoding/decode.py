@@ -91,7 +91,7 @@ def decode_video(
 def decode_share(
     request: DecodeRequest, share: tuple[int, int], *, emit_frame: EmitFrame, beat: Beat
 ) -> DecodeResult:
-    """Decode the k-th of n shares (k, n) of a clip, and return the rows of all of it.
+    """Decode the k-th of n shares (k, n) of a clip; of the first one return the rows of all of it.
 
     Raises Doubt where the clip has to be decoded wholly.
     """

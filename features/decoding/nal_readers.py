@@ -16,7 +16,6 @@ from framebank.features.decoding.nal_units import (
     CodedPictures,
     Picture,
     Unclear,
-    units,
     unwrapped,
 )
 
@@ -34,11 +33,7 @@ class H264(CodedPictures):
         self._msb = self._lsb = 0
         super().__init__(extradata)
 
-    def _units_of_head(self, extradata: bytes) -> Iterator[bytes]:
-        if extradata[:1] != b"\1":
-            if extradata:
-                yield from map(bytes, units(memoryview(extradata), 0))
-            return
+    def _units_of_record(self, extradata: bytes) -> Iterator[bytes]:
         self._length_bytes = (extradata[4] & 3) + 1
         at, count = 6, extradata[5] & 31
         for again in range(2):
@@ -201,11 +196,7 @@ class Hevc(CodedPictures):
         self._sequence = self._msb = self._lsb = 0
         super().__init__(extradata)
 
-    def _units_of_head(self, extradata: bytes) -> Iterator[bytes]:
-        if extradata[:1] != b"\1":
-            if extradata:
-                yield from map(bytes, units(memoryview(extradata), 0))
-            return
+    def _units_of_record(self, extradata: bytes) -> Iterator[bytes]:
         self._length_bytes = (extradata[21] & 3) + 1
         at = 23
         for _ in range(extradata[22]):

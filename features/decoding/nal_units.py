@@ -136,6 +136,13 @@ class CodedPictures:
         raise NotImplementedError
 
     def _units_of_head(self, extradata: bytes) -> Iterator[bytes]:
+        if extradata[:1] == b"\1":
+            yield from self._units_of_record(extradata)
+        elif extradata:
+            yield from map(bytes, units(memoryview(extradata), 0))
+
+    def _units_of_record(self, extradata: bytes) -> Iterator[bytes]:
+        """Yield the units of a configuration record, and note how long other units' lengths are."""
         raise NotImplementedError
 
     def _add_set(self, unit: bytes) -> None:

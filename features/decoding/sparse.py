@@ -96,7 +96,7 @@ class Plan:
         return tuple(run for run, place in zip(self.runs, part, strict=True) if place == number)
 
 
-_LATEST: dict[str, Plan] = {}  # of the clip that was planned last: its next share needs it again
+_LATEST: dict[str, Plan] = {}  # of the film that was cut last: its next share needs it again
 
 
 def _clip_of(request: DecodeRequest) -> str:
@@ -128,13 +128,15 @@ def decode_needed(
             report = DamageReport(clip, messages, strict=request.strict)
             known = _LATEST.get(_clip_of(request)) if share is not None and share[0] else None
             plan = known or _plan(clip, report, request, rule, beat)
-            _LATEST.clear()
-            _LATEST[_clip_of(request)] = plan
-            planned(sum(plan.work()))
+            pictures = sum(plan.work())
+            planned(pictures)
             if share is None:
                 context = clip.stream.codec_context
-                work = sum(plan.work()) * context.width * context.height
+                work = pictures * context.width * context.height
                 share = (0, cut(work) if len(plan.runs) > 1 else 1)
+            if share[1] > 1 and known is None:
+                _LATEST.clear()
+                _LATEST[_clip_of(request)] = plan
             with contextlib.nullcontext(clip) if known else clip.reopened() as again:
                 decoding = _Decoding(request, plan, emit_frame, beat)
                 decoding.run(again, messages, plan.share(*share))

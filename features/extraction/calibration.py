@@ -121,8 +121,8 @@ def calibration_images(
     each = math.ceil(FRAMES / max(1, len(chosen)))
     sampling = dataclasses.replace(spec, sample=f"uniform={each}", max_frames=None)
     found: dict[tuple[int, int], NDArray[np.uint8]] = {}
-    quick = dataclasses.replace(policy, check="sampled", allow_partial=True)
-    with contextlib.closing(DecoderPool(sampling, quick)) as pool:
+    lenient = dataclasses.replace(policy, allow_partial=True)
+    with contextlib.closing(DecoderPool(sampling, lenient)) as pool:
         for event in pool.decode(chosen):
             if isinstance(event, Frame):
                 found[event.clip, event.token] = np.array(event.pictures[0])

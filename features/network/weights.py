@@ -39,7 +39,7 @@ from framebank.features.network.own_files import FORMS as OWN_FORMS
 from framebank.features.network.own_files import SUFFIXES as OWN_SUFFIXES
 from framebank.features.network.own_files import is_own, is_own_path, pack
 from framebank.features.spec import INT8
-from framebank.features.stores import disk, storage
+from framebank.features.stores import disk, kept, storage
 
 RANDOM_RECIPE = "framebank-random-weights-1"
 NONE = "none"  # what pixels are made with
@@ -229,8 +229,7 @@ def _check_readable(
 
 def cache_folder() -> Path:
     """Return the folder where fetched weights are kept (not made here)."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "framebank" / "weights"
+    return kept.home() / "weights"
 
 
 def fetch_imagenet(backbone: Backbone, *, timeout_s: float = TIMEOUT_S) -> Path:

@@ -33,10 +33,15 @@ _ALIGNED = 64
 Arrays = dict[str, NDArray[Any]]
 
 
+def home() -> Path:
+    """Return the folder of all that is kept on this machine for its user (not made here)."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "framebank"
+
+
 def folder() -> Path:
     """Return the folder of the entries (not made here)."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "framebank" / "kept"
+    return home() / "kept"
 
 
 def key_of(*parts: object, sources: Sequence[Path] = ()) -> str:

@@ -137,9 +137,8 @@ def execute(
     `show` gets the summaries before they are judged. Raises UsageError, JobError.
     """
     check_numbers(args)
-    parse_rule(
-        args.sample or "all"
-    )  # a slip of the pen is told before anything is listed or fetched
+    # A slip of the pen is told before anything is listed or fetched.
+    parse_rule(args.sample or "all")
     targets = find_targets(args)
     submission = gate.prepare(
         args,

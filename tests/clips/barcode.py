@@ -22,6 +22,13 @@ OPEN_GOP = {
     "preset": "veryfast",
     "x264-params": "bframes=3:b-adapt=0:keyint=12:min-keyint=12:open-gop=1:scenecut=0",
 }
+GIF = {
+    "time_base": Fraction(1, 100),
+    "last_ticks": 4,
+    "codec": "gif",
+    "pix_fmt": "rgb8",
+    "options": {},
+}
 # The eight ways to hold a camera, as the nine numbers of a display matrix.
 _ONE = 1 << 16
 ORIENTATIONS: dict[str, tuple[int, int, int, int]] = {  # a, b, c, d

@@ -18,6 +18,7 @@ from framebank.features.errors import UsageError, VideoRejected
 from tests import ROOT
 from tests.clips.barcode import (
     CLOSED_GOP,
+    GIF,
     OPEN_GOP,
     BarcodeClip,
     barcode_picture,
@@ -62,14 +63,7 @@ CLIPS: dict[str, dict[str, Any]] = {
         "codec": "libx265",
         "options": {"preset": "ultrafast", "x265-params": "log-level=none:keyint=12:open-gop=1"},
     },
-    "palette.gif": {
-        "ticks": [tick // 10 for tick in STEADY],
-        "time_base": Fraction(1, 100),
-        "last_ticks": 4,
-        "codec": "gif",
-        "pix_fmt": "rgb8",
-        "options": {},
-    },
+    "palette.gif": {**GIF, "ticks": [tick // 10 for tick in STEADY]},
 }
 
 

@@ -21,7 +21,7 @@ from framebank.features.decoding.decode import DecodeRequest, DecodeResult, deco
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import VideoRejected
 from tests import ROOT
-from tests.clips.barcode import CLOSED_GOP, OPEN_GOP, BarcodeClip, write_barcode_clip
+from tests.clips.barcode import CLOSED_GOP, GIF, OPEN_GOP, BarcodeClip, write_barcode_clip
 
 DATA = ROOT / "../shared/data/clips"
 STEADY = tuple(range(0, 2400, 40))
@@ -69,14 +69,7 @@ CLIPS: dict[str, dict[str, Any]] = {
 # What packets cannot tell of is decoded wholly: no times of showing, or nothing but differences.
 WHOLE: dict[str, dict[str, Any]] = {
     "packed.avi": {"codec": "mpeg4", "options": {"bf": "2", "g": "12"}, "pace": 1},
-    "drawn.gif": {
-        "ticks": [tick // 10 for tick in STEADY],
-        "time_base": Fraction(1, 100),
-        "last_ticks": 4,
-        "codec": "gif",
-        "pix_fmt": "rgb8",
-        "options": {},
-    },
+    "drawn.gif": {**GIF, "ticks": [tick // 10 for tick in STEADY]},
 }
 EVERY = CLIPS | WHOLE
 
