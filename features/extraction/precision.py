@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import threading
 import time
@@ -138,6 +139,7 @@ def has_bfloat16(cpuinfo: Path = _CPUINFO) -> bool:
     return False
 
 
+@functools.cache  # of this machine, whatever network asks
 def multiplying_gain() -> float:
     """Return the processor time of a product of matrices in float32 by that in bfloat16, 0 where
     TensorFlow computes no network; a tenth of a second."""
