@@ -76,8 +76,8 @@ def test_a_run_of_the_engine_is_measured(
         SpecChoice(backbone="mobilenet_v2", weights="random:0", sample=f"every={40 // pictures}")
     )
     monkeypatch.setattr(measuring, "build_network", lambda *_, **__: FakeNetwork(batch_size=8))
-    for name in "abc":
-        write_clip(tmp_path / f"{name}.mp4", frames=40)
+    for seed, name in enumerate("abc"):  # no picture comes twice: it is computed once
+        write_clip(tmp_path / f"{name}.mp4", frames=40, seed=seed)
     refs = expand_inputs([str(tmp_path)], images=False).refs
     probe = Probe(pictures, pictures, 40, 4.0, "h264", 64 * 48, 0.02)
     found = measure(
