@@ -38,9 +38,16 @@ EXTRAS = {
     "openvino": ["openvino>=2026.4", "nncf>=3.4"],
     "kerashub": ["keras-hub>=0.32"],
     "words": ["gensim>=4.4"],
+    "serve": [
+        *("fastapi>=0.120", "uvicorn>=0.35", "python-multipart>=0.0.20", "prometheus-client>=0.22"),
+    ],
+    "browse": ["faiss-cpu>=1.12"],  # neighbours among more than 10^5 clips
     "languages": ["jieba>=0.42.1", "Janome>=0.5.0", "kiwipiepy>=0.24.1"],
 }
+EXTRAS["browse"] += EXTRAS["serve"]
 EXTRAS["all"] = sorted({one for extra in EXTRAS.values() for one in extra})
+# Not in `all`: each is as large as the rest of what training needs.
+EXTRAS |= {"mlflow": ["mlflow>=3.10"], "wandb": ["wandb>=0.25"]}
 
 setup(
     name="framebank",
@@ -69,6 +76,17 @@ setup(
             "mypy>=1.13",
             "build>=1.2",
             "tensorboard>=2.16",
+            *EXTRAS["mlflow"],
+            *EXTRAS["wandb"],
+            # The site of the docs, its notebook, and what looks at pages and at the server.
+            *("mkdocs>=1.6", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"),
+            *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"),
+            *(
+                "playwright>=1.55",
+                "axe-playwright-python>=0.1.4",
+                "schemathesis>=4.1",
+                "httpx>=0.27",
+            ),
             # What opens exports.
             "tensorflow-datasets>=4.9.10",
             "webdataset>=1.0.2",
