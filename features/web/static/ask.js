@@ -66,6 +66,7 @@ export function askView(about) {
     const stages = progressBox(Boolean(clip.file), () => running.abort());
     weights.replaceChildren();
     result.replaceChildren(stages.element);
+    result.scrollIntoView({ block: "nearest" }); // on a phone it is below
     send.disabled = true;
     try {
       const asked_ = request(clip, words_, chooses ? choices() : []);

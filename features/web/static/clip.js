@@ -10,6 +10,7 @@ import { errorBox, get, picture } from "./server.js";
 
 const FRAMES = 48; // that are shown at once
 const NEIGHBOURS = 12;
+const AGAIN_MS = 3000; // after which the server, still reading the cache, is asked again
 // Columns that say how the cache keeps a clip, not what it is.
 const INNER = new Set([
   "video_id", "status", "key", "fingerprint", "offset", "length", "record", "shard", "generation",
@@ -53,8 +54,9 @@ export function clipView(about) {
 function sections(clip, about, signal) {
   const { row, frames = [], questions = [], quarantine = null } = clip;
   return [
-    quarantine ? quarantineNote(row, quarantine) : summary(row, about),
-    frames.length ? framesSection(row, frames, clip.has_source) : null,
+    quarantine ? quarantineNote(row, quarantine, frames.at(-1)) : summary(row, about),
+    clip.damage ? el("p", { class: "note fault" }, words(clip.damage)) : null,
+    frames.length ? framesSection(row, frames, clip) : null,
     questions.length ? questionsSection(questions) : null,
     quarantine ? null : neighboursSection(row.video_id, about, signal),
     rowSection(row),
@@ -75,22 +77,22 @@ function summary(row, about) {
 }
 
 /** Return why a clip is in quarantine, and how far it was sound. */
-function quarantineNote(row, { stage, class: kind, message, last_intact_s, last_intact_index }) {
-  const intact = Number.isFinite(last_intact_s);
+function quarantineNote(row, { stage, class: kind, message, last_intact_s }, last) {
+  const intact = last_intact_s ?? last?.time_s;
   return el("section", { class: "card held-card" },
     el("h2", {}, "In quarantine: ", el("span", { class: "wrong" }, el("strong", {}, words(kind)))),
     el("p", {}, words(message)),
     facts([
       ["Stage", stage],
-      ["Last intact frame", intact ? `at ${seconds(last_intact_s)}` : "none is known"],
+      ["Last intact frame", Number.isFinite(intact) ? `at ${seconds(intact)}` : "none is known"],
     ]),
-    Number.isInteger(last_intact_index) ? el("figure", { class: "frame" },
-      lazyImage(picture("/api/cache/frame", { video_id: row.video_id, index: last_intact_index }),
-        { alt: `The last intact frame, at ${seconds(last_intact_s)}` }),
-      el("figcaption", {}, seconds(last_intact_s))) : null);
+    last ? el("div", { class: "frame" },
+      lazyImage(picture("/api/cache/frame", { video_id: row.video_id, index: last.index }),
+        { alt: `The last intact frame, at ${seconds(last.time_s)}`,
+          missing: (image) => image.remove() })) : null);
 }
 
-function framesSection(row, frames, hasSource) {
+function framesSection(row, frames, { has_source: hasSource, quarantine }) {
   const list = el("ol", { class: "frames" });
   const more = button("", () => showMore(), { class: "quiet" });
   let shownFrames = 0;
@@ -107,7 +109,7 @@ function framesSection(row, frames, hasSource) {
   }
   showMore();
   return el("section", {},
-    el("h2", {}, "Frames that the network saw"),
+    el("h2", {}, quarantine ? "Frames that are intact" : "Frames that the network saw"),
     hasSource === false
       ? el("p", { class: "soft" }, "The source video is not there any more: only times are known.")
       : null,
@@ -143,16 +145,20 @@ function neighboursSection(videoId, about, signal) {
   seen.observe(section);
 
   async function find() {
+    if (signal.aborted) return;
     try {
       const asked = { video_id: videoId, count: NEIGHBOURS };
       const found = await get("/api/cache/neighbours", asked, { signal });
-      how.textContent = found.method === "exact"
-        ? "Nearest by the cosine of their features, of all clips."
-        : "Nearest by the cosine of their features, found by an index.";
+      const among = found.complete === false
+        ? `, among the ${count(found.of ?? 0)} clips read so far`
+        : found.method === "exact" ? ", of all clips" : ", found by an index";
+      how.textContent = `Nearest by the cosine of their features${among}.`;
+      forget(body);
       body.replaceChildren(found.neighbours.length
         ? el("ul", { class: "cards small" }, found.neighbours.map((one) =>
           el("li", {}, neighbourCard(one))))
-        : el("p", { class: "soft" }, "There is no other clip."));
+        : el("p", { class: "soft" }, "There is no other clip yet."));
+      if (found.complete === false) setTimeout(find, AGAIN_MS);
     } catch (error) {
       body.replaceChildren(errorBox(error));
     }

@@ -1,6 +1,7 @@
 // The clips of the cache: a page of contact sheets, filtered and sorted as the address says.
-import { announce, button, choice, count, el, field, heading, seconds, shown, words } from "./dom.js";
+import { announce, button, choice, clipName, count, el, field, heading, seconds, shown, words } from "./dom.js";
 import { filterBar } from "./filters.js";
+import { pager } from "./pager.js";
 import { forget, poster } from "./posters.js";
 import { go, link } from "./router.js";
 import { errorBox, get } from "./server.js";
@@ -42,7 +43,7 @@ export function clipsView(about) {
   const direction = button("", () => change({ descending: !state.descending }), { class: "quiet" });
   const total = el("p", { class: "total soft" });
   const results = el("div", { class: "results" });
-  const pager = el("nav", { class: "pager", "aria-label": "Pages of clips" });
+  const pages = pager("Pages of clips");
 
   async function load() {
     running.abort();
@@ -60,7 +61,7 @@ export function clipsView(about) {
     } catch (error) {
       if (error.name === "AbortError") return;
       total.textContent = "";
-      pager.replaceChildren();
+      pages.element.hidden = true;
       forget(results);
       results.replaceChildren(errorBox(error));
     }
@@ -79,26 +80,14 @@ export function clipsView(about) {
     results.replaceChildren(rows.length
       ? el("ul", { class: "cards" }, rows.map((row) => el("li", {}, clipCard(row, { colours }))))
       : nothing(filtered));
-    showPager(many);
+    pages.show(state.page, Math.ceil(many / PAGE),
+      (page) => link("clips", addressOf({ ...state, page })));
   }
 
   function nothing(filtered) {
     return el("div", { class: "nothing" },
       el("p", {}, filtered ? "No clip is like this." : "There is no clip on this page."),
       button("Show all clips", () => change({ where: [], search: "" })));
-  }
-
-  function showPager(many) {
-    const pages = Math.max(1, Math.ceil(many / PAGE));
-    pager.hidden = pages === 1 && state.page === 1;
-    const to = (page, label) => {
-      if (page < 1 || page > pages) return el("span", { class: "page-link off" }, label);
-      return el("a", { class: "page-link", href: link("clips", addressOf({ ...state, page })) }, label);
-    };
-    pager.replaceChildren(
-      to(state.page - 1, "‹ Earlier"),
-      el("span", {}, `Page ${count(state.page)} of ${count(pages)}`),
-      to(state.page + 1, "Later ›"));
   }
 
   const told = [count(counts.done ?? 0, "clip")];
@@ -110,7 +99,7 @@ export function clipsView(about) {
     el("div", { class: "tools" },
       el("div", { class: "search" }, field("Search by name", search)),
       el("div", { class: "sorting" }, field("Sort by", sort), direction)),
-    filters.element, total, results, pager);
+    filters.element, total, results, pages.element);
 
   return {
     title: "Clips",
@@ -146,7 +135,7 @@ export function clipCard(row, { colours = [], more = null } = {}) {
       : poster(row.video_id, { frames: row.frames }),
     el("div", { class: "clip-words" },
       el("a", { class: "clip-name", href: link("clip", { video_id: row.video_id }) },
-        words(row.video_id)),
+        clipName(row.video_id)),
       el("p", { class: "soft" }, facts_.filter(Boolean).join(" · ")),
       more,
       tags.length ? el("p", { class: "tags" },

@@ -38,6 +38,15 @@ export function words(text, props = {}) {
   return el("bdi", props, text);
 }
 
+/** Return a clip's id in two lines: its folder, small, and its name. */
+export function clipName(videoId) {
+  const cut = videoId.lastIndexOf("/") + 1;
+  return [
+    cut ? el("bdi", { class: "folder" }, videoId.slice(0, cut)) : null,
+    el("bdi", { class: "name" }, videoId.slice(cut)),
+  ];
+}
+
 /** Return a label with its control, and a hint below. */
 export function field(label, control, { hint = "", unseen = false } = {}) {
   control.id ||= `field-${(field.count = (field.count ?? 0) + 1)}`;

@@ -19,7 +19,7 @@ const VIEWS = {
   map: { label: "Map", make: mapView, needs: "cache" },
   duplicates: { label: "Duplicates", make: duplicatesView, needs: "cache" },
   quarantine: { label: "Quarantine", make: quarantineView, needs: "cache" },
-  runs: { label: "Runs and spec", make: runsView, needs: "cache" },
+  runs: { label: "Runs", make: runsView, needs: "cache" },
 };
 const main = document.getElementById("main");
 const made = {};

@@ -1,11 +1,12 @@
 // The clips as points of a plane: those that are alike lie together. Beside it the same as a table.
-import { announce, button, choice, count, el, field, heading, words } from "./dom.js";
+import { announce, button, choice, clipName, count, el, field, heading, words } from "./dom.js";
 import { poster } from "./posters.js";
 import { go, link } from "./router.js";
 import { mark, scatter } from "./scatter.js";
 import { errorBox, get } from "./server.js";
 
 const TABLE_ROWS = 50;
+const AGAIN_MS = 4000; // after which a cache that is still being read is looked at again
 const METHODS = { pca: "PCA: the two directions in which the clips differ most", umap: "UMAP" };
 const SHAPES = ["round", "square", "pointed"];
 
@@ -48,7 +49,7 @@ export function mapView(about) {
     if (carded !== number) {
       carded = number;
       card.replaceChildren(poster(videoId, { strip: false }),
-        el("a", { class: "clip-name", href: link("clip", { video_id: videoId }) }, words(videoId)),
+        el("a", { class: "clip-name", href: link("clip", { video_id: videoId }) }, clipName(videoId)),
         group === undefined ? null : el("p", { class: "soft" }, words(group)));
       announce(group === undefined ? videoId : `${videoId}, ${group}`);
     }
@@ -127,11 +128,16 @@ export function mapView(about) {
     plot.show(found.points);
     showLegend();
     const drawn = found.of > found.points.length
-      ? `${count(found.points.length)} of ${count(found.of)} clips, drawn by lot`
+      ? `${count(found.points.length)} of ${count(found.of)} clips, drawn at random`
       : count(found.points.length, "clip");
     about_.textContent = `${drawn} · ${METHODS[found.method] ?? found.method}`;
     announce(drawn);
     if (table.open) showTable(0);
+    if (found.complete === false) {
+      about_.textContent += " · still reading the cache";
+      const { signal } = running;
+      setTimeout(() => signal.aborted || load(name), AGAIN_MS);
+    }
   }
 
   const element = el("div", { class: "view" },

@@ -1,5 +1,6 @@
 // What could not be used, and why: class, stage, message.
 import { announce, choice, count, el, field, heading, words } from "./dom.js";
+import { pager } from "./pager.js";
 import { go, link } from "./router.js";
 import { errorBox, get } from "./server.js";
 
@@ -13,7 +14,7 @@ export function quarantineView(about) {
     (kind) => go("quarantine", { class: kind }));
   const total = el("p", { class: "total soft" });
   const results = el("div", { class: "results" });
-  const pager = el("nav", { class: "pager", "aria-label": "Pages of the quarantine" });
+  const pages = pager("Pages of the quarantine");
   let loaded = null;
   let running = new AbortController();
 
@@ -35,13 +36,8 @@ export function quarantineView(about) {
     announce(total.textContent);
     results.replaceChildren(many ? el("ul", { class: "card held-list" }, rows.map(heldRow))
       : el("p", { class: "nothing" }, kind ? "None of this class." : "Every clip could be used."));
-    const pages = Math.ceil(many / PAGE);
-    const to = (other, label) => (other < 1 || other > pages
-      ? el("span", { class: "page-link off" }, label)
-      : el("a", { class: "page-link", href: link("quarantine", { class: kind, page: other }) }, label));
-    pager.hidden = pages < 2;
-    pager.replaceChildren(to(page - 1, "‹ Earlier"),
-      el("span", {}, `Page ${count(page)} of ${count(pages)}`), to(page + 1, "Later ›"));
+    pages.show(page, Math.ceil(many / PAGE),
+      (other) => link("quarantine", { class: kind, page: other > 1 ? other : "" }));
   }
 
   const element = el("div", { class: "view" },
@@ -49,7 +45,7 @@ export function quarantineView(about) {
     el("p", {}, "Clips that could not be used. None of their frames is in the cache; the next ",
       el("code", {}, "framebank extract"), " tries those again that have changed."),
     counts.quarantined ? el("div", { class: "tools" }, field("Class", kinds)) : null,
-    total, results, pager);
+    total, results, pages.element);
   return {
     title: "Quarantine",
     element,

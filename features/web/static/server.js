@@ -56,6 +56,27 @@ function address(path, params = {}) {
 /** Return the address of a picture. */
 export const picture = (path, params) => address(path, params);
 
+/**
+ * Return {blob, frames} of a picture, where the server says how many frames lie side by side in it;
+ * else {reason}, and {laterS} where it is still being made.
+ */
+export async function pictureBlob(src, { signal = null } = {}) {
+  let response;
+  try {
+    response = await fetch(src, { signal });
+  } catch (error) {
+    throw error.name === "AbortError" ? error : SILENT();
+  }
+  if (response.ok) {
+    const frames = Number.parseInt(response.headers.get("X-Sheet-Frames") ?? "0", 10) || 0;
+    return { blob: await response.blob(), frames };
+  }
+  const wait = response.headers.get("Retry-After");
+  const error = refusal(response.status, await response.text(), wait);
+  const pending = response.status === 503 || response.status === 429;
+  return { reason: error.what, laterS: pending ? Math.min(Number(wait) || 1, 10) : 0 };
+}
+
 async function answered(path, options) {
   let response;
   try {
