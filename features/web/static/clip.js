@@ -15,6 +15,7 @@ const AGAIN_MS = 3000; // after which the server, still reading the cache, is as
 const INNER = new Set([
   "video_id", "status", "key", "fingerprint", "offset", "length", "record", "shard", "generation",
   "stage", "error_class", "message", "attempt", "run_id", "time", "content_sha256", "uri", "checked",
+  "decode_errors", "capped", "size_bytes",
 ]);
 
 export function clipView(about) {

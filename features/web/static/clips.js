@@ -8,6 +8,9 @@ import { errorBox, get } from "./server.js";
 
 const PAGE = 60;
 const TYPING_MS = 250;
+const TAGS = 3;
+// Columns of every catalog; what others hold was brought, and says what a clip is.
+const OWN = /^(status|folder|stage|error_class|message|partial|capped|checked|attempt|run_id|time|shard|frames|decode_errors|source_.*)$/;
 
 /** Return the state that the address holds. */
 function stateOf(params) {
@@ -127,9 +130,7 @@ export function clipCard(row, { colours = [], more = null } = {}) {
   const facts_ = held
     ? [row.stage && `at ${row.stage}`]
     : [seconds(row.duration_s), row.frames ? count(row.frames, "frame") : ""];
-  const tags = colours
-    .filter((name) => name !== "status" && row[name] !== null && shown(row[name]) !== "")
-    .slice(0, 3);
+  const tags = colours.filter((name) => !OWN.test(name) && shown(row[name]) !== "").slice(0, TAGS);
   return el("article", { class: "clip-card" },
     held ? el("div", { class: "poster held" }, el("span", {}, words(row.error_class || "quarantine")))
       : poster(row.video_id, { frames: row.frames }),

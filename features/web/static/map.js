@@ -142,7 +142,8 @@ export function mapView(about) {
 
   const element = el("div", { class: "view" },
     heading("Map"),
-    el("p", {}, "Clips that look and move alike lie together."),
+    el("p", {}, "Clips that look and move alike lie together.",
+      about.cache.random_weights ? " The network has random weights: they do so by little." : ""),
     el("div", { class: "tools" }, field("Colour by", colour),
       el("div", { class: "row" },
         button("−", () => plot.zoom(0.5), { class: "quiet round", "aria-label": "Zoom out" }),
