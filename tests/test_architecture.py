@@ -18,7 +18,7 @@ from tests import ROOT
 # "" are the modules of the floor itself.
 ROOMS = {
     "features": [
-        "", "pages", "stores", "cache", "export", "decoding", "decoders", "network", "questions",
+        "", "pages", "web", "stores", "cache", "export", "decoding", "decoders", "network", "questions",
         "extraction", "asking", "browsing", "commands",
     ],
     "pipelines": [
