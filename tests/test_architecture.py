@@ -19,7 +19,7 @@ from tests import ROOT
 ROOMS = {
     "features": [
         "", "pages", "web", "stores", "cache", "export", "decoding", "decoders", "network", "questions",
-        "extraction", "asking", "commands",
+        "extraction", "asking", "browsing", "commands",
     ],
     "pipelines": [
         "", "inputs", "jobs", "runners.flink", "runners.dataflow", "runners", "extract", "score",
