@@ -9,8 +9,13 @@ import { errorBox, get } from "./server.js";
 const PAGE = 60;
 const TYPING_MS = 250;
 const TAGS = 3;
-// Columns of every catalog; what others hold was brought, and says what a clip is.
+// Columns of every catalog.
 const OWN = /^(status|folder|stage|error_class|message|partial|capped|checked|attempt|run_id|time|shard|frames|decode_errors|source_.*)$/;
+
+/** Return the columns that came with the clips, and say what they are: labels, a split. */
+export function brought(columns) {
+  return columns.filter((name) => !OWN.test(name));
+}
 
 /** Return the state that the address holds. */
 function stateOf(params) {
@@ -130,7 +135,7 @@ export function clipCard(row, { colours = [], more = null } = {}) {
   const facts_ = held
     ? [row.stage && `at ${row.stage}`]
     : [seconds(row.duration_s), row.frames ? count(row.frames, "frame") : ""];
-  const tags = colours.filter((name) => !OWN.test(name) && shown(row[name]) !== "").slice(0, TAGS);
+  const tags = brought(colours).filter((name) => shown(row[name]) !== "").slice(0, TAGS);
   return el("article", { class: "clip-card" },
     held ? el("div", { class: "poster held" }, el("span", {}, words(row.error_class || "quarantine")))
       : poster(row.video_id, { frames: row.frames }),
