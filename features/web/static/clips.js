@@ -42,9 +42,13 @@ export function clipsView(about) {
   const filters = filterBar(columns, (where) => change({ where }));
   const search = el("input", { type: "search", autocomplete: "off", spellcheck: "false" });
   let typing = 0;
+  let typed = ""; // what the address has of it, which may be behind what stands there
   search.addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(() => change({ search: search.value }, { replace: true }), TYPING_MS);
+    typing = setTimeout(() => {
+      typed = search.value;
+      change({ search: typed }, { replace: true });
+    }, TYPING_MS);
   });
   const sort = choice([["", "as listed"], ...columns.map(({ name }) => [name, name])], "",
     (column) => change({ sort: column }));
@@ -118,12 +122,15 @@ export function clipsView(about) {
       const turned = loaded !== null && stateOf(params).page !== state.page;
       loaded = address;
       state = stateOf(params);
-      if (document.activeElement !== search) search.value = state.search;
+      if (state.search !== typed) search.value = typed = state.search;
       sort.value = state.sort;
       direction.textContent = state.descending ? "↓ largest first" : "↑ smallest first";
       filters.show(state.where);
       load();
-      if (turned) scrollTo(0, 0);
+      if (turned) {
+        scrollTo(0, 0);
+        element.querySelector("h1").focus({ preventScroll: true });
+      }
       return false;
     },
   };

@@ -144,7 +144,7 @@ export function mapView(about) {
   const element = el("div", { class: "view" },
     heading("Map"),
     el("p", {}, "Clips that look and move alike lie together.",
-      about.cache.random_weights ? " The network has random weights: they do so by little." : ""),
+      about.cache.random_weights ? " The network has random weights, so it means little here." : ""),
     el("div", { class: "tools" }, field("Colour by", colour),
       el("div", { class: "row" },
         button("−", () => plot.zoom(0.5), { class: "quiet round", "aria-label": "Zoom out" }),

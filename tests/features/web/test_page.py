@@ -167,6 +167,37 @@ def test_a_clip_of_the_cache_is_asked_about_by_keyboard_alone(page: Any) -> None
     expect(page.locator("#live")).not_to_be_empty()
 
 
+@on_a_desk
+def test_a_model_that_is_asked_nothing(page: Any, clip: Path) -> None:
+    about = page.request.get("/api/about").json()
+    about["model"] |= {"asks": False, "head": "segments"}
+    page.route("**/api/about", lambda route: route.fulfill(json=about))
+    said = {
+        "answers": [{"answers": [{"answer": "run", "probability": 0.7}]}],
+        "segments": [{"start_s": 1.5, "end_s": 62.25, "label": "<u>run</u>", "score": 0.7}],
+    }
+    page.route("**/v1/classify", lambda route: route.fulfill(json=said))
+    page.goto("/#/ask")
+    expect(page.get_by_label("Question")).to_have_count(0)
+    page.locator("#clip-file").set_input_files(clip)
+    page.get_by_role("button", name="Classify").click()
+    expect(page.locator(".headline")).to_contain_text("run70 %")
+    expect(page.get_by_role("row").nth(1)).to_have_text("1.5 s1:02.3<u>run</u>0.70")
+    check(page)
+
+
+@on_a_desk
+def test_a_server_that_wants_its_token_is_told_it(page: Any, expected: list[str]) -> None:
+    expected.append("status of 401")
+    page.route("**/api/about", lambda route: route.fulfill(status=401, json={}))
+    page.goto("/")
+    page.get_by_label("The server's token").fill("secret")
+    check(page)
+    with page.expect_request("**/login?token=secret"):
+        expected.append("status of 404")  # this server has no such route
+        page.keyboard.press("Enter")
+
+
 def press(page: Any, key: str, *, until: str) -> None:
     """Press a key until what has the focus is called `until`, and can be seen to have it."""
     name = (
