@@ -34,7 +34,12 @@ export function answerParts(one, rows, told, question) {
       unknown.length === 1 ? "this word: " : "these words: ",
       unknown.flatMap((word, number) => [number ? ", " : "", el("b", {}, words(word))])));
   }
-  if (told.random_weights) {
+  for (const warning of one.warnings ?? []) {
+    const [, text] = /^(?:[A-Z]+: )?(.*)$/s.exec(warning);
+    if (unknown.length && /^the model (does not know|knows none of) /.test(text)) continue; // said
+    parts.push(el("p", { class: "note" }, words(text.charAt(0).toUpperCase() + text.slice(1))));
+  }
+  if (told.model?.random_weights) {
     parts.push(el("p", { class: "note" }, "The network has random weights: answers mean little."));
   }
   const segments = one.segments ?? told.segments ?? [];

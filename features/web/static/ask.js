@@ -96,7 +96,7 @@ export function askView(about) {
       });
       showHistory();
     }
-    if (first?.probability === undefined) return;
+    if (!first || model.head === "segments") return; // those say themselves when it happens
     weights.replaceChildren(frameWeights({
       explain: () => asked_("/v1/explain", {}),
       seek: clip.file && !clip.file.type.startsWith("image/") ? choice.seek : null,
