@@ -27,7 +27,7 @@ ROOMS = {
     ],
     "train": [
         "", "model", "word_vectors", "data", "workers", "judging", "fit", "finetune", "evaluation",
-        "retrain", "ways", "demo",
+        "retrain", "serve", "ways", "demo",
     ],
 }  # fmt: skip
 FORBIDDEN = {

@@ -85,10 +85,13 @@ class DecoderPool:
         slot = functools.partial(Slot, spec, policy, self.pictures, self._closed)
         self._slots = [slot() for _ in range(shares.decoders)]
 
-    def decode(self, refs: Iterable[VideoRef], *, lulls: bool = False) -> Iterator[Event | Lull]:
-        """Yield frames and last words as they come; each clip gets exactly one last word. With
-        `lulls` also a Lull before each wait for more."""
-        return self._events(refs, lulls=lulls)
+    def decode(self, refs: Iterable[VideoRef]) -> Iterator[Event]:
+        """Yield frames and last words as they come; each clip gets exactly one last word."""
+        return self._events(refs)
+
+    def decode_hurried(self, refs: Iterable[VideoRef]) -> Iterator[Event | Lull]:
+        """Yield what `decode` does, and a Lull before each wait for more."""
+        return self._events(refs, lulls=True)
 
     def probe(
         self, refs: Iterable[VideoRef], *, decode_s: Callable[[int], float], until_s: float

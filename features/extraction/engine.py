@@ -134,7 +134,8 @@ class Engine:
                 wanted[clip] = group
                 yield next(ref for ref in group if ref is not None)
 
-        for event in self._pool.decode(note(), lulls=hurried):
+        decode = self._pool.decode_hurried if hurried else self._pool.decode
+        for event in decode(note()):
             if isinstance(event, Lull):
                 for number, line in enumerate(lines):
                     for result in line.flush() if line.owed else ():

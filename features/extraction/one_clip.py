@@ -221,13 +221,13 @@ def extract_features(
     network = network or build_network(spec, found, batch_size=8)
     policy = policy or DecoderPolicy(decoders=1)
     with contextlib.closing(Engine(network, spec, policy)) as engine:
-        (result,) = engine.run([_ref_of(path)])
+        (result,) = engine.run([ref_of(path)])
     if isinstance(result, Rejected):
         raise RejectedClipError(result.stage, result.error_class, result.message)
     return result
 
 
-def _ref_of(path: str) -> VideoRef:
+def ref_of(path: str) -> VideoRef:
     size_bytes, generation = 0, ""
     if storage.is_local(path):
         path, size_bytes = os.path.abspath(path), -1
