@@ -218,6 +218,7 @@ def _add_asking(app: fastapi.FastAPI, service: Service, models: Models) -> None:
     @app.post(
         "/v1/explain",
         response_model=ExplainAnswer,
+        response_model_exclude_none=True,
         openapi_extra=_body(AskBody),
         responses=_ERRORS,
     )

@@ -24,6 +24,7 @@ from framebank.train.serve.limits import STALL_S
 NOTICE_S = 1.0  # in which whoever balances load sees that it ends
 _KEEP_ALIVE_S = 15
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_BACKLOG = 256
 _MORE_CONNECTIONS = 256  # than places in the queue
 
 
@@ -98,7 +99,7 @@ class Server(uvicorn.Server):
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """Return a socket bound to an address; raises UsageError where it cannot be had."""
+    """Return a socket that listens at an address; raises UsageError where it cannot be had."""
     try:
         family, kind, number, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -107,6 +108,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
+            bound.listen(_BACKLOG)  # now: two that only bind could both have the port
         except OSError:
             bound.close()
             raise
