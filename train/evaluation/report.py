@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.browsing.thumbnails import Thumbnails, make_thumbnails
 from framebank.features.pages.page import calibration_plot, render, training_plots
 from framebank.features.stores import storage
 from framebank.train.evaluation.answers import NO_RANK
 from framebank.train.evaluation.evaluating import Judged
-from framebank.train.evaluation.thumbnails import Thumbnails, make_thumbnails
 from framebank.train.judging.baselines import read_rows
 
 if TYPE_CHECKING:

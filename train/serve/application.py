@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import fastapi
 import pydantic
 from fastapi.responses import JSONResponse, Response
 
 import framebank
+from framebank.features.browsing.routes import cache_router
+from framebank.features.browsing.views import CacheViews
+from framebank.features.web.application import mount_pages
 from framebank.train.serve import http_errors, metrics, open_inference, uploads
 from framebank.train.serve.asking import AskBody, ClassifyBody, ScoreBody, Service, model_words
 from framebank.train.serve.gate import Gate
@@ -126,6 +129,23 @@ class ExplainAnswer(pydantic.BaseModel):
     pictures: list[str | None]
 
 
+class Neighbour(pydantic.BaseModel):
+    """A video of the cache, and how near it is."""
+
+    video_id: str
+    cosine: float
+
+
+class NeighboursAnswer(pydantic.BaseModel):
+    """The nearest videos, the nearest first, of how many that were compared; not all of them are
+    until it is `complete`."""
+
+    method: str
+    of: int
+    complete: bool
+    neighbours: list[Neighbour]
+
+
 class State(pydantic.BaseModel):
     """Whether the server lives, or takes requests."""
 
@@ -174,6 +194,15 @@ def make_application(service: Service, models: Models, figures: metrics.Metrics)
     http_errors.install(app)
     _add_asking(app, service, models)
     _add_protocol(app, service, models)
+    if service.cache is not None:
+        app.include_router(cache_router(cast(CacheViews, service.cache)))
+
+    def about() -> dict[str, Any]:
+        cache = {"address": service.cache.path} if service.cache is not None else None
+        its = {"title": models.name, "version": framebank.__version__}
+        return {**its, "model": about_model(models), "cache": cache}
+
+    mount_pages(app, about)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def read_metrics() -> Response:
@@ -201,6 +230,18 @@ def _add_asking(app: fastapi.FastAPI, service: Service, models: Models) -> None:
                 raise bad_request("the model is asked questions", expected="POST /v1/ask")
             async with service.read(request, ClassifyBody) as asked:
                 return await service.answer(asked, model, await service.clip(asked, model))
+
+    @app.post(
+        "/v1/neighbours",
+        response_model=NeighboursAnswer,
+        openapi_extra=_body(NeighboursBody),
+        responses=_ERRORS,
+    )
+    async def neighbours(request: fastapi.Request) -> dict[str, Any]:
+        """Find the videos of the cache that are most like a clip."""
+        with models.using() as model:
+            async with service.read(request, NeighboursBody) as asked:
+                return await service.neighbours(asked, model)
 
     @app.post(
         "/v1/score",

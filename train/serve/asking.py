@@ -16,6 +16,7 @@ import pydantic
 
 from framebank.features.asking.heads import COUNT
 from framebank.features.asking.one_clip import Asked, ask_about_video, check_question, tell
+from framebank.features.browsing.views import MOST_COUNT
 from framebank.features.errors import CacheError, FramebankError, UsageError
 from framebank.features.questions.known_sets import LABELS, PLAIN
 from framebank.features.questions.parsing import VIDEO_COLUMNS, make_question, text
@@ -58,6 +59,16 @@ class ClassifyBody(pydantic.BaseModel):
     video_id: _Name | None = None
     uri: _Name | None = None
     top: int = pydantic.Field(5, ge=1, le=MOST_TOP)
+
+
+class NeighboursBody(pydantic.BaseModel):
+    """A clip that is named, whose like is looked for in the cache."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    video_id: _Name | None = None
+    uri: _Name | None = None
+    count: int = pydantic.Field(12, ge=1, le=MOST_COUNT)
 
 
 class ScoreBody(pydantic.BaseModel):
@@ -212,6 +223,16 @@ class Service:
         clip = await self.clip(asked, model, pictures=True)
         found = await explain(self.asker, model, clip, question, asked.choices)
         return {"model": model_words(model), "video": clip.about, **found}
+
+    async def neighbours(self, asked: Request, model: ModelInUse) -> dict[str, Any]:
+        """Return what `/v1/neighbours` answers; raises FramebankError, VideoRejected."""
+        cache = self._cache()
+        if asked.video_id is not None:
+            found = await asyncio.to_thread(cache.find, asked.video_id)
+            return await asyncio.to_thread(cache.views.neighbours, found, asked.count)
+        await asyncio.to_thread(cache.check_spec, model)
+        clip = await self.clip(asked, model)
+        return await asyncio.to_thread(cache.views.like, clip.record, asked.count)
 
     async def score(self, rows: Sequence[Mapping[str, Any]], model: ModelInUse) -> dict[str, Any]:
         """Return the rows of `/v1/score`, each with its answer or its error."""

@@ -16,14 +16,14 @@ from concurrent.futures import Future
 from typing import Any
 
 from framebank.features.asking.command import as_cached
+from framebank.features.browsing.views import CacheViews
 from framebank.features.cache import catalog
-from framebank.features.cache.reader import Cache, NoSuchVideoError, check_finite, open_cache
+from framebank.features.cache.reader import NoSuchVideoError, check_finite
 from framebank.features.cache.record import FeatureRecord
 from framebank.features.errors import FramebankError, UsageError, VideoRejected
 from framebank.features.extraction.live import Results
 from framebank.features.extraction.one_clip import ref_of
 from framebank.features.pictures import Pictures
-from framebank.features.questions.videos import ClipNames
 from framebank.features.spec import check_same_spec
 from framebank.features.stores import storage
 from framebank.features.video import Extracted, Rejected, VideoRef
@@ -31,6 +31,7 @@ from framebank.train.serve.http_errors import Refusal
 from framebank.train.serve.models import ModelInUse
 
 _LOOK_AGAIN_S = 10.0  # at the catalog of a cache that grows
+_CLOSED_AFTER_S = 60.0
 _TODO = "use a model of the cache's own spec, or send the clip"
 
 
@@ -45,55 +46,73 @@ class Clip:
 
 
 class CacheInUse:
-    """The cache of a server, opened again when its catalog has grown; any thread may use it."""
+    """The cache of a server and its views, opened again when its catalog has grown; any thread may
+    use it. As `features.browsing.routes` see it, it is the views that are open now."""
 
     def __init__(self, path: str) -> None:
         """Raises UsageError, CacheError."""
         self.path = path
         self._lock = threading.Lock()
+        self._views: CacheViews | None = None
         self._open()
 
     def _open(self) -> None:
         self._files = catalog.catalog_files(self.path)
-        self.cache = open_cache(self.path)
-        self._names: ClipNames | None = None
+        before, self._views = self._views, CacheViews.open(self.path)
+        self._views.start()
         self._looked_s = time.monotonic()
+        if before is not None:  # requests that are under way may still look into it
+            ending = threading.Timer(_CLOSED_AFTER_S, before.close)
+            ending.daemon = True
+            ending.start()
 
-    def _refresh(self) -> tuple[Cache, ClipNames]:
+    @property
+    def views(self) -> CacheViews:
+        """Return the views of the cache as it is now, or was some seconds ago."""
         with self._lock:
             if time.monotonic() - self._looked_s > _LOOK_AGAIN_S:
                 self._looked_s = time.monotonic()
                 if catalog.catalog_files(self.path) != self._files:
                     self._open()
-            if self._names is None:
-                self._names = ClipNames(self.cache.table().column("video_id").to_pylist())
-            return self.cache, self._names
+            assert self._views is not None
+            return self._views
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.views, name)
+
+    def close(self) -> None:
+        """Stop what works in the background."""
+        if self._views is not None:
+            self._views.close()
 
     def find(self, video_id: str) -> str:
         """Return the id of the video that is meant, as the id of a question finds it; raises
         NoSuchVideoError."""
-        _, names = self._refresh()
+        names = self.views.names
         if (found := names.find(video_id)) is not None:
             return found
         what = f"{video_id!r} is no video of the cache"
         raise NoSuchVideoError(what, todo=names.hint(video_id) or "see /api/cache/videos")
 
+    def check_spec(self, model: ModelInUse) -> None:
+        """Raise SpecMismatchError for a model of other features than the cache's."""
+        where, owner = f"the cache {self.path}", "of the cache"
+        its = self.views.cache.spec
+        check_same_spec(its, model.lineage.spec, where=where, owner=owner, todo=_TODO)
+
     def read(self, video_id: str, model: ModelInUse) -> FeatureRecord:
         """Return a video as the model would see it; raises NoSuchVideoError, SpecMismatchError,
         CacheError."""
-        cache, _ = self._refresh()
         found = self.find(video_id)
-        where, owner = f"the cache {self.path}", "of the cache"
-        check_same_spec(cache.spec, model.lineage.spec, where=where, owner=owner, todo=_TODO)
-        record = cache[found]
+        self.check_spec(model)
+        record = self.views.cache[found]
         check_finite(found, record.features)
         return record
 
     def source(self, video_id: str) -> tuple[str, str]:
         """Return where a video of the cache came from, and the SHA-256 that it had; "" where that
         is not known."""
-        cache, _ = self._refresh()
-        rows = cache.done(["uri", "content_sha256"], [video_id]).to_pylist()
+        rows = self.views.cache.done(["uri", "content_sha256"], [video_id]).to_pylist()
         return (rows[0]["uri"] or "", rows[0]["content_sha256"] or "") if rows else ("", "")
 
 

@@ -135,8 +135,10 @@ def _gate(args: argparse.Namespace, token: str | None) -> Iterator[Gate]:
         timeout_s=min(30.0, limits.timeout_s),
         limits=DecodeLimits(max_size_bytes=limits.upload_bytes, max_duration_s=limits.clip_s),
     )
-    cache = CacheInUse(args.cache) if args.cache else None
     with contextlib.ExitStack() as opened:
+        cache = None
+        if args.cache:
+            cache = opened.enter_context(contextlib.closing(CacheInUse(args.cache)))
         folder = opened.enter_context(live_folder())
         asker = opened.enter_context(contextlib.closing(Asker(metrics.questions.observe)))
         models = opened.enter_context(

@@ -29,6 +29,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "framebank_login"
+_PAGE = ("/", "/favicon.ico")  # which asks for the token where it needs one
 _PROBES = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 _CLIENT_LEFT = "499"  # as nginx calls it
 _DRAINED_BYTES = 8 * 2**20  # of a refused body that are read, so that its sender hears the answer
@@ -112,7 +113,9 @@ class Gate:
         if wait_s := self._rates.wait_s(address):
             what = f"more than {self._limits.rate:g} requests a second from one address"
             raise Refusal(429, "rate", what, todo="ask more slowly", retry_s=wait_s)
-        if self._token is not None and scope["path"] != "/login" and not self._knows(headers):
+        path = scope["path"]
+        is_open = path == "/login" or path in _PAGE or path.startswith("/static/")
+        if self._token is not None and not is_open and not self._knows(headers):
             raise Refusal(
                 401,
                 "token",

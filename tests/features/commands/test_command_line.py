@@ -15,7 +15,7 @@ from framebank.pipelines.jobs.beam_options import check_beam_options
 # Options and arguments that take any text and are no path.
 TEXTS = {
     *("sample", "clip_sample", "layer", "start", "accelerator", "question", "choices"),
-    "image",
+    *("image", "where", "sort"),
     *("worker_image", "version", "video_id", "group_by", "host", "name"),
 }
 
