@@ -18,11 +18,7 @@ PATHS = frozenset(
     (
         *("inputs", "cache", "weights", "prices", "questions", "mapping", "model", "out", "video"),
         *("backbone", "registry", "config", "embeddings", "stage_dir", "tensorboard", "labels"),
-<<<<<<< HEAD
-        *("cache_dir", "clip_weights", "token_file", "allow"),
-=======
-        *("cache_dir", "clip_weights", "answers"),
->>>>>>> origin/web
+        *("cache_dir", "clip_weights", "answers", "token_file", "allow"),
     )
 )
 

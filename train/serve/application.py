@@ -18,138 +18,24 @@ from framebank.train.serve.gate import Gate
 from framebank.train.serve.http_errors import bad_request
 from framebank.train.serve.limits import BODY_BYTES, MIB
 from framebank.train.serve.models import Models
+from framebank.train.serve.schemas import (
+    AskAnswer,
+    AskBody,
+    ClassifyBody,
+    ErrorBody,
+    ExplainAnswer,
+    InferBody,
+    NeighboursAnswer,
+    NeighboursBody,
+    ProtocolError,
+    ScoreAnswer,
+    ScoreBody,
+    State,
+)
 
 _INFER_BYTES = 64 * MIB
 _MOST_ANSWERS = 200  # that /api/about lists
 _Path = Annotated[str, fastapi.Path(max_length=200)]
-
-
-class Error(pydantic.BaseModel):
-    """What is wrong, in words."""
-
-    model_config = pydantic.ConfigDict(json_schema_extra={"additionalProperties": False})
-
-    # `class` is Python's own word.
-    class_: str = pydantic.Field(alias="class")
-    message: str
-    got: str | None
-    expected: str | None
-    todo: str | None
-
-
-class ErrorBody(pydantic.BaseModel):
-    """A refusal."""
-
-    error: Error
-
-
-class ProtocolError(pydantic.BaseModel):
-    """A refusal of the open inference protocol."""
-
-    error: str
-
-
-class ModelWords(pydantic.BaseModel):
-    """The model that answered; `version` is "" for one that is no version of a registry."""
-
-    name: str
-    version: str
-    random_weights: bool = False
-
-
-class Video(pydantic.BaseModel):
-    """The clip; one of the cache has a `video_id`, another one a `name`."""
-
-    video_id: str | None = None
-    name: str | None = None
-    frames: int
-    duration_s: float
-
-
-class Answer(pydantic.BaseModel):
-    """An answer with its probability; a count has the number that it was rounded from."""
-
-    answer: str
-    probability: float | None = None
-    number: float | None = None
-
-
-class Segment(pydantic.BaseModel):
-    """When something happens in a video."""
-
-    start_s: float
-    end_s: float
-    label: str
-    score: float
-
-
-class Answers(pydantic.BaseModel):
-    """The likeliest answers to one question, the best first."""
-
-    question: str
-    answers: list[Answer]
-    unknown_words: list[str]
-    warnings: list[str]
-    segments: list[Segment] | None = None
-
-
-class AskAnswer(pydantic.BaseModel):
-    """Answers to all questions about a clip, in their order."""
-
-    model: ModelWords
-    video: Video
-    answers: list[Answers]
-
-
-class ScoreAnswer(pydantic.BaseModel):
-    """The rows, each with its answer and confidence, or its error."""
-
-    model: ModelWords
-    rows: list[dict[str, Any]]
-
-
-class FrameWeight(pydantic.BaseModel):
-    """What the answer loses without a frame."""
-
-    index: int
-    time_s: float
-    weight: float
-
-
-class ExplainAnswer(pydantic.BaseModel):
-    """An answer, the weights of the frames in it, and their pictures as data: addresses."""
-
-    model: ModelWords
-    video: Video
-    question: str
-    answer: str
-    probability: float | None = None
-    number: float | None = None
-    frames: list[FrameWeight]
-    pictures: list[str | None]
-
-
-class Neighbour(pydantic.BaseModel):
-    """A video of the cache, and how near it is."""
-
-    video_id: str
-    cosine: float
-
-
-class NeighboursAnswer(pydantic.BaseModel):
-    """The nearest videos, the nearest first, of how many that were compared; not all of them are
-    until it is `complete`."""
-
-    method: str
-    of: int
-    complete: bool
-    neighbours: list[Neighbour]
-
-
-class State(pydantic.BaseModel):
-    """Whether the server lives, or takes requests."""
-
-    status: str
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -316,15 +202,6 @@ def _add_protocol(app: fastapi.FastAPI, service: Service, models: Models) -> Non
             open_inference.check_name(model, name, version)
             body = await uploads.read_json(request, _INFER_BYTES)
             return await open_inference.infer(service.asker, model, body)
-
-
-class InferBody(pydantic.BaseModel):
-    """Tensors of the open inference protocol."""
-
-    id: str | None = None
-    inputs: list[dict[str, Any]]
-    outputs: list[dict[str, Any]] | None = None
-    parameters: dict[str, Any] | None = None
 
 
 def add_probes(app: fastapi.FastAPI, gate: Gate) -> None:

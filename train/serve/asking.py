@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import fastapi
 import numpy as np
@@ -16,7 +16,6 @@ import pydantic
 
 from framebank.features.asking.heads import COUNT
 from framebank.features.asking.one_clip import Asked, ask_about_video, check_question, tell
-from framebank.features.browsing.views import MOST_COUNT
 from framebank.features.errors import CacheError, FramebankError, UsageError
 from framebank.features.questions.known_sets import LABELS, PLAIN
 from framebank.features.questions.parsing import VIDEO_COLUMNS, make_question, text
@@ -31,52 +30,7 @@ from framebank.train.serve.explaining import explain
 from framebank.train.serve.http_errors import Refusal, as_refusal, bad_request, error_body
 from framebank.train.serve.limits import BODY_BYTES, Limits
 from framebank.train.serve.models import ModelInUse
-
-MOST_TOP = 100
-MOST_CHOICES = 100
-_Text = Annotated[str, pydantic.StringConstraints(max_length=20_000)]
-_Name = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=4096)]
-
-
-class AskBody(pydantic.BaseModel):
-    """A clip that is named, and what is asked about it."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
-
-    video_id: _Name | None = pydantic.Field(None, description="a video of the server's cache")
-    uri: _Name | None = pydantic.Field(None, description="a clip below a root that is allowed")
-    question: _Text | None = None
-    questions: list[_Text] | None = None
-    choices: list[_Text] = pydantic.Field([], max_length=MOST_CHOICES)
-    top: int = pydantic.Field(5, ge=1, le=MOST_TOP)
-
-
-class ClassifyBody(pydantic.BaseModel):
-    """A clip that is named, to be given its labels."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
-
-    video_id: _Name | None = None
-    uri: _Name | None = None
-    top: int = pydantic.Field(5, ge=1, le=MOST_TOP)
-
-
-class NeighboursBody(pydantic.BaseModel):
-    """A clip that is named, whose like is looked for in the cache."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
-
-    video_id: _Name | None = None
-    uri: _Name | None = None
-    count: int = pydantic.Field(12, ge=1, le=MOST_COUNT)
-
-
-class ScoreBody(pydantic.BaseModel):
-    """Rows of a question file, about videos of the cache."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
-
-    rows: list[dict[str, Any]]
+from framebank.train.serve.schemas import AskBody
 
 
 @dataclasses.dataclass
