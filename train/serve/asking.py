@@ -84,8 +84,8 @@ class Service:
             expected = "a file field `clip`, or a uri, or a video_id of the cache"
             raise bad_request("a request is about one clip", got=got, expected=expected)
         if len(asked.questions) > self.limits.questions:
-            got, expected = len(asked.questions), f"{self.limits.questions} at most"
-            raise bad_request("too many questions at once", got=got, expected=expected)
+            count, most = len(asked.questions), f"{self.limits.questions} at most"
+            raise bad_request("too many questions at once", got=count, expected=most)
         return asked
 
     # The clip
