@@ -13,6 +13,7 @@
     framebank words QUESTIONS... --out vectors.bin              word vectors, for --embeddings
     framebank score --model DIR --cache CACHE --questions FILE --out DIR
     framebank ask --model DIR VIDEO "what is the man doing?"
+    framebank serve --model DIR               the same over HTTP, for programs and a browser
     framebank template build --image IMAGE --out DIR
     framebank ways CLIPS --cache-dir DIR --labels FILE     six ways to classify, compared
     framebank demo                            all of it, on clips it makes itself
@@ -84,6 +85,9 @@ COMMANDS = {
         "pipelines.score.command", "answer a file of questions in batch", True, extra="extract"
     ),
     "ask": Command("features.asking.command", "ask one question about one clip", extra="train"),
+    "serve": Command(
+        "train.serve.command", "answer questions about clips over HTTP", extra="serve"
+    ),
     "template": Command(
         "pipelines.runners.dataflow.template_command",
         "write a template of jobs for Dataflow",

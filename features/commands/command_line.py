@@ -18,7 +18,7 @@ PATHS = frozenset(
     (
         *("inputs", "cache", "weights", "prices", "questions", "mapping", "model", "out", "video"),
         *("backbone", "registry", "config", "embeddings", "stage_dir", "tensorboard", "labels"),
-        *("cache_dir", "clip_weights", "answers"),
+        *("cache_dir", "clip_weights", "answers", "token_file", "allow"),
     )
 )
 

@@ -16,7 +16,7 @@ from framebank.pipelines.jobs.beam_options import check_beam_options
 TEXTS = {
     *("sample", "clip_sample", "layer", "start", "accelerator", "question", "choices"),
     *("image", "where", "sort"),
-    *("worker_image", "version", "video_id", "group_by"),
+    *("worker_image", "version", "video_id", "group_by", "host", "name"),
 }
 
 
