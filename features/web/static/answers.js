@@ -9,8 +9,8 @@ export function waitingWords(asks) {
 }
 
 /**
- * Return the parts of an answer: `one` of those that the server `told`, whose answers are `rows`, to
- * a `question`, "" of a model that is asked nothing.
+ * Return the parts of an answer: `one` of those that the server `told`, whose answers are `rows`,
+ * to a `question`, "" of a model that is asked nothing.
  */
 export function answerParts(one, rows, told, question) {
   const [first] = rows;
@@ -35,7 +35,8 @@ export function answerParts(one, rows, told, question) {
   const segments = one.segments ?? told.segments ?? [];
   if (segments.length) parts.push(segmentTable(segments));
   const looked = [video.frames && `${count(video.frames, "frame")} looked at`,
-    seconds(video.duration_s), told.model?.name && `${told.model.name} ${told.model.version ?? ""}`];
+    seconds(video.duration_s),
+    told.model?.name && `${told.model.name} ${told.model.version ?? ""}`.trim()];
   parts.push(el("p", { class: "soft looked" }, words(looked.filter(Boolean).join(" · "))));
   return parts.filter(Boolean);
 }
