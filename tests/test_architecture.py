@@ -18,8 +18,8 @@ from tests import ROOT
 # "" are the modules of the floor itself.
 ROOMS = {
     "features": [
-        "", "pages", "web", "stores", "cache", "export", "decoding", "decoders", "network", "questions",
-        "extraction", "asking", "browsing", "commands",
+        "", "pages", "web", "stores", "cache", "export", "decoding", "decoders", "network",
+        "questions", "extraction", "asking", "browsing", "commands",
     ],
     "pipelines": [
         "", "inputs", "jobs", "runners.flink", "runners.dataflow", "runners", "extract", "score",

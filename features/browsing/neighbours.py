@@ -117,7 +117,7 @@ class Neighbours:
             sample.shape[1], f"PCA{width},IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT
         )
         index.train(sample)
-        faiss.extract_index_ivf(index).nprobe = max(1, cells // 8)
+        faiss.extract_index_ivf(index).nprobe = min(cells, max(8, cells // 8))
         for start in range(0, len(vectors), _BLOCK_ROWS):
             index.add(self._units(np.arange(start, min(start + _BLOCK_ROWS, len(vectors)))))
             if self._stopped.is_set():
