@@ -2,9 +2,9 @@
 
 Cosines are of the clips' vectors (`moments`). Up to 100,000 clips each one is compared; of more an
 index (faiss) proposes some, which are compared, where it is installed. For near-duplicates and the
-plane all vectors are projected on their 32 principal components: two vectors of length 1 are at
-least as far from each other as their projections are, so pairs that lie further apart than the
-cosine allows need no comparing.
+plane all vectors are projected on their principal components: two vectors of length 1 are at least
+as far from each other as their projections are, so pairs that lie further apart than the cosine
+allows need no comparing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import dataclasses
 import importlib.util
 import math
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,13 @@ from framebank.features.browsing.moments import Moments, blocks
 MOST_EXACT = 100_000  # clips that are compared one by one
 MOST_POINTS = 20_000  # of the plane
 MOST_PAIRS = 10_000  # nearly the same, that are found
-_COMPONENTS = 32
+_COMPONENTS = 256
+_FEW = 32  # of them, which rule out most pairs
+_SKETCH_NUMBERS = 50_000_000  # of all clips' projections
 _SAMPLE = 4096  # vectors that the components are found from
 _BLOCK_ROWS = 1024
 _PAIRS_AT_ONCE = 512
-_SLACK = 1e-3  # of squared distances, for what float32 rounds
+_SLACK = 1e-5  # of squared distances, for what float32 rounds
 _TRAINED_ON = 20_000  # vectors that an index learns from
 _PROPOSED = 200  # clips at least that an index proposes
 
@@ -137,7 +140,7 @@ class Neighbours:
         return found
 
     def sketch(self) -> NDArray[np.float32]:
-        """Return float32[videos, 32 or fewer]: the vectors of length 1 on their principal
+        """Return float32[videos, 256 or fewer]: the vectors of length 1 on their principal
         components, as far as they are there; zeros of others."""
         its = self.moments
         with self._lock:
@@ -155,7 +158,8 @@ class Neighbours:
         drawn = np.sort(dice.choice(there, min(_SAMPLE, len(there)), replace=False))
         sample = self._units(drawn)
         middle = sample.mean(axis=0)
-        basis = principal_components(sample - middle, _COMPONENTS)
+        most = max(_FEW, min(_COMPONENTS, _SKETCH_NUMBERS // len(its)))
+        basis = principal_components(sample - middle, most)
         found = np.empty((len(its), basis.shape[1]), np.float32)
         scale = 1 / np.maximum(its.norms, 1e-12)
         for rows, block in blocks(its.vectors, _BLOCK_ROWS):
@@ -188,25 +192,18 @@ class Neighbours:
     def _find_pairs(self, pairs: Pairs) -> bool:
         """Fill `pairs`; return whether all are found.
 
-        Along the first component clips are sorted, so that a block needs to be held against those
-        that follow within the distance alone; the other components then leave few to compare.
+        Clips are sorted along the first component, so that a block needs to be held against those
+        that follow within the distance alone; the other components leave few to compare.
         """
         sketch = self.sketch()
         most = 2 - 2 * pairs.least + _SLACK  # of the squared distance
         there = np.flatnonzero(self.moments.has & (self.moments.norms > 0))
         order = there[np.argsort(sketch[there, 0], kind="stable")]
-        sorted_, along = sketch[order], sketch[order, 0]
-        squares = (sorted_**2).sum(axis=1)
+        along = _Sorted(sketch[order], most)
         for start in range(0, len(order), _BLOCK_ROWS):
             end = min(start + _BLOCK_ROWS, len(order))
-            last = int(np.searchsorted(along, along[end - 1] + math.sqrt(most), side="right"))
-            for first in range(start, last, 8 * _BLOCK_ROWS):
-                until = min(first + 8 * _BLOCK_ROWS, last)
-                far = squares[start:end, None] + squares[None, first:until]
-                far -= 2 * (sorted_[start:end] @ sorted_[first:until].T)
-                one, other = np.nonzero(far <= most)
-                ahead = other + first > one + start  # each pair once
-                self._compare(pairs, order[one[ahead] + start], order[other[ahead] + first])
+            for ones, others in along.near(start, end):
+                self._compare(pairs, order[ones], order[others])
                 if self._stopped.is_set() or len(pairs.found) >= MOST_PAIRS:
                     return False
         return not self.moments.lost
@@ -223,13 +220,45 @@ class Neighbours:
         pairs.found.sort(key=lambda pair: -pair[2])
 
 
+class _Sorted:
+    """Projections in the order of their first component, and which lie near to each other: the
+    squared distance at most `most`."""
+
+    def __init__(self, sketch: NDArray[np.float32], most: float) -> None:
+        self._all, self._few = sketch, np.ascontiguousarray(sketch[:, :_FEW])
+        self._most = most
+
+    def near(self, start: int, end: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield pairs of rows, of [start, end) and of those that follow, each pair once."""
+        along = self._all[:, 0]
+        last = int(np.searchsorted(along, along[end - 1] + math.sqrt(self._most), side="right"))
+        for first in range(start, last, 8 * _BLOCK_ROWS):
+            until = min(first + 8 * _BLOCK_ROWS, last)
+            far = _squared(self._few[start:end], self._few[first:until])
+            columns = np.flatnonzero((far <= self._most).any(axis=0))
+            if not len(columns):
+                continue
+            far = _squared(self._all[start:end], self._all[first + columns])
+            ones, others = np.nonzero(far <= self._most)
+            ones, others = ones + start, first + columns[others]
+            yield ones[others > ones], others[others > ones]
+
+
+def _squared(ones: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return float32[a, b]: the squared distances of rows [a, k] from rows [b, k]."""
+    found = ones @ (-2 * others.T)
+    found += (ones**2).sum(axis=1)[:, None]
+    found += (others**2).sum(axis=1)
+    return found
+
+
 def principal_components(centred: NDArray[np.float32], most: int) -> NDArray[np.float32]:
     """Return float32[w, k]: up to `most` orthonormal directions in which rows [n, w] around 0
     differ most, by subspace iteration from a seed (Halko, Martinsson and Tropp 2011, 4.4)."""
     width = min(most, *centred.shape)
     dice = np.random.default_rng(0)
     basis = dice.standard_normal((centred.shape[1], width)).astype(np.float32)
-    for _ in range(6):
+    for _ in range(3):
         basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
     # Within the subspace the directions themselves, the widest first.
     _, _, turned = np.linalg.svd(centred @ basis, full_matrices=False)
