@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.browsing.moments import Moments, blocks
+from framebank.features.browsing.moments import Moments
 
 MOST_EXACT = 100_000  # clips that are compared one by one
 MOST_POINTS = 20_000  # of the plane
 MOST_PAIRS = 10_000  # nearly the same, that are found
 _COMPONENTS = 256
 _FEW = 32  # of them, which rule out most pairs
-_SKETCH_NUMBERS = 50_000_000  # of all clips' projections
+_SKETCH_NUMBERS = 50_000_000  # that all projections may take
 _SAMPLE = 4096  # vectors that the components are found from
 _BLOCK_ROWS = 1024
 _PAIRS_AT_ONCE = 512
@@ -63,7 +63,7 @@ class Neighbours:
         self.moments = moments
         self._most_exact = most_exact
         self._lock = threading.Lock()
-        self._sketch: tuple[int, NDArray[np.float32]] | None = None
+        self._bases: dict[int, tuple[int, NDArray[np.float32], NDArray[np.float32]]] = {}
         self._pairs: dict[float, Pairs] = {}
         self._index: Any = None
         self._stopped = threading.Event()
@@ -139,34 +139,32 @@ class Neighbours:
         found /= np.maximum(self.moments.norms[places], 1e-12)[:, None]
         return found
 
-    def sketch(self) -> NDArray[np.float32]:
-        """Return float32[videos, 256 or fewer]: the vectors of length 1 on their principal
-        components, as far as they are there; zeros of others."""
+    def projected(self, places: NDArray[np.int64], most: int) -> NDArray[np.float32]:
+        """Return float32[places, k]: the vectors of length 1 of videos whose vectors are there on
+        up to `most` principal components of all."""
         its = self.moments
-        with self._lock:
-            count = its.count
-            if self._sketch is None or self._sketch[0] != count:
-                self._sketch = (count, self._projected())
-            return self._sketch[1]
+        if its.vectors is None or not len(places):
+            return np.zeros((len(places), 1), np.float32)
+        middle, basis = self._basis(most)
+        found = np.empty((len(places), basis.shape[1]), np.float32)
+        for start in range(0, len(places), _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
+            found[rows] = self._units(places[rows]) @ basis
+        return found - middle @ basis
 
-    def _projected(self) -> NDArray[np.float32]:
-        its = self.moments
-        there = np.flatnonzero(its.has)
-        if its.vectors is None or not len(there):
-            return np.zeros((len(its), 2), np.float32)
-        dice = np.random.default_rng(0)
-        drawn = np.sort(dice.choice(there, min(_SAMPLE, len(there)), replace=False))
-        sample = self._units(drawn)
-        middle = sample.mean(axis=0)
-        most = max(_FEW, min(_COMPONENTS, _SKETCH_NUMBERS // len(its)))
-        basis = principal_components(sample - middle, most)
-        found = np.empty((len(its), basis.shape[1]), np.float32)
-        scale = 1 / np.maximum(its.norms, 1e-12)
-        for rows, block in blocks(its.vectors, _BLOCK_ROWS):
-            found[rows] = (block @ basis) * scale[rows, None]
-        found -= middle @ basis
-        found[~its.has] = 0
-        return found
+    def _basis(self, most: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the middle of some vectors, and their principal components float32[w, k]."""
+        with self._lock:
+            count = self.moments.count
+            if self._bases.get(most, (0,))[0] != count:
+                there = np.flatnonzero(self.moments.has)
+                dice = np.random.default_rng(0)
+                drawn = dice.choice(there, min(_SAMPLE, len(there)), replace=False)
+                sample = self._units(np.sort(drawn))
+                middle = sample.mean(axis=0)
+                self._bases[most] = (count, middle, principal_components(sample - middle, most))
+            _, *found = self._bases[most]
+            return found[0], found[1]
 
     def duplicates(self, least: float, *, wait_s: float | None = None) -> Pairs:
         """Return the pairs with a cosine of at least `least`, the nearest first; those found so far
@@ -195,11 +193,14 @@ class Neighbours:
         Clips are sorted along the first component, so that a block needs to be held against those
         that follow within the distance alone; the other components leave few to compare.
         """
-        sketch = self.sketch()
         most = 2 - 2 * pairs.least + _SLACK  # of the squared distance
         there = np.flatnonzero(self.moments.has & (self.moments.norms > 0))
-        order = there[np.argsort(sketch[there, 0], kind="stable")]
-        along = _Sorted(sketch[order], most)
+        if not len(there):
+            return not self.moments.lost
+        components = max(_FEW, min(_COMPONENTS, _SKETCH_NUMBERS // len(there)))
+        sketch = self.projected(there, components)
+        sorted_ = np.argsort(sketch[:, 0], kind="stable")
+        order, along = there[sorted_], _Sorted(sketch[sorted_], most)
         for start in range(0, len(order), _BLOCK_ROWS):
             end = min(start + _BLOCK_ROWS, len(order))
             for ones, others in along.near(start, end):

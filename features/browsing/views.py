@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 LEAST_COSINE = 0.9  # of near-duplicates that may be asked for
 MOST_ROWS = 1000  # of one page
 MOST_COUNT = 200  # neighbours
+_MAP_COMPONENTS = 8  # of which the first two are shown; with a few more they settle sooner
+_UMAP_COMPONENTS = 50
 _GROUPS = 11  # of a map, beside "other"
 _SOON_S = 3.0  # what is asked for may take, before it is told how far it is
 _MOST_RUN_BYTES = 1 << 20
@@ -339,7 +341,7 @@ class CacheViews:
         method = "pca" if plane is None else "umap"
         there = self._drawn()
         if plane is None:
-            plane = self.near.sketch()[there]
+            plane = self.near.projected(there, _MAP_COMPONENTS)
         ids = self.cache.places.column("video_id").take(there)
         groups, numbers = ["all"], [0] * len(there)
         if name is not None:
@@ -373,7 +375,8 @@ class CacheViews:
             import umap
         except ImportError:
             return None
-        found = umap.UMAP(n_components=2, random_state=0).fit_transform(self.near.sketch()[there])
+        rows = self.near.projected(there, _UMAP_COMPONENTS)
+        found = umap.UMAP(n_components=2, random_state=0).fit_transform(rows)
         return np.asarray(found, np.float32)
 
 
