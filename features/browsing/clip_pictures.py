@@ -75,6 +75,11 @@ class Pictures:
     def sheet(self) -> bytes:
         return self._files["sheet.jpg"]
 
+    @property
+    def sheet_frames(self) -> int:
+        """How many frames lie side by side in the sheet."""
+        return min(FRAMES, len(self.rows))
+
     def frame(self, row: int) -> bytes | None:
         """Return the JPEG of a row, None of one that was not kept."""
         return self._files.get(_file_of(row))

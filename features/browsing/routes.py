@@ -111,7 +111,8 @@ def _add_pictures(router: APIRouter, views: CacheViews) -> None:
     @router.get("/sheet", summary="A contact sheet", response_class=Response, responses=jpeg)
     def sheet(video_id: VideoId) -> Response:
         picture = views.sheet(video_id, wait_s=_PICTURE_S)
-        return Response(picture, media_type="image/jpeg", headers=_KEEP)
+        frames = {"X-Sheet-Frames": str(views.sheet_frames(video_id))}
+        return Response(picture, media_type="image/jpeg", headers=_KEEP | frames)
 
     @router.get("/frame", summary="One sampled frame", response_class=Response, responses=jpeg)
     def frame(video_id: VideoId, index: Annotated[int, Query(ge=0, le=2**40)]) -> Response:

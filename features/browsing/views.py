@@ -257,6 +257,11 @@ class CacheViews:
         TimeoutError after `wait_s`."""
         return self._pictures.get(self._catalogued(video_id), wait_s=wait_s).sheet
 
+    def sheet_frames(self, video_id: str) -> int:
+        """Return how many frames are in a contact sheet that was made, 0 where it was not."""
+        kept = self._pictures.kept(self._catalogued(video_id))
+        return 0 if kept is None else kept.sheet_frames
+
     def frame(self, video_id: str, index: int, *, wait_s: float | None = None) -> bytes:
         """Return the picture of a row of a video, a JPEG; raises as `sheet` does."""
         kept = self._pictures.get(self._catalogued(video_id), wait_s=wait_s)

@@ -116,6 +116,7 @@ def test_one_video(client: TestClient) -> None:
 def test_pictures(client: TestClient) -> None:
     sheet = client.get("/api/cache/sheet", params={"video_id": "day/a2.mp4"})
     assert sheet.headers["content-type"] == "image/jpeg" and sheet.content[:3] == b"\xff\xd8\xff"
+    assert sheet.headers["x-sheet-frames"].isdecimal()  # the page cuts it by that
     frame = client.get("/api/cache/frame", params={"video_id": "day/a2.mp4", "index": 3})
     assert frame.status_code == 200 and frame.content != sheet.content
     assert (

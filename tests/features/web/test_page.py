@@ -281,6 +281,9 @@ def test_a_clip_and_its_neighbours(page: Any) -> None:
     near = page.locator(".neighbours .clip-card")
     expect(near).to_have_count(7)
     expect(near.first).to_contain_text("a1.mp4")
+    # The poster shows one of the four frames of the sheet.
+    sheet = near.first.locator(".poster-frame img")
+    expect(sheet).to_have_attribute("style", re.compile("width: 400%"))
     check(page)
     near.first.get_by_role("link").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(PLAIN[1])
