@@ -3,13 +3,15 @@
 Post-training quantisation (NNCF) for OpenVINO, in a process of its own, for what it imports is
 large. A seed chooses clips, some rows of each are decoded, and every other one calibrates; the rest
 tell how far features move: their cosine to float32, and how often the nearest mean of a clip's
-calibrating frames is that of their own clip, in float32 and in int8. Half a minute of work.
+calibrating frames is that of their own clip, in float32 and in int8. Half a minute of work, which
+the next run over the same frames on this machine is spared.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -32,7 +34,7 @@ from framebank.features.network import int8
 from framebank.features.network.frozen_graph import Call, Frozen, with_constants
 from framebank.features.network.weights import Weights
 from framebank.features.spec import INT8, FeatureSpec
-from framebank.features.stores import disk, json_text, temporary
+from framebank.features.stores import disk, json_text, kept, temporary
 from framebank.features.video import VideoRef
 
 SEED = 0
@@ -64,15 +66,8 @@ def calibrate(
             got=f"{len(images)} frames of the clips of the input",
             todo="see what is wrong with them in float32 first",
         )
-    with temporary.live_folder() as live:
-        folder = Path(live.path)
-        np.save(folder / int8.FRAMES, images)
-        np.save(folder / _CLIPS, clips)
-        exact = dataclasses.replace(spec, precision="float32", quantised=None)
-        job = {"spec": exact.to_json(), "weights": dataclasses.asdict(weights)}
-        (folder / _JOB).write_text(json.dumps(job))
-        _run_child(folder)
-        path = int8.pack(folder)
+    exact = dataclasses.replace(spec, precision="float32", quantised=None)
+    path = _quantised(exact, weights, images, clips)
     sha256 = disk.file_hash(path)
     made = {
         "sha256": sha256,
@@ -82,6 +77,31 @@ def calibrate(
     }
     graph = Weights(INT8, sha256, str(path), local_path=str(path))
     return dataclasses.replace(exact, precision=INT8, quantised=made), graph
+
+
+def _quantised(
+    spec: FeatureSpec, weights: Weights, images: NDArray[np.uint8], clips: NDArray[np.int64]
+) -> Path:
+    """Return the file of the graph that these frames make of the network of `spec`: the one that
+    this machine has from an earlier run, or a new one."""
+    versions = [importlib.metadata.version(name) for name in ("openvino", "nncf", "tensorflow")]
+    data = [disk.bytes_sha256(array.tobytes()) for array in (images, clips)]
+    sources = [Path(__file__), Path(int8.__file__)]
+    network = (spec.backbone, spec.layer, spec.input_size, spec.preprocessing, weights.sha256)
+    key = kept.key_of("int8", *network, *data, *versions, sources=sources)
+    known = kept.load(key)
+    if known is not None and (path := int8.kept_graph(known[0])) is not None:
+        return path
+    with temporary.live_folder() as live:
+        folder = Path(live.path)
+        np.save(folder / int8.FRAMES, images)
+        np.save(folder / _CLIPS, clips)
+        job = {"spec": spec.to_json(), "weights": dataclasses.asdict(weights)}
+        (folder / _JOB).write_text(json.dumps(job))
+        _run_child(folder)
+        path = int8.pack(folder)
+    kept.keep(key, disk.file_hash(path), {})
+    return path
 
 
 def settled(graph: Weights) -> Settled:

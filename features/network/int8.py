@@ -56,6 +56,12 @@ def _kept(sha256: str) -> Path:
     return cache_folder() / "int8" / (sha256 + SUFFIX)
 
 
+def kept_graph(sha256: str) -> Path | None:
+    """Return the file of that hash in this user's cache, None where it is not there or damaged."""
+    path = _kept(sha256)
+    return path if path.is_file() and disk.file_hash(path) == sha256 else None
+
+
 def find_graph(cache: str, spec: FeatureSpec) -> Weights:
     """Return the graph of `spec`, which has one, as it lies in its cache or, of a run that ended
     before it lay there, in this user's; raises CacheError where it is in neither."""
