@@ -20,6 +20,7 @@ from framebank.features import terminal
 
 _BAR_EVERY_S = 0.5
 _LINE_EVERY_S = 5.0
+_VERBOSE_EVERY_S = 1.0
 _STALL_S = 300.0  # without any progress, after which that is said, and again after as long
 # Before there is as much of either, how long the rest takes is a guess.
 _LEAST_WORK_S = 10.0
@@ -37,6 +38,7 @@ class Bar:
         self._stream: TextIO | None = sys.stderr
         self.is_drawn = _can_draw(self._stream)
         lines_s = _LINE_EVERY_S if line_every_s is None else line_every_s
+        lines_s = min(lines_s, _VERBOSE_EVERY_S) if terminal.is_verbose() else lines_s
         self.every_s = _BAR_EVERY_S if self.is_drawn else lines_s
         self._said_s = time.monotonic()
         if self.is_drawn:
@@ -72,7 +74,7 @@ class Bar:
     ) -> None:
         """Show `done` of the total and a line about it, where that is due or asked for `now`;
         `total` where it was not known at first."""
-        if not now and not self.is_due:
+        if terminal.is_quiet() or (not now and not self.is_due):
             return
         self._said_s = time.monotonic()
         if self.is_drawn:
@@ -82,6 +84,8 @@ class Bar:
 
     def say(self, text: str) -> None:
         """Write a line that stays."""
+        if terminal.is_quiet():
+            return
         if self.is_drawn:
             self._bar.console.print(terminal.printable(f"{self._what}: {text}"), markup=False)
         elif self._stream is not None:  # closed by the shell
@@ -89,6 +93,8 @@ class Bar:
 
 
 def _can_draw(stream: TextIO | None) -> bool:
+    if terminal.is_quiet():
+        return False
     if importlib.util.find_spec("rich") is None:  # an environment that only reads
         return False
     if stream is not None and stream.isatty():

@@ -2,15 +2,18 @@
 
 A mistake is told in one message. An option is given once: of two values nobody can say which one
 was meant. A path that begins with `~` is taken from the home folder also where the shell leaves it
-alone (`--out=~/x`, a quoted glob). No number is NaN or infinite. --help shows every default.
+alone (`--out=~/x`, a quoted glob). No number is NaN or infinite. --help shows every default. Every
+command takes --quiet and --verbose. What is mistyped is told with what it is near to.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 # Which of the options and arguments that take any text are paths; `tests` hold that each is told.
@@ -30,6 +33,16 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
         take_options_once(self)
         self.register("type", float, _finite)
+        told = self.add_argument_group("options of every command").add_mutually_exclusive_group()
+        for how, text in (
+            ("quiet", "say nothing but results, warnings and errors"),
+            ("verbose", "say more: versions, each shard, what an error comes from"),
+        ):
+            # Not there if not given: of a command in a command either may be told.
+            told.add_argument(
+                f"-{how[0]}", f"--{how}", action="store_const", const=how, dest="verbosity",
+                default=argparse.SUPPRESS, help=text,
+            )  # fmt: skip
 
     def error(self, message: str):  # type: ignore[no-untyped-def]
         self.exit(2, f"{self.prog}: {message}\n  to do:    see {self.prog} --help\n")
@@ -43,12 +56,32 @@ class CommandParser(argparse.ArgumentParser):
             setattr(found, name, _at_home(getattr(found, name)))
         return found, [_word_at_home(word) for word in rest]
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(one) for one in action.choices]
+            told = f"invalid choice: {value!r}{near(str(value), known)} (one of {', '.join(known)})"
+            raise argparse.ArgumentError(action, told)
+
+    def known_options(self) -> list[str]:
+        """Return every option of this command, and of the commands in it."""
+        known = list(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                known += [text for one in action.choices.values() for text in one.known_options()]
+        return known
+
     def format_help(self) -> str:
         for action in self._actions:
             has_one = action.nargs != 0 and action.default not in (None, argparse.SUPPRESS, [])
             if action.option_strings and has_one and "(default" not in (action.help or ""):
                 action.help = f"{action.help or ''} (default %(default)s)".strip()
         return super().format_help()
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """Return the one of `known` that may have been meant, in words; "" where none is near."""
+    close = difflib.get_close_matches(word.split("=")[0], list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _finite(text: str) -> float:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from framebank.features import processes, terminal
+from framebank.features.commands import ending
 from framebank.features.errors import JobError
 from framebank.features.stores import json_text
 
@@ -45,7 +46,9 @@ class Steps:
         program = [sys.executable, "-SEP", processes.__file__, str(os.getpid())]
         command = [*program, sys.executable, "-m", "framebank", *words]
         with (
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, text=True, env=os.environ | {ending.STEP: "1"}
+            ) as process,
             _passing_on_sigterm(process),
         ):
             try:

@@ -102,6 +102,26 @@ def test_what_collects_values_goes_on_to_and_one_value_twice_is_one() -> None:
     assert parser.parse_args(["--sample", "fps=9"]).sample == "fps=9"  # a parser may read again
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("inspct", "no such command: 'inspct' (did you mean inspect?)"),
+        ("models lst", "invalid choice: 'lst' (did you mean list?) (one of list, "),
+        ("inspect c --quarantine", "does not take --quarantine (did you mean --quarantined?)"),
+        ("models list --registry r --jsn", "does not take --jsn (did you mean --json?)"),
+        ("train --lr-schedule cosin", "'cosin' (did you mean cosine?) (one of constant, cosine"),
+    ],
+)
+def test_what_is_mistyped_is_told_with_what_is_near(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        assert framebank.main(words.split()) == 2
+    except SystemExit as ended:
+        assert ended.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_an_option_of_beam_with_two_values_is_refused_with_both() -> None:
     with pytest.raises(UsageError, match=r"--job_name.*one.*two"):
         check_beam_options(shlex.split("--job_name one --job_name=two"))
