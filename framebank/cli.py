@@ -31,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from framebank.features import terminal
-from framebank.features.commands import ending
+from framebank.features.commands import config_file, ending
 from framebank.features.commands.command_line import CommandParser, near
 from framebank.features.errors import FramebankError, JobError, missing_library
 from framebank.features.stop_signals import TrainingStopped
@@ -174,6 +174,7 @@ def command_parser(name: str, *, kind: type[CommandParser] = CommandParser) -> C
         allow_abbrev=False,
     )
     module.add_arguments(parser)
+    config_file.take_config(parser, takes_beam=COMMANDS[name].takes_beam_options)
     return parser
 
 

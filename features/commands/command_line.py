@@ -13,7 +13,7 @@ import difflib
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 # Which of the options and arguments that take any text are paths; `tests` hold that each is told.
@@ -28,6 +28,9 @@ PATHS = frozenset(
 
 class CommandParser(argparse.ArgumentParser):
     """argparse with the laws above."""
+
+    # Adds what stands for words of a command line elsewhere (`config_file.py`).
+    widen: Callable[[CommandParser, list[str]], list[str]] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -50,7 +53,21 @@ class CommandParser(argparse.ArgumentParser):
     def _print_message(self, message, file=None):  # type: ignore[no-untyped-def]
         (file or sys.stderr).write(message)  # the library's own hides that nobody reads it
 
+    def parse_words(self, words: Sequence[str]) -> argparse.Namespace:
+        """Return what `words` alone give, whatever they do not name left out."""
+        return super().parse_known_args(list(words))[0]
+
+    def check_text(self, action: argparse.Action, text: str) -> None:
+        """Raise argparse.ArgumentError for a text that an option does not take."""
+        self._check_value(action, self._get_value(action, text))
+
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        if self.widen is not None:
+            given = list(sys.argv[1:] if args is None else args)
+            args = self.widen(self, given)
+            if args != given:  # what the record of a run says that was typed
+                namespace = namespace or argparse.Namespace()
+                namespace.typed = [*self.prog.split(), *args]
         found, rest = super().parse_known_args(args, namespace)
         for name in PATHS.intersection(vars(found)):
             setattr(found, name, _at_home(getattr(found, name)))
@@ -105,10 +122,10 @@ def _word_at_home(word: str) -> str:  # such as --prism_location=~/prism
 def take_options_once(parser: argparse.ArgumentParser) -> None:
     """Have `parser` refuse an option with a second value; what collects values goes on so."""
     for name in (None, "store"):
-        parser.register("action", name, _StoreOnce)
+        parser.register("action", name, StoreOnce)
 
 
-class _StoreOnce(argparse.Action):
+class StoreOnce(argparse.Action):
     """Store a value; another one for the same option is a mistake."""
 
     _given: tuple[argparse.Namespace, Any] | None = None

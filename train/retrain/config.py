@@ -25,11 +25,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
-import os
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -40,13 +39,11 @@ from framebank.features.errors import UsageError
 from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.known_sets import FORMATS
 from framebank.features.questions.word_cutting import check_language
-from framebank.features.stores import storage
+from framebank.features.stores import storage, toml_text
 from framebank.train.model.config import AUTO, CHOOSABLE, ModelConfig, TrainConfig
 
 STARTS = ("warm", "fresh")
 _PATHS = ("registry", "cache", "mapping", "embeddings", "work")  # and questions
-# What Python's TOML reader says of a key that is there already.
-_TWICE = re.compile(r"overwrite|twice|Duplicate|redefine", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,16 +135,9 @@ class RetrainConfig:
 
 def read_config(path: str) -> RetrainConfig:
     """Read retrain.toml from disk or bucket; raises UsageError for each mistake in it."""
-    text = ""
-    try:
-        text = storage.read_bytes(path).decode("utf-8")
-        fields = tomllib.loads(text)
-        if isinstance(table := fields.setdefault("model", {}), dict):
-            table.setdefault("kind", AUTO)  # as of `framebank train`
-    except storage.FileMissingError as err:
-        raise UsageError("no such config", got=path, todo="check --config") from err
-    except ValueError as err:  # also text that is not UTF-8
-        raise _no_toml(path, text, str(err)) from err
+    fields = toml_text.read(path)
+    if isinstance(table := fields.setdefault("model", {}), dict):
+        table.setdefault("kind", AUTO)  # as of `framebank train`
     try:
         return _placed(typing.cast(RetrainConfig, _read_table(RetrainConfig, fields, "")), path)
     except UsageError as err:
@@ -155,31 +145,11 @@ def read_config(path: str) -> RetrainConfig:
         raise UsageError(what, got=err.got, expected=err.expected, todo=err.todo) from err
 
 
-def _no_toml(path: str, text: str, said: str) -> UsageError:
-    """Return the error for a text that the TOML reader refuses as it `said`."""
-    if not _TWICE.search(said):
-        return UsageError(f"{path} is not valid TOML", got=said)
-    lines = text.rstrip().split("\n")
-    at = re.search(r"at line (\d+)", said)
-    number = int(at[1]) if at else len(lines)
-    return UsageError(
-        f"{path} gives a key or a table twice",
-        got=f"{lines[number - 1].strip()} in line {number}, and before",
-        todo="keep one of them",
-    )
-
-
 def _placed(config: RetrainConfig, path: str) -> RetrainConfig:
     """Return the config with its paths taken from the folder of the file that it came from."""
-
-    def place(name: str) -> str:
-        name = os.path.expanduser(name)
-        if "://" in name or os.path.isabs(name):
-            return name
-        return storage.join(os.path.dirname(storage.absolute(path)), name)
-
+    place = functools.partial(toml_text.place, config=path)
     named = {name: getattr(config, name) for name in _PATHS}
-    placed: dict[str, Any] = {name: place(path) for name, path in named.items() if path is not None}
+    placed: dict[str, Any] = {name: place(own) for name, own in named.items() if own is not None}
     return dataclasses.replace(config, questions=tuple(map(place, config.questions)), **placed)
 
 
