@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from framebank.features.bounds import exact_size, parse_size
+
 # Which of the options and arguments that take any text are paths; `tests` hold that each is told.
 PATHS = frozenset(
     (
@@ -91,7 +93,8 @@ class CommandParser(argparse.ArgumentParser):
         for action in self._actions:
             has_one = action.nargs != 0 and action.default not in (None, argparse.SUPPRESS, [])
             if action.option_strings and has_one and "(default" not in (action.help or ""):
-                action.help = f"{action.help or ''} (default %(default)s)".strip()
+                own = exact_size(action.default) if action.type is parse_size else "%(default)s"
+                action.help = f"{action.help or ''} (default {own})".strip()
         return super().format_help()
 
 

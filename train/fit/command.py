@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from framebank.features import terminal
+from framebank.features.bounds import parse_size
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.questions.files import QuestionFiles
@@ -119,12 +120,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--local-workers", type=int, metavar="N", help="train with N processes on this machine")
     add("--stage-dir", metavar="DIR", help="keep staged shards of a bucket there")
     add(
-        "--stage-bytes", type=int, default=50 * 2**30, metavar="BYTES",
-        help="the most that staged shards may take (default 50 GiB)",
+        "--stage-bytes", type=parse_size, default=50 * 2**30, metavar="SIZE",
+        help="the most that staged shards may take",
     )  # fmt: skip
     for config, options in ((ModelConfig, _MODEL_OPTIONS), (TrainConfig, _TRAIN_OPTIONS)):
         for name, text in options.items():
             default = getattr(config, name)
+            if name.endswith("_bytes"):
+                add(
+                    f"--{name.replace('_', '-')}",
+                    type=parse_size,
+                    default=default,
+                    help=text,
+                    metavar="SIZE",
+                )
+                continue
             own = [f"of {kind} {sizes[name]}" for kind, sizes in OWN_SIZES.items() if name in sizes]
             add(
                 "--" + name.replace("_", "-"), type=type(default), default=None if own else default,

@@ -23,6 +23,7 @@ Paths that are not absolute are taken from the folder of the config file; ~ is t
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import functools
@@ -34,7 +35,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from framebank.features.bounds import MOST_INT, MOST_SEED, within
+from framebank.features.bounds import MOST_INT, MOST_SEED, parse_size, within
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.known_sets import FORMATS
@@ -188,6 +189,11 @@ def _read_value(hint: Any, value: Any, name: str) -> Any:
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
             return tuple(_read_value(str, one, name) for one in value)
         raise _mistake(name, repr(value), 'a list of texts: ["...", "..."]')
+    if name.endswith("_bytes") and isinstance(value, str):
+        try:
+            return parse_size(value)
+        except argparse.ArgumentTypeError as err:
+            raise _mistake(name, repr(value), 'a number of bytes, or such as "512 MiB"') from err
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > MOST_INT:  # of 400 digits there is no float
             raise _mistake(name, f"a number of {len(str(abs(value)))} digits", "a number")

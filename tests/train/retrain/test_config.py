@@ -84,6 +84,7 @@ def test_the_docstrings_example_is_one(tmp_path: Path) -> None:
         (WHOLE + "[model]\nclip_sigma = inf", r"model\.clip_sigma must be[\s\S]*inf"),
         (WHOLE + f"[promote]\nmargin = 1{'0' * 400}", r"margin[\s\S]*a number of 401 digits"),
         (WHOLE + "[held]\nshare = nan", r"held\.share[\s\S]*nan[\s\S]*0\.01 to 0\.5"),
+        (WHOLE + '[train]\nmemory_bytes = "2 GB"', r"train\.memory_bytes[\s\S]*512 MiB"),
         (WHOLE + 'cache = "d"', r'gives a key[\s\S]*cache = "d" in line 4[\s\S]*keep one'),
         (WHOLE + "[train]\nseed = 1\n[train]\nseed = 1", r"twice[\s\S]*\[train\] in line 6"),
         (WHOLE + '[train]\nseed = 1\n"seed" = 2\n\n', r'twice[\s\S]*"seed" = 2 in line 6'),
