@@ -85,6 +85,9 @@ COMMANDS = {
     ),
     "ways": Command("train.ways.command", "compare six ways to classify videos on one set", True),
     "demo": Command("train.demo.command", "make clips, extract, train, score and ask"),
+    "completion": Command(
+        "features.commands.completion_command", "print a script for bash, zsh or fish"
+    ),
 }
 
 

@@ -1,8 +1,8 @@
 """What every command says beside its result: how long it took, what comes next, of which versions.
 
-A command's module may have `next_command(args) -> str | None`: what people mostly do after it. Both
-go to stderr, so that what a command prints stays as it is; steps of another command leave it to
-that one.
+A command's module may have `next_command(args) -> str | None`: what people mostly do after it; ""
+where nothing at all is to be said. Both go to stderr, so that what a command prints stays as it is;
+steps of another command leave it to that one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DISTRIBUTIONS = {
 def say_end(module: Any, args: argparse.Namespace, seconds: float) -> None:
     """Say how long a command of `module` took, and which one comes next."""
     after = getattr(module, "next_command", lambda args: None)(args)
-    if os.environ.get(STEP) or (after is None and seconds < _SHORT_S):
+    if os.environ.get(STEP) or after == "" or (after is None and seconds < _SHORT_S):
         return
     told = f"{terminal.time_text(seconds)}." + (f" Next: {after}" if after else "")
     terminal.say(told)
