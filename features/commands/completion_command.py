@@ -78,7 +78,9 @@ def find_commands() -> dict[str, Taken]:
 
 
 def _taken(parser: CommandParser, told: str) -> Taken:
-    options, places, inner = [], [], {}
+    options: list[Value] = []
+    places: list[Value] = []
+    inner: dict[str, Taken] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             texts = {one.dest: one.help or "" for one in action._choices_actions}

@@ -51,7 +51,7 @@ from framebank.train.model.config import (
 if TYPE_CHECKING:
     from framebank.train.workers.replicas import Workers
 
-_MODEL_OPTIONS = {
+MODEL_OPTIONS = {
     "answers": "the most answers that the model can give (the commonest of the training split)",
     "words": "the most words that it knows",
     "projection": "width that a frame's features are projected to",
@@ -63,7 +63,7 @@ _MODEL_OPTIONS = {
     "dropout": "share of values dropped before the dense layers",
     "frame_dropout": "share of feature columns dropped, in all frames of a clip alike",
 }
-_TRAIN_OPTIONS = {
+TRAIN_OPTIONS = {
     "epochs": "the most epochs",
     "batch_size": "questions in a step, over all replicas",
     "learning_rate": "Adam's, at the start",
@@ -123,7 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage-bytes", type=parse_size, default=50 * 2**30, metavar="SIZE",
         help="the most that staged shards may take",
     )  # fmt: skip
-    for config, options in ((ModelConfig, _MODEL_OPTIONS), (TrainConfig, _TRAIN_OPTIONS)):
+    for config, options in ((ModelConfig, MODEL_OPTIONS), (TrainConfig, TRAIN_OPTIONS)):
         for name, text in options.items():
             default = getattr(config, name)
             if name.endswith("_bytes"):
@@ -177,13 +177,13 @@ def _run_workers(args: argparse.Namespace, *, quiet: bool) -> int:
 
 def _configs(args: argparse.Namespace) -> tuple[ModelConfig, TrainConfig]:
     model = ModelConfig.of(
-        kind=args.model_kind, **{name: getattr(args, name) for name in _MODEL_OPTIONS}
+        kind=args.model_kind, **{name: getattr(args, name) for name in MODEL_OPTIONS}
     )
     train = TrainConfig(
         lr_schedule=args.lr_schedule,
         precision=args.precision,
         group_by=args.group_by,
-        **{name: getattr(args, name) for name in _TRAIN_OPTIONS},
+        **{name: getattr(args, name) for name in TRAIN_OPTIONS},
     )
     check_language(args.language)
     return model, train

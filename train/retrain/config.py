@@ -39,20 +39,27 @@ from framebank.features.bounds import MOST_INT, MOST_SEED, parse_size, within
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.known_sets import FORMATS
-from framebank.features.questions.word_cutting import check_language
+from framebank.features.questions.word_cutting import LANGUAGES, check_language
 from framebank.features.stores import storage, toml_text
 from framebank.train.model.config import AUTO, CHOOSABLE, ModelConfig, TrainConfig
 
 STARTS = ("warm", "fresh")
+SAYS, SUCH_AS = "says", "such as"  # metadata of the fields that are keys
 _PATHS = ("registry", "cache", "mapping", "embeddings", "work")  # and questions
+
+
+def _key(says: str, default: Any = dataclasses.MISSING, *, such_as: Any = None) -> Any:
+    """Return a field that is a key of the file; `such_as` is a value where there is no default."""
+    told = {SAYS: says, SUCH_AS: such_as}
+    return dataclasses.field(default=default, metadata=told)
 
 
 @dataclasses.dataclass(frozen=True)
 class HeldConfig:
     """`share` of the videos judge; with fewer than `least` of their questions nothing is judged."""
 
-    share: float = 0.1
-    least: int = 50
+    share: float = _key("of the videos, which judge and which no model sees", 0.1)
+    least: int = _key("questions, below which nothing is compared", 50)
 
     def __post_init__(self) -> None:
         _check_range("held.share", self.share, 0.01, 0.5)
@@ -64,10 +71,10 @@ class PromoteConfig:
     """When a model is better: by `margin` in accuracy (of counts in mean square error), and in
     `confidence` of bootstrap rounds."""
 
-    margin: float = 0.01
-    confidence: float = 0.95
-    rounds: int = 2000
-    seed: int = 0
+    margin: float = _key("accuracy (of counts: mean square error) to gain", 0.01)
+    confidence: float = _key("share of bootstrap rounds in which it must be better", 0.95)
+    rounds: int = _key("of the bootstrap", 2000)
+    seed: int = _key("of the bootstrap", 0)
 
     def __post_init__(self) -> None:
         _check_range("promote.margin", self.margin, 0, 1)
@@ -80,16 +87,20 @@ class PromoteConfig:
 class RetrainConfig:
     """All of retrain.toml."""
 
-    registry: str
-    cache: str
-    questions: tuple[str, ...]
-    start: str = "warm"
-    format: str | None = None
-    mapping: str | None = None
-    language: str | None = None
-    embeddings: str | None = None
-    baselines: bool = False
-    work: str | None = None
+    registry: str = _key("folder or bucket of the models", such_as="registry")
+    cache: str = _key("the feature cache", such_as="cache")
+    questions: tuple[str, ...] = _key(
+        "question files, or files of labels or segments", such_as=["questions.csv"]
+    )
+    start: str = _key('from the model in use, or "fresh"', "warm")
+    format: str | None = _key("of the question files", None, such_as=FORMATS[0])
+    mapping: str | None = _key("other names of the videos", None, such_as="youtube_mapping.txt")
+    language: str | None = _key("of the questions", None, such_as=LANGUAGES[0])
+    embeddings: str | None = _key("pretrained word vectors", None, such_as="vectors.bin")
+    baselines: bool = _key("train baselines too", False)
+    work: str | None = _key(
+        "a folder in which training goes on where a stopped one was", None, such_as="work"
+    )
     held: HeldConfig = dataclasses.field(default_factory=HeldConfig)
     promote: PromoteConfig = dataclasses.field(default_factory=PromoteConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
