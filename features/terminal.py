@@ -164,7 +164,7 @@ def size_text(size_bytes: float) -> str:
 
 def time_text(seconds: float) -> str:
     """Return a time for people: the two units that tell most."""
-    if seconds < 9.95:
+    if seconds < 9.95 and seconds != int(seconds):
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:

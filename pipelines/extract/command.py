@@ -121,8 +121,16 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
                 "\n".join(line for one in ended for line in summary_lines(*one, check=args.check))
             )
 
-    execute(args, beam_args, show=show)
+    args.is_over = execute(args, beam_args, show=show) is not None
     return 0
+
+
+def next_command(args: argparse.Namespace) -> str | None:
+    if not args.is_over:  # submitted, and nobody waits
+        return None
+    first = find_targets(args)[0]
+    words = ["framebank", "train", "--cache", first.cache, "--questions", "FILE"]
+    return shlex.join([*words, "--model", "model"])
 
 
 def execute(

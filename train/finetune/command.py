@@ -16,6 +16,7 @@ import argparse
 import functools
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
     execute(args, beam_args, show=show)
     return 0
+
+
+def next_command(args: argparse.Namespace) -> str:
+    words = ["framebank", "extract", *args.inputs, "--cache", "cache"]
+    return shlex.join([*words, "--backbone", args.backbone, "--weights", args.out])
 
 
 def execute(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -160,6 +161,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         return _run_workers(args, quiet=False)
     execute(args, beam_args, show=show)
     return 0
+
+
+def next_command(args: argparse.Namespace) -> str:
+    words = ["framebank", "evaluate", "--model", args.model, "--cache", args.cache]
+    return shlex.join([*words, "--questions", *args.questions])
 
 
 def _run_workers(args: argparse.Namespace, *, quiet: bool) -> int:

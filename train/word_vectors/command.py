@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import shlex
 import time
 from typing import Any
 
@@ -56,6 +57,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     for word, near in made["near"].items():
         print(f"  {terminal.printable(word)}: {terminal.printable(', '.join(near))}")
     return 0
+
+
+def next_command(args: argparse.Namespace) -> str:
+    words = ["framebank", "train", "--cache", "CACHE", "--questions", *args.questions]
+    return shlex.join([*words, "--embeddings", args.out, "--model", "model"])
 
 
 def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:

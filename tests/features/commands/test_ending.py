@@ -76,7 +76,14 @@ def test_verbose_shows_what_an_error_comes_from(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 0 s"), (7199, "2 h 0 min")],
+    [
+        (0.04, "0.0 s"),
+        (5.0, "5 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 0 s"),
+        (7199, "2 h 0 min"),
+    ],
 )
 def test_times_for_people(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
