@@ -129,7 +129,7 @@ def next_command(args: argparse.Namespace) -> str | None:
     if not args.is_over:  # submitted, and nobody waits
         return None
     first = find_targets(args)[0]
-    words = ["framebank", "train", "--cache", first.cache, "--questions", "FILE"]
+    words = ["framebank", "train", "--cache", first.cache or args.cache, "--questions", "FILE"]
     return shlex.join([*words, "--model", "model"])
 
 
