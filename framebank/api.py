@@ -478,5 +478,5 @@ def ways(
 def verify(cache: PathLike) -> Report:
     """Read a whole cache back and name each fault; what is damaged is noted for `extract`.
 
-    Returns a Report: faults (empty for a sound cache), remarks, shards, records, frames, ….
+    Returns a Report: faults (empty for an intact cache), remarks, shards, records, frames, ….
     """

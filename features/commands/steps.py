@@ -61,9 +61,9 @@ class Steps:
         if process.returncode != 0:
             status = process.returncode
             failed = JobError(
-                f"the {self._who} ended in its step {name!r}, whose message stands above",
+                f"the {self._who} ended in its step {name!r}, whose message is above",
                 got=f"`{typed}` ended with {status}",
-                todo="mend that and give the same command again: it goes on from there",
+                todo="fix that and give the same command again: it goes on from there",
             )
             failed.exit_status = status if status > 0 else 128 - status
             raise failed

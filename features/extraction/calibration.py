@@ -58,7 +58,7 @@ def calibrate(
             if importlib.util.find_spec(name) is None:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     if spec.clip_length > 1 or spec.holds_pictures:
-        raise _refused(f"{spec.backbone}, which is none")
+        raise _refused(f"{spec.backbone}, which does not exist")
     images, clips = calibration_images(spec, refs, policy)
     if len(images) < 2:
         raise UsageError(

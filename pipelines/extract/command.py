@@ -245,7 +245,7 @@ def _facts(
     *,
     shards_planned: int,
 ) -> RunFacts:
-    decoders = "what decoders are shut in by stands in the workers' logs"
+    decoders = "how decoders are confined is said in the workers' logs"
     return RunFacts(
         inputs=len(listing.refs),
         already_done=work.todo.already_done,
@@ -300,4 +300,4 @@ def say_listing(listing: InputListing) -> None:
     for note in listing.notes:
         say(note)
     if skipped := listing.skipped_by_suffix:
-        say(f"left alone in folders, by suffix: {by_suffix(skipped)}")
+        say(f"skipped in folders, by suffix: {by_suffix(skipped)}")

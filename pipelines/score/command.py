@@ -289,7 +289,7 @@ def _judged(
         raise JobError(
             f"{summary['failed']} questions have no answer",
             got=f'rows with "status": "failed" in {args.out}, each with its reason',
-            todo=f"mend what they name (`framebank verify {args.cache}` helps), then run the same "
+            todo=f"fix what they name (`framebank verify {args.cache}` helps), then run the same "
             "command again: it makes the files with such rows again and keeps the others",
         )
     return summary

@@ -101,11 +101,12 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     options = {name: getattr(args, name) for name in OPTIONS}
     ledger = Ledger(folder, options)
-    with locks.held(str(folder), what=f"going the ways in {folder}"):
+    with locks.held(str(folder), what=f"comparing the ways in {folder}"):
         steps = Steps("ways")
         for name, words in cache_commands(args, folder, beam_args).items():
             if name == CLIPS and args.clip_weights.startswith("random"):
-                _say(f"NOTE: C3D has RANDOM weights ({args.clip_weights}): way 6 is no fair figure")
+                weights = args.clip_weights
+                _say(f"NOTE: C3D has RANDOM weights ({weights}): the figures of way 6 mean nothing")
             with ledger.running(f"extract {name}") as step:
                 before = step.seconds
                 summary = steps.run(name, words)

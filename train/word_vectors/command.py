@@ -112,7 +112,7 @@ def _texts(args: argparse.Namespace) -> list[list[str]]:
     said = [question.question for question in asked]
     choices = [choice for question in asked for choice in question.choices]
     if not said:
-        raise UsageError("the files ask nothing", got="labels", expected="questions in words")
+        raise UsageError("the files hold no questions", got="labels", expected="questions in words")
     # Choices are of one word often, which does not make a language without spaces.
     layer = text_layer(said, choices=choices, max_words=MOST_INT - 2, language=args.language)
     said += choices
