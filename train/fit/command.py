@@ -65,20 +65,20 @@ MODEL_OPTIONS = {
     "frame_dropout": "share of feature columns dropped, in all frames of a clip alike",
 }
 TRAIN_OPTIONS = {
-    "epochs": "the most epochs",
+    "epochs": "at most this many epochs",
     "batch_size": "questions in a step, over all replicas",
-    "learning_rate": "Adam's, at the start",
+    "learning_rate": "of Adam, at the start",
     "warmup_epochs": "epochs in which the rate of the cosine schedule rises from 0",
-    "weight_decay": "decoupled from the gradient",
+    "weight_decay": "decoupled from the gradient, as AdamW has it",
     "clip_norm": "the most that the norm of all gradients together may be",
     "patience": "epochs without a better validation before training stops",
-    "val_share": "of the training videos choose the epoch where no val split is given; 0: none",
-    "seed": "of weights, order and split",
-    "seeds": "fits, of as many seeds, whose answers are averaged",
+    "val_share": "share of the training videos that choose the epoch, without a val split; 0: none",
+    "seed": "seed of weights, order and split",
+    "seeds": "fit this many models, each of another seed, and average their answers",
     "max_unmatched_ratio": "the share of questions that may lack a video in the cache",
     "checkpoint_every_s": "seconds between checkpoints",
     "memory_bytes": "features beyond this, per worker, are read from the shards in every epoch",
-    "shuffle_bytes": "of features that a shuffle may hold, over all workers",
+    "shuffle_bytes": "the most features that a shuffle may hold, over all workers",
 }
 _say = functools.partial(terminal.say, who="train")
 _LABELS = {

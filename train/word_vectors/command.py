@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--language", choices=LANGUAGES, help="cut questions of this language into words")
     add("--size", type=int, default=300, metavar="D", help="numbers of a vector")
     add("--window", type=int, default=5, metavar="N", help="words to either side that count")
-    add("--min-count", type=int, default=2, metavar="N", help="times that a word must stand there")
+    add("--min-count", type=int, default=2, metavar="N", help="how often a word must occur")
     add("--epochs", type=int, default=10, metavar="N", help="passes over the questions")
-    add("--seed", type=int, default=0, help="of the first vectors and of chance")
+    add("--seed", type=int, default=0, help="seed of the first vectors and of what is drawn")
     add("--json", action="store_true", help="print what was made as JSON")
 
 
@@ -145,7 +145,7 @@ def _train(texts: list[list[str]], args: argparse.Namespace) -> Any:
         raise UsageError(
             "no word is common enough to learn a vector for",
             got=f"{len(texts)} texts",
-            expected=f"a word that stands there {args.min_count} times",
+            expected=f"a word that occurs {args.min_count} times",
             todo="give more questions, or --min-count 1",
         )
     with Bar("words", total=args.epochs) as bar:
