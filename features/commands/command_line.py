@@ -9,7 +9,6 @@ command takes --quiet and --verbose. What is mistyped is told with what it is ne
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 import os
 import sys
@@ -100,6 +99,8 @@ class CommandParser(argparse.ArgumentParser):
 
 def near(word: str, known: Iterable[str]) -> str:
     """Return the one of `known` that may have been meant, in words; "" where none is near."""
+    import difflib
+
     close = difflib.get_close_matches(word.split("=")[0], list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 

@@ -9,15 +9,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
-import importlib.util
-import logging
 import os
-import platform
-import re
-import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from framebank.features import terminal
@@ -54,24 +47,35 @@ def telling(args: argparse.Namespace) -> Iterator[None]:
             return
         for line in versions(verbose=True):
             terminal.say(line)
-        ours, handler = logging.getLogger("framebank"), _Said()
-        before = ours.level
-        ours.addHandler(handler)
-        ours.setLevel(logging.INFO)
         try:
-            yield
+            with _logs_said():
+                yield
         except FramebankError as error:
             if error.__cause__ is not None:
+                import traceback
+
                 terminal.say(f"the error comes from\n{''.join(traceback.format_exception(error))}")
             raise
-        finally:
-            ours.removeHandler(handler)
-            ours.setLevel(before)
 
 
-class _Said(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        terminal.say(record.getMessage())
+@contextlib.contextmanager
+def _logs_said() -> Iterator[None]:
+    """While inside, say what our modules log."""
+    import logging
+
+    class Said(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            terminal.say(record.getMessage())
+
+    ours, handler = logging.getLogger("framebank"), Said()
+    before = ours.level
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.setLevel(before)
 
 
 def versions(*, verbose: bool) -> Iterator[str]:
@@ -80,6 +84,8 @@ def versions(*, verbose: bool) -> Iterator[str]:
 
     yield f"framebank {__version__}"
     if verbose:
+        import platform
+
         found = {name: _version(names) for name, names in _DISTRIBUTIONS.items()}
         told = [f"{name} {version}" for name, version in found.items() if version]
         told += [f"FFmpeg's libavcodec {codec}"] if (codec := _libavcodec()) else []
@@ -87,6 +93,8 @@ def versions(*, verbose: bool) -> Iterator[str]:
 
 
 def _version(names: tuple[str, ...]) -> str | None:
+    import importlib.metadata
+
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)
@@ -95,6 +103,10 @@ def _version(names: tuple[str, ...]) -> str | None:
 
 def _libavcodec() -> str | None:
     """Return the version of FFmpeg's library that PyAV brings, as its file is called."""
+    import importlib.util
+    import re
+    from pathlib import Path
+
     found = importlib.util.find_spec("av")
     if found is None or found.origin is None:
         return None
