@@ -20,7 +20,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from framebank import cli
-from framebank.features.commands.command_line import CommandParser
+from framebank.features.commands.command_line import CommandParser, near
 from framebank.features.errors import UsageError
 from framebank.features.stop_signals import TrainingStopped, kept_alive
 
@@ -63,8 +63,8 @@ def _command(function: Callable[P, R]) -> Callable[P, R]:
             given = signature.bind(*args, **own).arguments  # type: ignore[arg-type]
         except TypeError as err:
             strange = [word for word in own if word not in signature.parameters]
-            near = cli.near(strange[0], signature.parameters) if strange else ""
-            raise _mistake(name, f"{err}{near}") from None
+            meant = near(strange[0], signature.parameters) if strange else ""
+            raise _mistake(name, f"{err}{meant}") from None
         return _run(name, given)
 
     return call
@@ -478,5 +478,5 @@ def ways(
 def verify(cache: PathLike) -> Report:
     """Read a whole cache back and name each fault; what is damaged is noted for `extract`.
 
-    Returns a Report: faults (empty for a sound cache), remarks, shards, records, frames, ….
+    Returns a Report: faults (empty for an intact cache), remarks, shards, records, frames, ….
     """

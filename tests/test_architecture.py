@@ -121,7 +121,14 @@ def test_no_folder_is_crowded() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["extract", "--help"], ["inspect", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["-V", "-v"],
+        ["extract", "--help"],
+        ["inspect", "--help"],
+        ["completion", "fish"],
+    ],
 )
 def test_help_loads_neither_tensorflow_nor_beam(words: list[str]) -> None:
     code = (

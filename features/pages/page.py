@@ -117,12 +117,12 @@ def calibration_plot(bins: Sequence[Mapping[str, Any]]) -> str:
             "even": _place(one["confidence"], one["confidence"])[1],
             "radius": round(3 + 8 * (one["judged"] / most) ** 0.5, 1),
             "judged": one["judged"],
-            "words": f"{one['confidence']:.0%} sure, {one['accuracy']:.0%} right",
+            "words": f"confidence {one['confidence']:.0%}, {one['accuracy']:.0%} right",
         }
         for one in bins
     ]
     words = "Calibration: " + "; ".join(spot["words"] for spot in spots)
-    return _plot(words, "how sure the model was", _QUARTERS, _QUARTERS, spots=spots)
+    return _plot(words, "confidence of the model", _QUARTERS, _QUARTERS, spots=spots)
 
 
 def curve_plot(curves: Mapping[str, Curve], *, title: str, is_share: bool) -> str:
