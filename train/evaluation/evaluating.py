@@ -7,6 +7,7 @@ training would make it."""
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,8 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged | Detected:
         "questions_files": list(job.questions.paths),
         "questions_sha256": list(joined.file_hashes),
         "videos": len({question.video_id for question in asked}),
+        "made": about_model(job.model, cache),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "random_weights": cache.spec.random_weights,
         "weights": str(cache.spec.weights),
         "notes": notes,
@@ -127,6 +130,32 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged | Detected:
         "leaks": find_leaks(cache, chosen.splits.sides(), seed=seed, say=run.say),
     }
     return dataclasses.replace(judged, figures=whole)
+
+
+def about_model(model_dir: str, cache: Cache) -> dict[str, Any]:
+    """Return what a person wants to know of a model first: its kind, when it was trained, and which
+    features of which videos it reads."""
+    made = json_text.read_object(storage.join(model_dir, "lineage.json"))
+    kind, parameters = (
+        (made.get("making") or {}).get("config", {}).get("model", {}).get("kind"),
+        None,
+    )
+    path = storage.join(model_dir, "metrics.json")
+    if storage.exists(path):  # an imported model has none
+        metrics = json_text.read_object(path)
+        kind, parameters = metrics.get("kind", kind), metrics.get("parameters")
+    spec = cache.spec
+    return {
+        "kind": kind,
+        "parameters": parameters,
+        "trained": made.get("time"),
+        "framebank": (made.get("versions") or {}).get("framebank"),
+        "backbone": spec.backbone,
+        "layer": spec.layer,
+        "sample": spec.sample,
+        "cache": str(cache.path),
+        "cache_videos": len(cache),
+    }
 
 
 def _judge_segments(
