@@ -6,12 +6,11 @@ anything else, and it runs no script.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framebank.features.pages.page import calibration_plot, render, training_plots
+from framebank.features.pages.page import calibration_plot, day, render, training_plots
 from framebank.features.stores import storage
 from framebank.train.evaluation.cases import case, choose_cases, choose_mistakes
 from framebank.train.evaluation.evaluating import Judged
@@ -298,15 +297,6 @@ def first_facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     asked = f"{many(figures['judged'], 'question')} about " if "judged" in figures else ""
     told = f"{asked}{many(figures['videos'], 'video')}, {day(figures['time'])}"
     yield "Judged on", f"the split {figures['split']}", told
-
-
-def day(time: str | None) -> str:
-    """Return the date of a time as people write it: 29 November 2026."""
-    try:
-        at = datetime.datetime.fromisoformat(time or "")
-    except ValueError:
-        return "on a day not known"
-    return f"{at.day} {at:%B %Y}"
 
 
 def pictured_leaks(leaks: Mapping[str, Any], most: int) -> set[str]:
