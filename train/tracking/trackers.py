@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
 import importlib
 import queue
 import threading
@@ -89,13 +90,12 @@ class Trackers:
         options = {**self._options, **making}
         for one, courier in self._couriers.items():
             courier.start()
-            title = self._title or name
-            courier.send(lambda one=one, title=title: self._begin(one, title, options))  # type: ignore[misc]
+            begin = functools.partial(self._begin, one, courier.tracker, self._title or name)
+            courier.send(functools.partial(begin, options))
 
-    def _begin(self, one: str, name: str, options: Row) -> None:
+    def _begin(self, one: str, tracker: Tracker, name: str, options: Row) -> None:
         known = (self._known.get(one) or {}).get("run")
-        run = self._couriers[one].tracker.begin(name, self._kind, options, known)
-        self._note(one, run=run, whole=False)
+        self._note(one, run=tracker.begin(name, self._kind, options, known), whole=False)
 
     def epoch(self, row: Row) -> None:
         """Tell of an epoch: its "model", its number "epoch", and what was measured."""
@@ -115,20 +115,10 @@ class Trackers:
 
     def model(self, folder: Path) -> None:
         """Tell of a finished model all that its folder says, and hand it over."""
-        from framebank.train.tracking.facts import lineage
-
-        if not self._couriers:
-            return
-        metrics, made = (json_text.read_object(str(folder / f"{name}.json"))
-                         for name in ("metrics", "lineage"))  # fmt: skip
-        told = {name: metrics[name] for name in ("kind", "split", "measure") if name in metrics}
-        self.tell(metrics, lineage(made) | told)
-        self._send(lambda tracker: tracker.model(folder))
+        self._send(lambda tracker: _tell_model(tracker, folder))
 
     def whole_model(self, folder: Path, making: Row) -> None:
         """Tell of a model that was finished before, but for trackers that know all of it."""
-        from framebank.train.tracking.facts import read_history
-
         self._state = folder / TRACKED
         self._known = self._read()
         for one in [one for one in self._couriers if (self._known.get(one) or {}).get("whole")]:
@@ -137,8 +127,7 @@ class Trackers:
         if not self._couriers:
             return
         self.begin(folder.name, making, folder=folder)
-        for row in read_history(folder):
-            self.epoch(row)
+        self._send(lambda tracker: _tell_epochs(tracker, folder))
         self.model(folder)
 
     def __enter__(self) -> Trackers:
@@ -154,7 +143,7 @@ class Trackers:
         couriers, self._couriers = self._couriers, {}
         limit_s = time.monotonic() + _END_S
         for one, courier in couriers.items() if self._began else ():
-            courier.send(lambda courier=courier: courier.tracker.end(state))  # type: ignore[misc]
+            courier.send(functools.partial(courier.tracker.end, state))
             if (left := courier.close(limit_s - time.monotonic())) is None:
                 self._note(one, whole=state == FINISHED)
                 self._say(f"{one} has this run: {courier.tracker.place()}")
@@ -166,7 +155,7 @@ class Trackers:
 
     def _send(self, deliver: Callable[[Tracker], None]) -> None:
         for courier in self._couriers.values() if self._began else ():
-            courier.send(lambda its=courier.tracker: deliver(its))  # type: ignore[misc]
+            courier.send(functools.partial(deliver, courier.tracker))
 
     def _read(self) -> dict[str, Any]:
         with contextlib.suppress(OSError, ValueError, FramebankError):
@@ -186,6 +175,24 @@ class Trackers:
 
 
 _NOTING = threading.Lock()
+
+
+def _tell_epochs(tracker: Tracker, folder: Path) -> None:
+    from framebank.train.tracking.facts import read_history
+
+    for row in read_history(folder):
+        tracker.epoch(row)
+
+
+def _tell_model(tracker: Tracker, folder: Path) -> None:
+    from framebank.train.tracking.facts import figures, lineage
+
+    metrics, made = (
+        json_text.read_object(str(folder / f"{name}.json")) for name in ("metrics", "lineage")
+    )
+    told = {name: str(metrics[name]) for name in ("kind", "split", "measure") if name in metrics}
+    tracker.tell(figures(metrics), lineage(made) | told)
+    tracker.model(folder)
 
 
 def make_tracker(name: str) -> Tracker:
