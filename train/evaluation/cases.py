@@ -29,7 +29,8 @@ def choose_mistakes(
     for place in sorted(order, key=lambda place: place not in shown):
         key = questions[place].kind, questions[place].answer or "", said[place]
         surest.setdefault(key, place)
-    kinds, more = [], []
+    kinds: list[dict[str, Any]] = []
+    more: list[int] = []
     for kind, its in list(judged.figures["mistakes_by_type"].items())[:_TYPES]:
         rows = []
         for one in [one for one in its["mistakes"] if one["count"] >= _TWICE][:_LISTED]:

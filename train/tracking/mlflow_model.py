@@ -27,8 +27,8 @@ import numpy as np
 from framebank import __version__
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.stores import json_text, storage
-from framebank.train.tracking import mlflow_runs
 from framebank.train.tracking.facts import figures, lineage, model_files
+from framebank.train.tracking.mlflow_settings import MODEL, PREFIX, experiment, quiet_mlflow
 
 TOP = 5
 _BATCH = 64  # clips that are asked at once
@@ -37,7 +37,7 @@ _DATA = "framebank_model"
 
 def write_model(folder: Path, target: Path) -> None:
     """Write what MLflow's loader takes into the new folder `target`, of the model in `folder`."""
-    mlflow_runs.quiet_mlflow()
+    quiet_mlflow()
     import mlflow.pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -147,12 +147,12 @@ def publish(folder: str, version: str, *, uri: str, name: str) -> dict[str, Any]
 
     It belongs to the run that trained it where that server has it, else to one that is made.
     """
-    mlflow_runs.quiet_mlflow()
+    quiet_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory(prefix="framebank-") as temporary:
-        local, target = Path(temporary, "folder"), Path(temporary, mlflow_runs.MODEL)
+        local, target = Path(temporary, "folder"), Path(temporary, MODEL)
         _copy(folder, local)
         write_model(local, target)
         facts = lineage(json_text.read_object(str(local / "lineage.json")))
@@ -168,8 +168,8 @@ def publish(folder: str, version: str, *, uri: str, name: str) -> dict[str, Any]
                 name,
                 source=f"{client.get_run(run).info.artifact_uri}/{place}",
                 run_id=run,
-                tags={f"{mlflow_runs.PREFIX}{key}": value[:500] for key, value in facts.items()}
-                | {f"{mlflow_runs.PREFIX}version": version},
+                tags={f"{PREFIX}{key}": value[:500] for key, value in facts.items()}
+                | {f"{PREFIX}version": version},
             )
         except (MlflowException, OSError) as err:
             raise JobError(
@@ -198,7 +198,7 @@ def _run_of(client: Any, local: Path, version: str) -> str:
         known = json_text.read_object(str(local / TRACKED))["mlflow"]["run"]
         return str(client.get_run(known).info.run_id)
     except (FramebankError, KeyError, TypeError, OSError, MlflowException):
-        made = client.create_run(mlflow_runs.experiment(client), run_name=version)
+        made = client.create_run(experiment(client), run_name=version)
         client.set_terminated(made.info.run_id, "FINISHED")
         return str(made.info.run_id)
 

@@ -6,7 +6,6 @@ is in), MLFLOW_EXPERIMENT_NAME (`framebank` without it). Nothing is sent to anyb
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -14,34 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from framebank.train.tracking.facts import flat, plain, text
+from framebank.train.tracking.mlflow_model import write_model
+from framebank.train.tracking.mlflow_settings import MODEL, PREFIX, experiment, quiet_mlflow
 from framebank.train.tracking.trackers import FAILED, FINISHED, Row, Tracker
 
-# A server that is gone is tried again by us; by MLflow's own rule it would be seven times, two
-# minutes each.
-_DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}
 _STATES = {FINISHED: "FINISHED", FAILED: "FAILED"}  # else KILLED
 _MOST_PARAMS, _MOST_METRICS, _MOST_TAGS = 100, 1000, 100  # that MLflow takes at once
 _PARAM, _TAG = 500, 5000  # characters of a value that every version of MLflow takes
-MODEL = "model"  # the artifact that holds it
-PREFIX = "framebank."  # of our tags
-
-
-def quiet_mlflow() -> None:
-    """Set what MLflow reads when it is imported; what the user has set stays."""
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-
-
-def experiment(client: Any) -> str:
-    """Return the id of the experiment that runs belong to; makes it where there is none."""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "framebank"
-    found = client.get_experiment_by_name(name)
-    return str(found.experiment_id if found else client.create_experiment(name))
 
 
 class MlflowRun:
@@ -115,8 +93,6 @@ class MlflowRun:
             self._client.log_artifact(self._begun(), str(path), folder)
 
     def model(self, folder: Path) -> None:
-        from framebank.train.tracking.mlflow_model import write_model
-
         with tempfile.TemporaryDirectory(prefix="framebank-") as temporary:
             target = Path(temporary, MODEL)
             write_model(folder, target)
