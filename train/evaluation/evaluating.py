@@ -7,7 +7,6 @@ training would make it."""
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +121,6 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged | Detected:
         "questions_sha256": list(joined.file_hashes),
         "videos": len({question.video_id for question in asked}),
         "made": about_model(job.model, cache),
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "random_weights": cache.spec.random_weights,
         "weights": str(cache.spec.weights),
         "notes": notes,

@@ -6,6 +6,7 @@ anything else, and it runs no script.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,7 +188,7 @@ def lead_remark(figures: Mapping[str, Any]) -> str:
         return ""
     first, *others = sorted(names, key=lambda name: beside[name]["ahead"]["difference"])
     label, about = _LABELS[first]
-    also = f" So do: {', '.join(_LABELS[name][0] for name in others)}." if others else ""
+    also = f" Also ahead: {'; '.join(_LABELS[name][0] for name in others)}." if others else ""
     behind = _points(beside[first]["ahead"])
     return f"{label} ({about}) answers better, the model is {behind}: {_LEAD[first]}.{also}"
 
@@ -295,7 +296,7 @@ def first_facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     files = ", ".join(path.rpartition("/")[2] for path in figures["questions_files"])
     yield "Data", files, f"{many(made['cache_videos'], 'video')} in {made['cache']}"
     asked = f"{many(figures['judged'], 'question')} about " if "judged" in figures else ""
-    told = f"{asked}{many(figures['videos'], 'video')}, {day(figures['time'])}"
+    told = f"{asked}{many(figures['videos'], 'video')}, {day(datetime.datetime.now().isoformat())}"
     yield "Judged on", f"the split {figures['split']}", told
 
 

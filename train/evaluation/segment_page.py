@@ -71,8 +71,8 @@ def write_segment_page(
     examples: int,
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write `out`/report.html with the time lines of up to `examples` videos, half of them the best
-    and half the worst."""
+    """Write `out`/report.html with the time lines of up to `examples` videos, half of them the
+    worst and half the best."""
     figures = detected.figures
     cut, guesses = choose_cut(detected)
     shown = choose_videos(detected, guesses, examples)
@@ -186,16 +186,16 @@ def choose_cut(detected: Detected) -> tuple[float, list[list[Guess]]]:
 def choose_videos(
     detected: Detected, guesses: Sequence[Sequence[Guess]], most: int
 ) -> list[int]:  # fmt: skip
-    """Return the places of up to `most` videos, the best half and the worst, the best first."""
+    """Return the places of up to `most` videos, half the worst, half the best, worst first."""
 
     def quality(place: int) -> float:
         its, true = guesses[place], len(detected.questions[place].segments)
         return 2 * sum(guess.right for guess in its) / max(len(its) + true, 1)
 
-    order = sorted(range(len(guesses)), key=lambda place: (-quality(place), place))
+    order = sorted(range(len(guesses)), key=lambda place: (quality(place), place))
     if len(order) <= most:
         return order
-    return order[: -(-most // 2)] + order[len(order) - most // 2 :]
+    return order[: most // 2] + order[len(order) - -(-most // 2) :]
 
 
 def _draw(

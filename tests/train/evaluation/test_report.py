@@ -81,7 +81,7 @@ def _judged(*, leaks: bool = True) -> Judged:
             "framebank": "0.1.0", "backbone": "inception_v3", "layer": "avg_pool",
             "sample": "uniform=8", "cache": "/<cache>", "cache_videos": 6,
         },
-        "time": "2026-11-22T01:00:00+00:00", "random_weights": True, "flatters": "",
+        "random_weights": True, "flatters": "",
         "epoch_chosen_on": "val",
         "weights": "random:0", "questions_files": ["q.jsonl"],
         "questions_sha256": ["ab" * 32],
