@@ -23,6 +23,7 @@ from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.splits import SPLITS, Splits, splits_of
 from framebank.train.data.windows import Timeline, beyond_ends
 from framebank.train.evaluation import figures as evaluation
+from framebank.train.evaluation.about import about_model
 from framebank.train.evaluation.answers import Answers, ask_all
 from framebank.train.evaluation.detecting import find_all
 from framebank.train.evaluation.leaks import find_leaks
@@ -128,32 +129,6 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged | Detected:
         "leaks": find_leaks(cache, chosen.splits.sides(), seed=seed, say=run.say),
     }
     return dataclasses.replace(judged, figures=whole)
-
-
-def about_model(model_dir: str, cache: Cache) -> dict[str, Any]:
-    """Return what a person wants to know of a model first: its kind, when it was trained, and which
-    features of which videos it reads."""
-    made = json_text.read_object(storage.join(model_dir, "lineage.json"))
-    kind, parameters = (
-        (made.get("making") or {}).get("config", {}).get("model", {}).get("kind"),
-        None,
-    )
-    path = storage.join(model_dir, "metrics.json")
-    if storage.exists(path):  # an imported model has none
-        metrics = json_text.read_object(path)
-        kind, parameters = metrics.get("kind", kind), metrics.get("parameters")
-    spec = cache.spec
-    return {
-        "kind": kind,
-        "parameters": parameters,
-        "trained": made.get("time"),
-        "framebank": (made.get("versions") or {}).get("framebank"),
-        "backbone": spec.backbone,
-        "layer": spec.layer,
-        "sample": spec.sample,
-        "cache": str(cache.path),
-        "cache_videos": len(cache),
-    }
 
 
 def _judge_segments(

@@ -6,13 +6,13 @@ anything else, and it runs no script.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framebank.features.pages.page import calibration_plot, day, render, training_plots
+from framebank.features.pages.page import calibration_plot, render, training_plots
 from framebank.features.stores import storage
+from framebank.train.evaluation.about import first_facts, many, name_model
 from framebank.train.evaluation.cases import case, choose_cases, choose_mistakes
 from framebank.train.evaluation.evaluating import Judged
 from framebank.train.evaluation.thumbnails import make_thumbnails
@@ -222,10 +222,6 @@ def square_error(score: Mapping[str, Any]) -> str:
     return f"{_error(score['mean_square_error'])} ({_error(low)} to {_error(high)})"
 
 
-def many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _error(value: float) -> str:
     """Return a square error; one of seven places or more in powers of ten, lest the page widens."""
     return f"{value:.2f}" if abs(value) < 1e6 else f"{value:.2e}"
@@ -276,28 +272,6 @@ def name_pair(pair: Mapping[str, Any]) -> str:
     )
     sure = f" (cosine {pair['cosine']:.4f})" if "cosine" in pair else ""
     return f"{one} and {other}: {pair['why']}{sure}"
-
-
-def name_model(figures: Mapping[str, Any]) -> str:
-    return str(figures["model"].rstrip("/").rpartition("/")[2] or figures["model"])
-
-
-def first_facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield what a reader wants to know before any figure: names, values, and a line more."""
-    made = figures["made"]
-    size = f"{made['parameters']:,} parameters" if made["parameters"] else ""
-    yield "Model", str(made["kind"] or "not known"), size
-    by = f"by Framebank {made['framebank']}" if made["framebank"] else ""
-    yield "Trained", day(made["trained"]), by
-    weights = figures["weights"]
-    weights = "weights of a file" if weights == "file" else f"weights {weights}"
-    yield "Network", made["backbone"], f"{made['layer']}, {weights}"
-    yield "Frames", made["sample"], "the sampling rule"
-    files = ", ".join(path.rpartition("/")[2] for path in figures["questions_files"])
-    yield "Data", files, f"{many(made['cache_videos'], 'video')} in {made['cache']}"
-    asked = f"{many(figures['judged'], 'question')} about " if "judged" in figures else ""
-    told = f"{asked}{many(figures['videos'], 'video')}, {day(datetime.datetime.now().isoformat())}"
-    yield "Judged on", f"the split {figures['split']}", told
 
 
 def pictured_leaks(leaks: Mapping[str, Any], most: int) -> set[str]:

@@ -20,13 +20,11 @@ from framebank.features.pages.page import render, training_plots
 from framebank.features.questions.question import Question
 from framebank.features.stores import storage
 from framebank.train.data.windows import Timeline
+from framebank.train.evaluation.about import first_facts, many, name_model
 from framebank.train.evaluation.evaluating import Detected
 from framebank.train.evaluation.report import (
     PAIRS,
     about,
-    first_facts,
-    many,
-    name_model,
     name_pair,
     percent,
     pictured_leaks,
