@@ -73,6 +73,8 @@ class Gate:
         except ClientDisconnect:
             answer.status = _CLIENT_LEFT
         except Exception as error:  # whatever it is, it gets its words
+            if answer.begun and "framebank.error" in scope:
+                return  # it has been told
             if answer.begun:
                 raise
             response = response_of(error, scope["path"])

@@ -183,7 +183,7 @@ def install(app: fastapi.FastAPI) -> None:
 
     kinds = (
         *(FramebankError, VideoRejected, RequestValidationError, pydantic.ValidationError),
-        *(HTTPException, MemoryError),
+        *(HTTPException, MemoryError, Exception),
     )
     for kind in kinds:
         app.add_exception_handler(kind, answer)
