@@ -4,9 +4,10 @@
     python infra/bench/serve.py --model DIR --cache CACHE --clips DIR
 
 Without --model it makes one that learnt nothing, of MobileNetV2 with random weights at `uniform=8`,
-and a clip of 2 s in 640x360 for each request: what was seen before is not computed again. Then it starts the server and sends mixed requests from as many
-threads: two thirds are clips that are sent, a sixth videos of the cache (where there is one) or
-uris, the rest bad ones: no video at all, too large, of no route. Every answer is counted by status.
+and a clip of 2 s in 640x360 for each request: what was seen before is not computed again. Then it
+starts the server and sends mixed requests from as many threads: two thirds are clips that are sent,
+a sixth videos of the cache (where there is one) or uris, the rest bad ones: no video at all, or too
+large. Every answer is counted by status.
 
 The last line is JSON: milliseconds of the answered clips (p50, p95, most), what the network itself
 took for the frames of one clip (from /metrics), requests a second, and the most memory that the
