@@ -94,7 +94,8 @@ class LiveEngine:
             self._engine = self._build_again()
         with contextlib.suppress(queue.Empty):
             while wish := self._todo.get_nowait():
-                wish.outcome.set_exception(error)
+                if wish.outcome.set_running_or_notify_cancel():
+                    wish.outcome.set_exception(error)
 
     def _leave_run(self) -> bool:
         """End the clips of a run that has ended, and keep those that it had not taken for the next

@@ -106,6 +106,7 @@ def _add_asking(app: fastapi.FastAPI, service: Service, models: Models) -> None:
         """Ask one question or several about a clip that is sent, or named."""
         with models.using() as model:
             async with service.read(request) as asked:
+                service.check_questions(asked, model)
                 return await service.answer(asked, model, await service.clip(asked, model))
 
     @app.post("/v1/classify", response_model=AskAnswer, openapi_extra=_body(ClassifyBody), **of)

@@ -88,6 +88,13 @@ class Service:
             raise bad_request("too many questions at once", got=count, expected=most)
         return asked
 
+    def check_questions(self, asked: Request, model: ModelInUse) -> None:
+        """Raise UsageError for what the model cannot be asked, before a clip is decoded for it."""
+        for question in asked.questions or ("",):
+            check_question(
+                question, asked.choices, model.model.head, model=model.name, choice="choices"
+            )
+
     # The clip
 
     async def clip(self, asked: Request, model: ModelInUse, *, pictures: bool = False) -> Clip:
@@ -137,12 +144,8 @@ class Service:
     # What is answered
 
     async def answer(self, asked: Request, model: ModelInUse, clip: Clip) -> dict[str, Any]:
-        """Return what `/v1/ask` answers; raises FramebankError."""
+        """Return what `/v1/ask` answers to questions that were checked; raises FramebankError."""
         questions = asked.questions or ("",)
-        for question in questions:
-            check_question(
-                question, asked.choices, model.model.head, model=model.name, choice="choices"
-            )
         head = model.model.head
         if head.kind == SEGMENTS:
             found = await asyncio.to_thread(
@@ -172,8 +175,7 @@ class Service:
         if len(asked.questions) > 1:
             raise bad_request("one question at a time", got=f"{len(asked.questions)} questions")
         question = asked.questions[0] if asked.questions else ""
-        head = model.model.head
-        check_question(question, asked.choices, head, model=model.name, choice="choices")
+        self.check_questions(asked, model)
         clip = await self.clip(asked, model, pictures=True)
         found = await explain(self.asker, model, clip, question, asked.choices)
         return {"model": model_words(model), "video": clip.about, **found}

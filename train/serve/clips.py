@@ -168,7 +168,7 @@ class Decoding:
         wants = [True, *([pictures] if engine.has_pictures else [])]
         async with self._places:
             found = await self._results(lambda: engine.live.submit(ref, wants))
-            extracted = _sound(found[0])
+            extracted = _sound(found[0], ref)
             record = await asyncio.to_thread(as_cached, extracted, model.lineage.spec)
         shown = _encoded(found[1]) if len(found) > 1 else None
         said = {"frames": len(record.features), "duration_s": record.source.duration_s}
@@ -194,9 +194,11 @@ class Decoding:
             raise
 
 
-def _sound(result: Extracted | Rejected | None) -> Extracted:
+def _sound(result: Extracted | Rejected | None, ref: VideoRef) -> Extracted:
+    """Return what was extracted; raises VideoRejected, which does not say where the clip lay."""
     if isinstance(result, Rejected):
-        raise VideoRejected(result.stage, result.error_class, result.message)
+        message = result.message.replace(ref.uri, "the clip")
+        raise VideoRejected(result.stage, result.error_class, message)
     assert result is not None
     return result
 

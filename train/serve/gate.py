@@ -17,9 +17,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
-from starlette.requests import ClientDisconnect
-
-from framebank.train.serve.http_errors import Refusal, response_of, unavailable
+from framebank.train.serve.http_errors import CLIENT_LEFT, Refusal, response_of, unavailable
 from framebank.train.serve.limits import Limits, Rates, resident_bytes
 from framebank.train.serve.metrics import Metrics
 
@@ -31,7 +29,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 COOKIE = "framebank_login"
 _PAGE = ("/", "/favicon.ico")  # which asks for the token where it needs one
 _PROBES = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
-_CLIENT_LEFT = "499"  # as nginx calls it
+_LEFT_STATUS = "499"  # as nginx calls it
 _DRAINED_BYTES = 8 * 2**20  # of a refused body that are read, so that its sender hears the answer
 _DRAINED_S = 2.0
 _COOKIE_S = 30 * 24 * 3600
@@ -70,9 +68,9 @@ class Gate:
                 await self._log_in(scope, answer)
             else:
                 await self._pass(scope, body, answer)
-        except ClientDisconnect:
-            answer.status = _CLIENT_LEFT
         except Exception as error:  # whatever it is, it gets its words
+            if answer.begun and "framebank.error" in scope:
+                return  # it has been told
             if answer.begun:
                 raise
             response = response_of(error, scope["path"])
@@ -155,7 +153,9 @@ class Gate:
 
     def _note(self, scope: Scope, answer: _Answer, took_s: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        self._metrics.requests.labels(route, answer.status).inc()
+        has_left = scope.get("framebank.error") == CLIENT_LEFT
+        status = _LEFT_STATUS if has_left else answer.status
+        self._metrics.requests.labels(route, status).inc()
         self._metrics.seconds.labels(route).observe(took_s)
         if name := scope.get("framebank.error"):
             self._metrics.errors.labels(name).inc()

@@ -18,6 +18,7 @@ import pydantic
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from framebank.features.cache.reader import NoSuchVideoError
 from framebank.features.errors import (
@@ -31,6 +32,7 @@ from framebank.features.errors import (
 from framebank.features.terminal import printable
 
 _log = logging.getLogger(__name__)
+CLIENT_LEFT = "client_left"  # the class of a request that nobody waits for any more
 _RETRY_S = 1
 _MOST_TEXT = 500  # characters of what a client sent, when it is told
 # The first that fits: what is raised → class, status.
@@ -81,6 +83,8 @@ def as_refusal(error: Exception) -> Refusal:
         return error
     if isinstance(error, VideoRejected):
         return _of_clip(error)
+    if isinstance(error, ClientDisconnect):
+        return Refusal(400, CLIENT_LEFT, "the request ends before its end")
     if isinstance(error, pydantic.ValidationError | RequestValidationError):
         return _of_fields(error)
     if isinstance(error, HTTPException):
@@ -183,7 +187,7 @@ def install(app: fastapi.FastAPI) -> None:
 
     kinds = (
         *(FramebankError, VideoRejected, RequestValidationError, pydantic.ValidationError),
-        *(HTTPException, MemoryError),
+        *(HTTPException, MemoryError, Exception),
     )
     for kind in kinds:
         app.add_exception_handler(kind, answer)

@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import uvicorn
@@ -25,6 +26,7 @@ NOTICE_S = 1.0  # in which whoever balances load sees that it ends
 _KEEP_ALIVE_S = 15
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG = 256
+_THREADS = 32  # most of them wait: for a store, a decoder, vectors of the cache
 _MORE_CONNECTIONS = 256  # than places in the queue
 
 
@@ -148,7 +150,9 @@ def serve(
     server = Server(config, gate, drain_s=drain_s)
 
     async def run() -> None:
-        asyncio.get_running_loop().call_later(0.1, ready)
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="serve"))
+        loop.call_later(0.1, ready)
         await server.serve(sockets=[bound])
 
     asyncio.run(run())

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, BinaryIO
@@ -30,6 +32,7 @@ from framebank.train.serve.limits import (
 )
 
 JSON, FORM = "application/json", "multipart/form-data"
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _MOST_PARTS = 1000
 _MOST_HEADERS = 20
 _HEADER_BYTES = 4096
@@ -105,9 +108,18 @@ async def read_json(request: fastapi.Request, most_bytes: int) -> dict[str, Any]
     async for chunk in chunks(request, most_bytes):
         data += chunk
     try:
-        return await asyncio.to_thread(json_text.parse_object, data)
+        return await asyncio.to_thread(_parsed, data)
     except ValueError as err:
         raise bad_request("the body is no JSON object", got=err) from err
+
+
+def _parsed(data: bytearray) -> dict[str, Any]:
+    """Return the fields of a JSON object; raises ValueError, also for text that could not be
+    answered with: half a character (JSON can write one)."""
+    fields = json_text.parse_object(data)
+    if _HALF.search(data):
+        json.dumps(fields, ensure_ascii=False).encode("utf-8")
+    return fields
 
 
 @contextlib.asynccontextmanager
