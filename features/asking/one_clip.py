@@ -59,7 +59,7 @@ def check_question(
         raise UsageError("the question is empty", expected='words, such as "what is he doing?"')
     if question and not head.asks:
         raise UsageError(
-            f"the model {model} gives labels, or segments, and is asked nothing",
+            f"the model {model} gives labels or segments, and takes no question",
             got=repr(question),
             todo="leave the question out",
         )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _DRAIN_S = 2
+_SOON_S = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Serve until Ctrl-C or SIGTERM; returns 0. Raises UsageError, CacheError."""
-    with needing("browse", extra="browse"):
-        import uvicorn
+    # While the catalog is read, which takes the interpreter little: together they are a second.
+    threading.Thread(target=_import_server, daemon=True).start()
+    from framebank.features.browsing.views import CacheViews
 
-        from framebank.features.browsing.views import CacheViews
     questions = None
     if args.questions:
         questions = QuestionFiles(args.questions, args.format, args.mapping)
@@ -59,7 +60,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         views = CacheViews.open(args.cache, questions=questions, answers=args.answers)
         if views.asked is not None and views.asked.strange:
             say(f"{views.asked.strange:,} questions are about no video of the cache")
+        soon = threading.Timer(_SOON_S, views.start)  # the first page comes first
+        soon.daemon = True
         try:
+            with needing("browse", extra="browse"):
+                import uvicorn
             config = uvicorn.Config(
                 application(views), log_level="warning", access_log=False, lifespan="off",
                 timeout_graceful_shutdown=_DRAIN_S, server_header=False,
@@ -67,15 +72,22 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
             address = f"http://{_HOST}:{listener.getsockname()[1]}/"
             print(address, flush=True)
             say("Ctrl-C ends this")
-            views.start()
+            soon.start()
             if not args.no_open and _has_display():
                 threading.Thread(target=_open, args=(address,), daemon=True).start()
             server = uvicorn.Server(config)
             with _ending(server):
                 server.run(sockets=[listener])
         finally:
+            soon.cancel()
             views.close()
     return 0
+
+
+def _import_server() -> None:
+    with contextlib.suppress(ImportError):  # which is told where it is needed
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
 
 
 def application(views: CacheViews) -> fastapi.FastAPI:

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import queue
+import re
 import threading
 import time
 import zipfile
@@ -22,6 +23,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from framebank.features.browsing.beside import Beside
+from framebank.features.browsing.missing import NoPicturesError
 from framebank.features.browsing.thumbnails import (
     FRAMES,
     POLICY,
@@ -33,25 +35,23 @@ from framebank.features.browsing.thumbnails import (
     why_not_fetched,
 )
 from framebank.features.cache.reader import Cache
-from framebank.features.errors import CacheError, FramebankError
+from framebank.features.errors import FramebankError
 from framebank.features.pages.page import jpeg_bytes
 from framebank.features.stores import json_text
 from framebank.features.video import VideoRef
 
 LONG_SIDE = 240  # pixels of a frame
-MOST_KEPT = 240  # frames of one clip; of more evenly spread ones
+MOST_FRAMES = 240  # of one clip that are kept; of more evenly spread ones
+
 _IN_HAND = 2048  # while a clip is decoded
 _SHEET_SIDE = 176  # of a frame in a contact sheet
-_VERSION = "1"  # of what is kept
+_VERSION = "2"  # of what is kept
 _IDLE_S = 5.0  # after which decoders end
 _AGAIN_S = 60.0  # after which a clip without pictures is tried again
-_MOST_FILES = MOST_KEPT + 2
+_FIRST_DAMAGE = re.compile(r"first: .* at (-?\d+\.\d+) s")
+_MOST_FILES = MOST_FRAMES + 2
 _MOST_FILE_BYTES = 4 << 20
 _WHOLE = dataclasses.replace(POLICY, allow_partial=False, check="sampled", share_pixels=2**62)
-
-
-class NoPicturesError(CacheError):
-    """A clip of which no picture can be shown."""
 
 
 class Pictures:
@@ -118,7 +118,7 @@ def _file_of(row: int) -> str:
 
 def pictures_of(taken: Taken) -> Pictures:
     """Return what is kept of what was taken of a clip."""
-    places = taken.spread(MOST_KEPT)
+    places = taken.spread(MOST_FRAMES)
     files = {"sheet.jpg": contact_sheet([taken.jpegs[place] for place in taken.spread(FRAMES)])}
     files |= {_file_of(taken.rows[place]): taken.jpegs[place] for place in places}
     about = {
@@ -128,6 +128,21 @@ def pictures_of(taken: Taken) -> Pictures:
         "duration_s": taken.duration_s,
     }
     return Pictures(about, files)
+
+
+def intact(taken: Taken, message: str) -> Taken:
+    """Return what was taken of a quarantined clip before the first damage of which its message
+    tells: what follows may show what a decoder made up."""
+    stated = _FIRST_DAMAGE.search(message)
+    if stated is None or taken.reason:
+        return taken
+    until_ms = 1000 * float(stated[1])
+    count = sum(pts < until_ms for pts in taken.pts_ms)
+    if not count:
+        return taken
+    return dataclasses.replace(
+        taken, jpegs=taken.jpegs[:count], rows=taken.rows[:count], pts_ms=taken.pts_ms[:count]
+    )
 
 
 def contact_sheet(jpegs: list[bytes]) -> bytes:
@@ -225,7 +240,8 @@ class PictureMaker:
             spec = dataclasses.replace(
                 spec, sample="all", max_frames=None, clip_length=1, clip_stride=1
             )
-        yield from take_pictures(spec, policy, clips, long_side=LONG_SIDE, most=_IN_HAND)
+        for row, taken in take_pictures(spec, policy, clips, long_side=LONG_SIDE, most=_IN_HAND):
+            yield row, intact(taken, row["message"]) if kind == "quarantined" else taken
 
     def _from_record(self, video_id: str) -> Taken:
         record = self._cache[video_id]

@@ -51,6 +51,7 @@ class VideoTable:
         brought = [name for name in rest if name not in own]
         order = [*_FIRST, *brought, *(name for name in rest if name in own)]
         self.columns = {name: columns[name] for name in order}
+        self._few: dict[str, list[Any] | None] = {}
         self._aliases = SHORT | {
             name.removeprefix("source_"): name
             for name in columns
@@ -136,6 +137,11 @@ class VideoTable:
     def _values(self, name: str) -> list[Any] | None:
         if self.kind(name) == "number":
             return None
+        if name not in self._few:
+            self._few[name] = self._few_values(name)
+        return self._few[name]
+
+    def _few_values(self, name: str) -> list[Any] | None:
         found = pc.unique(self.columns[name])
         if len(found) > _MOST_VALUES:
             return None

@@ -124,15 +124,6 @@ class Moments:
                 self.loaded.set()
                 self.complete.set()
 
-    def start(self) -> None:
-        """Make them in the background; what goes wrong there is in `error`."""
-
-        def work() -> None:
-            with contextlib.suppress(FramebankError):
-                self.make()
-
-        threading.Thread(target=work, name="moments", daemon=True).start()
-
     def close(self) -> None:
         """Stop what is being made, after what is done is kept, and remove what is temporary."""
         self._stopped.set()

@@ -2,9 +2,9 @@
 
 Cosines are of the clips' vectors (`moments`). Up to 100,000 clips each one is compared; of more an
 index (faiss) proposes some, which are compared, where it is installed. For near-duplicates and the
-plane all vectors are projected on their 32 principal components: two vectors of length 1 are at
-least as far from each other as their projections are, so pairs that lie further apart than the
-cosine allows need no comparing.
+plane all vectors are projected on their principal components: two vectors of length 1 are at least
+as far from each other as their projections are, so pairs that lie further apart than the cosine
+allows need no comparing.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ import dataclasses
 import importlib.util
 import math
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.browsing.moments import Moments, blocks
+from framebank.features.browsing.moments import Moments
 
 MOST_EXACT = 100_000  # clips that are compared one by one
 MOST_POINTS = 20_000  # of the plane
 MOST_PAIRS = 10_000  # nearly the same, that are found
-_COMPONENTS = 32
+_COMPONENTS = 256
+_FEW = 32  # of them, which rule out most pairs
+_SKETCH_NUMBERS = 50_000_000  # that all projections may take
 _SAMPLE = 4096  # vectors that the components are found from
 _BLOCK_ROWS = 1024
 _PAIRS_AT_ONCE = 512
-_SLACK = 1e-3  # of squared distances, for what float32 rounds
+_SLACK = 1e-5  # of squared distances, for what float32 rounds
 _TRAINED_ON = 20_000  # vectors that an index learns from
 _PROPOSED = 200  # clips at least that an index proposes
 
@@ -60,7 +63,7 @@ class Neighbours:
         self.moments = moments
         self._most_exact = most_exact
         self._lock = threading.Lock()
-        self._sketch: tuple[int, NDArray[np.float32]] | None = None
+        self._bases: dict[int, tuple[int, NDArray[np.float32], NDArray[np.float32]]] = {}
         self._pairs: dict[float, Pairs] = {}
         self._index: Any = None
         self._stopped = threading.Event()
@@ -117,7 +120,7 @@ class Neighbours:
             sample.shape[1], f"PCA{width},IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT
         )
         index.train(sample)
-        faiss.extract_index_ivf(index).nprobe = max(1, cells // 8)
+        faiss.extract_index_ivf(index).nprobe = min(cells, max(8, cells // 8))
         for start in range(0, len(vectors), _BLOCK_ROWS):
             index.add(self._units(np.arange(start, min(start + _BLOCK_ROWS, len(vectors)))))
             if self._stopped.is_set():
@@ -136,33 +139,32 @@ class Neighbours:
         found /= np.maximum(self.moments.norms[places], 1e-12)[:, None]
         return found
 
-    def sketch(self) -> NDArray[np.float32]:
-        """Return float32[videos, 32 or fewer]: the vectors of length 1 on their principal
-        components, as far as they are there; zeros of others."""
+    def projected(self, places: NDArray[np.int64], most: int) -> NDArray[np.float32]:
+        """Return float32[places, k]: the vectors of length 1 of videos whose vectors are there on
+        up to `most` principal components of all."""
         its = self.moments
-        with self._lock:
-            count = its.count
-            if self._sketch is None or self._sketch[0] != count:
-                self._sketch = (count, self._projected())
-            return self._sketch[1]
+        if its.vectors is None or not len(places):
+            return np.zeros((len(places), 1), np.float32)
+        middle, basis = self._basis(most)
+        found = np.empty((len(places), basis.shape[1]), np.float32)
+        for start in range(0, len(places), _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
+            found[rows] = self._units(places[rows]) @ basis
+        return found - middle @ basis
 
-    def _projected(self) -> NDArray[np.float32]:
-        its = self.moments
-        there = np.flatnonzero(its.has)
-        if its.vectors is None or not len(there):
-            return np.zeros((len(its), 2), np.float32)
-        dice = np.random.default_rng(0)
-        drawn = np.sort(dice.choice(there, min(_SAMPLE, len(there)), replace=False))
-        sample = self._units(drawn)
-        middle = sample.mean(axis=0)
-        basis = principal_components(sample - middle, _COMPONENTS)
-        found = np.empty((len(its), basis.shape[1]), np.float32)
-        scale = 1 / np.maximum(its.norms, 1e-12)
-        for rows, block in blocks(its.vectors, _BLOCK_ROWS):
-            found[rows] = (block @ basis) * scale[rows, None]
-        found -= middle @ basis
-        found[~its.has] = 0
-        return found
+    def _basis(self, most: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the middle of some vectors, and their principal components float32[w, k]."""
+        with self._lock:
+            count = self.moments.count
+            if self._bases.get(most, (0,))[0] != count:
+                there = np.flatnonzero(self.moments.has)
+                dice = np.random.default_rng(0)
+                drawn = dice.choice(there, min(_SAMPLE, len(there)), replace=False)
+                sample = self._units(np.sort(drawn))
+                middle = sample.mean(axis=0)
+                self._bases[most] = (count, middle, principal_components(sample - middle, most))
+            _, *found = self._bases[most]
+            return found[0], found[1]
 
     def duplicates(self, least: float, *, wait_s: float | None = None) -> Pairs:
         """Return the pairs with a cosine of at least `least`, the nearest first; those found so far
@@ -188,25 +190,21 @@ class Neighbours:
     def _find_pairs(self, pairs: Pairs) -> bool:
         """Fill `pairs`; return whether all are found.
 
-        Along the first component clips are sorted, so that a block needs to be held against those
-        that follow within the distance alone; the other components then leave few to compare.
+        Clips are sorted along the first component, so that a block needs to be held against those
+        that follow within the distance alone; the other components leave few to compare.
         """
-        sketch = self.sketch()
         most = 2 - 2 * pairs.least + _SLACK  # of the squared distance
         there = np.flatnonzero(self.moments.has & (self.moments.norms > 0))
-        order = there[np.argsort(sketch[there, 0], kind="stable")]
-        sorted_, along = sketch[order], sketch[order, 0]
-        squares = (sorted_**2).sum(axis=1)
+        if not len(there):
+            return not self.moments.lost
+        components = max(_FEW, min(_COMPONENTS, _SKETCH_NUMBERS // len(there)))
+        sketch = self.projected(there, components)
+        sorted_ = np.argsort(sketch[:, 0], kind="stable")
+        order, along = there[sorted_], _Sorted(sketch[sorted_], most)
         for start in range(0, len(order), _BLOCK_ROWS):
             end = min(start + _BLOCK_ROWS, len(order))
-            last = int(np.searchsorted(along, along[end - 1] + math.sqrt(most), side="right"))
-            for first in range(start, last, 8 * _BLOCK_ROWS):
-                until = min(first + 8 * _BLOCK_ROWS, last)
-                far = squares[start:end, None] + squares[None, first:until]
-                far -= 2 * (sorted_[start:end] @ sorted_[first:until].T)
-                one, other = np.nonzero(far <= most)
-                ahead = other + first > one + start  # each pair once
-                self._compare(pairs, order[one[ahead] + start], order[other[ahead] + first])
+            for ones, others in along.near(start, end):
+                self._compare(pairs, order[ones], order[others])
                 if self._stopped.is_set() or len(pairs.found) >= MOST_PAIRS:
                     return False
         return not self.moments.lost
@@ -223,13 +221,45 @@ class Neighbours:
         pairs.found.sort(key=lambda pair: -pair[2])
 
 
+class _Sorted:
+    """Projections in the order of their first component, and which lie near to each other: the
+    squared distance at most `most`."""
+
+    def __init__(self, sketch: NDArray[np.float32], most: float) -> None:
+        self._all, self._few = sketch, np.ascontiguousarray(sketch[:, :_FEW])
+        self._most = most
+
+    def near(self, start: int, end: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield pairs of rows, of [start, end) and of those that follow, each pair once."""
+        along = self._all[:, 0]
+        last = int(np.searchsorted(along, along[end - 1] + math.sqrt(self._most), side="right"))
+        for first in range(start, last, 8 * _BLOCK_ROWS):
+            until = min(first + 8 * _BLOCK_ROWS, last)
+            far = _squared(self._few[start:end], self._few[first:until])
+            columns = np.flatnonzero((far <= self._most).any(axis=0))
+            if not len(columns):
+                continue
+            far = _squared(self._all[start:end], self._all[first + columns])
+            ones, others = np.nonzero(far <= self._most)
+            ones, others = ones + start, first + columns[others]
+            yield ones[others > ones], others[others > ones]
+
+
+def _squared(ones: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return float32[a, b]: the squared distances of rows [a, k] from rows [b, k]."""
+    found = ones @ (-2 * others.T)
+    found += (ones**2).sum(axis=1)[:, None]
+    found += (others**2).sum(axis=1)
+    return found
+
+
 def principal_components(centred: NDArray[np.float32], most: int) -> NDArray[np.float32]:
     """Return float32[w, k]: up to `most` orthonormal directions in which rows [n, w] around 0
     differ most, by subspace iteration from a seed (Halko, Martinsson and Tropp 2011, 4.4)."""
     width = min(most, *centred.shape)
     dice = np.random.default_rng(0)
     basis = dice.standard_normal((centred.shape[1], width)).astype(np.float32)
-    for _ in range(6):
+    for _ in range(3):
         basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
     # Within the subspace the directions themselves, the widest first.
     _, _, turned = np.linalg.svd(centred @ basis, full_matrices=False)

@@ -15,13 +15,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
-from framebank.features.browsing.clip_pictures import NoPicturesError
+from framebank.features.browsing.missing import NoPicturesError, NotFoundError
 from framebank.features.browsing.views import (
     LEAST_COSINE,
     MOST_COUNT,
     MOST_ROWS,
     CacheViews,
-    NotFoundError,
 )
 from framebank.features.cache.reader import NoSuchVideoError
 from framebank.features.errors import FramebankError, UsageError

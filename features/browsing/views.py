@@ -13,38 +13,39 @@ import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.browsing.asked import Asked, read_asked
-from framebank.features.browsing.clip_pictures import MOST_KEPT, PictureMaker
 from framebank.features.browsing.columns import VideoTable
 from framebank.features.browsing.conditions import select_rows
+from framebank.features.browsing.missing import NotFoundError
 from framebank.features.browsing.moments import Moments, record_vector, unit
 from framebank.features.browsing.neighbours import MOST_POINTS, Found, Neighbours
 from framebank.features.cache import layout
 from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.cache.record import FeatureRecord
 from framebank.features.errors import FramebankError, UsageError
-from framebank.features.questions.files import QuestionFiles
-from framebank.features.questions.videos import ClipNames
 from framebank.features.stores import json_text, storage
 from framebank.features.terminal import printable
 from framebank.features.video import catalog_text
 
+if TYPE_CHECKING:
+    from framebank.features.browsing.asked import Asked
+    from framebank.features.browsing.clip_pictures import PictureMaker, Pictures
+    from framebank.features.questions.files import QuestionFiles
+    from framebank.features.questions.videos import ClipNames
+
 LEAST_COSINE = 0.9  # of near-duplicates that may be asked for
 MOST_ROWS = 1000  # of one page
 MOST_COUNT = 200  # neighbours
+_MAP_COMPONENTS = 8  # of which the first two are shown; with a few more they settle sooner
+_UMAP_COMPONENTS = 50
 _GROUPS = 11  # of a map, beside "other"
 _SOON_S = 3.0  # what is asked for may take, before it is told how far it is
 _MOST_RUN_BYTES = 1 << 20
-_STATED_S = re.compile(r"it ends at (\d+(?:\.\d+)?) s of ")
-
-
-class NotFoundError(UsageError):
-    """A video, frame or picture that is not there."""
+_STATED_S = re.compile(r"(?:it ends at|first: .* at) (\d+\.\d+) s")
 
 
 class CacheViews:
@@ -58,8 +59,9 @@ class CacheViews:
         self.table = VideoTable(catalogued, more=more)
         self.moments = Moments(cache)
         self.near = Neighbours(self.moments)
-        self._pictures = PictureMaker(cache)
-        self._place_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._started = False
+        self._maker: PictureMaker | None = None
         self._plane: NDArray[np.float32] | None = None
 
     @classmethod
@@ -70,12 +72,19 @@ class CacheViews:
         cache = open_cache(path)
         asked = None
         if questions is not None or answers is not None:
+            from framebank.features.browsing.asked import read_asked
+
             ids = cache.table(["video_id"]).column("video_id").to_pylist()
             asked = read_asked(ids, questions, answers)
         return cls(cache, asked)
 
     def start(self) -> None:
-        """Have the vectors made, and of many an index and a better map, in the background."""
+        """Have the vectors made, and of many an index and a better map, in the background; a
+        second call does nothing."""
+        with self._lock:
+            if self._started:
+                return
+            self._started = True
 
         def work() -> None:
             with contextlib.suppress(FramebankError):
@@ -87,9 +96,21 @@ class CacheViews:
 
     def close(self) -> None:
         """Stop what works in the background."""
-        self._pictures.close()
+        with self._lock:
+            if self._maker is not None:
+                self._maker.close()
         self.near.close()
         self.moments.close()
+
+    @property
+    def _pictures(self) -> PictureMaker:
+        """Who makes pictures: decoders take a while to import, and lists need none."""
+        with self._lock:
+            if self._maker is None:
+                from framebank.features.browsing.clip_pictures import PictureMaker
+
+                self._maker = PictureMaker(self.cache)
+            return self._maker
 
     def about(self) -> dict[str, Any]:
         """Return what the cache is: counts, spec, runs, columns."""
@@ -171,6 +192,8 @@ class CacheViews:
     @functools.cached_property
     def names(self) -> ClipNames:
         """By which a video is found as that of a question is."""
+        from framebank.features.questions.videos import ClipNames
+
         return ClipNames(self.table.columns["video_id"].to_pylist())
 
     def video(self, video_id: str) -> dict[str, Any]:
@@ -187,11 +210,17 @@ class CacheViews:
         if its["state"] == "done":
             found["frames"], found["damage"] = self._frames(its)
         else:
-            found["quarantine"] = self._quarantine(its)
-            with contextlib.suppress(FramebankError, TimeoutError):
-                kept = self._pictures.get(its, wait_s=_SOON_S)
+            kept = self._soon(its)
+            found["quarantine"] = _quarantine(its, kept)
+            if kept is not None:
                 found["frames"] = _frames_of(kept.rows, kept.pts_ms)
         return found
+
+    def _soon(self, its: Mapping[str, Any]) -> Pictures | None:
+        """Return the pictures of a clip where there are some, or will be in a moment."""
+        with contextlib.suppress(FramebankError, TimeoutError):
+            return self._pictures.get(its, wait_s=_SOON_S)
+        return None
 
     def _catalogued(self, video_id: str) -> dict[str, Any]:
         table = self.cache.table()
@@ -208,32 +237,20 @@ class CacheViews:
     def _frames(self, its: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str | None]:
         """Return the frames of a done video, of many as many as have pictures, and what is wrong
         with its record, which is read."""
+        from framebank.features.browsing.clip_pictures import MOST_FRAMES
+
         try:
             record = self.cache[its["video_id"]]
         except FramebankError as error:
             return [], str(error)
         pts_ms = record.pts_ms.tolist()
         kept = self._pictures.kept(its)
-        if kept is not None and len(pts_ms) > MOST_KEPT:
+        if kept is not None and len(pts_ms) > MOST_FRAMES:
             rows = [row for row in kept.rows if row < len(pts_ms)]
         else:
-            places = np.linspace(0, len(pts_ms) - 1, min(MOST_KEPT, len(pts_ms))).round()
+            places = np.linspace(0, len(pts_ms) - 1, min(MOST_FRAMES, len(pts_ms))).round()
             rows = [int(place) for place in places]
         return _frames_of(rows, [pts_ms[row] for row in rows]), None
-
-    def _quarantine(self, its: Mapping[str, Any]) -> dict[str, Any]:
-        """Return why a video is in quarantine, and until when its frames are intact: as the source
-        shows where it is there and decodes, else as the message says."""
-        stated = _STATED_S.search(its["message"])
-        last = float(stated[1]) if stated else None
-        with contextlib.suppress(FramebankError, TimeoutError):
-            last = self._pictures.get(its, wait_s=_SOON_S).pts_ms[-1] / 1000
-        return {
-            "stage": its["stage"],
-            "class": its["error_class"],
-            "message": its["message"],
-            "last_intact_s": last,
-        }
 
     def sheet(self, video_id: str, *, wait_s: float | None = None) -> bytes:
         """Return the contact sheet of a video, a JPEG; raises NotFoundError, NoPicturesError, and
@@ -265,6 +282,7 @@ class CacheViews:
 
     def _wait(self) -> None:
         """Wait for what was kept of vectors, and a moment for what was not."""
+        self.start()
         self.moments.loaded.wait(_SOON_S)
         self.moments.complete.wait(_SOON_S)
         if self.moments.error is not None:
@@ -323,7 +341,7 @@ class CacheViews:
         method = "pca" if plane is None else "umap"
         there = self._drawn()
         if plane is None:
-            plane = self.near.sketch()[there]
+            plane = self.near.projected(there, _MAP_COMPONENTS)
         ids = self.cache.places.column("video_id").take(there)
         groups, numbers = ["all"], [0] * len(there)
         if name is not None:
@@ -357,7 +375,8 @@ class CacheViews:
             import umap
         except ImportError:
             return None
-        found = umap.UMAP(n_components=2, random_state=0).fit_transform(self.near.sketch()[there])
+        rows = self.near.projected(there, _UMAP_COMPONENTS)
+        found = umap.UMAP(n_components=2, random_state=0).fit_transform(rows)
         return np.asarray(found, np.float32)
 
 
@@ -368,6 +387,16 @@ def _plain(value: Any) -> Any:
 
 def _frames_of(rows: Sequence[int], pts_ms: Sequence[int]) -> list[dict[str, Any]]:
     return [{"index": row, "time_s": pts / 1000} for row, pts in zip(rows, pts_ms, strict=True)]
+
+
+def _quarantine(its: Mapping[str, Any], kept: Pictures | None) -> dict[str, Any]:
+    """Return why a video is in quarantine, and until when its frames are intact: as its source
+    shows, else as the message says."""
+    found = {"stage": its["stage"], "class": its["error_class"], "message": its["message"]}
+    if kept is not None:
+        return {**found, "last_intact_s": kept.pts_ms[-1] / 1000}
+    stated = _STATED_S.search(its["message"])
+    return {**found, "last_intact_s": float(stated[1]) if stated else None}
 
 
 def _spread(values: NDArray[np.float32]) -> list[float]:

@@ -9,8 +9,8 @@ export function waitingWords(asks) {
 }
 
 /**
- * Return the parts of an answer: `one` of those that the server `told`, whose answers are `rows`, to
- * a `question`, "" of a model that is asked nothing.
+ * Return the parts of an answer: `one` of those that the server `told`, whose answers are `rows`,
+ * to a `question`, "" of a model that is asked nothing.
  */
 export function answerParts(one, rows, told, question) {
   const [first] = rows;
@@ -28,21 +28,30 @@ export function answerParts(one, rows, told, question) {
       el("li", { class: number ? null : "first" }, words(row.answer), bar(row.probability),
         el("span", { class: "number" }, percent(row.probability))))));
   }
-  const unknown = one.unknown_words ?? [];
-  if (unknown.length) {
-    parts.push(el("p", { class: "note" }, "The model does not know ",
-      unknown.length === 1 ? "this word: " : "these words: ",
-      unknown.flatMap((word, number) => [number ? ", " : "", el("b", {}, words(word))])));
-  }
-  if (told.random_weights) {
+  parts.push(...remarks(one));
+  if (told.model?.random_weights) {
     parts.push(el("p", { class: "note" }, "The network has random weights: answers mean little."));
   }
   const segments = one.segments ?? told.segments ?? [];
   if (segments.length) parts.push(segmentTable(segments));
   const looked = [video.frames && `${count(video.frames, "frame")} looked at`,
-    seconds(video.duration_s), told.model?.name && `${told.model.name} ${told.model.version ?? ""}`];
+    seconds(video.duration_s),
+    told.model?.name && `${told.model.name} ${told.model.version ?? ""}`.trim()];
   parts.push(el("p", { class: "soft looked" }, words(looked.filter(Boolean).join(" · "))));
   return parts.filter(Boolean);
+}
+
+/** Return what the server remarks, of words that the model does not know in words of this page. */
+function remarks({ unknown_words: unknown = [], warnings = [] }) {
+  const texts = warnings.map((text) => text.replace(/^[A-Z]+: /, ""));
+  const others = texts.filter((text) => !text.startsWith("the model does not know these words"));
+  const parts = others.map((text) => [words(text.charAt(0).toUpperCase() + text.slice(1))]);
+  const isSaid = others.some((text) => text.startsWith("the model knows none of the words of the"));
+  if (unknown.length && !isSaid) {
+    parts.push(["The model does not know ", unknown.length === 1 ? "this word: " : "these words: ",
+      unknown.flatMap((word, number) => [number ? ", " : "", el("b", {}, words(word))])]);
+  }
+  return parts.map((part) => el("p", { class: "note" }, part));
 }
 
 function segmentTable(segments) {

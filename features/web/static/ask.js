@@ -8,6 +8,8 @@ import { progressBox } from "./progress.js";
 import { go } from "./router.js";
 import { errorBox, get, post, upload } from "./server.js";
 
+const MOST_KNOWN = 200; // answers that the server lists
+
 export function askView(about) {
   const { model, cache } = about;
   const asks = model.asks !== false;
@@ -25,13 +27,17 @@ export function askView(about) {
   const send = el("button", { class: "main-button wide" }, asks ? "Ask" : "Classify");
   const form = el("form", { class: "card question-form" },
     asks ? field("Question", question) : null, asks ? before : null,
-    chooses ? field("Answers to choose from", candidates, { hint: "one a line, two at least" }) : null,
+    chooses
+      ? field("Answers to choose from", candidates, { hint: "one a line, two at least" }) : null,
     send);
-  const result = el("section", { class: "card result", "aria-label": "Answer" }, waitingWords(asks));
+  const result = el("section", { class: "card result", "aria-label": "Answer" },
+    waitingWords(asks));
   const weights = el("div", { class: "weights-place" });
   const history = el("section", { class: "history" });
 
   function setReady() {
+    running?.abort(); // what was asked about another clip
+    running = null;
     result.replaceChildren(waitingWords(asks));
     weights.replaceChildren();
   }
@@ -73,8 +79,9 @@ export function askView(about) {
       const told = await asked_(asks ? "/v1/ask" : "/v1/classify", {
         signal, progress: stages.sent,
       });
-      show(told, clip, words_, asked_);
+      if (running?.signal === signal) show(told, clip, words_, asked_);
     } catch (error) {
+      if (running?.signal !== signal) return;
       result.replaceChildren(error.name === "AbortError"
         ? el("p", { class: "soft" }, "Stopped.") : errorBox(error));
     } finally {
@@ -96,10 +103,10 @@ export function askView(about) {
       });
       showHistory();
     }
-    if (first?.probability === undefined) return;
+    if (!first || model.head === "segments") return; // those say themselves when it happens
     weights.replaceChildren(frameWeights({
       explain: () => asked_("/v1/explain", {}),
-      seek: clip.file && !clip.file.type.startsWith("image/") ? choice.seek : null,
+      seek: choice.canSeek() ? choice.seek : null,
       videoId: clip.videoId ?? null,
     }));
   }
@@ -136,7 +143,8 @@ export function askView(about) {
     };
     return el("button", { type: "button", class: "entry", on: { click: again } },
       el("span", { class: "entry-question" }, words(one.question || one.clip)),
-      el("span", { class: "entry-answer" }, words(one.answer ?? ""), el("span", { class: "soft" }, ` ${share}`)),
+      el("span", { class: "entry-answer" },
+        words(one.answer ?? ""), el("span", { class: "soft" }, ` ${share}`)),
       one.question ? el("span", { class: "soft entry-clip" }, words(one.clip ?? "")) : null);
   }
 
@@ -164,7 +172,7 @@ export function askView(about) {
     choice.choose({ videoId, row: null });
     try {
       const { row } = await get("/api/cache/video", { video_id: videoId });
-      if (choice.clip()?.videoId === videoId) choice.choose({ videoId, row });
+      if (choice.clip()?.videoId === videoId) choice.describe(row);
     } catch (error) {
       choice.choose(null);
       result.replaceChildren(errorBox(error));
@@ -190,14 +198,17 @@ function request(clip, question, choices) {
 }
 
 function modelLine(model) {
-  const told = [model.name && `${model.name} ${model.version ?? ""}`.trim(), model.kind,
+  const told = [`${model.name ?? ""} ${model.version ?? ""}`.trim(),
+    model.kind !== model.head && model.kind,
     model.backbone, model.sampling, model.trained_on && `trained on ${model.trained_on}`];
   return el("p", { class: "soft" }, words(told.filter(Boolean).join(" · ")));
 }
 
 function knownAnswers({ answers = [] }) {
   if (!answers?.length) return null;
+  const many = answers.length < MOST_KNOWN ? count(answers.length) : `${MOST_KNOWN} or more`;
   return el("details", { class: "known" },
-    el("summary", {}, `Answers that this model knows (${count(answers.length)}${answers.length >= 200 ? " at least" : ""})`),
-    el("p", { class: "tags" }, answers.map((answer) => el("span", { class: "tag" }, words(answer)))));
+    el("summary", {}, `Answers that this model knows (${many})`),
+    el("p", { class: "tags" },
+      answers.map((answer) => el("span", { class: "tag" }, words(answer)))));
 }

@@ -7,8 +7,8 @@ const OFFERED = 6;
 const TYPING_MS = 250;
 
 /**
- * Return {element, clip(), choose(clip), seek(time_s)}. A clip is {file} or {videoId, row}, null of
- * none; `changed` hears the one that was chosen.
+ * Return {element, clip(), choose(clip), describe(row), focus(), canSeek(), seek(time_s)}. A clip
+ * is {file} or {videoId, row}, null of none; `changed` hears the one that was chosen.
  */
 export function clipChoice({ hasCache, changed }) {
   let clip = null;
@@ -53,14 +53,18 @@ export function clipChoice({ hasCache, changed }) {
     chosen.hidden = clip === null;
     input.value = "";
     if (clip) {
-      const other = button("Another clip", () => {
-        choose(null);
-        opener.focus();
-      }, { class: "quiet" });
-      chosen.replaceChildren(preview(), about(), other);
+      show();
       announce(`${nameOf(clip)} is chosen`);
     }
     changed(clip);
+  }
+
+  function show() {
+    const other = button("Another clip", () => {
+      choose(null);
+      opener.focus();
+    }, { class: "quiet" });
+    chosen.replaceChildren(preview(), about(), other);
   }
 
   function preview() {
@@ -89,13 +93,19 @@ export function clipChoice({ hasCache, changed }) {
     element,
     clip: () => clip,
     choose,
+    /** Show what the catalog has of the clip that is chosen. */
+    describe(row) {
+      clip.row = row;
+      show();
+    },
     focus: () => opener.focus(),
-    /** Show an uploaded clip at a time; return whether there is a film to do it in. */
+    /** Whether there is a film that this browser plays. */
+    canSeek: () => Boolean(film?.isConnected),
+    /** Show the film at a time. */
     seek(time_s) {
-      if (!film) return false;
       film.pause();
       film.currentTime = time_s;
-      return true;
+      film.scrollIntoView({ block: "nearest" });
     },
   };
 }

@@ -10,7 +10,8 @@ const PAGE = 60;
 const TYPING_MS = 250;
 const TAGS = 3;
 // Columns of every catalog.
-const OWN = /^(status|folder|stage|error_class|message|partial|capped|checked|attempt|run_id|time|shard|frames|decode_errors|source_.*)$/;
+const OWN = new RegExp("^(status|folder|stage|error_class|message|partial|capped|checked|attempt|"
+  + "run_id|time|shard|frames|decode_errors|source_.*)$");
 
 /** Return the columns that came with the clips, and say what they are: labels, a split. */
 export function brought(columns) {

@@ -119,6 +119,7 @@ export function shown(value) {
 export function percent(share) {
   const many = share * 100;
   if (many > 0 && many < 0.1) return "< 0.1 %";
+  if (many > 99.9 && many < 100) return "> 99.9 %";
   return `${many < 10 || many > 99 ? many.toFixed(1).replace(/\.0$/, "") : Math.round(many)} %`;
 }
 

@@ -4,7 +4,7 @@
 /** Return the view that the address names, "" of none, and its parameters. */
 export function place() {
   const [, name = "", query = ""] = /^#\/([^?]*)\??(.*)$/s.exec(location.hash) ?? [];
-  return { name: decodeURIComponent(name), params: new URLSearchParams(query) };
+  return { name, params: new URLSearchParams(query) };
 }
 
 /** Return the address of a view; parameters that are null or "" are left out. */
