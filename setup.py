@@ -47,7 +47,7 @@ EXTRAS = {
 EXTRAS["browse"] += EXTRAS["serve"]
 EXTRAS["all"] = sorted({one for extra in EXTRAS.values() for one in extra})
 # Not in `all`: each is as large as the rest of what training needs.
-EXTRAS |= {"mlflow": ["mlflow>=3.10"], "wandb": ["wandb>=0.25"]}
+EXTRAS |= {"mlflow": ["mlflow>=3.10"], "wandb": ["wandb>=0.31"]}
 
 setup(
     name="framebank",
@@ -72,6 +72,7 @@ setup(
         **EXTRAS,
         "dev": [
             "pytest>=8.0",
+            "pytest-xdist>=3.8",
             "ruff>=0.9",
             "mypy>=1.13",
             "build>=1.2",

@@ -20,7 +20,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from framebank import cli
-from framebank.features.commands.command_line import CommandParser
+from framebank.features.commands.command_line import CommandParser, near
 from framebank.features.errors import UsageError
 from framebank.features.stop_signals import TrainingStopped, kept_alive
 
@@ -63,8 +63,8 @@ def _command(function: Callable[P, R]) -> Callable[P, R]:
             given = signature.bind(*args, **own).arguments  # type: ignore[arg-type]
         except TypeError as err:
             strange = [word for word in own if word not in signature.parameters]
-            near = cli.near(strange[0], signature.parameters) if strange else ""
-            raise _mistake(name, f"{err}{near}") from None
+            meant = near(strange[0], signature.parameters) if strange else ""
+            raise _mistake(name, f"{err}{meant}") from None
         return _run(name, given)
 
     return call
@@ -276,6 +276,7 @@ def train(
     memory_bytes: int = 2**31,
     shuffle_bytes: int = 2**28,
     tensorboard: PathLike | None = None,
+    track: str | Sequence[str] = (),
     no_baselines: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -379,6 +380,7 @@ def evaluate(
     out: PathLike | None = None,
     examples: int = 12,
     max_unmatched_ratio: float = 0.2,
+    track: str | Sequence[str] = (),
     no_baselines: bool = False,
 ) -> dict[str, Any]:
     """Judge a model beside what it must beat, and write OUT/report.html.
@@ -412,7 +414,7 @@ def ask(
 
 
 @_command
-def retrain(*, config: PathLike, dry_run: bool = False) -> Result:
+def retrain(*, config: PathLike, track: str | Sequence[str] = (), dry_run: bool = False) -> Result:
     """Train again where there is something new, and use the new model only if it is better.
 
     `config` is a TOML file. Returns a Result: event ("promoted", "kept aside", "nothing new",
@@ -504,5 +506,5 @@ def ways(
 def verify(cache: PathLike) -> Report:
     """Read a whole cache back and name each fault; what is damaged is noted for `extract`.
 
-    Returns a Report: faults (empty for a sound cache), remarks, shards, records, frames, ….
+    Returns a Report: faults (empty for an intact cache), remarks, shards, records, frames, ….
     """

@@ -26,8 +26,8 @@ ROOMS = {
         "forecast",
     ],
     "train": [
-        "", "model", "word_vectors", "data", "workers", "judging", "fit", "finetune", "evaluation",
-        "retrain", "ways", "demo",
+        "", "model", "word_vectors", "data", "tracking", "workers", "judging", "fit", "finetune",
+        "evaluation", "retrain", "ways", "demo",
     ],
 }  # fmt: skip
 FORBIDDEN = {
@@ -121,7 +121,14 @@ def test_no_folder_is_crowded() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["extract", "--help"], ["inspect", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["-V", "-v"],
+        ["extract", "--help"],
+        ["inspect", "--help"],
+        ["completion", "fish"],
+    ],
 )
 def test_help_loads_neither_tensorflow_nor_beam(words: list[str]) -> None:
     code = (

@@ -110,7 +110,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
         raise UsageError("the question is empty", expected='words, such as "what is he doing?"')
     if question and not head.asks:
         raise UsageError(
-            f"the model {args.model} gives labels, or segments, and is asked nothing",
+            f"the model {args.model} gives labels or segments, and takes no question",
             got=repr(question),
             todo="leave the question out",
         )

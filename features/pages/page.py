@@ -7,6 +7,7 @@ are SVG, drawn 320 wide, about as wide as they are shown, so that their text kee
 from __future__ import annotations
 
 import base64
+import datetime
 import functools
 import html
 import io
@@ -60,6 +61,15 @@ def short(text: object, most: int) -> str:
         return escape(whole)
     cut = Markup('<abbr title="{}">{}…</abbr>')
     return cut.format(whole[:_TITLE], whole[: most - 1].rstrip())
+
+
+def day(time: str | None) -> str:
+    """Return the date of a time as people write it: 29 November 2026."""
+    try:
+        at = datetime.datetime.fromisoformat(time or "")
+    except ValueError:
+        return "on a day not known"
+    return f"{at.day} {at:%B %Y}"
 
 
 def facts_table(facts: Mapping[str, object]) -> str:
@@ -127,12 +137,12 @@ def calibration_plot(bins: Sequence[Mapping[str, Any]]) -> str:
             "even": _place(one["confidence"], one["confidence"])[1],
             "radius": round(3 + 8 * (one["judged"] / most) ** 0.5, 1),
             "judged": one["judged"],
-            "words": f"{one['confidence']:.0%} sure, {one['accuracy']:.0%} right",
+            "words": f"confidence {one['confidence']:.0%}, {one['accuracy']:.0%} right",
         }
         for one in bins
     ]
     words = "Calibration: " + "; ".join(spot["words"] for spot in spots)
-    return _plot(words, "how sure the model was", _QUARTERS, _QUARTERS, spots=spots)
+    return _plot(words, "confidence of the model", _QUARTERS, _QUARTERS, spots=spots)
 
 
 def curve_plot(curves: Mapping[str, Curve], *, title: str, is_share: bool) -> str:

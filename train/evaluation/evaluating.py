@@ -23,6 +23,7 @@ from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.splits import SPLITS, Splits, splits_of
 from framebank.train.data.windows import Timeline, beyond_ends
 from framebank.train.evaluation import figures as evaluation
+from framebank.train.evaluation.about import about_model
 from framebank.train.evaluation.answers import Answers, ask_all
 from framebank.train.evaluation.detecting import find_all
 from framebank.train.evaluation.leaks import find_leaks
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
     from framebank.train.fit.training_data import TrainJob
 
-_NO_TRAINING = "the files hold no training questions: nothing stands beside the model"
+_NO_TRAINING = "the files hold no training questions: the model is compared with no baseline"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +121,7 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged | Detected:
         "questions_files": list(job.questions.paths),
         "questions_sha256": list(joined.file_hashes),
         "videos": len({question.video_id for question in asked}),
+        "made": about_model(job.model, cache),
         "random_weights": cache.spec.random_weights,
         "weights": str(cache.spec.weights),
         "notes": notes,
@@ -252,7 +254,7 @@ def _knew(asked: Asked, *, same_files: bool, chosen_on: str) -> str:
             f"model has seen{named}"
         )
     if asked.name == "train" and asked.seen is None:
-        return "what stands beside the model learnt, and maybe it, from these questions"
+        return "the baselines learnt from these questions, and maybe the model did"
     return ""
 
 
@@ -291,7 +293,7 @@ class Making:
         except (UsageError, TypeError) as err:
             said = err.what if isinstance(err, UsageError) else err
             raise UsageError(
-                f"the model in {model_dir} was made in a way that is none any more",
+                f"the model in {model_dir} was made in a way that this version no longer knows",
                 got=said,
                 todo="train it again with --overwrite",
             ) from err

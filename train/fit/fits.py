@@ -19,7 +19,7 @@ from framebank.features.errors import CacheError
 from framebank.features.questions.question import Question
 from framebank.features.stores import json_text, storage
 from framebank.train.data.batches import QuestionTable
-from framebank.train.fit.callbacks import AnswerSample
+from framebank.train.fit.callbacks import AnswerSample, Told
 from framebank.train.fit.choosing import AUTO_CLIPS, KINDS, choose_kind
 from framebank.train.fit.closed_form import Moments, fit_closed_form
 from framebank.train.fit.loop import FitData, FitResult, fit
@@ -167,7 +167,7 @@ class Fits:
         seeds = self.job.train.seeds
         if model.kind != PROBE or seeds == 1:
             return seeds
-        self.run.say("NOTE: a closed formula starts from no chance: there is one fit, not --seeds")
+        self.run.say("NOTE: a closed formula has no random start: there is one fit, not --seeds")
         return 1
 
     def calibrate(self, judge: Judge, plain: keras.Model | None) -> tuple[float, dict[str, Any]]:
@@ -234,7 +234,8 @@ class Fits:
         if warm_start is not None:
             words, answers = material.words, material.head.answers
             start_from(network, warm_start, words=words, answers=answers, say=self.run.say)
-        callbacks, sample = [], None
+        callbacks: list[keras.callbacks.Callback] = [Told(label, self.run.track.epoch)]
+        sample = None
         val = material.tables[material.splits.stopped_on]
         if job.tensorboard and workers.is_chief:
             board = f"{job.tensorboard}/{label}"
@@ -329,7 +330,7 @@ def start_from(
     old = inner[0] if inner else trained
     mine, others = list(_inner_layers(network)), list(_inner_layers(old))
     if [type(layer) for layer in mine] != [type(layer) for layer in others]:
-        say(f"{model_dir} is built in another way: the new model starts from chance")
+        say(f"{model_dir} is built in another way: the new model starts from random weights")
         return False
     known = _vocabulary(model_dir)
     copied = left = 0
@@ -349,7 +350,10 @@ def start_from(
             else:
                 left += 1
         new.set_weights(weights)
-    say(f"{copied} weights start from {model_dir}" + (f", {left} from chance" if left else ""))
+    say(
+        f"{copied} weights start from {model_dir}"
+        + (f", {left} from random values" if left else "")
+    )
     return True
 
 

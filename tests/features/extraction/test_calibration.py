@@ -81,6 +81,21 @@ def test_a_feature_in_int8_depends_on_its_own_frame_alone(
     )
 
 
+def test_the_same_frames_are_not_quantised_for_again(
+    made: tuple[FeatureSpec, Weights], clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, weights = make_spec(dataclasses.replace(CHOICE, precision="int8", sample="every=2"))
+    monkeypatch.setattr(calibration, "FRAMES", 12)
+    monkeypatch.setattr(calibration, "_run_child", None)
+    assert calibration.calibrate(spec, weights, refs_of(clips), ONE)[1] == made[1]
+    Path(made[1].local_path).rename(damaged := Path(made[1].local_path + ".kept"))
+    try:
+        with pytest.raises(TypeError):  # is quantised again
+            calibration.calibrate(spec, weights, refs_of(clips), ONE)
+    finally:
+        damaged.rename(made[1].local_path)
+
+
 def test_every_later_run_and_whoever_asks_takes_the_graph_of_the_cache(
     made: tuple[FeatureSpec, Weights], clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,8 +125,10 @@ def test_what_calibrates_is_always_the_same_of_the_same_input(
     spec, _ = make_spec(CHOICE)
     small = dataclasses.replace(spec, input_size=16)
     refs = refs_of(clips)
-    images, numbers = calibration.calibration_images(small, refs, ONE)
-    again, _ = calibration.calibration_images(small, refs[::-1], DecoderPolicy(decoders=2))
+    chosen = calibration.chosen_clips(refs)
+    images, numbers = calibration.calibration_images(small, chosen, ONE)
+    assert calibration.chosen_clips(refs[::-1]) == chosen
+    again, _ = calibration.calibration_images(small, chosen, DecoderPolicy(decoders=2))
     np.testing.assert_array_equal(images, again)
     assert images.shape[1:] == (16, 16, 3) and images.dtype == np.uint8
     assert numbers.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and len(images) == 12
