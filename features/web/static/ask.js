@@ -1,10 +1,10 @@
 // A clip, a question, the model's answers, and what they lean on.
-import {
-  announce, bar, button, count, el, field, heading, percent, seconds, words,
-} from "./dom.js";
+import { answerParts, waitingWords } from "./answers.js";
+import { announce, button, count, el, field, heading, percent, words } from "./dom.js";
 import { clipChoice, nameOf } from "./clip_choice.js";
 import { frameWeights } from "./frame_weights.js";
 import { asked, forgetAll, remember } from "./history.js";
+import { progressBox } from "./progress.js";
 import { go } from "./router.js";
 import { errorBox, get, post, upload } from "./server.js";
 
@@ -96,7 +96,7 @@ export function askView(about) {
       });
       showHistory();
     }
-    if (first?.probability === undefined) return;
+    if (!first || model.head === "segments") return; // those say themselves when it happens
     weights.replaceChildren(frameWeights({
       explain: () => asked_("/v1/explain", {}),
       seek: clip.file && !clip.file.type.startsWith("image/") ? choice.seek : null,
@@ -187,87 +187,6 @@ function request(clip, question, choices) {
     for (const one of choices) form.append("choices", one);
     return upload(path, form, { signal, progress });
   };
-}
-
-/** Return {element, sent(share), end()}: how far an answer is, and a button that gives it up. */
-function progressBox(uploads, stop) {
-  const started = performance.now();
-  const said = el("p", { class: "stage-words" });
-  const line = el("progress", { max: "1", "aria-label": "Progress" });
-  const element = el("div", { class: "progress" }, said, line, button("Stop", stop, { class: "quiet" }));
-  let text = "";
-  const tell = (now) => {
-    text = now;
-    said.textContent = now;
-    announce(now);
-  };
-  tell(uploads ? "Sending the clip" : "Looking at the frames");
-  if (uploads) line.value = 0;
-  const clock = setInterval(() => {
-    const spent = Math.round((performance.now() - started) / 1000);
-    if (spent >= 2) said.textContent = `${text} · ${spent} s`;
-  }, 1000);
-  return {
-    element,
-    end: () => clearInterval(clock),
-    sent(share) {
-      if (share < 1) line.value = share;
-      else if (line.hasAttribute("value")) {
-        line.removeAttribute("value"); // how long decoding takes nobody knows
-        tell("Decoding it and looking at the frames");
-      }
-    },
-  };
-}
-
-function waitingWords(asks) {
-  return el("div", { class: "nothing" },
-    el("p", {}, asks ? "Choose a clip and ask: the answer comes here."
-      : "Choose a clip: what it shows comes here."));
-}
-
-function answerParts(one, rows, told, question) {
-  const [first] = rows;
-  if (!first) return [el("p", { class: "soft" }, "The model found nothing to say.")];
-  const counted = first.number !== undefined && first.number !== null;
-  const video = told.video ?? {};
-  const parts = [
-    question ? el("p", { class: "soft asked-question" }, words(question)) : null,
-    el("p", { class: "headline" }, words(first.answer),
-      counted ? el("span", { class: "sure" }, `rounded from ${first.number.toFixed(2)}`)
-        : el("span", { class: "sure" }, percent(first.probability))),
-  ];
-  if (!counted) {
-    parts.push(el("ul", { class: "answers" }, rows.map((row, number) =>
-      el("li", { class: number ? null : "first" }, words(row.answer), bar(row.probability),
-        el("span", { class: "number" }, percent(row.probability))))));
-  }
-  const unknown = one.unknown_words ?? [];
-  if (unknown.length) {
-    parts.push(el("p", { class: "note" }, "The model does not know ",
-      unknown.length === 1 ? "this word: " : "these words: ",
-      unknown.flatMap((word, number) => [number ? ", " : "", el("b", {}, words(word))])));
-  }
-  if (told.random_weights) {
-    parts.push(el("p", { class: "note" }, "The network has random weights: answers mean little."));
-  }
-  const segments = one.segments ?? told.segments ?? [];
-  if (segments.length) parts.push(segmentTable(segments));
-  const looked = [video.frames && `${count(video.frames, "frame")} looked at`,
-    seconds(video.duration_s), told.model?.name && `${told.model.name} ${told.model.version ?? ""}`];
-  parts.push(el("p", { class: "soft looked" }, words(looked.filter(Boolean).join(" · "))));
-  return parts.filter(Boolean);
-}
-
-function segmentTable(segments) {
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Segments" },
-    el("table", { class: "plain" },
-      el("caption", {}, "What happens, and when"),
-      el("thead", {}, el("tr", {}, ["From", "To", "What", "Score"].map((name) =>
-        el("th", { scope: "col" }, name)))),
-      el("tbody", {}, segments.map((one) => el("tr", {},
-        el("td", {}, seconds(one.start_s)), el("td", {}, seconds(one.end_s)),
-        el("td", {}, words(one.label)), el("td", {}, one.score?.toFixed(2)))))));
 }
 
 function modelLine(model) {

@@ -1,7 +1,7 @@
 // One clip: its frames with their times, what is like it, what is asked about it, or why it is in
 // quarantine.
 import {
-  announce, bar, button, count, el, facts, heading, seconds, shown, words,
+  announce, bar, breakable, button, count, el, facts, heading, seconds, shown, words,
 } from "./dom.js";
 import { clipCard } from "./clips.js";
 import { forget, lazyImage } from "./posters.js";
@@ -15,6 +15,7 @@ const AGAIN_MS = 3000; // after which the server, still reading the cache, is as
 const INNER = new Set([
   "video_id", "status", "key", "fingerprint", "offset", "length", "record", "shard", "generation",
   "stage", "error_class", "message", "attempt", "run_id", "time", "content_sha256", "uri", "checked",
+  "decode_errors", "capped", "size_bytes",
 ]);
 
 export function clipView(about) {
@@ -33,7 +34,7 @@ export function clipView(about) {
     forget(element);
     element.replaceChildren(
       el("p", { class: "crumb" }, el("a", { href: "#/clips" }, "‹ All clips")),
-      heading(words(videoId)));
+      heading(breakable(videoId)));
     load(videoId, running.signal);
     return true;
   }

@@ -41,6 +41,9 @@ export function clipChoice({ hasCache, changed }) {
     if (file) choose({ file });
   });
 
+  // What is dropped beside it is not to take the page away.
+  for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
+
   function choose(now) {
     clip = now;
     if (address) URL.revokeObjectURL(address);

@@ -8,6 +8,14 @@ import { errorBox, get } from "./server.js";
 
 const PAGE = 60;
 const TYPING_MS = 250;
+const TAGS = 3;
+// Columns of every catalog.
+const OWN = /^(status|folder|stage|error_class|message|partial|capped|checked|attempt|run_id|time|shard|frames|decode_errors|source_.*)$/;
+
+/** Return the columns that came with the clips, and say what they are: labels, a split. */
+export function brought(columns) {
+  return columns.filter((name) => !OWN.test(name));
+}
 
 /** Return the state that the address holds. */
 function stateOf(params) {
@@ -34,9 +42,13 @@ export function clipsView(about) {
   const filters = filterBar(columns, (where) => change({ where }));
   const search = el("input", { type: "search", autocomplete: "off", spellcheck: "false" });
   let typing = 0;
+  let typed = ""; // what the address has of it, which may be behind what stands there
   search.addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(() => change({ search: search.value }, { replace: true }), TYPING_MS);
+    typing = setTimeout(() => {
+      typed = search.value;
+      change({ search: typed }, { replace: true });
+    }, TYPING_MS);
   });
   const sort = choice([["", "as listed"], ...columns.map(({ name }) => [name, name])], "",
     (column) => change({ sort: column }));
@@ -110,12 +122,15 @@ export function clipsView(about) {
       const turned = loaded !== null && stateOf(params).page !== state.page;
       loaded = address;
       state = stateOf(params);
-      if (document.activeElement !== search) search.value = state.search;
+      if (state.search !== typed) search.value = typed = state.search;
       sort.value = state.sort;
       direction.textContent = state.descending ? "↓ largest first" : "↑ smallest first";
       filters.show(state.where);
       load();
-      if (turned) scrollTo(0, 0);
+      if (turned) {
+        scrollTo(0, 0);
+        element.querySelector("h1").focus({ preventScroll: true });
+      }
       return false;
     },
   };
@@ -127,9 +142,7 @@ export function clipCard(row, { colours = [], more = null } = {}) {
   const facts_ = held
     ? [row.stage && `at ${row.stage}`]
     : [seconds(row.duration_s), row.frames ? count(row.frames, "frame") : ""];
-  const tags = colours
-    .filter((name) => name !== "status" && row[name] !== null && shown(row[name]) !== "")
-    .slice(0, 3);
+  const tags = brought(colours).filter((name) => shown(row[name]) !== "").slice(0, TAGS);
   return el("article", { class: "clip-card" },
     held ? el("div", { class: "poster held" }, el("span", {}, words(row.error_class || "quarantine")))
       : poster(row.video_id, { frames: row.frames }),

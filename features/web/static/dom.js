@@ -38,12 +38,18 @@ export function words(text, props = {}) {
   return el("bdi", props, text);
 }
 
+/** Return a clip's id, which may be broken where its words end. */
+export function breakable(videoId, props = {}) {
+  const parts = videoId.split(/(?<=[\/_\-])|(?=\.)/u);
+  return el("bdi", props, parts.flatMap((part, number) => (number ? [el("wbr"), part] : [part])));
+}
+
 /** Return a clip's id in two lines: its folder, small, and its name. */
 export function clipName(videoId) {
   const cut = videoId.lastIndexOf("/") + 1;
   return [
     cut ? el("bdi", { class: "folder" }, videoId.slice(0, cut)) : null,
-    el("bdi", { class: "name" }, videoId.slice(cut)),
+    breakable(videoId.slice(cut), { class: "name" }),
   ];
 }
 

@@ -35,33 +35,34 @@ export function frameWeights({ explain, seek, videoId = null }) {
   return section;
 }
 
-function parts({ answer, frames = [], pictures = [] }, { seek, videoId }) {
+function parts({ answer, number: counted, frames = [], pictures = [] }, { seek, videoId }) {
   if (!frames.length) return [el("p", { class: "soft" }, "There is no frame to leave out.")];
   const most = Math.max(...frames.map(({ weight }) => Math.abs(weight)), 1e-9);
-  const said = typeof answer === "object" ? answer?.answer : answer;
+  const isCount = Number.isFinite(counted);
   const best = frames.reduce((one, other) => (other.weight > one.weight ? other : one));
   const about = el("p", { class: "soft" },
-    "How much of the probability of ", el("b", {}, words(said ?? "the answer")),
-    " is lost when a frame is left out. ",
+    isCount ? "How much lower the number is" : ["How much of the probability of ",
+      el("b", {}, words(answer ?? "the answer")), " is lost"],
+    " when a frame is left out. ",
     best.weight > 0 ? `Most of all the frame at ${seconds(best.time_s)}.`
       : "No frame matters alone.");
   const list = el("ol", { class: "frames weighed" }, frames.map((frame, number) =>
     el("li", { class: frame === best && best.weight > 0 ? "frame best" : "frame" },
-      still(frame, pictures[number], videoId),
+      still(frame, pictures[number], videoId, number),
       bar(Math.abs(frame.weight) / most, { negative: frame.weight < 0 }),
       el("span", { class: "frame-words" },
-        time(frame, seek), el("span", { class: "number" }, signed(frame.weight))))));
+        time(frame, seek), el("span", { class: "number" }, signed(frame.weight, isCount))))));
   return [about, list];
 }
 
-function still(frame, address, videoId) {
+function still(frame, address, videoId, row) {
   const alt = `Frame at ${seconds(frame.time_s)}`;
   if (address) {
     // Only what the server made: a picture that the policy lets in.
     return /^data:image\/(jpeg|png);base64,/.test(address) ? el("img", { src: address, alt }) : none();
   }
   if (!videoId) return none();
-  return lazyImage(picture("/api/cache/frame", { video_id: videoId, index: frame.index }), {
+  return lazyImage(picture("/api/cache/frame", { video_id: videoId, index: row }), {
     alt, missing: (image) => image.replaceWith(none()),
   });
 }
@@ -76,7 +77,8 @@ function time(frame, seek) {
   });
 }
 
-function signed(weight) {
+function signed(weight, isCount) {
+  if (isCount) return `${weight < 0 ? "+" : "−"}${Math.abs(weight).toFixed(2)}`;
   if (Math.abs(weight) < 0.0005) return "0 %";
   const share = percent(Math.abs(weight)).replace("< ", "");
   return `${weight < 0 ? "+" : "−"}${share}`;

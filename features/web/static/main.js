@@ -72,7 +72,8 @@ function show(about, { first = false } = {}) {
 
 /** A server that wants its token is told it once, and sets a cookie. */
 function tokenForm() {
-  const token = el("input", { type: "password", name: "token", id: "token", required: true });
+  const token = el("input", { name: "token", id: "token", required: true, autocomplete: "off",
+    spellcheck: "false" });
   return el("form", { action: "/login", method: "get", class: "card token" },
     el("label", { for: "token" }, "The server's token"), token,
     el("button", { class: "main-button" }, "Open"));

@@ -1,5 +1,6 @@
 // The clips as points of a plane: those that are alike lie together. Beside it the same as a table.
 import { announce, button, choice, clipName, count, el, field, heading, words } from "./dom.js";
+import { brought } from "./clips.js";
 import { poster } from "./posters.js";
 import { go, link } from "./router.js";
 import { mark, scatter } from "./scatter.js";
@@ -142,7 +143,8 @@ export function mapView(about) {
 
   const element = el("div", { class: "view" },
     heading("Map"),
-    el("p", {}, "Clips that look and move alike lie together."),
+    el("p", {}, "Clips that look and move alike lie together.",
+      about.cache.random_weights ? " The network has random weights, so it means little here." : ""),
     el("div", { class: "tools" }, field("Colour by", colour),
       el("div", { class: "row" },
         button("−", () => plot.zoom(0.5), { class: "quiet round", "aria-label": "Zoom out" }),
@@ -153,7 +155,7 @@ export function mapView(about) {
     title: "Map",
     element,
     update(params) {
-      const wanted = params.get("colour") ?? colours.find((name) => name !== "status") ?? "";
+      const wanted = params.get("colour") ?? brought(colours)[0] ?? colours[0] ?? "";
       const name = colours.includes(wanted) ? wanted : "";
       if (name === loaded) return false;
       loaded = name;

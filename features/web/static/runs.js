@@ -8,6 +8,8 @@ export function runsView(about) {
   const element = el("div", { class: "view" },
     heading("Runs and spec"),
     el("p", { class: "soft" }, words(address)),
+    about.cache.random_weights ? el("p", { class: "note" },
+      "The network has random weights: it has never been trained, and its features mean little.") : null,
     el("section", { class: "tiles" }, Object.entries(counts).map(([name, many]) =>
       el("div", { class: "card tile" }, el("b", {}, count(many)), el("span", {}, words(name))))),
     el("section", {}, el("h2", {}, "Spec"),

@@ -14,6 +14,12 @@ const SILENT = () =>
     todo: "look whether the command that opened this page still runs, and start it again",
   });
 
+// A server that will not have a clip may hang up before it has all of it.
+const CUT_OFF = () =>
+  new ServerError("The server stopped taking the clip before its end", {
+    todo: "try a smaller clip, or look whether the command that opened this page still runs",
+  });
+
 function refusal(status, text, retryAfter) {
   let told = null;
   try {
@@ -108,10 +114,14 @@ export function upload(path, form, { signal = null, progress = () => {} } = {}) 
     const request = new XMLHttpRequest();
     request.open("POST", path);
     request.setRequestHeader("Accept", "application/json");
+    let sent = false;
     request.upload.addEventListener("progress", (event) => {
       if (event.lengthComputable) progress(event.loaded / event.total);
     });
-    request.upload.addEventListener("load", () => progress(1));
+    request.upload.addEventListener("load", () => {
+      sent = true;
+      progress(1);
+    });
     request.addEventListener("load", () => {
       if (request.status >= 200 && request.status < 300) {
         resolve(JSON.parse(request.responseText));
@@ -120,7 +130,7 @@ export function upload(path, form, { signal = null, progress = () => {} } = {}) 
         reject(refusal(request.status, request.responseText, again));
       }
     });
-    request.addEventListener("error", () => reject(SILENT()));
+    request.addEventListener("error", () => reject(sent ? SILENT() : CUT_OFF()));
     request.addEventListener("abort", () => reject(new DOMException("stopped", "AbortError")));
     signal?.addEventListener("abort", () => request.abort());
     request.send(form);
