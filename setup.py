@@ -47,7 +47,7 @@ EXTRAS = {
 EXTRAS["browse"] += EXTRAS["serve"]
 EXTRAS["all"] = sorted({one for extra in EXTRAS.values() for one in extra})
 # Not in `all`: each is as large as the rest of what training needs.
-EXTRAS |= {"mlflow": ["mlflow>=3.10"], "wandb": ["wandb>=0.25"]}
+EXTRAS |= {"mlflow": ["mlflow>=3.10"], "wandb": ["wandb>=0.31"]}
 
 setup(
     name="framebank",

@@ -44,10 +44,12 @@ _LIBRARIES = {  # that are not called as they are imported
     "google_crc32c": "google-crc32c",
     "jinja2": "Jinja2",
     "keras": "Keras",
+    "mlflow": "MLflow",
     "nncf": "NNCF",
     "openvino": "OpenVINO",
     "PIL": "Pillow",
     "tensorflow": "TensorFlow",
+    "wandb": "Weights & Biases",
 }
 _ROOT = Path(__file__).resolve().parent.parent
 _MESSAGE_CHARACTERS = 1000

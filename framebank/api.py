@@ -276,6 +276,7 @@ def train(
     memory_bytes: int = 2**31,
     shuffle_bytes: int = 2**28,
     tensorboard: PathLike | None = None,
+    track: str | Sequence[str] = (),
     no_baselines: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -379,6 +380,7 @@ def evaluate(
     out: PathLike | None = None,
     examples: int = 12,
     max_unmatched_ratio: float = 0.2,
+    track: str | Sequence[str] = (),
     no_baselines: bool = False,
 ) -> dict[str, Any]:
     """Judge a model beside what it must beat, and write OUT/report.html.
@@ -412,7 +414,7 @@ def ask(
 
 
 @_command
-def retrain(*, config: PathLike, dry_run: bool = False) -> Result:
+def retrain(*, config: PathLike, track: str | Sequence[str] = (), dry_run: bool = False) -> Result:
     """Train again where there is something new, and use the new model only if it is better.
 
     `config` is a TOML file. Returns a Result: event ("promoted", "kept aside", "nothing new",

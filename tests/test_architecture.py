@@ -26,8 +26,8 @@ ROOMS = {
         "forecast",
     ],
     "train": [
-        "", "model", "word_vectors", "data", "workers", "judging", "fit", "finetune", "evaluation",
-        "retrain", "ways", "demo",
+        "", "model", "word_vectors", "data", "tracking", "workers", "judging", "fit", "finetune",
+        "evaluation", "retrain", "ways", "demo",
     ],
 }  # fmt: skip
 FORBIDDEN = {

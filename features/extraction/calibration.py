@@ -58,40 +58,49 @@ def calibrate(
             if importlib.util.find_spec(name) is None:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     if spec.clip_length > 1 or spec.holds_pictures:
-        raise _refused(f"{spec.backbone}, which does not exist")
-    images, clips = calibration_images(spec, refs, policy)
+        raise _refused(f"{spec.backbone}, which is not one")
+    exact = dataclasses.replace(spec, precision="float32", quantised=None)
+    chosen = chosen_clips(refs)
+    key = _key(exact, weights, chosen)
+    known = kept.load(key)
+    path = int8.kept_graph(known[0]["sha256"]) if known is not None else None
+    if known is not None and path is not None:
+        made = known[0]
+    else:
+        images, clips = calibration_images(exact, chosen, policy)
+        path = _quantised(exact, weights, images, clips)
+        made = {
+            "sha256": disk.file_hash(path),
+            "frames": len(images[::2]),
+            "frames_sha256": disk.bytes_sha256(images.tobytes()),
+            "seed": SEED,
+        }
+        kept.keep(key, made, {})
+    graph = Weights(INT8, made["sha256"], str(path), local_path=str(path))
+    return dataclasses.replace(exact, precision=INT8, quantised=made), graph
+
+
+def _key(spec: FeatureSpec, weights: Weights, chosen: Sequence[VideoRef]) -> str:
+    """Return the key of the graph that frames of these clips make of a network."""
+    names = ("openvino", "nncf", "tensorflow", "av")
+    versions = [importlib.metadata.version(name) for name in names]
+    clips = [(ref.uri, ref.size_bytes, ref.generation) for ref in chosen]
+    network = (spec.backbone, spec.layer, spec.input_size, spec.resize, spec.preprocessing)
+    sources = [Path(__file__), Path(int8.__file__)]
+    parts = (*network, weights.sha256, clips, FRAMES, SEED, *versions)
+    return kept.key_of("int8", *parts, sources=sources)
+
+
+def _quantised(
+    spec: FeatureSpec, weights: Weights, images: NDArray[np.uint8], clips: NDArray[np.int64]
+) -> Path:
+    """Return the file of the graph that these frames make of the network of `spec`."""
     if len(images) < 2:
         raise UsageError(
             "there are no frames to calibrate int8 with",
             got=f"{len(images)} frames of the clips of the input",
             todo="see what is wrong with them in float32 first",
         )
-    exact = dataclasses.replace(spec, precision="float32", quantised=None)
-    path = _quantised(exact, weights, images, clips)
-    sha256 = disk.file_hash(path)
-    made = {
-        "sha256": sha256,
-        "frames": len(images[::2]),
-        "frames_sha256": disk.bytes_sha256(images.tobytes()),
-        "seed": SEED,
-    }
-    graph = Weights(INT8, sha256, str(path), local_path=str(path))
-    return dataclasses.replace(exact, precision=INT8, quantised=made), graph
-
-
-def _quantised(
-    spec: FeatureSpec, weights: Weights, images: NDArray[np.uint8], clips: NDArray[np.int64]
-) -> Path:
-    """Return the file of the graph that these frames make of the network of `spec`: the one that
-    this machine has from an earlier run, or a new one."""
-    versions = [importlib.metadata.version(name) for name in ("openvino", "nncf", "tensorflow")]
-    data = [disk.bytes_sha256(array.tobytes()) for array in (images, clips)]
-    sources = [Path(__file__), Path(int8.__file__)]
-    network = (spec.backbone, spec.layer, spec.input_size, spec.preprocessing, weights.sha256)
-    key = kept.key_of("int8", *network, *data, *versions, sources=sources)
-    known = kept.load(key)
-    if known is not None and (path := int8.kept_graph(known[0])) is not None:
-        return path
     with temporary.live_folder() as live:
         folder = Path(live.path)
         np.save(folder / int8.FRAMES, images)
@@ -99,9 +108,7 @@ def _quantised(
         job = {"spec": spec.to_json(), "weights": dataclasses.asdict(weights)}
         (folder / _JOB).write_text(json.dumps(job))
         _run_child(folder)
-        path = int8.pack(folder)
-    kept.keep(key, disk.file_hash(path), {})
-    return path
+        return int8.pack(folder)
 
 
 def settled(graph: Weights) -> Settled:
@@ -128,16 +135,20 @@ def _refused(got: str) -> UsageError:
     )
 
 
-def calibration_images(
-    spec: FeatureSpec, refs: Sequence[VideoRef], policy: DecoderPolicy
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return pictures uint8[n, size, size, 3] as the network gets them, FRAMES or fewer, of clips
-    that SEED chooses, and int64[n] which clip each is of; always the same of the same input."""
+def chosen_clips(refs: Sequence[VideoRef]) -> Sequence[VideoRef]:
+    """Return the clips of the input that SEED chooses, always the same of the same input."""
     wanted = FRAMES // _LEAST_A_CLIP
     drawn = random.Random(SEED).sample(
         sorted(refs, key=lambda ref: ref.uri), min(len(refs), _DRAWN * wanted)
     )
-    chosen = sorted(drawn, key=lambda ref: (ref.size_bytes, ref.uri))[:wanted]
+    return sorted(drawn, key=lambda ref: (ref.size_bytes, ref.uri))[:wanted]
+
+
+def calibration_images(
+    spec: FeatureSpec, chosen: Sequence[VideoRef], policy: DecoderPolicy
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return pictures uint8[n, size, size, 3] of the clips `chosen` as the network gets them,
+    FRAMES or fewer, and int64[n] which clip each is of."""
     each = math.ceil(FRAMES / max(1, len(chosen)))
     sampling = dataclasses.replace(spec, sample=f"uniform={each}", max_frames=None)
     found: dict[tuple[int, int], NDArray[np.uint8]] = {}

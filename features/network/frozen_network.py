@@ -15,6 +15,7 @@ import contextlib
 import importlib.metadata
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from framebank.features.network.frozen_graph import (
     start,
     trace,
 )
-from framebank.features.network.int8 import load_int8
+from framebank.features.network.int8 import load_int8, streams
 from framebank.features.network.keras_choice import keras_backend
 from framebank.features.network.own_files import (
     ONNX,
@@ -60,8 +61,9 @@ class Network:
     """uint8[b, h, w, c=3] RGB frames in, float32[b, d] features out, b at most `batch_size`; of a
     backbone with a `clip_length` clips, uint8[b, frames, h, w, c].
 
-    Any thread may call it; one at a time computes, since a step keeps the whole processor busy and
-    its memory is that of one batch; two (`in_flight`) on a GPU. Building takes a few seconds.
+    Any thread may call it; one step at a time is computed, which keeps the whole processor busy and
+    whose memory is that of one; on a GPU two (`in_flight`), in int8 one a core. Building takes a
+    few seconds.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Network:
         self._start = starting
         self._on_gpu = precision != INT8 and _prepare_gpus()
         # On a GPU the next batch is moved there while one is computed.
-        self.in_flight = 2 if self._on_gpu else 1
+        self.in_flight = streams() if precision == INT8 else 2 if self._on_gpu else 1
         self._computing = threading.Semaphore(self.in_flight)
         self._step = batch_size if self._on_gpu else COMPUTE_BATCH
         if precision == INT8:
@@ -124,10 +126,19 @@ class Network:
         filled = images
         if missing:
             filled = np.pad(images, ((0, missing), *[(0, 0)] * (images.ndim - 1)))
-        steps = range(0, len(filled), self._step)
+        steps = [filled[at : at + self._step] for at in range(0, len(filled), self._step)]
+        if len(steps) == 1:
+            return self._compute_step(steps[0])[: len(images)]
+        if self.in_flight == 1:
+            parts = list(map(self._compute_step, steps))
+        else:
+            with ThreadPoolExecutor(self.in_flight) as threads:
+                parts = list(threads.map(self._compute_step, steps))
+        return np.concatenate(parts)[: len(images)]
+
+    def _compute_step(self, images: Images) -> Features:
         with self._computing:
-            parts = [self._call(filled[at : at + self._step]) for at in steps]
-        return np.concatenate(parts)[: len(images)] if len(parts) > 1 else parts[0][: len(images)]
+            return self._call(images)
 
     def _of_table(self, row: Backbone, weights: Weights) -> None:
         """Make a network of the table, or take up the graph that was kept of it."""

@@ -7,6 +7,7 @@ are SVG, drawn 320 wide, about as wide as they are shown, so that their text kee
 from __future__ import annotations
 
 import base64
+import datetime
 import functools
 import html
 import io
@@ -60,6 +61,15 @@ def short(text: object, most: int) -> str:
         return escape(whole)
     cut = Markup('<abbr title="{}">{}…</abbr>')
     return cut.format(whole[:_TITLE], whole[: most - 1].rstrip())
+
+
+def day(time: str | None) -> str:
+    """Return the date of a time as people write it: 29 November 2026."""
+    try:
+        at = datetime.datetime.fromisoformat(time or "")
+    except ValueError:
+        return "on a day not known"
+    return f"{at.day} {at:%B %Y}"
 
 
 def facts_table(facts: Mapping[str, object]) -> str:

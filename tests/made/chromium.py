@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,13 @@ class Page:
         if "exceptionDetails" in found:
             raise AssertionError(found["exceptionDetails"])
         return found["result"].get("value")
+
+    def violations(self) -> list[str]:
+        """Return what axe finds wrong with the page for who cannot see it, or see it well."""
+        axe = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
+        told = "its.map(one => one.id + ': ' + one.nodes[0].html.slice(0, 120))"
+        script = f"{axe}; axe.run().then(({{violations: its}}) => {told})"
+        return list(self.evaluate(script))
 
     def picture(self, path: Path) -> None:
         """Write a PNG of the whole page."""

@@ -6,6 +6,7 @@ Opens from disk without a network: styles, curves and frame strips are inside, c
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from framebank.features.asking.command import answer_lines
 from framebank.features.pages.page import facts_table, jpeg_address, render, training_plots
 from framebank.features.stores import json_text, storage
+from framebank.features.terminal import size_text
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
@@ -61,7 +63,8 @@ def write_page(out: Path, result: DemoResult) -> Path:
         result=result,
         scores=[(*_SCORES[name], *found) for name, *found in direction_table(result.metrics)],
         asked=_clip(out, Path(asked["video"]).name, [asked], cache),
-        printed="\n".join(answer_lines(asked["answers"])),
+        printed=[_parts(line) for line in answer_lines(asked["answers"])],
+        way=way(result, cache, held_out=len(rows)),
         held_out=len(rows),
         pairs=[(pair.split("-")[0], clips) for pair, clips in pairs.items()],
         curves=training_plots(history, right="Right answers on the validation films, by epoch"),
@@ -82,6 +85,32 @@ def direction_table(metrics: Mapping[str, Any]) -> list[tuple[str, float, int]]:
         if part:
             rows.append((name, float(part["accuracy"]), int(part["judged"])))
     return rows
+
+
+def way(result: DemoResult, cache: Cache, *, held_out: int) -> list[tuple[str, str, str]]:
+    """Return the steps from films to answers: what each did, what came of it, and what it took."""
+    frames, stored = (sum(cache.places.column(name).to_pylist()) for name in ("rows", "length"))
+    steps = [
+        ("extract", "Decode once", f"{len(cache)} films became {frames} rows of numbers, "
+         f"{size_text(stored)}: what a frozen network saw in each frame that was sampled."),
+        ("train", "Learn from what was kept", "A small model read those rows in their order, and "
+         "no film. Training again costs this much, not the decoding."),
+        ("score", "Answer in batch", f"Questions about {held_out} films that the model had never "
+         "met were answered from the cache."),
+        ("ask", "Ask about one clip", "A clip of your own, decoded and answered at once."),
+    ]  # fmt: skip
+    seconds = result.seconds
+    return [
+        (title, about, f"{seconds[name]:.0f} s" if name in seconds else "")
+        for name, title, about in steps
+    ]
+
+
+def _parts(line: str) -> tuple[str, str, str]:
+    """Return a printed answer as its percentage, its bar, for which a phone has no room, and the
+    answer."""
+    found = re.fullmatch(r"(\s*\S+%\s+)([█·]+\s+)(.*)", line)
+    return (found[1], found[2], found[3]) if found else (line, "", "")
 
 
 def _held_out_rows(out: Path) -> dict[str, list[dict[str, Any]]]:

@@ -18,7 +18,7 @@ import shlex
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framebank.features import terminal
 from framebank.features.bounds import MOST_INT, check_number
@@ -28,7 +28,13 @@ from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.splits import SPLITS
 from framebank.features.stop_signals import TrainingStopped, stop_on_signals
 from framebank.features.stores import storage
+from framebank.train.tracking.trackers import add_track_argument, tracked
 
+if TYPE_CHECKING:
+    from framebank.features.cache.reader import Cache
+    from framebank.train.evaluation.evaluating import Detected, Judged
+
+_FACTS = ("model", "split", "measure", "questions_sha256", "weights")  # that trackers are told
 _say = functools.partial(terminal.say, who="evaluate")
 
 
@@ -48,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="clips to show of the best and as many of the worst (12)")  # fmt: skip
     add("--max-unmatched-ratio", type=float, default=0.2, metavar="X",
         help="the share of questions that may lack a video in the cache (0.2)")  # fmt: skip
+    add_track_argument(parser)
     add("--no-baselines", action="store_true", help="train nothing beside the model")
     add("--json", action="store_true", help="print evaluation.json")
 
@@ -76,13 +83,12 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     from framebank.features.cache.reader import open_cache
     from framebank.features.tensorflow_import import import_tensorflow
 
+    track = tracked(args, kind="evaluate", say=_say)
     out = _out_folder(args.out or args.model.rstrip("/") + "-evaluation")
     cache = open_cache(args.cache)
     read_lineage(args.model)
     import_tensorflow()
-    from framebank.train.evaluation.evaluating import Detected, EvaluateJob, evaluate
-    from framebank.train.evaluation.report import write_report
-    from framebank.train.evaluation.segment_page import write_segment_page
+    from framebank.train.evaluation.evaluating import EvaluateJob, evaluate
     from framebank.train.workers.run import Run
 
     job = EvaluateJob(
@@ -93,21 +99,32 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
         with_baselines=not args.no_baselines,
         max_unmatched_ratio=args.max_unmatched_ratio,
     )
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, track:
+        track.begin(out.name, {})
         try:
             judged = evaluate(job, cache, Run(stop, _say))
         except TrainingStopped as stopped:
             _say(f"{stopped}; give the same command again to go on")
             raise
+        page = _write(out, judged, cache, args)
+        track.tell(judged.figures, {name: judged.figures[name] for name in _FACTS})
+        track.files([out / "evaluation.json", page], folder="evaluation")
+    _say(f"the report is {page}")
+    return judged.figures
+
+
+def _write(out: Path, judged: Judged | Detected, cache: Cache, args: argparse.Namespace) -> Path:
+    """Write evaluation.json and the page; return the page."""
+    from framebank.train.evaluation.evaluating import Detected
+    from framebank.train.evaluation.report import write_report
+    from framebank.train.evaluation.segment_page import write_segment_page
+
     data = _text(judged.figures).encode("utf-8", "backslashreplace")
     storage.write_atomic(str(out / "evaluation.json"), data)
     shown = {"model_dir": args.model, "examples": args.examples, "say": _say}
     if isinstance(judged, Detected):
-        page = write_segment_page(out, judged, cache, **shown)
-    else:
-        page = write_report(out, judged, cache, **shown)
-    _say(f"the report is {page}")
-    return judged.figures
+        return write_segment_page(out, judged, cache, **shown)
+    return write_report(out, judged, cache, **shown)
 
 
 def _text(figures: Mapping[str, Any]) -> str:

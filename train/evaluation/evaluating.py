@@ -23,6 +23,7 @@ from framebank.train.data.joining import JoinedQuestions, join_cache, remarks
 from framebank.train.data.splits import SPLITS, Splits, splits_of
 from framebank.train.data.windows import Timeline, beyond_ends
 from framebank.train.evaluation import figures as evaluation
+from framebank.train.evaluation.about import about_model
 from framebank.train.evaluation.answers import Answers, ask_all
 from framebank.train.evaluation.detecting import find_all
 from framebank.train.evaluation.leaks import find_leaks
@@ -120,6 +121,7 @@ def evaluate(job: EvaluateJob, cache: Cache, run: Run) -> Judged | Detected:
         "questions_files": list(job.questions.paths),
         "questions_sha256": list(joined.file_hashes),
         "videos": len({question.video_id for question in asked}),
+        "made": about_model(job.model, cache),
         "random_weights": cache.spec.random_weights,
         "weights": str(cache.spec.weights),
         "notes": notes,

@@ -21,6 +21,7 @@ from framebank.train.judging.bootstrap import interval, paired_bootstrap
 from framebank.train.judging.calibration import BINS, Confidence
 
 _COMMONEST = 8
+_MISTAKES = 10  # of a type of question
 _RECALL_AT = (1, 5, 10)
 _WORD_BANDS = ((5, "up to 5 words"), (8, "6 to 8 words"), (12, "9 to 12 words"))
 _SECOND_BANDS = ((5, "under 5 s"), (10, "5 to 10 s"), (30, "10 to 30 s"), (60, "30 to 60 s"))
@@ -65,6 +66,7 @@ def judge(answers: Answers, *, durations_s: Mapping[str, float], seed: int) -> d
         "by_question_length": parts(_words),
         "by_video_length": parts(lambda q: _seconds(durations_s.get(q.video_id, 0.0))),
         "confusion": confuse(questions, answers.chosen()),
+        "mistakes_by_type": mistakes_by_type(questions, answers.chosen(), right),
     }
     if answers.head == "count":
         errors = _square_errors(answers.chosen(), questions)
@@ -179,3 +181,34 @@ def confuse(questions: Sequence[Question], chosen: Sequence[str]) -> dict[str, A
     )
     rows = [[pairs[(truth, answer)] for answer in (*names, None)] for truth in names]
     return {"answers": names, "rows": rows}  # the last column counts all other answers
+
+
+def mistakes_by_type(
+    questions: Sequence[Question], chosen: Sequence[str], right: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Return by type of question, the commonest first, which answers are taken for which.
+
+    Each has "judged", "wrong", the "confusion" of its answers, and its commonest "mistakes": the
+    "truth", what was "said" and how often ("count").
+    """
+    places: dict[str, list[int]] = collections.defaultdict(list)
+    for place, question in enumerate(questions):
+        places[question.kind].append(place)
+    found = {}
+    for kind, its in sorted(places.items(), key=lambda item: (-len(item[1]), item[0])):
+        wrong = [place for place in its if not right[place]]
+        pairs = collections.Counter(
+            (questions[place].answer or "", chosen[place]) for place in wrong
+        )
+        common = sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))[:_MISTAKES]
+        found[kind] = {
+            "judged": len(its),
+            "wrong": len(wrong),
+            "confusion": confuse(
+                [questions[place] for place in its], [chosen[place] for place in its]
+            ),
+            "mistakes": [
+                {"truth": truth, "said": said, "count": count} for (truth, said), count in common
+            ],
+        }
+    return found

@@ -10,19 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from framebank.features.pages.page import calibration_plot, render, training_plots
 from framebank.features.stores import storage
-from framebank.train.evaluation.answers import NO_RANK
+from framebank.train.evaluation.about import first_facts, many, name_model
+from framebank.train.evaluation.cases import case, choose_cases, choose_mistakes
 from framebank.train.evaluation.evaluating import Judged
-from framebank.train.evaluation.thumbnails import Thumbnails, make_thumbnails
+from framebank.train.evaluation.thumbnails import make_thumbnails
 from framebank.train.judging.baselines import read_rows
 
 if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
 
+PAIRS = 6  # of leaks, and of those alike, that are shown with pictures
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _LABELS = {
     "order_blind": ("order-blind", "trained alike, but sees only the mean of the frames"),
@@ -38,14 +37,26 @@ _PARTS = {
     "by_question_length": ("By length of question", "words"),
     "by_video_length": ("By length of video", "seconds"),
 }
+_MISTAKES = ("Common mistakes", "An example of each that is listed above and not among the worst.")
 _CASES = (
-    ("Best cases: right and sure", "The answers that it was surest of, of those that are right."),
-    ("Worst cases: wrong and sure", "The answers that it was surest of, of those that are wrong."),
+    ("Worst cases: wrong and confident", "Of the wrong answers those of the highest confidence."),
+    _MISTAKES,
+    ("Best cases: right and confident", "Of the right answers those of the highest confidence."),
 )
 _COUNT_CASES = (
-    ("Best cases: exactly right", "Counts that are the true ones."),
     ("Worst cases: far off", "Counts that are the farthest from the true ones."),
+    _MISTAKES,
+    ("Best cases: exactly right", "Counts that are the true ones."),
 )
+_LEAD = {  # what it says of the model where one of these leads with 95 % confidence
+    "order_blind": "the order of the frames is not what it answers by",
+    "question_only": "it would answer as well without looking at a video",
+    "probe": "a formula that takes seconds to fit is the better model here",
+    "probe_blind": "a formula that takes seconds to fit, and sees no order, is the better model",
+    "majority_per_question": "it has learnt less than the commonest answer to each question",
+    "majority_per_word": "it has learnt less than the commonest answer to each kind of question",
+    "majority": "it has learnt less than the commonest answer",
+}
 
 
 def write_report(
@@ -58,9 +69,12 @@ def write_report(
     say: Callable[[str], None] | None = None,
 ) -> Path:
     """Write `out`/report.html; `examples` clips each are shown of the best and the worst."""
-    chosen = choose_cases(judged, examples)
+    right, wrong = choose_cases(judged, examples)
+    kinds, others = choose_mistakes(judged, examples, shown=wrong)
+    chosen = (wrong, others, right)
     shown = {judged.answers.questions[place].video_id for its in chosen for place in its}
-    frames = make_thumbnails(cache, shown, say=say)
+    leaks = pictured_leaks(judged.figures["leaks"], examples)
+    frames = make_thumbnails(cache, shown | leaks, say=say)
     figures, history = judged.figures, read_rows(storage.join(model_dir, "history.jsonl"))
     counts = figures["head"] == "count"
     on = "in validation"
@@ -69,8 +83,10 @@ def write_report(
     cases = zip(_COUNT_CASES if counts else _CASES, chosen, strict=True)
     text = render(
         _TEMPLATE,
-        name=figures["model"].rstrip("/").rpartition("/")[2] or figures["model"],
+        name=name_model(figures),
+        facts=list(first_facts(figures)),
         verdict=verdict(figures),
+        led=lead_remark(figures),
         figures=figures,
         counts=counts,
         scores=list(_score_rows(figures, counts=counts)),
@@ -78,8 +94,11 @@ def write_report(
         calibration="calibration" in figures and calibration_plot(figures["calibration"]["bins"]),
         curves=training_plots(history, right=f"Right answers {on}, by epoch"),
         history=history,
-        sections=[(*told, [_case(judged, place, frames) for place in its]) for told, its in cases],
+        kinds=kinds,
+        sections=[(*told, [case(judged, place, frames) for place in its]) for told, its in cases],
         about=list(about(figures)),
+        frames=frames,
+        pictured=min(examples, PAIRS),
         percent=percent,
         span=span,
         many=many,
@@ -99,7 +118,7 @@ def summary(figures: Mapping[str, Any]) -> list[str]:
     ]
     for name, score in figures["baselines"].items():
         lines.append(f"  {name.replace('_', ' '):<24}{_measured(score)[1]}")
-        if score["ahead"]["interval"][1] < 0:
+        if name in leading(figures):
             lines.append(f"WARNING: {name} answers better: the model is {_points(score['ahead'])}")
     if "vqa_accuracy" in figures:
         for kind, score in figures["by_type"].items():
@@ -141,10 +160,10 @@ def verdict(figures: Mapping[str, Any]) -> str:
     if careful := caution(figures):
         text = f"{text} {careful}"
     if not beside:
-        return f"{text} Nothing stands beside it that would say whether this is much."
+        return f"{text} There is no baseline to compare it with."
     if figures["videos"] < 2:
         return text
-    if worse := [name for name in beside if beside[name]["ahead"]["interval"][1] < 0]:
+    if worse := leading(figures):
         behind = (f"{_LABELS[name][0]}: {_points(beside[name]['ahead'])}" for name in worse)
         return f"{text} Worse than {'; '.join(behind)}."
     hardest = min(beside, key=lambda name: beside[name]["ahead"]["interval"][0])
@@ -152,14 +171,33 @@ def verdict(figures: Mapping[str, Any]) -> str:
     label = _LABELS[hardest][0]
     if ahead["interval"][0] > 0:
         return f"{text} Better than every baseline: {_points(ahead)} of {label}."
-    return f"{text} Not surely better than {label}: {_points(ahead)}."
+    return f"{text} Not better than {label} with 95 % confidence: {_points(ahead)}."
+
+
+def leading(figures: Mapping[str, Any]) -> list[str]:
+    """Return the baselines that answer better than the model with 95 % confidence."""
+    beside = figures["baselines"]
+    return [name for name in beside if beside[name]["ahead"]["interval"][1] < 0]
+
+
+def lead_remark(figures: Mapping[str, Any]) -> str:
+    """Return what it says of the model that a baseline leads, that by the most of several; "" where
+    none does."""
+    beside, names = figures["baselines"], leading(figures)
+    if not names:
+        return ""
+    first, *others = sorted(names, key=lambda name: beside[name]["ahead"]["difference"])
+    label, about = _LABELS[first]
+    also = f" Also ahead: {'; '.join(_LABELS[name][0] for name in others)}." if others else ""
+    behind = _points(beside[first]["ahead"])
+    return f"{label} ({about}) answers better, the model is {behind}: {_LEAD[first]}.{also}"
 
 
 def caution(figures: Mapping[str, Any]) -> str:
     """Return what an interval over videos cannot tell here; "" where it can."""
     videos = figures["videos"]
     if videos < 2:
-        return "All are about one video, so no interval says how sure that is."
+        return "All are about one video, so no interval says how certain that is."
     if figures["correct"] in (0, figures["judged"]) and figures["head"] != "count":
         chance = 1 - 0.05 ** (1 / videos)
         return (
@@ -182,10 +220,6 @@ def span(interval: Sequence[float]) -> str:
 def square_error(score: Mapping[str, Any]) -> str:
     low, high = score["mean_square_error_interval"]
     return f"{_error(score['mean_square_error'])} ({_error(low)} to {_error(high)})"
-
-
-def many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _error(value: float) -> str:
@@ -231,53 +265,6 @@ def _score_rows(figures: Mapping[str, Any], *, counts: bool) -> Iterator[dict[st
         }
 
 
-def choose_cases(judged: Judged, most: int) -> tuple[list[int], list[int]]:
-    """Return up to `most` surest right answers and as many wrong ones, surest first.
-
-    A second question about one video comes in only where there are not enough videos.
-    """
-    order = (-_weights(judged)).argsort(kind="stable").tolist()
-    right = judged.answers.right
-    return (
-        _spread([place for place in order if right[place]], judged, most),
-        _spread([place for place in order if not right[place]], judged, most),
-    )
-
-
-def _weights(judged: Judged) -> NDArray[np.float64]:
-    """Return float64[q]: how sure each answer is; of a count, how far off."""
-    if judged.answers.head != "count":
-        return judged.answers.probability[:, 0]
-    truths = np.array([question.number or 0.0 for question in judged.answers.questions])
-    return np.abs(judged.answers.best[:, 0] - truths)
-
-
-def _spread(places: list[int], judged: Judged, most: int) -> list[int]:
-    questions = judged.answers.questions
-    firsts = set({questions[place].video_id: place for place in reversed(places)}.values())
-    chosen = set(sorted(places, key=lambda place: place not in firsts)[:most])
-    return [place for place in places if place in chosen]
-
-
-def _case(judged: Judged, place: int, frames: Mapping[str, Thumbnails]) -> dict[str, Any]:
-    question = judged.answers.questions[place]
-    gone = Thumbnails(reason="The source video is not there any more.")
-    clip, when = frames.get(question.video_id, gone), ""
-    if clip.pictures:
-        first, last = clip.pts_ms[0] / 1000, clip.pts_ms[-1] / 1000
-        when = f", at {first:.1f} s"
-        if last > first:
-            when = f", frames from {first:.1f} s to {last:.1f} s"
-    return {
-        "question": question,
-        "clip": clip,
-        "when": when,
-        "right": judged.answers.right[place],
-        "unknown": judged.answers.rank[place] == NO_RANK,
-        "answers": judged.answers.texts(place),
-    }
-
-
 def name_pair(pair: Mapping[str, Any]) -> str:
     """Return two videos that are alike, and why they are thought so, in words."""
     one, other = (
@@ -287,9 +274,16 @@ def name_pair(pair: Mapping[str, Any]) -> str:
     return f"{one} and {other}: {pair['why']}{sure}"
 
 
+def pictured_leaks(leaks: Mapping[str, Any], most: int) -> set[str]:
+    """Return the videos of the pairs that are alike which the page shows with pictures."""
+    pairs = [pair for name in ("pairs", "alike") for pair in leaks[name][: min(most, PAIRS)]]
+    return {video for pair in pairs for video in pair["videos"]}
+
+
 def about(figures: Mapping[str, Any]) -> Iterator[str]:
     """Yield what was judged, a line each."""
     yield f"model: {figures['model']}"
+    yield f"cache: {figures['made']['cache']}"
     files = zip(figures["questions_files"], figures["questions_sha256"], strict=False)
     for path, digest in files:
         yield f"questions: {path} (sha256 {digest[:16]}…)"

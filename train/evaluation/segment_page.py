@@ -20,8 +20,16 @@ from framebank.features.pages.page import render, training_plots
 from framebank.features.questions.question import Question
 from framebank.features.stores import storage
 from framebank.train.data.windows import Timeline
+from framebank.train.evaluation.about import first_facts, many, name_model
 from framebank.train.evaluation.evaluating import Detected
-from framebank.train.evaluation.report import about, many, name_pair, percent, span
+from framebank.train.evaluation.report import (
+    PAIRS,
+    about,
+    name_pair,
+    percent,
+    pictured_leaks,
+    span,
+)
 from framebank.train.evaluation.thumbnails import FRAMES, Thumbnails, make_thumbnails
 from framebank.train.judging.baselines import read_rows
 from framebank.train.judging.detections import LABELS, figure_lines, leading, true_segments
@@ -61,13 +69,15 @@ def write_segment_page(
     examples: int,
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write `out`/report.html with the time lines of up to `examples` videos, half of them the best
-    and half the worst."""
+    """Write `out`/report.html with the time lines of up to `examples` videos, half of them the
+    worst and half the best."""
     figures = detected.figures
     cut, guesses = choose_cut(detected)
     shown = choose_videos(detected, guesses, examples)
     names = {detected.questions[place].video_id for place in shown}
-    frames = make_thumbnails(cache, names, say=say, most=2 * FRAMES * _STRIPS)
+    leaks = pictured_leaks(figures["leaks"], examples)
+    frames = make_thumbnails(cache, leaks - names, say=say)
+    frames |= make_thumbnails(cache, names, say=say, most=2 * FRAMES * _STRIPS)
     history = read_rows(storage.join(model_dir, "history.jsonl"))
     labels = sorted({one.label for one in true_segments(detected.questions)} |
                     {guess.segment.label for its in guesses for guess in its})  # fmt: skip
@@ -75,8 +85,10 @@ def write_segment_page(
     right = sum(guess.right for its in guesses for guess in its)
     text = render(
         _TEMPLATE,
-        name=figures["model"].rstrip("/").rpartition("/")[2] or figures["model"],
+        name=name_model(figures),
+        facts=list(first_facts(figures)),
         verdict=verdict(figures),
+        led=_lead_remark(figures),
         figures=figures,
         rows=list(_score_rows(figures)),
         cut=cut,
@@ -92,6 +104,8 @@ def write_segment_page(
         ],
         left_out=len(detected.questions) - len(shown),
         about=list(about(figures)),
+        frames=frames,
+        pictured=min(examples, PAIRS),
         percent=percent,
         span=span,
         many=many,
@@ -117,23 +131,32 @@ def segment_summary(figures: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(figures: Mapping[str, Any]) -> str:
-    """Say how much is found, and whether that is surely more than what stands beside the model."""
+    """Say how much is found, and whether that is more than what is compared with it."""
     text = (
         f"Average mAP {percent(figures['average_map'])} ({span(figures['interval'])}), at an "
         f"overlap of a half {percent(figures['map']['0.50'])}, on "
         f"{many(figures['videos'], 'video')} of the split {figures['split']}."
     )
     if figures["videos"] < 2:
-        return f"{text} It is one video, so no interval says how sure that is."
+        return f"{text} It is one video, so no interval says how certain that is."
     beside = figures["baselines"]
     if not beside:
-        return f"{text} Nothing stands beside it that would say whether this is much."
+        return f"{text} There is no baseline to compare it with."
     hardest = min(beside, key=lambda name: beside[name]["ahead"]["interval"][0])
     low, high = beside[hardest]["ahead"]["interval"]
     label = LABELS.get(hardest, hardest)
     if low > 0:
         return f"{text} Better than every baseline."
-    return f"{text} {'Worse' if high < 0 else 'Not surely better'} than {label}."
+    return f"{text} {'Worse' if high < 0 else 'Not better'} than {label}, with 95 % confidence."
+
+
+def _lead_remark(figures: Mapping[str, Any]) -> str:
+    leads = leading(figures["baselines"])
+    if not leads:
+        return ""
+    name = max(leads, key=lambda name: leads[name][0])
+    told = f"{LABELS.get(name, name)} ({_TEXTS[name]}) finds more"
+    return f"{told}, by {100 * leads[name][0]:.1f} points: the model is not worth its training."
 
 
 def choose_cut(detected: Detected) -> tuple[float, list[list[Guess]]]:
@@ -161,16 +184,16 @@ def choose_cut(detected: Detected) -> tuple[float, list[list[Guess]]]:
 def choose_videos(
     detected: Detected, guesses: Sequence[Sequence[Guess]], most: int
 ) -> list[int]:  # fmt: skip
-    """Return the places of up to `most` videos, the best half and the worst, the best first."""
+    """Return the places of up to `most` videos, half the worst, half the best, worst first."""
 
     def quality(place: int) -> float:
         its, true = guesses[place], len(detected.questions[place].segments)
         return 2 * sum(guess.right for guess in its) / max(len(its) + true, 1)
 
-    order = sorted(range(len(guesses)), key=lambda place: (-quality(place), place))
+    order = sorted(range(len(guesses)), key=lambda place: (quality(place), place))
     if len(order) <= most:
         return order
-    return order[: -(-most // 2)] + order[len(order) - most // 2 :]
+    return order[: most // 2] + order[len(order) - -(-most // 2) :]
 
 
 def _draw(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -89,6 +89,18 @@ class PlateauRate(_Kept):
             self.waited, optimizer = 0, self.model.optimizer
             rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
             optimizer.learning_rate = rate * _PLATEAU_FACTOR
+
+
+class Told(keras.callbacks.Callback):
+    """Hands the figures of each epoch, as history.jsonl has them, to whoever tracks the run."""
+
+    def __init__(self, label: str, tell: Callable[[Mapping[str, Any]], None]) -> None:
+        super().__init__()
+        self._label, self._tell = label, tell
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        its = {name: float(value) for name, value in (logs or {}).items()}
+        self._tell({"model": self._label, "epoch": epoch + 1, **its})
 
 
 class AnswerSample:

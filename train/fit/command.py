@@ -48,6 +48,7 @@ from framebank.train.model.config import (
     ModelConfig,
     TrainConfig,
 )
+from framebank.train.tracking.trackers import Trackers, add_track_argument, tracked
 
 if TYPE_CHECKING:
     from framebank.train.workers.replicas import Workers
@@ -146,6 +147,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="finds in a video's id the source that no split may cut (its first group, else all)",
     )  # fmt: skip
     add("--tensorboard", metavar="DIR", help="write TensorBoard's events there")
+    add_track_argument(parser)
     add("--no-baselines", action="store_true", help="train no baselines")
     add("--overwrite", action="store_true", help="throw away what --model holds")
     add("--json", action="store_true", help="print the metrics as JSON")
@@ -227,6 +229,9 @@ def execute(
         from framebank.train.workers.run import Run
 
         say = _say if workers.is_chief else lambda text: None
+        track = Trackers()
+        if workers.is_chief:
+            track = tracked(args, kind="train", but=(*MODEL_OPTIONS, *TRAIN_OPTIONS), say=say)
         if cache.spec.random_weights:
             say(f"NOTE: the features come from RANDOM weights ({cache.spec.weights})")
         job = TrainJob(
@@ -241,8 +246,8 @@ def execute(
             task=args.task,
         )
         try:
-            with workers.together():
-                run = Run(stop, say, workers)
+            with track, workers.together():
+                run = Run(stop, say, workers, track)
                 metrics = train_model(job, cache, folder, run, overwrite=args.overwrite)
         except TrainingStopped as stopped:
             say(f"{stopped}; what was done is saved. Give the same command again to go on.")

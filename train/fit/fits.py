@@ -19,7 +19,7 @@ from framebank.features.errors import CacheError
 from framebank.features.questions.question import Question
 from framebank.features.stores import json_text, storage
 from framebank.train.data.batches import QuestionTable
-from framebank.train.fit.callbacks import AnswerSample
+from framebank.train.fit.callbacks import AnswerSample, Told
 from framebank.train.fit.choosing import AUTO_CLIPS, KINDS, choose_kind
 from framebank.train.fit.closed_form import Moments, fit_closed_form
 from framebank.train.fit.loop import FitData, FitResult, fit
@@ -234,7 +234,8 @@ class Fits:
         if warm_start is not None:
             words, answers = material.words, material.head.answers
             start_from(network, warm_start, words=words, answers=answers, say=self.run.say)
-        callbacks, sample = [], None
+        callbacks: list[keras.callbacks.Callback] = [Told(label, self.run.track.epoch)]
+        sample = None
         val = material.tables[material.splits.stopped_on]
         if job.tensorboard and workers.is_chief:
             board = f"{job.tensorboard}/{label}"

@@ -26,6 +26,7 @@ from framebank.features.questions.seen_videos import SEEN
 from framebank.features.stores import disk, json_text, storage
 from framebank.features.stores.temporary import at_fault, temporary_error
 from framebank.train.judging.baselines import JUDGED_FILE
+from framebank.train.tracking.trackers import TRACKED
 
 if TYPE_CHECKING:
     import keras
@@ -40,7 +41,7 @@ _FORMAT = 1  # of lineage.json
 _RUN = "run.json"
 _CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"
-_OURS = (*MODEL_FILES, MARK, _RUN, _CHECKPOINTS, _LOCK)
+_OURS = (*MODEL_FILES, MARK, TRACKED, _RUN, _CHECKPOINTS, _LOCK)
 
 
 class ModelFolder:
@@ -90,10 +91,11 @@ class ModelFolder:
         """
         if overwrite:
             # First what says that the rest is good.
-            self._remove(MARK, _RUN, *MODEL_FILES)
+            self._remove(MARK, _RUN, TRACKED, *MODEL_FILES)
         found = self._making()
         if not self.finished and not any(self.checkpoints.glob("*/*")):
             found = None
+            self._remove(TRACKED)  # of that start
         if found is not None and found != json_text.parse(json.dumps(making)):
             state = "a finished model" if self.finished else "an unfinished run"
             raise UsageError(

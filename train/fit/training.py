@@ -74,9 +74,11 @@ def train_model(
 
         if workers.do_on_chief(claim):
             say(f"{folder.path} is finished already and made from just this; nothing to do")
+            run.track.whole_model(folder.path, making)
             if workers.is_chief and not (folder.path / SEEN).exists():
                 say(f"NOTE: {NO_LIST}; --overwrite trains it again")
             return workers.do_on_chief(lambda: folder.read_json("metrics.json"))
+        run.track.begin(folder.path.name, making, folder=folder.path)
         # Without this, sums over threads differ in their last bits from run to run.
         tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(config.seed)
@@ -107,6 +109,7 @@ def train_model(
             seen = _seen(job, cache, material)
             storage.write_atomic(str(folder.path / SEEN), seen.to_bytes())
             folder.finish(made)
+            run.track.model(folder.path)
     return metrics
 
 

@@ -24,15 +24,18 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import shlex
 from typing import TYPE_CHECKING
 
 from framebank.features import terminal
 from framebank.features.stop_signals import TrainingStopped, stop_on_signals
+from framebank.train.tracking.trackers import add_track_argument, tracked
 
 if TYPE_CHECKING:
     from framebank.train.retrain.retraining import Result
 
+_OF_MODEL = ("model", "train")  # parts of the config that the training itself tells
 _say = functools.partial(terminal.say, who="retrain")
 
 
@@ -45,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="only say what is new; write nothing"
     )
+    add_track_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -84,14 +88,19 @@ def next_command(args: argparse.Namespace) -> str:
 def execute(args: argparse.Namespace, beam_args: list[str]) -> Result:
     """Retrain. Raises FramebankError, TrainingStopped."""
     from framebank.train.retrain.config import read_config
+    from framebank.train.retrain.registry import now
     from framebank.train.retrain.retraining import retrain
     from framebank.train.workers.run import Run
 
     config = read_config(args.config)
     args.registry = config.registry  # for what comes next
-    with stop_on_signals() as stop:
+    more = {name: its for name, its in dataclasses.asdict(config).items() if name not in _OF_MODEL}
+    title = f"{os.path.basename(config.registry.rstrip('/'))} {now()}"
+    track = tracked(args, kind="retrain", say=_say, more=more, title=title)
+    with stop_on_signals() as stop, track:
         try:
-            return retrain(config, Run(stop, _say), dry_run=args.dry_run)
+            run = Run(stop, _say, track=track)
+            return retrain(config, run, dry_run=args.dry_run)
         except TrainingStopped as stopped:
             saved = "what was done is saved" if config.work else "nothing was kept (see: work)"
             _say(f"{stopped}; {saved}, and the model in use is as it was")

@@ -4,10 +4,13 @@
     framebank models show current --registry REGISTRY       or show VERSION
     framebank models promote VERSION --registry REGISTRY    use this one, whatever its figures
     framebank models rollback --registry REGISTRY           use the one that was in use before
+    framebank models publish VERSION --registry REGISTRY --mlflow URI --name NAME
     framebank models import WEIGHTS --embeddings VECTORS --cache CACHE --model DIR
 
 A version is a model folder: `--model` of score, ask and evaluate takes the path that `show` prints.
-`import` makes such a folder of weights that Keras 1 or 2 saved (`train.retrain.importing`).
+`publish` brings one into an MLflow registry, where `mlflow.pyfunc.load_model` finds it
+(`train.tracking.mlflow_model`). `import` makes such a folder of weights that Keras 1 or 2 saved
+(`train.retrain.importing`).
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any
 from framebank.features.asking.trained_model import check_weights, read_lineage
 from framebank.features.bounds import MOST_INT, check_number
 from framebank.features.cache.reader import open_cache
-from framebank.features.errors import JobError, UsageError
+from framebank.features.errors import JobError, UsageError, needing
 from framebank.features.terminal import say
 from framebank.train.model.config import GATES
 from framebank.train.retrain.registry import ROLLED_BACK, Registry
@@ -44,7 +47,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action.add_argument("version", metavar="VERSION", help=f"as `list` shows it{also}")
         action.add_argument("--registry", required=True, metavar="R", help="a folder or bucket")
         action.add_argument("--json", action="store_true", help="print JSON")
+    _add_publish(actions)
     _add_import(actions)
+
+
+def _add_publish(actions: Any) -> None:
+    told = "bring a version into an MLflow registry, where mlflow.pyfunc.load_model finds it"
+    add = actions.add_parser(
+        "publish", help=told, description=told, allow_abbrev=False
+    ).add_argument
+    also = f"as `list` shows it, or {CURRENT}"
+    add(
+        "version", metavar="VERSION", nargs="?", default=CURRENT, help=f"{also} (default {CURRENT})"
+    )
+    add("--registry", required=True, metavar="R", help="a folder or bucket")
+    add("--mlflow", required=True, metavar="URI", help="of MLflow: http://…, sqlite:///FILE")
+    add("--name", required=True, help="what the model is called there")
+    add("--json", action="store_true", help="print JSON")
 
 
 def _add_import(actions: Any) -> None:
@@ -78,6 +97,13 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         print(json.dumps(made) if args.json else f"{said}{made['words']:,} words")
         return 0
     registry = Registry(args.registry)
+    if args.action == "publish":
+        made = _publish(registry, args)
+        said = f"{made['version']} is version {made['number']} of {made['name']} in {made['uri']}"
+        print(
+            json.dumps(made) if args.json else f'{said}: mlflow.pyfunc.load_model("{made["load"]}")'
+        )
+        return 0
     if args.action == "promote":
         _move(registry, args.version)
     if args.action == "rollback":
@@ -101,6 +127,16 @@ def _import(args: argparse.Namespace) -> dict[str, Any]:
 
     job = ImportJob(args.weights, args.labels, args.embeddings, args.words, args.gates)
     return import_model(job, cache, args.model, overwrite=args.overwrite, say=say)
+
+
+def _publish(registry: Registry, args: argparse.Namespace) -> dict[str, Any]:
+    version = _row(registry, args.version)["version"]
+    with needing("models publish", extra="mlflow"):
+        from framebank.train.tracking.mlflow_model import publish
+
+        folder = registry.folder(version)
+        check_weights(folder)
+        return publish(folder, version, uri=args.mlflow, name=args.name)
 
 
 def _move(registry: Registry, version: str | None) -> None:

@@ -364,5 +364,11 @@ def _hand_in(its: _Retraining, candidate: Path, decision: Decision) -> Result:
     }
     its.registry.publish(version, candidate, verdict)
     promoted, reason = its.registry.settle(version)
+    its.run.track.tell(
+        {"held": decision.figures},
+        {"registry": its.registry.path, "version": version, "against": its.current.version,
+         "event": "promoted" if promoted else "kept aside", "reason": reason},
+    )  # fmt: skip
+    its.run.track.end()  # before the folder that it takes files of is gone
     shutil.rmtree(candidate, ignore_errors=True)
     return Result("promoted" if promoted else "kept aside", version, reason, decision.figures)

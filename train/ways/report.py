@@ -7,9 +7,10 @@ drawn by source, holds zero, or where there are too few of them to tell: on few 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.errors import JobError
-from framebank.features.pages.page import curve_plot, facts_table, learning_curves, render
+from framebank.features.pages.page import curve_plot, day, facts_table, learning_curves, render
 from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.reading import read_questions
 from framebank.features.questions.splits import SplitRule
@@ -65,12 +66,14 @@ def write_report(
         "seed": args.seed,
         "notes": _notes(rows, caches, majority),
         "command": typed,
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     storage.write_atomic(str(folder / "report.json"), text.encode())
     page = render(
         _TEMPLATE,
         found=found,
+        facts=list(_first_facts(found, args)),
         curves=_curves(folder),
         caches=[
             (_CACHES[name], found["caches"][name], facts_table(cache.spec.to_json()))
@@ -82,6 +85,20 @@ def write_report(
     )
     storage.write_atomic(str(folder / "index.html"), page.encode())
     return found
+
+
+def _first_facts(
+    found: Mapping[str, Any], args: argparse.Namespace
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what a reader wants to know before any figure: names, values, and a line more."""
+    frames, clips = (found["caches"][name]["spec"] for name in (FRAMES, CLIPS))
+    labels = ", ".join(os.path.basename(os.fspath(path)) for path in args.labels)
+    yield "Data", labels, f"{found['caches'][FRAMES]['videos']} clips"
+    for name, spec in (("Network of frames", frames), ("Network of clips", clips)):
+        yield name, spec["backbone"], f"{spec['layer']}, weights {spec['weights']}"
+    yield "Frames", frames["sample"], f"clips of 16 frames: {clips['sample']}"
+    yield "Judged on", f"the split {found['split']}", f"{found['judged']} clips"
+    yield "Trained", day(found["time"]), f"seed {found['seed']}"
 
 
 def _sources(args: argparse.Namespace) -> dict[str, str]:
@@ -181,8 +198,16 @@ def _notes(
             "Nothing here is right more often than the majority answer: these clips do not tell "
             "which way is better."
         )
+    best = max((row for row in rows if row["number"]), key=lambda row: float(row["accuracy"]))
+    formula = next(row for row in rows if not row["number"])
+    if formula["accuracy"] > best["accuracy"]:
+        notes.append(
+            f"The baseline leads: a closed formula is right on {formula['accuracy']:.0%}, "
+            f"{best['label']}, the best of the six, on {best['accuracy']:.0%}. Training is not "
+            "worth its time here."
+        )
     if worse := [str(row["label"]) for row in rows if row["worse_than_majority"]]:
-        notes.append(f"Surely worse than the majority answer: {', '.join(worse)}.")
+        notes.append(f"Worse than the majority answer, with 95 % confidence: {', '.join(worse)}.")
     lacking: dict[str, list[str]] = {}
     for name, title in _CACHES.items():
         row = next(row for row in rows if row["cache"] == name)

@@ -17,6 +17,7 @@ from framebank.pipelines.jobs.beam_options import check_beam_options
 TEXTS = {
     *("sample", "clip_sample", "layer", "start", "accelerator", "question", "choices"),
     "image",
+    *("mlflow", "name"),
     *("worker_image", "version", "video_id", "group_by"),
 }
 

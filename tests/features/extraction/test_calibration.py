@@ -125,8 +125,10 @@ def test_what_calibrates_is_always_the_same_of_the_same_input(
     spec, _ = make_spec(CHOICE)
     small = dataclasses.replace(spec, input_size=16)
     refs = refs_of(clips)
-    images, numbers = calibration.calibration_images(small, refs, ONE)
-    again, _ = calibration.calibration_images(small, refs[::-1], DecoderPolicy(decoders=2))
+    chosen = calibration.chosen_clips(refs)
+    images, numbers = calibration.calibration_images(small, chosen, ONE)
+    assert calibration.chosen_clips(refs[::-1]) == chosen
+    again, _ = calibration.calibration_images(small, chosen, DecoderPolicy(decoders=2))
     np.testing.assert_array_equal(images, again)
     assert images.shape[1:] == (16, 16, 3) and images.dtype == np.uint8
     assert numbers.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and len(images) == 12

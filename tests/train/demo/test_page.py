@@ -152,7 +152,9 @@ def test_a_browser_shows_it_whole(out: Path) -> None:
     with open_page(browser) as tab:
         for width, dark in ((390, False), (1280, True)):
             tab.show(page.as_uri(), width=width, dark=dark)
-            assert tab.evaluate(FAULTS) == []
+            assert tab.evaluate(FAULTS) == [] == tab.violations()
+            cut = "(one => one.scrollWidth > one.clientWidth)(document.querySelector('pre'))"
+            assert not tab.evaluate(cut)  # no answer
             assert tab.evaluate("document.querySelectorAll('svg.chart').length") == 2
         assert tab.problems == []
         shown = "[...document.querySelectorAll('.pair')].filter(one => !one.hidden).length"

@@ -17,8 +17,14 @@ from framebank.features.questions.question import Question
 from framebank.features.video import SourceInfo, VideoRef
 from framebank.train.evaluation import figures as evaluation
 from framebank.train.evaluation.answers import NO_RANK, Answers
+from framebank.train.evaluation.cases import choose_cases, choose_mistakes
 from framebank.train.evaluation.evaluating import Judged
-from framebank.train.evaluation.report import choose_cases, square_error, verdict, write_report
+from framebank.train.evaluation.report import (
+    lead_remark,
+    square_error,
+    verdict,
+    write_report,
+)
 from framebank.train.judging import baselines
 from tests.made.chromium import FAULTS, find_chromium, open_page
 from tests.made.made_cache import SPEC, make_extracted, make_shard
@@ -70,7 +76,13 @@ def _judged(*, leaks: bool = True) -> Judged:
     pairs = [_LEAK] * 25 if leaks else []
     more = {
         "model": "models/<m>/", "split": "test", "videos": 6, "notes": ["a <note>"],
-        "random_weights": True, "flatters": "", "epoch_chosen_on": "val",
+        "made": {
+            "kind": "lstm", "parameters": 12345, "trained": "2026-11-21T01:00:00+00:00",
+            "framebank": "0.1.0", "backbone": "inception_v3", "layer": "avg_pool",
+            "sample": "uniform=8", "cache": "/<cache>", "cache_videos": 6,
+        },
+        "random_weights": True, "flatters": "",
+        "epoch_chosen_on": "val",
         "weights": "random:0", "questions_files": ["q.jsonl"],
         "questions_sha256": ["ab" * 32],
         "baselines": evaluation.beside(said, answers, seed=0),
@@ -94,14 +106,21 @@ def _write(folder: Path, cache: Cache, judged: Judged) -> Path:
 def test_page_holds_all_that_it_shows(cache: Cache, tmp_path: Path) -> None:
     text = _write(tmp_path, cache, _judged()).read_text("utf-8")
     assert not re.search(r"https?:|url\(|<script|@import|<b>man|<note>|<x>", text)
-    assert all(source.startswith("data:") for source in re.findall(r'(?:src|href)="([^"]*)', text))
+    addresses = re.findall(r'(?:src|href)="([^"]*)', text)
+    inside = {address for address in addresses if not address.startswith("data:")}
+    assert "#leaks" in inside and len(inside) > 1  # and cases of mistakes
+    assert inside <= {f"#{name}" for name in re.findall(r'<\w[^>]* id="?([\w-]+)', text)}
     assert "default-src 'none'" in text and text.count("<img") >= 8
     for words in (
         "is not there any more: /clips/&lt;gone&gt;.mp4", "25 pairs of videos found", "5 more are",
-        "7 of them, drawn by chance", "Best cases", "Worst cases", "<h1>&lt;m&gt;</h1>",
+        "7 of them, drawn by chance", "Best cases", "Worst cases", "Common mistakes",
+        "12,345 parameters", "21 November 2026", "/&lt;cache&gt;",
+        "inception_v3", "uniform=8", "<h1>&lt;m&gt;</h1>",
         "expected calibration error", "By type of question", "By length of video",
     ):  # fmt: skip
         assert words.lower() in text.lower(), words
+    places = [text.index(words) for words in ("Worst cases", "Best cases", "By type of question")]
+    assert places == sorted(places)
 
 
 def test_page_without_history_leaks_or_baselines(cache: Cache, tmp_path: Path) -> None:
@@ -115,7 +134,7 @@ def test_page_without_history_leaks_or_baselines(cache: Cache, tmp_path: Path) -
         and "holds no history" in text
         and "<img" not in text
     )
-    assert "Nothing stands beside it" in text
+    assert "There is no baseline to compare it with" in text
 
 
 def test_a_curve_of_training_questions_is_called_so(cache: Cache, tmp_path: Path) -> None:
@@ -142,9 +161,15 @@ def test_verdict_names_the_hardest_baseline() -> None:
         "Better than every baseline: 30.0 points (10.0 to 50.0) ahead of question only."
     )
     assert said(one, even).endswith(
-        "Not surely better than order-blind: 1.0 points (−8.0 to 10.0) behind."
+        "Not better than order-blind with 95 % confidence: 1.0 points (−8.0 to 10.0) behind."
     )
-    assert verdict(figures | {"videos": 1}).endswith("no interval says how sure that is.")
+    worst = {
+        name: {"ahead": ahead}
+        for name, ahead in zip(("majority", "probe"), (one, worse), strict=True)
+    }
+    assert "a formula that takes seconds to fit" in lead_remark(figures | {"baselines": worst})
+    assert lead_remark(figures | {"baselines": {"probe": {"ahead": even}}}) == ""
+    assert verdict(figures | {"videos": 1}).endswith("no interval says how certain that is.")
     assert said(one, worse).endswith("Worse than order-blind: 20.0 points (10.0 to 30.0) behind.")
 
 
@@ -186,6 +211,25 @@ def test_cases_are_of_different_videos_while_there_are_any() -> None:
     assert len(choose_cases(judged, 20)[0]) == 20 and choose_cases(judged, 0) == ([], [])
 
 
+def test_common_mistakes_lead_to_cases_of_them() -> None:
+    questions = [Question(str(n), f"a{n}", "what?", "cat", type="<t>") for n in range(9)]
+    chosen = np.array([1, 1, 1, 0, 0, 2, 2, 3, 4])
+    sure = np.linspace(0.9, 0.1, 9)
+    answers = Answers(
+        "open", questions, _WORDS, chosen[:, None], sure[:, None],
+        np.where(chosen == 0, 0, 1), np.where(chosen == 0, 0, 1),
+    )  # fmt: skip
+    judged = Judged(evaluation.judge(answers, durations_s={}, seed=0), answers)
+    (kind,), more = choose_mistakes(judged, 4, shown=[1])
+    assert (kind["kind"], kind["judged"], kind["wrong"], more) == ("<t>", 9, 7, [5])
+    rows = [(one["truth"], one["said"], one["count"], one["place"]) for one in kind["mistakes"]]
+    assert rows == [("cat", "<b>man</b>", 3, 1), ("cat", _LONG, 2, 5)]  # of those once made none
+    assert [one["place"] for one in choose_mistakes(judged, 0, shown=())[0][0]["mistakes"]] == [
+        None,
+        None,
+    ]
+
+
 def test_counts_are_judged_by_their_square_error(cache: Cache, tmp_path: Path) -> None:
     counts = np.array([[2], [5], [3], [9]])
     questions = [Question(str(n), f"a{n}", "how many times?", "3", head="count") for n in range(4)]
@@ -215,6 +259,7 @@ def test_a_browser_shows_it_whole_and_asks_for_nothing(cache: Cache, tmp_path: P
             assert tab.evaluate("innerWidth") == width
             assert tab.evaluate(FAULTS) == []
             assert tab.evaluate("document.images.length") >= 8
+            assert tab.violations() == []
             assert tab.evaluate("document.querySelectorAll('svg.chart').length") == 3
         asked = {address for address in tab.requests if not address.startswith("data:")}
         assert asked == {page.as_uri()}, asked
