@@ -72,6 +72,7 @@ setup(
         **EXTRAS,
         "dev": [
             "pytest>=8.0",
+            "pytest-xdist>=3.8",
             "ruff>=0.9",
             "mypy>=1.13",
             "build>=1.2",
