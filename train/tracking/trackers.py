@@ -31,7 +31,15 @@ TRACKED = "tracking.json"
 FINISHED, FAILED, STOPPED = "finished", "failed", "stopped"
 _MODULES = {"mlflow": "mlflow_runs", "wandb": "wandb_runs"}
 NAMES = tuple(_MODULES)
-_UNSAID = ("track", "json", "typed", "command")  # options of no interest
+_UNSAID = (
+    "track",
+    "json",
+    "typed",
+    "command",
+    "verbosity",
+    "init",
+    "is_over",
+)  # options of no interest
 _AGAIN_S = 20.0  # after which a tracker that failed is tried again
 _TIMES = 3  # that it may fail in a row at the end
 _END_S = 600.0  # that all of them may take at the end
