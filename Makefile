@@ -15,6 +15,9 @@ STAMP := $(VENV)/.installed
 FLOORS := features pipelines train
 CODE := framebank $(FLOORS) tests infra setup.py
 
+# Two processes share the tests, a file at a time: most tests leave a core idle.
+TWO_AT_A_TIME := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 BENCH := .venv-bench
 TFIO := .venv-tfio
 # All but what looks at this environment from without.
@@ -36,7 +39,7 @@ demo: install
 	$(BIN)/framebank demo --out framebank-demo
 
 test: install
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(TWO_AT_A_TIME) $(PYTEST_ARGS)
 
 check: install
 	$(BIN)/ruff format --check $(CODE)

@@ -23,9 +23,37 @@ _OBEYED = re.compile(
 )
 
 
+VERBOSITY = "FRAMEBANK_VERBOSITY"  # quiet, verbose or unset; processes that we start have it too
+
+
+def is_quiet() -> bool:
+    """Tell whether results, warnings and errors are all that is wanted."""
+    return os.environ.get(VERBOSITY) == "quiet"
+
+
+def is_verbose() -> bool:
+    """Tell whether more is wanted than is usually said."""
+    return os.environ.get(VERBOSITY) == "verbose"
+
+
+@contextlib.contextmanager
+def telling(how: str | None) -> Iterator[None]:
+    """While inside, say as much as `how` has it: "quiet", "verbose", None for as before."""
+    before = os.environ.get(VERBOSITY)
+    if how is not None:
+        os.environ[VERBOSITY] = how
+    try:
+        yield
+    finally:
+        if how is not None:
+            os.environ.pop(VERBOSITY)
+            os.environ.update({} if before is None else {VERBOSITY: before})
+
+
 def say(text: str, who: str = "framebank") -> None:
-    """Tell whoever runs the command `who` what is no result of it."""
-    print(f"{who}: {text}", file=said_on(sys.stderr), flush=True)
+    """Tell whoever runs the command `who` what is no result of it; when quiet, warnings alone."""
+    if not is_quiet() or text.startswith("WARNING"):
+        print(f"{who}: {text}", file=said_on(sys.stderr), flush=True)
 
 
 def said_on(stream: TextIO | None) -> TextIO | None:
@@ -87,7 +115,7 @@ def unheld(stream: TextIO) -> TextIO:
 def waiting(text: str) -> Iterator[None]:
     """Say what takes a while, at once; on a terminal the seconds are counted beside it."""
     say(text)
-    if sys.stderr is None or not sys.stderr.isatty():
+    if is_quiet() or sys.stderr is None or not sys.stderr.isatty():
         yield
         return
     stream, done = unheld(sys.stderr), threading.Event()
@@ -127,11 +155,25 @@ def few(names: Sequence[str], most: int = 5) -> str:
 
 def size_text(size_bytes: float) -> str:
     """Return a number of bytes for people."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size_bytes < 1000:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024:
             return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
+
+
+def time_text(seconds: float) -> str:
+    """Return a time for people: the two units that tell most."""
+    if seconds < 9.95 and seconds != int(seconds):
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
 
 
 class _Guarded:

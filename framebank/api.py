@@ -20,7 +20,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from framebank import cli
-from framebank.features.commands.command_line import CommandParser
+from framebank.features.commands.command_line import CommandParser, near
 from framebank.features.errors import UsageError
 from framebank.features.stop_signals import TrainingStopped, kept_alive
 
@@ -63,8 +63,8 @@ def _command(function: Callable[P, R]) -> Callable[P, R]:
             given = signature.bind(*args, **own).arguments  # type: ignore[arg-type]
         except TypeError as err:
             strange = [word for word in own if word not in signature.parameters]
-            near = cli.near(strange[0], signature.parameters) if strange else ""
-            raise _mistake(name, f"{err}{near}") from None
+            meant = near(strange[0], signature.parameters) if strange else ""
+            raise _mistake(name, f"{err}{meant}") from None
         return _run(name, given)
 
     return call
@@ -451,6 +451,32 @@ def export(
 
 
 @_command
+def ls(
+    cache: PathLike,
+    *,
+    where: str | Sequence[str] = (),
+    sort: str | None = None,
+    descending: bool = False,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """List videos of a cache: those for which all conditions hold, such as "duration_s>10".
+
+    Returns a dict: total, rows (a dict for each video, with every column; as --json).
+    """
+
+
+@_command
+def like(
+    cache: PathLike, video: PathLike, *, count: int = 10, weights: PathLike | None = None
+) -> dict[str, Any]:
+    """Find the videos of a cache that are most like one of it, or like a clip anywhere.
+
+    Returns a dict: video_id (None of a clip), method, neighbours (a list of dicts, the nearest
+    first, each with video_id and cosine), … (as --json).
+    """
+
+
+@_command
 def ways(
     inputs: Paths,
     *,
@@ -480,5 +506,5 @@ def ways(
 def verify(cache: PathLike) -> Report:
     """Read a whole cache back and name each fault; what is damaged is noted for `extract`.
 
-    Returns a Report: faults (empty for a sound cache), remarks, shards, records, frames, ….
+    Returns a Report: faults (empty for an intact cache), remarks, shards, records, frames, ….
     """

@@ -2,6 +2,9 @@
 
     framebank extract CLIPS --cache CACHE     decode, run the network, keep the features
     framebank inspect CACHE                   what is in a cache
+    framebank ls CACHE --where 'frames>10'    list videos of a cache, filtered and sorted
+    framebank like CACHE CLIP|VIDEO_ID        find the videos most like one
+    framebank browse CACHE                    look into a cache in the browser
     framebank verify CACHE                    read everything back and name each fault
     framebank export CACHE --to FORMAT OUT    the features as other libraries' files
     framebank questions FILE...               what question files hold, and their odd rows
@@ -10,6 +13,7 @@
     framebank words QUESTIONS... --out vectors.bin              word vectors, for --embeddings
     framebank score --model DIR --cache CACHE --questions FILE --out DIR
     framebank ask --model DIR VIDEO "what is the man doing?"
+    framebank serve --model DIR               the same over HTTP, for programs and a browser
     framebank template build --image IMAGE --out DIR
     framebank ways CLIPS --cache-dir DIR --labels FILE     six ways to classify, compared
     framebank demo                            all of it, on clips it makes itself
@@ -26,11 +30,13 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from framebank.features import terminal
-from framebank.features.commands.command_line import CommandParser
+from framebank.features.commands import config_file, ending
+from framebank.features.commands.command_line import CommandParser, near
 from framebank.features.errors import FramebankError, JobError, missing_library
 from framebank.features.stop_signals import TrainingStopped
 from framebank.features.tensorflow_import import own_process, quiet_google
@@ -55,6 +61,11 @@ COMMANDS = {
         "pipelines.forecast.command", "say what an extraction will take", True, extra="extract"
     ),
     "inspect": Command("features.commands.inspect_command", "show what a cache holds"),
+    "ls": Command("features.browsing.ls_command", "list videos of a cache, filtered and sorted"),
+    "like": Command("features.browsing.like_command", "find the videos most like one"),
+    "browse": Command(
+        "features.browsing.browse_command", "look into a cache in the browser", extra="browse"
+    ),
     "verify": Command("features.commands.verify_command", "read a cache back and name each fault"),
     "export": Command("features.export.command", "write a cache as other libraries' files"),
     "questions": Command("features.questions.command", "show what question files hold"),
@@ -76,6 +87,9 @@ COMMANDS = {
         "pipelines.score.command", "answer a file of questions in batch", True, extra="extract"
     ),
     "ask": Command("features.asking.command", "ask one question about one clip", extra="train"),
+    "serve": Command(
+        "train.serve.command", "answer questions about clips over HTTP", extra="serve"
+    ),
     "template": Command(
         "pipelines.runners.dataflow.template_command",
         "write a template of jobs for Dataflow",
@@ -83,6 +97,9 @@ COMMANDS = {
     ),
     "ways": Command("train.ways.command", "compare six ways to classify videos on one set", True),
     "demo": Command("train.demo.command", "make clips, extract, train, score and ask"),
+    "completion": Command(
+        "features.commands.completion_command", "print a script for bash, zsh or fish"
+    ),
 }
 
 
@@ -108,19 +125,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(words: list[str]) -> int:
+    while len(words) > 1 and words[0] in ("-q", "--quiet", "-v", "--verbose"):
+        words = [words[1], words[0], *words[2:]]  # as if it stood behind the command
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0 if words else 2
-    if words[0] == "--version":
-        from framebank import __version__
-
-        print(f"framebank {__version__}")
+    if words[0] in ("-V", "--version"):
+        print("\n".join(ending.versions(verbose=terminal.is_verbose() or len(words) > 1)))
         return 0
     if words[0] not in COMMANDS:
         return _mistake(f"no such command: {words[0]!r}{near(words[0], COMMANDS)}\n{_overview()}")
+    started_s = time.monotonic()
     try:
         with parsed(words[0], words[1:], command_parser(words[0])) as (module, args, rest):
-            return int(module.run(args, rest))
+            status = int(module.run(args, rest))
+            if status == 0:
+                terminal.flush()  # to a reader that left nothing more is said
+                ending.say_end(module, args, time.monotonic() - started_s)
+            return status
     except FramebankError as error:
         return _failure(error)
     except TrainingStopped as stopped:  # its command has said so
@@ -167,6 +189,7 @@ def command_parser(name: str, *, kind: type[CommandParser] = CommandParser) -> C
         allow_abbrev=False,
     )
     module.add_arguments(parser)
+    config_file.take_config(parser, takes_beam=COMMANDS[name].takes_beam_options)
     return parser
 
 
@@ -184,27 +207,16 @@ def parsed(
     quiet_google()
     if not COMMANDS[name].takes_beam_options:
         if rest:
-            parser.error(f"does not take {' '.join(rest)}{near(rest[0], _options(parser))}")
-        yield _module(name), args, rest
+            parser.error(f"does not take {' '.join(rest)}{near(rest[0], parser.known_options())}")
+        with ending.telling(args):
+            yield _module(name), args, rest
         return
     from framebank.pipelines.jobs.beam_options import check_beam_options, quiet_beam
 
-    with quiet_beam():
+    with quiet_beam(), ending.telling(args):
         if rest:
-            check_beam_options(rest, own=_options(parser))
+            check_beam_options(rest, own=parser.known_options())
         yield _module(name), args, rest
-
-
-def _options(parser: argparse.ArgumentParser) -> list[str]:
-    return [text for action in parser._actions for text in action.option_strings]
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """Return the one of `known` that may have been meant, in words."""
-    import difflib
-
-    close = difflib.get_close_matches(word.split("=")[0], list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _mistake(message: str) -> int:

@@ -21,7 +21,8 @@ _building: list[subprocess.Popen[bytes]] = []
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Have a run of all tests build its servers meanwhile: most tests leave a core idle."""
-    if len(session.items) >= _ALL_OF_THEM and not session.config.option.collectonly:
+    first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"  # of several processes
+    if first and len(session.items) >= _ALL_OF_THEM and not session.config.option.collectonly:
         _building.append(built.start_building())
 
 

@@ -18,8 +18,8 @@ from tests import ROOT
 # "" are the modules of the floor itself.
 ROOMS = {
     "features": [
-        "", "pages", "stores", "cache", "export", "decoding", "decoders", "network", "questions",
-        "extraction", "asking", "commands",
+        "", "pages", "web", "stores", "cache", "export", "decoding", "decoders", "network",
+        "questions", "extraction", "asking", "browsing", "commands",
     ],
     "pipelines": [
         "", "inputs", "jobs", "runners.flink", "runners.dataflow", "runners", "extract", "score",
@@ -27,7 +27,7 @@ ROOMS = {
     ],
     "train": [
         "", "model", "word_vectors", "data", "tracking", "workers", "judging", "fit", "finetune",
-        "evaluation", "retrain", "ways", "demo",
+        "evaluation", "retrain", "serve", "ways", "demo",
     ],
 }  # fmt: skip
 FORBIDDEN = {
@@ -121,7 +121,14 @@ def test_no_folder_is_crowded() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["extract", "--help"], ["inspect", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["-V", "-v"],
+        ["extract", "--help"],
+        ["inspect", "--help"],
+        ["completion", "fish"],
+    ],
 )
 def test_help_loads_neither_tensorflow_nor_beam(words: list[str]) -> None:
     code = (

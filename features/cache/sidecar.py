@@ -239,7 +239,7 @@ def read_sidecar(cache: str, name: str) -> Sidecar:
             balance={str(k): float(v) for k, v in dict(fields.get("balance", {})).items()},
         )
         if sidecar.shard != shard or layout.shard_of(sidecar.file) != shard:
-            raise ValueError(f"it speaks of another shard than {shard}")
+            raise ValueError(f"it is about another shard than {shard}")
         if any(row.shard != sidecar.file for row in sidecar.rows):
             raise ValueError(f"a row of it lies in another file than {sidecar.file}")
         if name not in (shard, sidecar.file):

@@ -32,7 +32,7 @@ _COMPARED = tuple(name for name in sidecar.COLUMN_NAMES if name != "shard")
 
 @dataclasses.dataclass
 class Report:
-    """What was found. `faults` empty means that the cache is sound."""
+    """What was found. `faults` empty means that the cache is intact."""
 
     faults: list[str] = dataclasses.field(default_factory=list)
     remarks: list[str] = dataclasses.field(default_factory=list)
@@ -87,7 +87,7 @@ def verify_cache(path: str, *, progress: Callable[[int, int], None] | None = Non
     _check_lost(rows, report)
     _check_summaries(path, report, emptied=not committed and not rows.newest_runs)
     leftovers = layout.find_leftovers(path)
-    report.remarks += [f"left by a killed run, not read: {leftover}" for leftover in leftovers]
+    report.remarks += [f"left by a stopped run, not read: {leftover}" for leftover in leftovers]
     return report
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from framebank.features import processes, terminal
+from framebank.features.commands import ending
 from framebank.features.errors import JobError
 from framebank.features.stores import json_text
 
@@ -45,7 +46,9 @@ class Steps:
         program = [sys.executable, "-SEP", processes.__file__, str(os.getpid())]
         command = [*program, sys.executable, "-m", "framebank", *words]
         with (
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, text=True, env=os.environ | {ending.STEP: "1"}
+            ) as process,
             _passing_on_sigterm(process),
         ):
             try:
@@ -58,9 +61,9 @@ class Steps:
         if process.returncode != 0:
             status = process.returncode
             failed = JobError(
-                f"the {self._who} ended in its step {name!r}, whose message stands above",
+                f"the {self._who} ended in its step {name!r}, whose message is above",
                 got=f"`{typed}` ended with {status}",
-                todo="mend that and give the same command again: it goes on from there",
+                todo="fix that and give the same command again: it goes on from there",
             )
             failed.exit_status = status if status > 0 else 128 - status
             raise failed

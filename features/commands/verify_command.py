@@ -1,7 +1,7 @@
 """`framebank verify CACHE`: read a whole cache back and name every fault.
 
 Checks checksums, shapes and values of every record, and the catalogs against the shards against
-their sidecars. About as fast as the disk reads. Ends with 0 when the cache is sound, with 1 when
+their sidecars. About as fast as the disk reads. Ends with 0 when the cache is intact, with 1 when
 there is a fault; each fault is one line on stdout. What is damaged is noted in the cache, and the
 next `framebank extract` makes it anew. With --json one JSON document on stdout.
 """
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
-    """Verify and print; returns 0 for a sound cache, 1 for faults. Raises UsageError."""
+    """Verify and print; returns 0 for an intact cache, 1 for faults. Raises UsageError."""
     report = execute(args, beam_args)
     if args.json:
         print(json.dumps({"sound": not report.faults} | dataclasses.asdict(report), indent=2))
@@ -62,5 +62,5 @@ def _print(cache: str, report: Report) -> None:
     if report.damaged_shards or report.damaged_files:
         print("the same `framebank extract` command again makes anew what it can")
     count = len(report.faults)
-    found = f"{count:,} fault{'s' * (count != 1)}" if count else "sound"
+    found = f"{count:,} fault{'s' * (count != 1)}" if count else "intact, no faults"
     print(f"{cache}: {found} ({checked} read back)")

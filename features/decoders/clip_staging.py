@@ -50,7 +50,7 @@ class StagedClip(NamedTuple):
             return
         status = os.fstat(descriptor)
         if (status.st_size, str(status.st_mtime_ns)) != (ref.size_bytes, ref.generation):
-            message = f"{ref.uri} changed while the job ran; the next run takes it afresh"
+            message = f"{ref.uri} changed while the job ran; the next run takes it again"
             raise VideoRejected("open", "unreadable", message)
 
 

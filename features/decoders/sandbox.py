@@ -89,7 +89,7 @@ class Confinement:
                 "decoders reach no network, write no file, read none but their clip, start no "
                 f"process, and have no privileges{by}"
             )
-        return f"decoders are NOT shut in whole here: they can {', '.join(self.gaps)}{by}"
+        return f"decoders are NOT fully confined here: they can {', '.join(self.gaps)}{by}"
 
     @classmethod
     def from_json(cls, text: bytes) -> Confinement:

@@ -161,7 +161,7 @@ class Slot:
             raise
         except MemoryError:
             self._end_child()  # half a message may have been read
-            return VideoRejected("decode", "too_large", "no memory for what its decoder says")
+            return VideoRejected("decode", "too_large", "no memory for what its decoder sent")
         except Exception as error:  # noqa: BLE001 - it costs this clip only
             self._end_child()
             return internal_rejection("decode", error)
@@ -299,7 +299,7 @@ class Slot:
                 raise JobError(
                     "cannot start a decoder process",
                     got=error,
-                    todo="see to memory, processes and open files (ulimit -n -u) and room in the "
+                    todo="check memory, processes and open files (ulimit -n -u) and room in the "
                     "temporary folder (TMPDIR), or give fewer --decoders; then run again",
                 ) from error
             if self._closed.is_set():

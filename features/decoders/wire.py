@@ -104,9 +104,9 @@ class ConfinedProcess:
                 status = self._process.wait(5)  # the pipe ends a moment before the process
         self._stderr.seek(0)
         last = self._stderr.read()[-2000:].decode("utf-8", "replace").strip().splitlines()[-1:]
-        said = f"; its last words: {plain_text(last[0])}" if last else ""
+        said = f"; its last output: {plain_text(last[0])}" if last else ""
         if isinstance(error, Garbled):
-            return f"the decoder process said what no decoder says: {error}{said}"
+            return f"the decoder process sent an invalid message: {error}{said}"
         if status is None:
             return "the decoder process closed its output and went on"
         if status < 0:
@@ -233,7 +233,7 @@ class Wire:
         if not ready and self._waited_s >= self._limit_s:
             raise Hang(f"not done after {self._limit_s:.0f} s, the limit for a clip of its size")
         if not ready:
-            raise Hang(f"no sign of life for {self._silence_s:.0f} s")
+            raise Hang(f"no output for {self._silence_s:.0f} s")
 
 
 def frame_of(payload: bytearray, sizes: Sequence[int]) -> tuple[int, tuple[NDArray[np.uint8], ...]]:
@@ -266,7 +266,7 @@ def rejection(payload: bytearray) -> VideoRejected:
     fields = _document(payload)
     stage, error_class, text = (fields.get(name) for name in ("stage", "error_class", "message"))
     if stage not in STAGES or error_class not in ERROR_CLASSES or not isinstance(text, str):
-        raise Garbled("a verdict of no known class")
+        raise Garbled("a verdict of an unknown class")
     return VideoRejected(stage, error_class, plain_text(text))
 
 
@@ -285,9 +285,9 @@ def done_fields(payload: bytearray, max_rows: int) -> dict[str, Any]:
         sound &= fields.setdefault("checked", "whole") in CHECKS
         sound &= len(counts) == 1 and bool(_SHA256.fullmatch(fields["sha256"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise Garbled(plain_text(f"a last word that is none ({error})")) from None
+        raise Garbled(plain_text(f"an invalid last message ({error})")) from None
     if not sound:
-        raise Garbled("a last word that does not fit together")
+        raise Garbled("a last message that contradicts itself")
     (count,) = counts
     if not count:
         raise VideoRejected("decode", "no_keyframes", "the sampling rule picks no frame of it")
@@ -304,7 +304,7 @@ def probed(payload: bytearray) -> Probe:
             raise ValueError("a verdict")
         return _checked(Probe, fields)
     except (TypeError, ValueError):
-        raise Garbled("an answer to a probe that is none") from None
+        raise Garbled("an invalid answer to a probe") from None
 
 
 def _document(payload: bytearray) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class DamageReport:
         self._giant = ""
         self._frames = 0
         self._marked: list[tuple[int, str, int | None]] = []  # by the number of the packet
-        self._part = [0, 0]  # packets and sound frames of the part in hand
+        self._part = [0, 0]  # packets and intact frames of the part in hand
         self.enter(clip)
 
     def enter(self, part: Clip) -> None:
@@ -196,7 +196,7 @@ class DamageReport:
     def add_decoding(
         self, frames: list[av.VideoFrame], err: av.FFmpegError | None, dts: int | None
     ) -> list[av.VideoFrame]:
-        """Look at what one packet gave; return the frames that are sound.
+        """Look at what one packet gave; return the frames that are intact.
 
         Raises VideoRejected (too_large) where the decoder refused a frame for its size.
         """
@@ -207,14 +207,14 @@ class DamageReport:
             # These decoders give a packet's frame at once, so the message is about these frames.
             self._count("a frame that the decoder complains about", dts)
             return []
-        sound = [frame for frame in frames if not frame.is_corrupt]
+        intact = [frame for frame in frames if not frame.is_corrupt]
         for frame in frames:
             if frame.is_corrupt:
                 self._count("a frame marked as damaged", dts if frame.pts is None else frame.pts)
-        self._frames += len(sound)
-        self._part[1] += len(sound)
-        self._part_begins &= not sound
-        return sound
+        self._frames += len(intact)
+        self._part[1] += len(intact)
+        self._part_begins &= not intact
+        return intact
 
     def take_pictures_for_granted(self) -> None:
         """Note that the packets to come are judged as they are, as if a picture came before them:
@@ -284,7 +284,7 @@ class DamageReport:
         return VideoRejected("probe", "unsupported_codec", message)
 
     def no_frames(self) -> VideoRejected:
-        """Return the verdict on a clip without a single sound frame."""
+        """Return the verdict on a clip without a single intact frame."""
         if self._giant:
             return VideoRejected("decode", "too_large", self._giant)
         message = f"{self._packets} packets and no picture; {self.cut or self._first or 'no error'}"
@@ -294,7 +294,7 @@ class DamageReport:
 
     def rejection(self) -> VideoRejected:
         """Return the verdict on a damaged clip of which no part may be kept."""
-        counts = f"{self.errors} errors, {self._frames} sound frames"
+        counts = f"{self.errors} errors, {self._frames} intact frames"
         if self._unread:
             return VideoRejected("decode", "unsupported_codec", f"{self._first} ({counts})")
         if self.cut:

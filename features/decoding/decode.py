@@ -211,7 +211,7 @@ class _Decoding:
     def _frames(
         self, clip: Clip, reader: PacketReader, report: DamageReport
     ) -> Iterator[tuple[av.VideoFrame, int | None]]:
-        """Yield every sound frame with its best timestamp, in the decoder's order."""
+        """Yield every intact frame with its best timestamp, in the decoder's order."""
         clock = BestTimestamp()
         self._keys = KeyFlags()
         start_decoder(clip, self.request.threads, report)

@@ -31,7 +31,7 @@ _COUNTED_BYTES = 64 * 2**20
 def parts_of(clip: Clip, report: DamageReport) -> Iterator[Clip]:
     """Yield a clip and what was glued to it, part by part, each until the next is asked for.
 
-    A part without pictures is passed over; one that is no whole file is reported as damage.
+    A part without pictures is skipped; one that is no whole file is reported as damage.
     """
     yield clip
     for number, window in enumerate(clip.later, 2):
@@ -225,7 +225,7 @@ def check_png(data: bytes) -> None:
 def decode_packet(
     clip: Clip, packet: Packet[VideoStream] | None, report: DamageReport
 ) -> list[av.VideoFrame]:
-    """Return the sound frames that `packet` releases (None: those that the decoder still holds).
+    """Return the intact frames that `packet` releases (None: those that the decoder still holds).
 
     What goes wrong is reported, not raised, but for a frame over the limit on pixels.
     """

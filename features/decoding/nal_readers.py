@@ -23,7 +23,7 @@ from framebank.features.decoding.nal_units import (
 class H264(CodedPictures):
     """Reads H.264: frames, no fields, with one sequence parameter set."""
 
-    sets, sei, head_bytes, ends = (7, 8, 13, 15), (6,), 1, ()  # decoders pass over 10 and 11
+    sets, sei, head_bytes, ends = (7, 8, 13, 15), (6,), 1, ()  # decoders skip 10 and 11
 
     def __init__(self, extradata: bytes) -> None:
         self._frame_num_bits = self._poc_kind = self._poc_bits = -1

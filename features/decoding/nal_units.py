@@ -53,7 +53,7 @@ class Bits:
         return bool(self.take(1))
 
     def golomb(self) -> int:
-        """Return the next unsigned Exp-Golomb code (ue(v), also for se(v) that is passed over)."""
+        """Return the next unsigned Exp-Golomb code (ue(v), also for se(v) that is skipped)."""
         zeros = 0
         while not self.take(1):
             zeros += 1

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from framebank.features import progress
+from framebank.features.bounds import parse_size
 from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.cache.record import FeatureRecord
 from framebank.features.errors import UsageError
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("cache", metavar="CACHE", help="folder or gs://BUCKET/NAME of a cache")
     add("out", metavar="OUT", help="a new folder on this machine")
     add("--to", required=True, choices=FORMATS, help="what the files are for")
-    add("--file-bytes", type=int, default=128 * 2**20, metavar="BYTES",
+    add("--file-bytes", type=parse_size, default=128 * 2**20, metavar="SIZE",
         help="of features in a file, about; a video is never parted")  # fmt: skip
     add("--json", action="store_true", help="print the summary as JSON")
 

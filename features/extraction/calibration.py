@@ -58,7 +58,7 @@ def calibrate(
             if importlib.util.find_spec(name) is None:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     if spec.clip_length > 1 or spec.holds_pictures:
-        raise _refused(f"{spec.backbone}, which is none")
+        raise _refused(f"{spec.backbone}, which takes clips or keeps pictures")
     exact = dataclasses.replace(spec, precision="float32", quantised=None)
     chosen = chosen_clips(refs)
     key = _key(exact, weights, chosen)

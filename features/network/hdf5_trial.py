@@ -57,7 +57,7 @@ def find_fault(source: Path | bytes) -> str:
     if done.returncode == -signal.SIGPROF:
         return f"reading it does not end within {seconds} s"
     if done.returncode < 0:
-        return f"HDF5's library dies of it (signal {-done.returncode})"
+        return f"HDF5's library crashes on it (signal {-done.returncode})"
     return told if done.returncode else ""  # the last line of a traceback
 
 
@@ -88,7 +88,7 @@ def _files(path: str) -> Iterator[tuple[Any, int]]:
             for info in archive.infolist():
                 if info.filename.endswith(".h5"):
                     if info.file_size > most:
-                        raise ValueError(f"{info.filename} unfolds to {info.file_size} bytes")
+                        raise ValueError(f"{info.filename} unpacks to {info.file_size} bytes")
                     yield io.BytesIO(archive.read(info)), info.file_size
 
 
@@ -113,7 +113,7 @@ def _read_all(file: Any, most_bytes: int) -> None:
             chunk = math.prod(item.chunks or ()) * item.dtype.itemsize
             if total > most_bytes or chunk > _MOST_CHUNK_BYTES:
                 told = f"{item.name} of shape {item.shape}"
-                raise ValueError(f"{told} makes the file unfold to {max(total, chunk)} bytes")
+                raise ValueError(f"{told} makes the file unpack to {max(total, chunk)} bytes")
             # What lies elsewhere, or is no number, the readers of weights refuse.
             if not (item.is_virtual or item.external) and item.dtype.kind in "fiub":
                 _ = item[()]

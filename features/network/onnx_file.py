@@ -103,9 +103,11 @@ def _check_operators(model: Any, source: str) -> None:
         for name in graphlib.TopologicalSorter(calls).static_order():
             sizes[name] = 1 + sum(sizes[called] for called in calls[name])
     except graphlib.CycleError as err:
-        raise refused(source, "a function that calls itself", "functions that end") from err
+        raise refused(
+            source, "a function that calls itself", "functions without recursion"
+        ) from err
     if max(sizes.values(), default=0) > _MOST_CALLS:
-        raise refused(source, "functions of functions without measure", f"{_MOST_CALLS:,} of them")
+        raise refused(source, "functions nested too deeply", f"{_MOST_CALLS:,} of them")
 
 
 def _choose(model: Any, layer: str, source: str) -> str:

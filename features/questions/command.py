@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -63,6 +64,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     else:
         print("\n".join(_lines(found, shown=None if args.all else _SHOWN)))
     return 1 if found["refused"] else 0
+
+
+def next_command(args: argparse.Namespace) -> str:
+    words = ["framebank", "train", "--cache", args.cache or "CACHE"]
+    return shlex.join([*words, "--questions", *args.questions, "--model", "model"])
 
 
 def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def _segment(row: _Row, video: str) -> Question:
             start_s = end_s = math.nan
         if not label or not (0 <= end_s < math.inf and start_s <= end_s):
             raise row.fault(
-                "a segment that is none",
+                "a segment that is not valid",
                 f"{label!r} from {times[0]!r} to {times[1]!r}",
                 "a label, and the seconds in which it begins and ends",
             )
@@ -295,7 +295,7 @@ def _head(row: _Row, answer: str | None, choices: tuple[str, ...]) -> str:
         )
     if head == "yes_no" and answer not in (*YES_NO, None):
         raise row.fault(
-            "a question for yes or no with another answer",
+            "a yes-or-no question with another answer",
             f"{answer!r:.60}",
             "yes or no; questions with other answers are open",
         )
@@ -309,7 +309,7 @@ def _check_number(row: _Row, answer: str) -> None:
         expected = f"a number from {-_MOST_COUNT} to {_MOST_COUNT}"
     except ValueError:
         expected = "a number"
-    raise row.fault("a count that is no number", f"{answer!r:.60}", expected)
+    raise row.fault("a count that is not a number", f"{answer!r:.60}", expected)
 
 
 def _type(row: _Row) -> str | None:
@@ -329,5 +329,5 @@ def _split(row: _Row) -> str | None:
     if not name and row.set_name == ACTIVITYNET:
         name = row.text("subset").lower()
     if name and name not in SPLIT_NAMES:
-        raise row.fault("a split that is not known", repr(name), "train, val or test")
+        raise row.fault("an unknown split", repr(name), "train, val or test")
     return SPLIT_NAMES.get(name)

@@ -72,7 +72,7 @@ def read_seen(model_dir: str) -> Seen:
 
 def _texts(value: object) -> frozenset[str]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError("what should be a list of texts is none")
+        raise ValueError("what should be a list of texts is not one")
     return frozenset(value)
 
 

@@ -41,7 +41,7 @@ def held(place: str, *, what: str) -> contextlib.AbstractContextManager[None]:
 
 def lease_path(place: str) -> str:
     """Return where the lease on a place in a bucket lies."""
-    return storage.join(place, "_lease.json")  # readers of datasets pass over _ names
+    return storage.join(place, "_lease.json")  # readers of datasets skip _ names
 
 
 @contextlib.contextmanager

@@ -183,7 +183,7 @@ def copy(
 
 def changed(path: str) -> VideoRejected:
     """Return the error for a clip that is no longer what was listed."""
-    text = f"{path} changed or went away while the job ran; the next run takes it afresh"
+    text = f"{path} changed or went away while the job ran; the next run takes it again"
     return VideoRejected("open", "unreadable", text)
 
 

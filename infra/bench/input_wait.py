@@ -2,7 +2,7 @@
 
     python infra/bench/input_wait.py [--clips 2000] [--frames 16] [--folder DIR]
 
-Makes a cache of random features, 2048 wide, and trains the default model on it for some epochs in
+Makes a cache of random features, 2048 wide, and trains an LSTM on it for some epochs in
 which every record is read from its shard (nothing is kept in memory). The first epoch, with its
 tracing, is left out. Takes about two minutes on two cores. The last line is JSON.
 """
@@ -77,6 +77,7 @@ def main() -> None:
         make_cache(folder, clips=args.clips, frames=args.frames)
         words = ["train", "--cache", folder / "cache", "--questions", folder / "q.jsonl"]
         words += ["--model", folder / "model", "--epochs", args.epochs, "--memory-bytes", 1]
+        words += ["--model-kind", "lstm"]
         command = [sys.executable, "-m", "framebank", *words, "--no-baselines"]
         done = subprocess.run(
             list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True, check=True,

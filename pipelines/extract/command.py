@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              " where that is faster here and all but the same")  # fmt: skip
     add("--images", action="store_true", help="take still pictures from folders too")
     add("--videos-per-shard", type=int, metavar="N",
-        help="N, whatever they take (default: up to 64, about half a minute of work)")  # fmt: skip
+        help="this many each (default: up to 64, about half a minute of work)")  # fmt: skip
     add("--allow-partial", action="store_true", help="keep what a damaged clip still gives, marked")
     add("--check", default=defaults.check, choices=CHECKS,
         help="decode, and so check, each clip wholly, or (sampled) only what the sampled frames"
@@ -99,13 +99,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--strict", action="store_true", help="refuse a whole clip that ends before its stated end")
     add("--retry-quarantined", action="store_true", help="try quarantined videos again")
     add("--max-bad-ratio", type=float, default=0.2, help="fail when more than this is quarantined")
-    add("--batch-size", type=int, default=32, help="frames a batch")
+    add("--batch-size", type=int, default=32, help="frames in a batch of the network")
     add("--decoders", type=int, metavar="N",
         help="decoder processes of a worker (default: as cores and memory allow)")  # fmt: skip
     add("--decode-timeout", type=float, default=defaults.timeout_s, metavar="SECONDS",
-        help="a decoder silent for that long hangs; the whole clip may take that, and as much"
-             " again for each 10 MiB")  # fmt: skip
-    add("--max-pixels", type=int, default=defaults.limits.max_pixels, help="of one frame")
+        help="stop a decoder that says nothing for so long; a whole clip may take that long, and"
+             " as much again for each 10 MiB")  # fmt: skip
+    add("--max-pixels", type=int, default=defaults.limits.max_pixels,
+        help="the most pixels of one frame")  # fmt: skip
     add("--json", action="store_true", help="print the run's summary as JSON")
     gate.add_engine_arguments(parser)
 
@@ -121,8 +122,16 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
                 "\n".join(line for one in ended for line in summary_lines(*one, check=args.check))
             )
 
-    execute(args, beam_args, show=show)
+    args.is_over = execute(args, beam_args, show=show) is not None
     return 0
+
+
+def next_command(args: argparse.Namespace) -> str | None:
+    if not args.is_over:  # submitted, and nobody waits
+        return None
+    first = find_targets(args)[0]
+    words = ["framebank", "train", "--cache", first.cache or args.cache, "--questions", "FILE"]
+    return shlex.join([*words, "--model", "model"])
 
 
 def execute(
@@ -237,7 +246,7 @@ def _facts(
     *,
     shards_planned: int,
 ) -> RunFacts:
-    decoders = "what decoders are shut in by stands in the workers' logs"
+    decoders = "how decoders are confined is said in the workers' logs"
     return RunFacts(
         inputs=len(listing.refs),
         already_done=work.todo.already_done,
@@ -292,4 +301,4 @@ def say_listing(listing: InputListing) -> None:
     for note in listing.notes:
         say(note)
     if skipped := listing.skipped_by_suffix:
-        say(f"left alone in folders, by suffix: {by_suffix(skipped)}")
+        say(f"skipped in folders, by suffix: {by_suffix(skipped)}")

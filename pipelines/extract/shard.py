@@ -113,6 +113,7 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
                     self._extract(left)
                 finally:
                     self._counts.counts.unsafe = 0
+                    self._tell_in_hand({})
             for number, config, plan in planned:
                 sidecar = read_sidecar(config.cache, plan.shard)
                 _check_rows(config, plan, sidecar)
@@ -155,7 +156,18 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
                     for kept in [writers[number].adopt_parts()]
                 },
             )
-            for number, result in engine.run_all(todo, on_frames=on_frames):
+            in_hand: dict[str, float] = {}  # when each clip was begun, the first of them first
+
+            def begin() -> Iterator[tuple[VideoRef | None, ...]]:
+                for refs in todo:
+                    begun = next(ref for ref in refs if ref is not None)
+                    in_hand[begun.video_id] = time.time()
+                    self._tell_in_hand(in_hand)
+                    yield refs
+
+            for number, result in engine.run_all(begin(), on_frames=on_frames):
+                in_hand.pop(result.ref.video_id, None)
+                self._tell_in_hand(in_hand)
                 self._videos[writers[number].add(result)].inc()
                 self._counts.counts.unsafe += 1
                 keep()
@@ -179,6 +191,13 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
             config.policy,
             also=[(network, further.spec) for network, further in also],
         )
+
+    def _tell_in_hand(self, in_hand: dict[str, float]) -> None:
+        """Tell the client which clip has been in hand for longest, where that is another one."""
+        counts, (clip, since_s) = self._counts.counts, next(iter(in_hand.items()), ("", 0.0))
+        if clip != counts.clip:
+            counts.clip, counts.since_s = clip, since_s
+            self._counts.write(now=True)  # a clip that hangs is the last that is told of
 
     def _count_safe(self, states: list[str], *, now: bool = False) -> None:
         """Tell the client that videos with these states are safe from now on."""

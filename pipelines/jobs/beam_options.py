@@ -98,7 +98,7 @@ def check_beam_options(words: Sequence[str], *, own: Sequence[str] = ()) -> None
 
 def check_heeded(words: Sequence[str], kind: str) -> None:
     """Raise UsageError for an option that a job of ours on a runner of that kind (local, prism,
-    flink, dataflow) would pass over in silence."""
+    flink, dataflow) would ignore in silence."""
     if not words or kind not in HEEDED:
         return
     actions = _beam_parser(takes_flink=False)._option_string_actions

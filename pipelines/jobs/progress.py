@@ -13,10 +13,10 @@ import json
 import os
 import time
 import uuid
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from framebank.features import terminal
 from framebank.features.cache import layout
 from framebank.features.cache.sidecar import count_kept
 from framebank.features.errors import FramebankError
@@ -25,6 +25,9 @@ from framebank.features.stores import json_text, storage
 
 _WRITE_EVERY_S = 0.5
 _LISTING_SHARE = 20
+_SUMMED = ("done", "quarantined", "frames", "unsafe")
+_LONG_S = 30.0  # in hand, after which that is said
+_MOST_NAME = 48  # characters of a clip's name
 
 
 @dataclasses.dataclass
@@ -35,6 +38,8 @@ class Counts:
     quarantined: int = 0  # the same
     frames: int = 0
     unsafe: int = 0  # videos that are through, in a shard that is not committed yet
+    clip: str = ""  # that was begun first of those in hand, and when (of time.time())
+    since_s: float = 0.0
 
     @property
     def videos(self) -> int:
@@ -61,11 +66,15 @@ class CountsWriter:
 
 
 def read_counts(folder: str) -> Counts:
-    total: Counter[str] = Counter()
+    """Return the sum over workers, with the clip that has been in hand for longest."""
+    found = []
     for path in Path(folder).glob("*.json"):
-        with contextlib.suppress(OSError, ValueError):
-            total.update(json_text.parse(path.read_text()))
-    return Counts(**total)
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            found.append(Counts(**json_text.parse(path.read_text())))
+    sums = {name: sum(getattr(one, name) for one in found) for name in _SUMMED}
+    held = [(one.since_s, one.clip) for one in found if one.clip]
+    since_s, clip = min(held, default=(0.0, ""))
+    return Counts(**sums, clip=clip, since_s=since_s)
 
 
 class WorkerCounts:
@@ -83,13 +92,23 @@ class WorkerCounts:
         rate = self._rate.rate(counts.frames, time.monotonic())
         parts = [f"{counts.videos}/{self.total} videos"]
         if counts.unsafe > 0:
-            parts.append(f"{counts.unsafe} more not safe yet")
+            parts.append(f"{counts.unsafe} more not saved yet")
         parts.append(f"{counts.frames} frames")
         if rate is not None:
             parts.append(f"{rate:.1f} frames/s")
         parts.append(f"{counts.quarantined} quarantined")
-        work = counts.videos + counts.unsafe + counts.frames
-        return Seen(counts.videos, ", ".join(parts), work)
+        if counts.clip:
+            parts.append(_in_hand(counts))
+        through = counts.videos + counts.unsafe
+        return Seen(counts.videos, ", ".join(parts), through + counts.frames, through)
+
+
+def _in_hand(counts: Counts) -> str:
+    name = terminal.printable(counts.clip)
+    if len(name) > _MOST_NAME:
+        name = "…" + name[1 - _MOST_NAME :]
+    held_s = time.time() - counts.since_s
+    return f"at {name}" + f" for {terminal.time_text(held_s)}" * (held_s > _LONG_S)
 
 
 class AnsweredCounts(WorkerCounts):

@@ -120,7 +120,7 @@ def explain_death(worker_id: str, status: int, words: Sequence[str]) -> JobError
         how = f"{signal.Signals(-status).name}" + " (out of memory?)" * (status == -signal.SIGKILL)
     return JobError(
         f"the SDK worker {worker_id} on {socket.gethostname()} died",
-        got=f"{how}; its last words: {words[-1][:300] if words else 'none'}",
+        got=f"{how}; its last output: {words[-1][:300] if words else 'none'}",
         todo="see the log of that worker pool; give the pool more memory (the container's limit, "
         "ulimit -v), then run the same command again: what was committed is kept",
     )

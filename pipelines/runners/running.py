@@ -142,7 +142,7 @@ class Job:
         if state not in (None, "DONE"):
             if self._submission.kind == "dataflow":
                 raise self._explained(RuntimeError(state))
-            raise JobError("the job did not end well", got=f"state {state}", expected="DONE")
+            raise JobError("the job failed", got=f"state {state}", expected="DONE")
         if not waits:
             print(dataflow_job.submitted_text(self._result))
 

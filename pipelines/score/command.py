@@ -69,8 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_format_arguments(parser)
     add("--out", required=True, metavar="DIR", help="folder or gs:// prefix for the answers")
     add("--top", type=int, default=5, metavar="K", help="answers kept for each question")
-    add("--questions-per-file", type=int, default=10_000, metavar="N", help="about")
-    add("--output-format", choices=KINDS, default="jsonl", help="of the answers")
+    add("--questions-per-file", type=int, default=10_000, metavar="N",
+        help="about how many questions a file of answers holds")  # fmt: skip
+    add("--output-format", choices=KINDS, default="jsonl", help="format of the files of answers")
     add("--split", choices=(*reversed(SPLITS), ALL),
         help="what the figures are about (default: test, where there is none val); all questions "
         "get their answers")  # fmt: skip
@@ -289,7 +290,7 @@ def _judged(
         raise JobError(
             f"{summary['failed']} questions have no answer",
             got=f'rows with "status": "failed" in {args.out}, each with its reason',
-            todo=f"mend what they name (`framebank verify {args.cache}` helps), then run the same "
+            todo=f"fix what they name (`framebank verify {args.cache}` helps), then run the same "
             "command again: it makes the files with such rows again and keeps the others",
         )
     return summary

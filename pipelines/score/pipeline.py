@@ -13,7 +13,7 @@ questions are asked about it. Every question ends in exactly one row, of one of 
     OUT/_submission.json                 of segments: what ActivityNet's evaluation takes
     OUT/_summary.json                    counts and accuracy; written last
 
-OUT is a dataset as it stands: readers of a folder (Arrow, Spark) pass over names that begin with _.
+OUT is a dataset as it stands: readers of a folder (Arrow, Spark) skip names that begin with _.
 """
 
 from __future__ import annotations

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import builtins
 import io
+import itertools
 import sys
 import types
 
 import pytest
 
 from framebank.features import progress
-from framebank.features.progress import Bar, Pace, Seen, Stall
+from framebank.features.progress import Bar, Pace, Seen, Stall, TimeLeft, left_text
 
 
 class Terminal(io.StringIO):
@@ -85,6 +86,26 @@ def test_the_time_left_does_not_count_the_start_up() -> None:
     assert pace.left_s(100, 100, 56.0) == 0.0
 
 
+def test_the_time_left_is_steady_where_shards_are_committed_in_bursts() -> None:
+    left, told = TimeLeft(), []
+    for second in range(0, 601, 5):  # one unit a second, of which 64 are safe at once
+        told.append(left.note(second // 64 * 64, 1000, float(second)))
+    found = [seconds for seconds in told if seconds is not None]
+    assert len(found) > 90
+    jumps = [after - (before - 5) for before, after in itertools.pairwise(found)]
+    assert max(map(abs, jumps)) < 45  # without it 200
+    assert abs(found[-1] - 400) < 60
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "5 s"), (42.0, "40 s"), (58.0, "1 min 0 s"), (93.0, "1 min 30 s"),
+     (1234.0, "21 min 0 s"), (9000.0, "2 h 30 min")],
+)  # fmt: skip
+def test_a_time_left_is_told_as_finely_as_it_is_known(seconds: float, text: str) -> None:
+    assert left_text(seconds) == text
+
+
 def test_a_job_that_stands_still_is_told_of_every_five_minutes() -> None:
     stall = Stall("look at X")
     said = [stall.note(work, now_s) for work, now_s in ((0, 0), (0, 299), (3, 300), (3, 599))]
@@ -115,7 +136,7 @@ def test_lines_say_what_left_and_what_stands_still(
     assert capsys.readouterr().err.splitlines() == [
         "extract: 0 of 100",
         "extract: 10 of 100",
-        "extract: 60 of 100, about 0:20 left",
-        "extract: 60 of 100, about 4:21 left",
+        "extract: 60 of 100, about 20 s left",
+        "extract: 60 of 100",  # of what stands still nobody knows
         "extract: nothing has moved for 5 minutes: look at X",
     ]

@@ -157,7 +157,7 @@ def _check_segments(questions: Sequence[Question]) -> None:
     twice = [name for name, count in about.items() if count > 1]
     if twice:
         raise UsageError(
-            "the segments of a video stand apart",
+            "the segments of a video are in several places",
             got=f"{few(twice, _NAMED)} in several files, or under several names",
             expected="all segments of a video in one file, under one name",
         )

@@ -52,11 +52,11 @@ _LABELS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `framebank demo` takes."""
     add = parser.add_argument
-    add("--out", default="framebank-demo", metavar="DIR", help="a folder")
+    add("--out", default="framebank-demo", metavar="DIR", help="folder for all that it makes")
     add("--clips", type=int, default=200, metavar="N", help="how many clips to make")
-    add("--seed", type=int, default=0, help="of the clips")
+    add("--seed", type=int, default=0, help="seed of the clips")
     add("--weights", help="imagenet | PATH | random:SEED (default: imagenet if it can be had)")
-    add("--epochs", type=int, default=40, help="the most epochs of training")
+    add("--epochs", type=int, default=40, help="at most this many epochs of training")
 
 
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:

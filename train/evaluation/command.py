@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import shlex
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,6 +68,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     told = segment_summary if "average_map" in figures else summary
     print(_text(figures) if args.json else "\n".join(told(figures)))
     return 0
+
+
+def next_command(args: argparse.Namespace) -> str:
+    words = ["framebank", "score", "--model", args.model, "--cache", args.cache]
+    return shlex.join([*words, "--questions", "FILE", "--out", "answers"])
 
 
 def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from framebank.features.cache.reader import Cache
     from framebank.train.fit.training_data import TrainJob
 
-_NO_TRAINING = "the files hold no training questions: nothing stands beside the model"
+_NO_TRAINING = "the files hold no training questions: the model is compared with no baseline"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +254,7 @@ def _knew(asked: Asked, *, same_files: bool, chosen_on: str) -> str:
             f"model has seen{named}"
         )
     if asked.name == "train" and asked.seen is None:
-        return "what stands beside the model learnt, and maybe it, from these questions"
+        return "the baselines learnt from these questions, and maybe the model did"
     return ""
 
 
@@ -293,7 +293,7 @@ class Making:
         except (UsageError, TypeError) as err:
             said = err.what if isinstance(err, UsageError) else err
             raise UsageError(
-                f"the model in {model_dir} was made in a way that is none any more",
+                f"the model in {model_dir} was made in a way that this version no longer knows",
                 got=said,
                 todo="train it again with --overwrite",
             ) from err

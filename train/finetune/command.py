@@ -16,6 +16,7 @@ import argparse
 import functools
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -58,19 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample", default="uniform=4", metavar="RULE", help="the frames of a clip")
     add("--resize", choices=RESIZES, help="as of `framebank extract`")
     add("--images", action="store_true", help="take still pictures from folders too")
-    add("--head-epochs", type=int, default=60, metavar="N", help="the most, of the head alone")
-    add("--epochs", type=int, default=12, metavar="N", help="the most, of the layers with it")
+    add("--head-epochs", type=int, default=60, metavar="N",
+        help="at most this many for the head alone")  # fmt: skip
+    add("--epochs", type=int, default=12, metavar="N",
+        help="at most this many for the layers with it")  # fmt: skip
     add("--patience", type=int, default=6, metavar="N",
         help="epochs without a better validation before one of the two stops")  # fmt: skip
-    add("--learning-rate", type=float, default=1e-4, help="of SGD")
+    add("--learning-rate", type=float, default=1e-4, help="learning rate of SGD")
     add("--batch-size", type=int, default=4, metavar="N", help="clips in a step")
     add("--val-share", type=float, default=TrainConfig.val_share, metavar="X",
-        help="of the training videos choose the epoch where no val split is given; 0: none"
+        help="share of the training videos that choose the epoch, without a val split; 0: none"
     )  # fmt: skip
     add("--group-by", metavar="REGEX", help="as of `framebank train`")
     add("--max-unmatched-ratio", type=float, default=TrainConfig.max_unmatched_ratio, metavar="X",
         help="the share of labels that may lack a video")  # fmt: skip
-    add("--seed", type=int, default=0, help="of the head's weights, order and split")
+    add("--seed", type=int, default=0, help="seed of the head's weights, order and split")
     add("--overwrite", action="store_true", help="throw away what OUT and OUT.work hold")
     add("--json", action="store_true", help="print the figures as JSON")
 
@@ -83,6 +86,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
 
     execute(args, beam_args, show=show)
     return 0
+
+
+def next_command(args: argparse.Namespace) -> str:
+    words = ["framebank", "extract", *args.inputs, "--cache", "cache"]
+    return shlex.join([*words, "--backbone", args.backbone, "--weights", args.out])
 
 
 def execute(

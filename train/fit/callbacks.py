@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -133,8 +132,7 @@ class ProgressLine(keras.callbacks.Callback):
         super().__init__()
         self._label, self._epochs, self._total, self._done = label, epochs, epochs * steps, done
         self._made, self._steps = 0, steps
-        self.bar = Bar("train", total=self._total)
-        self._start = time.monotonic()
+        self.bar = Bar("train", total=self._total, at_most=True)
         self._validated = self._times = ""
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
@@ -148,9 +146,8 @@ class ProgressLine(keras.callbacks.Callback):
         if self.bar.is_due:
             loss = (logs or {}).get("loss")
             step = min(self._done + self._made, self._total)
-            left_s = (time.monotonic() - self._start) / self._made * (self._total - step)
             parts = [f"step {step}/{self._total}", "" if loss is None else f"loss {loss:.3f}"]
-            parts += [self._validated, self._times, f"at most {left_s:.0f} s left"]
+            parts += [self._validated, self._times]
             self.bar.update(step, self._told((step - 1) // self._steps, *parts))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:

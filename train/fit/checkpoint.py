@@ -94,7 +94,7 @@ class RunCheckpoints:
             raise JobError(
                 f"cannot write a checkpoint to {self._manager.directory}",
                 got=str(err).splitlines()[0].split("}} ")[-1],  # without TensorFlow's own names
-                todo="make room or mend the permissions, then run the same command: it goes on",
+                todo="make room or fix the permissions, then run the same command: it goes on",
             ) from err
 
     def restore(self) -> tuple[dict[str, Any], list[np.ndarray] | None] | None:

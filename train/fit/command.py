@@ -17,12 +17,14 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from framebank.features import terminal
+from framebank.features.bounds import parse_size
 from framebank.features.errors import FramebankError, JobError, UsageError
 from framebank.features.questions.command import add_format_arguments
 from framebank.features.questions.files import QuestionFiles
@@ -51,7 +53,7 @@ from framebank.train.tracking.trackers import Trackers, add_track_argument, trac
 if TYPE_CHECKING:
     from framebank.train.workers.replicas import Workers
 
-_MODEL_OPTIONS = {
+MODEL_OPTIONS = {
     "answers": "the most answers that the model can give (the commonest of the training split)",
     "words": "the most words that it knows",
     "projection": "width that a frame's features are projected to",
@@ -63,21 +65,21 @@ _MODEL_OPTIONS = {
     "dropout": "share of values dropped before the dense layers",
     "frame_dropout": "share of feature columns dropped, in all frames of a clip alike",
 }
-_TRAIN_OPTIONS = {
-    "epochs": "the most epochs",
+TRAIN_OPTIONS = {
+    "epochs": "at most this many epochs",
     "batch_size": "questions in a step, over all replicas",
-    "learning_rate": "Adam's, at the start",
+    "learning_rate": "of Adam, at the start",
     "warmup_epochs": "epochs in which the rate of the cosine schedule rises from 0",
-    "weight_decay": "decoupled from the gradient",
+    "weight_decay": "decoupled from the gradient, as AdamW has it",
     "clip_norm": "the most that the norm of all gradients together may be",
     "patience": "epochs without a better validation before training stops",
-    "val_share": "of the training videos choose the epoch where no val split is given; 0: none",
-    "seed": "of weights, order and split",
-    "seeds": "fits, of as many seeds, whose answers are averaged",
+    "val_share": "share of the training videos that choose the epoch, without a val split; 0: none",
+    "seed": "seed of weights, order and split",
+    "seeds": "fit this many models, each of another seed, and average their answers",
     "max_unmatched_ratio": "the share of questions that may lack a video in the cache",
     "checkpoint_every_s": "seconds between checkpoints",
     "memory_bytes": "features beyond this, per worker, are read from the shards in every epoch",
-    "shuffle_bytes": "of features that a shuffle may hold, over all workers",
+    "shuffle_bytes": "the most features that a shuffle may hold, over all workers",
 }
 _say = functools.partial(terminal.say, who="train")
 _LABELS = {
@@ -120,12 +122,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--local-workers", type=int, metavar="N", help="train with N processes on this machine")
     add("--stage-dir", metavar="DIR", help="keep staged shards of a bucket there")
     add(
-        "--stage-bytes", type=int, default=50 * 2**30, metavar="BYTES",
-        help="the most that staged shards may take (default 50 GiB)",
+        "--stage-bytes", type=parse_size, default=50 * 2**30, metavar="SIZE",
+        help="the most that staged shards may take",
     )  # fmt: skip
-    for config, options in ((ModelConfig, _MODEL_OPTIONS), (TrainConfig, _TRAIN_OPTIONS)):
+    for config, options in ((ModelConfig, MODEL_OPTIONS), (TrainConfig, TRAIN_OPTIONS)):
         for name, text in options.items():
             default = getattr(config, name)
+            if name.endswith("_bytes"):
+                add(
+                    f"--{name.replace('_', '-')}",
+                    type=parse_size,
+                    default=default,
+                    help=text,
+                    metavar="SIZE",
+                )
+                continue
             own = [f"of {kind} {sizes[name]}" for kind, sizes in OWN_SIZES.items() if name in sizes]
             add(
                 "--" + name.replace("_", "-"), type=type(default), default=None if own else default,
@@ -154,6 +165,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     return 0
 
 
+def next_command(args: argparse.Namespace) -> str:
+    words = ["framebank", "evaluate", "--model", args.model, "--cache", args.cache]
+    return shlex.join([*words, "--questions", *args.questions])
+
+
 def _run_workers(args: argparse.Namespace, *, quiet: bool) -> int:
     """Train with processes on this machine, of which the chief prints the metrics; return the exit
     status."""
@@ -169,13 +185,13 @@ def _run_workers(args: argparse.Namespace, *, quiet: bool) -> int:
 
 def _configs(args: argparse.Namespace) -> tuple[ModelConfig, TrainConfig]:
     model = ModelConfig.of(
-        kind=args.model_kind, **{name: getattr(args, name) for name in _MODEL_OPTIONS}
+        kind=args.model_kind, **{name: getattr(args, name) for name in MODEL_OPTIONS}
     )
     train = TrainConfig(
         lr_schedule=args.lr_schedule,
         precision=args.precision,
         group_by=args.group_by,
-        **{name: getattr(args, name) for name in _TRAIN_OPTIONS},
+        **{name: getattr(args, name) for name in TRAIN_OPTIONS},
     )
     check_language(args.language)
     return model, train
@@ -215,7 +231,7 @@ def execute(
         say = _say if workers.is_chief else lambda text: None
         track = Trackers()
         if workers.is_chief:
-            track = tracked(args, kind="train", but=(*_MODEL_OPTIONS, *_TRAIN_OPTIONS), say=say)
+            track = tracked(args, kind="train", but=(*MODEL_OPTIONS, *TRAIN_OPTIONS), say=say)
         if cache.spec.random_weights:
             say(f"NOTE: the features come from RANDOM weights ({cache.spec.weights})")
         job = TrainJob(

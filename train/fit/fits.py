@@ -167,7 +167,7 @@ class Fits:
         seeds = self.job.train.seeds
         if model.kind != PROBE or seeds == 1:
             return seeds
-        self.run.say("NOTE: a closed formula starts from no chance: there is one fit, not --seeds")
+        self.run.say("NOTE: a closed formula has no random start: there is one fit, not --seeds")
         return 1
 
     def calibrate(self, judge: Judge, plain: keras.Model | None) -> tuple[float, dict[str, Any]]:
@@ -330,7 +330,7 @@ def start_from(
     old = inner[0] if inner else trained
     mine, others = list(_inner_layers(network)), list(_inner_layers(old))
     if [type(layer) for layer in mine] != [type(layer) for layer in others]:
-        say(f"{model_dir} is built in another way: the new model starts from chance")
+        say(f"{model_dir} is built in another way: the new model starts from random weights")
         return False
     known = _vocabulary(model_dir)
     copied = left = 0
@@ -350,7 +350,10 @@ def start_from(
             else:
                 left += 1
         new.set_weights(weights)
-    say(f"{copied} weights start from {model_dir}" + (f", {left} from chance" if left else ""))
+    say(
+        f"{copied} weights start from {model_dir}"
+        + (f", {left} from random values" if left else "")
+    )
     return True
 
 

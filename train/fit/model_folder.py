@@ -169,7 +169,7 @@ def _explained(path: Path) -> Iterator[None]:
         raise JobError(
             f"cannot write to {path}",
             got=err.strerror or err,
-            todo="make room or mend the permissions, then run the same command: it goes on",
+            todo="make room or fix the permissions, then run the same command: it goes on",
         ) from err
 
 

@@ -7,7 +7,7 @@ which gives one vector; joined with the picture's 4096 (VGG16, fc2) it passes th
 do not count. Source: Antol et al. 2015, arXiv:1505.00468, and the network that
 github.com/avisingh599/visual-qa made known, whose files join language first.
 
-What is trained here takes the picture standardised, and its LSTMs pass over the padding. Weights
+What is trained here takes the picture standardised, and its LSTMs skip the padding. Weights
 that Keras 1 or 2 saved were learnt on the picture as it is, with the padding read as words of
 zeros: with `published` the network does just that.
 """

@@ -1,5 +1,6 @@
 """`framebank retrain`: a new model where there is something new, in use only if it is better.
 
+    framebank retrain --init                     writes retrain.toml, with every key and what it is
     framebank retrain --config retrain.toml
 
 Ends within seconds with "nothing new" where cache and question files are as they were. Else trains,
@@ -24,6 +25,7 @@ import dataclasses
 import functools
 import json
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 from framebank.features import terminal
@@ -40,14 +42,32 @@ _say = functools.partial(terminal.say, who="retrain")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="TOML", help="what to train, and when")
     parser.add_argument(
+        "--init", nargs="?", const="retrain.toml", metavar="FILE", action=_Init,
+        help="write a config to begin with, with every key and its default, and end",
+    )  # fmt: skip
+    parser.add_argument(
         "--dry-run", action="store_true", help="only say what is new; write nothing"
     )
     add_track_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+class _Init(argparse.Action):
+    """Store the path; there need be no --config then."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        parser._option_string_actions["--config"].required = False
+        setattr(namespace, self.dest, values)
+
+
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Retrain; return the exit status. Raises FramebankError, TrainingStopped."""
+    if args.init is not None:
+        from framebank.train.retrain.first_config import write_first_config
+
+        write_first_config(args.init)
+        print(f"{args.init} is written: set its registry, cache and questions")
+        return 0
     result = execute(args, beam_args)
     if args.json:
         print(json.dumps(dataclasses.asdict(result), ensure_ascii=False))
@@ -55,6 +75,14 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         named = result.event in ("promoted", "kept aside")
         print(f"{result.event}{f' {result.version}' if named else ''}: {result.reason}")
     return 0
+
+
+def next_command(args: argparse.Namespace) -> str:
+    if args.init is not None:
+        return shlex.join(["framebank", "retrain", "--config", args.init, "--dry-run"])
+    if args.dry_run:
+        return shlex.join(["framebank", "retrain", "--config", args.config])
+    return shlex.join(["framebank", "models", "list", "--registry", args.registry])
 
 
 def execute(args: argparse.Namespace, beam_args: list[str]) -> Result:
@@ -65,6 +93,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> Result:
     from framebank.train.workers.run import Run
 
     config = read_config(args.config)
+    args.registry = config.registry  # for what comes next
     more = {name: its for name, its in dataclasses.asdict(config).items() if name not in _OF_MODEL}
     title = f"{os.path.basename(config.registry.rstrip('/'))} {now()}"
     track = tracked(args, kind="retrain", say=_say, more=more, title=title)

@@ -23,38 +23,43 @@ Paths that are not absolute are taken from the folder of the config file; ~ is t
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
-import os
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
-from framebank.features.bounds import MOST_INT, MOST_SEED, within
+from framebank.features.bounds import MOST_INT, MOST_SEED, parse_size, within
 from framebank.features.errors import UsageError
 from framebank.features.questions.files import QuestionFiles
 from framebank.features.questions.known_sets import FORMATS
-from framebank.features.questions.word_cutting import check_language
-from framebank.features.stores import storage
+from framebank.features.questions.word_cutting import LANGUAGES, check_language
+from framebank.features.stores import storage, toml_text
 from framebank.train.model.config import AUTO, CHOOSABLE, ModelConfig, TrainConfig
 
 STARTS = ("warm", "fresh")
+SAYS, SUCH_AS = "says", "such as"  # metadata of the fields that are keys
 _PATHS = ("registry", "cache", "mapping", "embeddings", "work")  # and questions
-# What Python's TOML reader says of a key that is there already.
-_TWICE = re.compile(r"overwrite|twice|Duplicate|redefine", re.IGNORECASE)
+
+
+def _key(says: str, default: Any = dataclasses.MISSING, *, such_as: Any = None) -> Any:
+    """Return a field that is a key of the file; `such_as` is a value where there is no default."""
+    told = {SAYS: says, SUCH_AS: such_as}
+    return dataclasses.field(default=default, metadata=told)
 
 
 @dataclasses.dataclass(frozen=True)
 class HeldConfig:
     """`share` of the videos judge; with fewer than `least` of their questions nothing is judged."""
 
-    share: float = 0.1
-    least: int = 50
+    share: float = _key("of the videos, which judge and which no model sees", 0.1)
+    least: int = _key("questions, below which nothing is compared", 50)
 
     def __post_init__(self) -> None:
         _check_range("held.share", self.share, 0.01, 0.5)
@@ -66,10 +71,10 @@ class PromoteConfig:
     """When a model is better: by `margin` in accuracy (of counts in mean square error), and in
     `confidence` of bootstrap rounds."""
 
-    margin: float = 0.01
-    confidence: float = 0.95
-    rounds: int = 2000
-    seed: int = 0
+    margin: float = _key("accuracy (of counts: mean square error) to gain", 0.01)
+    confidence: float = _key("share of bootstrap rounds in which it must be better", 0.95)
+    rounds: int = _key("of the bootstrap", 2000)
+    seed: int = _key("of the bootstrap", 0)
 
     def __post_init__(self) -> None:
         _check_range("promote.margin", self.margin, 0, 1)
@@ -82,16 +87,20 @@ class PromoteConfig:
 class RetrainConfig:
     """All of retrain.toml."""
 
-    registry: str
-    cache: str
-    questions: tuple[str, ...]
-    start: str = "warm"
-    format: str | None = None
-    mapping: str | None = None
-    language: str | None = None
-    embeddings: str | None = None
-    baselines: bool = False
-    work: str | None = None
+    registry: str = _key("folder or bucket of the models", such_as="registry")
+    cache: str = _key("the feature cache", such_as="cache")
+    questions: tuple[str, ...] = _key(
+        "question files, or files of labels or segments", such_as=["questions.csv"]
+    )
+    start: str = _key('from the model in use, or "fresh"', "warm")
+    format: str | None = _key("of the question files", None, such_as=FORMATS[0])
+    mapping: str | None = _key("other names of the videos", None, such_as="youtube_mapping.txt")
+    language: str | None = _key("of the questions", None, such_as=LANGUAGES[0])
+    embeddings: str | None = _key("pretrained word vectors", None, such_as="vectors.bin")
+    baselines: bool = _key("train baselines too", False)
+    work: str | None = _key(
+        "a folder in which training goes on where a stopped one was", None, such_as="work"
+    )
     held: HeldConfig = dataclasses.field(default_factory=HeldConfig)
     promote: PromoteConfig = dataclasses.field(default_factory=PromoteConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -138,16 +147,9 @@ class RetrainConfig:
 
 def read_config(path: str) -> RetrainConfig:
     """Read retrain.toml from disk or bucket; raises UsageError for each mistake in it."""
-    text = ""
-    try:
-        text = storage.read_bytes(path).decode("utf-8")
-        fields = tomllib.loads(text)
-        if isinstance(table := fields.setdefault("model", {}), dict):
-            table.setdefault("kind", AUTO)  # as of `framebank train`
-    except storage.FileMissingError as err:
-        raise UsageError("no such config", got=path, todo="check --config") from err
-    except ValueError as err:  # also text that is not UTF-8
-        raise _no_toml(path, text, str(err)) from err
+    fields = toml_text.read(path)
+    if isinstance(table := fields.setdefault("model", {}), dict):
+        table.setdefault("kind", AUTO)  # as of `framebank train`
     try:
         return _placed(typing.cast(RetrainConfig, _read_table(RetrainConfig, fields, "")), path)
     except UsageError as err:
@@ -155,31 +157,11 @@ def read_config(path: str) -> RetrainConfig:
         raise UsageError(what, got=err.got, expected=err.expected, todo=err.todo) from err
 
 
-def _no_toml(path: str, text: str, said: str) -> UsageError:
-    """Return the error for a text that the TOML reader refuses as it `said`."""
-    if not _TWICE.search(said):
-        return UsageError(f"{path} is not valid TOML", got=said)
-    lines = text.rstrip().split("\n")
-    at = re.search(r"at line (\d+)", said)
-    number = int(at[1]) if at else len(lines)
-    return UsageError(
-        f"{path} gives a key or a table twice",
-        got=f"{lines[number - 1].strip()} in line {number}, and before",
-        todo="keep one of them",
-    )
-
-
 def _placed(config: RetrainConfig, path: str) -> RetrainConfig:
     """Return the config with its paths taken from the folder of the file that it came from."""
-
-    def place(name: str) -> str:
-        name = os.path.expanduser(name)
-        if "://" in name or os.path.isabs(name):
-            return name
-        return storage.join(os.path.dirname(storage.absolute(path)), name)
-
+    place = functools.partial(toml_text.place, config=path)
     named = {name: getattr(config, name) for name in _PATHS}
-    placed: dict[str, Any] = {name: place(path) for name, path in named.items() if path is not None}
+    placed: dict[str, Any] = {name: place(own) for name, own in named.items() if own is not None}
     return dataclasses.replace(config, questions=tuple(map(place, config.questions)), **placed)
 
 
@@ -218,6 +200,11 @@ def _read_value(hint: Any, value: Any, name: str) -> Any:
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
             return tuple(_read_value(str, one, name) for one in value)
         raise _mistake(name, repr(value), 'a list of texts: ["...", "..."]')
+    if name.endswith("_bytes") and isinstance(value, str):
+        try:
+            return parse_size(value)
+        except argparse.ArgumentTypeError as err:
+            raise _mistake(name, repr(value), 'a number of bytes, or such as "512 MiB"') from err
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > MOST_INT:  # of 400 digits there is no float
             raise _mistake(name, f"a number of {len(str(abs(value)))} digits", "a number")

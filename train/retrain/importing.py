@@ -121,7 +121,7 @@ def _save(
             "the word vectors are not those that the weights were trained on",
             got=f"{len(file.vectors)} of dimension {file.size} in {job.embeddings}",
             expected=f"vectors of dimension {old.word_size}",
-            todo="give the file of that time with --embeddings",
+            todo="give the file that they were trained with: --embeddings",
         )
     text = text_of(list(file.vectors))
     words = [str(word) for word in text.get_vocabulary()]

@@ -75,9 +75,12 @@ def _add_import(actions: Any) -> None:
         help="the answers in the order of the outputs, as a JSON list, a line each, or .npy "
         "(default: beside the weights, of their name or called labels)",
     )  # fmt: skip
-    add("--embeddings", required=True, metavar="FILE", help="the word vectors of that time")
-    add("--words", type=int, default=WORDS, metavar="N", help="the first of them that are kept")
-    add("--gates", choices=GATES, help="of the LSTMs (default: as the file or its Keras had them)")
+    add("--embeddings", required=True, metavar="FILE",
+        help="the word vectors that they were trained with")  # fmt: skip
+    add("--words", type=int, default=WORDS, metavar="N",
+        help="how many of the word vectors are kept, from the first")  # fmt: skip
+    add("--gates", choices=GATES,
+        help="gates of the LSTMs (default: as the file or its Keras had them)")  # fmt: skip
     add("--cache", required=True, help="features of pictures, as the weights read them")
     add("--model", required=True, metavar="DIR", help="folder for the model")
     add("--overwrite", action="store_true", help="throw away what --model holds")

@@ -63,8 +63,8 @@ def judge(
     """Ask both models the held questions `judged`, and decide; raises TrainingStopped.
 
     `floor` is the folder of the probe that was fitted to `learnt` too, for segments none: there a
-    closed formula is fitted here. A candidate that is surely worse than that, or than a baseline of
-    its own report, is not promoted.
+    closed formula is fitted here. A candidate that is worse than that with 95 % confidence, or than
+    a baseline of its own report, is not promoted.
     """
     if judged and judged[0].head == SEGMENTS:
         return _judge_segments(config, candidate, in_use, cache, judged, learnt, stop)
@@ -82,7 +82,7 @@ def judge(
         if len(judged) < config.held.least:
             reason = (
                 f"{len(judged)} held questions that neither model has seen are too few to compare "
-                f"them: {config.held.least} are asked for"
+                f"them: {config.held.least} are needed"
             )
             return Decision(False, reason, {})
         old = _gains(in_use, cache, judged, stop)
@@ -110,13 +110,15 @@ def _judge_segments(
     if leads := list(
         json_text.read_object(storage.join(candidate, "metrics.json")).get("led_by") or ()
     ):
-        return Decision(False, f"by its own report it finds surely less than {leads[0]}", {})
+        return Decision(
+            False, f"by its own report it finds less than {leads[0]}, with 95 % confidence", {}
+        )
     floor = _find_by_probe(config, candidate, cache, judged, learnt, stop)
     beside = judge_found(judged, {"model": new, PROBE: floor}, seed=seed)
     if behind := leading(beside).get(PROBE):
         reason = (
-            "it finds surely less than the probe, a closed formula: {:.3f} ({:.3f} to {:.3f}) of "
-            "average mAP".format(*behind)
+            "it finds less than the probe, a closed formula, with 95 % confidence: "
+            "{:.3f} ({:.3f} to {:.3f}) of average mAP".format(*behind)
         )
         return Decision(False, f"{reason} on {len(judged)} held videos", {})
     figures = beside["model"]
@@ -125,7 +127,7 @@ def _judge_segments(
     if len(judged) < config.held.least or not true_segments(judged):
         reason = (
             f"{len(judged)} held videos that neither model has seen are too few to compare them, "
-            f"or nothing happens in them: {config.held.least} are asked for"
+            f"or nothing happens in them: {config.held.least} are needed"
         )
         return Decision(False, reason, {})
     try:
@@ -170,7 +172,7 @@ def _behind(
     """Return why the candidate is not worth its training, "" where it is."""
     report = json_text.read_object(storage.join(candidate, "metrics.json"))
     if leads := list(report.get("led_by") or ()):
-        return f"by its own report it is surely worse than {', '.join(leads)}"
+        return f"by its own report it is worse than {', '.join(leads)}, with 95 % confidence"
     if not judged or floor == candidate:
         return ""
     least = _gains(floor, cache, judged, stop)
@@ -179,8 +181,9 @@ def _behind(
     if found.high >= 0:
         return ""
     return (
-        f"it is surely worse than the probe, a closed formula: {-found.difference:.3f} "
-        f"({-found.high:.3f} to {-found.low:.3f}) on {len(judged)} held questions"
+        f"it is worse than the probe, a closed formula, with 95 % confidence: "
+        f"{-found.difference:.3f} ({-found.high:.3f} to {-found.low:.3f}) on {len(judged)} held "
+        "questions"
     )
 
 
@@ -231,10 +234,10 @@ def decide(
 def _decision(
     found: Comparison, text: str, figures: dict[str, Any], config: PromoteConfig, *, form: str
 ) -> Decision:
-    """Return whether a gain is large and sure enough; `text` tells it."""
+    """Return whether a gain is large and certain enough; `text` tells it."""
     figures = figures | found.to_json()
     if found.difference < config.margin:
-        return Decision(False, f"{text}; a gain of {config.margin:{form}} is asked for", figures)
+        return Decision(False, f"{text}; a gain of {config.margin:{form}} is needed", figures)
     if found.probability_better < config.confidence:
-        return Decision(False, f"{text}; {config.confidence:.1%} of them are asked for", figures)
+        return Decision(False, f"{text}; {config.confidence:.1%} of them are needed", figures)
     return Decision(True, text, figures)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from framebank.features.asking.trained_model import MODEL_FILES
+from framebank.features.commands.command_line import near
 from framebank.features.errors import CacheError, UsageError
 from framebank.features.processes import is_gone, this_process
 from framebank.features.questions.seen_videos import SEEN
@@ -148,10 +149,11 @@ class Registry:
         try:
             return json_text.read_object(path, todo=_RESTORE)
         except storage.FileMissingError as err:
+            meant = near(version, self.versions()).strip(" ()")
             raise UsageError(
                 f"there is no version {version} in {self.path}",
                 got=f"no {path}",
-                todo="see `framebank models list`",
+                todo=meant or "see `framebank models list`",
             ) from err
 
     def verdict(self, version: str) -> dict[str, Any]:

@@ -250,7 +250,7 @@ def _train_and_judge(its: _Retraining, news: _News, work: Path) -> Result:
     floor = candidate
     formula = bool(judged) and judged[0].head != SEGMENTS and not cache.spec.holds_pictures
     if formula and config.model.kind != PROBE:
-        run.say("fitting the probe, which no model may be surely worse than")
+        run.say("fitting the probe, which a model must not be worse than")
         quiet = dataclasses.replace(its, run=Run(run.stop))  # what it says is not of the model
         floor = _train(quiet, news, news.joined.only(learnt), work / "probe", kind=PROBE)
     decision = judge(

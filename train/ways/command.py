@@ -59,17 +59,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="video_id,label[,split][,group], or a folder per class; one or more")  # fmt: skip
     add("--sample", default="uniform=8", metavar="RULE", help="frames of ways 1 to 5")
     add("--clip-sample", default="all", metavar="RULE", help="frames that clips are made of")
-    add("--backbone", default=SpecChoice.backbone, help="of ways 1, 4 and 5")
-    add("--weights", default=SpecChoice.weights, help="its: imagenet | PATH | random:SEED")
+    add("--backbone", default=SpecChoice.backbone, help="backbone of ways 1, 4 and 5")
+    add("--weights", default=SpecChoice.weights,
+        help="weights of that backbone: imagenet | PATH | random:SEED")  # fmt: skip
     add("--clip-weights", default="random:0", metavar="WEIGHTS",
-        help="of C3D, way 6: PATH of the published network | random:SEED")  # fmt: skip
+        help="weights of C3D, way 6: PATH of the published network | random:SEED")  # fmt: skip
     add("--pixels", type=int, default=64, metavar="SIZE", help="side of the frames of ways 2 and 3")
-    add("--precision", choices=PRECISIONS, default="float32", help="of the frozen networks")
-    add("--epochs", type=int, default=40, help="the most epochs of each way")
+    add("--precision", choices=PRECISIONS, default="float32",
+        help="what the frozen networks compute in")  # fmt: skip
+    add("--epochs", type=int, default=40, help="at most this many epochs for each way")
     add("--patience", type=int, default=train.patience,
         help="epochs without a better validation before a way stops")  # fmt: skip
     add("--batch-size", type=int, default=train.batch_size, help="clips in a step")
-    add("--seed", type=int, default=0, help="of weights, order and split")
+    add("--seed", type=int, default=0, help="seed of weights, order and split")
     add("--group-by", metavar="REGEX",
         help="finds in a video's id the source that no split may cut")  # fmt: skip
     add("--json", action="store_true", help="print the report as JSON")
@@ -101,11 +103,12 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     options = {name: getattr(args, name) for name in OPTIONS}
     ledger = Ledger(folder, options)
-    with locks.held(str(folder), what=f"going the ways in {folder}"):
+    with locks.held(str(folder), what=f"comparing the ways in {folder}"):
         steps = Steps("ways")
         for name, words in cache_commands(args, folder, beam_args).items():
             if name == CLIPS and args.clip_weights.startswith("random"):
-                _say(f"NOTE: C3D has RANDOM weights ({args.clip_weights}): way 6 is no fair figure")
+                weights = args.clip_weights
+                _say(f"NOTE: C3D has RANDOM weights ({weights}): the figures of way 6 mean nothing")
             with ledger.running(f"extract {name}") as step:
                 before = step.seconds
                 summary = steps.run(name, words)

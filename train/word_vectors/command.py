@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import shlex
 import time
 from typing import Any
 
@@ -40,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--language", choices=LANGUAGES, help="cut questions of this language into words")
     add("--size", type=int, default=300, metavar="D", help="numbers of a vector")
     add("--window", type=int, default=5, metavar="N", help="words to either side that count")
-    add("--min-count", type=int, default=2, metavar="N", help="times that a word must stand there")
+    add("--min-count", type=int, default=2, metavar="N", help="how often a word must occur")
     add("--epochs", type=int, default=10, metavar="N", help="passes over the questions")
-    add("--seed", type=int, default=0, help="of the first vectors and of chance")
+    add("--seed", type=int, default=0, help="seed of the first vectors and of what is drawn")
     add("--json", action="store_true", help="print what was made as JSON")
 
 
@@ -56,6 +57,11 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     for word, near in made["near"].items():
         print(f"  {terminal.printable(word)}: {terminal.printable(', '.join(near))}")
     return 0
+
+
+def next_command(args: argparse.Namespace) -> str:
+    words = ["framebank", "train", "--cache", "CACHE", "--questions", *args.questions]
+    return shlex.join([*words, "--embeddings", args.out, "--model", "model"])
 
 
 def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
@@ -106,7 +112,7 @@ def _texts(args: argparse.Namespace) -> list[list[str]]:
     said = [question.question for question in asked]
     choices = [choice for question in asked for choice in question.choices]
     if not said:
-        raise UsageError("the files ask nothing", got="labels", expected="questions in words")
+        raise UsageError("the files hold no questions", got="labels", expected="questions in words")
     # Choices are of one word often, which does not make a language without spaces.
     layer = text_layer(said, choices=choices, max_words=MOST_INT - 2, language=args.language)
     said += choices
@@ -139,7 +145,7 @@ def _train(texts: list[list[str]], args: argparse.Namespace) -> Any:
         raise UsageError(
             "no word is common enough to learn a vector for",
             got=f"{len(texts)} texts",
-            expected=f"a word that stands there {args.min_count} times",
+            expected=f"a word that occurs {args.min_count} times",
             todo="give more questions, or --min-count 1",
         )
     with Bar("words", total=args.epochs) as bar:

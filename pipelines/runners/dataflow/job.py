@@ -50,7 +50,7 @@ def job_error(error: Exception, result: PipelineResult | None) -> JobError:
     state = getattr(getattr(result, "_job", None), "current_state", None)
     told = getattr(result._runner, "last_error_msg", None) or "the service says no more"
     return JobError(
-        "the job on Dataflow did not end well",
+        "the job on Dataflow failed",
         got=f"{getattr(state, 'name', 'unknown').removeprefix('JOB_STATE_')}: {told[:1500]}",
         todo=f"see {job_link(result)}; what was committed is kept, the same command goes on",
     )

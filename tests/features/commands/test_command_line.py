@@ -8,6 +8,7 @@ import pytest
 
 import framebank
 from framebank import cli
+from framebank.features.bounds import exact_size, parse_size
 from framebank.features.commands.command_line import PATHS, CommandParser
 from framebank.features.errors import UsageError
 from framebank.pipelines.jobs.beam_options import check_beam_options
@@ -15,8 +16,7 @@ from framebank.pipelines.jobs.beam_options import check_beam_options
 # Options and arguments that take any text and are no path.
 TEXTS = {
     *("sample", "clip_sample", "layer", "start", "accelerator", "question", "choices"),
-    "image",
-    *("mlflow", "name"),
+    *("image", "where", "sort", "mlflow", "name", "host"),
     *("worker_image", "version", "video_id", "group_by"),
 }
 
@@ -49,8 +49,8 @@ def test_help_shows_every_default() -> None:
         for action in parser._actions:
             default = action.default
             if action.nargs != 0 and default not in (None, argparse.SUPPRESS, [], ""):
-                text = str(default)
-                assert f"default {text})" in told or "50 GiB" in (action.help or ""), action
+                text = exact_size(default) if action.type is parse_size else str(default)
+                assert f"default {text})" in told, action
         assert parser.format_help().count("(default") == told.count("(default")  # not one twice
 
 
@@ -103,6 +103,26 @@ def test_what_collects_values_goes_on_to_and_one_value_twice_is_one() -> None:
     assert parser.parse_args(["--sample", "fps=9"]).sample == "fps=9"  # a parser may read again
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("inspct", "no such command: 'inspct' (did you mean inspect?)"),
+        ("models lst", "invalid choice: 'lst' (did you mean list?) (one of list, "),
+        ("inspect c --quarantine", "does not take --quarantine (did you mean --quarantined?)"),
+        ("models list --registry r --jsn", "does not take --jsn (did you mean --json?)"),
+        ("train --lr-schedule cosin", "'cosin' (did you mean cosine?) (one of constant, cosine"),
+    ],
+)
+def test_what_is_mistyped_is_told_with_what_is_near(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        assert framebank.main(words.split()) == 2
+    except SystemExit as ended:
+        assert ended.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_an_option_of_beam_with_two_values_is_refused_with_both() -> None:
     with pytest.raises(UsageError, match=r"--job_name.*one.*two"):
         check_beam_options(shlex.split("--job_name one --job_name=two"))
@@ -131,3 +151,20 @@ def test_a_cache_is_made_in_the_home_folder_and_not_in_one_called_tilde(
     assert (tmp_path / "home/x/extract/template.json").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     assert str(tmp_path / "home/x") in capsys.readouterr().out
+
+
+def test_sizes_are_given_in_bytes_or_with_a_unit() -> None:
+    told = {"0": 0, "1000": 1000, "1KiB": 1024, "50 GiB": 50 * 2**30, "1.5 mib": 1572864}
+    assert {text: parse_size(text) for text in told} == told
+    assert [exact_size(size) for size in (0, 1000, 1536, 2**28)] == [
+        *("0 bytes", "1000 bytes", "1536 bytes", "256 MiB"),
+    ]
+    assert (
+        cli.command_parser("train")
+        .parse_args(["--cache=c", "--questions=q", "--model=m", "--memory-bytes", "1GiB"])
+        .memory_bytes
+        == 2**30
+    )
+    for text in ("", "-1", "1.5", "1 MB", "nan", "1e9", "GiB"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no size"):
+            parse_size(text)

@@ -22,7 +22,7 @@ def _run(*words: str) -> int:
 def test_a_sound_cache_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_cache(str(tmp_path))
     assert _run(str(tmp_path)) == 0
-    assert "sound (3 shards, 5 records, 17 frames" in capsys.readouterr().out
+    assert "intact, no faults (3 shards, 5 records, 17 frames" in capsys.readouterr().out
     assert _run(str(tmp_path), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["sound"] is True and found["faults"] == []

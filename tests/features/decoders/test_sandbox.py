@@ -83,7 +83,7 @@ def test_without_landlock_files_can_be_read_and_it_says_so(tmp_path: Path) -> No
     answer = attempts(tmp_path, "landlock")
     assert done(answer) - READING == NEEDED
     assert {"read a secret", "read passwords"} <= done(answer)
-    assert "NOT shut in whole here: they can read other files of this account" in answer["line"]
+    assert "NOT fully confined here: they can read other files of this account" in answer["line"]
 
 
 @pytest.mark.skipif(sandbox.landlock_version() < 6, reason="Landlock knows no signals here")
@@ -95,7 +95,7 @@ def test_without_seccomp_landlock_and_an_empty_network_hold(tmp_path: Path) -> N
     ) - ({"listen"} if answer["held"]["network"] else set())
     if answer["held"]["network"]:
         assert not done(answer) & (NETWORK - {"connect by a file", "ask the kernel by a socket"})
-    assert "NOT shut in whole" in answer["line"] and "start processes" in answer["line"]
+    assert "NOT fully confined" in answer["line"] and "start processes" in answer["line"]
 
 
 def test_where_the_kernel_has_nothing_decoders_work_and_it_is_said_loudly(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_what_holds_here_can_be_asked_before_a_job(monkeypatch: pytest.MonkeyPat
     held = sandbox.confinement_here()
     assert held.network and held.writing and held.processes and held.privileges
     monkeypatch.setattr("sys.executable", "/bin/false")  # a child that says nothing says no good
-    assert "NOT shut in" in sandbox.confinement_here().line()
+    assert "NOT fully confined" in sandbox.confinement_here().line()
 
 
 def test_a_clip_on_a_file_system_that_does_not_answer_is_a_hang(

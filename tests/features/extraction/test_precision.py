@@ -76,8 +76,8 @@ class Measured:
     ("off", "took_s", "expected", "word"),
     [
         (0.01, 0.5, "bfloat16", "2.00 ×"),
-        (0.5, 0.5, "float32", "0.999 is asked for"),
-        (np.nan, 0.5, "float32", "0.999 is asked for"),
+        (0.5, 0.5, "float32", "0.999 is needed"),
+        (np.nan, 0.5, "float32", "0.999 is needed"),
         (0.01, 0.95, "float32", "no gain"),
     ],
 )

@@ -231,7 +231,7 @@ def test_functions_end_and_hide_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="calls itself"):
         build(circle, preprocess="none")
     doubling = [("own", f"F{at}", [f"F{at + 1}"] * 2) for at in range(1, 30)]
-    with pytest.raises(UsageError, match="without measure"):
+    with pytest.raises(UsageError, match="nested too deeply"):
         build(calling(*doubling, ("own", "F30", ["Relu"])), preprocess="none")
     with pytest.raises(UsageError, match="no loop"):  # the name of a function does not hide it
         build(calling(("own", "F1", ["Loop"]), ("", "Loop", ["Relu"])), preprocess="none")

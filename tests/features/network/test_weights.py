@@ -301,7 +301,7 @@ def test_a_keras_file_cannot_unpack_to_much_more_than_its_size(tmp_path: Path) -
     ):
         for _ in range(160):
             member.write(bytes(1 << 20))
-    with pytest.raises(UsageError, match=r"model\.weights\.h5 unfolds to"):
+    with pytest.raises(UsageError, match=r"model\.weights\.h5 unpacks to"):
         read(path)
 
 
@@ -327,7 +327,7 @@ def test_a_file_that_hdf5_dies_of_or_that_no_process_reads_is_said(
     dying.write_text("#!/bin/sh\nkill -SEGV $$\n")
     dying.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(dying))
-    assert hdf5_trial.find_fault(b"") == "HDF5's library dies of it (signal 11)"
+    assert hdf5_trial.find_fault(b"") == "HDF5's library crashes on it (signal 11)"
     monkeypatch.setattr(sys, "executable", str(tmp_path / "absent"))
     with pytest.raises(JobError, match="cannot be tried in a process"):
         hdf5_trial.find_fault(b"")

@@ -209,7 +209,7 @@ def test_a_set_is_held_to_its_own_rules(tmp_path: Path) -> None:
     counts = COUNT + "g\thow many ?\t12\tCOUNT2\t6\ng2\thow many ?\tfew\tCOUNT3\t6\n"
     (file,) = read_question_files(QuestionFiles([write(tmp_path, "count.csv", counts)]))
     assert odd(file) == [
-        ("line 4", "has a count that is no number", "refused"),
+        ("line 4", "has a count that is not a number", "refused"),
         ("line 3", "a count out of range", "kept"),
     ]
     answers = [ANSWERS[0] | {"type": 8}, ANSWERS[1] | {"type": 3}]

@@ -183,7 +183,7 @@ def test_multiple_choice_answers_become_text(tmp_path: Path, names: str) -> None
         (
             "q.csv",
             "video_id,question,split\na,b,holdout\n",
-            r"split that is not known[\s\S]*line 2",
+            r"an unknown split[\s\S]*line 2",
         ),
         ("q.txt", "a\nb\n", "no question column"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -28,18 +29,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_counts_of_all_workers_are_added(tmp_path: Path, clock: list[float]) -> None:
     source = WorkerCounts(str(tmp_path), total=8)
-    assert source.look() == Seen(0, "0/8 videos, 0 frames, 0 quarantined", 0)
+    assert source.look() == Seen(0, "0/8 videos, 0 frames, 0 quarantined", 0, 0)
     writers = [CountsWriter(str(tmp_path)) for _ in range(2)]
     for writer, frames in zip(writers, (3, 4), strict=True):
         writer.counts.done, writer.counts.frames = 1, frames
         writer.write(now=True)
     (tmp_path / "half.json").write_text('{"done":')
-    assert source.look() == Seen(2, "2/8 videos, 7 frames, 0 quarantined", 9)
+    assert source.look() == Seen(2, "2/8 videos, 7 frames, 0 quarantined", 9, 2)
     clock[0] += 10.0
     writers[0].counts.frames, writers[0].counts.unsafe = 38, 3
     writers[0].write(now=True)
-    said = "2/8 videos, 3 more not safe yet, 42 frames, 3.5 frames/s, 0 quarantined"
-    assert source.look() == Seen(2, said, 47)
+    said = "2/8 videos, 3 more not saved yet, 42 frames, 3.5 frames/s, 0 quarantined"
+    assert source.look() == Seen(2, said, 47, 5)
+    for writer, clip, held_s in zip(
+        writers, ("b.mp4", "c" * 60 + "\x1b.mp4"), (3, 65), strict=True
+    ):
+        writer.counts.clip, writer.counts.since_s = clip, time.time() - held_s
+        writer.write(now=True)
+    assert source.look().said == f"{said}, at …{'c' * 39}\\x1b.mp4 for 1 min 5 s"  # the longest
     assert AnsweredCounts(str(tmp_path), total=9).look() == Seen(2, "2/9 questions", 2)
 
 

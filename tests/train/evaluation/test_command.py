@@ -100,7 +100,7 @@ def test_test_questions_alone_have_no_baselines(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _evaluate(made, "--out", str(tmp_path), questions="test.jsonl") == 0
-    assert "nothing stands beside the model" in capsys.readouterr().err
+    assert "compared with no baseline" in capsys.readouterr().err
     assert json.loads((tmp_path / "evaluation.json").read_text())["baselines"] == {}
 
 

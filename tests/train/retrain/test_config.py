@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import framebank
 from framebank.features.errors import UsageError
 from framebank.train.retrain import config
 from framebank.train.retrain.config import read_config
@@ -51,6 +54,36 @@ def test_the_docstrings_example_is_one(tmp_path: Path) -> None:
     assert read(tmp_path, "\n".join(lines)).questions == ("gs://my-bucket/questions.jsonl",)
 
 
+def test_the_file_to_begin_with_has_every_key_and_its_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert framebank.main(["retrain", "--init"]) == 0
+    assert "retrain --config retrain.toml --dry-run" in capsys.readouterr().err
+    text = (tmp_path / "retrain.toml").read_text()
+    plain = read(tmp_path, WHOLE)
+    begun = dataclasses.replace(
+        read_config("retrain.toml"), registry=plain.registry, cache=plain.cache
+    )
+    assert dataclasses.replace(begun, questions=plain.questions) == plain
+    # What the comments say is what holds without them, and no key is left out.
+    whole = re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE)
+    given = tomllib.loads(whole)
+    kinds = (config.HeldConfig, config.PromoteConfig, config.ModelConfig, config.TrainConfig)
+    for table, kind in zip(("held", "promote", "model", "train"), kinds, strict=True):
+        assert list(given[table]) == [field.name for field in dataclasses.fields(kind)]
+    assert list(given) == [field.name for field in dataclasses.fields(config.RetrainConfig)]
+    told = read(tmp_path, whole)
+    named = dataclasses.replace(told.train, group_by=None)
+    assert (told.held, told.promote, told.model, named) == (
+        *(plain.held, plain.promote, plain.model, plain.train),
+    )
+    assert (told.start, told.baselines, told.work) == ("warm", False, f"{tmp_path}/work")
+    assert max(map(len, text.splitlines())) <= 100
+    assert framebank.main(["retrain", "--init", "retrain.toml"]) == 2  # another one is kept
+    assert "there is such a file already" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -84,6 +117,7 @@ def test_the_docstrings_example_is_one(tmp_path: Path) -> None:
         (WHOLE + "[model]\nclip_sigma = inf", r"model\.clip_sigma must be[\s\S]*inf"),
         (WHOLE + f"[promote]\nmargin = 1{'0' * 400}", r"margin[\s\S]*a number of 401 digits"),
         (WHOLE + "[held]\nshare = nan", r"held\.share[\s\S]*nan[\s\S]*0\.01 to 0\.5"),
+        (WHOLE + '[train]\nmemory_bytes = "2 GB"', r"train\.memory_bytes[\s\S]*512 MiB"),
         (WHOLE + 'cache = "d"', r'gives a key[\s\S]*cache = "d" in line 4[\s\S]*keep one'),
         (WHOLE + "[train]\nseed = 1\n[train]\nseed = 1", r"twice[\s\S]*\[train\] in line 6"),
         (WHOLE + '[train]\nseed = 1\n"seed" = 2\n\n', r'twice[\s\S]*"seed" = 2 in line 6'),

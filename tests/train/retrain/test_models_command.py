@@ -31,6 +31,10 @@ def test_a_pointer_at_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "gone, which is in use" in capsys.readouterr().err
     assert models(tmp_path, "show", "current") == 2
     assert "there is no version gone" in capsys.readouterr().err
+    (tmp_path / "models/20260101-aa").mkdir(parents=True)
+    (tmp_path / "models/20260101-aa/verdict.json").write_text("{}")
+    assert models(tmp_path, "show", "20260101-ab") == 2
+    assert "did you mean 20260101-aa?" in capsys.readouterr().err
 
 
 def test_half_a_line_of_history(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

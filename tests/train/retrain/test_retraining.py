@@ -184,7 +184,7 @@ def test_a_model_of_nan_neither_judges_nor_is_used(made: Path, tmp_path: Path) -
     assert decision.better and "in use answers nothing" in decision.reason
     assert 0 <= decision.figures["accuracy"] <= 1
     decision = decide(good, good)
-    assert not decision.better and "is asked for" in decision.reason
+    assert not decision.better and "is needed" in decision.reason
     with pytest.raises(NotFiniteError):
         start_from(None, str(bad), words=(), answers=(), say=print)
 
