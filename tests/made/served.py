@@ -22,7 +22,7 @@ from tests.made.made_model import make_model
 WIDTH = 1280
 VERSIONS = ("20260101-000000-aaaaaa", "20260102-000000-bbbbbb")
 CACHED = ("a.mp4", "b/c.mp4", "long.mp4")
-_START_S = 120
+_START_S = 600
 
 
 def served_spec() -> FeatureSpec:

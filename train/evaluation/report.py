@@ -39,16 +39,16 @@ _PARTS = {
 }
 _MISTAKES = ("Common mistakes", "An example of each that is listed above and not among the worst.")
 _CASES = (
-    ("Worst cases: wrong and sure", "The answers that it was surest of, of those that are wrong."),
+    ("Worst cases: wrong and confident", "Of the wrong answers those of the highest confidence."),
     _MISTAKES,
-    ("Best cases: right and sure", "The answers that it was surest of, of those that are right."),
+    ("Best cases: right and confident", "Of the right answers those of the highest confidence."),
 )
 _COUNT_CASES = (
     ("Worst cases: far off", "Counts that are the farthest from the true ones."),
     _MISTAKES,
     ("Best cases: exactly right", "Counts that are the true ones."),
 )
-_LEAD = {  # what it says of the model where one of these surely leads
+_LEAD = {  # what it says of the model where one of these leads with 95 % confidence
     "order_blind": "the order of the frames is not what it answers by",
     "question_only": "it would answer as well without looking at a video",
     "probe": "a formula that takes seconds to fit is the better model here",
@@ -160,7 +160,7 @@ def verdict(figures: Mapping[str, Any]) -> str:
     if careful := caution(figures):
         text = f"{text} {careful}"
     if not beside:
-        return f"{text} Nothing stands beside it that would say whether this is much."
+        return f"{text} There is no baseline to compare it with."
     if figures["videos"] < 2:
         return text
     if worse := leading(figures):
@@ -171,11 +171,11 @@ def verdict(figures: Mapping[str, Any]) -> str:
     label = _LABELS[hardest][0]
     if ahead["interval"][0] > 0:
         return f"{text} Better than every baseline: {_points(ahead)} of {label}."
-    return f"{text} Not surely better than {label}: {_points(ahead)}."
+    return f"{text} Not better than {label} with 95 % confidence: {_points(ahead)}."
 
 
 def leading(figures: Mapping[str, Any]) -> list[str]:
-    """Return the baselines that surely answer better than the model."""
+    """Return the baselines that answer better than the model with 95 % confidence."""
     beside = figures["baselines"]
     return [name for name in beside if beside[name]["ahead"]["interval"][1] < 0]
 
@@ -197,7 +197,7 @@ def caution(figures: Mapping[str, Any]) -> str:
     """Return what an interval over videos cannot tell here; "" where it can."""
     videos = figures["videos"]
     if videos < 2:
-        return "All are about one video, so no interval says how sure that is."
+        return "All are about one video, so no interval says how certain that is."
     if figures["correct"] in (0, figures["judged"]) and figures["head"] != "count":
         chance = 1 - 0.05 ** (1 / videos)
         return (

@@ -131,23 +131,23 @@ def segment_summary(figures: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(figures: Mapping[str, Any]) -> str:
-    """Say how much is found, and whether that is surely more than what stands beside the model."""
+    """Say how much is found, and whether that is more than what is compared with it."""
     text = (
         f"Average mAP {percent(figures['average_map'])} ({span(figures['interval'])}), at an "
         f"overlap of a half {percent(figures['map']['0.50'])}, on "
         f"{many(figures['videos'], 'video')} of the split {figures['split']}."
     )
     if figures["videos"] < 2:
-        return f"{text} It is one video, so no interval says how sure that is."
+        return f"{text} It is one video, so no interval says how certain that is."
     beside = figures["baselines"]
     if not beside:
-        return f"{text} Nothing stands beside it that would say whether this is much."
+        return f"{text} There is no baseline to compare it with."
     hardest = min(beside, key=lambda name: beside[name]["ahead"]["interval"][0])
     low, high = beside[hardest]["ahead"]["interval"]
     label = LABELS.get(hardest, hardest)
     if low > 0:
         return f"{text} Better than every baseline."
-    return f"{text} {'Worse' if high < 0 else 'Not surely better'} than {label}."
+    return f"{text} {'Worse' if high < 0 else 'Not better'} than {label}, with 95 % confidence."
 
 
 def _lead_remark(figures: Mapping[str, Any]) -> str:

@@ -76,6 +76,7 @@ def make_application(service: Service, models: Models, figures: metrics.Metrics)
         description="Asks a trained model about clips.",
         docs_url=None,  # these pages fetch scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
     )
     http_errors.install(app)
     _add_asking(app, service, models)

@@ -61,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
           help="that requests under way have to end after SIGTERM")  # fmt: skip
 
 
+def next_command(args: argparse.Namespace) -> str:
+    return ""  # it lasts until somebody ends it
+
+
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Serve until a signal; return the exit status. Raises FramebankError."""
     with needing("serve", extra="serve"):

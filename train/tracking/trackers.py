@@ -31,10 +31,23 @@ TRACKED = "tracking.json"
 FINISHED, FAILED, STOPPED = "finished", "failed", "stopped"
 _MODULES = {"mlflow": "mlflow_runs", "wandb": "wandb_runs"}
 NAMES = tuple(_MODULES)
-_UNSAID = ("track", "json", "typed", "command")  # options of no interest
+_UNSAID = (
+    "track",
+    "json",
+    "typed",
+    "command",
+    "verbosity",
+    "init",
+    "is_over",
+)  # options of no interest
 _AGAIN_S = 20.0  # after which a tracker that failed is tried again
 _TIMES = 3  # that it may fail in a row at the end
-_END_S = 600.0  # that all of them may take at the end
+_END_S, _STOP_S = 600.0, 20.0  # that all of them may take at the end, and where it is stopped
+_LATER = {  # what becomes of what a tracker does not have
+    "train": "Given again, the same command tells it the rest",
+    "evaluate": "Given again, the same command tells it all",
+    "retrain": "The registry has it all (framebank models publish)",
+}
 
 Say = Callable[[str], None]
 Row = Mapping[str, Any]  # of an epoch: "model", "epoch", and numbers
@@ -76,7 +89,9 @@ class Trackers:
     ) -> None:  # fmt: skip
         self._kind, self._options, self._say = kind, dict(options or {}), say
         self._title = title
-        self._couriers = {name: _Courier(name, make_tracker(name), say) for name in set(names)}
+        self._couriers = {
+            name: _Courier(name, make_tracker(name), say) for name in dict.fromkeys(names)
+        }
         self._state: Path | None = None
         self._known: dict[str, Any] = {}
         self._began = False
@@ -141,7 +156,8 @@ class Trackers:
     def end(self, state: str = FINISHED) -> None:
         """Wait until all is told, or cannot be, and say so. A second call does nothing."""
         couriers, self._couriers = self._couriers, {}
-        limit_s = time.monotonic() + _END_S
+        # Who stops a command soon kills it; what is not told by then is told when it goes on.
+        limit_s = time.monotonic() + (_STOP_S if state == STOPPED else _END_S)
         for one, courier in couriers.items() if self._began else ():
             courier.send(functools.partial(courier.tracker.end, state))
             if (left := courier.close(limit_s - time.monotonic())) is None:
@@ -150,7 +166,7 @@ class Trackers:
             else:
                 self._say(
                     f"WARNING: {one} does not have all of this run ({left}); nothing else is "
-                    "lacking. Given again, the same command tells it the rest"
+                    f"lacking. {_LATER.get(self._kind, _LATER['train'])}"
                 )
 
     def _send(self, deliver: Callable[[Tracker], None]) -> None:
@@ -253,7 +269,7 @@ class _Courier:
         self._sent.put(None)
         self._thread.join(max(limit_s, 1.0))
         if self._thread.is_alive():
-            return f"it did not take it within {_END_S:.0f} s"
+            return "it did not take it in time"
         return f"{len(self._waiting)} parts of it: {self._fault}" if self._waiting else None
 
     def _work(self) -> None:

@@ -62,7 +62,9 @@ class WandbRun:
             self._run = wandb.init(**words)
         except (wandb.errors.CommError, TimeoutError):
             self._run = wandb.init(**words, mode="offline")
-        self._place = str(self._run.url or self._run.dir.removesuffix("/files"))
+        # An offline run has no address.
+        kept = f"{self._run.dir.removesuffix('/files')} (wandb sync sends it)"
+        self._place = str(self._run.url or kept)
         return str(self._run.id)
 
     def epoch(self, row: Row) -> None:

@@ -207,7 +207,7 @@ def _notes(
             "worth its time here."
         )
     if worse := [str(row["label"]) for row in rows if row["worse_than_majority"]]:
-        notes.append(f"Surely worse than the majority answer: {', '.join(worse)}.")
+        notes.append(f"Worse than the majority answer, with 95 % confidence: {', '.join(worse)}.")
     lacking: dict[str, list[str]] = {}
     for name, title in _CACHES.items():
         row = next(row for row in rows if row["cache"] == name)

@@ -174,7 +174,7 @@ def test_plain_files_state_the_kind_of_answer(tmp_path: Path) -> None:
         ("choice", "y", 1, None), ("count", "2.5", None, 2.5), ("yes_no", "yes", None, None),
     ]  # fmt: skip
     for bad in ({"head": "rank"}, {"head": "choice"}, {"head": "count", "answer": "few"}):
-        with pytest.raises(UsageError, match=r"not clear|no number"):
+        with pytest.raises(UsageError, match=r"not clear|not a number"):
             read_one(write(tmp_path, "bad.json", [rows[2] | bad]))
 
 

@@ -139,7 +139,7 @@ def test_a_clip_that_cannot_be_used_is_said_in_words(
     bad = tmp_path / "<i>bad.mp4"
     bad.write_bytes(b"\0" * 2000)
     upload(page, bad, "what?")
-    expect(page.get_by_role("alert")).to_contain_text("<i>bad.mp4")
+    expect(page.get_by_role("alert")).to_contain_text("cannot be used: not_a_video")
     check(page)
 
 

@@ -134,7 +134,7 @@ def test_page_without_history_leaks_or_baselines(cache: Cache, tmp_path: Path) -
         and "holds no history" in text
         and "<img" not in text
     )
-    assert "Nothing stands beside it" in text
+    assert "There is no baseline to compare it with" in text
 
 
 def test_a_curve_of_training_questions_is_called_so(cache: Cache, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_verdict_names_the_hardest_baseline() -> None:
         "Better than every baseline: 30.0 points (10.0 to 50.0) ahead of question only."
     )
     assert said(one, even).endswith(
-        "Not surely better than order-blind: 1.0 points (−8.0 to 10.0) behind."
+        "Not better than order-blind with 95 % confidence: 1.0 points (−8.0 to 10.0) behind."
     )
     worst = {
         name: {"ahead": ahead}
@@ -169,7 +169,7 @@ def test_verdict_names_the_hardest_baseline() -> None:
     }
     assert "a formula that takes seconds to fit" in lead_remark(figures | {"baselines": worst})
     assert lead_remark(figures | {"baselines": {"probe": {"ahead": even}}}) == ""
-    assert verdict(figures | {"videos": 1}).endswith("no interval says how sure that is.")
+    assert verdict(figures | {"videos": 1}).endswith("no interval says how certain that is.")
     assert said(one, worse).endswith("Worse than order-blind: 20.0 points (10.0 to 30.0) behind.")
 
 

@@ -153,8 +153,8 @@ def test_kills_of_a_real_retraining_leave_the_model_in_use(made: Path, tmp_path:
         assert start().wait(200) == 0, log.read_text()
     finally:
         job.kill_all()
-    last = log.read_text().splitlines()[-1]
-    assert re.match("promoted|kept aside|nothing new", last)
+    *_, last, end = log.read_text().splitlines()
+    assert re.match("promoted|kept aside|nothing new", last) and "framebank models list" in end
     assert set(registry.files()) == set(registry.versions()) and len(registry.versions()) == 2
     assert len(registry.history()) == 2 and not list(temporary.iterdir())
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == [
