@@ -3,6 +3,8 @@ import { announce, bar, button, el, percent, seconds, words } from "./dom.js";
 import { lazyImage } from "./posters.js";
 import { errorBox, picture } from "./server.js";
 
+const LEAST = 0.0005; // of a weight that is told
+
 /**
  * Return a section that asks `explain()` when it comes into sight and shows its frames. `seek`
  * shows the clip at a time, where there is a film; `videoId` is that of a clip of the cache.
@@ -37,17 +39,18 @@ export function frameWeights({ explain, seek, videoId = null }) {
 
 function parts({ answer, number: counted, frames = [], pictures = [] }, { seek, videoId }) {
   if (!frames.length) return [el("p", { class: "soft" }, "There is no frame to leave out.")];
-  const most = Math.max(...frames.map(({ weight }) => Math.abs(weight)), 1e-9);
+  const most = Math.max(...frames.map(({ weight }) => Math.abs(weight)), LEAST);
   const isCount = Number.isFinite(counted);
   const best = frames.reduce((one, other) => (other.weight > one.weight ? other : one));
+  const isLed = best.weight >= LEAST;
   const about = el("p", { class: "soft" },
     isCount ? "How much lower the number is" : ["How much of the probability of ",
       el("b", {}, words(answer ?? "the answer")), " is lost"],
     " when a frame is left out. ",
-    best.weight > 0 ? `Most of all the frame at ${seconds(best.time_s)}.`
+    isLed ? `Most of all the frame at ${seconds(best.time_s)}.`
       : "No frame matters alone.");
   const list = el("ol", { class: "frames weighed" }, frames.map((frame, number) =>
-    el("li", { class: frame === best && best.weight > 0 ? "frame best" : "frame" },
+    el("li", { class: frame === best && isLed ? "frame best" : "frame" },
       still(frame, pictures[number], videoId, number),
       bar(Math.abs(frame.weight) / most, { negative: frame.weight < 0 }),
       el("span", { class: "frame-words" },
@@ -79,7 +82,7 @@ function time(frame, seek) {
 
 function signed(weight, isCount) {
   if (isCount) return `${weight < 0 ? "+" : "−"}${Math.abs(weight).toFixed(2)}`;
-  if (Math.abs(weight) < 0.0005) return "0 %";
+  if (Math.abs(weight) < LEAST) return "0 %";
   const share = percent(Math.abs(weight)).replace("< ", "");
   return `${weight < 0 ? "+" : "−"}${share}`;
 }
