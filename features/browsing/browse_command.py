@@ -47,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-open", action="store_true", help="open no browser")
 
 
+def next_command(args: argparse.Namespace) -> str:
+    """Return what comes next: nothing is said at the end of a look."""
+    return ""
+
+
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Serve until Ctrl-C or SIGTERM; returns 0. Raises UsageError, CacheError."""
     # While the catalog is read, which takes the interpreter little: together they are a second.
