@@ -65,7 +65,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"framebank": "framebank", **{f"framebank.{floor}": floor for floor in FLOORS}},
     packages=PACKAGES,
-    package_data={"": ["*.css", "*.j2", "py.typed"]},
+    package_data={"": ["*.css", "*.j2", "static/*", "py.typed"]},
     # What reading a cache needs.
     install_requires=["numpy>=1.26", "pyarrow>=16.0", PROTOBUF],
     extras_require={

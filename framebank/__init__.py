@@ -15,6 +15,8 @@
     fb.words("questions.jsonl", out="vectors.bin")           what `train` takes as embeddings
     fb.export("cache", "out", to="webdataset")               as other libraries' files
     fb.ways("clips/", cache_dir="ways", labels="labels.csv")  six ways to classify, compared
+    fb.ls("cache", where="duration_s>10")                    rows of the catalog
+    fb.like("cache", "clip.mp4")                             which videos are most like one
     fb.verify("cache")                                       read it back, name each fault
     fb.extract_features("clip.mp4", sample="fps=2")          one clip, without a cache
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
         export,
         extract,
         finetune,
+        like,
+        ls,
         plan,
         questions,
         retrain,
@@ -71,6 +75,8 @@ __all__ = [
     "extract",
     "extract_features",
     "finetune",
+    "like",
+    "ls",
     "main",
     "open_cache",
     "plan",

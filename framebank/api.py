@@ -451,6 +451,32 @@ def export(
 
 
 @_command
+def ls(
+    cache: PathLike,
+    *,
+    where: str | Sequence[str] = (),
+    sort: str | None = None,
+    descending: bool = False,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """List videos of a cache: those for which all conditions hold, such as "duration_s>10".
+
+    Returns a dict: total, rows (a dict for each video, with every column; as --json).
+    """
+
+
+@_command
+def like(
+    cache: PathLike, video: PathLike, *, count: int = 10, weights: PathLike | None = None
+) -> dict[str, Any]:
+    """Find the videos of a cache that are most like one of it, or like a clip anywhere.
+
+    Returns a dict: video_id (None of a clip), method, neighbours (a list of dicts, the nearest
+    first, each with video_id and cosine), … (as --json).
+    """
+
+
+@_command
 def ways(
     inputs: Paths,
     *,

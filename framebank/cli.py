@@ -2,6 +2,9 @@
 
     framebank extract CLIPS --cache CACHE     decode, run the network, keep the features
     framebank inspect CACHE                   what is in a cache
+    framebank ls CACHE --where 'frames>10'    list videos of a cache, filtered and sorted
+    framebank like CACHE CLIP|VIDEO_ID        find the videos most like one
+    framebank browse CACHE                    look into a cache in the browser
     framebank verify CACHE                    read everything back and name each fault
     framebank export CACHE --to FORMAT OUT    the features as other libraries' files
     framebank questions FILE...               what question files hold, and their odd rows
@@ -10,6 +13,7 @@
     framebank words QUESTIONS... --out vectors.bin              word vectors, for --embeddings
     framebank score --model DIR --cache CACHE --questions FILE --out DIR
     framebank ask --model DIR VIDEO "what is the man doing?"
+    framebank serve --model DIR               the same over HTTP, for programs and a browser
     framebank template build --image IMAGE --out DIR
     framebank ways CLIPS --cache-dir DIR --labels FILE     six ways to classify, compared
     framebank demo                            all of it, on clips it makes itself
@@ -57,6 +61,11 @@ COMMANDS = {
         "pipelines.forecast.command", "say what an extraction will take", True, extra="extract"
     ),
     "inspect": Command("features.commands.inspect_command", "show what a cache holds"),
+    "ls": Command("features.browsing.ls_command", "list videos of a cache, filtered and sorted"),
+    "like": Command("features.browsing.like_command", "find the videos most like one"),
+    "browse": Command(
+        "features.browsing.browse_command", "look into a cache in the browser", extra="browse"
+    ),
     "verify": Command("features.commands.verify_command", "read a cache back and name each fault"),
     "export": Command("features.export.command", "write a cache as other libraries' files"),
     "questions": Command("features.questions.command", "show what question files hold"),
@@ -78,6 +87,9 @@ COMMANDS = {
         "pipelines.score.command", "answer a file of questions in batch", True, extra="extract"
     ),
     "ask": Command("features.asking.command", "ask one question about one clip", extra="train"),
+    "serve": Command(
+        "train.serve.command", "answer questions about clips over HTTP", extra="serve"
+    ),
     "template": Command(
         "pipelines.runners.dataflow.template_command",
         "write a template of jobs for Dataflow",

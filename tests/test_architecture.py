@@ -18,8 +18,8 @@ from tests import ROOT
 # "" are the modules of the floor itself.
 ROOMS = {
     "features": [
-        "", "pages", "stores", "cache", "export", "decoding", "decoders", "network", "questions",
-        "extraction", "asking", "commands",
+        "", "pages", "web", "stores", "cache", "export", "decoding", "decoders", "network",
+        "questions", "extraction", "asking", "browsing", "commands",
     ],
     "pipelines": [
         "", "inputs", "jobs", "runners.flink", "runners.dataflow", "runners", "extract", "score",
@@ -27,7 +27,7 @@ ROOMS = {
     ],
     "train": [
         "", "model", "word_vectors", "data", "tracking", "workers", "judging", "fit", "finetune",
-        "evaluation", "retrain", "ways", "demo",
+        "evaluation", "retrain", "serve", "ways", "demo",
     ],
 }  # fmt: skip
 FORBIDDEN = {

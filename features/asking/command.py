@@ -22,8 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.asking.heads import OPEN
-from framebank.features.asking.segmenting import find_segments, row_edges, video_shares
+from framebank.features.asking.one_clip import (
+    Asked,
+    ask_about_video,
+    ask_one,
+    check_question,
+)
 from framebank.features.asking.trained_model import (
     Lineage,
     check_weights,
@@ -43,7 +47,7 @@ from framebank.features.network.int8 import find_graph
 from framebank.features.network.own_files import describe, is_own_path
 from framebank.features.network.weights import resolve_weights
 from framebank.features.questions.parsing import text
-from framebank.features.questions.question import SEGMENTS, Question
+from framebank.features.questions.question import SEGMENTS
 from framebank.features.questions.videos import ClipNames, same_form
 from framebank.features.spec import (
     DTYPES,
@@ -55,10 +59,11 @@ from framebank.features.spec import (
     check_same_spec,
 )
 from framebank.features.stores import json_text, storage
-from framebank.features.terminal import few, say, waiting
+from framebank.features.terminal import say, waiting
 
 if TYPE_CHECKING:
     from framebank.features.cache.record import FeatureRecord
+    from framebank.features.video import Extracted
 
 _BAR_WIDTH = 24
 _CHECKED = ("backbone", "layer", "sample", "max_frames", "dtype", "resize", "precision")
@@ -106,15 +111,7 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
     # As in a file of questions.
     question, choices = text(args.question), [text(choice) for choice in args.choices]
     lineage, head = read_lineage(args.model), read_head(args.model)
-    if head.asks and not question:
-        raise UsageError("the question is empty", expected='words, such as "what is he doing?"')
-    if question and not head.asks:
-        raise UsageError(
-            f"the model {args.model} gives labels or segments, and takes no question",
-            got=repr(question),
-            todo="leave the question out",
-        )
-    _check_choices(choices, head.kind, model_dir=args.model)
+    check_question(question, choices, head, model=args.model)
     check_weights(args.model)
     check_asked_spec(args, lineage.spec)
     source = find_weights(lineage, given=args.weights)
@@ -143,22 +140,6 @@ def execute(args: argparse.Namespace, beam_args: list[str]) -> dict[str, Any]:
         "random_weights": lineage.random_weights,
         **more,
     }
-
-
-def _check_choices(choices: list[str], head: str, *, model_dir: str) -> None:
-    if head == "choice" and len(choices) < 2:
-        raise UsageError(
-            f"the model {model_dir} chooses among candidates",
-            got=f"{len(choices)} of them",
-            expected="two at least",
-            todo='give each as --choice "TEXT"',
-        )
-    if head not in ("choice", "open") and choices:
-        raise UsageError(
-            f"the model {model_dir} does not choose among candidates",
-            got=f"--choice {choices[0]!r}",
-            todo="leave --choice out",
-        )
 
 
 def check_asked_spec(args: argparse.Namespace, spec: FeatureSpec) -> None:
@@ -266,12 +247,10 @@ def _listed(folder: str) -> list[str]:
 def extract_record(video: str, spec: FeatureSpec, weights: str) -> FeatureRecord:
     """Return one clip as the cache would hold it; raises UsageError for what is no clip, JobError
     for a clip that cannot be used."""
-    from framebank.features.cache.record import decode_record, encode_record
     from framebank.features.extraction.one_clip import extract_features
 
     try:
-        extracted = extract_features(video, spec=spec, weights=weights)
-        payload, _ = encode_record(extracted, spec=spec)
+        return as_cached(extract_features(video, spec=spec, weights=weights), spec)
     except VideoRejected as rejected:
         kind = UsageError if rejected.error_class in _MISTAKES else JobError
         raise kind(
@@ -280,7 +259,14 @@ def extract_record(video: str, spec: FeatureSpec, weights: str) -> FeatureRecord
             expected="a video or a picture that FFmpeg can decode",
             todo="check the path and open the file to see what is wrong with it",
         ) from rejected
-    # Rounded to the cache's dtype: the model has never seen anything else.
+
+
+def as_cached(extracted: Extracted, spec: FeatureSpec) -> FeatureRecord:
+    """Return the features of a clip rounded to the dtype of the cache: the model has never seen
+    anything else. Raises VideoRejected."""
+    from framebank.features.cache.record import decode_record, encode_record
+
+    payload, _ = encode_record(extracted, spec=spec)
     return decode_record(payload)
 
 
@@ -290,15 +276,7 @@ def find_in_video(
     """Return the `top` likeliest labels of a video, and its segments in the order of their time."""
     with waiting(f"asking the model about {len(record.features)} frames"):
         model = load_model(model_dir, keep=True)
-    assert model.head.rule is not None
-    shares = model.ask_video(record.features)
-    edges_s = row_edges(record.pts_ms, record.source.duration_s)
-    found = find_segments(shares, edges_s, model.head.answers, model.head.rule, video_id="")
-    segments = [
-        {"start_s": its.start_s, "end_s": its.end_s, "label": its.label, "score": its.score}
-        for its in sorted(found, key=lambda its: (its.start_s, -its.score))
-    ]
-    return model.head.best(video_shares(shares), top=top), segments
+    return ask_about_video(model, record, top=top)
 
 
 def segment_lines(segments: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -315,35 +293,11 @@ def answer_question(
     the words of the question that the model does not know; raises UsageError, JobError."""
     with waiting(f"asking the model about {len(features)} frames"):
         model = load_model(model_dir, keep=True)
-    try:
-        asked = [question.encode("utf-8", "replace")]
-        scores = model.predict(features[None], asked, [choices] if choices else None)[0]
-    except FramebankError:
-        raise
-    except Exception as err:
-        raise JobError(
-            "the model did not answer",
-            got=str(err).split("\n", 1)[0][:300],
-            todo=f"train the model in {model_dir} again",
-        ) from err
-    unknown = model.unknown_words(question)
-    named = few(unknown)
-    if not model.knows([question])[0]:
-        about = f" ({named})" if named else ""
-        then = "it answers as if nothing had been asked"
-        say(f"WARNING: the model knows none of the words of the question{about}: {then}")
-    elif unknown:
-        say(f"NOTE: the model does not know these words of the question: {named}")
-    if model.head.kind == OPEN:
-        offers = Question("", "", question, choices=tuple(choices))
-        scores = model.head.restrict(scores[None], [offers])[0]
-        lack, known = "cannot give", [choice in model.head.answers for choice in choices]
-    else:
-        lack, known = "knows none of the words of", model.knows(choices)
-    strange = [repr(choice) for choice, knows in zip(choices, known, strict=True) if not knows]
-    if strange:
-        say(f"WARNING: the model {lack} the candidates {', '.join(strange)}")
-    return model.head.best(scores, top=top, choices=choices), unknown
+    asked = Asked(features, question, tuple(choices))
+    told = ask_one(model, asked, top=top, model_dir=model_dir)
+    for warning in told.warnings:
+        say(warning)
+    return told.answers, told.unknown_words
 
 
 def answer_lines(answers: list[dict[str, Any]]) -> Iterator[str]:

@@ -246,6 +246,8 @@ def newest_rows(table: pa.Table) -> pa.Table:
     if not len(table):
         return table
     encoded = table.column("video_id").combine_chunks().dictionary_encode()
+    if len(encoded.dictionary) == len(table):  # one row of each
+        return table
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     # lexsort: the last key counts most; a stable sort, so of equals the last one written holds.
     order = np.lexsort((_ranks(table, "time"), _ranks(table, "run_id"), codes))

@@ -151,11 +151,12 @@ class Cache:
 
     def __getitem__(self, video_id: str) -> record.FeatureRecord:
         """Read one video; raises NoSuchVideoError, which is a KeyError too, and CacheError."""
-        place = Place(*(column[self._row(video_id)].as_py() for column in self.places.columns))
+        place = Place(*(column[self.place_of(video_id)].as_py() for column in self.places.columns))
         path = layout.tfrecord_path(self.path, place.shard)
         return check_record(place, storage.read_range(path, place.offset, place.length), path)
 
-    def _row(self, video_id: str) -> int:
+    def place_of(self, video_id: str) -> int:
+        """Return the row of `places` of a done video; raises NoSuchVideoError."""
         name = catalog_text(str(video_id))
         if name in self._index:
             return self._index[name]
@@ -169,7 +170,7 @@ class Cache:
         raise NoSuchVideoError(what, todo=todo)
 
     @functools.cached_property
-    def _spans(self) -> list[tuple[str, int, int]]:
+    def spans(self) -> list[tuple[str, int, int]]:
         """The shards with done videos and their rows [start, end) of `places`."""
         shards = self.places.column("shard").combine_chunks().dictionary_encode()
         codes = shards.indices.to_numpy(zero_copy_only=False)
@@ -187,18 +188,20 @@ class Cache:
 
         Raises NoSuchVideoError when one is not done in this cache, CacheError.
         """
-        return self.read_places(np.array([self._row(video_id) for video_id in video_ids], np.int64))
+        return self.read_places(
+            np.array([self.place_of(video_id) for video_id in video_ids], np.int64)
+        )
 
     def read_places(self, rows: NDArray[np.int64]) -> Iterator[record.FeatureRecord]:
         """Yield the videos of these rows of `places`, each once, in the order of iteration."""
         wanted = np.unique(rows)
-        ends = [end for _, _, end in self._spans]
+        ends = [end for _, _, end in self.spans]
         for number, rows in enumerate(np.split(wanted, np.searchsorted(wanted, ends))[:-1]):
             if len(rows):
                 yield from self._read_rows(number, rows)
 
     def _read_rows(self, number: int, rows: NDArray[np.int64]) -> Iterator[record.FeatureRecord]:
-        shard, start, end = self._spans[number]
+        shard, start, end = self.spans[number]
         path = layout.tfrecord_path(self.path, shard)
         try:
             with storage.open_read(path) as stream:
@@ -276,15 +279,15 @@ class Cache:
                 self._elements, args=(number,), output_signature=signature
             )
 
-        shards = tf.data.Dataset.range(len(self._spans))
+        shards = tf.data.Dataset.range(len(self.spans))
         if shuffle_seed is None:
             return shards.flat_map(read)
-        shards = shards.shuffle(max(len(self._spans), 1), seed=shuffle_seed)
+        shards = shards.shuffle(max(len(self.spans), 1), seed=shuffle_seed)
         return shards.interleave(read, cycle_length=_PARALLEL_SHARDS)
 
     def _elements(self, number: Any) -> Iterator[dict[str, Any]]:
         # TensorFlow's own TFRecordDataset cannot say which file is damaged, so this reader is used.
-        _, start, end = self._spans[int(number)]
+        _, start, end = self.spans[int(number)]
         for found in self.read_places(np.arange(start, end)):
             yield _element(found) | {"video_id": found.video_id.encode("utf-8", "surrogateescape")}
 

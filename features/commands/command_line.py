@@ -22,7 +22,7 @@ PATHS = frozenset(
     (
         *("inputs", "cache", "weights", "prices", "questions", "mapping", "model", "out", "video"),
         *("backbone", "registry", "config", "embeddings", "stage_dir", "tensorboard", "labels"),
-        *("cache_dir", "clip_weights", "init"),
+        *("cache_dir", "clip_weights", "init", "answers", "token_file", "allow"),
     )
 )
 

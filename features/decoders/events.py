@@ -63,4 +63,9 @@ class ClipProbed:
     probe: Probe
 
 
+@dataclasses.dataclass(frozen=True)
+class Lull:
+    """Nothing else has come yet: told to whoever would rather do with what there is than wait."""
+
+
 Event = Frame | ClipAgain | ClipDone | ClipRejected

@@ -24,6 +24,7 @@ from framebank.features.decoders.events import (
     ClipRejected,
     Event,
     Frame,
+    Lull,
 )
 from framebank.features.decoders.policy import DecoderPolicy
 from framebank.features.decoders.slot import Run, Slot
@@ -41,6 +42,7 @@ __all__ = [
     "DecoderPool",
     "Event",
     "Frame",
+    "Lull",
 ]
 
 _ROW_BYTES = 256  # what a row takes in hand beside its features
@@ -87,6 +89,10 @@ class DecoderPool:
         """Yield frames and last words as they come; each clip gets exactly one last word."""
         return self._events(refs)
 
+    def decode_hurried(self, refs: Iterable[VideoRef]) -> Iterator[Event | Lull]:
+        """Yield what `decode` does, and a Lull before each wait for more."""
+        return self._events(refs, lulls=True)
+
     def probe(
         self, refs: Iterable[VideoRef], *, decode_s: Callable[[int], float], until_s: float
     ) -> Iterator[ClipProbed | ClipRejected]:
@@ -104,6 +110,7 @@ class DecoderPool:
         *,
         probe_s: Callable[[int], float] | None = None,
         until_s: float | None = None,
+        lulls: bool = False,
     ) -> Iterator[Any]:
         """Have all slots work and yield what comes; raises queue.Empty after `until_s`."""
         if self._source is not None:  # of a run before, which has ended
@@ -123,6 +130,8 @@ class DecoderPool:
         working = len(self._slots)
         while working:
             left_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+            if lulls and run.events.empty():
+                yield Lull()
             event = run.events.get(timeout=left_s)
             if isinstance(event, Frame):
                 run.room.release()

@@ -58,7 +58,8 @@ _PYAV_GENPTS = 0x1  # AVFMT_FLAG_GENPTS, which PyAV sets for every input
 class DecodeLimits:
     """What a clip may ask for before it is `too_large`.
 
-    `max_pixels` per frame, `max_size_bytes` of the file, `max_rows` that a rule gives for one clip.
+    `max_pixels` per frame, `max_size_bytes` of the file, `max_rows` that a rule gives for one clip,
+    `max_duration_s` that its container states or its frames come to.
     `free_pixels` may be decoded of any clip, and `pixels_per_byte` more for each byte of its file:
     an estimate (4K pictures of 127 bytes each reach it), not a measurement.
     """
@@ -66,6 +67,7 @@ class DecodeLimits:
     max_pixels: int = 2**26
     max_size_bytes: int = 1 << 40
     max_rows: int = 200_000
+    max_duration_s: float | None = None
     free_pixels: int = 2**34
     pixels_per_byte: int = 2**16
 
@@ -214,6 +216,7 @@ def open_part(
     with _probed(file, limits) as container:
         # Timestamps made up from later packets would stand in the way of the decoder's own guess.
         container.flags &= ~_PYAV_GENPTS
+        check_duration((container.duration or 0) / av.time_base, limits, stage="probe")
         clip = Clip(file, limits, container, _track_of(file, container, limits), later)
         if clip.format == "matroska" and structure.matroska_locked(file.peek, file.size_bytes):
             raise VideoRejected("probe", "encrypted", "matroska with an encrypted picture track")
@@ -316,6 +319,13 @@ def too_many_pixels(
     """Return the verdict on pictures over the limit."""
     message = f"{width}x{height} pixels, the limit is {limits.max_pixels} pixels"
     return VideoRejected(stage, "too_large", message)
+
+
+def check_duration(duration_s: float, limits: DecodeLimits, *, stage: str = "decode") -> None:
+    """Raise VideoRejected (too_large) for a clip that lasts longer than it may."""
+    if limits.max_duration_s is not None and duration_s > limits.max_duration_s:
+        message = f"it lasts {duration_s:.1f} s, the limit is {limits.max_duration_s:g} s"
+        raise VideoRejected(stage, "too_large", message)
 
 
 def _rejected_by_probe(file: NamelessFile, err: av.FFmpegError) -> VideoRejected:

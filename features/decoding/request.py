@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.decoding import sampling
-from framebank.features.decoding.container import Clip, DecodeLimits
+from framebank.features.decoding.container import Clip, DecodeLimits, check_duration
 from framebank.features.decoding.damage import DamageReport
 from framebank.features.decoding.sampling import SampleRule, Shown
 from framebank.features.errors import VideoRejected
@@ -92,10 +92,11 @@ def pick_rows(
 ) -> tuple[NDArray[np.int64], bool]:
     """Return the rows as int64[n] indices in order of presentation, and whether they were capped.
 
-    Raises VideoRejected where there are none, too many, or no times in 64 bits.
+    Raises VideoRejected where there are none, too many, no times in 64 bits, or too long a time.
     """
     if abs(shown.ticks * shown.time_base * 1000) >= 1 << 62:
         raise VideoRejected("decode", "corrupt", "its timestamps span more than 64 bits of ms")
+    check_duration(float(shown.ticks * shown.time_base), request.limits)
     total = sampling.count_rows(
         rule, frames=len(shown.pts), span=shown.ticks, time_base=shown.time_base
     )

@@ -1,1 +1,1 @@
-"""The engine (`engine`), and one clip without Beam (`one_clip`)."""
+"""The engine (`engine`), one for whoever asks (`live`), and one clip without Beam (`one_clip`)."""

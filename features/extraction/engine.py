@@ -26,6 +26,7 @@ from framebank.features.decoders.pool import (
     DecoderPool,
     Event,
     Frame,
+    Lull,
 )
 from framebank.features.errors import VideoRejected, internal_rejection, plain_text
 from framebank.features.extraction.balance import Balance
@@ -79,11 +80,13 @@ class Engine:
         refs: Iterable[Sequence[VideoRef | None]],
         *,
         on_frames: Callable[[int], None] = lambda count: None,
+        hurried: bool = False,
     ) -> Iterator[tuple[int, Result]]:
         """Yield (number of the network, result), exactly one for each ref.
 
         Of each video `refs` has one ref for each network, None where it need not see it, and at
-        least one. The video is decoded once.
+        least one. The video is decoded once. `hurried`: somebody waits for each of them, so a batch
+        that would complete a video is not kept for frames of others while none of them come.
         """
         start_s, taker_s = time.monotonic(), 0.0
         self.balance = Balance()
@@ -92,7 +95,7 @@ class Engine:
                 _Line(spec, self._place(spec), Batches(network, spec, threads, on_frames=on_frames))
                 for network, spec in self._members
             ]
-            for result in self._results(refs, lines):
+            for result in self._results(refs, lines, hurried=hurried):
                 given_s = time.monotonic()
                 yield result
                 taker_s += time.monotonic() - given_s
@@ -118,7 +121,11 @@ class Engine:
         return self._pool.pictures.index((spec.input_size, spec.resize))
 
     def _results(
-        self, refs: Iterable[Sequence[VideoRef | None]], lines: Sequence[_Line]
+        self,
+        refs: Iterable[Sequence[VideoRef | None]],
+        lines: Sequence[_Line],
+        *,
+        hurried: bool,
     ) -> Iterator[tuple[int, Result]]:
         wanted: dict[int, Sequence[VideoRef | None]] = {}
 
@@ -127,7 +134,13 @@ class Engine:
                 wanted[clip] = group
                 yield next(ref for ref in group if ref is not None)
 
-        for event in self._pool.decode(note()):
+        decode = self._pool.decode_hurried if hurried else self._pool.decode
+        for event in decode(note()):
+            if isinstance(event, Lull):
+                for number, line in enumerate(lines):
+                    for result in line.flush() if line.owed else ():
+                        yield number, result
+                continue
             for number, ref in enumerate(wanted[event.clip]):
                 if ref is not None:
                     for result in lines[number].take(event, ref):
@@ -202,6 +215,7 @@ class _Line:
         """`place`: of this network's picture among those of a frame."""
         self._spec, self._place, self.batches = spec, place, batches
         self._clips: dict[int, Assembly] = {}
+        self.owed = 0  # videos that are decoded, and wait for the network
 
     def take(self, event: Event, ref: VideoRef) -> Iterator[Result]:
         """Take what comes of a clip, which is `ref` to this network; yield what that completes."""
@@ -228,7 +242,9 @@ class _Line:
                 yield from self._results(self._add_windows(clip, event))
             clip.done = dataclasses.replace(event, ref=ref)
             del self._clips[event.clip]  # its pictures keep it as long as it waits
-            if not clip.waiting:
+            if clip.waiting:
+                self.owed += 1
+            else:
                 yield _assemble(clip, self._spec)
 
     def flush(self) -> Iterator[Result]:
@@ -237,6 +253,7 @@ class _Line:
 
     def _results(self, complete: Iterable[Assembly]) -> Iterator[Result]:
         for clip in complete:
+            self.owed -= 1
             yield _assemble(clip, self._spec)
 
     def _add_windows(self, clip: Assembly, done: ClipDone) -> Iterator[Assembly]:

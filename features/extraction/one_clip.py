@@ -161,6 +161,21 @@ def build_network(spec: FeatureSpec, weights: Weights, *, batch_size: int = 32) 
     )
 
 
+def find_weights(text: str, spec: FeatureSpec) -> Weights:
+    """Return the weights called `text`, of int8 the quantised graph, on this machine; raises
+    UsageError where they are not those of `spec`."""
+    if spec.precision == INT8:
+        return localise_weights(given_graph(text, spec))
+    found = resolve_weights(text, backbone=spec.backbone)
+    if found.sha256 != spec.weights_sha256:
+        raise UsageError(
+            "these are not the weights of the spec",
+            got=f"{text} (SHA-256 {found.sha256})",
+            expected=f"{spec.weights} (SHA-256 {spec.weights_sha256})",
+        )
+    return found
+
+
 class RejectedClipError(VideoRejected, JobError):
     """The one clip that was to be extracted cannot be used."""
 
@@ -201,26 +216,18 @@ def extract_features(
             input_size=input_size,
         )  # fmt: skip
         spec, found = make_spec(choice)
-    elif spec.precision == INT8:
-        found = localise_weights(given_graph(weights, spec))
     else:
-        found = resolve_weights(weights, backbone=spec.backbone)
-        if found.sha256 != spec.weights_sha256:
-            raise UsageError(
-                "these are not the weights of the spec",
-                got=f"{weights} (SHA-256 {found.sha256})",
-                expected=f"{spec.weights} (SHA-256 {spec.weights_sha256})",
-            )
+        found = find_weights(weights, spec)
     network = network or build_network(spec, found, batch_size=8)
     policy = policy or DecoderPolicy(decoders=1)
     with contextlib.closing(Engine(network, spec, policy)) as engine:
-        (result,) = engine.run([_ref_of(path)])
+        (result,) = engine.run([ref_of(path)])
     if isinstance(result, Rejected):
         raise RejectedClipError(result.stage, result.error_class, result.message)
     return result
 
 
-def _ref_of(path: str) -> VideoRef:
+def ref_of(path: str) -> VideoRef:
     size_bytes, generation = 0, ""
     if storage.is_local(path):
         path, size_bytes = os.path.abspath(path), -1

@@ -83,6 +83,16 @@ def facts_table(facts: Mapping[str, object]) -> str:
 
 def jpeg_address(rgb: NDArray[np.uint8], *, width: int, height: int) -> str:
     """Return uint8[h, w, 3] (RGB) scaled to an even `width` and `height` as a data: address."""
+    return data_address(jpeg_bytes(rgb, width=width, height=height))
+
+
+def data_address(jpeg: bytes) -> str:
+    """Return a JPEG as the data: address that a page shows without a request."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def jpeg_bytes(rgb: NDArray[np.uint8], *, width: int, height: int) -> bytes:
+    """Return uint8[h, w, 3] (RGB) scaled to an even `width` and `height` as a JPEG."""
     import av
 
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
@@ -93,7 +103,7 @@ def jpeg_address(rgb: NDArray[np.uint8], *, width: int, height: int) -> str:
         picture = frame.reformat(width, height, format="yuvj420p", interpolation="AREA")
         output.mux(stream.encode(picture))
         output.mux(stream.encode())
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def training_plots(history: Sequence[Mapping[str, Any]], *, right: str) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Writes the locks of the images: every package with its version and the SHA-256 of its wheel.
 
-    .venv/bin/python infra/docker/lock.py   # on linux/amd64, with the images' Python
+    .venv/bin/python infra/docker/lock.py            # on linux/amd64, with the images' Python
+    .venv/bin/python infra/docker/lock.py server     # one of them
 
 The Dockerfiles give a lock to `pip install --require-hashes`, so an image has these very bytes,
 whatever an index serves on the day. The versions are those of the environment that runs this, which
@@ -17,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-IMAGES = ("worker-cpu", "worker-gpu", "trainer")
+IMAGES = ("worker-cpu", "worker-gpu", "trainer", "server")
 
 
 def pip(*words: str) -> str:
@@ -45,5 +46,5 @@ if __name__ == "__main__":
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as tested:
         tested.write(pip("freeze", "--exclude-editable"))
         tested.flush()
-        for image in IMAGES:
+        for image in sys.argv[1:] or IMAGES:
             (HERE / f"{image}.lock").write_text(lock(image, tested.name))

@@ -1,4 +1,4 @@
-# Who may do what: one account runs the workers, one submits, one trains, one is the scheduler's. None has a key.
+# Who may do what: an account each for the workers, who submits, trains, serves, and the scheduler. None has a key.
 #
 #   terraform apply -var submitters='["group:video@example.com"]' ...
 #
@@ -6,6 +6,7 @@
 # - submitter: makes and cancels jobs, lists clips, opens the cache, stages, reads models; acts as the worker.
 # - trainer: reads features and publishes models. No other writes a model: those who read strangers' clips do not
 #   decide what answers questions.
+# - server: reads models and features; writes nothing.
 # - scheduler: launches the template, as the worker; sees no clip and no feature.
 # People are named in `submitters` and `trainers` and take their places (--impersonate_service_account).
 
@@ -22,6 +23,11 @@ resource "google_service_account" "submit" {
 resource "google_service_account" "train" {
   account_id   = "framebank-train"
   display_name = "Trains Framebank's models"
+}
+
+resource "google_service_account" "serve" {
+  account_id   = "framebank-serve"
+  display_name = "Answers questions about clips"
 }
 
 resource "google_service_account" "scheduler" {
@@ -99,6 +105,16 @@ locals {
       role   = "roles/storage.objectUser"
       member = google_service_account.train.member
     }
+    "server reads features" = {
+      bucket = google_storage_bucket.features.name
+      role   = "roles/storage.objectViewer"
+      member = google_service_account.serve.member
+    }
+    "server reads models" = {
+      bucket = google_storage_bucket.models.name
+      role   = "roles/storage.objectViewer"
+      member = google_service_account.serve.member
+    }
     "scheduler reads the template" = {
       bucket = google_storage_bucket.staging.name
       role   = "roles/storage.objectViewer"
@@ -164,6 +180,7 @@ resource "google_service_account_iam_member" "workload_identity" {
     flink            = google_service_account.worker.name
     framebank-submit = google_service_account.submit.name
     framebank-train  = google_service_account.train.name
+    framebank-serve  = google_service_account.serve.name
   }
 
   service_account_id = each.value

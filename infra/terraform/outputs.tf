@@ -35,6 +35,7 @@ output "workload_identity" {
       flink            = google_service_account.worker.email
       framebank-submit = google_service_account.submit.email
       framebank-train  = google_service_account.train.email
+      framebank-serve  = google_service_account.serve.email
     } :
     join(" ", [
       "kubectl --namespace ${var.kubernetes_namespace} annotate serviceaccount ${name}",

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.asking.one_clip import Asked as AskedOfClip
+from framebank.features.asking.one_clip import padded_groups, score_questions
 from framebank.features.asking.scores import credit, is_right
 from framebank.features.asking.segmenting import find_segments, row_edges, video_shares
-from framebank.features.asking.trained_model import TrainedModel, pad_clips
+from framebank.features.asking.trained_model import TrainedModel
 from framebank.features.cache import layout
 from framebank.features.cache.reader import check_record
 from framebank.features.cache.record import FeatureRecord
@@ -30,9 +32,6 @@ from framebank.pipelines.score.tally import NO_WORDS
 _RUN_BYTES = 2**25  # of neighbouring records that are read in one go
 # A file's own fault. Of a bucket such an answer is about all of it, and the job fails.
 _FILE_FAULTS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.EIO, errno.ESTALE)
-_PADDED_BYTES = 2**26  # of one padded batch of features
-_LONG_TEXT = 1000  # characters; the longest question of the published sets has 135
-_MOST_TEXT = 20_000  # characters; a step for each, in some languages
 
 
 class Example(NamedTuple):
@@ -148,16 +147,15 @@ def _rows(examples: Sequence[Example], model: TrainedModel, top: int) -> list[An
     """
     if model.head.kind == SEGMENTS:
         return [_find_segments(example, model, top) for example in examples]
-    longest = max(example.characters for example in examples)
-    if longest > _MOST_TEXT:
-        raise ValueError(f"a text of {longest} characters, where {_MOST_TEXT} are read at most")
     questions = [example.asked.question for example in examples]
     texts = [question.question for question in questions]
-    features = pad_clips([example.features for example in examples])
-    encoded = [text.encode("utf-8", "replace") for text in texts]
-    scores = model.predict(features, encoded, [question.choices for question in questions])
-    if len(scores) != len(examples):
-        raise ValueError(f"the model gives {scores.shape}, not one row for each question")
+    scores = score_questions(
+        model,
+        [
+            AskedOfClip(example.features, question.question, question.choices)
+            for example, question in zip(examples, questions, strict=True)
+        ],
+    )
     scores = model.head.restrict(scores, questions)
     rows = []
     for example, its, knows in zip(examples, scores, model.knows(texts), strict=True):
@@ -194,30 +192,9 @@ def _find_segments(example: Example, model: TrainedModel, top: int) -> AnswerRow
 
 
 def _groups(batch: Sequence[Example]) -> Iterator[list[int]]:
-    """Yield places of examples that are answered together; one of long texts stays alone.
-
-    A batch takes memory and time for its longest text as often as it has rows.
-    """
-    texts = [example.characters for example in batch]
-    short = [place for place, length in enumerate(texts) if length <= _LONG_TEXT]
-    width = max(example.features.shape[-1] for example in batch)
-    room = max(_PADDED_BYTES // (4 * max(width, 1)), 1)  # in frames, padding included
-    for group in length_groups([len(batch[place].features) for place in short], room):
-        yield [short[place] for place in group]
-    yield from ([place] for place, length in enumerate(texts) if length > _LONG_TEXT)
-
-
-def length_groups(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
-    """Yield places of clips that are padded together, shortest first: the longest has at most twice
-    the frames of the shortest, and its frames times the group's size are at most `room` (unless a
-    single clip is longer)."""
-    order = sorted(range(len(lengths)), key=lambda place: (lengths[place], place))
-    group: list[int] = []
-    for place in order:
-        length = lengths[place]
-        if group and (length > 2 * lengths[group[0]] or length * (len(group) + 1) > room):
-            yield group
-            group = []
-        group.append(place)
-    if group:
-        yield group
+    """Yield places of examples that are answered together."""
+    yield from padded_groups(
+        [len(example.features) for example in batch],
+        [example.characters for example in batch],
+        width=max(example.features.shape[-1] for example in batch),
+    )

@@ -17,6 +17,7 @@ BENCH = ROOT / "infra" / "bench"
         "retrain_news.py --videos 300 --questions 300",
         "input_wait.py --clips 64 --frames 4 --epochs 3",
         "score_rate.py --videos 60 --questions 200",
+        "browse.py --videos 130",
     ],
 )
 def test_bench_ends_in_figures(words: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import importlib.metadata
 import ipaddress
 import os
 import re
@@ -49,7 +50,7 @@ _CRD = "META-INF/fabric8/flinkdeployments.flink.apache.org-v1.yml"
 
 
 def infra_files() -> list[Path]:
-    folders = ("docker", "flink", "kubernetes", "terraform")
+    folders = ("docker", "flink", "kubernetes", "systemd", "terraform")
     found = [path for name in folders for path in (INFRA / name).rglob("*") if path.is_file()]
     kept = (path for path in found if ".terraform" not in str(path.relative_to(INFRA)))
     return sorted(path for path in kept if path.suffix != ".py" and "__pycache__" not in path.parts)
@@ -152,6 +153,24 @@ def test_the_images_have_what_setup_py_asks_for() -> None:
     assert trainer == {name: text for name, text in plain.items() if name != "apache-beam"}
 
 
+def test_the_server_has_each_version_that_it_comes_to() -> None:
+    extras = setup_words()["extras_require"]
+    wanted = requirements("trainer.txt") | {
+        canonicalize_name(one.name): one for one in map(Requirement, extras["browse"])
+    }
+    asked, pins = requirements("server.txt"), requirements("server.pins")
+    specified = {name: str(one.specifier) for name, one in wanted.items()}
+    assert {name: str(one.specifier) for name, one in asked.items()} == specified
+    for name, one in asked.items():
+        assert str(pins[name].specifier)[2:] in one.specifier
+    # No package of theirs is missing: --no-deps brings none.
+    for pin in pins.values():
+        for text in importlib.metadata.requires(pin.name) or []:
+            needed = Requirement(text)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(needed.name) in pins, (pin.name, text)
+
+
 @pytest.mark.parametrize("name", ["worker-cpu", "worker-gpu", "trainer"])
 def test_the_locks_satisfy_every_requirement_and_name_every_hash(name: str) -> None:
     pins = requirements(f"{name}.lock")
@@ -199,7 +218,7 @@ def test_versions_agree_everywhere() -> None:
     flinks = set(re.findall(r"\bflink:([\d.]+)-java17", "".join(texts.values())))
     assert len(flinks) == 1 and flinks.pop().startswith("1.20.")
     ours = re.findall(
-        r"(?:worker-cpu|worker-gpu|trainer|launcher):([\d.]+\d)", "".join(texts.values())
+        r"(?:worker-cpu|worker-gpu|trainer|launcher|server):([\d.]+\d)", "".join(texts.values())
     )
     assert set(ours) == {setup_words()["version"]}
 
@@ -351,6 +370,9 @@ def test_no_network_policy_opens_the_pool() -> None:
 METADATA = "169.254.169.254"
 
 
+SERVER = {"framebank.io/role": "serve"}
+
+
 def policies() -> list[Any]:
     return [one["spec"] for one in documents(INFRA / "kubernetes/cluster/network-policy.yaml")]
 
@@ -384,7 +406,7 @@ def test_only_pods_that_open_buckets_reach_the_metadata_address_and_the_world() 
     closed = [one for one in policies() if one == {"podSelector": {}, "policyTypes": ["Egress"]}]
     assert len(closed) == 1  # what no rule names is out of reach
     worker = {"app": "framebank", "component": "taskmanager"}
-    for labels in (worker, {"framebank.io/role": "submit"}, {"framebank.io/role": "train"}):
+    for labels in (worker, {"framebank.io/role": "submit"}, {"framebank.io/role": "train"}, SERVER):
         assert reaches(labels, METADATA, 80) and reaches(labels, "169.254.169.252", 988)
         assert reaches(labels, "142.250.1.1", 443) and not reaches(labels, "142.250.1.1", 25)
         assert not reaches(labels, METADATA, 443)
@@ -413,6 +435,7 @@ def test_every_container_of_ours_has_limits_and_no_privilege() -> None:
     ]
     assert {name for name, _ in ours} >= {
         "session-cluster.yaml", "extract.yaml", "extract-nightly.yaml", "retrain.yaml",
+        "serve.yaml",
     }  # fmt: skip
     for _, container in ours:
         limits = container["resources"]["limits"]
@@ -453,6 +476,7 @@ def test_each_job_runs_as_an_account_that_there_is() -> None:
         "extract.yaml": "framebank-submit",
         "extract-nightly.yaml": "framebank-submit",
         "retrain.yaml": "framebank-train",
+        "serve.yaml": "framebank-serve",
     }
     assert accounts == {*used.values(), "flink"}
     text = (INFRA / "terraform/outputs.tf").read_text() + (
@@ -554,11 +578,71 @@ def test_every_framebank_command_is_one(path: Path) -> None:
     assert found or path.suffix != ".md", "a runbook without a command"
 
 
-@pytest.mark.parametrize("name", ["extract", "extract-nightly"])
+@pytest.mark.parametrize("name", ["jobs/extract", "jobs/extract-nightly", "serving/serve"])
 def test_the_pods_command_is_one(name: str) -> None:
-    text = (INFRA / "kubernetes" / "jobs" / f"{name}.yaml").read_text()
-    (container,) = next(iter(find_key(yaml.safe_load(text), "containers")))
+    first = documents(INFRA / "kubernetes" / f"{name}.yaml")[0]
+    (container,) = next(iter(find_key(first, "containers")))
     parse([*container["command"], *container["args"]])
+
+
+def test_the_server_is_probed_where_it_answers_and_has_time_to_drain() -> None:
+    deployment, service = documents(INFRA / "kubernetes/serving/serve.yaml")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    options = dict(word[2:].split("=", 1) for word in container["args"][1:])
+    assert int(options["drain"]) < pod["terminationGracePeriodSeconds"]
+    assert options["port"] == str(container["ports"][0]["containerPort"])
+    assert (
+        int(options["max-memory"])
+        < 8192
+        == 1024 * int(container["resources"]["limits"]["memory"].removesuffix("Gi"))
+    )
+    paths = {container[name]["httpGet"]["path"] for name in ("startupProbe", "readinessProbe")}
+    assert paths == {"/healthz", "/readyz"}
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == SERVER
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert options["token-file"].rpartition("/")[0] in mounts and "/tmp" in mounts
+
+
+def unit() -> dict[str, list[str]]:
+    """Return the settings of the unit of systemd."""
+    found: dict[str, list[str]] = {}
+    for line in (INFRA / "systemd/framebank-serve.service").read_text().splitlines():
+        if "=" in line and not line.startswith("#"):
+            found.setdefault(line.partition("=")[0], []).append(line.partition("=")[2])
+    return found
+
+
+def settings() -> dict[str, str]:
+    lines = (INFRA / "systemd/framebank-serve.env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def test_systemd_starts_the_server_as_its_settings_say() -> None:
+    its, given = unit(), settings()
+    (start,) = its["ExecStart"]
+    for name, value in given.items():
+        start = start.replace(f"${{{name}}}", value).replace(f"${name}", value)
+    words = shlex.split(start)
+    assert Path(words[0]).is_absolute() and "$" not in start
+    parse(["framebank", *words[1:]])
+    assert its["KillSignal"] == ["SIGTERM"] and int(its["TimeoutStopSec"][0]) > 30
+    if shutil.which("systemd-analyze"):
+        path = INFRA / "systemd/framebank-serve.service"
+        told = run("systemd-analyze", "verify", "--man=no", path).stderr.splitlines()
+        assert not [line for line in told if "Unknown" in line or "Failed to parse" in line]
+
+
+def test_the_start_script_starts_the_same(tmp_path: Path) -> None:
+    fake = tmp_path / "framebank"
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    script, env = INFRA / "systemd/serve.sh", os.environ | {"FRAMEBANK": str(fake)}
+    made = run("sh", script, INFRA / "systemd/framebank-serve.env", env=env)
+    words = made.stdout.split()
+    assert words[:5] == ["serve", "--model", settings()["MODEL"], "--port", settings()["PORT"]]
+    parse(["framebank", *words])
+    assert run("sh", script, tmp_path / "none", env=env).returncode == 2
 
 
 def find_key(document: Any, key: str) -> Iterator[Any]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framebank.features.browsing.thumbnails import Thumbnails
 from framebank.train.evaluation.answers import NO_RANK
 from framebank.train.evaluation.evaluating import Judged
-from framebank.train.evaluation.thumbnails import Thumbnails
 
 _TYPES = 6  # of question, the commonest, that are shown with their mistakes
 _LISTED = 5  # mistakes of each

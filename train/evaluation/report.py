@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from framebank.features.browsing.thumbnails import make_thumbnails
 from framebank.features.pages.page import calibration_plot, render, training_plots
 from framebank.features.stores import storage
 from framebank.train.evaluation.about import first_facts, many, name_model
 from framebank.train.evaluation.cases import case, choose_cases, choose_mistakes
 from framebank.train.evaluation.evaluating import Judged
-from framebank.train.evaluation.thumbnails import make_thumbnails
 from framebank.train.judging.baselines import read_rows
 
 if TYPE_CHECKING:

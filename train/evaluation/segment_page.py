@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.asking.detection import Segment, right_of
+from framebank.features.browsing.thumbnails import FRAMES, Thumbnails, make_thumbnails
 from framebank.features.pages.page import render, training_plots
 from framebank.features.questions.question import Question
 from framebank.features.stores import storage
@@ -30,7 +31,6 @@ from framebank.train.evaluation.report import (
     pictured_leaks,
     span,
 )
-from framebank.train.evaluation.thumbnails import FRAMES, Thumbnails, make_thumbnails
 from framebank.train.judging.baselines import read_rows
 from framebank.train.judging.detections import LABELS, figure_lines, leading, true_segments
 

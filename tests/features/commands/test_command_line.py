@@ -16,8 +16,7 @@ from framebank.pipelines.jobs.beam_options import check_beam_options
 # Options and arguments that take any text and are no path.
 TEXTS = {
     *("sample", "clip_sample", "layer", "start", "accelerator", "question", "choices"),
-    "image",
-    *("mlflow", "name"),
+    *("image", "where", "sort", "mlflow", "name", "host"),
     *("worker_image", "version", "video_id", "group_by"),
 }
 

@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from framebank.features.asking.heads import Head
+from framebank.features.asking.one_clip import length_groups
 from framebank.features.asking.trained_model import TrainedModel
 from framebank.features.questions.question import Question
-from framebank.pipelines.score.answering import Example, answer_examples, length_groups
+from framebank.pipelines.score.answering import Example, answer_examples
 from framebank.pipelines.score.folder import KINDS, plain, read_answers, write_answers
 from framebank.pipelines.score.pipeline import sum_tallies
 from framebank.pipelines.score.plan import Asked

@@ -11,11 +11,11 @@ from pathlib import Path
 import av
 import pytest
 
+from framebank.features.browsing.thumbnails import make_thumbnails
 from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache
 from framebank.features.stores import storage
 from framebank.features.video import SourceInfo, VideoRef
-from framebank.train.evaluation.thumbnails import make_thumbnails
 from tests.made.made_cache import SPEC, make_extracted, make_shard
 from tests.servers import bucket_servers
 

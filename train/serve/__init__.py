@@ -1,0 +1,1 @@
+"""A server that answers questions about clips over HTTP: `command` is the door."""
