@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print one JSON document, with all columns")
 
 
+def next_command(args: argparse.Namespace) -> str:
+    """Return what comes next: nothing is said at the end of a look."""
+    return ""
+
+
 def run(args: argparse.Namespace, beam_args: list[str]) -> int:
     """Print the rows; returns 0. Raises UsageError, CacheError."""
     if args.json:

@@ -103,6 +103,10 @@ class Moments:
         return len(self.has)
 
     @property
+    def is_closed(self) -> bool:
+        return self._stopped.is_set()
+
+    @property
     def count(self) -> int:
         """How many vectors are there."""
         return int(self.has.sum())
@@ -125,11 +129,10 @@ class Moments:
                 self.complete.set()
 
     def close(self) -> None:
-        """Stop what is being made, after what is done is kept, and remove what is temporary."""
+        """Stop what is being made, after what is done is kept, and remove what is temporary; who
+        compares at this moment goes on with what is there."""
         self._stopped.set()
         with self._making:
-            self.vectors = None
-            self.has[:] = False
             if self._folder is not None:
                 self._folder.close()
 

@@ -89,8 +89,9 @@ class CacheViews:
         def work() -> None:
             with contextlib.suppress(FramebankError):
                 self.moments.make()
-                self.near.make_index()
-                self._plane = self._by_umap()
+                if not self.moments.is_closed:
+                    self.near.make_index()
+                    self._plane = self._by_umap()
 
         threading.Thread(target=work, name="views", daemon=True).start()
 
@@ -228,6 +229,9 @@ class CacheViews:
         return row
 
     def _has_source(self, its: Mapping[str, Any]) -> bool:
+        """Return whether there are pictures to be had: from the source, or as they were kept."""
+        if self._pictures.kept(its) is not None:
+            return True
         if self.cache.spec.holds_pictures and its["state"] == "done":
             return True
         with contextlib.suppress(FramebankError):
@@ -321,6 +325,7 @@ class CacheViews:
         found; raises UsageError, CacheError."""
         if not LEAST_COSINE <= least <= 1:
             raise UsageError("no cosine of near-duplicates", got=least, expected="0.9 to 1")
+        self.start()
         pairs = self.near.duplicates(round(least, 6), wait_s=_SOON_S)
         if self.moments.error is not None:
             raise self.moments.error

@@ -30,6 +30,7 @@ PATHS = frozenset(
 class CommandParser(argparse.ArgumentParser):
     """argparse with the laws above."""
 
+    _typed: Sequence[str] = ()
     # Adds what stands for words of a command line elsewhere (`config_file.py`).
     widen: Callable[[CommandParser, list[str]], list[str]] | None = None
 
@@ -49,6 +50,10 @@ class CommandParser(argparse.ArgumentParser):
             )  # fmt: skip
 
     def error(self, message: str):  # type: ignore[no-untyped-def]
+        for word in self._typed if "required" in message else ():  # mistyped, maybe
+            is_strange = word.partition("=")[0] not in self.known_options()
+            if word.startswith("--") and is_strange and (told := near(word, self.known_options())):
+                message += f"; {word} is not known{told}"
         self.exit(2, f"{self.prog}: {message}\n  to do:    see {self.prog} --help\n")
 
     def _print_message(self, message, file=None):  # type: ignore[no-untyped-def]
@@ -63,10 +68,10 @@ class CommandParser(argparse.ArgumentParser):
         self._check_value(action, self._get_value(action, text))
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        self._typed = list(sys.argv[1:] if args is None else args)
         if self.widen is not None:
-            given = list(sys.argv[1:] if args is None else args)
-            args = self.widen(self, given)
-            if args != given:  # what the record of a run says that was typed
+            args = self.widen(self, list(self._typed))
+            if args != self._typed:  # what the record of a run says that was typed
                 namespace = namespace or argparse.Namespace()
                 namespace.typed = [*self.prog.split(), *args]
         found, rest = super().parse_known_args(args, namespace)

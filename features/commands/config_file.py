@@ -57,7 +57,14 @@ def with_config(
     except UsageError as err:
         what = f"{path}: {err.what}"
         raise UsageError(what, got=err.got, expected=err.expected, todo=err.todo) from err
-    left = [(action, its) for action, its in texts if action.dest not in given]
+    left = []
+    for action, its in texts:
+        if action.dest in given:
+            continue
+        if _is_greedy(action):  # as words it would take those behind it, and it is given once
+            action.default, action.required = its, False
+        else:
+            left.append((action, its))
     options = [word for action, its in left if action.option_strings for word in its]
     places = [(action, its) for action, its in left if not action.option_strings]
     if any(action.dest in given for action in parser._actions if not action.option_strings):
@@ -132,7 +139,7 @@ def _texts_of(
         if (other := seen.setdefault(action.dest, key)) != key:
             raise UsageError(f"{other} and {key} are one option", todo="give one of them")
         texts = _texts(parser, action, key, value, path=path)
-        if action.option_strings:
+        if action.option_strings and not _is_greedy(action):
             option = action.option_strings[-1]
             texts = (
                 [option] * bool(value)
@@ -141,6 +148,12 @@ def _texts_of(
             )
         found.append((action, texts))
     return found
+
+
+def _is_greedy(action: argparse.Action) -> bool:
+    """Return whether it is an option that takes many values, all at once."""
+    once = isinstance(action, command_line.StoreOnce)
+    return bool(action.option_strings) and once and action.nargs in ("+", "*")
 
 
 def _names(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:

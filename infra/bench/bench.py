@@ -36,6 +36,7 @@ from weights import weights_file
 
 HERE = Path(__file__).resolve().parent
 PROGRAM_TIMEOUT_S = 1800
+MOST_OF_FILMS = 3  # rounds over minutes and hours of film
 
 
 def framebank_words(args: argparse.Namespace, precision: str, out: str) -> list[str]:
@@ -185,7 +186,7 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
 
 def scripts(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
     """Return what makes each part."""
-    rounds = ["--rounds", str(args.rounds)]
+    rounds = ["--rounds", str(min(args.rounds, MOST_OF_FILMS))]
     own = {
         "ratios": ("ratios.py", rounds),
         "growth": ("growth.py", []),

@@ -1,10 +1,11 @@
 """Framebank against itself: what each way of doing less saves, as ratios in one run.
 
-    python infra/bench/ratios.py [--rounds 5] [--minutes 10] [--film-minutes 60] [--folder DIR]
-                                 [--only sampled|gop|film|backbones|slides ...]
+    python infra/bench/ratios.py [--rounds 3] [--minutes 10] [--film-minutes 60] [--folder DIR]
+                                 [--only sampled gop film backbones slides]
 
     sampled    `--check sampled` against `whole`: a frame in 4 s of 1080p H.264, a key frame in 2 s
     gop        the same at a frame a second, key frames 250 frames apart, B-frames
+               (what is wanted lies anywhere in its group, and needs what was before it there)
     film       one long 720p film, sampled: all decoders against one
     backbones  four networks in one decoding against four runs
     slides     a clip of which one picture in ten is new against the network's own rate
@@ -31,7 +32,7 @@ import clips
 import common
 from limits import Stages, rate
 
-STRETCH = 1801  # frames, a prime
+STRETCH = 31 * 60  # frames; groups of 60 go on undisturbed when it comes round
 BACKBONES = ("mobilenet_v2", "resnet50_v2", "resnet50", "inception_v3")
 Way = list[str]  # words of `framebank extract`
 
@@ -184,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=10, help="of each film of `sampled`")
     parser.add_argument("--film-minutes", type=float, default=60)
     parser.add_argument("--folder", metavar="DIR", help="keep what is made here, and use it again")

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +88,15 @@ def run(args: argparse.Namespace, beam_args: list[str]) -> int:
         text = json.dumps(summary) if args.json else "\n".join(summary_lines(summary, out=args.out))
         print(text)
 
-    execute(args, beam_args, show=show)
+    args.is_over = execute(args, beam_args, show=show) is not None
     return 0
+
+
+def next_command(args: argparse.Namespace) -> str | None:
+    if not args.is_over:  # submitted, and nobody waits
+        return None
+    words = ["framebank", "browse", args.cache, "--questions", *args.questions]
+    return shlex.join([*words, "--answers", args.out])
 
 
 def execute(

@@ -77,7 +77,7 @@ function summary(row, about) {
       about.model.asks === false ? "Classify this clip" : "Ask about this clip") : null);
 }
 
-/** Return why a clip is in quarantine, and how far it was sound. */
+/** Return why a clip is in quarantine, and up to where it was intact. */
 function quarantineNote(row, { stage, class: kind, message, last_intact_s }, last) {
   const intact = last_intact_s ?? last?.time_s;
   return el("section", { class: "card held-card" },

@@ -110,6 +110,7 @@ def test_what_collects_values_goes_on_to_and_one_value_twice_is_one() -> None:
         ("models lst", "invalid choice: 'lst' (did you mean list?) (one of list, "),
         ("inspect c --quarantine", "does not take --quarantine (did you mean --quarantined?)"),
         ("models list --registry r --jsn", "does not take --jsn (did you mean --json?)"),
+        ("train --modle m --cache c", "--model; --modle is not known (did you mean --model?)"),
         ("train --lr-schedule cosin", "'cosin' (did you mean cosine?) (one of constant, cosine"),
     ],
 )

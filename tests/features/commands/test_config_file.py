@@ -79,6 +79,15 @@ def test_of_two_arguments_one_may_be_typed(folder: Path) -> None:
     assert (args.video, args.question, args.choices) == ("clip.mp4", "what is - that?", ["a", "b"])
 
 
+def test_an_option_that_takes_many_values_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "browse.toml"
+    path.write_text('questions = ["q.csv", "r.csv"]\nno_open = true\n')
+    args = cli.command_parser("browse").parse_args(["cache", "--config", str(path)])
+    assert (args.cache, args.questions) == ("cache", [f"{tmp_path}/q.csv", f"{tmp_path}/r.csv"])
+    words = ["cache", "--config", str(path), "--questions", "s.csv", "t.csv"]
+    assert cli.command_parser("browse").parse_args(words).questions == ["s.csv", "t.csv"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
