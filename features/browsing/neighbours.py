@@ -150,7 +150,8 @@ class Neighbours:
         for start in range(0, len(places), _BLOCK_ROWS):
             rows = slice(start, start + _BLOCK_ROWS)
             found[rows] = self._units(places[rows]) @ basis
-        return found - middle @ basis
+        found -= middle @ basis
+        return found
 
     def _basis(self, most: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the middle of some vectors, and their principal components float32[w, k]."""

@@ -134,7 +134,9 @@ def test_pandas_takes_its_table_where_it_is(path: str) -> None:
         with pytest.raises(UsageError, match="pip install pandas"):
             cache.to_pandas()
     else:
-        assert cache.to_pandas(["video_id"])["video_id"].tolist() == [*sorted(IDS), "bad.mp4"]
+        found = cache.to_pandas(["video_id"])["video_id"].tolist()
+        assert found == cache.table().column("video_id").to_pylist()
+        assert sorted(found) == sorted([*IDS, "bad.mp4"])
 
 
 def _same(element: dict[str, Any], record: FeatureRecord) -> None:
