@@ -559,14 +559,14 @@ _BEFORE = r"docker compose .* run --rm |(?:[A-Z_]+=\S+ )+"
 
 
 def commands_of(text: str) -> Iterator[list[str]]:
-    """Yield the `framebank` commands that stand, indented, in a head or in a runbook."""
+    """Yield the `framebank` commands that stand, indented or fenced, in a head or in a page."""
     text = re.sub(r" *\\\n(?:#| )+", " ", text)
-    for line in text.splitlines():
-        if match := re.match(rf"(?:#   |    )(?:{_BEFORE})?(framebank [a-z].*)", line):
-            yield shlex.split(match[1], comments=True)
+    start = rf"(?:#   |    |(?<=\n))(?:{_BEFORE})?(?:\.venv/bin/)?(framebank [a-z].*)"
+    for line in re.findall(rf"(?m)^{start}", "\n" + text):
+        yield shlex.split(line, comments=True)
 
 
-TEXTS = [*infra_files(), *sorted(INFRA.glob("runbooks/*.md"))]
+TEXTS = [*infra_files(), ROOT / "README.md", *sorted(INFRA.glob("docs/**/*.md"))]
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.name)
@@ -575,7 +575,7 @@ def test_every_framebank_command_is_one(path: Path) -> None:
     for command in found:
         if "..." not in command:
             parse(command)
-    assert found or path.suffix != ".md", "a runbook without a command"
+    assert found or path.parent.name != "how-to", "a how-to without a command"
 
 
 @pytest.mark.parametrize("name", ["jobs/extract", "jobs/extract-nightly", "serving/serve"])
