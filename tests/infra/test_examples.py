@@ -61,7 +61,7 @@ class Reader:
             self._wait()
             return
         if words[0] == "framebank":
-            done = forked.run("-m", *words, cwd=self.folder, env=self.env)
+            done = forked.run("-m", *words, cwd=self.folder, env=self.env, timeout=1800)
         else:
             words[0] = sys.executable if words[0] == "python" else words[0]
             done = subprocess.run(
@@ -124,7 +124,7 @@ def test_the_notebook_runs(reader: Reader) -> None:
         (reader.folder / name).rename(reader.folder / "tour" / name)
     found = nbformat.read(NOTEBOOK, as_version=4)
     client = nbclient.NotebookClient(
-        found, timeout=600, resources={"metadata": {"path": str(reader.folder)}}
+        found, timeout=1800, resources={"metadata": {"path": str(reader.folder)}}
     )
     client.execute(env=reader.env | {"EXAMPLES": str(EXAMPLES)})
     outputs = [output for cell in found.cells for output in cell.get("outputs", ())]
