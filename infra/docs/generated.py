@@ -28,14 +28,18 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Name the generated pages in the navigation, and put the package together for mkdocstrings."""
-    from framebank import cli
-
+def on_startup(**_: object) -> None:
+    """Put the package together, before mkdocstrings looks for it."""
     shutil.rmtree(INSTALLED, ignore_errors=True)
     shutil.copytree(ROOT / "framebank", INSTALLED)
     for floor in FLOORS:
         shutil.copytree(ROOT / floor, INSTALLED / floor)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Name the generated pages in the navigation."""
+    from framebank import cli
+
     commands = [{name: f"reference/commands/{name}.md"} for name in sorted(cli.COMMANDS)]
     pages = ["reference/commands/index.md", *commands]
     decisions: list[Any] = ["decisions/index.md", *(f"decisions/{p.name}" for p in _decisions())]
