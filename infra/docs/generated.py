@@ -136,24 +136,24 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
     parser.format_help()  # which names the defaults
     formatter = parser._get_formatter()
     rows = []
-    for action in parser._actions:
+    for action in sorted(parser._actions, key=lambda one: bool(one.option_strings)):
         if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
             continue
         if action.help == argparse.SUPPRESS:
             continue
-        names = ", ".join(f"`{word}`" for word in _words(action, formatter))
+        names = ", ".join(f"`{word}`" for word in _words(action))
         text = formatter._expand_help(action) if action.help else ""
         rows.append(f"| {names} | {_choices(action)}{_cell(text)} |")
-    table = ["| | |", "| --- | --- |", *rows, ""] if rows else []
+    table = ["| option | what it does |", "| --- | --- |", *rows, ""] if rows else []
     return ["```text", *usage.rstrip().splitlines(), "```", "", *table]
 
 
-def _words(action: argparse.Action, formatter: argparse.HelpFormatter) -> Iterator[str]:
+def _words(action: argparse.Action) -> Iterator[str]:
     if not action.option_strings:
         yield str(action.metavar or action.dest)
         return
     value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
-    yield from (f"{word}{value}".replace("|", "\\|") for word in action.option_strings)
+    yield from (f"{word}{value}" for word in action.option_strings)
 
 
 def _choices(action: argparse.Action) -> str:
