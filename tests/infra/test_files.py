@@ -563,7 +563,7 @@ def commands_of(text: str) -> Iterator[list[str]]:
     text = re.sub(r" *\\\n(?:#| )+", " ", text)
     start = rf"(?:#   |    |(?<=\n))(?:{_BEFORE})?(?:\.venv/bin/)?(framebank [a-z].*)"
     for line in re.findall(rf"(?m)^{start}", "\n" + text):
-        yield shlex.split(line, comments=True)
+        yield shlex.split(line.partition(" > ")[0], comments=True)
 
 
 TEXTS = [*infra_files(), ROOT / "README.md", *sorted(INFRA.glob("docs/**/*.md"))]
@@ -573,9 +573,9 @@ TEXTS = [*infra_files(), ROOT / "README.md", *sorted(INFRA.glob("docs/**/*.md"))
 def test_every_framebank_command_is_one(path: Path) -> None:
     found = list(commands_of(path.read_text()))
     for command in found:
-        if "..." not in command:
+        if "..." not in command and not ("--config" in command and command[1] != "retrain"):
             parse(command)
-    assert found or path.parent.name != "how-to", "a how-to without a command"
+    assert found or "## From nothing" not in path.read_text(), "a guide without a command"
 
 
 @pytest.mark.parametrize("name", ["jobs/extract", "jobs/extract-nightly", "serving/serve"])
