@@ -2,6 +2,7 @@
 #   make demo    the main job end to end on clips it makes itself, offline, under ten minutes
 #   make test    all tests
 #   make check   format, lint, types
+#   make docs    the documentation as a site, in build/site
 #   make bench   extraction against its peers and against itself, in .venv-bench (8 GB); hours
 #   make prism   Beam's portable runner in Go (needs Go) into .venv/built
 #   make tfio    a trainer that reads s3://, az:// and http:// by tensorflow-io, in .venv-tfio
@@ -25,7 +26,7 @@ TFIO_TESTS = $(filter-out tests/train/workers/test_tfio.py,$(wildcard tests/trai
 BUILT := $(CURDIR)/$(VENV)/built
 PRISM := github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
 
-.PHONY: install demo test check format bench prism flink tfio tfio-test clean
+.PHONY: install demo test check format docs bench prism flink tfio tfio-test clean
 
 install: $(STAMP)
 
@@ -51,6 +52,10 @@ check: install
 format: install
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file infra/mkdocs.yml
+	@echo "build/site/index.html"
 
 bench: $(BENCH)/.installed
 	$(BENCH)/bin/python infra/bench/bench.py --out build/bench.json $(BENCH_ARGS)

@@ -16,6 +16,10 @@ PACKAGES = ["framebank"] + [
 ]
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "framebank" / "__init__.py").read_text())[1]
 REPOSITORY = "https://github.com/framebank/framebank"
+# PyPI shows README without the files beside it.
+README = (HERE / "README.md").read_text(encoding="utf-8")
+README = re.sub(r"\]\((?=[^)]+\.png\))", f"]({REPOSITORY}/raw/main/", README)
+README = re.sub(r"\]\((?!https:)", f"]({REPOSITORY}/blob/main/", README)
 
 BEAM = "2.77"
 # Keras before these lets a file run code or read others in its safe mode (CVE-2025-1550, -8747,
@@ -53,7 +57,7 @@ setup(
     name="framebank",
     version=VERSION,
     description="Decode videos once, keep per-frame features, train and score on the features.",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=README,
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     url=REPOSITORY,

@@ -16,7 +16,7 @@ from framebank.features.terminal import printable
 
 STAGES = ("open", "probe", "decode", "infer", "write")
 
-# The closed list of quarantine classes; README.md explains each to users.
+# The closed list of quarantine classes; infra/docs/reference/errors.md has more on some.
 ERROR_CLASSES: dict[str, str] = {
     "missing": "the file or object does not exist",
     "forbidden": "the object store refuses this account (401 or 403)",
@@ -36,6 +36,23 @@ ERROR_CLASSES: dict[str, str] = {
     "hang": "the decoder did not finish within its time limit",
     "crash": "the decoder process died",
     "internal": "code of Framebank failed on it; to be reported",
+}
+# What a person can do about a clip of a class, where that is more than to leave it out.
+REMEDIES: dict[str, str] = {
+    "missing": "mend the manifest",
+    "forbidden": "let the account read it, then --retry-quarantined",
+    "unreadable": "mend the rights, then --retry-quarantined",
+    "empty": "copy it again",
+    "encrypted": "decrypt it",
+    "unsupported_codec": "transcode it",
+    "truncated": "copy it again, or keep what decodes with --allow-partial",
+    "corrupt": "copy it again, or keep what decodes with --allow-partial",
+    "no_keyframes": "sample by another rule",
+    "too_large": "raise the limit, sample less, or give workers more memory",
+    "bad_features": "look at the weights",
+    "hang": "raise --decode-timeout, then --retry-quarantined",
+    "crash": "report the clip to FFmpeg",
+    "internal": "report it to Framebank, with the message",
 }
 _LIBRARIES = {  # that are not called as they are imported
     "apache_beam": "Apache Beam",

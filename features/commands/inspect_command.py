@@ -14,7 +14,7 @@ from typing import Any
 
 from framebank.features.cache import catalog, layout
 from framebank.features.cache.reader import Cache, open_cache
-from framebank.features.errors import ERROR_CLASSES, FramebankError, UsageError
+from framebank.features.errors import ERROR_CLASSES, REMEDIES, FramebankError, UsageError
 from framebank.features.questions.videos import ClipNames
 from framebank.features.stores import storage
 from framebank.features.terminal import printable, say, size_text
@@ -152,7 +152,8 @@ def _quarantine_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return ["no video is quarantined"]
     lines = []
     for error_class, count in Counter(row["error_class"] for row in rows).most_common():
-        lines.append(f"{error_class} ({count:,}): {ERROR_CLASSES.get(error_class, '')}")
+        todo = f"; to do: {REMEDIES[error_class]}" if error_class in REMEDIES else ""
+        lines.append(f"{error_class} ({count:,}): {ERROR_CLASSES.get(error_class, '')}{todo}")
         for row in (row for row in rows if row["error_class"] == error_class):
             tries = f", attempt {row['attempt']}" if row["attempt"] > 1 else ""
             told = f"at {row['stage']}{tries}, {row['time']}: {printable(row['message'])}"

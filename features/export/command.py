@@ -2,10 +2,11 @@
 
     framebank export cache --to webdataset features
 
-FORMAT is npz, parquet, webdataset, tfds or yt8m; README.md says what their files hold. The same
-cache gives the same bytes. OUT, a folder on this machine, is there whole or not at all: files are
-made in OUT.partial, where the same command goes on after a run that was ended. About as fast as the
-disk; memory holds one file. Exit status: 0, 1 when it failed, 2 for a mistake in the command line.
+FORMAT is npz, parquet, webdataset, tfds or yt8m; infra/docs/how-to/export.md says what their files
+hold. The same cache gives the same bytes. OUT, a folder on this machine, is there whole or not at
+all: files are made in OUT.partial, where the same command goes on after a run that was ended. About
+as fast as the disk; memory holds one file. Exit status: 0, 1 when it failed, 2 for a mistake in the
+command line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How other libraries' files hold the features of videos, as README.md says: a table `FORMATS`.
+"""How other libraries' files hold the features of videos, as infra/docs says: a table `FORMATS`.
 
 YouTube-8M keeps a feature as a byte q, which its readers take for q * 4/255 + 4/512 - 2
 (Dequantize of its starter code, max_quantized_value 2 and min_quantized_value -2). Features outside

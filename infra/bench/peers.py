@@ -166,7 +166,7 @@ def run_daft(args: argparse.Namespace, paths: list[str]) -> int:
         "image": DataType.tensor(DataType.uint8(), (size, size, 3)),
     }
 
-    # Not `daft.read_video_frames`: README.md says why.
+    # Not `daft.read_video_frames`: infra/bench/README.md says why.
     @daft.func(return_dtype=DataType.struct(frame), use_process=False)
     def frames_of(path: str) -> Iterator[dict[str, Any]]:
         for time, image in sampled_frames(path, rate_fps=rate_fps, size=size):

@@ -70,9 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fps=R | uniform=N | every=K | all | keyframes (default fps=1; c3d: all)")  # fmt: skip
     add("--max-frames", type=int, metavar="M", help="at most M rows a video (default: all)")
     add("--backbone", default=choice.backbone, action=Collect, metavar="NAME|PATH",
-        help="see README.md for the table; or a .keras file, an .onnx file, the folder of a"
-             " KerasHub preset; pixels[:SIZE] keeps the frames; given several times, each gets its"
-             " cache CACHE/NAME")  # fmt: skip
+        help="inception_v3, resnet50, vgg16, vgg19, xception, mobilenet_v2, resnet50_v2 or c3d; or"
+             " a .keras file, an .onnx file, the folder of a KerasHub preset; pixels[:SIZE] keeps"
+             " the frames; given several times, each gets its cache CACHE/NAME")  # fmt: skip
     add("--layer", action=Collect,
         help="any named layer (default: the backbone's own); of one of several networks:"
              " NAME=LAYER")  # fmt: skip

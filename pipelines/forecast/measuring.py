@@ -162,7 +162,7 @@ def _run_empty_job() -> None:
     from framebank.pipelines.jobs import beam_options
 
     options = beam_options.build_options([], runner=beam_options.LOCAL_RUNNER)
-    with beam.Pipeline(options=options) as pipeline:
+    with beam_options.outside_notebooks(), beam.Pipeline(options=options) as pipeline:
         _ = (
             pipeline
             | "CreateNothing" >> beam.Create(["nothing"])

@@ -71,6 +71,28 @@ def quiet_beam() -> Iterator[None]:
         root.removeFilter(_worth_saying)
 
 
+@contextlib.contextmanager
+def outside_notebooks() -> Iterator[None]:
+    """While inside, Beam builds and runs a job in a notebook as it does elsewhere.
+
+    In one it would import what lets people explore a pipeline, which fails beside pandas 3 (Beam
+    2.77). A job of ours is not there to be explored.
+    """
+    from apache_beam import pipeline
+    from apache_beam.runners.direct import direct_runner
+    from apache_beam.utils import interactive_utils
+
+    asking = (pipeline, direct_runner, interactive_utils)
+    before = [module.is_in_ipython for module in asking]
+    try:
+        for module in asking:
+            module.is_in_ipython = lambda: False
+        yield
+    finally:
+        for module, function in zip(asking, before, strict=True):
+            module.is_in_ipython = function
+
+
 def _worth_saying(record: logging.LogRecord) -> bool:
     # The model manager of RunInference, and BigQuery.
     return not str(record.msg).startswith(("Resource module is not", "apitools not found"))

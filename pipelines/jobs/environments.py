@@ -39,7 +39,10 @@ def environment_type(options: PipelineOptions) -> str | None:
     if kind is None or kind in _TYPES or kind.startswith("beam:env:"):
         return kind
     raise UsageError(
-        "no such --environment_type", got=kind, expected=", ".join(_TYPES), todo="see README.md"
+        "no such --environment_type",
+        got=kind,
+        expected=", ".join(_TYPES),
+        todo="see infra/docs/how-to",
     )
 
 

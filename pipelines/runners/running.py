@@ -127,7 +127,7 @@ class Job:
         what = self._name.removeprefix("framebank-")
         shown = show_progress(source, what=what) if waits else contextlib.nullcontext()
         try:
-            with shown:
+            with shown, beam_options.outside_notebooks():
                 self._start_server()
                 pipeline = beam.Pipeline(options=self._submission.options)
                 build(pipeline)

@@ -1,4 +1,4 @@
-"""What the source distribution holds, and that README's links lead somewhere outside a checkout."""
+"""What the source distribution holds, and that README's links lead somewhere."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 
 import framebank
 from tests import ROOT
+from tests.infra.test_files import setup_words
 
 
 def test_the_sdist_holds_what_readme_points_at(tmp_path: Path) -> None:
@@ -36,12 +37,18 @@ def test_the_sdist_holds_what_readme_points_at(tmp_path: Path) -> None:
     assert not {name for name in names if name.endswith(".pyc")}
 
 
-def test_links_of_the_readme_are_absolute() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
-    assert links and all(link.startswith("https://") for link in links)
-    for link in links:
-        _, _, path = link.partition("/blob/main/")
-        assert not path or (ROOT / path).exists(), link
+LINK = re.compile(r"\]\(([^)]+)\)")
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    """In a checkout beside it; on PyPI, which has the README alone, to the repository."""
+    here = LINK.findall((ROOT / "README.md").read_text())
+    there = LINK.findall(setup_words()["long_description"])
+    assert len(here) == len(there) > 5
+    for near, far in zip(here, there, strict=True):
+        assert (ROOT / near).exists(), near
+        assert re.fullmatch(r"https://github\.com/framebank/framebank/(blob|raw)/main/.+", far)
+        assert far.endswith("/" + near) and ("/raw/" in far) == near.endswith(".png")
 
 
 def test_the_version_is_the_same_everywhere() -> None:

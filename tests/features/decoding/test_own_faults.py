@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
 from framebank.features.decoders.child import rejection_of
 from framebank.features.decoders.pool import DecoderPolicy
-from framebank.features.errors import ERROR_CLASSES, internal_rejection
+from framebank.features.errors import ERROR_CLASSES, REMEDIES, internal_rejection
 from framebank.features.extraction.engine import Engine
 from framebank.features.video import VideoRef
 from tests import ROOT
@@ -20,7 +21,7 @@ from tests.clips.plain_clips import FakeNetwork
 from tests.features.extraction.test_engine import SPEC, ref_of
 
 SHARED = ROOT.parent / "shared" / "data" / "clips"
-README = ROOT / "README.md"
+ERRORS_PAGE = ROOT / "infra" / "docs" / "reference" / "errors.md"
 
 
 def refs_of(folder: Path, *, of_each: int) -> list[VideoRef]:
@@ -71,6 +72,7 @@ def test_what_is_no_fault_of_ours_has_a_class_of_its_own() -> None:
     assert rejection_of(IndexError("x")).error_class == "internal"
 
 
-def test_readme_explains_every_class() -> None:
-    text = README.read_text()
-    assert all(f"| `{name}` |" in text for name in ERROR_CLASSES)
+def test_what_can_be_done_is_said_of_classes_that_there_are() -> None:
+    assert REMEDIES.keys() < ERROR_CLASSES.keys()
+    named = set(re.findall(r"\*\*`(\w+)`\*\*", ERRORS_PAGE.read_text()))
+    assert named and named < ERROR_CLASSES.keys()
