@@ -54,7 +54,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_in_the_figures_of_all_ways(
                 tmp_path / "log"
             ).read_text()
             time.sleep(0.05)
-        with pytest.raises(FramebankError, match="another run is going the ways"):
+        with pytest.raises(FramebankError, match="another run is comparing the ways"):
             fb.ways(str(clips), cache_dir=out, labels=labels, **SMALL)
         going.kill()
         assert going.wait() == -9 and job.wait_until_gone(10) == {}

@@ -198,7 +198,8 @@ def test_the_figures_are_those_of_the_files(
         "Labels were left out, as their clips were not found or are quarantined (<i>.mp4, "
         "gone.mp4, 2 in all), in the caches of features of clips of 16 frames."
     ]
-    assert "Surely worse than the majority answer: 6b. clips, MLP." in found["notes"]
+    worse = "Worse than the majority answer, with 95 % confidence: 6b. clips, MLP."
+    assert worse in found["notes"]
     assert any("RANDOM (random:0)" in note for note in found["notes"])
     first, often = found["advice"][:2]
     assert first["way"] == "4. features, RNN" and "1. frames that vote" in first["why"]
