@@ -30,8 +30,8 @@ COOKIE = "framebank_login"
 _PAGE = ("/", "/favicon.ico")  # which asks for the token where it needs one
 _PROBES = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 _LEFT_STATUS = "499"  # as nginx calls it
-_DRAINED_BYTES = 8 * 2**20  # of a refused body that are read, so that its sender hears the answer
-_DRAINED_S = 2.0
+_DRAINED_BYTES = 64 * 2**20  # of a refused body that are read, so that its sender hears the answer
+_DRAINED_S = 10.0
 _COOKIE_S = 30 * 24 * 3600
 
 
