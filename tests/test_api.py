@@ -114,10 +114,12 @@ from framebank.train.demo.clips import plan_clips, write_clip
 folder = pathlib.Path(sys.argv[1])
 for plan in plan_clips(40)[:4]:
     write_clip(plan, folder)
-def stop():
-    while not (folder / "cache" / "spec.json").exists():
+def decoders():
+    return any(path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/children"))
+def stop():  # while clips are decoded
+    while not (folder / "cache" / "spec.json").exists() or not decoders():
         time.sleep(0.05)
-    time.sleep(0.5)
+    time.sleep(0.3)
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=stop).start()
 words = {"cache": folder / "cache", "backbone": "mobilenet_v2", "weights": "random:0"}

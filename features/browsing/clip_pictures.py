@@ -262,18 +262,19 @@ class PictureMaker:
             found = None if taken.reason else pictures_of(taken)
         except (ValueError, OSError) as err:
             found, taken = None, Taken(reason=f"No picture can be made: {err}")
+        if found is not None:  # before anybody is told: who asks next finds it
+            self._beside.write(name, found.to_bytes())
+            self._remembered(name, found)
         with self._lock:
             waiting = self._waiting.pop(name, None)
             if found is None:
                 self._failed[name] = (time.monotonic(), taken.reason)
-        if found is None:
-            if waiting is not None and not waiting.done():
-                waiting.set_exception(NoPicturesError(taken.reason))
+        if waiting is None or waiting.done():
             return
-        self._remembered(name, found)
-        if waiting is not None and not waiting.done():
+        if found is None:
+            waiting.set_exception(NoPicturesError(taken.reason))
+        else:
             waiting.set_result(found)
-        self._beside.write(name, found.to_bytes())
 
     def _remembered(self, name: str, found: Pictures) -> Pictures:
         with self._lock:
