@@ -46,6 +46,12 @@ def parse_object(text: str | bytes | bytearray) -> dict[str, Any]:
     return value
 
 
+def parse_lines(data: bytes) -> list[dict[str, Any]]:
+    """Return the objects of JSON lines, a line for each; raises ValueError."""
+    # Not splitlines(): that also cuts at characters that are legal inside a JSON string.
+    return [parse_object(line) for line in data.decode().split("\n") if line]
+
+
 def read_object(path: str, *, todo: str | None = None) -> dict[str, Any]:
     """Return the fields of a file that is one JSON object.
 

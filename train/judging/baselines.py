@@ -150,10 +150,8 @@ def read_judged(model_dir: str, asked: Sequence[Question]) -> dict[str, list[Any
 def read_rows(path: str) -> list[dict[str, Any]]:
     """Return the objects of a file of JSON lines; none where it is missing or damaged."""
     try:
-        # Not splitlines(): that also cuts at characters that are legal inside a JSON string.
-        lines = storage.read_bytes(path).decode().split("\n")
-        return [dict(json_text.parse(line)) for line in lines if line]
-    except (storage.FileMissingError, ValueError, TypeError):
+        return json_text.parse_lines(storage.read_bytes(path))
+    except (storage.FileMissingError, ValueError):
         return []
 
 

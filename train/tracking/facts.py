@@ -76,8 +76,7 @@ def plain(name: str) -> str:
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of history.jsonl, each with "model" and "epoch"; raises ValueError."""
     path = folder / "history.jsonl"
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    return [json_text.parse_object(line) for line in lines]
+    return json_text.parse_lines(path.read_bytes()) if path.exists() else []
 
 
 def model_files(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ import collections
 import contextlib
 import functools
 import importlib
+import json
 import queue
 import threading
 import time
@@ -24,7 +25,7 @@ from typing import Any, Protocol
 
 from framebank.features.errors import FramebankError, needing
 from framebank.features.stop_signals import TrainingStopped
-from framebank.features.stores import json_text
+from framebank.features.stores import json_text, storage
 from framebank.features.terminal import printable
 
 TRACKED = "tracking.json"
@@ -180,10 +181,6 @@ class Trackers:
         return {}
 
     def _note(self, one: str, **fields: Any) -> None:
-        import json
-
-        from framebank.features.stores import storage
-
         with _NOTING, contextlib.suppress(FramebankError):
             self._known[one] = {**(self._known.get(one) or {}), **fields}
             if self._state is not None and self._state.parent.is_dir():
