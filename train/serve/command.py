@@ -16,18 +16,18 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from framebank.features import terminal
 from framebank.features.bounds import check_number
 from framebank.features.errors import UsageError, needing
+from framebank.train.serve.limits import Limits
 
 if TYPE_CHECKING:
     from framebank.train.serve.gate import Gate
 
 _say = functools.partial(terminal.say, who="serve")
 _TOKEN_CHARACTERS = 16  # at least
-_MIB = 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,15 +44,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", metavar="NAME", help="of the model in answers and under /v2/models (default: the "
         "last part of --model)")  # fmt: skip
     add("--weights", metavar="PATH", help="where the network's weight file lies now, if it moved")
-    limits = parser.add_argument_group("limits")
-    limit = limits.add_argument
-    limit("--max-upload", type=int, default=256, metavar="MIB", help="of a clip, in MiB")
-    limit("--max-clip", type=float, default=600.0, metavar="SECONDS", help="that a clip may last")
-    limit("--max-questions", type=int, default=32, metavar="N", help="of one request")
-    limit("--queue", type=int, default=64, metavar="N", help="requests under way; more get a 429")
-    limit("--timeout", type=float, default=120.0, metavar="SECONDS", help="of one request")
-    limit("--rate", type=float, default=100.0, metavar="N", help="requests a second of one address")
-    limit("--max-memory", type=int, default=0, metavar="MIB",
+    limit, usual = parser.add_argument_group("limits").add_argument, Limits()
+    limit("--max-upload", type=int, default=usual.upload_mib, metavar="MIB",
+          help="of a clip, in MiB")  # fmt: skip
+    limit("--max-clip", type=float, default=usual.clip_s, metavar="SECONDS",
+          help="that a clip may last")  # fmt: skip
+    limit("--max-questions", type=int, default=usual.questions, metavar="N", help="of one request")
+    limit("--queue", type=int, default=usual.queue, metavar="N",
+          help="requests under way; more get a 429")  # fmt: skip
+    limit("--timeout", type=float, default=usual.timeout_s, metavar="SECONDS",
+          help="of one request")  # fmt: skip
+    limit("--rate", type=float, default=usual.rate, metavar="N",
+          help="requests a second of one address")  # fmt: skip
+    limit("--max-memory", type=int, default=usual.memory_mib, metavar="MIB",
           help="of this process, in MiB, beyond which requests get a 503; 0: four fifths of what "
           "there is")  # fmt: skip
     limit("--decoders", type=int, metavar="N",
@@ -128,11 +132,10 @@ def _gate(args: argparse.Namespace, token: str | None) -> Iterator[Gate]:
     from framebank.train.serve.asking import Service
     from framebank.train.serve.clips import CacheInUse, Decoding
     from framebank.train.serve.gate import Gate, own_hosts
-    from framebank.train.serve.limits import Limits
     from framebank.train.serve.metrics import Metrics
     from framebank.train.serve.models import Models
 
-    limits = _limits(args, Limits)
+    limits = _limits(args)
     metrics = Metrics()
     policy = DecoderPolicy(
         decoders=args.decoders,
@@ -164,8 +167,8 @@ def _gate(args: argparse.Namespace, token: str | None) -> Iterator[Gate]:
         yield gate
 
 
-def _limits(args: argparse.Namespace, kind: Any) -> Any:
-    return kind(
+def _limits(args: argparse.Namespace) -> Limits:
+    return Limits(
         upload_mib=args.max_upload,
         clip_s=args.max_clip,
         questions=args.max_questions,

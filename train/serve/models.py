@@ -133,10 +133,8 @@ class Models:
         self._registry = _registry(path)
         self._now: ModelInUse | None = None
         self._lock = threading.Lock()
-        self._failed: tuple[str | None, float] = (
-            None,
-            0.0,
-        )  # a version, and when it is tried again
+        # A version, and when it is tried again.
+        self._failed: tuple[str | None, float] = (None, 0.0)
         self._ended = threading.Event()
         self._watcher: threading.Thread | None = None
 
