@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,13 +49,10 @@ class Condition:
 def select_rows(table: VideoTable, words: Sequence[str]) -> NDArray[np.int64]:
     """Return the rows for which all conditions hold, int64[rows] ascending; raises UsageError for
     words that are no condition, a column that is none, and a value that its type cannot have."""
-    if not words:
-        return np.arange(len(table), dtype=np.int64)
-    masks = (holds(table, read_condition(table, one)) for one in words)
-    both = np.ones(len(table), bool)
-    for mask in masks:
-        both = operator.and_(both, mask)
-    return np.flatnonzero(both)
+    found = np.ones(len(table), bool)
+    for one in words:
+        found &= holds(table, read_condition(table, one))
+    return np.flatnonzero(found)
 
 
 def read_condition(table: VideoTable, words: str) -> Condition:

@@ -7,7 +7,6 @@ stretch of neighbouring ones, which share what is lost. All of it is one call of
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import itertools
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from framebank.features.asking.heads import COUNT
 from framebank.features.asking.one_clip import Asked
+from framebank.features.pages.page import data_address
 from framebank.train.serve.asker import Asker
 from framebank.train.serve.clips import Clip
 from framebank.train.serve.models import ModelInUse
@@ -97,4 +97,4 @@ def _address(jpeg: bytes, size: tuple[int, int]) -> str:
     out = io.BytesIO()
     with Image.open(io.BytesIO(jpeg)) as picture:
         picture.resize(size).save(out, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+    return data_address(out.getvalue())

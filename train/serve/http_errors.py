@@ -8,7 +8,6 @@ is 429 or 503, with Retry-After. 500 is a fault of ours, and is in the log.
 from __future__ import annotations
 
 import http
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -191,7 +190,3 @@ def install(app: fastapi.FastAPI) -> None:
     )
     for kind in kinds:
         app.add_exception_handler(kind, answer)
-
-
-def json_text(body: Mapping[str, Any]) -> bytes:
-    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
