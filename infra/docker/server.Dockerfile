@@ -19,7 +19,7 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels 
 
 FROM python:${PYTHON_TAG} AS server
 RUN --mount=type=bind,source=infra/docker,target=/requirements \
-    pip install --no-cache-dir --no-deps --requirement /requirements/server.pins
+    pip install --no-cache-dir --require-hashes --requirement /requirements/server.lock
 RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-deps /wheels/*.whl \
     && useradd --uid 10001 --create-home framebank

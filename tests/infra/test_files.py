@@ -158,7 +158,7 @@ def test_the_server_has_each_version_that_it_comes_to() -> None:
     wanted = requirements("trainer.txt") | {
         canonicalize_name(one.name): one for one in map(Requirement, extras["browse"])
     }
-    asked, pins = requirements("server.txt"), requirements("server.pins")
+    asked, pins = requirements("server.txt"), requirements("server.lock")
     specified = {name: str(one.specifier) for name, one in wanted.items()}
     assert {name: str(one.specifier) for name, one in asked.items()} == specified
     for name, one in asked.items():
@@ -171,7 +171,7 @@ def test_the_server_has_each_version_that_it_comes_to() -> None:
                 assert canonicalize_name(needed.name) in pins, (pin.name, text)
 
 
-@pytest.mark.parametrize("name", ["worker-cpu", "worker-gpu", "trainer"])
+@pytest.mark.parametrize("name", ["worker-cpu", "worker-gpu", "trainer", "server"])
 def test_the_locks_satisfy_every_requirement_and_name_every_hash(name: str) -> None:
     pins = requirements(f"{name}.lock")
     assert all(str(pin.specifier).startswith("==") for pin in pins.values())
