@@ -17,6 +17,9 @@ from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
+_PROCESSOR_LINES = ("vendor_id", "cpu family", "model", "stepping", "flags")  # x86
+_PROCESSOR_LINES += ("Features", "CPU implementer", "CPU variant", "CPU part")  # Arm
 # The worker without clips: 1.0 GiB with inception_v3, 2.4 GiB with vgg16, the largest, in float32
 # and batches of 32; what comes on top grows with the batch.
 _WORKER_BYTES = 5 * 2**28
@@ -54,6 +57,14 @@ def _container_quota(root: Path) -> float | None:
     except (OSError, ValueError, ZeroDivisionError):  # none, or "max"
         return None
     return share if share > 0 else None
+
+
+def processor(cpuinfo: Path = _CPUINFO) -> str:
+    """Return what Linux says of the first processor's kind and its instructions; "" elsewhere."""
+    with contextlib.suppress(OSError):
+        lines = cpuinfo.read_text().partition("\n\n")[0].splitlines()
+        return "\n".join(line for line in lines if line.startswith(_PROCESSOR_LINES))
+    return ""
 
 
 def check_address_space() -> None:

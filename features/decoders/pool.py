@@ -86,12 +86,12 @@ class DecoderPool:
         self._slots = [slot() for _ in range(shares.decoders)]
 
     def decode(self, refs: Iterable[VideoRef]) -> Iterator[Event]:
-        """Yield frames and last words as they come; each clip gets exactly one last word."""
-        return self._events(refs)
+        """Begin; yield frames and last words as they come. Each clip gets exactly one last word."""
+        return self._events(self._begin(refs))
 
     def decode_hurried(self, refs: Iterable[VideoRef]) -> Iterator[Event | Lull]:
         """Yield what `decode` does, and a Lull before each wait for more."""
-        return self._events(refs, lulls=True)
+        return self._events(self._begin(refs), lulls=True)
 
     def probe(
         self, refs: Iterable[VideoRef], *, decode_s: Callable[[int], float], until_s: float
@@ -102,17 +102,12 @@ class DecoderPool:
         `close` is to follow.
         """
         with contextlib.suppress(queue.Empty):
-            yield from self._events(refs, probe_s=decode_s, until_s=until_s)
+            yield from self._events(self._begin(refs, probe_s=decode_s), until_s=until_s)
 
-    def _events(
-        self,
-        refs: Iterable[VideoRef],
-        *,
-        probe_s: Callable[[int], float] | None = None,
-        until_s: float | None = None,
-        lulls: bool = False,
-    ) -> Iterator[Any]:
-        """Have all slots work and yield what comes; raises queue.Empty after `until_s`."""
+    def _begin(
+        self, refs: Iterable[VideoRef], *, probe_s: Callable[[int], float] | None = None
+    ) -> Run:
+        """Have all slots work."""
         if self._source is not None:  # of a run before, which has ended
             self._source.close()
         self._source = ClipSource(
@@ -127,6 +122,12 @@ class DecoderPool:
         run = Run(self._source, probe_s, room, self.spent)
         for slot in self._slots:
             slot.work(run)
+        return run
+
+    def _events(
+        self, run: Run, *, until_s: float | None = None, lulls: bool = False
+    ) -> Iterator[Any]:
+        """Yield what comes; raises queue.Empty after `until_s`."""
         working = len(self._slots)
         while working:
             left_s = None if until_s is None else max(0.0, until_s - time.monotonic())

@@ -207,7 +207,9 @@ def _quantise(folder: Path) -> None:
         import openvino
 
         try:
-            converted.append(openvino.convert_model(with_constants(frozen)))
+            model = openvino.convert_model(with_constants(frozen))
+            model.reshape([COMPUTE_BATCH, *model.input(0).partial_shape[1:]])
+            converted.append(model)
         except Exception as err:
             got = f"{spec.backbone}: {str(err).strip().splitlines()[0][:200]}"
             raise _refused(f"{got}, which OpenVINO cannot convert") from err

@@ -88,14 +88,17 @@ class Engine:
         least one. The video is decoded once. `hurried`: somebody waits for each of them, so a batch
         that would complete a video is not kept for frames of others while none of them come.
         """
-        start_s, taker_s = time.monotonic(), 0.0
         self.balance = Balance()
+        wanted: dict[int, Sequence[VideoRef | None]] = {}
+        events = self._begin(refs, wanted, hurried=hurried)  # which a network may still be built in
         with NetworkThreads([network for network, _ in self._members]) as threads:
             lines = [
                 _Line(spec, self._place(spec), Batches(network, spec, threads, on_frames=on_frames))
                 for network, spec in self._members
             ]
-            for result in self._results(refs, lines, hurried=hurried):
+            self._pool.spent.start()
+            start_s, taker_s = time.monotonic(), 0.0
+            for result in self._results(events, wanted, lines):
                 given_s = time.monotonic()
                 yield result
                 taker_s += time.monotonic() - given_s
@@ -120,22 +123,30 @@ class Engine:
     def _place(self, spec: FeatureSpec) -> int:
         return self._pool.pictures.index((spec.input_size, spec.resize))
 
-    def _results(
+    def _begin(
         self,
         refs: Iterable[Sequence[VideoRef | None]],
-        lines: Sequence[_Line],
+        wanted: dict[int, Sequence[VideoRef | None]],
         *,
         hurried: bool,
-    ) -> Iterator[tuple[int, Result]]:
-        wanted: dict[int, Sequence[VideoRef | None]] = {}
+    ) -> Iterator[Event | Lull]:
+        """Have the decoders begin; return what comes of them. `wanted` gets the refs of each clip,
+        by its number, when it is begun."""
 
         def note() -> Iterator[VideoRef]:
             for clip, group in enumerate(refs):
                 wanted[clip] = group
                 yield next(ref for ref in group if ref is not None)
 
-        decode = self._pool.decode_hurried if hurried else self._pool.decode
-        for event in decode(note()):
+        return (self._pool.decode_hurried if hurried else self._pool.decode)(note())
+
+    def _results(
+        self,
+        events: Iterator[Event | Lull],
+        wanted: dict[int, Sequence[VideoRef | None]],
+        lines: Sequence[_Line],
+    ) -> Iterator[tuple[int, Result]]:
+        for event in events:
             if isinstance(event, Lull):
                 for number, line in enumerate(lines):
                     for result in line.flush() if line.owed else ():

@@ -13,7 +13,6 @@ import gc
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import UsageError
 from framebank.features.extraction.engine import Engine
 from framebank.features.extraction.one_clip import build_network, keep_network
-from framebank.features.machine import check_address_space
+from framebank.features.machine import check_address_space, processor
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec
 from framebank.features.tensorflow_import import import_tensorflow
@@ -38,7 +37,6 @@ _FRAMES = 16
 _FIRST_CLIPS = 64  # of which frames are taken until there are enough
 _PATIENCE_S = 20.0  # for clips that give no frame
 _BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # what Linux calls it; without, it is emulated
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,13 +128,10 @@ def least_cosine(expected: NDArray[np.float32], got: NDArray[np.float32]) -> flo
     return float(np.where((expected == got).all(axis=1), 1.0, cosines).min())
 
 
-def has_bfloat16(cpuinfo: Path = _CPUINFO) -> bool:
+def has_bfloat16(described: str | None = None) -> bool:
     """Return whether this machine's processors multiply in bfloat16; of no other system but Linux
     it is known."""
-    with contextlib.suppress(OSError):
-        words = set(cpuinfo.read_text().split())
-        return not words.isdisjoint(_BFLOAT16)
-    return False
+    return not set((processor() if described is None else described).split()).isdisjoint(_BFLOAT16)
 
 
 @functools.cache  # of this machine, whatever network asks

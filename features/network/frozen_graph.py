@@ -66,10 +66,11 @@ def trace(
     arrays: LayerArrays,
     *,
     preprocess: Callable[[Any], Any],
-    shape: tuple[int, ...],
+    shape: tuple[int | None, ...],
     fold: bool = True,
 ) -> Frozen:
-    """Return `model` with `arrays` as a graph for images uint8[shape].
+    """Return `model` with `arrays` as a graph for images uint8[shape], the first None for any
+    number.
 
     `preprocess` maps the graph's images to the input of the network, both float32. `fold` is for
     networks whose operations take nothing but tensors, as those of the table.
@@ -107,7 +108,7 @@ def start(frozen: Frozen, *, precision: str) -> Call:
     images = frozen.graph.get_tensor_by_name(frozen.images)
     features = frozen.graph.get_tensor_by_name(frozen.features)
     if precision != "float32":
-        feed = {images: np.zeros(images.shape, np.uint8)}
+        feed = {images: np.zeros([size or 1 for size in images.shape], np.uint8)}
         _check_computes_in(precision, session, features, feed)
     call: Call = session.make_callable(features, [images])
     return call
@@ -194,7 +195,7 @@ def _forward(model: Any, folded: Folded, images: Any, store: _Variables) -> Any:
 
 
 def _traced(
-    model: Any, arrays: LayerArrays, shape: tuple[int, ...]
+    model: Any, arrays: LayerArrays, shape: tuple[int | None, ...]
 ) -> Callable[[Any, _Variables], Any]:
     """Return what puts `model`, as Keras itself calls it on images of `shape`, into a graph.
 

@@ -3,9 +3,9 @@
 Under Keras's TensorFlow backend the network runs as one graph in a session of its own, whose
 settings touch nothing else in the process, under JAX as one compiled function, under any other by
 `predict_on_batch`, with the same values. On one kind of processor a feature depends on its own
-frame alone, since every batch is computed in steps of COMPUTE_BATCH images. On a GPU, whose speed
-needs large steps, a batch is computed at once, and features made with different batch sizes may
-differ in their last bits.
+frame alone, since every batch is computed in steps of COMPUTE_BATCH images, or of WIDE_STEP where
+those give the same bits. On a GPU, whose speed needs large steps, a batch is computed at once, and
+features made with different batch sizes may differ in their last bits.
 Reasons and figures: infra/decisions/0002-network-precision.md.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from framebank.features.errors import UsageError
+from framebank.features.machine import processor
 from framebank.features.network.backbones import (
     Backbone,
     feature_output,
@@ -54,7 +56,8 @@ from framebank.features.spec import INT8, PRECISIONS
 from framebank.features.stores import disk, kept, temporary
 from framebank.features.tensorflow_import import import_tensorflow
 
-COMPUTE_BATCH = 8  # images per step on a processor; another number would change features' last bits
+COMPUTE_BATCH = 8  # images per step on a processor; another number may change features' last bits
+WIDE_STEP = 32  # in bfloat16, where each step begins with turning all weights into it
 
 
 class Network:
@@ -93,6 +96,7 @@ class Network:
         self.in_flight = streams() if precision == INT8 else 2 if self._on_gpu else 1
         self._computing = threading.Semaphore(self.in_flight)
         self._step = batch_size if self._on_gpu else COMPUTE_BATCH
+        self._wide: int | None = None
         if precision == INT8:
             size = find_backbone(backbone).input_size if input_size is None else input_size
             self.input_shape = (batch_size, size, size, 3)
@@ -110,8 +114,8 @@ class Network:
 
     @property
     def step(self) -> int:
-        """Return how many images are computed at once: fewer take as long."""
-        return self._step
+        """Return how many images are computed at once: fewer cost more each."""
+        return self._wide or self._step
 
     def __call__(self, images: Images) -> Features:
         """Return float32[b, d]; raises ValueError for another shape or dtype than promised."""
@@ -126,7 +130,9 @@ class Network:
         filled = images
         if missing:
             filled = np.pad(images, ((0, missing), *[(0, 0)] * (images.ndim - 1)))
-        steps = [filled[at : at + self._step] for at in range(0, len(filled), self._step)]
+        wide = len(filled) // self._wide * self._wide if self._wide else 0
+        steps = [filled[at : at + self.step] for at in range(0, wide, self.step)]
+        steps += [filled[at : at + self._step] for at in range(wide, len(filled), self._step)]
         if len(steps) == 1:
             return self._compute_step(steps[0])[: len(images)]
         if self.in_flight == 1:
@@ -147,31 +153,35 @@ class Network:
             self.feature_dim = int(model.output.shape[-1])
             self._call = self._compile(model, arrays, row.preprocessing)
             return
-        key = _kept_key(row, self.layer, weights, self._shape)
+        shape = (None, *self.input_shape[1:])
+        key = _kept_key(row, self.layer, weights, shape)
         found = kept.load(key)
         if found is not None:
             frozen = Frozen.from_kept(*found)
         else:
             model, arrays = _load(row, self.layer, weights)
-            frozen = self._trace(model, arrays, row.preprocessing)
+            frozen = _trace(model, arrays, row.preprocessing, shape=shape)
             kept.keep(key, *frozen.to_kept())
         self.feature_dim = frozen.feature_dim
         self._call = self._start(frozen, precision=self.precision)
+        widens = self.precision == "bfloat16" and not self._on_gpu and row.clip_length == 1
+        if widens and self.batch_size >= WIDE_STEP and self._agrees_in_wide_steps(key):
+            self._wide = WIDE_STEP
 
-    @property
-    def _shape(self) -> tuple[int, ...]:
-        return (self._step, *self.input_shape[1:])
-
-    def _trace(
-        self, model: Any, arrays: LayerArrays, preprocessing: str, *, fold: bool = True
-    ) -> Frozen:
-        return trace(
-            model,
-            arrays,
-            preprocess=lambda images: preprocess(images, preprocessing, flip=_flip_tensor),
-            shape=self._shape,
-            fold=fold,
-        )
+    def _agrees_in_wide_steps(self, graph: str) -> bool:
+        """Tell whether images have the same bits in steps of WIDE_STEP as in those of COMPUTE_BATCH
+        on this processor: which kernels compute a step goes by its shape, not by what it holds. It
+        is looked at once, and kept."""
+        settings = [f"{k}={v}" for k, v in sorted(os.environ.items()) if "DNN" in k]
+        key = kept.key_of("wide", graph, WIDE_STEP, COMPUTE_BATCH, processor(), *settings)
+        found = kept.load(key)
+        if found is not None:
+            return bool(found[0])
+        shape = (WIDE_STEP, *self.input_shape[1:])
+        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        agrees = self.compute(images).tobytes() == self._compute_step(images).tobytes()
+        kept.keep(key, agrees, {})
+        return agrees
 
     def _own(self, name: str, weights: Weights, *, size: int, preprocessing: str) -> None:
         """Load a network from its file; raises UsageError."""
@@ -237,7 +247,8 @@ class Network:
 
         backend = keras.backend.backend()
         if backend == "tensorflow":
-            frozen = self._trace(model, arrays, preprocessing, fold=fold)
+            shape = (self._step, *self.input_shape[1:])
+            frozen = _trace(model, arrays, preprocessing, shape=shape, fold=fold)
             return self._start(frozen, precision=self.precision)
         if self.precision != "float32":
             raise UsageError(
@@ -279,13 +290,30 @@ def _prepare_gpus() -> bool:
     return bool(gpus)
 
 
-def _kept_key(row: Backbone, layer: str, weights: Weights, shape: tuple[int, ...]) -> str:
+def _kept_key(row: Backbone, layer: str, weights: Weights, shape: tuple[int | None, ...]) -> str:
     """Return the key of all that the graph of a network of the table follows from."""
     import tensorflow as tf
 
     made_by = (tf.__version__, importlib.metadata.version("keras"), np.__version__)
     parts = ("graph", row, layer, weights.sha256, shape, *made_by)
     return kept.key_of(*parts, sources=sorted(Path(__file__).parent.glob("*.py")))
+
+
+def _trace(
+    model: Any,
+    arrays: LayerArrays,
+    preprocessing: str,
+    *,
+    shape: tuple[int | None, ...],
+    fold: bool = True,
+) -> Frozen:
+    return trace(
+        model,
+        arrays,
+        preprocess=lambda images: preprocess(images, preprocessing, flip=_flip_tensor),
+        shape=shape,
+        fold=fold,
+    )
 
 
 def _flip_tensor(images: Any) -> Any:

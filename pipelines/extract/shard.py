@@ -23,6 +23,7 @@ from framebank import __version__
 from framebank.features.cache import layout
 from framebank.features.cache.sidecar import CatalogRow, Sidecar, read_sidecar
 from framebank.features.errors import JobError, UsageError
+from framebank.features.extraction.coming import coming_networks
 from framebank.features.extraction.engine import Engine, SharedEngine
 from framebank.features.extraction.one_clip import build_network, computing
 from framebank.features.machine import check_address_space
@@ -184,7 +185,12 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
         )
 
     def _build(self) -> Engine:  # on first use: committed shards need no network and no decoders
-        (first, config), *also = zip(shared_networks(self._configs), self._configs, strict=True)
+        networks = coming_networks(
+            [config.spec for config in self._configs],
+            lambda: shared_networks(self._configs),
+            batch_size=self._configs[0].batch_size,
+        )
+        (first, config), *also = zip(networks, self._configs, strict=True)
         return Engine(
             first,
             config.spec,

@@ -12,6 +12,7 @@ import pytest
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import UsageError
 from framebank.features.extraction import one_clip, precision
+from framebank.features.machine import processor
 from framebank.features.network.weights import Weights
 from tests.features.extraction.test_engine import SPEC, ref_of
 
@@ -26,9 +27,9 @@ def test_processors_with_bfloat16_are_told_by_what_linux_says(tmp_path: Path) ->
         ("Features : fp asimd bf16", True),
         ("flags : fpu avx2 avx512f", False),
     ):
-        (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
-        assert precision.has_bfloat16(tmp_path / "cpuinfo") is expected
-    assert not precision.has_bfloat16(tmp_path / "none")
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n\nprocessor : 1\n")
+        assert precision.has_bfloat16(processor(tmp_path / "cpuinfo")) is expected
+    assert processor(tmp_path / "none") == ""
 
 
 def test_the_least_cosine_is_taken() -> None:

@@ -16,7 +16,13 @@ from framebank.features.errors import UsageError
 from framebank.features.network import frozen_network
 from framebank.features.network.backbones import BACKBONES
 from framebank.features.network.frozen_graph import fold_batch_norm, start, trace, with_constants
-from framebank.features.network.frozen_network import COMPUTE_BATCH, Network, _load, preprocess
+from framebank.features.network.frozen_network import (
+    COMPUTE_BATCH,
+    WIDE_STEP,
+    Network,
+    _load,
+    preprocess,
+)
 from framebank.features.network.weights import resolve_weights
 from framebank.features.stores import kept
 from tests import ROOT
@@ -212,6 +218,26 @@ def test_bfloat16_is_near_and_leaves_the_process_alone(network: Network) -> None
     assert not np.array_equal(features, before)
     assert cosines(features, before).min() > 0.995
     np.testing.assert_array_equal(make(batch_size=20)(images), before)
+
+
+def test_wide_steps_give_the_same_bits_or_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    images = pictures(WIDE_STEP + COMPUTE_BATCH + 1)
+    try:
+        narrow = make(precision="bfloat16", batch_size=WIDE_STEP - 1)
+    except UsageError as err:
+        pytest.skip(f"this processor cannot: {err.what}")
+    wide = make(precision="bfloat16")
+    assert narrow.step == COMPUTE_BATCH and wide.step in (COMPUTE_BATCH, WIDE_STEP)
+    np.testing.assert_array_equal(wide.compute(images), narrow.compute(images))
+    compute = Network.compute
+    monkeypatch.setattr(Network, "compute", lambda *_: pytest.fail("looked at again"))
+    assert make(precision="bfloat16").step == wide.step  # kept
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    monkeypatch.setattr(Network, "compute", lambda *given: compute(*given) + np.float32(1))
+    assert make(precision="bfloat16").step == COMPUTE_BATCH  # other bits
 
 
 def test_another_keras_backend_gives_the_same_values(
