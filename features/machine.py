@@ -18,8 +18,10 @@ from pathlib import Path
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
-_PROCESSOR_LINES = ("vendor_id", "cpu family", "model", "stepping", "flags")  # x86
-_PROCESSOR_LINES += ("Features", "CPU implementer", "CPU variant", "CPU part")  # Arm
+_PROCESSOR_LINES = (
+    *("vendor_id", "cpu family", "model", "stepping", "flags"),  # x86
+    *("CPU implementer", "CPU variant", "CPU part", "Features"),  # Arm
+)
 # The worker without clips: 1.0 GiB with inception_v3, 2.4 GiB with vgg16, the largest, in float32
 # and batches of 32; what comes on top grows with the batch.
 _WORKER_BYTES = 5 * 2**28

@@ -33,11 +33,13 @@ class FrameNetwork(Protocol):
     """
 
     batch_size: int
-    in_flight: int
     feature_dim: int
 
     @property
     def step(self) -> int: ...
+
+    @property
+    def in_flight(self) -> int: ...
 
     def __call__(self, images: NDArray[np.uint8]) -> Rows:
         """Map uint8[b, size, size, 3] RGB, or clips [b, frames, size, size, 3], b at most

@@ -118,6 +118,8 @@ def run_plain(args: argparse.Namespace, paths: list[str]) -> int:
 
 
 def run_torchcodec(args: argparse.Namespace, paths: list[str]) -> int:
+    import torchcodec.decoders  # noqa: F401 - before TensorFlow: the other way round LLVM ends it
+
     return one_after_another(args, paths, torchcodec_frames)
 
 
