@@ -48,6 +48,8 @@ from framebank.features.errors import VideoRejected
 
 _SHOWN, _BEGINS, _DISPOSABLE, _LAYER = 1, 2, 4, 3  # bits of a packet, and where its layer begins
 _MOST_DELAY = 16  # pictures that a decoder may hold back (H.264, A.3.1; H.265, A.4.1)
+_INDEXED = ("mov", "matroska")  # containers whose index tells where a packet lies
+_SEEK_OVER = 2048  # packets; reading so many takes as long as going to a place
 _CHANGES = ("new_extradata", "param_change")  # of a packet that the decoder is set anew by
 
 
@@ -329,9 +331,32 @@ class _Decoding:
         self, clip: Clip, report: DamageReport, runs: tuple[Run, ...]
     ) -> Iterator[tuple[Run, Iterator[Packet[VideoStream]]]]:
         """Yield each run with its packets, which are to be taken before the next."""
-        numbered = enumerate(PacketReader(clip, report))
+        numbered: Iterator[tuple[int, Packet[VideoStream]]]
+        numbered, at = enumerate(PacketReader(clip, report)), 0
         for run in runs:
+            if run.first - at > _SEEK_OVER and clip.format in _INDEXED:
+                numbered = self._sought(clip, report, run.first)
             yield run, self._fed(numbered, run)
+            at = run.last + 1
+
+    def _sought(
+        self, clip: Clip, report: DamageReport, number: int
+    ) -> Iterator[tuple[int, Packet[VideoStream]]]:
+        """Go to a key frame that is packet `number` or comes before it; yield packets from there
+        on, with their numbers."""
+        stamps, context = self.plan.stamps, clip.stream.codec_context
+        held_back = context.reorder_depth
+        # An index goes by times of decoding, which lie before those of showing by that many.
+        earlier = int(stamps[max(0, number - 2 * _MOST_DELAY) : number + 1].min())
+        clip.container.seek(earlier, stream=clip.stream)
+        context.reorder_depth = max(held_back, context.reorder_depth)
+        packets = iter(PacketReader(clip, report))
+        first = next(packets, None)
+        found = np.flatnonzero(stamps == first.pts) if first is not None else stamps[:0]
+        if first is None or len(found) != 1 or found[0] > number:
+            raise Doubt("an index that leads elsewhere")
+        yield int(found[0]), first
+        yield from enumerate(packets, int(found[0]) + 1)
 
     def _fed(
         self, numbered: Iterator[tuple[int, Packet[VideoStream]]], run: Run

@@ -50,6 +50,11 @@ CLIPS: dict[str, dict[str, Any]] = {
         "options": CLOSED_GOP,
         "muxing": {"avoid_negative_ts": "disabled"},
     },
+    "fragments.mp4": {
+        "options": CLOSED_GOP,
+        "muxing": {"movflags": "frag_keyframe+empty_moov+default_base_moof"},
+    },
+    "live.mkv": {"options": CLOSED_GOP, "muxing": {"live": "1"}},  # without an index
     "late.ts": {"ticks": [90 * t + 123_456 for t in STEADY], "options": CLOSED_GOP, **TRANSPORT},
     "closed_hevc.mp4": {
         "codec": "libx265",
@@ -140,6 +145,17 @@ def test_rows_and_bytes_are_those_of_decoding_wholly(name: str, made: dict[str, 
         sampled = run(made[name], sample, "sampled")
         assert sampled.told == run(made[name], sample, "whole").told, sample
         assert sampled.result.checked == ("sampled" if name in CLIPS else "whole"), sample
+
+
+@pytest.mark.parametrize("name", [name for name in CLIPS if not name.endswith(".ts")])
+def test_going_to_a_place_gives_what_reading_up_to_it_does(
+    name: str, made: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparse, "_SEEK_OVER", 0)
+    for sample in ("fps=1/2", "uniform=3", "keyframes"):
+        sampled = run(made[name], sample, "sampled")
+        assert sampled.told == run(made[name], sample, "whole").told, sample
+        assert sampled.result.checked == "sampled"
 
 
 @pytest.mark.parametrize("name", [name for name in CLIPS if name != "open.mkv"])
@@ -266,8 +282,12 @@ def test_a_damaged_clip_gives_no_picture_that_it_does_not_have(
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data beside the project")
+@pytest.mark.parametrize("seek_over", [0, sparse._SEEK_OVER])
 @pytest.mark.parametrize("folder", ["natural", "odd"])
-def test_real_clips_give_the_same(folder: str) -> None:
+def test_real_clips_give_the_same(
+    folder: str, seek_over: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparse, "_SEEK_OVER", seek_over)
     checked = []
     for path in sorted((DATA / folder).iterdir()):
         if path.stat().st_size > 3_000_000:
