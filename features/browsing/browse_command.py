@@ -101,9 +101,11 @@ def application(views: CacheViews) -> fastapi.FastAPI:
 
     from framebank import __version__
     from framebank.features.browsing.routes import cache_router
+    from framebank.features.web import http_errors
     from framebank.features.web.application import mount_pages
 
     app = fastapi.FastAPI(title="Framebank", version=__version__, docs_url=None, redoc_url=None)
+    http_errors.install(app)
     app.include_router(cache_router(views))
     title = views.cache.path.rstrip("/").rsplit("/", 1)[-1] or views.cache.path
 

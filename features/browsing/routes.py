@@ -1,29 +1,25 @@
 """The views of a cache over HTTP: `GET /api/cache/…`, JSON and JPEGs.
 
-Whatever goes wrong is `{"error": {"class", "message", "got", "expected", "todo"}}` with a status:
-404 for what is not there, 422 for a request that means nothing, 503 where the cache cannot be read,
-or what is asked for is not made yet.
+What is not answered is refused as `web.http_errors` says, which whoever includes these routes
+installs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 
-from framebank.features.browsing.missing import NoPicturesError, NotFoundError
 from framebank.features.browsing.views import (
     LEAST_COSINE,
     MOST_COUNT,
     MOST_ROWS,
     CacheViews,
 )
-from framebank.features.cache.reader import NoSuchVideoError
-from framebank.features.errors import FramebankError, UsageError
+from framebank.features.web.http_errors import unavailable
 
 _PICTURE_S = 60.0  # that a request waits for one
 _KEEP = {"Cache-Control": "private, max-age=600"}
@@ -32,47 +28,18 @@ VideoId = Annotated[str, Query(min_length=1, max_length=4096, description="as th
 Words = Annotated[str, Query(max_length=4096)]
 
 
-def error_response(error: FramebankError) -> JSONResponse:
-    """Return what a request gets that ended in an error of ours."""
-    status = 422 if isinstance(error, UsageError) else 503
-    if isinstance(error, NotFoundError | NoSuchVideoError | NoPicturesError):
-        status = 404
-    told: dict[str, str | None] = {"class": type(error).__name__, "message": error.what}
-    for name in ("got", "expected", "todo"):
-        value = getattr(error, name)
-        told[name] = None if value is None else str(value)
-    return JSONResponse({"error": told}, status)
-
-
-class _WordsRoute(APIRoute):
-    """A route whose errors are words."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        answer = super().get_route_handler()
-
-        async def handler(request: Request) -> Response:
-            try:
-                return await answer(request)
-            except FramebankError as error:
-                return error_response(error)
-            except RequestValidationError as error:
-                first = error.errors()[0]
-                place = ".".join(map(str, first["loc"][1:])) or "the request"
-                return error_response(
-                    UsageError(f"{place}: {first['msg']}", got=repr(first.get("input"))[:200])
-                )
-            except TimeoutError:
-                todo = "ask again in a moment"
-                response = error_response(FramebankError("the pictures are being made", todo=todo))
-                response.headers["Retry-After"] = "5"
-                return response
-
-        return handler
+@contextlib.contextmanager
+def _made_in_time() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        todo = "ask again in a moment"
+        raise unavailable("the pictures are being made", todo=todo, retry_s=5) from error
 
 
 def cache_router(views: CacheViews) -> APIRouter:
     """Return the routes `/api/cache/…` of an open cache."""
-    router = APIRouter(prefix="/api/cache", route_class=_WordsRoute, tags=["cache"])
+    router = APIRouter(prefix="/api/cache", tags=["cache"])
     _add_tables(router, views)
     _add_pictures(router, views)
     _add_comparisons(router, views)
@@ -110,13 +77,15 @@ def _add_pictures(router: APIRouter, views: CacheViews) -> None:
 
     @router.get("/sheet", summary="A contact sheet", response_class=Response, responses=jpeg)
     def sheet(video_id: VideoId) -> Response:
-        picture = views.sheet(video_id, wait_s=_PICTURE_S)
+        with _made_in_time():
+            picture = views.sheet(video_id, wait_s=_PICTURE_S)
         frames = {"X-Sheet-Frames": str(views.sheet_frames(video_id))}
         return Response(picture, media_type="image/jpeg", headers=_KEEP | frames)
 
     @router.get("/frame", summary="One sampled frame", response_class=Response, responses=jpeg)
     def frame(video_id: VideoId, index: Annotated[int, Query(ge=0, le=2**40)]) -> Response:
-        picture = views.frame(video_id, index, wait_s=_PICTURE_S)
+        with _made_in_time():
+            picture = views.frame(video_id, index, wait_s=_PICTURE_S)
         return Response(picture, media_type="image/jpeg", headers=_KEEP)
 
 

@@ -11,11 +11,12 @@ from fastapi.responses import JSONResponse, Response
 import framebank
 from framebank.features.browsing.routes import cache_router
 from framebank.features.browsing.views import CacheViews
+from framebank.features.web import http_errors
 from framebank.features.web.application import mount_pages
-from framebank.train.serve import http_errors, metrics, open_inference, uploads
+from framebank.features.web.http_errors import bad_request
+from framebank.train.serve import metrics, open_inference, uploads
 from framebank.train.serve.asking import Service, model_words
 from framebank.train.serve.gate import Gate
-from framebank.train.serve.http_errors import bad_request
 from framebank.train.serve.limits import BODY_BYTES, MIB
 from framebank.train.serve.models import Models
 from framebank.train.serve.schemas import (

@@ -23,11 +23,11 @@ from framebank.features.questions.question import LABEL, SEGMENTS, Question
 from framebank.features.stores import storage
 from framebank.features.stores.temporary import LiveFolder
 from framebank.features.video import VideoRef
+from framebank.features.web.http_errors import Refusal, as_refusal, bad_request, error_body
 from framebank.train.serve import uploads
 from framebank.train.serve.asker import Asker, Scores
 from framebank.train.serve.clips import CacheInUse, Clip, Decoding, allowed_ref, pictures_of
 from framebank.train.serve.explaining import explain
-from framebank.train.serve.http_errors import Refusal, as_refusal, bad_request, error_body
 from framebank.train.serve.limits import BODY_BYTES, Limits
 from framebank.train.serve.models import ModelInUse
 from framebank.train.serve.schemas import AskBody

@@ -27,7 +27,7 @@ from framebank.features.pictures import Pictures
 from framebank.features.spec import check_same_spec
 from framebank.features.stores import storage
 from framebank.features.video import Extracted, Rejected, VideoRef
-from framebank.train.serve.http_errors import Refusal
+from framebank.features.web.http_errors import Refusal
 from framebank.train.serve.models import ModelInUse
 
 _LOOK_AGAIN_S = 10.0  # at the catalog of a cache that grows

@@ -22,7 +22,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from framebank.features.stores import json_text
 from framebank.features.stores.temporary import temporary_error
-from framebank.train.serve.http_errors import Refusal, bad_request
+from framebank.features.web.http_errors import Refusal, bad_request
 from framebank.train.serve.limits import (
     FIELDS_BYTES,
     GRACE_S,

@@ -18,11 +18,12 @@ from framebank.features.asking.one_clip import Asked
 from framebank.features.asking.trained_model import TrainedModel
 from framebank.features.errors import JobError
 from framebank.features.video import VideoRef
-from framebank.train.serve import http_errors, uploads
+from framebank.features.web import http_errors
+from framebank.features.web.http_errors import Refusal
+from framebank.train.serve import uploads
 from framebank.train.serve.asker import Asker
 from framebank.train.serve.clips import allowed_ref
 from framebank.train.serve.explaining import stretches
-from framebank.train.serve.http_errors import Refusal
 
 CLIP = bytes(range(256)) * 40 + b"\r\n-b\r\n--a--"
 

@@ -16,8 +16,9 @@ import pytest
 import uvicorn
 
 from framebank.features.errors import JobError, UsageError
+from framebank.features.web import http_errors
 from framebank.train.serve import gate as gates
-from framebank.train.serve import http_errors, server
+from framebank.train.serve import server
 from framebank.train.serve.gate import Gate, own_hosts
 from framebank.train.serve.limits import Limits, Rates
 from framebank.train.serve.metrics import Metrics
@@ -133,7 +134,7 @@ def test_errors_have_words_and_faults_of_ours_say_so() -> None:
     ours = ask(gate, "POST", "/v1/fail?kind=ours")
     assert ours.status_code == 500 and ours.json()["error"]["class"] == "internal"
     missing = ask(gate, "POST", "/v1/wait")
-    assert missing.status_code == 422 and "seconds" in missing.json()["error"]["got"]
+    assert missing.status_code == 422 and "seconds" in missing.json()["error"]["message"]
 
 
 def test_rates_are_of_each_address_and_come_back() -> None:

@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from framebank.features.browsing.missing import NoPicturesError, NotFoundError
 from framebank.features.cache.reader import NoSuchVideoError
 from framebank.features.errors import (
     CacheError,
@@ -37,6 +38,8 @@ _MOST_TEXT = 500  # characters of what a client sent, when it is told
 # The first that fits: what is raised → class, status.
 _KINDS: tuple[tuple[type[Exception], str, int], ...] = (
     (NoSuchVideoError, "no_such_video", 404),
+    (NotFoundError, "not_found", 404),
+    (NoPicturesError, "no_pictures", 404),
     (SpecMismatchError, "other_spec", 409),
     (UsageError, "usage", 422),
     (CacheError, "cache", 503),
@@ -131,7 +134,9 @@ def _of_fields(error: Any) -> Refusal:
     for one in error.errors()[:5]:
         place = ".".join(str(part) for part in one["loc"] if part not in ("body", "query"))
         told.append(f"{place}: {one['msg']}" if place else one["msg"])
-    return bad_request("the request does not fit", got="; ".join(told))
+    given = error.errors()[0].get("input")
+    got = repr(given) if isinstance(given, str | int | float) else None
+    return bad_request(f"the request does not fit: {'; '.join(told)}", got=got)
 
 
 def error_body(refusal: Refusal, path: str) -> dict[str, Any]:
