@@ -37,6 +37,7 @@ BEAT_EVERY_S = 0.5
 _JOB_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 20
 _DAMAGE = ("corrupt", "truncated", "no_frames", "unsupported_codec", "internal")
+_COLLECT_EVERY = 16  # frames that are sent
 _NEAR_LIMIT = 0.8  # of its memory: what a decoder that failed had, if that was why
 
 
@@ -74,9 +75,13 @@ class _Sender:
         self._out = out
         self._last_beat = time.monotonic()
         self._last: tuple[NDArray[np.uint8], ...] = ()
+        self._frames = 0
 
     def frame(self, token: int, *pictures: NDArray[np.uint8]) -> None:
         """Send pictures; of the arrays that were sent last only that they are the same."""
+        self._frames += 1
+        if not self._frames % _COLLECT_EVERY:
+            gc.collect()  # frames that waited for the next one are old by the collector's count
         if self._last and all(rgb is last for rgb, last in zip(pictures, self._last, strict=True)):
             self.send(Message.SAME, TOKEN.pack(token))
             return

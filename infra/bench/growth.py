@@ -4,9 +4,9 @@
 
 `videos`: 1, 4 and 16 times as many clips of ten seconds, each another film: frames a second of the
 whole program. `length`: one 720p film of each length, checked whole and sampled: the peak of memory
-of the program with all its processes, shared pages counted once (Pss), looked at four times a second; with
-further `OPTIONS` the shortest and the longest. How long it takes to list and match many names is in
-`start.py`. The last line is JSON.
+of the program with all its processes, shared pages counted once (Pss), looked at four times a
+second; with further `OPTIONS` the shortest and the longest film. How long it takes to list and
+match many names is in `start.py`. The last line is JSON.
 """
 
 from __future__ import annotations
