@@ -51,7 +51,7 @@ _AGAIN_S = 60.0  # after which a clip without pictures is tried again
 _FIRST_DAMAGE = re.compile(r"first: .* at (-?\d+\.\d+) s")
 _MOST_FILES = MOST_FRAMES + 2
 _MOST_FILE_BYTES = 4 << 20
-_WHOLE = dataclasses.replace(POLICY, allow_partial=False, check="sampled", share_pixels=2**62)
+_WHOLE = dataclasses.replace(POLICY, allow_partial=False, check="sampled", cut_pixels=2**62)
 
 
 class Pictures:

@@ -115,8 +115,8 @@ def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) 
     """Decode or probe one clip; every way it can end is one closing message.
 
     `probe_s` of a job are the processor seconds of decoding that a probe may take, `share` (k, n)
-    which share of a film to decode, `cut` (n, pixels) into how many it may be cut, with so many
-    pixels to decode in each.
+    which share of a film to decode, `cut` (n, pixels) into how many it is cut from so many pixels
+    to decode on.
     """
     fields: dict[str, Any] | None = None
     try:
@@ -156,10 +156,10 @@ def _decode(
 
     def cut(work_pixels: int) -> int:
         most_shares, least_pixels = most
-        shares = min(most_shares, work_pixels // least_pixels)
-        if shares > 1:
-            sender.send(Message.CUT, TOKEN.pack(shares))
-        return max(1, shares)
+        if most_shares == 1 or work_pixels < least_pixels:
+            return 1
+        sender.send(Message.CUT, TOKEN.pack(most_shares))
+        return most_shares
 
     emit, beat = sender.frame, sender.beat
     if share is not None:

@@ -22,7 +22,7 @@ from framebank.features.stores.temporary import LiveFolder, live_folder
 from framebank.features.video import VideoRef
 
 _AHEAD_BYTES = 8 << 30
-_SHARES_EACH = 3  # of a film, for each decoder: what one is late by is a share
+_SHARES_EACH = 4  # of a film, for each decoder: what one is late by is a share
 _ATTEMPTS = 3  # downloads of one clip whose bytes do not have their checksum
 
 

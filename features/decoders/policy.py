@@ -17,9 +17,9 @@ class DecoderPolicy:
     memory for. `timeout_s`: a decoder silent for that long hangs; one clip may take that long plus
     as much again for each 10 MiB of file. `memory_bytes` is the address space of one decoder
     process (None: its share of the machine's), `queue_bytes` what decoded frames may take while
-    they wait for the network. `check` is how much is decoded (`DecodeRequest`); a film
-    is cut into shares of at least `share_pixels` to decode, which take a second: each reads the
-    file from its beginning.
+    they wait for the network. `check` is how much is decoded (`DecodeRequest`); a film is cut
+    into shares from `cut_pixels` to decode on, which take two seconds: each decoder of them plans
+    the whole film, and so reads all of its packets.
     """
 
     decoders: int | None = None
@@ -29,7 +29,7 @@ class DecoderPolicy:
     allow_partial: bool = False
     strict: bool = False
     check: str = "whole"
-    share_pixels: int = 2**28
+    cut_pixels: int = 2**29
     limits: DecodeLimits = dataclasses.field(default_factory=DecodeLimits)
 
     def time_limit_s(self, size_bytes: int) -> float:

@@ -206,7 +206,7 @@ class Slot:
                 )
                 most = 1 if self._cut or self._check == "whole" else run.source.most_shares()
                 share = self._cut and [clip.share, self._cut.shares]
-                cut = most, policy.share_pixels
+                cut = most, policy.cut_pixels
                 job = {"probe_s": probe_s, "share": share, "cut": cut}
                 child.send(self._job() | job, file)
                 return self._listen(clip, file, wire, run, most_shares=most)

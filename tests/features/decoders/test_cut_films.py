@@ -26,7 +26,7 @@ from tests.clips.plain_clips import FakeNetwork
 from tests.features.extraction.test_engine import SPEC, ref_of
 
 RULES = ("fps=5", "every=1", "uniform=7", "keyframes")
-CUT = DecoderPolicy(decoders=2, check="sampled", share_pixels=1)
+CUT = DecoderPolicy(decoders=2, check="sampled", cut_pixels=1)
 
 
 @pytest.fixture(scope="module")
