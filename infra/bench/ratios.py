@@ -6,7 +6,8 @@
     sampled    `--check sampled` against `whole`: a frame in 4 s of 1080p H.264, a key frame in 2 s
     gop        the same at a frame a second, key frames 250 frames apart, B-frames
                (what is wanted lies anywhere in its group, and needs what was before it there)
-    film       one long 720p film, sampled: all decoders against one
+    film       one long 720p film, sampled: all decoders against one; `decoding` without the
+               network, which has the same cores, at a frame a second
     backbones  four networks in one decoding against four runs
     slides     a clip of which one picture in ten is new against the network's own rate
 
@@ -19,11 +20,13 @@ that the features and times of both are the same bytes. The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import itertools
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,13 +124,32 @@ def gop(args: argparse.Namespace) -> dict[str, Any]:
 def film(args: argparse.Namespace) -> dict[str, Any]:
     both = films(args.folder, "long", size=(1280, 720), gop=60, minutes=args.film_minutes)
     way = ["--backbone", "mobilenet_v2", "--sample", "fps=1/4", "--check", "sampled"]
-    return against(
-        [*way, "--decoders", "1"],
-        way,
-        inputs=both / "film-0.mp4",
-        rounds=args.rounds,
-        folder=args.folder,
+    path = both / "film-0.mp4"
+    found = against(
+        [*way, "--decoders", "1"], way, inputs=path, rounds=args.rounds, folder=args.folder
     )
+    pairs = [(decoding_s(path, decoders=1), decoding_s(path)) for _ in range(args.rounds)]
+    found["decoding"] = common.spread([one_s / all_s for one_s, all_s in pairs])
+    found["decoding_s"] = common.spread([all_s for _, all_s in pairs])
+    return found
+
+
+def decoding_s(path: Path, *, decoders: int | None = None) -> float:
+    """Return the seconds in which `decoders` (None: one a core) decode a film, sampled."""
+    from framebank.features.decoders.policy import DecoderPolicy
+    from framebank.features.decoders.pool import DecoderPool
+    from framebank.features.extraction.one_clip import make_spec, ref_of
+    from framebank.features.spec import SpecChoice
+
+    choice = SpecChoice(sample="fps=1", backbone="mobilenet_v2", weights="random:0")
+    spec, _ = make_spec(choice)
+    with contextlib.closing(
+        DecoderPool(spec, DecoderPolicy(decoders=decoders, check="sampled"))
+    ) as pool:
+        start = time.monotonic()
+        for _ in pool.decode([ref_of(str(path))]):
+            pass
+        return time.monotonic() - start
 
 
 def backbones(args: argparse.Namespace) -> dict[str, Any]:
