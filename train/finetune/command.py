@@ -33,6 +33,7 @@ from framebank.features.spec import RESIZES, SpecChoice
 from framebank.features.stop_signals import TrainingStopped, stop_on_signals
 from framebank.features.stores import disk, json_text, storage
 from framebank.train.model.config import TrainConfig
+from framebank.train.tracking.trackers import Trackers, add_track_argument, tracked
 
 _SUFFIX = ".weights.h5"
 _STARTS = {"inception_v3": "172"}  # the last two thirds of its blocks of 17 × 17, and all after
@@ -75,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the share of labels that may lack a video")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of the head's weights, order and split")
     add("--overwrite", action="store_true", help="throw away what OUT and OUT.work hold")
+    add_track_argument(parser)
     add("--json", action="store_true", help="print the figures as JSON")
 
 
@@ -107,11 +109,14 @@ def execute(
     row, start = _row(args)
     out = _place(args.out)
     report, work = out.with_name(out.name.removesuffix(_SUFFIX) + ".json"), Path(f"{out}.work")
+    track = tracked(args, kind="finetune", say=_say)
     if args.overwrite:
         _throw_away(out, report, work)
     if out.exists():
         figures = _finished(out, report)
         _say(f"{out} is there already; --overwrite makes it anew")
+        with track:
+            _track(track, out, report, figures)
         show(figures)
         return figures
     labels = QuestionFiles(args.labels, args.format, args.mapping)
@@ -125,7 +130,8 @@ def execute(
     with disk.locked(work / ".lock", otherwise=busy):
         steps = Steps("finetune")
         _extract(steps, args, work, spec.sample)
-        with stop_on_signals() as stop:
+        with stop_on_signals() as stop, track:
+            track.begin(out.name, {})
             from framebank.features.cache.reader import open_cache
             from framebank.features.tensorflow_import import import_tensorflow
 
@@ -138,18 +144,28 @@ def execute(
                 row, spec.layer, weights, start, head, tune, spec.lineage,
             )  # fmt: skip
             seen, pixels = (open_cache(str(work / name)) for name in ("features", "pixels"))
-            run = Run(stop, _say)
+            run = Run(stop, _say, track=track)
             try:
                 figures = finetune(task, seen, pixels, work / "checkpoints", out, run)
             except TrainingStopped as stopped:
                 _say(f"{stopped}; what was done is saved. Give the same command again to go on.")
                 raise
-        text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
-        storage.write_atomic(str(report), text.encode())
+            text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
+            storage.write_atomic(str(report), text.encode())
+            _track(track, out, report, figures)
     shutil.rmtree(work, ignore_errors=True)
     show(figures)
     _say(f"the weights are in {out}: framebank extract ... --weights {out}")
     return figures
+
+
+def _track(track: Trackers, out: Path, report: Path, figures: dict[str, Any]) -> None:
+    """Tell trackers of weights that are made: figures, lineage and the figures' file, not the
+    weights."""
+    track.begin(out.name, {})
+    facts = {name: figures[name] for name in ("split", "weights", "weights_sha256", "lineage")}
+    track.tell({"accuracy": figures["accuracy"]}, facts)
+    track.files([report], folder="finetune")
 
 
 def _configs(args: argparse.Namespace) -> tuple[TrainConfig, TrainConfig]:

@@ -35,7 +35,7 @@ from framebank.train.finetune.networks import (
     load_backbone,
     train_from,
 )
-from framebank.train.fit.callbacks import BestEpoch
+from framebank.train.fit.callbacks import BestEpoch, Told
 from framebank.train.fit.loop import FitData, FitResult, clip_sum, fit
 from framebank.train.model.config import TrainConfig
 from framebank.train.model.heads import Head as Classes
@@ -114,6 +114,7 @@ def finetune(
         result = fit(
             head.network(seen.width), material.data(seen), config=task.head,
             folder=folder / "head", stop=run.stop, label="head",
+            callbacks=[Told("head", run.track.epoch)],
             best=BestEpoch(patience=task.head.patience, by_loss=True),
         )  # fmt: skip
         figures = {"head": material.accuracy(result)}

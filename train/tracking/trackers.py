@@ -47,6 +47,7 @@ _END_S, _STOP_S = 600.0, 20.0  # that all of them may take at the end, and where
 _LATER = {  # what becomes of what a tracker does not have
     "train": "Given again, the same command tells it the rest",
     "evaluate": "Given again, the same command tells it all",
+    "finetune": "Given again, the same command tells it all but the epochs",
     "retrain": "The registry has it all (framebank models publish)",
 }
 

@@ -17,6 +17,7 @@ from framebank.features.stores import json_text
 from framebank.train.retrain.registry import Registry
 from framebank.train.tracking.trackers import TRACKED
 from tests.made.made_questions import QUESTION, make_direction_cache, write_jsonl
+from tests.train.finetune.test_finetune import pictures, words
 
 pytest.importorskip("mlflow", reason="MLflow is not installed (the extra `mlflow`)")
 pytest.importorskip("wandb", reason="Weights & Biases is not installed (the extra `wandb`)")
@@ -97,6 +98,40 @@ def test_wandbs_own_reader_shows_the_run(tracked: Path) -> None:
     assert [item["lstm/epoch"] for item in items] == [1, 2]
     (artifact,) = [one["artifact"] for one in records if one["type"] == "artifact"]
     assert "model.keras" in json.dumps(artifact) and "lineage.json" in json.dumps(artifact)
+
+
+def test_mlflows_client_shows_what_was_judged(tracked: Path) -> None:
+    import mlflow
+
+    given = ["--cache", str(tracked / "cache"), "--questions", str(tracked / "q.jsonl")]
+    plain = ["evaluate", "--model", str(tracked / "model"), *given, "--no-baselines"]
+    assert framebank.main([*plain, "--out", str(tracked / "judged"), "--track", "mlflow"]) == 0
+    run = run_named("judged")
+    found = json_text.read_object(str(tracked / "judged" / "evaluation.json"))
+    assert run.data.metrics["accuracy"] == pytest.approx(found["accuracy"])
+    files = mlflow.MlflowClient().list_artifacts(run.info.run_id, "evaluation")
+    assert "evaluation/evaluation.json" in [file.path for file in files]
+
+
+def test_mlflows_client_shows_what_was_fine_tuned(tracked: Path) -> None:
+    pytest.importorskip("apache_beam")
+    pictures(tracked / "pictures", 24)
+    for _ in range(2):  # the second time it is there already
+        assert framebank.main([*words(tracked), "--track", "mlflow"]) == 0
+        run = run_named("w.weights.h5")
+        figures = json.loads((tracked / "w.json").read_text())
+        told = run.data.metrics["accuracy/fine_tuned/train"]
+        assert told == pytest.approx(figures["accuracy"]["fine_tuned"]["train"])
+        assert run.data.tags["framebank.weights_sha256"] == figures["weights_sha256"]
+
+
+def run_named(name: str) -> Any:
+    """Return the latest run of that name."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    ids = [client.get_experiment_by_name("framebank").experiment_id]
+    return client.search_runs(ids, filter_string=f"attributes.run_name = '{name}'")[0]
 
 
 def test_what_a_server_did_not_get_it_gets_by_the_same_command(
