@@ -113,6 +113,25 @@ def test_mlflows_client_shows_what_was_judged(tracked: Path) -> None:
     assert "evaluation/evaluation.json" in [file.path for file in files]
 
 
+def test_mlflows_client_shows_what_became_of_a_retraining(tracked: Path) -> None:
+    import mlflow
+
+    config = tracked / "retrain.toml"
+    config.write_text(
+        'registry = "retrained"\ncache = "cache"\nquestions = ["q.jsonl"]\n'
+        '[held]\nshare = 0.3\nleast = 2\n[train]\nepochs = 1\n'
+        '[model]\nkind = "lstm"\nprojection = 8\nframe_units = 8\ndense_units = 8\n'
+    )
+    assert framebank.main(["retrain", "--config", str(config), "--track", "mlflow"]) == 0
+    (event,) = Registry(str(tracked / "retrained")).history()
+    client = mlflow.MlflowClient()
+    ids = [client.get_experiment_by_name("framebank").experiment_id]
+    of_this = f"tags.`framebank.version` = '{event['version']}'"
+    (run,) = client.search_runs(ids, filter_string=of_this)
+    assert run.data.tags["framebank.event"] == event["event"]
+    assert run.data.metrics["held/held_videos"] == 8 and run.info.status == "FINISHED"
+
+
 def test_mlflows_client_shows_what_was_fine_tuned(tracked: Path) -> None:
     pytest.importorskip("apache_beam")
     pictures(tracked / "pictures", 24)
