@@ -1,7 +1,8 @@
 """All benches of extraction, as `make bench` runs them; tables at the end, the last line is JSON.
 
     python infra/bench/bench.py [--clips DIR] [--weights FILE] [--backbone inception_v3] [--fps 4]
-                                [--rounds 5] [--only PART ...] [--programs NAME ...] [--out FILE]
+                                [--rounds 5 | --quick] [--only PART ...] [--programs NAME ...]
+                                [--out FILE]
     python infra/bench/bench.py --table FILE
 
 `comparison` runs whole programs in turn, round by round: Framebank in each precision, and each peer
@@ -10,6 +11,7 @@ order turns with the round; ratios are taken round by round. The other parts are
 folder: what each stage can do (`limits.py`), Framebank against itself (`ratios.py`), what grows
 with what (`growth.py`), and the start (`start.py`). Without --clips it makes some, without
 --weights random ones. Takes hours with five rounds, minutes with `--only comparison --rounds 1`.
+`--quick` is one round over small things, to see that all of it runs: no figure of it says anything.
 `--table` prints the tables of the JSON that an earlier run wrote with --out.
 """
 
@@ -37,6 +39,13 @@ from weights import weights_file
 HERE = Path(__file__).resolve().parent
 PROGRAM_TIMEOUT_S = 1800
 MOST_OF_FILMS = 3  # rounds over minutes and hours of film
+QUICK = {  # words for each part where nothing counts but that it runs
+    "ratios": ["--minutes", "0.5", "--film-minutes", "2"],
+    "growth": ["--minutes", "0.1", "2", "--clips", "1"],
+    "start": ["--names", "2000", "--rounds", "1"],
+    "epoch": ["--clips", "8", "--epochs", "3"],
+    "score": ["--questions", "2000", "--videos", "200"],
+}
 
 
 def framebank_words(args: argparse.Namespace, precision: str, out: str) -> list[str]:
@@ -198,7 +207,9 @@ def scripts(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]
         "comparison": lambda: compare(args),
         "limits": lambda: limits(args),
         **{
-            part: lambda script=script, words=words: run_part(script, *words)
+            part: lambda script=script, words=[*words, *(QUICK[part] if args.quick else [])]: (
+                run_part(script, *words)
+            )
             for part, (script, words) in own.items()
             if (HERE / script).exists()
         },
@@ -241,6 +252,7 @@ def main() -> int:
     parser.add_argument("--backbone", default="inception_v3", choices=peers.NETWORKS)
     parser.add_argument("--fps", default="4")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one round over small things")
     parser.add_argument("--only", nargs="+", metavar="PART", help="comparison, limits, ratios, …")
     parser.add_argument("--programs", nargs="+", metavar="NAME", help="of the comparison")
     parser.add_argument("--folder", metavar="DIR", help="keep what is made here, and use it again")
@@ -250,6 +262,7 @@ def main() -> int:
     if args.table:
         print("\n".join(tables.render(json.loads(Path(args.table).read_text()))))
         return 0
+    args.rounds = 1 if args.quick else args.rounds
     kept, args.folder = args.folder, args.folder or tempfile.mkdtemp(prefix="framebank-bench-")
     try:
         folder = Path(args.folder).resolve()

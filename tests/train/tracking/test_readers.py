@@ -119,7 +119,7 @@ def test_mlflows_client_shows_what_became_of_a_retraining(tracked: Path) -> None
     config = tracked / "retrain.toml"
     config.write_text(
         'registry = "retrained"\ncache = "cache"\nquestions = ["q.jsonl"]\n'
-        '[held]\nshare = 0.3\nleast = 2\n[train]\nepochs = 1\n'
+        "[held]\nshare = 0.3\nleast = 2\n[train]\nepochs = 1\n"
         '[model]\nkind = "lstm"\nprojection = 8\nframe_units = 8\ndense_units = 8\n'
     )
     assert framebank.main(["retrain", "--config", str(config), "--track", "mlflow"]) == 0
