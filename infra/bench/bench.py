@@ -43,7 +43,7 @@ QUICK = {  # words for each part where nothing counts but that it runs
     "ratios": ["--minutes", "0.5", "--film-minutes", "2"],
     "growth": ["--minutes", "0.1", "2", "--clips", "1"],
     "start": ["--names", "2000", "--rounds", "1"],
-    "epoch": ["--clips", "8", "--epochs", "3"],
+    "epoch": ["--frames", "2", "--epochs", "3"],
     "score": ["--questions", "2000", "--videos", "200"],
 }
 
