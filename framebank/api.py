@@ -313,6 +313,7 @@ def finetune(
     max_unmatched_ratio: float = 0.2,
     seed: int = 0,
     overwrite: bool = False,
+    track: str | Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a backbone's last layers, from `start` on, on labelled clips; `out` gets the weights.
 

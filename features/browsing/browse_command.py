@@ -100,8 +100,8 @@ def application(views: CacheViews) -> fastapi.FastAPI:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from framebank import __version__
+    from framebank.features.browsing import http_errors
     from framebank.features.browsing.routes import cache_router
-    from framebank.features.web import http_errors
     from framebank.features.web.application import mount_pages
 
     app = fastapi.FastAPI(title="Framebank", version=__version__, docs_url=None, redoc_url=None)

@@ -1,6 +1,6 @@
 """The views of a cache over HTTP: `GET /api/cache/…`, JSON and JPEGs.
 
-What is not answered is refused as `web.http_errors` says, which whoever includes these routes
+What is not answered is refused as `http_errors` says, which whoever includes these routes
 installs.
 """
 
@@ -13,13 +13,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
+from framebank.features.browsing.http_errors import unavailable
 from framebank.features.browsing.views import (
     LEAST_COSINE,
     MOST_COUNT,
     MOST_ROWS,
     CacheViews,
 )
-from framebank.features.web.http_errors import unavailable
 
 _PICTURE_S = 60.0  # that a request waits for one
 _KEEP = {"Cache-Control": "private, max-age=600"}

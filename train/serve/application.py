@@ -9,11 +9,11 @@ import pydantic
 from fastapi.responses import JSONResponse, Response
 
 import framebank
+from framebank.features.browsing import http_errors
+from framebank.features.browsing.http_errors import bad_request
 from framebank.features.browsing.routes import cache_router
 from framebank.features.browsing.views import CacheViews
-from framebank.features.web import http_errors
 from framebank.features.web.application import mount_pages
-from framebank.features.web.http_errors import bad_request
 from framebank.train.serve import metrics, open_inference, uploads
 from framebank.train.serve.asking import Service, model_words
 from framebank.train.serve.gate import Gate

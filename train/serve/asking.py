@@ -16,6 +16,7 @@ import pydantic
 
 from framebank.features.asking.heads import COUNT
 from framebank.features.asking.one_clip import Asked, ask_about_video, check_question, tell
+from framebank.features.browsing.http_errors import Refusal, as_refusal, bad_request, error_body
 from framebank.features.errors import CacheError, FramebankError, UsageError
 from framebank.features.questions.known_sets import LABELS, PLAIN
 from framebank.features.questions.parsing import VIDEO_COLUMNS, make_question, text
@@ -23,7 +24,6 @@ from framebank.features.questions.question import LABEL, SEGMENTS, Question
 from framebank.features.stores import storage
 from framebank.features.stores.temporary import LiveFolder
 from framebank.features.video import VideoRef
-from framebank.features.web.http_errors import Refusal, as_refusal, bad_request, error_body
 from framebank.train.serve import uploads
 from framebank.train.serve.asker import Asker, Scores
 from framebank.train.serve.clips import CacheInUse, Clip, Decoding, allowed_ref, pictures_of

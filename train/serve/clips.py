@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from framebank.features.asking.command import as_cached
+from framebank.features.browsing.http_errors import Refusal
 from framebank.features.browsing.views import CacheViews
 from framebank.features.cache import catalog
 from framebank.features.cache.reader import NoSuchVideoError, check_finite
@@ -27,7 +28,6 @@ from framebank.features.pictures import Pictures
 from framebank.features.spec import check_same_spec
 from framebank.features.stores import storage
 from framebank.features.video import Extracted, Rejected, VideoRef
-from framebank.features.web.http_errors import Refusal
 from framebank.train.serve.models import ModelInUse
 
 _LOOK_AGAIN_S = 10.0  # at the catalog of a cache that grows

@@ -17,7 +17,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
-from framebank.features.web.http_errors import CLIENT_LEFT, Refusal, response_of, unavailable
+from framebank.features.browsing.http_errors import CLIENT_LEFT, Refusal, response_of, unavailable
 from framebank.train.serve.limits import Limits, Rates, resident_bytes
 from framebank.train.serve.metrics import Metrics
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from framebank.features.asking.heads import CHOICE, COUNT, OPEN
 from framebank.features.asking.one_clip import Asked
+from framebank.features.browsing.http_errors import Refusal, bad_request
 from framebank.features.questions.question import SEGMENTS, Question
-from framebank.features.web.http_errors import Refusal, bad_request
 from framebank.train.serve.asker import Asker
 from framebank.train.serve.models import ModelInUse
 

@@ -20,9 +20,9 @@ import fastapi
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from framebank.features.browsing.http_errors import Refusal, bad_request
 from framebank.features.stores import json_text
 from framebank.features.stores.temporary import temporary_error
-from framebank.features.web.http_errors import Refusal, bad_request
 from framebank.train.serve.limits import (
     FIELDS_BYTES,
     GRACE_S,

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from framebank.features.asking.heads import Head
 from framebank.features.asking.one_clip import Asked
 from framebank.features.asking.trained_model import TrainedModel
+from framebank.features.browsing import http_errors
+from framebank.features.browsing.http_errors import Refusal
 from framebank.features.errors import JobError
 from framebank.features.video import VideoRef
-from framebank.features.web import http_errors
-from framebank.features.web.http_errors import Refusal
 from framebank.train.serve import uploads
 from framebank.train.serve.asker import Asker
 from framebank.train.serve.clips import allowed_ref

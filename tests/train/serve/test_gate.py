@@ -15,8 +15,8 @@ import httpx
 import pytest
 import uvicorn
 
+from framebank.features.browsing import http_errors
 from framebank.features.errors import JobError, UsageError
-from framebank.features.web import http_errors
 from framebank.train.serve import gate as gates
 from framebank.train.serve import server
 from framebank.train.serve.gate import Gate, own_hosts
