@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 import av
 import numpy as np
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -287,6 +288,14 @@ def _runs(
     return fed, tuple(Run(int(begins[base]), last) for base, _, last in runs)
 
 
+@contextlib.contextmanager
+def _delay_kept(context: VideoCodecContext) -> Iterator[None]:
+    """Have what flushes a decoder, which may reset it, not shorten how long that holds pictures."""
+    held_back = context.reorder_depth
+    yield
+    context.reorder_depth = max(held_back, context.reorder_depth)
+
+
 @dataclasses.dataclass
 class _Decoding:
     """The second pass: what the plan says goes to the decoder, and what comes out is looked at."""
@@ -311,7 +320,6 @@ class _Decoding:
         start_decoder(clip, self.request.threads, report)
         self._scaler.cut_off(clip.crop)
         context = clip.stream.codec_context
-        held_back = context.reorder_depth
         emitted = set(runs)
         if not runs or runs[0] != self.plan.runs[0]:
             first = self.plan.runs[0]
@@ -323,8 +331,8 @@ class _Decoding:
             self._take(decode_packet(clip, None, report), report, emit=run in emitted)
             if self._due:
                 raise Doubt("pictures that did not come")
-            context.flush_buffers()
-            context.reorder_depth = max(held_back, context.reorder_depth)  # which that may reset
+            with _delay_kept(context):
+                context.flush_buffers()
             self._last = -(1 << 63)
 
     def _packets_of(
@@ -344,12 +352,11 @@ class _Decoding:
     ) -> Iterator[tuple[int, Packet[VideoStream]]]:
         """Go to a key frame that is packet `number` or comes before it; yield packets from there
         on, with their numbers."""
-        stamps, context = self.plan.stamps, clip.stream.codec_context
-        held_back = context.reorder_depth
+        stamps = self.plan.stamps
         # An index goes by times of decoding, which lie before those of showing by that many.
         earlier = int(stamps[max(0, number - 2 * _MOST_DELAY) : number + 1].min())
-        clip.container.seek(earlier, stream=clip.stream)
-        context.reorder_depth = max(held_back, context.reorder_depth)
+        with _delay_kept(clip.stream.codec_context):
+            clip.container.seek(earlier, stream=clip.stream)
         packets = iter(PacketReader(clip, report))
         first = next(packets, None)
         found = np.flatnonzero(stamps == first.pts) if first is not None else stamps[:0]

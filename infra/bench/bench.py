@@ -18,6 +18,7 @@ with what (`growth.py`), and the start (`start.py`). Without --clips it makes so
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -196,6 +197,7 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
 def scripts(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
     """Return what makes each part."""
     rounds = ["--rounds", str(min(args.rounds, MOST_OF_FILMS))]
+    small = QUICK if args.quick else {}
     own = {
         "ratios": ("ratios.py", rounds),
         "growth": ("growth.py", []),
@@ -207,9 +209,7 @@ def scripts(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]
         "comparison": lambda: compare(args),
         "limits": lambda: limits(args),
         **{
-            part: lambda script=script, words=[*words, *(QUICK[part] if args.quick else [])]: (
-                run_part(script, *words)
-            )
+            part: functools.partial(run_part, script, *words, *small.get(part, []))
             for part, (script, words) in own.items()
             if (HERE / script).exists()
         },
@@ -218,11 +218,13 @@ def scripts(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]
 
 def machine() -> dict[str, Any]:
     """Return what ran the benches."""
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    from framebank.features.machine import processor
+
+    described = processor().split()
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "processor": [flag for flag in wanted if f" {flag} " in flags.replace("\n", " ")],
+        "processor": [flag for flag in wanted if flag in described],
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 1),
     }
