@@ -8,6 +8,7 @@ meanwhile is said. What nobody here asks for is not imported with it (`infra/dec
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -20,6 +21,7 @@ from framebank.features import terminal
 
 _importing = threading.RLock()  # one may be loading a network while another does something else
 _own_process = threading.Event()  # set where a command runs, so that nobody else's code does
+_RARELY = (20_000, 20, 20)  # for gc.set_threshold
 _LEAN_FROM = (2, 21)  # older ones were not tried without Keras
 
 
@@ -56,6 +58,9 @@ def import_tensorflow(*, wake: Callable[[], object] | None = None, keras: bool =
 def own_process() -> None:
     """Say that this process is a command's: nobody else's code imports anything in it."""
     _own_process.set()
+    # Imports make hundreds of thousands of objects that stay: looking for circles among them every
+    # 700 is a fifth of what they take.
+    gc.set_threshold(*_RARELY)
 
 
 def _import_keras() -> None:

@@ -26,7 +26,9 @@ command line, 129, 130 or 143 when a signal stopped it, and 141 when the reader 
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -107,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's) and return the exit status."""
     if argv is None:
         own_process()
+        atexit.register(gc.freeze)  # Python's last look for circles takes most of a second
     words = list(sys.argv[1:] if argv is None else argv)
     with terminal.guarded():
         try:
