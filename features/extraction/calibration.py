@@ -3,8 +3,9 @@
 Post-training quantisation (NNCF) for OpenVINO, in a process of its own, for what it imports is
 large. A seed chooses clips, some rows of each are decoded, and every other one calibrates; the rest
 tell how far features move: their cosine to float32, and how often the nearest mean of a clip's
-calibrating frames is that of their own clip, in float32 and in int8. Half a minute of work, which
-the next run over the same frames on this machine is spared.
+calibrating frames is that of their own clip, in float32 and in int8. The other process builds the
+network while this one decodes. A quarter of a minute of work, which the next run over the same
+frames on this machine is spared.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +37,29 @@ from framebank.features.network.frozen_graph import Call, Frozen, with_constants
 from framebank.features.network.weights import Weights
 from framebank.features.spec import INT8, FeatureSpec
 from framebank.features.stores import disk, json_text, kept, temporary
+from framebank.features.tensorflow_import import own_process
 from framebank.features.video import VideoRef
 
 SEED = 0
 FRAMES = 64  # decoded at most, half of them to calibrate with
 _LEAST_A_CLIP = 4
+_AT_ONCE = 4  # frames whose values in all layers are held; fewer lose accuracy (0018)
 _DRAWN = 4  # times as many clips are drawn as are decoded: the smallest of them
 _JOB, _FAULT = "job.json", "fault.json"
 _CLIPS = "clips.npy"
+_FRAMES_ARE_THERE = b"frames"
 
 
 def calibrate(
-    spec: FeatureSpec, weights: Weights, refs: Sequence[VideoRef], policy: DecoderPolicy
+    spec: FeatureSpec,
+    weights: Weights,
+    refs: Sequence[VideoRef],
+    policy: DecoderPolicy,
+    *,
+    on_work: Callable[[], object] = lambda: None,
 ) -> tuple[FeatureSpec, Weights]:
-    """Return `spec`, which is to be int8, with its graph named in it, and that graph.
+    """Return `spec`, which is to be int8, with its graph named in it, and that graph; `on_work` is
+    called where it has to be made.
 
     Raises UsageError where the network cannot be quantised or none of the clips be decoded, and
     where what that takes is not installed.
@@ -67,8 +78,8 @@ def calibrate(
     if known is not None and path is not None:
         made = known[0]
     else:
-        images, clips = calibration_images(exact, chosen, policy)
-        path = _quantised(exact, weights, images, clips)
+        on_work()
+        path, images = _quantised(exact, weights, chosen, policy)
         made = {
             "sha256": disk.file_hash(path),
             "frames": len(images[::2]),
@@ -92,23 +103,26 @@ def _key(spec: FeatureSpec, weights: Weights, chosen: Sequence[VideoRef]) -> str
 
 
 def _quantised(
-    spec: FeatureSpec, weights: Weights, images: NDArray[np.uint8], clips: NDArray[np.int64]
-) -> Path:
-    """Return the file of the graph that these frames make of the network of `spec`."""
-    if len(images) < 2:
-        raise UsageError(
-            "there are no frames to calibrate int8 with",
-            got=f"{len(images)} frames of the clips of the input",
-            todo="see what is wrong with them in float32 first",
-        )
+    spec: FeatureSpec, weights: Weights, chosen: Sequence[VideoRef], policy: DecoderPolicy
+) -> tuple[Path, NDArray[np.uint8]]:
+    """Return the file of the graph that frames of these clips make of the network of `spec`, and
+    the frames."""
     with temporary.live_folder() as live:
         folder = Path(live.path)
-        np.save(folder / int8.FRAMES, images)
-        np.save(folder / _CLIPS, clips)
         job = {"spec": spec.to_json(), "weights": dataclasses.asdict(weights)}
         (folder / _JOB).write_text(json.dumps(job))
-        _run_child(folder)
-        return int8.pack(folder)
+        with _child(folder) as frames_are_there:
+            images, clips = calibration_images(spec, chosen, policy)
+            if len(images) < 2:
+                raise UsageError(
+                    "there are no frames to calibrate int8 with",
+                    got=f"{len(images)} frames of the clips of the input",
+                    todo="see what is wrong with them in float32 first",
+                )
+            np.save(folder / int8.FRAMES, images)
+            np.save(folder / _CLIPS, clips)
+            frames_are_there()
+        return int8.pack(folder), images
 
 
 def settled(graph: Weights) -> Settled:
@@ -163,29 +177,41 @@ def calibration_images(
     return images, np.array([clip for clip, _ in keys], np.int64)
 
 
-def _run_child(folder: Path) -> None:
+@contextlib.contextmanager
+def _child(folder: Path) -> Iterator[Callable[[], None]]:
+    """Start a process that quantises the network of the job in `folder` once it is told, by a call
+    of what this yields, that the frames lie there as well; the call returns when it has."""
     # As the decoders are started: not by -m, which would look for modules in the current folder.
     code = f"import sys; sys.path[0] = {HOME!r}; from {__name__} import main; main(sys.argv[1])"
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
     command = [sys.executable, "-c", code, str(folder)]
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
+        process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)
     except OSError as err:
         raise JobError("int8 cannot be calibrated in a process", got=str(err)) from err
-    if (folder / _FAULT).exists():
-        fault = json_text.parse_object((folder / _FAULT).read_bytes())
-        raise UsageError(
-            fault["what"], **{name: fault[name] for name in ("got", "expected", "todo")}
-        )
-    if done.returncode:
-        told = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
-        raise JobError("calibrating int8 failed", got=told or f"status {done.returncode}")
+
+    def finish() -> None:
+        _, words = process.communicate(_FRAMES_ARE_THERE)
+        if (folder / _FAULT).exists():
+            fault = json_text.parse_object((folder / _FAULT).read_bytes())
+            raise UsageError(
+                fault["what"], **{name: fault[name] for name in ("got", "expected", "todo")}
+            )
+        if process.returncode:
+            told = words.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
+            raise JobError("calibrating int8 failed", got=told or f"status {process.returncode}")
+
+    with process:
+        try:
+            yield finish
+        finally:
+            process.kill()  # nothing where it has ended
 
 
 def main(path: str) -> None:
     """Quantise the network of the job in the folder `path`; what is wrong with it is left there."""
+    own_process()
     folder = Path(path)
     try:
         _quantise(folder)
@@ -200,7 +226,6 @@ def _quantise(folder: Path) -> None:
 
     job = json_text.parse_object((folder / _JOB).read_bytes())
     spec, weights = FeatureSpec.from_json(job["spec"]), Weights(**job["weights"])
-    images, clips = np.load(folder / int8.FRAMES), np.load(folder / _CLIPS)
     converted: list[Any] = []
 
     def convert(frozen: Frozen, *, precision: str) -> Call:
@@ -230,25 +255,30 @@ def _quantise(folder: Path) -> None:
     exact = build("float32", weights)
     if not converted:
         raise _refused(f"{spec.backbone}, which Keras does not run")
-    expected = exact.compute(images)
-    _save(converted[0], images[::2], exact.step, folder)
+    if sys.stdin.buffer.read() != _FRAMES_ARE_THERE:
+        return  # and none will come
+    images, clips = np.load(folder / int8.FRAMES), np.load(folder / _CLIPS)
+    with ThreadPoolExecutor(1) as thread:  # quantising is mostly the work of one core
+        expected = thread.submit(exact.compute, images)
+        _save(converted[0], images[::2], exact.step, folder)
     int8.write_report(folder, {})
-    graph = int8.pack(folder)
-    rough = build(INT8, Weights(INT8, disk.file_hash(graph), str(graph), local_path=str(graph)))
+    trial = int8.pack(folder, folder / "trial.zip")
+    rough = build(INT8, Weights(INT8, disk.file_hash(trial), str(trial), local_path=str(trial)))
     check_alone(rough, weights.source)
-    got = rough.compute(images)
-    graph.unlink()  # the one with the report takes its place
-    int8.write_report(folder, judge(expected, got, clips))
+    int8.write_report(folder, judge(expected.result(), rough.compute(images), clips))
 
 
 def _save(model: Any, images: NDArray[np.uint8], step: int, folder: Path) -> None:
-    """Quantise an OpenVINO model with `images` and write it into `folder`."""
+    """Quantise an OpenVINO model with `images` and write it, for steps of `step`, into `folder`."""
     import nncf
     import openvino
 
-    filled = np.resize(images, (math.ceil(len(images) / step) * step, *images.shape[1:]))
-    steps = [filled[at : at + step] for at in range(0, len(filled), step)]
+    shape = images.shape[1:]
+    model.reshape([_AT_ONCE, *shape])
+    filled = np.resize(images, (math.ceil(len(images) / _AT_ONCE) * _AT_ONCE, *shape))
+    steps = [filled[at : at + _AT_ONCE] for at in range(0, len(filled), _AT_ONCE)]
     quantised = nncf.quantize(model, nncf.Dataset(steps), subset_size=len(steps))
+    quantised.reshape([step, *shape])
     openvino.save_model(quantised, str(folder / int8.GRAPH), compress_to_fp16=False)
 
 

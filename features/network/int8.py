@@ -36,16 +36,17 @@ _TIME = (1980, 1, 1, 0, 0, 0)  # of all members: the same content has the same h
 _TODO = "put the file back, or extract into another --cache"
 
 
-def pack(folder: Path) -> Path:
-    """Put the members in `folder` into one file, kept in this user's cache under its SHA-256;
-    return its path. Raises OSError."""
+def pack(folder: Path, trial: Path | None = None) -> Path:
+    """Put the members in `folder` into one file, kept in this user's cache under its SHA-256, or
+    for a `trial` into that one, as they are; return its path. Raises OSError."""
+    how = zipfile.ZIP_DEFLATED if trial is None else zipfile.ZIP_STORED
     data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(data, "w", how) as archive:
         for name in _MEMBERS:
-            archive.writestr(
-                zipfile.ZipInfo(name, _TIME), (folder / name).read_bytes(), zipfile.ZIP_DEFLATED
-            )
-    target = _kept(disk.bytes_sha256(data.getvalue()))
+            # The fastest level: no other makes frames and numbers smaller by much.
+            content = (folder / name).read_bytes()
+            archive.writestr(zipfile.ZipInfo(name, _TIME), content, how, compresslevel=1)
+    target = _kept(disk.bytes_sha256(data.getvalue())) if trial is None else trial
     storage.write_atomic(str(target), data.getvalue())
     return target
 

@@ -59,8 +59,8 @@ def settle_precision(
         # In a cache of another precision it is refused, which need not wait for a calibration.
         if cached is not None or not measures:
             return Computing(spec, weights, None)
-        say(f"calibrating int8{of} with frames of the input, once for a cache: half a minute or so")
-        spec, graph = calibration.calibrate(spec, weights, refs, policy)
+        told = f"calibrating int8{of} with frames of the input, once for a cache: some 20 s"
+        spec, graph = calibration.calibrate(spec, weights, refs, policy, on_work=lambda: say(told))
         settled = calibration.settled(graph)
         say(f"--precision{of} {settled.why}")
         return Computing(spec, graph, settled)

@@ -86,7 +86,7 @@ def test_the_same_frames_are_not_quantised_for_again(
 ) -> None:
     spec, weights = make_spec(dataclasses.replace(CHOICE, precision="int8", sample="every=2"))
     monkeypatch.setattr(calibration, "FRAMES", 12)
-    monkeypatch.setattr(calibration, "_run_child", None)
+    monkeypatch.setattr(calibration, "_child", None)
     assert calibration.calibrate(spec, weights, refs_of(clips), ONE)[1] == made[1]
     Path(made[1].local_path).rename(damaged := Path(made[1].local_path + ".kept"))
     try:
