@@ -116,17 +116,20 @@ def _serve(job: dict[str, Any], clip: int, sender: _Sender, memory: _OwnMemory) 
 
     `probe_s` of a job are the processor seconds of decoding that a probe may take, `share` (k, n)
     which share of a film to decode, `cut` (n, pixels) into how many it is cut from so many pixels
-    to decode on.
+    to decode on; a film that is `ahead` is planned, for the share of it that will come.
     """
     fields: dict[str, Any] | None = None
     try:
-        names = ("probe_s", "share", "cut", "limits")
-        probe_s, share, cut, limits = (job.pop(name) for name in names)
+        names = ("probe_s", "share", "cut", "ahead", "limits")
+        probe_s, share, cut, ahead, limits = (job.pop(name) for name in names)
         limits = container.DecodeLimits(**limits)
         request = decode.DecodeRequest(path=clip, limits=limits, **job)
         if probe_s is not None:
             probe = probe_clip(request, decode_s=probe_s)
             kind, fields = Message.PROBED, dataclasses.asdict(probe)
+        elif ahead:
+            decode.plan_film(request, beat=sender.beat)
+            kind = Message.PLANNED
         elif share is not None and share[0]:
             decode.decode_share(request, share, emit_frame=sender.frame, beat=sender.beat)
             kind = Message.SHARED

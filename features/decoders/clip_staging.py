@@ -23,13 +23,15 @@ from framebank.features.video import VideoRef
 
 _AHEAD_BYTES = 8 << 30
 _SHARES_EACH = 4  # of a film, for each decoder: what one is late by is a share
+_PLANNED_BYTES = 4 << 20  # of a clip; one of fewer is planned in no time
 _ATTEMPTS = 3  # downloads of one clip whose bytes do not have their checksum
 
 
 class StagedClip(NamedTuple):
     """A clip to decode: its number in the run, and a local path or the reason why there is none.
 
-    One that is a share of a film has the film's `cut`, and which of its shares it is.
+    One that is a share of a film has the film's `cut`, and which of its shares it is. One that is
+    `ahead` another decoder has, which may cut it: there is nothing to do but to make its plan.
     """
 
     number: int
@@ -38,6 +40,7 @@ class StagedClip(NamedTuple):
     rejected: VideoRejected | None = None
     cut: FilmCut | None = None
     share: int = 0
+    ahead: bool = False
 
     def check_unchanged(self, descriptor: int) -> None:
         """Raise VideoRejected where its bytes are no longer those that were listed.
@@ -58,7 +61,8 @@ class ClipSource:
     """The clips of one run in their order, those of a bucket in a temporary folder.
 
     `take` gives the next one to a decoder, `done` takes it away again. A decoder that finds itself
-    with a film while others have nothing to do cuts it into shares, which they `take` as well.
+    with a film while others have nothing to do cuts it into shares, which they `take` as well, and
+    before that the film itself, to plan it while the first one does.
     """
 
     def __init__(
@@ -82,7 +86,8 @@ class ClipSource:
         self._changed = threading.Condition()
         self._ahead: list[StagedClip | BaseException] = []
         self._shares: list[StagedClip] = []  # of films that are being decoded
-        self._uses: dict[int, int] = {}  # by number of a clip that was cut: shares not done
+        self._uses: dict[int, int] = {}  # by number of a clip: what of it was taken or offered
+        self._uncut: dict[int, tuple[StagedClip, set[int]]] = {}  # what may be cut, who planned it
         self._ahead_bytes = 0  # of clips that are on their way, waiting, or being decoded
         self._held = 0
         self._most = 2 * downloads
@@ -103,6 +108,9 @@ class ClipSource:
                     if isinstance(item, BaseException):
                         raise item
                     return item
+                if (film := self._unplanned()) is not None:
+                    self._uses[film.number] = self._uses.get(film.number, 1) + 1
+                    return film._replace(ahead=True)
                 if self._ended and not self._fetching and not (self._cuts and self._held):
                     break
                 self._changed.wait(timeout=0.5)
@@ -114,11 +122,28 @@ class ClipSource:
             alone = self._cuts and self._ended and not self._fetching and not self._ahead
             return _SHARES_EACH * self._takers if alone and self._takers > 1 else 1
 
+    def _unplanned(self) -> StagedClip | None:
+        """Return a clip that may be cut and that this thread has not planned, if there is one."""
+        own = threading.get_ident()
+        for clip, planned_by in self._uncut.values():
+            if own not in planned_by:
+                planned_by.add(own)
+                return clip
+        return None
+
+    def offer_plan(self, clip: StagedClip) -> None:
+        """Let others plan a clip that was taken, since it may be cut."""
+        if clip.ref.size_bytes >= _PLANNED_BYTES:
+            with self._changed:
+                self._uncut[clip.number] = clip, {threading.get_ident()}
+                self._changed.notify_all()
+
     def offer_shares(self, clip: StagedClip, shares: int) -> FilmCut:
         """Let others take shares of a clip that was taken, all but the first."""
         cut = FilmCut(shares)
         with self._changed:
-            self._uses[clip.number] = shares
+            self._uncut.pop(clip.number, None)
+            self._uses[clip.number] = self._uses.get(clip.number, 1) + shares - 1
             self._shares += [clip._replace(cut=cut, share=share) for share in range(1, shares)]
             self._changed.notify_all()
         return cut
@@ -126,6 +151,8 @@ class ClipSource:
     def done(self, clip: StagedClip) -> None:
         """Remove the copy of a clip that is through, of one that was cut with its last share."""
         with self._changed:
+            if not clip.ahead:
+                self._uncut.pop(clip.number, None)
             uses = self._uses.pop(clip.number, 1) - 1
             if uses:
                 self._uses[clip.number] = uses

@@ -41,17 +41,18 @@ _ATTEMPTS = 2  # of a clip whose decoder dies
 _PROBE_S = 15.0  # a clip that is silent for so long while it is probed hangs
 _LAST_WORDS = (
     *(Message.DONE, Message.PROBED, Message.REJECTED),
-    *(Message.SHARED, Message.DOUBTED),
+    *(Message.SHARED, Message.DOUBTED, Message.PLANNED),
 )
 _log = logging.getLogger(__name__)
 _told = threading.Lock()  # taken once, and kept: what holds of the decoders was logged
 
 
 class _Share(enum.Enum):
-    """How a share of a film ended, but for the first one where it is sound."""
+    """How a share of a film ended, but for the first one where it is sound, or its plan."""
 
     SOUND = enum.auto()
     DOUBTED = enum.auto()
+    PLANNED = enum.auto()  # a film that another decoder has
 
 
 _LastWord = ClipDone | ClipProbed | _Share
@@ -126,6 +127,8 @@ class Slot:
         """Have a clip or a share of one decoded, and put the last word on it, once there is one."""
         self._cut, self._check = clip.cut, self._policy.check
         last = self._last_word(clip, run)
+        if clip.ahead:
+            return  # what is wrong with it whoever decodes it says
         if (cut := self._cut) is not None and last is not None:
             last = self._film_word(cut, clip, run, last)
         if isinstance(last, VideoRejected):
@@ -196,18 +199,22 @@ class Slot:
         try:
             with wires.opened_clip(clip.path, policy.limits, timeout_s=silence_s) as file:
                 child = self._ready_child()
+                asked = Message.DONE if probe_s is None else Message.PROBED
                 wire = Wire(
                     child,
                     silence_s=silence_s,
                     limit_s=limit_s,
                     sizes=self._sizes,
                     max_rows=policy.limits.max_rows,
-                    probes=probe_s is not None,
+                    asked=Message.PLANNED if clip.ahead else asked,
                 )
-                most = 1 if self._cut or self._check == "whole" else run.source.most_shares()
+                once = self._cut or clip.ahead or self._check == "whole"
+                most = 1 if once else run.source.most_shares()
+                if most > 1:
+                    run.source.offer_plan(clip)
                 share = self._cut and [clip.share, self._cut.shares]
                 cut = most, policy.cut_pixels
-                job = {"probe_s": probe_s, "share": share, "cut": cut}
+                job = {"probe_s": probe_s, "share": share, "cut": cut, "ahead": clip.ahead}
                 child.send(self._job() | job, file)
                 return self._listen(clip, file, wire, run, most_shares=most)
         except Hang as hang:
@@ -261,6 +268,8 @@ class Slot:
                 fields = wires.done_fields(payload, limit)
                 clip.check_unchanged(file.descriptor)
                 return ClipDone(clip.number, clip.ref, fields)
+            elif kind == Message.PLANNED:
+                return _Share.PLANNED
             elif kind == Message.PROBED:
                 return ClipProbed(clip.number, clip.ref, wires.probed(payload))
             elif kind == Message.REJECTED:

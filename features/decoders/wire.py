@@ -154,6 +154,7 @@ class Message(bytes, enum.Enum):
     WORN = b"W"  # for the next clip take another
     DONE = b"D"  # the last word on a clip that decoded (JSON)
     PROBED = b"P"  # the answer to a probe (JSON)
+    PLANNED = b"L"  # of a film that was only to be planned, whatever came of it
     REJECTED = b"R"  # the last word on a clip that did not (JSON)
 
 
@@ -172,10 +173,10 @@ class Wire:
         limit_s: float,
         sizes: Sequence[int],
         max_rows: int,
-        probes: bool = False,
+        asked: Message = Message.DONE,
     ) -> None:
-        """`sizes`: of the pictures of a frame; `probes`: what was asked is a probe, which gives no
-        frame."""
+        """`sizes`: of the pictures of a frame; `asked`: with what a clip ends that is sound, DONE,
+        or PROBED or PLANNED, before which no frame comes."""
         self._out = child.output
         self._silence_s, self._limit_s = silence_s, limit_s
         self._waited_s = 0.0
@@ -190,8 +191,8 @@ class Wire:
             Message.WORN: nothing,
             Message.REJECTED: words,
         }
-        if probes:
-            self._lengths[Message.PROBED] = words
+        if asked != Message.DONE:
+            self._lengths[asked] = words if asked == Message.PROBED else nothing
         else:
             self._lengths[Message.FRAME] = range(frame_bytes, frame_bytes + 1)
             self._lengths[Message.SAME] = range(TOKEN.size, TOKEN.size + 1)

@@ -10,6 +10,7 @@ shown, and the clip is refused as `corrupt` or `truncated` unless `allow_partial
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
@@ -97,6 +98,12 @@ def decode_share(
     """
     rule = sampling.parse_rule(request.sample)
     return sparse.decode_needed(request, rule, emit_frame=emit_frame, beat=beat, share=share)
+
+
+def plan_film(request: DecodeRequest, *, beat: Beat) -> None:
+    """Plan a clip of which `decode_share` will be asked a share; of an odd one nothing is kept."""
+    with contextlib.suppress(Doubt):
+        sparse.plan_film(request, sampling.parse_rule(request.sample), beat=beat)
 
 
 @dataclasses.dataclass

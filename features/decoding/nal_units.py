@@ -54,12 +54,11 @@ class Bits:
 
     def golomb(self) -> int:
         """Return the next unsigned Exp-Golomb code (ue(v), also for se(v) that is skipped)."""
-        zeros = 0
-        while not self.take(1):
-            zeros += 1
-            if zeros > 32:
-                raise Unclear("a number too long")
-        return (1 << zeros) - 1 + self.take(zeros)
+        zeros = self._left - (self._value & (1 << self._left) - 1).bit_length()
+        if zeros > 32:
+            raise Unclear("a number too long")
+        self._left -= zeros
+        return self.take(zeros + 1) - 1
 
 
 def units(data: memoryview, length_bytes: int) -> Iterator[memoryview]:

@@ -126,34 +126,59 @@ def decode_needed(
     a share that is not the first: of it only the pictures count. `planned` is told how many
     pictures will be decoded for all of them.
     """
+    with (
+        _doubting(),
+        ffmpeg_messages() as messages,
+        open_clip(request.path, request.limits) as clip,
+    ):
+        report = DamageReport(clip, messages, strict=request.strict)
+        known = _LATEST.get(_clip_of(request)) if share is not None and share[0] else None
+        plan = known or _plan(clip, report, request, rule, beat)
+        pictures = sum(plan.work())
+        planned(pictures)
+        if share is None:
+            context = clip.stream.codec_context
+            work = pictures * context.width * context.height
+            share = (0, cut(work) if len(plan.runs) > 1 else 1)
+        if share[1] > 1 and known is None:
+            _keep(request, plan)
+        with contextlib.nullcontext(clip) if known else clip.reopened() as again:
+            decoding = _Decoding(request, plan, emit_frame, beat)
+            decoding.run(again, messages, plan.share(*share))
+        return result_of(
+            clip,
+            report,
+            plan.shown,
+            plan.rows,
+            size=decoding.shown_size,
+            capped=plan.capped,
+            checked="sampled",
+        )
+
+
+def plan_film(request: DecodeRequest, rule: SampleRule, *, beat: Beat) -> None:
+    """Plan a clip of which a share will be asked for, but not the first. Raises Doubt."""
+    with (
+        _doubting(),
+        ffmpeg_messages() as messages,
+        open_clip(request.path, request.limits) as clip,
+    ):
+        report = DamageReport(clip, messages, strict=request.strict)
+        _keep(request, _plan(clip, report, request, rule, beat))
+
+
+def _keep(request: DecodeRequest, plan: Plan) -> None:
+    _LATEST.clear()
+    _LATEST[_clip_of(request)] = plan
+
+
+@contextlib.contextmanager
+def _doubting() -> Iterator[None]:
+    """Raise Doubt for whatever is found wrong with a clip: a verdict is of all of it, and packets
+    that are no packets trip whoever reads them."""
     try:
-        with ffmpeg_messages() as messages, open_clip(request.path, request.limits) as clip:
-            report = DamageReport(clip, messages, strict=request.strict)
-            known = _LATEST.get(_clip_of(request)) if share is not None and share[0] else None
-            plan = known or _plan(clip, report, request, rule, beat)
-            pictures = sum(plan.work())
-            planned(pictures)
-            if share is None:
-                context = clip.stream.codec_context
-                work = pictures * context.width * context.height
-                share = (0, cut(work) if len(plan.runs) > 1 else 1)
-            if share[1] > 1 and known is None:
-                _LATEST.clear()
-                _LATEST[_clip_of(request)] = plan
-            with contextlib.nullcontext(clip) if known else clip.reopened() as again:
-                decoding = _Decoding(request, plan, emit_frame, beat)
-                decoding.run(again, messages, plan.share(*share))
-            return result_of(
-                clip,
-                report,
-                plan.shown,
-                plan.rows,
-                size=decoding.shown_size,
-                capped=plan.capped,
-                checked="sampled",
-            )
+        yield
     except (Unclear, VideoRejected, av.FFmpegError, IndexError, ValueError, OverflowError) as err:
-        # A verdict is of all of a clip, and packets that are no packets trip whoever reads them.
         raise Doubt(str(err)) from err
 
 
@@ -216,7 +241,7 @@ def _read_packets(
         budget.spend(pixels)
         if source.seam or packet.is_corrupt or packet.pts is None:
             raise Doubt("a seam, a damaged packet, or one without its time")
-        if any(map(packet.has_sidedata, _CHANGES)):
+        if any(data.data_type in _CHANGES for data in packet.iter_sidedata()):
             raise Doubt("a decoder that is set anew")
         picture = reader.picture(packet)
         visible = picture is not None and not packet.is_discard

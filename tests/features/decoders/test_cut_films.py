@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from framebank.features.decoders import slot
+from framebank.features.decoders import clip_staging, slot
 from framebank.features.decoders.clip_staging import ClipSource
 from framebank.features.decoders.film_cut import FilmCut
 from framebank.features.decoders.pool import DecoderPolicy
@@ -21,7 +22,7 @@ from framebank.features.decoders.wire import ConfinedProcess
 from framebank.features.errors import VideoRejected
 from framebank.features.extraction.engine import Engine, Result
 from framebank.features.video import Extracted, Rejected, VideoRef
-from tests.attackers.lying_decoder import done, message
+from tests.attackers.lying_decoder import done, frame, message
 from tests.clips.plain_clips import FakeNetwork
 from tests.features.extraction.test_engine import SPEC, ref_of
 
@@ -194,6 +195,78 @@ def test_a_film_is_cut_only_where_no_other_clip_waits(source: ClipSource) -> Non
         assert share is not None
         source.done(share)
     assert source.take() is None
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Have small films planned ahead, before they are cut; return a list that gets the path of each
+    that is."""
+    found: list[str] = []
+    take, offer = ClipSource.take, ClipSource.offer_shares
+
+    def note(self: ClipSource) -> Any:
+        clip = take(self)
+        if clip is not None and clip.ahead:
+            found.append(clip.path)
+        return clip
+
+    def offer_late(self: ClipSource, clip: Any, shares: int) -> FilmCut:
+        for _ in range(200):
+            if found:
+                break
+            threading.Event().wait(0.05)
+        return offer(self, clip, shares)
+
+    monkeypatch.setattr(clip_staging, "_PLANNED_BYTES", 0)
+    monkeypatch.setattr(ClipSource, "take", note)
+    monkeypatch.setattr(ClipSource, "offer_shares", offer_late)
+    return found
+
+
+def test_who_has_nothing_to_do_plans_the_film_before_it_is_cut(
+    film: Path, whole: Result, plans: list[str]
+) -> None:
+    (result,) = extract([ref_of(film)], CUT)
+    assert said(result) == said(whole)
+    assert plans == [str(film)]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [message(b"L"), b"?" * 5, done(), frame(0, 32), message(b"H"), message(b"?")],
+    ids=["no-plan", "garbled", "last-word", "frame", "share", "in-doubt"],
+)
+def test_a_decoder_that_lies_of_a_plan_costs_nothing(
+    film: Path,
+    whole: Result,
+    plans: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lie: bytes,
+) -> None:
+    (tmp_path / "answer").write_bytes(lie)
+    started = liars_first(monkeypatch, tmp_path / "answer", honest=1, liars=1)
+    (result,) = extract([ref_of(film)], CUT)
+    assert plans and len(started) > 1
+    assert said(result) == said(whole)
+
+
+def test_a_film_is_there_until_it_is_planned_and_planned_once_by_each(
+    source: ClipSource, plans: list[str]
+) -> None:
+    clips = [source.take(), source.take()]
+    film, other = clips
+    assert film is not None and other is not None
+    source.offer_plan(film)
+    with ThreadPoolExecutor(1) as idle:
+        ahead = idle.submit(source.take).result()
+        assert ahead is not None and ahead.ahead and ahead.number == film.number
+        again = idle.submit(source.take)  # waits, for there is nothing but that film
+        source.done(film)
+        source.done(other)
+        assert not again.done()  # what is planned may be a copy that goes with the last use of it
+        source.done(ahead)
+        assert again.result() is None
 
 
 @pytest.mark.parametrize("end", [b"H", b"?"], ids=["sound", "in-doubt"])

@@ -106,14 +106,14 @@ class Pipe:
     output: int
 
 
-def heard(answer: bytes, *, probes: bool = False) -> dict[str, Any]:
+def heard(answer: bytes, *, asked: Message = Message.DONE) -> dict[str, Any]:
     """Return the last word in `answer` as the pool gets it."""
     read, write = os.pipe()
     os.write(write, answer)
     os.close(write)
     try:
         child = cast(ConfinedProcess, Pipe(read))
-        wire = Wire(child, silence_s=5, limit_s=10, sizes=[32], max_rows=10, probes=probes)
+        wire = Wire(child, silence_s=5, limit_s=10, sizes=[32], max_rows=10, asked=asked)
         while True:
             kind, payload = wire.receive()
             if kind == Message.DONE:
@@ -150,10 +150,10 @@ def test_what_no_decoder_says_is_garbled(lie: bytes) -> None:
 )
 def test_what_no_probe_says_is_garbled(lie: bytes) -> None:
     with pytest.raises(Garbled):
-        heard(lie, probes=True)
+        heard(lie, asked=Message.PROBED)
     with pytest.raises(Garbled):  # and a decoder was not asked for a probe
         heard(message(b"P", b"{}"))
-    assert heard(message(b"P", b'{"rows": 2}'), probes=True)["rows"] == 2
+    assert heard(message(b"P", b'{"rows": 2}'), asked=Message.PROBED)["rows"] == 2
 
 
 def test_what_decoders_say_is_heard() -> None:
