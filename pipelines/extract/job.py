@@ -79,7 +79,12 @@ class Extraction:
         with end_on_signals(lambda: self._end(job)), self._planned(job) as paths:
             job.run(
                 lambda pipeline: build_pipeline(
-                    pipeline, configs, self.facts, plan_paths=paths, hints=self.submission.hints
+                    pipeline,
+                    configs,
+                    self.facts,
+                    plan_paths=paths,
+                    hints=self.submission.hints,
+                    alone=self.submission.in_process,
                 ),
                 # FinishRun is through: its summaries are there, and the plan is gone.
                 finished=lambda: (

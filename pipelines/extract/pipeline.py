@@ -37,6 +37,8 @@ from framebank.pipelines.extract.shard_writer import COMMITTING
 from framebank.pipelines.jobs.worker_faults import told_to_client, worker_check
 
 _SLOWEST = 5  # shards that a summary names
+# Shards that a worker extracts in one go: no other can take them from it.
+_TOGETHER, _TOGETHER_ALONE = 4, 32
 
 
 def build_pipeline(
@@ -46,13 +48,16 @@ def build_pipeline(
     *,
     plan_paths: Sequence[Sequence[str]],
     hints: Mapping[str, str] = MappingProxyType({}),
+    alone: bool = False,
 ) -> None:
     """Add the steps of the job to `pipeline`; the same on every runner.
 
     `configs`, `facts` and `plan_paths` are those of each cache that is filled. `hints` are Beam's
-    resource hints for the step that decodes and infers.
+    resource hints for the step that decodes and infers. `alone`: one worker does everything, so it
+    need not leave any shard to another.
     """
-    extract = beam.ParDo(ExtractShard(*configs)).with_resource_hints(**hints)
+    work = ExtractShard(*configs, together=_TOGETHER_ALONE if alone else _TOGETHER)
+    extract = beam.ParDo(work).with_resource_hints(**hints)
     numbered = [(number, path) for number, own in enumerate(plan_paths) for path in own]
     _ = (
         pipeline

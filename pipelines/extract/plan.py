@@ -98,6 +98,11 @@ class ShardPlan:
         return sum(map(_work_s, self.refs))
 
     @property
+    def longest_s(self) -> float:
+        """The same of the longest of its videos."""
+        return max(map(_work_s, self.refs), default=0.0)
+
+    @property
     def longest_first(self) -> list[VideoRef]:
         """The videos in the order in which decoders end most nearly at one time."""
         return sorted(self.refs, key=lambda ref: (-_work_s(ref), ref.video_id))

@@ -1,8 +1,9 @@
-"""ExtractShard: the one ParDo that decodes, infers, writes and commits a shard.
+"""ExtractShard: the one ParDo that decodes, infers, writes and commits shards.
 
 A shard is durable when its sidecar is there (`shard_writer.py`). Its name and bytes follow from
 its videos and the spec, so a bundle that an engine runs again finds the sidecar and only passes the
-rows on.
+rows on. Some shards are extracted in one go: while the last clips of one are decoded, those of the
+next begin, and neither the decoders nor the network run dry in between.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import dataclasses
 import logging
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.shared import Shared
 
 from framebank import __version__
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from framebank.features.extraction.batches import FrameNetwork
 
 NAMESPACE = "framebank"  # of every counter
+Row = tuple[int, "dict[str, Any] | CatalogRow"]  # the number of a cache, and what it got
 
 
 def report_of(sidecar: Sidecar) -> dict[str, Any]:
@@ -77,9 +81,10 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
     for each further thread.
     """
 
-    def __init__(self, *configs: ExtractConfig) -> None:
-        """`configs`: one for each cache; how clips are decoded is the same in all."""
-        self._configs = configs
+    def __init__(self, *configs: ExtractConfig, together: int = 1) -> None:
+        """`configs`: one for each cache; how clips are decoded is the same in all. So many shards
+        of a bundle as are `together` are extracted in one go."""
+        self._configs, self._together = configs, together
         self._frames = Metrics.counter(NAMESPACE, "frames")
         self._videos = {
             state: Metrics.counter(NAMESPACE, f"videos_{state}")
@@ -91,98 +96,115 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
         with told_to_client():
             check_version(self._configs[0])
         self._counts = CountsWriter(self._configs[0].progress_folder)
+        self._waiting: list[ShardGroup] = []
 
     def teardown(self) -> None:
         _ENGINE.leave(self)
 
-    def process(self, group: ShardGroup) -> Iterator[tuple[int, dict[str, Any] | CatalogRow]]:
+    def start_bundle(self) -> None:
+        self._waiting = []  # of a bundle that failed
+
+    def process(self, group: ShardGroup) -> Iterator[Row]:
+        self._waiting.append(group)
+        if len(self._waiting) == self._together:
+            yield from self._rows_of_waiting()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from map(GlobalWindows.windowed_value, self._rows_of_waiting())
+
+    def _rows_of_waiting(self) -> Iterator[Row]:
         with told_to_client():
-            planned = [
-                (number, config, plan)
-                for number, (config, plan) in enumerate(zip(self._configs, group, strict=True))
-                if plan is not None
-            ]
-            left: dict[int, ShardPlan] = {}
-            for number, config, plan in planned:
-                if storage.exists(layout.sidecar_path(config.cache, plan.shard)):
-                    self._passed_on.inc()
-                    _log.info("shard %s is committed already", plan.shard)
-                else:
-                    left[number] = plan
-            if left:
+            waiting, self._waiting = self._waiting, []
+            planned: list[tuple[int, ShardPlan]] = []
+            left: list[dict[int, ShardPlan]] = []
+            for group in waiting:
+                own = [(number, plan) for number, plan in enumerate(group) if plan is not None]
+                planned += own
+                left.append({number: plan for number, plan in own if self._lacks(number, plan)})
+            if lots := [plans for plans in left if plans]:
                 try:
-                    self._extract(left)
+                    self._extract(lots)
                 finally:
                     self._counts.counts.unsafe = 0
                     self._tell_in_hand({})
-            for number, config, plan in planned:
-                sidecar = read_sidecar(config.cache, plan.shard)
-                _check_rows(config, plan, sidecar)
+            for number, plan in planned:
+                sidecar = read_sidecar(self._configs[number].cache, plan.shard)
+                _check_rows(self._configs[number], plan, sidecar)
                 yield number, report_of(sidecar)
                 for row in sidecar.rows:
                     yield number, row
 
-    def _extract(self, plans: dict[int, ShardPlan]) -> None:
-        """Decode what is left of these shards, by the number of their caches, and commit them."""
-        frames, configs = self._counts.counts.frames, self._configs
+    def _lacks(self, number: int, plan: ShardPlan) -> bool:
+        """Tell whether the shard is not in its cache yet."""
+        there = storage.exists(layout.sidecar_path(self._configs[number].cache, plan.shard))
+        if there:
+            self._passed_on.inc()
+            _log.info("shard %s is committed already", plan.shard)
+        return not there
+
+    def _extract(self, lots: Sequence[dict[int, ShardPlan]]) -> None:
+        """Decode what is left of these shards, each lot by the number of their caches, and commit
+        each lot once it is whole."""
+        configs = self._configs
         job = tuple((c.run_id, c.spec.fingerprint, c.policy, c.batch_size) for c in configs)
         with _ENGINE.turn(self, job, self._build) as engine, contextlib.ExitStack() as opened:
-            start = time.monotonic()
-            writers = {
-                number: opened.enter_context(
-                    ShardWriter(
-                        configs[number].cache,
-                        plan.shard,
-                        run_id=configs[number].run_id,
-                        spec=configs[number].spec,
-                    )
-                )
-                for number, plan in plans.items()
-            }
+            # The longest clips first, or the last lot would end with one decoder at work.
+            lots = sorted(lots, key=lambda plans: max(plan.longest_s for plan in plans.values()))
+            hands = [_ShardsInHand(plans, configs, opened) for plans in reversed(lots)]
+            # Of each cache the last, which says what the engine did, when that has come to its end.
+            last = {number: hand for hand in hands for number in hand.writers}
+            left = dict.fromkeys(hands)
+            whose: dict[str, _ShardsInHand] = {}
+            in_hand: dict[str, float] = {}  # when each clip was begun, the first of them first
 
             def keep() -> None:
-                for writer in writers.values():
-                    self._count_safe(writer.keep(if_due=True))
+                for hand in left:
+                    for writer in hand.writers.values():
+                        self._count_safe(writer.keep(if_due=True))
 
             def on_frames(count: int) -> None:
                 self._frames.inc(count)
                 self._counts.counts.frames += count
                 keep()
 
-            todo = _by_video(
-                len(configs),
-                {
-                    number: [ref for ref in plan.longest_first if ref.video_id not in kept]
-                    for number, plan in plans.items()
-                    for kept in [writers[number].adopt_parts()]
-                },
-            )
-            in_hand: dict[str, float] = {}  # when each clip was begun, the first of them first
-
             def begin() -> Iterator[tuple[VideoRef | None, ...]]:
-                for refs in todo:
-                    begun = next(ref for ref in refs if ref is not None)
-                    in_hand[begun.video_id] = time.time()
-                    self._tell_in_hand(in_hand)
-                    yield refs
+                for hand in hands:
+                    hand.begin()
+                    for refs in hand.todo:
+                        begun = next(ref for ref in refs if ref is not None)
+                        whose[begun.video_id] = hand
+                        in_hand[begun.video_id] = time.time()
+                        self._tell_in_hand(in_hand)
+                        yield refs
 
             for number, result in engine.run_all(begin(), on_frames=on_frames):
+                hand = whose[result.ref.video_id]
                 in_hand.pop(result.ref.video_id, None)
                 self._tell_in_hand(in_hand)
-                self._videos[writers[number].add(result)].inc()
+                self._videos[hand.writers[number].add(result)].inc()
                 self._counts.counts.unsafe += 1
+                hand.due -= 1
                 keep()
-            for number, writer in writers.items():
-                balance = engine.balances[number].to_json()
-                self._count_safe(writer.commit(balance), now=True)
-        refs = {ref.video_id: ref for plan in plans.values() for ref in plan.refs}
-        _log.info(
-            "shard %s: %d videos, %d frames, %.1f MiB of video in %.1f s",
-            *(" and ".join(plan.shard for plan in plans.values()), len(refs)),
-            self._counts.counts.frames - frames,
-            sum(max(0, ref.size_bytes) for ref in refs.values()) / 2**20,
-            time.monotonic() - start,
-        )
+                if not hand.due and hand not in last.values():
+                    del left[hand]
+                    self._commit(hand)
+            for hand in left:
+                self._commit(
+                    hand,
+                    {
+                        number: engine.balances[number].to_json()
+                        for number in hand.writers
+                        if last[number] is hand
+                    },
+                )
+
+    def _commit(
+        self, hand: _ShardsInHand, balances: Mapping[int, dict[str, Any]] = MappingProxyType({})
+    ) -> None:
+        for number, writer in hand.writers.items():
+            self._count_safe(writer.commit(balances.get(number, {})), now=True)
+        hand.close()
+        _log.info("%s", hand.line())
 
     def _build(self) -> Engine:  # on first use: committed shards need no network and no decoders
         networks = coming_networks(
@@ -212,6 +234,57 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
             setattr(counts, state, getattr(counts, state) + 1)
         counts.unsafe -= len(states)
         self._counts.write(now=now or bool(states))
+
+
+class _ShardsInHand:
+    """Shards of several caches that one decoding fills, from their first clip to their commit."""
+
+    def __init__(
+        self,
+        plans: dict[int, ShardPlan],
+        configs: Sequence[ExtractConfig],
+        opened: contextlib.ExitStack,
+    ) -> None:
+        """`plans` by the number of the cache in `configs`; `opened` closes what is not `close`d."""
+        own = opened.enter_context(contextlib.ExitStack())
+        self._plans, self.close = plans, own.close
+        self.writers = {
+            number: own.enter_context(
+                ShardWriter(
+                    configs[number].cache,
+                    plan.shard,
+                    run_id=configs[number].run_id,
+                    spec=configs[number].spec,
+                )
+            )
+            for number, plan in plans.items()
+        }
+        left = {
+            number: [ref for ref in plan.longest_first if ref.video_id not in kept]
+            for number, plan in plans.items()
+            for kept in [self.writers[number].adopt_parts()]
+        }
+        self.todo = list(_by_video(len(configs), left))
+        self.due = sum(map(len, left.values()))  # results that are to come
+        self._start_s = time.monotonic()
+
+    def begin(self) -> None:
+        """Have the time count from now on."""
+        self._start_s = time.monotonic()
+        for writer in self.writers.values():
+            writer.begin()
+
+    def line(self) -> str:
+        """Return what to log of shards that are committed."""
+        refs = {ref.video_id: ref for plan in self._plans.values() for ref in plan.refs}
+        frames = max(writer.frames for writer in self.writers.values())
+        mib = sum(max(0, ref.size_bytes) for ref in refs.values()) / 2**20
+        shards = " and ".join(plan.shard for plan in self._plans.values())
+        took_s = time.monotonic() - self._start_s
+        return (
+            f"shard {shards}: {len(refs)} videos, {frames} frames, {mib:.1f} MiB of video in "
+            f"{took_s:.1f} s"
+        )
 
 
 def check_version(config: ExtractConfig) -> None:

@@ -96,6 +96,16 @@ class ShardWriter:
         _LIVE.discard(self)
         self._spool.close()
 
+    def begin(self) -> None:
+        """Have the time that the shard takes count from now on."""
+        self._kept_at = self._start = time.monotonic()
+
+    @property
+    def frames(self) -> int:
+        """How many frames the videos so far have."""
+        with self._lock:
+            return sum(row.rows for row in self._rows.values())
+
     def add(self, result: Result) -> str:
         """Take one result; return the state that its video got ("done" or "quarantined")."""
         origin = {

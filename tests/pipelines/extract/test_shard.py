@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from framebank.features.cache import layout
 from framebank.features.cache.sidecar import CatalogRow, read_sidecar
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import JobError, UsageError
+from framebank.features.extraction.engine import Engine
 from framebank.features.extraction.one_clip import make_spec
 from framebank.features.spec import SpecChoice
 from framebank.features.video import VideoRef
@@ -31,6 +33,7 @@ from framebank.pipelines.extract.shard import (
     ExtractShard,
     check_version,
 )
+from framebank.pipelines.extract.shard_writer import ShardWriter
 from framebank.pipelines.jobs.beam_options import WorkerError, find_marked
 from framebank.pipelines.jobs.worker_faults import told_to_client
 from tests.clips.plain_clips import FakeNetwork, write_clip
@@ -138,6 +141,93 @@ def test_a_committed_shard_needs_no_network(tmp_path: Path, built: _Built) -> No
     count = built.count
     run_one(config_of(tmp_path / "c", batch_size=16), plan)
     assert built.count == count and read_sidecar(str(tmp_path / "c"), "s") == before
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of videos of each run of an engine."""
+    found: list[int] = []
+    run_all = Engine.run_all
+
+    def counted(engine: Engine, refs: Any, **words: Any) -> Iterator[Any]:
+        found.append(0)
+        for result in run_all(engine, refs, **words):
+            found[-1] += 1
+            yield result
+
+    monkeypatch.setattr(Engine, "run_all", counted)
+    return found
+
+
+def run_together(config: ExtractConfig, plans: list[ShardPlan], together: int) -> list[Any]:
+    """Return what a bundle of these shards gives, as it stands in its windows or not."""
+    work = ExtractShard(config, together=together)
+    work.setup()
+    try:
+        work.start_bundle()
+        rows = [row for plan in plans for row in work.process((plan,))]
+        return rows + [windowed.value for windowed in work.finish_bundle()]
+    finally:
+        work.teardown()
+
+
+def test_shards_that_are_extracted_in_one_go_are_those_of_a_go_each(
+    tmp_path: Path, built: _Built, runs: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    plans = [plan_of(tmp_path, f"s{number}", 1 + number) for number in range(5)]
+    alone, together = config_of(tmp_path / "alone"), config_of(tmp_path / "together")
+    for plan in plans:
+        run_one(alone, plan)
+    run_one(together, plans[1])  # is there already
+    runs.clear()
+    with caplog.at_level(logging.INFO):
+        rows = run_together(together, plans, 3)
+    assert runs == [1 + 3, 4 + 5]
+    told = [row["shard"] if isinstance(row, dict) else row.video_id for _, row in rows]
+    assert told == [
+        name for plan in plans for name in (plan.shard, *sorted(ref.video_id for ref in plan.refs))
+    ]
+    for plan in plans:
+        files = [Path(file_of(c.cache, plan.shard)) for c in (alone, together)]
+        assert files[0].read_bytes() == files[1].read_bytes() != b""
+        logged = f"{len(plan.refs)} videos, {2 * len(plan.refs)} frames"
+        logged = "is committed already" if plan is plans[1] else logged
+        assert re.search(f"shard {plan.shard}:? {logged}", caplog.text)
+    # What the engine did is told once.
+    timed = [read_sidecar(together.cache, plan.shard).balance for plan in plans]
+    assert sum(balance.get("pictures", 0) for balance in timed) == 2 * sum(1 + n for n in range(5))
+
+
+def test_what_is_whole_of_shards_in_one_go_is_kept_when_one_fails(
+    tmp_path: Path, built: _Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = [plan_of(tmp_path, f"s{number}", 2) for number in range(3)]
+    config = config_of(tmp_path / "c")
+    commit, committed = ShardWriter.commit, []
+
+    def dying(writer: ShardWriter, *words: Any) -> list[str]:
+        if committed:
+            raise JobError("the disk is gone")
+        committed.append(writer)
+        return commit(writer, *words)
+
+    work = ExtractShard(config, together=3)
+    work.setup()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(ShardWriter, "commit", dying)
+            work.start_bundle()
+            with pytest.raises(WorkerError):
+                _ = [row for plan in plans for row in work.process((plan,))]
+        whole = {name for name in layout.committed_shards(config.cache) if "." not in name}
+        assert len(whole & {plan.shard for plan in plans}) == 1
+        work.start_bundle()  # Beam tries it once more
+        rows = [row for plan in plans for row in work.process((plan,))]
+        assert len(rows) == 3 + 6 and not list(work.finish_bundle())
+    finally:
+        work.teardown()
+    for plan in plans:
+        assert len(read_sidecar(config.cache, plan.shard).rows) == 2
 
 
 def test_another_version_on_a_worker_is_said_at_once(tmp_path: Path) -> None:
