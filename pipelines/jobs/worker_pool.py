@@ -37,6 +37,7 @@ from framebank.pipelines.jobs.beam_options import mark_for_client
 
 _CALLS = 64  # at a time; each is short
 _STOP_S = 5.0
+_HEAR_S = 1.0
 _CONNECT_S = 20.0
 _STAND_IN_S = 600.0
 _DATA_STEPS = ("beam:runner:source:v1", "beam:runner:sink:v1")
@@ -244,7 +245,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(str(error))
         return error.exit_status
     _say(f"waiting for runners at {args.bind}:{port}")
-    ended.wait()
+    # The kernel may hand a signal to another thread; this one, whose part it is to answer, then
+    # hears of it when it wakes.
+    while not ended.wait(_HEAR_S):
+        pass
     server.stop(0)
     pool.close()
     return 0
