@@ -270,7 +270,9 @@ def main() -> int:
         folder = Path(args.folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         args.weights = args.weights or weights_file(folder, args.backbone)
-        args.clips = str(Path(args.clips or made_clips.mixed(folder)).resolve())
+        if args.clips is None:  # of shorter ones the start is half of what each program does
+            args.clips = str(made_clips.mixed(folder, seconds=8 if args.quick else 30))
+        args.clips = str(Path(args.clips).resolve())
         result = run(args)
     finally:
         if kept is None:

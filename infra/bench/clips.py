@@ -115,10 +115,10 @@ def rounds(packets: list[av.Packet], *, step: int) -> Iterator[tuple[av.Packet, 
             yield packet, (pts + shift, dts + shift)
 
 
-def mixed(made: Path, *, seconds: int = 8) -> Path:
-    """Return a folder in `made` of clips of several kinds, as a collection has them; made if it is
-    not there."""
-    target, folder = made / "mixed", made / "mixed.part"
+def mixed(made: Path, *, seconds: int) -> Path:
+    """Return a folder in `made` of clips of several kinds and about this length, as a collection
+    has them; made if it is not there."""
+    target, folder = made / f"mixed-{seconds}", made / f"mixed-{seconds}.part"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
