@@ -58,9 +58,14 @@ def import_tensorflow(*, wake: Callable[[], object] | None = None, keras: bool =
 def own_process() -> None:
     """Say that this process is a command's: nobody else's code imports anything in it."""
     _own_process.set()
-    # Imports make hundreds of thousands of objects that stay: looking for circles among them every
-    # 700 is a fifth of what they take.
-    gc.set_threshold(*_RARELY)
+
+
+def collect_rarely() -> None:
+    """In a process that is a command's, look for circles among objects rarely: imports make
+    hundreds of thousands that stay, and looking every 700 is a fifth of what they take. Not for
+    what goes on for days, whose circles may hold arrays."""
+    if _own_process.is_set():
+        gc.set_threshold(*_RARELY)
 
 
 def _import_keras() -> None:

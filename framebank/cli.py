@@ -41,7 +41,7 @@ from framebank.features.commands import config_file, ending
 from framebank.features.commands.command_line import CommandParser, near
 from framebank.features.errors import FramebankError, JobError, missing_library
 from framebank.features.stop_signals import TrainingStopped
-from framebank.features.tensorflow_import import own_process, quiet_google
+from framebank.features.tensorflow_import import collect_rarely, own_process, quiet_google
 
 _READER_LEFT = 141  # 128 + SIGPIPE, which Python ignores
 
@@ -53,6 +53,7 @@ class Command(NamedTuple):
     help: str
     takes_beam_options: bool = False
     extra: str = "all"  # of the package, which brings what the command needs
+    stays: bool = False  # it goes on until it is told to end, or trains
 
 
 COMMANDS = {
@@ -66,20 +67,25 @@ COMMANDS = {
     "ls": Command("features.browsing.ls_command", "list videos of a cache, filtered and sorted"),
     "like": Command("features.browsing.like_command", "find the videos most like one"),
     "browse": Command(
-        "features.browsing.browse_command", "look into a cache in the browser", extra="browse"
+        "features.browsing.browse_command",
+        "look into a cache in the browser",
+        extra="browse",
+        stays=True,
     ),
     "verify": Command("features.commands.verify_command", "read a cache back and name each fault"),
     "export": Command("features.export.command", "write a cache as other libraries' files"),
     "questions": Command("features.questions.command", "show what question files hold"),
-    "train": Command("train.fit.command", "train a model on cached features", extra="train"),
+    "train": Command(
+        "train.fit.command", "train a model on cached features", extra="train", stays=True
+    ),
     "retrain": Command(
-        "train.retrain.command", "train again where something is new", extra="train"
+        "train.retrain.command", "train again where something is new", extra="train", stays=True
     ),
     "models": Command(
         "train.retrain.models_command", "show and choose the models of a registry", extra="train"
     ),
     "finetune": Command(
-        "train.finetune.command", "train a backbone's last layers on labelled clips"
+        "train.finetune.command", "train a backbone's last layers on labelled clips", stays=True
     ),
     "words": Command("train.word_vectors.command", "train word vectors on question files"),
     "evaluate": Command(
@@ -90,7 +96,7 @@ COMMANDS = {
     ),
     "ask": Command("features.asking.command", "ask one question about one clip", extra="train"),
     "serve": Command(
-        "train.serve.command", "answer questions about clips over HTTP", extra="serve"
+        "train.serve.command", "answer questions about clips over HTTP", extra="serve", stays=True
     ),
     "template": Command(
         "pipelines.runners.dataflow.template_command",
@@ -139,6 +145,8 @@ def _answer(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         return _mistake(f"no such command: {words[0]!r}{near(words[0], COMMANDS)}\n{_overview()}")
     started_s = time.monotonic()
+    if not COMMANDS[words[0]].stays:
+        collect_rarely()
     try:
         with parsed(words[0], words[1:], command_parser(words[0])) as (module, args, rest):
             status = int(module.run(args, rest))

@@ -123,10 +123,10 @@ class ClipSource:
             return _SHARES_EACH * self._takers if alone and self._takers > 1 else 1
 
     def _unplanned(self) -> StagedClip | None:
-        """Return a clip that may be cut and that this thread has not planned, if there is one."""
+        """Return a clip that may be cut, if this thread has a plan of none: it keeps but one."""
         own = threading.get_ident()
-        for clip, planned_by in self._uncut.values():
-            if own not in planned_by:
+        if not any(own in planned_by for _, planned_by in self._uncut.values()):
+            for clip, planned_by in self._uncut.values():
                 planned_by.add(own)
                 return clip
         return None
@@ -135,8 +135,14 @@ class ClipSource:
         """Let others plan a clip that was taken, since it may be cut."""
         if clip.ref.size_bytes >= _PLANNED_BYTES:
             with self._changed:
-                self._uncut[clip.number] = clip, {threading.get_ident()}
+                _, planned_by = self._uncut.setdefault(clip.number, (clip, set()))
+                planned_by.add(threading.get_ident())
                 self._changed.notify_all()
+
+    def withdraw_plan(self, clip: StagedClip) -> None:
+        """Let nobody else begin to plan a clip, which will not be cut."""
+        with self._changed:
+            self._uncut.pop(clip.number, None)
 
     def offer_shares(self, clip: StagedClip, shares: int) -> FilmCut:
         """Let others take shares of a clip that was taken, all but the first."""
@@ -247,7 +253,14 @@ class ClipSource:
                 with self._changed:
                     while not self._closed.is_set() and self._is_full():
                         self._changed.wait(timeout=0.5)
-                taken = None if self._ended else next(self._refs, None)
+                try:
+                    taken = None if self._ended else next(self._refs, None)
+                except BaseException as error:  # noqa: BLE001 - raised again where clips are taken
+                    with self._changed:
+                        self._ahead.append(error)
+                        self._ended = True
+                        self._changed.notify_all()
+                    break
                 with self._changed:
                     if taken is None:
                         self._ended = True

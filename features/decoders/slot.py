@@ -38,7 +38,7 @@ from framebank.features.errors import FramebankError, JobError, VideoRejected, i
 from framebank.features.spec import FeatureSpec
 
 _ATTEMPTS = 2  # of a clip whose decoder dies
-_PROBE_S = 15.0  # a clip that is silent for so long while it is probed hangs
+_PROBE_S = 15.0  # a clip that is silent for so long while it is probed, or planned ahead, hangs
 _LAST_WORDS = (
     *(Message.DONE, Message.PROBED, Message.REJECTED),
     *(Message.SHARED, Message.DOUBTED, Message.PLANNED),
@@ -161,6 +161,8 @@ class Slot:
         except VideoRejected as bad:
             return bad
         except FramebankError:  # of this machine, not of the clip
+            if clip.ahead:
+                return None
             raise
         except MemoryError:
             self._end_child()  # half a message may have been read
@@ -202,7 +204,7 @@ class Slot:
                 asked = Message.DONE if probe_s is None else Message.PROBED
                 wire = Wire(
                     child,
-                    silence_s=silence_s,
+                    silence_s=min(silence_s, _PROBE_S) if clip.ahead else silence_s,
                     limit_s=limit_s,
                     sizes=self._sizes,
                     max_rows=policy.limits.max_rows,
@@ -212,6 +214,8 @@ class Slot:
                 most = 1 if once else run.source.most_shares()
                 if most > 1:
                     run.source.offer_plan(clip)
+                elif not once:
+                    run.source.withdraw_plan(clip)
                 share = self._cut and [clip.share, self._cut.shares]
                 cut = most, policy.cut_pixels
                 job = {"probe_s": probe_s, "share": share, "cut": cut, "ahead": clip.ahead}
@@ -232,6 +236,8 @@ class Slot:
             if kind in _LAST_WORDS and wire.is_worn:
                 self._end_child()
             if kind in (Message.FRAME, Message.SAME):
+                if not frames and most_shares > 1 and not self._cut:
+                    run.source.withdraw_plan(clip)
                 frames += 1
                 if (self._cut.note(clip.share, frames) if self._cut else frames) > limit:
                     self._end_child()  # it would go on to the end of the clip

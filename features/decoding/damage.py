@@ -73,6 +73,12 @@ def ffmpeg_messages() -> Iterator[list[Message]]:
         av_logging.set_skip_repeated(repeated)
 
 
+def has_sidedata(packet: Packet[VideoStream], *names: str) -> bool:
+    """Tell whether a packet brings data of one of these kinds beside its own: most bring none, and
+    to ask for three kinds by their names takes as long as reading a packet."""
+    return any(True for _ in packet.iter_sidedata()) and any(map(packet.has_sidedata, names))
+
+
 @dataclasses.dataclass(frozen=True)
 class StatedEnd:
     """The end in seconds, on the track's clock, that a container states.
@@ -166,8 +172,7 @@ class DamageReport:
         self._read_messages(decoding=False)
         self._settle_marked(seam=seam)
         self._part[0] += 1
-        # Asked by name, three names take as long as reading the packet.
-        if any(data.data_type == "encryption_info" for data in packet.iter_sidedata()):
+        if has_sidedata(packet, "encryption_info"):
             message = f"{self._clip.format}: the picture track's packets are encrypted"
             raise VideoRejected("probe", "encrypted", message)
         if packet.is_corrupt and not self._only_a_join:

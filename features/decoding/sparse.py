@@ -27,7 +27,13 @@ from numpy.typing import NDArray
 
 from framebank.features.decoding.access import Reader, reader_of
 from framebank.features.decoding.container import Clip, open_clip
-from framebank.features.decoding.damage import DamageReport, Message, ffmpeg_messages, stated_end
+from framebank.features.decoding.damage import (
+    DamageReport,
+    Message,
+    ffmpeg_messages,
+    has_sidedata,
+    stated_end,
+)
 from framebank.features.decoding.frames import (
     PacketReader,
     WorkBudget,
@@ -241,7 +247,7 @@ def _read_packets(
         budget.spend(pixels)
         if source.seam or packet.is_corrupt or packet.pts is None:
             raise Doubt("a seam, a damaged packet, or one without its time")
-        if any(data.data_type in _CHANGES for data in packet.iter_sidedata()):
+        if has_sidedata(packet, *_CHANGES):
             raise Doubt("a decoder that is set anew")
         picture = reader.picture(packet)
         visible = picture is not None and not packet.is_discard

@@ -37,7 +37,7 @@ from framebank.features.network.frozen_graph import Call, Frozen, with_constants
 from framebank.features.network.weights import Weights
 from framebank.features.spec import INT8, FeatureSpec
 from framebank.features.stores import disk, json_text, kept, temporary
-from framebank.features.tensorflow_import import own_process
+from framebank.features.tensorflow_import import collect_rarely, own_process
 from framebank.features.video import VideoRef
 
 SEED = 0
@@ -212,6 +212,7 @@ def _child(folder: Path) -> Iterator[Callable[[], None]]:
 def main(path: str) -> None:
     """Quantise the network of the job in the folder `path`; what is wrong with it is left there."""
     own_process()
+    collect_rarely()
     folder = Path(path)
     try:
         _quantise(folder)

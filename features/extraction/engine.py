@@ -181,7 +181,7 @@ class SharedEngine:
 
     Runners have several instances of a DoFn in the threads of one process (Flink: one a slot). With
     an engine each, memory, decoders and what a dying worker costs would be multiplied by the slots;
-    so they take turns, a shard at a time. One engine keeps all cores busy by itself.
+    so they take turns, some shards at a time. One engine keeps all cores busy by itself.
     """
 
     def __init__(self) -> None:

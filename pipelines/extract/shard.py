@@ -13,7 +13,7 @@ import dataclasses
 import logging
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from framebank import __version__
 from framebank.features.cache import layout
 from framebank.features.cache.sidecar import CatalogRow, Sidecar, read_sidecar
 from framebank.features.errors import JobError, UsageError
+from framebank.features.extraction.balance import Balance
 from framebank.features.extraction.coming import coming_networks
 from framebank.features.extraction.engine import Engine, SharedEngine
 from framebank.features.extraction.one_clip import build_network, computing
@@ -76,9 +77,9 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
     the sidecars.
 
     A worker process holds each network once and one set of decoder processes, however many
-    instances and threads of this it serves; they take turns, a shard at a time. Resident memory of
-    such a process with inception_v3 in float32 and batches of 32, on two cores: 1.1 GiB, and 20 MiB
-    for each further thread.
+    instances and threads of this it serves; they take turns, some shards at a time. Resident memory
+    of such a process with inception_v3 in float32 and batches of 32, on two cores: 1.1 GiB, and 20
+    MiB for each further thread.
     """
 
     def __init__(self, *configs: ExtractConfig, together: int = 1) -> None:
@@ -151,8 +152,6 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
             # The longest clips first, or the last lot would end with one decoder at work.
             lots = sorted(lots, key=lambda plans: max(plan.longest_s for plan in plans.values()))
             hands = [_ShardsInHand(plans, configs, opened) for plans in reversed(lots)]
-            # Of each cache the last, which says what the engine did, when that has come to its end.
-            last = {number: hand for hand in hands for number in hand.writers}
             left = dict.fromkeys(hands)
             whose: dict[str, _ShardsInHand] = {}
             in_hand: dict[str, float] = {}  # when each clip was begun, the first of them first
@@ -183,26 +182,23 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
                 self._tell_in_hand(in_hand)
                 self._videos[hand.writers[number].add(result)].inc()
                 self._counts.counts.unsafe += 1
-                hand.due -= 1
                 keep()
-                if not hand.due and hand not in last.values():
+                # Of each cache the last says what the engine did, when that has come to its end.
+                if hand.is_whole() and hand.is_followed(left):
                     del left[hand]
                     self._commit(hand)
+            untold = dict(enumerate(engine.balances))
             for hand in left:
-                self._commit(
-                    hand,
-                    {
-                        number: engine.balances[number].to_json()
-                        for number in hand.writers
-                        if last[number] is hand
-                    },
-                )
+                balances = {number: untold.pop(number, Balance()) for number in hand.writers}
+                self._commit(hand, balances)
 
     def _commit(
-        self, hand: _ShardsInHand, balances: Mapping[int, dict[str, Any]] = MappingProxyType({})
+        self, hand: _ShardsInHand, balances: Mapping[int, Balance] = MappingProxyType({})
     ) -> None:
+        hand.check_whole()
         for number, writer in hand.writers.items():
-            self._count_safe(writer.commit(balances.get(number, {})), now=True)
+            balance = balances.get(number, Balance()).to_json()
+            self._count_safe(writer.commit(balance), now=True)
         hand.close()
         _log.info("%s", hand.line())
 
@@ -222,7 +218,8 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
 
     def _tell_in_hand(self, in_hand: dict[str, float]) -> None:
         """Tell the client which clip has been in hand for longest, where that is another one."""
-        counts, (clip, since_s) = self._counts.counts, next(iter(in_hand.items()), ("", 0.0))
+        # As a list: another thread adds to it.
+        counts, (clip, since_s) = self._counts.counts, next(iter([*in_hand.items()]), ("", 0.0))
         if clip != counts.clip:
             counts.clip, counts.since_s = clip, since_s
             self._counts.write(now=True)  # a clip that hangs is the last that is told of
@@ -265,7 +262,7 @@ class _ShardsInHand:
             for kept in [self.writers[number].adopt_parts()]
         }
         self.todo = list(_by_video(len(configs), left))
-        self.due = sum(map(len, left.values()))  # results that are to come
+        self._due = sum(map(len, left.values()))  # results that are to come
         self._start_s = time.monotonic()
 
     def begin(self) -> None:
@@ -273,6 +270,33 @@ class _ShardsInHand:
         self._start_s = time.monotonic()
         for writer in self.writers.values():
             writer.begin()
+            if not self._due:  # parts had all of it
+                writer.end()
+
+    def is_whole(self) -> bool:
+        """Count one more result; tell whether it was the last, from which on no time counts."""
+        self._due -= 1
+        if not self._due:
+            for writer in self.writers.values():
+                writer.end()
+        return not self._due
+
+    def is_followed(self, left: Iterable[_ShardsInHand]) -> bool:
+        """Tell whether for each cache others in hand are still to become whole."""
+        return all(
+            any(number in other.writers and other._due for other in left) for number in self.writers
+        )
+
+    def check_whole(self) -> None:
+        """Raise JobError where a result is missing; what is committed stays as it is."""
+        if self._due:
+            raise JobError(
+                "the videos of shards do not add up",
+                got=f"{self._due} results too few",
+                expected="one for each video of "
+                + ", ".join(p.shard for p in self._plans.values()),
+                todo="run the same command again, and report this",
+            )
 
     def line(self) -> str:
         """Return what to log of shards that are committed."""

@@ -84,6 +84,7 @@ class ShardWriter:
         self._unkept: dict[str, str] = {}  # video id → state
         self._parts = 0  # how many there are, as far as this attempt knows
         self._kept_at = self._start = time.monotonic()
+        self._end: float | None = None
         self._lock = threading.RLock()  # `keep_finished` comes from another thread
 
     def __enter__(self) -> ShardWriter:
@@ -99,6 +100,10 @@ class ShardWriter:
     def begin(self) -> None:
         """Have the time that the shard takes count from now on."""
         self._kept_at = self._start = time.monotonic()
+
+    def end(self) -> None:
+        """Have the time that the shard takes count to now, whenever it is committed."""
+        self._end = time.monotonic()
 
     @property
     def frames(self) -> int:
@@ -239,7 +244,7 @@ class ShardWriter:
             tfrecord_sha256=digest.hexdigest(),
             quantisation=sum((self._errors[video_id] for video_id in ids), QuantisationError()),
             rows=tuple(_placed(rows, file)),
-            seconds=round(time.monotonic() - self._start, 3),
+            seconds=round((self._end or time.monotonic()) - self._start, 3),
             host=socket.gethostname(),
             file=file,
             parts=0 if layout.whole_of(shard) else self._parts,

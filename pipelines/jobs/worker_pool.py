@@ -235,10 +235,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--service_port", type=int, required=True, metavar="PORT")
     parser.add_argument("--bind", default="localhost", metavar="HOST", help="default: %(default)s")
     args = parser.parse_args(argv)
-    ended = threading.Event()
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()  # which a handler may always put into
     # Set, not inherited: a job in the background of a script is started with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda number, _: ended.put(number))
     try:
         pool, server, port = serve(f"{args.bind}:{args.service_port}")
     except UsageError as error:
@@ -247,8 +247,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say(f"waiting for runners at {args.bind}:{port}")
     # The kernel may hand a signal to another thread; this one, whose part it is to answer, then
     # hears of it when it wakes.
-    while not ended.wait(_HEAR_S):
-        pass
+    while True:
+        with contextlib.suppress(queue.Empty):
+            ended.get(timeout=_HEAR_S)
+            break
     server.stop(0)
     pool.close()
     return 0

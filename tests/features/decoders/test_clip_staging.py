@@ -14,6 +14,7 @@ import pytest
 
 from framebank.features.decoders.clip_staging import ClipSource
 from framebank.features.decoders.pool import DecoderPolicy
+from framebank.features.errors import JobError
 from framebank.features.stores import storage
 from framebank.features.video import Extracted, VideoRef
 from tests.clips.plain_clips import FakeNetwork
@@ -90,3 +91,15 @@ def test_the_folder_goes_with_the_last_clip_also_when_the_end_is_known_later(
     while list(scratch.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not list(scratch.iterdir())
+
+
+def test_what_goes_wrong_with_the_list_of_clips_is_told_and_is_no_end_of_it() -> None:
+    def refs() -> Iterator[VideoRef]:
+        yield VideoRef("a.mp4", "/a.mp4", 1, "")
+        raise JobError("the plan is gone")
+
+    source = ClipSource(refs(), threading.Event(), downloads=2, max_size_bytes=1 << 30)
+    clip = source.take()
+    assert clip is not None
+    with pytest.raises(JobError, match="the plan is gone"):
+        source.take()

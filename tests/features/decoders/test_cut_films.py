@@ -251,6 +251,45 @@ def test_a_decoder_that_lies_of_a_plan_costs_nothing(
     assert said(result) == said(whole)
 
 
+def test_a_machine_that_has_no_room_for_who_plans_goes_on_without(
+    film: Path, whole: Result, plans: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    real = slot.spawn
+
+    def spawn(memory_bytes: int) -> ConfinedProcess:
+        started.append(1)
+        if len(started) == 2:
+            raise OSError("no more processes")
+        return real(memory_bytes)
+
+    monkeypatch.setattr(slot, "spawn", spawn)
+    (result,) = extract([ref_of(film)], CUT)
+    assert plans and len(started) > 1
+    assert said(result) == said(whole)
+
+
+def test_a_thread_plans_one_film_at_a_time_and_none_that_is_withdrawn(
+    source: ClipSource, plans: list[str]
+) -> None:
+    clips = [source.take(), source.take()]
+    film, other = clips
+    assert film is not None and other is not None
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(source.offer_plan, film).result()
+        ahead = source.take()
+        assert ahead is not None and ahead.number == film.number
+        threads.submit(source.offer_plan, other).result()
+        again = threads.submit(source.take)  # by a thread that has planned neither, or one of them
+        source.withdraw_plan(film)
+        source.withdraw_plan(other)
+        for clip in (film, other, ahead):
+            source.done(clip)
+        if (last := again.result()) is not None:
+            source.done(last)
+        assert source.take() is None
+
+
 def test_a_film_is_there_until_it_is_planned_and_planned_once_by_each(
     source: ClipSource, plans: list[str]
 ) -> None:

@@ -230,6 +230,26 @@ def test_what_is_whole_of_shards_in_one_go_is_kept_when_one_fails(
         assert len(read_sidecar(config.cache, plan.shard).rows) == 2
 
 
+def test_a_shard_that_lacks_a_result_is_not_committed(
+    tmp_path: Path, built: _Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = [plan_of(tmp_path, f"s{number}", 2) for number in range(2)]
+    config = config_of(tmp_path / "c")
+    run_all = Engine.run_all
+
+    def forgetful(engine: Engine, refs: Any, **words: Any) -> Iterator[Any]:
+        yield from [*run_all(engine, refs, **words)][:-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "run_all", forgetful)
+        with pytest.raises(WorkerError) as caught:
+            run_together(config, plans, 2)
+    assert "1 results too few" in str(find_marked(str(caught.value)))
+    whole = set(layout.committed_shards(config.cache)) & {plan.shard for plan in plans}
+    assert len(whole) == 1  # the other one
+    assert len(run_together(config, plans, 2)) == 2 + 4
+
+
 def test_another_version_on_a_worker_is_said_at_once(tmp_path: Path) -> None:
     config = config_of(tmp_path, framebank_version="0.0.1")
     with pytest.raises(UsageError, match="another version of Framebank") as caught:
