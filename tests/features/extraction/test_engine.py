@@ -118,16 +118,11 @@ def test_values_that_are_not_finite_are_rejected(clips: Path) -> None:
 
 def decoder_pids() -> Iterator[int]:
     """Yield the decoder processes of this process."""
-    me = os.getpid()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                words = (folder / "cmdline").read_text()
-            except OSError:
-                continue
-            if parent == me and "decoders.child" in words:
-                yield int(folder.name)
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            for pid in (task / "children").read_text().split():
+                if "decoders.child" in Path(f"/proc/{pid}/cmdline").read_text():
+                    yield int(pid)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds decoders by /proc")
