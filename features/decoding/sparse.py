@@ -132,12 +132,7 @@ def decode_needed(
     a share that is not the first: of it only the pictures count. `planned` is told how many
     pictures will be decoded for all of them.
     """
-    with (
-        _doubting(),
-        ffmpeg_messages() as messages,
-        open_clip(request.path, request.limits) as clip,
-    ):
-        report = DamageReport(clip, messages, strict=request.strict)
+    with _opened(request) as (clip, messages, report):
         known = _LATEST.get(_clip_of(request)) if share is not None and share[0] else None
         plan = known or _plan(clip, report, request, rule, beat)
         pictures = sum(plan.work())
@@ -164,12 +159,7 @@ def decode_needed(
 
 def plan_film(request: DecodeRequest, rule: SampleRule, *, beat: Beat) -> None:
     """Plan a clip of which a share will be asked for, but not the first. Raises Doubt."""
-    with (
-        _doubting(),
-        ffmpeg_messages() as messages,
-        open_clip(request.path, request.limits) as clip,
-    ):
-        report = DamageReport(clip, messages, strict=request.strict)
+    with _opened(request) as (clip, _, report):
         _keep(request, _plan(clip, report, request, rule, beat))
 
 
@@ -179,11 +169,13 @@ def _keep(request: DecodeRequest, plan: Plan) -> None:
 
 
 @contextlib.contextmanager
-def _doubting() -> Iterator[None]:
-    """Raise Doubt for whatever is found wrong with a clip: a verdict is of all of it, and packets
-    that are no packets trip whoever reads them."""
+def _opened(request: DecodeRequest) -> Iterator[tuple[Clip, list[Message], DamageReport]]:
+    """Open the clip of a request, with FFmpeg's messages and a report of it. Whatever is found
+    wrong with it raises Doubt: a verdict is of all of it, and packets that are no packets trip
+    whoever reads them."""
     try:
-        yield
+        with ffmpeg_messages() as messages, open_clip(request.path, request.limits) as clip:
+            yield clip, messages, DamageReport(clip, messages, strict=request.strict)
     except (Unclear, VideoRejected, av.FFmpegError, IndexError, ValueError, OverflowError) as err:
         raise Doubt(str(err)) from err
 

@@ -4,8 +4,8 @@ Post-training quantisation (NNCF) for OpenVINO, in a process of its own, for wha
 large. A seed chooses clips, some rows of each are decoded, and every other one calibrates; the rest
 tell how far features move: their cosine to float32, and how often the nearest mean of a clip's
 calibrating frames is that of their own clip, in float32 and in int8. The other process builds the
-network while this one decodes. A quarter of a minute of work, which the next run over the same
-frames on this machine is spared.
+network while this one decodes. Some 20 s of work, which the next run over the same frames on
+this machine is spared.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ import dataclasses
 import logging
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -28,7 +27,7 @@ from framebank.features.cache.sidecar import CatalogRow, Sidecar, read_sidecar
 from framebank.features.errors import JobError, UsageError
 from framebank.features.extraction.balance import Balance
 from framebank.features.extraction.coming import coming_networks
-from framebank.features.extraction.engine import Engine, SharedEngine
+from framebank.features.extraction.engine import Engine, Result, SharedEngine
 from framebank.features.extraction.one_clip import build_network, computing
 from framebank.features.machine import check_address_space
 from framebank.features.network.weights import localise_weights
@@ -180,24 +179,23 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
                 hand = whose[result.ref.video_id]
                 in_hand.pop(result.ref.video_id, None)
                 self._tell_in_hand(in_hand)
-                self._videos[hand.writers[number].add(result)].inc()
+                self._videos[hand.add(number, result)].inc()
                 self._counts.counts.unsafe += 1
                 keep()
                 # Of each cache the last says what the engine did, when that has come to its end.
-                if hand.is_whole() and hand.is_followed(left):
+                if hand.is_whole and hand.is_followed(left):
                     del left[hand]
-                    self._commit(hand)
+                    self._commit(hand, {})
             untold = dict(enumerate(engine.balances))
             for hand in left:
-                balances = {number: untold.pop(number, Balance()) for number in hand.writers}
-                self._commit(hand, balances)
+                self._commit(hand, untold)
 
-    def _commit(
-        self, hand: _ShardsInHand, balances: Mapping[int, Balance] = MappingProxyType({})
-    ) -> None:
+    def _commit(self, hand: _ShardsInHand, untold: dict[int, Balance]) -> None:
+        """Commit shards that are whole, with what is `untold`, by the number of the cache, which
+        then is told."""
         hand.check_whole()
         for number, writer in hand.writers.items():
-            balance = balances.get(number, Balance()).to_json()
+            balance = untold.pop(number, Balance()).to_json()
             self._count_safe(writer.commit(balance), now=True)
         hand.close()
         _log.info("%s", hand.line())
@@ -263,33 +261,38 @@ class _ShardsInHand:
         }
         self.todo = list(_by_video(len(configs), left))
         self._due = sum(map(len, left.values()))  # results that are to come
-        self._start_s = time.monotonic()
 
     def begin(self) -> None:
         """Have the time count from now on."""
-        self._start_s = time.monotonic()
         for writer in self.writers.values():
             writer.begin()
-            if not self._due:  # parts had all of it
+            if self.is_whole:  # parts had all of it
                 writer.end()
 
-    def is_whole(self) -> bool:
-        """Count one more result; tell whether it was the last, from which on no time counts."""
+    def add(self, number: int, result: Result) -> str:
+        """Take a result for the cache with this number; return the state that its video got. From
+        the last one on no time counts."""
+        state = self.writers[number].add(result)
         self._due -= 1
-        if not self._due:
+        if self.is_whole:
             for writer in self.writers.values():
                 writer.end()
+        return state
+
+    @property
+    def is_whole(self) -> bool:
         return not self._due
 
     def is_followed(self, left: Iterable[_ShardsInHand]) -> bool:
         """Tell whether for each cache others in hand are still to become whole."""
         return all(
-            any(number in other.writers and other._due for other in left) for number in self.writers
+            any(number in other.writers and not other.is_whole for other in left)
+            for number in self.writers
         )
 
     def check_whole(self) -> None:
         """Raise JobError where a result is missing; what is committed stays as it is."""
-        if self._due:
+        if not self.is_whole:
             raise JobError(
                 "the videos of shards do not add up",
                 got=f"{self._due} results too few",
@@ -304,7 +307,7 @@ class _ShardsInHand:
         frames = max(writer.frames for writer in self.writers.values())
         mib = sum(max(0, ref.size_bytes) for ref in refs.values()) / 2**20
         shards = " and ".join(plan.shard for plan in self._plans.values())
-        took_s = time.monotonic() - self._start_s
+        took_s = max(writer.seconds for writer in self.writers.values())
         return (
             f"shard {shards}: {len(refs)} videos, {frames} frames, {mib:.1f} MiB of video in "
             f"{took_s:.1f} s"

@@ -106,6 +106,10 @@ class ShardWriter:
         self._end = time.monotonic()
 
     @property
+    def seconds(self) -> float:
+        return (self._end or time.monotonic()) - self._start
+
+    @property
     def frames(self) -> int:
         """How many frames the videos so far have."""
         with self._lock:
@@ -244,7 +248,7 @@ class ShardWriter:
             tfrecord_sha256=digest.hexdigest(),
             quantisation=sum((self._errors[video_id] for video_id in ids), QuantisationError()),
             rows=tuple(_placed(rows, file)),
-            seconds=round((self._end or time.monotonic()) - self._start, 3),
+            seconds=round(self.seconds, 3),
             host=socket.gethostname(),
             file=file,
             parts=0 if layout.whole_of(shard) else self._parts,

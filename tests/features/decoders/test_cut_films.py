@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from framebank.features.decoders import clip_staging, slot
-from framebank.features.decoders.clip_staging import ClipSource
+from framebank.features.decoders.clip_staging import ClipSource, StagedClip
 from framebank.features.decoders.film_cut import FilmCut
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.decoders.spent import Spent
@@ -177,11 +177,18 @@ def source(film: Path) -> Iterator[ClipSource]:
     closed.set()
 
 
-def test_a_film_is_cut_only_where_no_other_clip_waits(source: ClipSource) -> None:
-    first = source.take()
-    assert first is not None
-    second = source.take()
-    assert second is not None
+@pytest.fixture
+def taken(source: ClipSource) -> tuple[StagedClip, StagedClip]:
+    """Return both clips of `source`, which are in hand."""
+    first, second = source.take(), source.take()
+    assert first is not None and second is not None
+    return first, second
+
+
+def test_a_film_is_cut_only_where_no_other_clip_waits(
+    source: ClipSource, taken: tuple[StagedClip, StagedClip]
+) -> None:
+    first, second = taken
     for _ in range(100):  # the end of the clips is known a moment later
         if source.most_shares() > 1:
             break
@@ -270,11 +277,9 @@ def test_a_machine_that_has_no_room_for_who_plans_goes_on_without(
 
 
 def test_a_thread_plans_one_film_at_a_time_and_none_that_is_withdrawn(
-    source: ClipSource, plans: list[str]
+    source: ClipSource, taken: tuple[StagedClip, StagedClip], plans: list[str]
 ) -> None:
-    clips = [source.take(), source.take()]
-    film, other = clips
-    assert film is not None and other is not None
+    film, other = taken
     with ThreadPoolExecutor(2) as threads:
         threads.submit(source.offer_plan, film).result()
         ahead = source.take()
@@ -291,11 +296,9 @@ def test_a_thread_plans_one_film_at_a_time_and_none_that_is_withdrawn(
 
 
 def test_a_film_is_there_until_it_is_planned_and_planned_once_by_each(
-    source: ClipSource, plans: list[str]
+    source: ClipSource, taken: tuple[StagedClip, StagedClip], plans: list[str]
 ) -> None:
-    clips = [source.take(), source.take()]
-    film, other = clips
-    assert film is not None and other is not None
+    film, other = taken
     source.offer_plan(film)
     with ThreadPoolExecutor(1) as idle:
         ahead = idle.submit(source.take).result()
