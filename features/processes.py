@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from framebank import HOME
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -50,6 +52,13 @@ def _started(pid: int) -> str:
         return ""
     fields = stat.rpartition(")")[2].split()  # a name may hold spaces and brackets
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def program(module: str, call: str) -> list[str]:
+    """Return the command of a process that runs `call`, of `main` of a module of ours. Not by -m,
+    which would look for modules in the current folder."""
+    code = f"import sys; sys.path[0] = {HOME!r}; from {module} import main; {call}"
+    return [sys.executable, "-c", code]
 
 
 def end_with_parent(parent: int, *, by: int = signal.SIGKILL) -> None:

@@ -8,19 +8,24 @@ meanwhile is said. What nobody here asks for is not imported with it (`infra/dec
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import sys
 import threading
+import types
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from framebank.features import terminal
 
 _importing = threading.RLock()  # one may be loading a network while another does something else
 _own_process = threading.Event()  # set where a command runs, so that nobody else's code does
+_only_graphs = threading.Event()  # set where graphs are run, and hardly anything else is done
 _RARELY = (20_000, 20, 20)  # for gc.set_threshold
 _LEAN_FROM = (2, 21)  # older ones were not tried without Keras
 
@@ -29,9 +34,7 @@ def import_tensorflow(*, wake: Callable[[], object] | None = None, keras: bool =
     """Import TensorFlow and Keras; what they print goes to stderr only when that fails. `wake` is
     for what must be set up before anything else wakes TensorFlow's runtime. Who can do without
     Keras says so: it is a part of what this takes."""
-    # 3, as 2 still shows oneDNN's note on masks on older processors; 0 or 1 is the user's own wish.
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("0", "1"):
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    _quiet()
     with _importing:
         if importlib.util.find_spec("tensorflow") is None:  # Keras may run on another backend
             if wake is not None:
@@ -41,23 +44,84 @@ def import_tensorflow(*, wake: Callable[[], object] | None = None, keras: bool =
         imported = "tensorflow" in sys.modules
         if imported and wake is None and (not keras or "keras" in sys.modules):
             return
+        # Keras imports some of TensorFlow's modules, which TensorFlow's own import cannot take
+        # where others of them are there before.
+        keras_first = keras and not _only_graphs.is_set()
         with _held_stderr():
+            if keras_first:
+                _import_keras()
+            if not imported:
+                lean = not keras_first and _can_be_lean()
+                with absent("keras.src") if lean else contextlib.nullcontext():
+                    import tensorflow as tf
             if keras:
                 _import_keras()
-            if imported:
-                if wake is not None:
-                    wake()
-                return
-            with contextlib.nullcontext() if keras or not _can_be_lean() else _absent("keras.src"):
-                import tensorflow as tf
+            if wake is not None:
+                wake()
+            elif not imported:
+                tf.constant(0)  # the runtime, which greets as well
 
-            tf.get_logger().setLevel("ERROR")
-            (wake or (lambda: tf.constant(0)))()  # the runtime, which greets as well
+
+def import_graphs() -> Any:
+    """Return `tensorflow.compat.v1`, for what it has to load graphs and run them. In a process of
+    which `only_graphs` was said this is all of TensorFlow that is imported, a second sooner, while
+    nothing else has asked for more."""
+    with _importing:
+        if _only_graphs.is_set() and "tensorflow" not in sys.modules:
+            with contextlib.suppress(ImportError, AttributeError), _held_stderr():
+                return _graph_parts()
+        import_tensorflow(keras=False)
+        import tensorflow as tf
+
+        return tf.compat.v1
+
+
+def only_graphs() -> None:
+    """Say that this process runs graphs, and can mostly do without the rest of TensorFlow."""
+    _only_graphs.set()
+
+
+@functools.cache
+def _graph_parts() -> types.SimpleNamespace:
+    """Return the same objects under the same names from the modules that they are made in, without
+    the hundreds of modules of TensorFlow's public names. Raises ImportError or AttributeError where
+    a TensorFlow has them elsewhere."""
+    found = importlib.util.find_spec("tensorflow")
+    if found is None or found.submodule_search_locations is None:
+        raise ImportError("no package tensorflow")
+    _quiet()
+    package = types.ModuleType("tensorflow")
+    package.__path__ = list(found.submodule_search_locations)
+    sys.modules["tensorflow"] = package
+    try:
+        from tensorflow.core.framework import graph_pb2
+        from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2  # noqa: F401
+        from tensorflow.python.client import session
+        from tensorflow.python.framework import config, dtypes, importer, ops, versions
+    finally:
+        del sys.modules["tensorflow"]  # whoever wants the rest imports it as ever
+    return types.SimpleNamespace(
+        Graph=ops.Graph,
+        GraphDef=graph_pb2.GraphDef,
+        Session=session.Session,
+        ConfigProto=config_pb2.ConfigProto,
+        RunOptions=config_pb2.RunOptions,
+        RunMetadata=config_pb2.RunMetadata,
+        import_graph_def=importer.import_graph_def,
+        config=types.SimpleNamespace(list_physical_devices=config.list_physical_devices),
+        float32=dtypes.float32,
+        bfloat16=dtypes.bfloat16,
+        VERSION=versions.VERSION,
+    )
 
 
 def own_process() -> None:
     """Say that this process is a command's: nobody else's code imports anything in it."""
     _own_process.set()
+
+
+def is_own_process() -> bool:
+    return _own_process.is_set()
 
 
 def collect_rarely() -> None:
@@ -71,7 +135,7 @@ def collect_rarely() -> None:
 def _import_keras() -> None:
     # Keras wraps scikit-learn where it is installed: importing that takes longer than Keras.
     lean = _own_process.is_set() and "sklearn" not in sys.modules and "keras" not in sys.modules
-    with _absent("sklearn") if lean else contextlib.nullcontext():
+    with absent("sklearn") if lean else contextlib.nullcontext():
         import keras  # noqa: F401
 
 
@@ -87,13 +151,20 @@ def _can_be_lean() -> bool:
 
 
 @contextlib.contextmanager
-def _absent(name: str) -> Iterator[None]:
+def absent(name: str) -> Iterator[None]:
     """Have imports of a module fail as if it were not installed."""
     sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
     finally:
         del sys.modules[name]
+
+
+def _quiet() -> None:
+    # 3, as 2 still shows oneDNN's note on masks on older processors; 0 or 1 is the user's own wish.
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("0", "1"):
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def quiet_google() -> None:

@@ -20,7 +20,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -30,13 +29,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank import HOME
 from framebank.features import threads
 from framebank.features.decoders.sandbox import Confinement, child_environment
 from framebank.features.decoding import container
 from framebank.features.decoding.probe import Probe
 from framebank.features.decoding.request import CHECKS
 from framebank.features.errors import ERROR_CLASSES, STAGES, VideoRejected, plain_text
+from framebank.features.processes import program
 from framebank.features.stores import json_text
 from framebank.features.video import SourceInfo
 
@@ -58,14 +57,13 @@ class ConfinedProcess:
 
     def __init__(self, module: str, call: str) -> None:
         """Raises OSError where no process can be started."""
-        code = f"import sys; sys.path[0] = {HOME!r}; from {module} import main; {call}"
         with contextlib.ExitStack() as opened:
             self._stderr = opened.enter_context(tempfile.TemporaryFile())
             self._channel, theirs = socket.socketpair()
             opened.enter_context(self._channel)
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", code],
+                    program(module, call),
                     stdin=theirs.fileno(),
                     stdout=subprocess.PIPE,
                     stderr=self._stderr,

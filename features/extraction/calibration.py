@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank import HOME
 from framebank.features.decoders.pool import DecoderPolicy, DecoderPool, Frame
 from framebank.features.errors import FramebankError, JobError, UsageError, needing
 from framebank.features.extraction.precision import Settled, least_cosine
 from framebank.features.network import int8
 from framebank.features.network.frozen_graph import Call, Frozen, with_constants
 from framebank.features.network.weights import Weights
+from framebank.features.processes import program
 from framebank.features.spec import INT8, FeatureSpec
 from framebank.features.stores import disk, json_text, kept, temporary
 from framebank.features.tensorflow_import import collect_rarely, own_process
@@ -181,10 +181,8 @@ def calibration_images(
 def _child(folder: Path) -> Iterator[Callable[[], None]]:
     """Start a process that quantises the network of the job in `folder` once it is told, by a call
     of what this yields, that the frames lie there as well; the call returns when it has."""
-    # As the decoders are started: not by -m, which would look for modules in the current folder.
-    code = f"import sys; sys.path[0] = {HOME!r}; from {__name__} import main; main(sys.argv[1])"
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
-    command = [sys.executable, "-c", code, str(folder)]
+    command = program(__name__, f"main({str(folder)!r})")
     pipe = subprocess.PIPE
     try:
         process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)

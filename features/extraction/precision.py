@@ -12,7 +12,7 @@ import functools
 import gc
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,9 +23,10 @@ from framebank.features.errors import UsageError
 from framebank.features.extraction.engine import Engine
 from framebank.features.extraction.one_clip import build_network, keep_network
 from framebank.features.machine import check_address_space, processor
+from framebank.features.network.keras_choice import keras_backend
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec
-from framebank.features.tensorflow_import import import_tensorflow
+from framebank.features.tensorflow_import import import_graphs
 from framebank.features.video import VideoRef
 
 if TYPE_CHECKING:
@@ -53,27 +54,41 @@ class Settled:
     probe: Mapping[str, float] | None = None
 
 
+Measure = Callable[[FeatureSpec, Weights, NDArray[np.uint8]], Settled]
+
+
 def settle(
     spec: FeatureSpec,
     weights: Weights,
     refs: Sequence[VideoRef],
     policy: DecoderPolicy,
     *,
+    measure: Measure,
+) -> Settled:
+    """Return which precision serves `spec`, which is in float32, best on this machine; seconds of
+    work where the processor has bfloat16. `measure` is `measured`, here or in another process."""
+    if not has_bfloat16():
+        return Settled("float32", "this processor does not multiply in bfloat16")
+    images = first_images(spec, refs, policy)
+    if not len(images):
+        return Settled("float32", "no frame of the first clips could be decoded to measure with")
+    return measure(spec, weights, images)
+
+
+def measured(
+    spec: FeatureSpec,
+    weights: Weights,
+    images: NDArray[np.uint8],
+    *,
     batch_size: int,
     keep: bool = False,
 ) -> Settled:
-    """Return which precision serves `spec`, which is in float32, best on this machine; seconds of
-    work where the processor has bfloat16. With `keep` this process's next `build_network` of the
-    spec so settled gets the network that was measured."""
-    if not has_bfloat16():
-        return Settled("float32", "this processor does not multiply in bfloat16")
+    """Return what is settled on by the images of `first_images`. With `keep` this process's next
+    `build_network` of the spec so settled gets the network that was measured."""
     check_address_space()  # before TensorFlow is imported, here for the first time
     if (gain := multiplying_gain()) < _LEAST_SPEEDUP:  # known in no time, before networks are built
         why = f"bfloat16: this machine multiplies in it at {gain:.2f} × the speed of float32"
         return Settled("float32", why, speedup=round(gain, 3))
-    images = first_images(spec, refs, policy)
-    if not len(images):
-        return Settled("float32", "no frame of the first clips could be decoded to measure with")
     rough = dataclasses.replace(spec, precision="bfloat16")
     try:
         fast = _build(rough, weights, batch_size)
@@ -138,24 +153,43 @@ def has_bfloat16(described: str | None = None) -> bool:
 def multiplying_gain() -> float:
     """Return the processor time of a product of matrices in float32 by that in bfloat16, 0 where
     TensorFlow computes no network; a tenth of a second."""
-    import_tensorflow()
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
+    if keras_backend() != "tensorflow":
         return 0.0
-    import tensorflow as tf
+    graphs = import_graphs()
 
-    def least_s(matrix: Any) -> float:
+    def least_s(dtype: Any) -> float:
+        graph = _product(graphs, dtype)
+        config = graphs.ConfigProto(allow_soft_placement=True)
+        config.graph_options.rewrite_options.disable_meta_optimizer = True  # it knows constants
+        config.graph_options.optimizer_options.opt_level = -1
         took = []
-        for _ in range(3):
-            start_s = time.process_time()
-            tf.linalg.matmul(matrix, matrix).numpy()
-            took.append(time.process_time() - start_s)
+        with graphs.Session(graph=graph, config=config) as session:
+            for _ in range(3):
+                start_s = time.process_time()
+                session.run(graph.get_operation_by_name("product"))
+                took.append(time.process_time() - start_s)
         return min(took)
 
-    with tf.device("CPU"):
-        matrix = tf.fill((1024, 1024), 0.5)
-        return least_s(matrix) / max(1e-9, least_s(tf.cast(matrix, tf.bfloat16)))
+    return least_s(graphs.float32) / max(1e-9, least_s(graphs.bfloat16))
+
+
+def _product(graphs: Any, dtype: Any, size: int = 1024) -> Any:
+    """Return a graph, of processors, that multiplies a matrix [size, size] with itself."""
+    definition, kind = graphs.GraphDef(), dtype.as_datatype_enum
+    matrix = definition.node.add(name="matrix", op="Const", device="/device:CPU:0")
+    matrix.attr["dtype"].type = kind
+    tensor = matrix.attr["value"].tensor
+    tensor.dtype = kind
+    tensor.tensor_content = np.full((size, size), 0.5, dtype.as_numpy_dtype).tobytes()
+    for _ in range(2):
+        tensor.tensor_shape.dim.add(size=size)
+    product = definition.node.add(
+        name="product", op="MatMul", device="/device:CPU:0", input=["matrix", "matrix"]
+    )
+    product.attr["T"].type = kind
+    with graphs.Graph().as_default() as graph:
+        graphs.import_graph_def(definition, name="")
+    return graph
 
 
 class _Enough(Exception):

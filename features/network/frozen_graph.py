@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
+from framebank.features.tensorflow_import import import_graphs
 
 ASSIGN = "AssignVariableOp"
 FOLDABLE = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
@@ -52,11 +53,10 @@ class Frozen:
     @classmethod
     def from_kept(cls, about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Frozen:
         """Return what `to_kept` was called of, of which nothing is imported but TensorFlow."""
-        import tensorflow as tf
-
-        definition = tf.compat.v1.GraphDef.FromString(arrays["graph"].tobytes())
-        with tf.Graph().as_default() as graph:
-            tf.graph_util.import_graph_def(definition, name="")
+        graphs = import_graphs()
+        definition = graphs.GraphDef.FromString(arrays["graph"].tobytes())
+        with graphs.Graph().as_default() as graph:
+            graphs.import_graph_def(definition, name="")
         weights = [arrays[str(number)] for number in range(len(arrays) - 1)]
         return cls(graph, arrays=weights, **about)
 
@@ -98,16 +98,14 @@ def trace(
     )
 
 
-def start(frozen: Frozen, *, precision: str) -> Call:
+def start(frozen: Frozen, *, precision: str, is_known: bool = False) -> Call:
     """Return a graph as a function, in a session of its own; raises UsageError when this machine's
-    TensorFlow does not compute in the `precision` asked for."""
-    import tensorflow as tf
-
-    session = tf.compat.v1.Session(graph=frozen.graph, config=_config(precision))
+    TensorFlow does not compute in the `precision` asked for, unless it `is_known` to."""
+    session = import_graphs().Session(graph=frozen.graph, config=_config(precision))
     session.run(frozen.assignments, dict(zip(frozen.values, frozen.arrays, strict=True)))
     images = frozen.graph.get_tensor_by_name(frozen.images)
     features = frozen.graph.get_tensor_by_name(frozen.features)
-    if precision != "float32":
+    if precision != "float32" and not is_known:
         feed = {images: np.zeros([size or 1 for size in images.shape], np.uint8)}
         _check_computes_in(precision, session, features, feed)
     call: Call = session.make_callable(features, [images])
@@ -238,14 +236,11 @@ def _traced(
 
 
 def _config(precision: str) -> Any:
-    import tensorflow as tf
-    from tensorflow.core.protobuf import rewriter_config_pb2
-
-    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    config = import_graphs().ConfigProto(allow_soft_placement=True)
     config.gpu_options.allow_growth = True  # several workers may share one GPU
     if precision == "bfloat16":
         rewrites = config.graph_options.rewrite_options
-        rewrites.auto_mixed_precision_onednn_bfloat16 = rewriter_config_pb2.RewriterConfig.ON
+        rewrites.auto_mixed_precision_onednn_bfloat16 = rewrites.ON
     return config
 
 
@@ -255,11 +250,10 @@ def _check_computes_in(precision: str, session: Any, features: Any, feed: dict[A
     TensorFlow leaves the graph as it is, without a word, on processors that lack the type and on
     GPUs; the features would then not be what their spec says.
     """
-    import tensorflow as tf
-
-    wanted = getattr(tf, precision).as_datatype_enum
-    options = tf.compat.v1.RunOptions(output_partition_graphs=True)
-    metadata = tf.compat.v1.RunMetadata()
+    graphs = import_graphs()
+    wanted = getattr(graphs, precision).as_datatype_enum
+    options = graphs.RunOptions(output_partition_graphs=True)
+    metadata = graphs.RunMetadata()
     session.run(features, feed, options=options, run_metadata=metadata)
     kernels = [
         node.attr["T"].type

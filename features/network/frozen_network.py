@@ -15,7 +15,7 @@ import contextlib
 import importlib.metadata
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ from framebank.features.network.weight_files import layer_arrays
 from framebank.features.network.weights import Weights
 from framebank.features.spec import INT8, PRECISIONS
 from framebank.features.stores import disk, kept, temporary
-from framebank.features.tensorflow_import import import_tensorflow
+from framebank.features.tensorflow_import import import_graphs, import_tensorflow
 
 COMPUTE_BATCH = 8  # images per step on a processor; another number may change features' last bits
 WIDE_STEP = 32  # in bfloat16, where each step begins with turning all weights into it
@@ -163,25 +163,33 @@ class Network:
             frozen = _trace(model, arrays, row.preprocessing, shape=shape)
             kept.keep(key, *frozen.to_kept())
         self.feature_dim = frozen.feature_dim
-        self._call = self._start(frozen, precision=self.precision)
-        widens = self.precision == "bfloat16" and not self._on_gpu and row.clip_length == 1
-        if widens and self.batch_size >= WIDE_STEP and self._agrees_in_wide_steps(key):
+        if self.precision != "bfloat16" or self._on_gpu:
+            self._call = self._start(frozen, precision=self.precision)
+            return
+        about = self._start_bfloat16(frozen, key)
+        if about["wide"] and self.batch_size >= WIDE_STEP and row.clip_length == 1:
             self._wide = WIDE_STEP
 
-    def _agrees_in_wide_steps(self, graph: str) -> bool:
-        """Tell whether images have the same bits in steps of WIDE_STEP as in those of COMPUTE_BATCH
-        on this processor: which kernels compute a step goes by its shape, not by what it holds. It
-        is looked at once, and kept."""
+    def _start_bfloat16(self, frozen: Frozen, graph: str) -> Mapping[str, Any]:
+        """Start a graph, which goes by that key, on a processor; return what is known of it there.
+        That TensorFlow computes it in bfloat16 at all, and whether images have the same bits in
+        steps of WIDE_STEP as in those of COMPUTE_BATCH, is looked at once, and kept: it goes by the
+        processor and by a step's shape, not by what a step holds."""
         settings = [f"{k}={v}" for k, v in sorted(os.environ.items()) if "DNN" in k]
-        key = kept.key_of("wide", graph, WIDE_STEP, COMPUTE_BATCH, processor(), *settings)
+        key = kept.key_of("bfloat16", graph, WIDE_STEP, COMPUTE_BATCH, processor(), *settings)
         found = kept.load(key)
+        is_known = found is not None
+        self._call = self._start(frozen, precision=self.precision, is_known=is_known)
         if found is not None:
-            return bool(found[0])
+            return dict(found[0])
+        wide = len(self.input_shape) == 4 and self._agrees_in_wide_steps()
+        kept.keep(key, {"wide": wide}, {})
+        return {"wide": wide}
+
+    def _agrees_in_wide_steps(self) -> bool:
         shape = (WIDE_STEP, *self.input_shape[1:])
         images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        agrees = self.compute(images).tobytes() == self._compute_step(images).tobytes()
-        kept.keep(key, agrees, {})
-        return agrees
+        return self.compute(images).tobytes() == self._compute_step(images).tobytes()
 
     def _own(self, name: str, weights: Weights, *, size: int, preprocessing: str) -> None:
         """Load a network from its file; raises UsageError."""
@@ -272,29 +280,25 @@ def _prepare_gpus() -> bool:
     """Return whether Keras's backend has a GPU, after telling TensorFlow to take its memory only as
     it needs it. Under another backend TensorFlow is left asleep: it would take the GPU's memory."""
     backend = keras_backend()
-    if backend == "tensorflow":
-        import_tensorflow(keras=False)
     if backend == "jax":
         from framebank.features.network.jax_function import on_gpu
 
         return on_gpu()
     if backend != "tensorflow":
         return False
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = import_graphs().config.list_physical_devices("GPU")
     for gpu in gpus:
         # Refused once a GPU is in use: then the caller has settled the matter before us.
         with contextlib.suppress(RuntimeError, ValueError):
+            import tensorflow as tf
+
             tf.config.experimental.set_memory_growth(gpu, True)
     return bool(gpus)
 
 
 def _kept_key(row: Backbone, layer: str, weights: Weights, shape: tuple[int | None, ...]) -> str:
     """Return the key of all that the graph of a network of the table follows from."""
-    import tensorflow as tf
-
-    made_by = (tf.__version__, importlib.metadata.version("keras"), np.__version__)
+    made_by = (import_graphs().VERSION, importlib.metadata.version("keras"), np.__version__)
     parts = ("graph", row, layer, weights.sha256, shape, *made_by)
     return kept.key_of(*parts, sources=sorted(Path(__file__).parent.glob("*.py")))
 
@@ -324,6 +328,7 @@ def _flip_tensor(images: Any) -> Any:
 
 def _load(backbone: Backbone, layer: str, weights: Weights) -> tuple[Any, LayerArrays]:
     """Return the `keras.Model` that ends in `layer`, and its weights by the name of the layer."""
+    import_tensorflow()
     import keras
 
     whole = backbone.build()

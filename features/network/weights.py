@@ -26,6 +26,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.errors import FramebankError, UsageError
+from framebank.features.network import hdf5_trial
 from framebank.features.network.backbones import Backbone, find_backbone
-from framebank.features.network.hdf5_trial import find_fault
 from framebank.features.network.own_files import FORMS as OWN_FORMS
 from framebank.features.network.own_files import SUFFIXES as OWN_SUFFIXES
 from framebank.features.network.own_files import is_own, is_own_path, pack
@@ -194,14 +195,22 @@ def _file(text: str) -> Weights:
 
 @functools.lru_cache(maxsize=16)  # `ask` names its file more than once
 def _try_once(path: Path, sha256: str, text: str) -> None:
-    """Raise UsageError for a file whose HDF5 this process should not open."""
-    if fault := find_fault(path):
+    """Raise UsageError for a file whose HDF5 this process should not open; the same bytes are tried
+    once on a machine."""
+    key = kept.key_of(
+        "hdf5", sha256, path.suffix, version("h5py"), sources=[Path(hdf5_trial.__file__)]
+    )
+    if kept.load(key) is not None:
+        return
+    if fault := hdf5_trial.find_fault(path):
         raise UsageError(
             "the weight file is damaged",
             got=f"{text}: {fault}",
             expected="a file that can be read to its end",
             todo=f"save or fetch it again; this one has SHA-256 {sha256}",
         )
+    if disk.file_hash(path) == sha256:  # still
+        kept.keep(key, "sound", {})
 
 
 def _check_readable(

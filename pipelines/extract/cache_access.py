@@ -105,6 +105,13 @@ def computed_in(path: str, spec: FeatureSpec) -> FeatureSpec | None:
     return None
 
 
+def is_new(path: str) -> bool:
+    """Tell whether there is no cache yet, of which a run lacks everything."""
+    with contextlib.suppress(FramebankError):  # which opening it will raise
+        return layout.read_spec(storage.absolute(path)) is None
+    return False
+
+
 def was_made_by(path: str, spec: FeatureSpec) -> bool:
     """Tell whether there is a cache of `spec`, in whatever precision, which was then found to be
     one that computes."""

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from framebank.features import threads
 from framebank.features.cache.sidecar import utc_now
 from framebank.features.commands.command_line import Collect
 from framebank.features.decoders.pool import DecoderPolicy
@@ -29,6 +30,7 @@ from framebank.features.decoding.container import DecodeLimits
 from framebank.features.decoding.request import CHECKS
 from framebank.features.decoding.sampling import parse_rule
 from framebank.features.errors import UsageError
+from framebank.features.extraction import network_process
 from framebank.features.extraction.one_clip import feature_width, make_spec
 from framebank.features.network.own_files import is_own
 from framebank.features.network.preprocessing import NAMES
@@ -56,6 +58,7 @@ from framebank.pipelines.extract.summary import Ended, result_of, summary_lines
 from framebank.pipelines.extract.targets import Target, check_same_frames, find_targets
 from framebank.pipelines.extract.works import Work, nothing_done, open_work, say_repaired
 from framebank.pipelines.inputs.listing import InputListing, by_suffix, expand_inputs
+from framebank.pipelines.jobs.beam_import import import_beam
 from framebank.pipelines.runners import gate
 from framebank.pipelines.runners.gate import Submission
 
@@ -155,39 +158,50 @@ def execute(
         places={"INPUT": args.inputs, "--cache": [args.cache]},
         cache=args.cache,
     )
-    listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
-    say_listing(listing)
-    if submission.workers_elsewhere and not args.shared_disk:
-        gate.check_remote("a video of a manifest", (ref.uri for ref in listing.refs))
-    made = [make_spec(target.choice) for target in targets]
-    check_same_frames([spec for spec, _ in made])
-    unsure = [_is_unsure(target, *how) for target, how in zip(targets, made, strict=True)]
-    for target, (spec, _) in zip(targets, made, strict=True):
-        if spec.random_weights:
-            whose = f"the network {target.name}".strip()
-            say(f"{whose} has RANDOM weights ({spec.weights}): good for trying things out only")
     dry_run = submission.dry_run
-    computing = [
-        settle_precision(
-            args,
-            target,
-            spec,
-            weights,
-            listing.refs,
-            decoder_policy(args),
-            measures=not dry_run,
-            elsewhere=submission.workers_elsewhere,
-            keep=submission.in_process,
-        )
-        for target, (spec, weights) in zip(targets, made, strict=True)
-    ]
+    computes_here = submission.in_process and not dry_run
+    choices = [target.choice for target in targets]
     with contextlib.ExitStack() as held:
+        soon = computes_here and any(cache_access.is_new(str(one.cache)) for one in targets)
+        if soon:  # what takes longest begins first, and waits for none of the rest
+            network_process.begin(held, choices)
+        listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
+        say_listing(listing)
+        if submission.workers_elsewhere and not args.shared_disk:
+            gate.check_remote("a video of a manifest", (ref.uri for ref in listing.refs))
+        making = threads.begin(lambda: [make_spec(target.choice) for target in targets])
+        if soon:
+            import_beam(in_process=True)  # meanwhile
+        made = making.result()
+        check_same_frames([spec for spec, _ in made])
+        unsure = [_is_unsure(target, *how) for target, how in zip(targets, made, strict=True)]
+        for target, (spec, _) in zip(targets, made, strict=True):
+            if spec.random_weights:
+                whose = f"the network {target.name}".strip()
+                say(f"{whose} has RANDOM weights ({spec.weights}): good for trying things out only")
+        computing = [
+            settle_precision(
+                args,
+                target,
+                spec,
+                weights,
+                listing.refs,
+                decoder_policy(args),
+                measures=not dry_run,
+                elsewhere=submission.workers_elsewhere,
+                keep=submission.in_process,
+            )
+            for target, (spec, weights) in zip(targets, made, strict=True)
+        ]
         works = [
             open_work(args, listing, target, chosen, held=held, dry_run=dry_run)
             for target, chosen in zip(targets, computing, strict=True)
         ]
         summaries = {work.cache: nothing_done(work, listing) for work in works}
         if lacking := [work for work in works if work.todo.refs]:
+            if computes_here:
+                network_process.begin(held, choices)
+                _prepare(lacking, args.batch_size)
             for work, late in zip(works, unsure, strict=True):
                 if late and work.todo.refs:  # seconds that a run with nothing to do need not wait
                     feature_width(work.spec, work.weights)
@@ -205,6 +219,12 @@ def execute(
             bad = summary["quarantined"] + work.todo.unaccepted
             check_bad_ratio(bad, summary["inputs"], limit=args.max_bad_ratio, cache=work.cache)
         return result_of(found)
+
+
+def _prepare(works: Sequence[Work], batch_size: int) -> None:
+    for work in works:
+        if (process := network_process.serving(work.spec)) is not None:
+            process.prepare(work.spec, work.weights, batch_size=batch_size)
 
 
 def _is_unsure(target: Target, spec: FeatureSpec, weights: Weights) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from framebank.features.decoders.pool import DecoderPolicy
-from framebank.features.extraction import calibration
-from framebank.features.extraction.precision import Settled, settle
+from framebank.features.extraction import calibration, network_process
+from framebank.features.extraction.precision import Settled, measured, settle
 from framebank.features.network import int8
 from framebank.features.network.weights import Weights
 from framebank.features.spec import AUTO, INT8, FeatureSpec
@@ -72,6 +73,9 @@ def settle_precision(
     elif not measures:
         settled = Settled("float32", "nothing was measured")
     else:
-        settled = settle(spec, weights, refs, policy, batch_size=args.batch_size, keep=keep)
+        process = network_process.serving(spec)
+        measure = functools.partial(measured, keep=keep) if process is None else process.settle
+        measure = functools.partial(measure, batch_size=args.batch_size)
+        settled = settle(spec, weights, refs, policy, measure=measure)
         say(f"--precision auto{of} is {settled.precision} ({settled.why})")
     return Computing(dataclasses.replace(spec, precision=settled.precision), weights, settled)

@@ -25,6 +25,7 @@ from framebank import __version__
 from framebank.features.cache import layout
 from framebank.features.cache.sidecar import CatalogRow, Sidecar, read_sidecar
 from framebank.features.errors import JobError, UsageError
+from framebank.features.extraction import network_process
 from framebank.features.extraction.balance import Balance
 from framebank.features.extraction.coming import coming_networks
 from framebank.features.extraction.engine import Engine, Result, SharedEngine
@@ -330,17 +331,19 @@ def shared_networks(configs: Sequence[ExtractConfig]) -> list[FrameNetwork]:
     """Return the networks of this process for `configs`, built by the first thread that asks."""
 
     def build() -> _Networks:
-        check_address_space()
-        return _Networks(
-            build_network(
-                config.spec, localise_weights(config.weights), batch_size=config.batch_size
-            )
-            for config in configs
-        )
+        return _Networks(map(_network, configs))
 
     tag = tuple((*computing(config.spec), config.batch_size) for config in configs)
     networks: _Networks = _NETWORKS.acquire(build, tag)
     return networks
+
+
+def _network(config: ExtractConfig) -> FrameNetwork:
+    if (process := network_process.serving(config.spec)) is not None:
+        return process.build(config.spec, config.weights, batch_size=config.batch_size)
+    check_address_space()
+    weights = localise_weights(config.weights)
+    return build_network(config.spec, weights, batch_size=config.batch_size)
 
 
 class _Networks(list["FrameNetwork"]):

@@ -21,6 +21,7 @@ from framebank.features.errors import FramebankError, UsageError
 from framebank.features.stores import disk, storage
 from framebank.pipelines.inputs.manifests import is_manifest
 from framebank.pipelines.jobs import beam_options
+from framebank.pipelines.jobs.beam_import import import_beam
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -55,9 +56,10 @@ class Submission:
 
     @functools.cached_property
     def options(self) -> PipelineOptions:
-        """Beam's options; made on first use, since importing Beam takes a second."""
+        """Beam's options; made on first use, since importing Beam takes its time."""
         if self.prepared is not None:
             return self.prepared
+        import_beam(in_process=self.in_process)
         return beam_options.build_options(self.words, runner=beam_options.LOCAL_RUNNER)
 
     @property

@@ -22,6 +22,7 @@ _MARK = "FRAMEBANK_TEST_MARK"
 # Words of a process's command line → what it is; the first that fits counts.
 _KINDS = {
     "decoders.child": "decoder",
+    "network_process": "network",
     "sdk_worker_main": "sdk_worker",
     "SdkHarness": "sdk_worker",  # as a worker pool starts it
     "worker_pool": "pool",

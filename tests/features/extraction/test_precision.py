@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,11 @@ class Measured:
         return rows
 
 
+def settle(*, keep: bool = False) -> precision.Settled:
+    measure = functools.partial(precision.measured, batch_size=8, keep=keep)
+    return precision.settle(SPEC, WEIGHTS, [], ONE, measure=measure)
+
+
 @pytest.mark.parametrize(
     ("off", "took_s", "expected", "word"),
     [
@@ -92,7 +98,7 @@ def test_bfloat16_is_taken_where_it_is_near_and_faster(
     }
     _able(monkeypatch, clock)
     monkeypatch.setattr(precision, "_build", lambda spec, weights, size: networks[spec.precision])
-    found = precision.settle(SPEC, WEIGHTS, [], ONE, batch_size=8, keep=True)
+    found = settle(keep=True)
     assert found.precision == expected and word in found.why and found.frames == 5
     chosen = dataclasses.replace(SPEC, precision=expected)
     assert one_clip.build_network(chosen, WEIGHTS, batch_size=8) is networks[expected]
@@ -105,14 +111,15 @@ def test_where_it_cannot_be_or_is_no_gain_it_is_float32(monkeypatch: pytest.Monk
 
     _able(monkeypatch, [0.0])
     monkeypatch.setattr(precision, "_build", cannot)
-    found = precision.settle(SPEC, WEIGHTS, [], ONE, batch_size=8)
+    found = settle()
     assert found.precision == "float32" and "does not compute" in found.why
-    monkeypatch.setattr(precision, "first_images", cannot)  # neither decoded nor built
     monkeypatch.setattr(precision, "multiplying_gain", lambda: 0.8)
-    found = precision.settle(SPEC, WEIGHTS, [], ONE, batch_size=8)
+    monkeypatch.setattr(precision, "_build", None)
+    found = settle()
     assert found.precision == "float32" and "0.80 ×" in found.why
     monkeypatch.setattr(precision, "has_bfloat16", lambda: False)
-    found = precision.settle(SPEC, WEIGHTS, [], ONE, batch_size=8)
+    monkeypatch.setattr(precision, "first_images", None)
+    found = settle()
     assert found.precision == "float32" and found.speedup is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ def test_a_cache_decides_before_this_machine_and_this_machine_for_itself_alone(
     command.add_arguments(parser)
     measured: list[bool] = []
 
-    def settle(*args: Any, batch_size: int, keep: bool) -> Settled:
-        measured.append(keep)
+    def settle(*args: Any, measure: functools.partial[Settled]) -> Settled:
+        measured.append(measure.keywords["keep"])
         return Settled("bfloat16", "measured")
 
     monkeypatch.setattr(settling, "settle", settle)

@@ -1,0 +1,259 @@
+"""The network in a process of its own, which imports TensorFlow while this one imports Beam.
+
+For a command whose workers are threads of its process, and only there: it is begun once it is known
+that there will be something to compute, and ends with the command. Pictures go there through shared
+memory. What is raised there is raised here. Reasons and figures: infra/decisions/0020-start.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import importlib.util
+import mmap
+import multiprocessing
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.errors import FramebankError, JobError
+from framebank.features.extraction.one_clip import build_network, computing
+from framebank.features.extraction.precision import Settled, measured
+from framebank.features.machine import check_address_space
+from framebank.features.network.backbones import BACKBONES
+from framebank.features.network.keras_choice import keras_backend
+from framebank.features.network.weights import Weights, localise_weights
+from framebank.features.processes import end_with_parent, program
+from framebank.features.spec import INT8, FeatureSpec, SpecChoice
+from framebank.features.tensorflow_import import (
+    collect_rarely,
+    import_graphs,
+    is_own_process,
+    only_graphs,
+    own_process,
+)
+
+_GPUS = ("/dev/nvidia[0-9]*", "/dev/kfd")
+_END_S = 5.0  # that the process has to be gone once its channel is closed at the other end
+
+
+class NetworkProcess:
+    """A process that builds networks and computes with them, one call after the other."""
+
+    def __init__(self) -> None:
+        """Raises OSError where no process can be started."""
+        with contextlib.ExitStack() as opened:
+            self._channel, theirs = multiprocessing.Pipe()
+            opened.enter_context(self._channel)
+            self._memory = os.memfd_create("pictures")
+            opened.callback(os.close, self._memory)
+            descriptors = (theirs.fileno(), self._memory)
+            with theirs:
+                self._process = subprocess.Popen(
+                    program(__name__, f"main({os.getpid()}, *{descriptors})"),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=descriptors,
+                    process_group=0,  # Ctrl-C is for this process
+                )
+            opened.callback(self._process.wait)
+            opened.callback(self._process.kill)
+            self._coming: dict[Hashable, Future[Any]] = {}  # networks
+            self._pictures = _Pictures(self._memory)
+            opened.callback(self._pictures.close)
+            # One call at a time: the processor is busy with one.
+            self._calls = opened.enter_context(ThreadPoolExecutor(1, "network-process"))
+            opened.callback(self._process.kill)  # or the call under way would be waited for
+            self.close = opened.pop_all().close
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def settle(
+        self, spec: FeatureSpec, weights: Weights, images: NDArray[np.uint8], *, batch_size: int
+    ) -> Settled:
+        """Return what `measured` does there; the network of what that settles on is kept for
+        whoever builds it next."""
+        args = (spec, weights, batch_size)
+        found: Settled = self._calls.submit(self._call, "settle", images, *args).result()
+        return found
+
+    def prepare(self, spec: FeatureSpec, weights: Weights, *, batch_size: int) -> None:
+        """Begin to build a network that will be asked for."""
+        call = self._calls.submit(self._call, "build", None, spec, weights, batch_size)
+        self._coming[computing(spec), batch_size] = call
+
+    def build(self, spec: FeatureSpec, weights: Weights, *, batch_size: int) -> RemoteNetwork:
+        """Build a network there as `build_network` does, where it is not prepared; return what
+        stands for it here."""
+        if (computing(spec), batch_size) not in self._coming:
+            self.prepare(spec, weights, batch_size=batch_size)
+        number, *about = self._coming[computing(spec), batch_size].result()
+        return RemoteNetwork(self._compute, number, *about)
+
+    def _compute(self, number: int, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = self._calls.submit(
+            self._call, "compute", images, number
+        ).result()
+        return rows
+
+    def _call(self, name: str, images: NDArray[np.uint8] | None, *args: object) -> Any:
+        shape = None if images is None else self._pictures.put(images)
+        try:
+            self._channel.send((name, shape, args))
+            answer, error = self._channel.recv()
+        except (EOFError, OSError) as err:
+            raise JobError(
+                "the process that computes the network ended",
+                got=self._ending(),
+                todo="run the same command again; if it ends again, see whether memory was short "
+                "(dmesg), and use fewer --decoders",
+            ) from err
+        if error is not None:
+            raise error
+        return answer
+
+    def _ending(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = self._process.wait(_END_S)
+            return f"signal {-status}" if status < 0 else f"status {status}"
+        return "a process that goes on, and says nothing"
+
+
+class RemoteNetwork:
+    """A `batches.FrameNetwork` whose work another process does."""
+
+    in_flight = 1
+
+    def __init__(
+        self,
+        compute: Callable[[int, NDArray[np.uint8]], NDArray[np.float32]],
+        number: int,
+        batch_size: int,
+        feature_dim: int,
+        step: int,
+    ) -> None:
+        self._compute, self._number = compute, number
+        self.batch_size, self.feature_dim, self.step = batch_size, feature_dim, step
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._compute(self._number, images)
+
+
+class _Pictures:
+    """Memory that both processes see, as large as the largest batch so far."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._mapped: mmap.mmap | None = None
+
+    def put(self, images: NDArray[np.uint8]) -> tuple[int, ...]:
+        """Write images there; return their shape."""
+        if self._mapped is None or len(self._mapped) < images.nbytes:
+            os.ftruncate(self._descriptor, images.nbytes)
+        self.seen(images.shape)[...] = images
+        return images.shape
+
+    def seen(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return the images uint8[shape] that lie there, until the next ones do."""
+        size = int(np.prod(shape))
+        if self._mapped is None or len(self._mapped) < size:
+            self.close()
+            self._mapped = mmap.mmap(self._descriptor, size)
+        return np.frombuffer(self._mapped, np.uint8, size).reshape(shape)
+
+    def close(self) -> None:
+        self._mapped = None  # it is unmapped with the last array of it
+
+
+_BEGUN: list[NetworkProcess] = []  # one at most
+
+
+def begin(held: contextlib.ExitStack, choices: Iterable[SpecChoice]) -> None:
+    """Start the process for what was chosen, where a command gains by it, until `held` is closed:
+    not where a network has to be looked at or calibrated here, and not beside a GPU, which takes
+    two batches at a time."""
+    if _BEGUN or not _is_a_gain(choices):
+        return
+    with contextlib.suppress(OSError):  # this process does it all
+        process = NetworkProcess()
+        held.callback(process.close)
+        _BEGUN.append(process)
+        held.callback(_BEGUN.clear)
+
+
+def serving(spec: FeatureSpec) -> NetworkProcess | None:
+    """Return the process that was begun, where it is one for the network of `spec`."""
+    return _BEGUN[0] if _BEGUN and spec.precision != INT8 else None
+
+
+def _is_a_gain(choices: Iterable[SpecChoice]) -> bool:
+    if not is_own_process() or "tensorflow" in sys.modules or any(map(glob.glob, _GPUS)):
+        return False
+    if keras_backend() != "tensorflow" or importlib.util.find_spec("tensorflow") is None:
+        return False
+    return all(one.backbone in BACKBONES and one.precision != INT8 for one in choices)
+
+
+class _Networks:
+    """What the process does for the one that started it."""
+
+    def __init__(self) -> None:
+        self._networks: list[Any] = []
+
+    def settle(
+        self, images: NDArray[np.uint8], spec: FeatureSpec, weights: Weights, batch_size: int
+    ) -> Settled:
+        return measured(spec, weights, images, batch_size=batch_size, keep=True)
+
+    def build(
+        self, _: None, spec: FeatureSpec, weights: Weights, batch_size: int
+    ) -> tuple[int, int, int, int]:
+        network = build_network(spec, localise_weights(weights), batch_size=batch_size)
+        self._networks.append(network)
+        number = len(self._networks) - 1
+        return number, network.batch_size, network.feature_dim, network.step
+
+    def compute(self, images: NDArray[np.uint8], number: int) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = self._networks[number](images)
+        return rows
+
+
+def main(parent: int, channel: int, memory: int) -> None:
+    """Serve the process `parent` until it closes its end of the channel."""
+    end_with_parent(parent)
+    own_process()
+    collect_rarely()
+    only_graphs()
+    networks, pictures = _Networks(), _Pictures(memory)
+    with Connection(channel) as calls:
+        failed: BaseException | None = None
+        try:
+            check_address_space()
+            import_graphs()  # before it is known what for
+        except Exception as error:  # noqa: BLE001 - told to the first that asks
+            failed = error
+        while True:
+            try:
+                name, shape, args = calls.recv()
+            except EOFError:
+                return
+            try:
+                if failed is not None:
+                    raise failed
+                images = None if shape is None else pictures.seen(shape)
+                answer: tuple[Any, Exception | None] = getattr(networks, name)(images, *args), None
+            except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
+                if not isinstance(error, FramebankError):
+                    error.add_note("".join(traceback.format_exception(error)))
+                answer = None, error
+            calls.send(answer)
