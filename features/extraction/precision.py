@@ -23,6 +23,7 @@ from framebank.features.errors import UsageError
 from framebank.features.extraction.engine import Engine
 from framebank.features.extraction.one_clip import build_network, keep_network
 from framebank.features.machine import check_address_space, processor
+from framebank.features.network.frozen_graph import put_array
 from framebank.features.network.keras_choice import keras_backend
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec
@@ -178,11 +179,8 @@ def _product(graphs: Any, dtype: Any, size: int = 1024) -> Any:
     definition, kind = graphs.GraphDef(), dtype.as_datatype_enum
     matrix = definition.node.add(name="matrix", op="Const", device="/device:CPU:0")
     matrix.attr["dtype"].type = kind
-    tensor = matrix.attr["value"].tensor
-    tensor.dtype = kind
-    tensor.tensor_content = np.full((size, size), 0.5, dtype.as_numpy_dtype).tobytes()
-    for _ in range(2):
-        tensor.tensor_shape.dim.add(size=size)
+    values = np.full((size, size), 0.5, dtype.as_numpy_dtype)
+    put_array(matrix.attr["value"].tensor, values, kind)
     product = definition.node.add(
         name="product", op="MatMul", device="/device:CPU:0", input=["matrix", "matrix"]
     )

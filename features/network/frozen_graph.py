@@ -113,35 +113,47 @@ def start(frozen: Frozen, *, precision: str, is_known: bool = False) -> Call:
 
 
 def with_constants(frozen: Frozen) -> Any:
-    """Return the graph as a `tf.Graph` of images and features alone, the weights in it, for whoever
+    """Return the graph as a GraphDef of images and features alone, the weights in it, for whoever
     runs it elsewhere."""
-    import tensorflow as tf
-
     definition = frozen.graph.as_graph_def()
     handles = {node.name: node.input[0] for node in definition.node if node.op == ASSIGN}
     held = {
         handles[name.partition(":")[0]]: array
         for name, array in zip(frozen.assignments, frozen.arrays, strict=True)
     }
-    left_out = {*handles, *held, *(name.partition(":")[0] for name in frozen.values)}
-    bare = tf.compat.v1.GraphDef(versions=definition.versions)
+    # Without the inputs that nothing reads, which a traced network leaves.
+    needed = _needed(definition, frozen.features.partition(":")[0])
+    bare = import_graphs().GraphDef(versions=definition.versions)
     for node in definition.node:
-        if node.name in left_out:
+        if node.name not in needed or node.name in held:
             continue
         new = bare.node.add()
         if node.op != "ReadVariableOp":
             new.CopyFrom(node)
             continue
-        array = held[node.input[0]]
         new.name, new.op = node.name, "Const"
-        new.attr["dtype"].type = tf.float32.as_datatype_enum
-        new.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
-    # Without the inputs that nothing reads, which a traced network leaves.
-    needed = [frozen.features.partition(":")[0]]
-    with tf.Graph().as_default() as graph:
-        bare = tf.compat.v1.graph_util.extract_sub_graph(bare, needed)
-        tf.graph_util.import_graph_def(bare, name="")
-    return graph
+        new.attr["dtype"].CopyFrom(node.attr["dtype"])
+        put_array(new.attr["value"].tensor, held[node.input[0]], node.attr["dtype"].type)
+    return bare
+
+
+def put_array(tensor: Any, array: NDArray[Any], dtype: int) -> None:
+    """Make a TensorProto that of `array`, whose type TensorFlow numbers `dtype`."""
+    tensor.dtype, tensor.tensor_content = dtype, array.tobytes()
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
+
+
+def _needed(definition: Any, name: str) -> set[str]:
+    """Return the names of the nodes that the one called `name` follows from, and its own."""
+    nodes = {node.name: node for node in definition.node}
+    found, left = set(), [name]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += [one.lstrip("^").partition(":")[0] for one in nodes[name].input]
+    return found
 
 
 class _Variables:

@@ -9,9 +9,12 @@ alone, to the last bit. How it is made is in `features.extraction.calibration`.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
 import json
 import queue
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +29,7 @@ from framebank.features.network.frozen_graph import Call, Features, Images
 from framebank.features.network.weights import Weights, cache_folder
 from framebank.features.spec import INT8, FeatureSpec
 from framebank.features.stores import disk, json_text, storage
+from framebank.features.tensorflow_import import absent
 
 SUFFIX = ".int8.zip"
 GRAPH, WEIGHTS, FRAMES, REPORT = "graph.xml", "graph.bin", "frames.npy", "report.json"
@@ -124,6 +128,15 @@ def _member(graph: Weights, name: str) -> bytes:
         raise CacheError("a quantised graph cannot be read", got=str(err), todo=_TODO) from err
 
 
+def import_openvino(name: str = "openvino") -> Any:
+    """Import OpenVINO, or what goes with it, and return the module. Each of them would tell its
+    maker of every use, unless the user has found out how to forbid it, and fork this process to do
+    so: it does not where the package for that is missing."""
+    said = "openvino_telemetry"
+    with contextlib.nullcontext() if said in sys.modules else absent(said):
+        return importlib.import_module(name)
+
+
 def load_int8(weights: Weights, *, size: int) -> tuple[Call, int, int]:
     """Return the graph as a function uint8[step, size, size, 3] → float32[step, d], step and d.
 
@@ -143,8 +156,7 @@ def load_int8(weights: Weights, *, size: int) -> tuple[Call, int, int]:
             expected=weights.sha256,
         )
     with needing("--precision int8", extra="openvino"):
-        import openvino
-
+        openvino = import_openvino()
     graph, values = _member(weights, GRAPH), _member(weights, WEIGHTS)
     try:
         model = openvino.Core().read_model(graph, values)
@@ -173,8 +185,7 @@ def run_model(model: Any) -> Call:
     """Return a function that runs an OpenVINO model on the processor, for any threads, `streams()`
     of them at a time: int8 where it is quantised, float32 elsewhere, whatever else the processor
     may prefer."""
-    import openvino
-
+    openvino = import_openvino()
     settings = {
         "INFERENCE_NUM_THREADS": usable_cores(),
         "NUM_STREAMS": streams(),

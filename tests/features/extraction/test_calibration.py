@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from framebank.features.network import int8
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec, SpecChoice
 from framebank.features.stores import disk
+from tests import ROOT
 from tests.features.extraction.test_engine import ref_of
 
 CHOICE = SpecChoice(
@@ -166,6 +170,19 @@ def test_what_cannot_be_quantised_is_refused_in_words(
     monkeypatch.setattr(calibration.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"needs OpenVINO(.|\n)*framebank\[openvino\]"):
         calibration.calibrate(spec, weights, refs_of(clips), ONE)
+
+
+def test_nobody_is_told_of_a_use(tmp_path: Path) -> None:
+    pytest.importorskip("openvino_telemetry")  # comes with OpenVINO
+    code = """
+import sys
+from framebank.features.network.int8 import import_openvino
+import_openvino("nncf"), import_openvino().convert_model
+print("openvino_telemetry" in sys.modules)
+"""
+    command, environment = [sys.executable, "-c", code], {**os.environ, "HOME": str(tmp_path)}
+    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert said.stdout.split() == [b"False"] and list(tmp_path.iterdir()) == []
 
 
 def test_a_graph_that_is_gone_or_another_is_not_taken(

@@ -134,7 +134,8 @@ def test_a_graph_with_its_weights_in_it_has_one_input_and_gives_as_much(fold: bo
     frozen = trace(
         model, arrays, preprocess=lambda pixels: pixels / 255.0, shape=images.shape, fold=fold
     )
-    graph = with_constants(frozen)
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(with_constants(frozen), name="")
     inputs = [one.name for one in graph.get_operations() if one.type == "Placeholder"]
     assert [f"{name}:0" for name in inputs] == [frozen.images]
     with tf.compat.v1.Session(graph=graph) as session:

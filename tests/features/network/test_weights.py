@@ -320,6 +320,29 @@ def test_a_file_over_which_hdf5_runs_in_circles_is_refused(
         resolve_weights(str(path), backbone=ROW.name)
 
 
+def test_the_same_bytes_are_tried_once_on_a_machine(
+    tmp_path: Path, saved: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
+    tried: list[Path] = []
+
+    def find_fault(path: Path) -> str:
+        tried.append(path)
+        return "" if path.name == "a.weights.h5" else "no good"
+
+    monkeypatch.setattr(hdf5_trial, "find_fault", find_fault)
+    one, same, other = (tmp_path / f"{name}.weights.h5" for name in "abc")
+    one.write_bytes((saved[1] / "m.weights.h5").read_bytes())
+    same.write_bytes(one.read_bytes())
+    other.write_bytes(one.read_bytes() + b"more")
+    found = {resolve_weights(str(path), backbone=ROW.name).sha256 for path in (one, same, one)}
+    assert len(found) == 1 and tried == [one]
+    for _ in range(2):  # a fault is not kept
+        with pytest.raises(UsageError, match="no good"):
+            resolve_weights(str(other), backbone=ROW.name)
+    assert tried == [one, other, other]
+
+
 def test_a_file_that_hdf5_dies_of_or_that_no_process_reads_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
