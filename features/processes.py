@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from framebank import HOME
-
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -57,6 +55,8 @@ def _started(pid: int) -> str:
 def program(module: str, call: str) -> list[str]:
     """Return the command of a process that runs `call`, of `main` of a module of ours. Not by -m,
     which would look for modules in the current folder."""
+    from framebank import HOME  # which this file, as a program, does not find
+
     code = f"import sys; sys.path[0] = {HOME!r}; from {module} import main; {call}"
     return [sys.executable, "-c", code]
 

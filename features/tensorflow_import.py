@@ -12,7 +12,6 @@ import functools
 import gc
 import importlib.metadata
 import importlib.util
-import logging
 import os
 import sys
 import threading
@@ -56,6 +55,8 @@ def import_tensorflow(*, wake: Callable[[], object] | None = None, keras: bool =
                     import tensorflow as tf
             if keras:
                 _import_keras()
+            if not imported:
+                tf.get_logger().setLevel("ERROR")
             if wake is not None:
                 wake()
             elif not imported:
@@ -98,8 +99,10 @@ def _graph_parts() -> types.SimpleNamespace:
         from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2  # noqa: F401
         from tensorflow.python.client import session
         from tensorflow.python.framework import config, dtypes, importer, ops, versions
+        from tensorflow.python.platform import tf_logging
     finally:
         del sys.modules["tensorflow"]  # whoever wants the rest imports it as ever
+    tf_logging.get_logger().setLevel("ERROR")
     return types.SimpleNamespace(
         Graph=ops.Graph,
         GraphDef=graph_pb2.GraphDef,
@@ -152,19 +155,23 @@ def _can_be_lean() -> bool:
 
 @contextlib.contextmanager
 def absent(name: str) -> Iterator[None]:
-    """Have imports of a module fail as if it were not installed."""
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
+    """Have imports of a module fail as if it were not installed; nothing where it is imported
+    already."""
+    with _importing:  # of two that hide it the first would show it to the other
+        if name in sys.modules:
+            yield
+            return
+        sys.modules[name] = None  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            del sys.modules[name]
 
 
 def _quiet() -> None:
     # 3, as 2 still shows oneDNN's note on masks on older processors; 0 or 1 is the user's own wish.
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("0", "1"):
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def quiet_google() -> None:

@@ -18,8 +18,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from framebank import HOME
 from framebank.features.decoders import seccomp
+from framebank.features.processes import program
 from framebank.features.stores import json_text
 
 # All that a child may know of this process's environment: how to find Python and libraries, how to
@@ -134,7 +134,7 @@ def enter() -> Confinement:
     )
 
 
-def report() -> None:
+def main() -> None:
     """Enter, and print what holds as JSON (for the process that asks)."""
     print(json.dumps(enter().to_json()))
 
@@ -234,11 +234,9 @@ def child_environment() -> dict[str, str]:
 
 def confinement_here() -> Confinement:
     """Return what a child of this process cannot do on this machine, as one that was asked says."""
-    module = "framebank.features.decoders.sandbox"
-    code = f"import sys; sys.path[0] = {HOME!r}; from {module} import report; report()"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, subprocess.SubprocessError):
         asked = subprocess.run(
-            [sys.executable, "-c", code],
+            program("framebank.features.decoders.sandbox", "main()"),
             env=child_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

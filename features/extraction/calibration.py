@@ -4,7 +4,7 @@ Post-training quantisation (NNCF) for OpenVINO, in a process of its own, for wha
 large. A seed chooses clips, some rows of each are decoded, and every other one calibrates; the rest
 tell how far features move: their cosine to float32, and how often the nearest mean of a clip's
 calibrating frames is that of their own clip, in float32 and in int8. The other process builds the
-network while this one decodes. Some 20 s of work, which the next run over the same frames on
+network while this one decodes. Some 17 s of work, which the next run over the same frames on
 this machine is spared.
 """
 
@@ -234,6 +234,7 @@ def _quantise(folder: Path) -> None:
         path.write_bytes(with_constants(frozen).SerializeToString())
         try:
             model = int8.import_openvino().convert_model(path)
+            path.unlink()  # gigabytes, of some networks
             model.reshape([COMPUTE_BATCH, *model.input(0).partial_shape[1:]])
             converted.append(model)
         except Exception as err:

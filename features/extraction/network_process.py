@@ -41,7 +41,7 @@ from framebank.features.tensorflow_import import (
     own_process,
 )
 
-_GPUS = ("/dev/nvidia[0-9]*", "/dev/kfd")
+_GPUS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
 _END_S = 5.0  # that the process has to be gone once its channel is closed at the other end
 
 
@@ -62,7 +62,7 @@ class NetworkProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=descriptors,
-                    process_group=0,  # Ctrl-C is for this process
+                    start_new_session=True,  # the terminal's signals are for this process
                 )
             opened.callback(self._process.wait)
             opened.callback(self._process.kill)
@@ -83,13 +83,12 @@ class NetworkProcess:
     ) -> Settled:
         """Return what `measured` does there; the network of what that settles on is kept for
         whoever builds it next."""
-        args = (spec, weights, batch_size)
-        found: Settled = self._calls.submit(self._call, "settle", images, *args).result()
+        found: Settled = self._begin("settle", images, spec, weights, batch_size).result()
         return found
 
     def prepare(self, spec: FeatureSpec, weights: Weights, *, batch_size: int) -> None:
         """Begin to build a network that will be asked for."""
-        call = self._calls.submit(self._call, "build", None, spec, weights, batch_size)
+        call = self._begin("build", None, spec, weights, batch_size)
         self._coming[computing(spec), batch_size] = call
 
     def build(self, spec: FeatureSpec, weights: Weights, *, batch_size: int) -> RemoteNetwork:
@@ -101,10 +100,14 @@ class NetworkProcess:
         return RemoteNetwork(self._compute, number, *about)
 
     def _compute(self, number: int, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        rows: NDArray[np.float32] = self._calls.submit(
-            self._call, "compute", images, number
-        ).result()
+        rows: NDArray[np.float32] = self._begin("compute", images, number).result()
         return rows
+
+    def _begin(self, name: str, images: NDArray[np.uint8] | None, *args: object) -> Future[Any]:
+        try:
+            return self._calls.submit(self._call, name, images, *args)
+        except RuntimeError as err:  # closed, while another thread is still at work
+            raise JobError("the command ends, and its network with it") from err
 
     def _call(self, name: str, images: NDArray[np.uint8] | None, *args: object) -> Any:
         shape = None if images is None else self._pictures.put(images)
@@ -157,7 +160,9 @@ class _Pictures:
         self._mapped: mmap.mmap | None = None
 
     def put(self, images: NDArray[np.uint8]) -> tuple[int, ...]:
-        """Write images there; return their shape."""
+        """Write images there; return their shape. Raises ValueError for another dtype."""
+        if images.dtype != np.uint8:
+            raise ValueError(f"got images of {images.dtype}, expected uint8")
         if self._mapped is None or len(self._mapped) < images.nbytes:
             os.ftruncate(self._descriptor, images.nbytes)
         self.seen(images.shape)[...] = images
@@ -178,7 +183,7 @@ class _Pictures:
 _BEGUN: list[NetworkProcess] = []  # one at most
 
 
-def begin(held: contextlib.ExitStack, choices: Iterable[SpecChoice]) -> None:
+def begin(held: contextlib.ExitStack, choices: Iterable[SpecChoice | FeatureSpec]) -> None:
     """Start the process for what was chosen, where a command gains by it, until `held` is closed:
     not where a network has to be looked at or calibrated here, and not beside a GPU, which takes
     two batches at a time."""
@@ -196,15 +201,20 @@ def serving(spec: FeatureSpec) -> NetworkProcess | None:
     return _BEGUN[0] if _BEGUN and spec.precision != INT8 else None
 
 
-def _is_a_gain(choices: Iterable[SpecChoice]) -> bool:
+def _is_a_gain(choices: Iterable[SpecChoice | FeatureSpec]) -> bool:
     if not is_own_process() or "tensorflow" in sys.modules or any(map(glob.glob, _GPUS)):
         return False
     if keras_backend() != "tensorflow" or importlib.util.find_spec("tensorflow") is None:
         return False
-    return all(one.backbone in BACKBONES and one.precision != INT8 for one in choices)
+    return all(
+        (row := BACKBONES.get(one.backbone)) is not None
+        and one.layer in (None, row.layer)
+        and one.precision != INT8
+        for one in choices
+    )
 
 
-class _Networks:
+class _Served:
     """What the process does for the one that started it."""
 
     def __init__(self) -> None:
@@ -234,26 +244,35 @@ def main(parent: int, channel: int, memory: int) -> None:
     own_process()
     collect_rarely()
     only_graphs()
-    networks, pictures = _Networks(), _Pictures(memory)
-    with Connection(channel) as calls:
-        failed: BaseException | None = None
+    networks, pictures = _Served(), _Pictures(memory)
+    with Connection(channel) as calls, contextlib.suppress(EOFError, OSError):  # it is gone
+        failed: Exception | None = None
         try:
             check_address_space()
             import_graphs()  # before it is known what for
         except Exception as error:  # noqa: BLE001 - told to the first that asks
-            failed = error
+            failed = _that_travels(error)
         while True:
-            try:
-                name, shape, args = calls.recv()
-            except EOFError:
-                return
-            try:
-                if failed is not None:
-                    raise failed
-                images = None if shape is None else pictures.seen(shape)
-                answer: tuple[Any, Exception | None] = getattr(networks, name)(images, *args), None
-            except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
-                if not isinstance(error, FramebankError):
-                    error.add_note("".join(traceback.format_exception(error)))
-                answer = None, error
+            name, shape, args = calls.recv()
+            answer: tuple[Any, Exception | None] = None, failed
+            if failed is None:
+                try:
+                    images = None if shape is None else pictures.seen(shape)
+                    answer = getattr(networks, name)(images, *args), None
+                except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
+                    answer = None, _that_travels(error)
             calls.send(answer)
+
+
+def _that_travels(error: Exception) -> Exception:
+    """Return an error as it is, or what tells of one that only TensorFlow can read; of what is no
+    FramebankError with the place where it was raised."""
+    if isinstance(error, FramebankError):
+        return error
+    place = "".join(traceback.format_exception(error))
+    if type(error).__module__ != "builtins":
+        kind = MemoryError if type(error).__name__ == "ResourceExhaustedError" else RuntimeError
+        # TensorFlow's own text goes on with where a node was made.
+        error = kind(f"{type(error).__name__}: {getattr(error, 'message', error)}")
+    error.add_note(place)
+    return error

@@ -123,8 +123,8 @@ def _build(spec: FeatureSpec, weights: Weights, batch_size: int) -> Network:
 
 
 def _judge(cosine: float, speedup: float, frames: int) -> Settled:
-    measured = f"cosine {cosine:.5f} to float32 at least, {speedup:.2f} × its speed"
-    told = f"bfloat16: {measured}, on {frames} frames of the first clips"
+    distance = f"cosine {cosine:.5f} to float32 at least, {speedup:.2f} × its speed"
+    told = f"bfloat16: {distance}, on {frames} frames of the first clips"
     if not cosine >= LEAST_COSINE:  # also of what is not finite
         precision, why = "float32", f"{told}; {LEAST_COSINE} is needed"
     elif speedup < _LEAST_SPEEDUP:

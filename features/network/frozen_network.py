@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -166,25 +167,22 @@ class Network:
         if self.precision != "bfloat16" or self._on_gpu:
             self._call = self._start(frozen, precision=self.precision)
             return
-        about = self._start_bfloat16(frozen, key)
-        if about["wide"] and self.batch_size >= WIDE_STEP and row.clip_length == 1:
+        known = kept.load(_fact_key("computes", key)) is not None
+        self._call = self._start(frozen, precision=self.precision, is_known=known)
+        if not known:
+            kept.keep(_fact_key("computes", key), True, {})
+        if row.clip_length == 1 and self.batch_size >= WIDE_STEP and self._widens(key):
             self._wide = WIDE_STEP
 
-    def _start_bfloat16(self, frozen: Frozen, graph: str) -> Mapping[str, Any]:
-        """Start a graph, which goes by that key, on a processor; return what is known of it there.
-        That TensorFlow computes it in bfloat16 at all, and whether images have the same bits in
-        steps of WIDE_STEP as in those of COMPUTE_BATCH, is looked at once, and kept: it goes by the
-        processor and by a step's shape, not by what a step holds."""
-        settings = [f"{k}={v}" for k, v in sorted(os.environ.items()) if "DNN" in k]
-        key = kept.key_of("bfloat16", graph, WIDE_STEP, COMPUTE_BATCH, processor(), *settings)
-        found = kept.load(key)
-        is_known = found is not None
-        self._call = self._start(frozen, precision=self.precision, is_known=is_known)
-        if found is not None:
-            return dict(found[0])
-        wide = len(self.input_shape) == 4 and self._agrees_in_wide_steps()
-        kept.keep(key, {"wide": wide}, {})
-        return {"wide": wide}
+    def _widens(self, graph: str) -> bool:
+        """Tell whether images have the same bits in steps of WIDE_STEP as in those of COMPUTE_BATCH
+        on this processor: which kernels compute a step goes by its shape, not by what it holds."""
+        key = _fact_key("wide", graph)
+        if (found := kept.load(key)) is not None:
+            return bool(found[0])
+        agrees = self._agrees_in_wide_steps()
+        kept.keep(key, agrees, {})
+        return agrees
 
     def _agrees_in_wide_steps(self) -> bool:
         shape = (WIDE_STEP, *self.input_shape[1:])
@@ -234,6 +232,7 @@ class Network:
     def _load_own_keras(
         self, place: Path, own: OwnNetwork, source: str, preprocessing: str
     ) -> None:
+        import_tensorflow()
         import keras
 
         from framebank.features.network.keras_file import load_keras, load_preset, with_output
@@ -301,6 +300,17 @@ def _kept_key(row: Backbone, layer: str, weights: Weights, shape: tuple[int | No
     made_by = (import_graphs().VERSION, importlib.metadata.version("keras"), np.__version__)
     parts = ("graph", row, layer, weights.sha256, shape, *made_by)
     return kept.key_of(*parts, sources=sorted(Path(__file__).parent.glob("*.py")))
+
+
+def _fact_key(fact: str, graph: str) -> str:
+    """Return the key of what is looked at once of the graph with that key: it goes by the
+    processor, by which TensorFlow there is, and by what it is told."""
+    place = importlib.util.find_spec("tensorflow")
+    installed = Path(place.origin).stat() if place is not None and place.origin else None
+    build = () if installed is None else (installed.st_mtime_ns, installed.st_ino)
+    told = sorted(os.environ.items())
+    settings = [f"{k}={v}" for k, v in told if "DNN" in k or k.startswith("TF_AUTO_MIXED")]
+    return kept.key_of(fact, graph, WIDE_STEP, COMPUTE_BATCH, processor(), *build, *settings)
 
 
 def _trace(

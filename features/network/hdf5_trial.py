@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from framebank import HOME
 from framebank.features.decoders.sandbox import child_environment, lower_limit
 from framebank.features.errors import JobError
+from framebank.features.processes import program
 
 # What the process may take, and more for a larger file. Seconds are the processor's, so that a slow
 # disk is no fault.
@@ -43,10 +43,8 @@ def find_fault(source: Path | bytes) -> str:
     data = source if isinstance(source, bytes) else None
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     seconds = _MOST_SECONDS + size // _BYTES_A_SECOND
-    # As the decoders are started: not by -m, which would look for modules in the current folder.
-    code = f"import sys; sys.path[0] = {HOME!r}; from {__name__} import main; main(*sys.argv[1:])"
     words = ["-" if data is not None else str(source), str(seconds), str(_MOST_BYTES + 2 * size)]
-    command = [sys.executable, "-c", code, *words]
+    command = program(__name__, f"main(*{words})")
     try:
         done = subprocess.run(
             command, input=data or b"", env=child_environment(), capture_output=True, check=False

@@ -9,7 +9,6 @@ alone, to the last bit. How it is made is in `features.extraction.calibration`.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import json
@@ -132,8 +131,9 @@ def import_openvino(name: str = "openvino") -> Any:
     """Import OpenVINO, or what goes with it, and return the module. Each of them would tell its
     maker of every use, unless the user has found out how to forbid it, and fork this process to do
     so: it does not where the package for that is missing."""
-    said = "openvino_telemetry"
-    with contextlib.nullcontext() if said in sys.modules else absent(said):
+    if name in sys.modules:
+        return sys.modules[name]
+    with absent("openvino_telemetry"):
         return importlib.import_module(name)
 
 

@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import hashlib
 import http.client
+import importlib.util
 import math
 import os
 import shutil
@@ -197,9 +198,9 @@ def _file(text: str) -> Weights:
 def _try_once(path: Path, sha256: str, text: str) -> None:
     """Raise UsageError for a file whose HDF5 this process should not open; the same bytes are tried
     once on a machine."""
-    key = kept.key_of(
-        "hdf5", sha256, path.suffix, version("h5py"), sources=[Path(hdf5_trial.__file__)]
-    )
+    reader = version("h5py") if importlib.util.find_spec("h5py") else None
+    sources = [Path(hdf5_trial.__file__)]
+    key = kept.key_of("hdf5", sha256, path.suffix, reader, sources=sources)
     if kept.load(key) is not None:
         return
     if fault := hdf5_trial.find_fault(path):

@@ -10,7 +10,7 @@ that installed (`peers.py`), on the same clips with the same weights, features o
 order turns with the round; ratios are taken round by round. The other parts are programs of this
 folder: what each stage can do (`limits.py`), Framebank against itself (`ratios.py`), what grows
 with what (`growth.py`), and the start (`start.py`). Without --clips it makes some, without
---weights random ones. Takes hours with five rounds, minutes with `--only comparison --rounds 1`.
+--weights random ones. Takes an hour and a half, minutes with `--only comparison --rounds 1`.
 `--quick` is one round over small things, to see that all of it runs: no figure of it says anything.
 `--table` prints the tables of the JSON that an earlier run wrote with --out.
 """
@@ -39,7 +39,9 @@ from weights import weights_file
 
 HERE = Path(__file__).resolve().parent
 PROGRAM_TIMEOUT_S = 1800
-MOST_OF_FILMS = 3  # rounds over minutes and hours of film
+# Rounds at most of what takes minutes each: over an hour of film, and of each stage alone.
+MOST_OF_FILMS, MOST_OF_LIMITS = 1, 3
+CLIPS_S, QUICK_CLIPS_S = 20, 8  # made ones; of shorter ones the start is half of the work
 QUICK = {  # words for each part where nothing counts but that it runs
     "ratios": ["--minutes", "0.5", "--film-minutes", "2"],
     "growth": ["--minutes", "0.1", "2", "--clips", "1"],
@@ -189,7 +191,8 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
             (alike / path.name).symlink_to(path.resolve())
         for name, clips in (("one kind", str(alike)), ("mixed", args.clips)):
             words = ["--clips", clips, "--weights", args.weights, "--backbone", args.backbone]
-            words += ["--fps", args.fps, "--rounds", str(args.rounds)]
+            rounds = min(args.rounds, MOST_OF_LIMITS)
+            words += ["--fps", args.fps, "--rounds", str(rounds)]
             figures[name] = run_part("limits.py", *words)
     return figures
 
@@ -270,8 +273,9 @@ def main() -> int:
         folder = Path(args.folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         args.weights = args.weights or weights_file(folder, args.backbone)
-        if args.clips is None:  # of shorter ones the start is half of what each program does
-            args.clips = str(made_clips.mixed(folder, seconds=8 if args.quick else 30))
+        if args.clips is None:
+            seconds = QUICK_CLIPS_S if args.quick else CLIPS_S
+            args.clips = str(made_clips.mixed(folder, seconds=seconds))
         args.clips = str(Path(args.clips).resolve())
         result = run(args)
     finally:

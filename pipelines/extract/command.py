@@ -58,7 +58,6 @@ from framebank.pipelines.extract.summary import Ended, result_of, summary_lines
 from framebank.pipelines.extract.targets import Target, check_same_frames, find_targets
 from framebank.pipelines.extract.works import Work, nothing_done, open_work, say_repaired
 from framebank.pipelines.inputs.listing import InputListing, by_suffix, expand_inputs
-from framebank.pipelines.jobs.beam_import import import_beam
 from framebank.pipelines.runners import gate
 from framebank.pipelines.runners.gate import Submission
 
@@ -160,19 +159,18 @@ def execute(
     )
     dry_run = submission.dry_run
     computes_here = submission.in_process and not dry_run
-    choices = [target.choice for target in targets]
     with contextlib.ExitStack() as held:
         soon = computes_here and any(cache_access.is_new(str(one.cache)) for one in targets)
         if soon:  # what takes longest begins first, and waits for none of the rest
-            network_process.begin(held, choices)
+            network_process.begin(held, [target.choice for target in targets])
         listing = expand_inputs(args.inputs, images=args.images, cache=args.cache)
         say_listing(listing)
         if submission.workers_elsewhere and not args.shared_disk:
             gate.check_remote("a video of a manifest", (ref.uri for ref in listing.refs))
-        making = threads.begin(lambda: [make_spec(target.choice) for target in targets])
-        if soon:
-            import_beam(in_process=True)  # meanwhile
-        made = making.result()
+        importing = threads.begin(submission.import_beam) if soon else None
+        made = [make_spec(target.choice) for target in targets]
+        if importing is not None:
+            importing.result()
         check_same_frames([spec for spec, _ in made])
         unsure = [_is_unsure(target, *how) for target, how in zip(targets, made, strict=True)]
         for target, (spec, _) in zip(targets, made, strict=True):
@@ -200,7 +198,7 @@ def execute(
         summaries = {work.cache: nothing_done(work, listing) for work in works}
         if lacking := [work for work in works if work.todo.refs]:
             if computes_here:
-                network_process.begin(held, choices)
+                network_process.begin(held, [work.spec for work in lacking])
                 _prepare(lacking, args.batch_size)
             for work, late in zip(works, unsure, strict=True):
                 if late and work.todo.refs:  # seconds that a run with nothing to do need not wait

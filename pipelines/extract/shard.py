@@ -78,8 +78,8 @@ class ExtractShard(beam.DoFn):  # type: ignore[misc]
 
     A worker process holds each network once and one set of decoder processes, however many
     instances and threads of this it serves; they take turns, some shards at a time. Resident memory
-    of such a process with inception_v3 in float32 and batches of 32, on two cores: 1.1 GiB, and 20
-    MiB for each further thread.
+    of such a process (of two where the network has its own, `network_process`) with inception_v3 in
+    float32 and batches of 32, on two cores: 1.1 GiB, and 20 MiB for each further thread.
     """
 
     def __init__(self, *configs: ExtractConfig, together: int = 1) -> None:

@@ -29,7 +29,7 @@ def import_beam(*, in_process: bool) -> None:
     """Import Beam, where all that comes is a job `in_process` of a command in a third of the time;
     all of it where one of Beam's versions cannot be had so."""
     if in_process and is_own_process() and "apache_beam" not in sys.modules:
-        with contextlib.suppress(ImportError), _without_optional():
+        with contextlib.suppress(Exception), _without_optional():
             importlib.import_module("apache_beam")
             return
         for name in [name for name in sys.modules if name.partition(".")[0] == "apache_beam"]:
@@ -41,6 +41,5 @@ def import_beam(*, in_process: bool) -> None:
 def _without_optional() -> Iterator[None]:
     with contextlib.ExitStack() as missing:
         for name in _OPTIONAL:
-            if name not in sys.modules:
-                missing.enter_context(absent(name))
+            missing.enter_context(absent(name))
         yield

@@ -57,9 +57,9 @@ class Submission:
     @functools.cached_property
     def options(self) -> PipelineOptions:
         """Beam's options; made on first use, since importing Beam takes its time."""
+        self.import_beam()
         if self.prepared is not None:
             return self.prepared
-        import_beam(in_process=self.in_process)
         return beam_options.build_options(self.words, runner=beam_options.LOCAL_RUNNER)
 
     @property
@@ -76,9 +76,14 @@ class Submission:
     @property
     def runner(self) -> str:
         """The runner's name, as Beam has it."""
+        options = self.options
         from apache_beam.options.pipeline_options import StandardOptions
 
-        return str(self.options.view_as(StandardOptions).runner)
+        return str(options.view_as(StandardOptions).runner)
+
+    def import_beam(self) -> None:
+        """Import of Beam what this job needs, before whoever imports all of it."""
+        import_beam(in_process=self.in_process)
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,7 +157,8 @@ def _prepare_runner(words: tuple[str, ...], *, wait: bool, accelerator: str | No
     given = dict(beam_options.named_words(words))
     dry_run = beam_options.read_dry_run(given.get("--dry_run", False))
     if kind == "local":
-        return Submission(words, dry_run=dry_run, waits=not dry_run)
+        alone = given.get("--direct_running_mode") != "multi_processing"
+        return Submission(words, dry_run=dry_run, waits=not dry_run, in_process=alone)
     if kind == "flink":
         from framebank.pipelines.runners.flink import submission as flink
 

@@ -233,6 +233,7 @@ def _run_job(
     kept: dict[int, Tally],
 ) -> None:
     """Run the Beam job, to its end where the submission waits; raises JobError, UsageError."""
+    submission.import_beam()
     from framebank.features.stop_signals import end_on_signals
     from framebank.pipelines.runners.running import Job
     from framebank.pipelines.score.pipeline import ScoreConfig, build_score, finished, plan_path

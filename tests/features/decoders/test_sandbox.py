@@ -191,7 +191,7 @@ def test_another_user_is_shut_in_as_well(tmp_path: Path) -> None:
         pytest.skip("only root may become another user")
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1]); "
-        "from framebank.features.decoders import sandbox; os.setuid(12345); sandbox.report()"
+        "from framebank.features.decoders import sandbox; os.setuid(12345); sandbox.main()"
     )
     root = str(ROOT)
     said = subprocess.run(

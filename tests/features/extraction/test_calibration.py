@@ -172,6 +172,24 @@ def test_what_cannot_be_quantised_is_refused_in_words(
         calibration.calibrate(spec, weights, refs_of(clips), ONE)
 
 
+def test_a_network_of_ones_own_is_quantised_too(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    import keras
+    from keras import layers
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
+    monkeypatch.setattr(calibration, "FRAMES", 12)
+    given = keras.Input((32, 32, 3))
+    x = layers.ReLU()(layers.Conv2D(8, 3)(layers.Rescaling(1 / 127.5, -1.0)(given)))
+    keras.Model(given, layers.GlobalAveragePooling2D()(x)).save(tmp_path / "own.keras")
+    choice = SpecChoice(backbone=str(tmp_path / "own.keras"), precision="int8", sample="every=3")
+    spec, graph = calibration.calibrate(*make_spec(choice), refs_of(clips), ONE)
+    assert build_network(spec, graph)(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 8)
+
+
 def test_nobody_is_told_of_a_use(tmp_path: Path) -> None:
     pytest.importorskip("openvino_telemetry")  # comes with OpenVINO
     code = """

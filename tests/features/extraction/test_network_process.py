@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -83,6 +84,18 @@ def test_it_measures_and_keeps_what_was_measured(process: NetworkProcess) -> Non
     assert process.build(chosen, WEIGHTS, batch_size=32)(pictures(1)).shape == (1, 1280)
 
 
+def test_what_only_tensorflow_can_read_is_told() -> None:
+    import tensorflow as tf
+    from tensorflow.errors import InvalidArgumentError, ResourceExhaustedError
+
+    with tf.Graph().as_default():
+        node = tf.constant(0).op  # which nobody can pickle
+    for kind, told in ((ResourceExhaustedError, MemoryError), (InvalidArgumentError, RuntimeError)):
+        error = network_process._that_travels(kind(None, node, "no room for a tensor"))
+        assert type(pickle.loads(pickle.dumps(error))) is told
+        assert str(error) == f"{kind.__name__}: no room for a tensor"
+
+
 def test_one_that_is_killed_is_told_and_not_waited_for() -> None:
     with contextlib.closing(NetworkProcess()) as process:
         network = process.build(SPEC, WEIGHTS, batch_size=2)
@@ -115,6 +128,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         ({"precision": "int8"}, False),
         ({"backbone": "pixels"}, False),
         ({"backbone": "net.keras"}, False),
+        ({"layer": "block_5_add"}, False),
     ],
 )
 def test_it_is_begun_where_a_command_gains_by_it(
