@@ -167,10 +167,9 @@ def execute(
         say_listing(listing)
         if submission.workers_elsewhere and not args.shared_disk:
             gate.check_remote("a video of a manifest", (ref.uri for ref in listing.refs))
-        importing = threads.begin(submission.import_beam) if soon else None
+        if soon:
+            threads.begin(submission.import_beam)  # whoever needs Beam waits for that import
         made = [make_spec(target.choice) for target in targets]
-        if importing is not None:
-            importing.result()
         check_same_frames([spec for spec, _ in made])
         unsure = [_is_unsure(target, *how) for target, how in zip(targets, made, strict=True)]
         for target, (spec, _) in zip(targets, made, strict=True):
