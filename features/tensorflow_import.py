@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib.abc
 import importlib.metadata
 import importlib.util
 import os
@@ -17,7 +18,7 @@ import sys
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from framebank.features import terminal
@@ -154,18 +155,26 @@ def _can_be_lean() -> bool:
 
 
 @contextlib.contextmanager
-def absent(name: str) -> Iterator[None]:
-    """Have imports of a module fail as if it were not installed; nothing where it is imported
-    already."""
-    with _importing:  # of two that hide it the first would show it to the other
-        if name in sys.modules:
-            yield
-            return
-        sys.modules[name] = None  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            del sys.modules[name]
+def absent(*names: str) -> Iterator[None]:
+    """Have imports of modules by this thread fail as if they were not installed, but for those that
+    are imported already."""
+    hiding = _Hiding(names)
+    sys.meta_path.insert(0, hiding)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(hiding)
+
+
+class _Hiding(importlib.abc.MetaPathFinder):
+    """Finds nothing, and lets nobody else find what is hidden from the thread that made it."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names, self._thread = names, threading.get_ident()
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name in self._names and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def _quiet() -> None:

@@ -25,6 +25,7 @@ from framebank.features.cache.sidecar import COLUMN_NAMES, CatalogRow
 from framebank.features.errors import CacheError
 from framebank.features.stores import storage
 from framebank.features.stores.temporary import Spool
+from framebank.features.tensorflow_import import absent, is_own_process
 from framebank.features.video import catalog_text
 
 _BATCH_ROWS = 10_000
@@ -212,6 +213,14 @@ def _check_values(path: str, table: pa.Table) -> None:
     for name in _PLACES.intersection(table.column_names):
         if len(table) and pc.min(table.column(name)).as_py() < 0:
             raise _damaged(path, f"a number below 0 in the column {name}")
+
+
+def spare_pandas() -> None:
+    """In a process that is a command's, have pyarrow do without pandas, which it imports where that
+    is installed for the first array that it makes: a fifth of a second."""
+    if is_own_process():
+        with absent("pandas"):
+            pa.array([])
 
 
 def read_all_rows(

@@ -41,7 +41,7 @@ HERE = Path(__file__).resolve().parent
 PROGRAM_TIMEOUT_S = 1800
 # Rounds at most of what takes minutes each: over an hour of film, and of each stage alone.
 MOST_OF_FILMS, MOST_OF_LIMITS = 1, 3
-CLIPS_S, QUICK_CLIPS_S = 20, 8  # made ones; of shorter ones the start is half of the work
+CLIPS_S, QUICK_CLIPS_S = 12, 8  # made ones; of shorter ones the start is half of the work
 QUICK = {  # words for each part where nothing counts but that it runs
     "ratios": ["--minutes", "0.5", "--film-minutes", "2"],
     "growth": ["--minutes", "0.1", "2", "--clips", "1"],

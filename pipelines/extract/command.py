@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from framebank.features import threads
+from framebank.features.cache.catalog import spare_pandas
 from framebank.features.cache.sidecar import utc_now
 from framebank.features.commands.command_line import Collect
 from framebank.features.decoders.pool import DecoderPolicy
@@ -147,6 +148,7 @@ def execute(
 
     `show` gets the summaries before they are judged. Raises UsageError, JobError.
     """
+    spare_pandas()
     check_numbers(args)
     # A slip of the pen is told before anything is listed or fetched.
     parse_rule(args.sample or "all")

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator
 
 from framebank.features.tensorflow_import import absent, is_own_process
 
@@ -29,17 +28,9 @@ def import_beam(*, in_process: bool) -> None:
     """Import Beam, where all that comes is a job `in_process` of a command in a third of the time;
     all of it where one of Beam's versions cannot be had so."""
     if in_process and is_own_process() and "apache_beam" not in sys.modules:
-        with contextlib.suppress(Exception), _without_optional():
+        with contextlib.suppress(Exception), absent(*_OPTIONAL):
             importlib.import_module("apache_beam")
             return
         for name in [name for name in sys.modules if name.partition(".")[0] == "apache_beam"]:
             del sys.modules[name]
     importlib.import_module("apache_beam")
-
-
-@contextlib.contextmanager
-def _without_optional() -> Iterator[None]:
-    with contextlib.ExitStack() as missing:
-        for name in _OPTIONAL:
-            missing.enter_context(absent(name))
-        yield
