@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -72,6 +73,8 @@ class NetworkProcess:
             # One call at a time: the processor is busy with one.
             self._calls = opened.enter_context(ThreadPoolExecutor(1, "network-process"))
             opened.callback(self._process.kill)  # or the call under way would be waited for
+            self._closing = threading.Event()
+            opened.callback(self._closing.set)
             self.close = opened.pop_all().close
 
     @property
@@ -106,7 +109,10 @@ class NetworkProcess:
     def _begin(self, name: str, images: NDArray[np.uint8] | None, *args: object) -> Future[Any]:
         try:
             return self._calls.submit(self._call, name, images, *args)
-        except RuntimeError as err:  # closed, while another thread is still at work
+        except RuntimeError as err:
+            if not self._closing.is_set():
+                raise
+            # Another thread is still at work.
             raise JobError("the command ends, and its network with it") from err
 
     def _call(self, name: str, images: NDArray[np.uint8] | None, *args: object) -> Any:
