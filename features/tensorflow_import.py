@@ -138,8 +138,7 @@ def collect_rarely() -> None:
 
 def _import_keras() -> None:
     # Keras wraps scikit-learn where it is installed: importing that takes longer than Keras.
-    lean = _own_process.is_set() and "sklearn" not in sys.modules and "keras" not in sys.modules
-    with absent("sklearn") if lean else contextlib.nullcontext():
+    with absent("sklearn") if _own_process.is_set() else contextlib.nullcontext():
         import keras  # noqa: F401
 
 

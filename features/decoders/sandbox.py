@@ -236,7 +236,7 @@ def confinement_here() -> Confinement:
     """Return what a child of this process cannot do on this machine, as one that was asked says."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, subprocess.SubprocessError):
         asked = subprocess.run(
-            program("framebank.features.decoders.sandbox", "main()"),
+            program(__name__, "main()"),
             env=child_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

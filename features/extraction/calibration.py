@@ -234,7 +234,7 @@ def _quantise(folder: Path) -> None:
         path.write_bytes(with_constants(frozen).SerializeToString())
         try:
             model = int8.import_openvino().convert_model(path)
-            path.unlink()  # gigabytes, of some networks
+            path.unlink()  # half a gigabyte, of VGG
             model.reshape([COMPUTE_BATCH, *model.input(0).partial_shape[1:]])
             converted.append(model)
         except Exception as err:
