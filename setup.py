@@ -76,6 +76,7 @@ setup(
         **EXTRAS,
         "dev": [
             "pytest>=8.0",
+            "pytest-timeout>=2.4",
             "pytest-xdist>=3.8",
             "ruff>=0.9",
             "mypy>=1.13",

@@ -245,7 +245,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             common.say(f"{part} failed: {error}")
             continue
         common.say("\n".join(tables.render({part: result[part]})))
+        write(result, args.out)  # hours may be lost with what is stopped later
     return result
+
+
+def write(result: dict[str, Any], out: str | None) -> None:
+    if out:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        Path(out).write_text(json.dumps(result) + "\n")
 
 
 def main() -> int:
@@ -261,7 +268,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="PART", help="comparison, limits, ratios, …")
     parser.add_argument("--programs", nargs="+", metavar="NAME", help="of the comparison")
     parser.add_argument("--folder", metavar="DIR", help="keep what is made here, and use it again")
-    parser.add_argument("--out", metavar="FILE", help="write the JSON here as well")
+    parser.add_argument("--out", metavar="FILE", help="write the JSON here too, part by part")
     parser.add_argument("--table", metavar="FILE", help="print the tables of such a file, only")
     args = parser.parse_args()
     if args.table:
@@ -281,11 +288,8 @@ def main() -> int:
     finally:
         if kept is None:
             shutil.rmtree(args.folder, ignore_errors=True)
-    text = json.dumps(result)
-    if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(text + "\n")
-    print(text)
+    write(result, args.out)
+    print(json.dumps(result))
     return 1 if result["failed"] else 0
 
 
