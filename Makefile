@@ -16,8 +16,9 @@ STAMP := $(VENV)/.installed
 FLOORS := features pipelines train
 CODE := framebank $(FLOORS) tests infra setup.py
 
-# Two processes share the tests, a file at a time: most tests leave a core idle.
-TWO_AT_A_TIME := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Two processes share the tests, a file at a time: most tests leave a core idle. One that dies has
+# its test tried again, once: a test that always hangs would be tried for hours.
+TWO_AT_A_TIME := --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
 BENCH := .venv-bench
 TFIO := .venv-tfio

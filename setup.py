@@ -75,7 +75,7 @@ setup(
     extras_require={
         **EXTRAS,
         "dev": [
-            "pytest>=8.0",
+            "pytest>=9.0",
             "pytest-timeout>=2.4",
             "pytest-xdist>=3.8",
             "ruff>=0.9",

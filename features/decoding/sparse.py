@@ -78,7 +78,7 @@ class Plan:
 
     `fed` uint8[packets] tells which packets of a run go to the decoder, `stamps` int64[packets]
     their time of showing, `ranks` which picture (in order of presentation) each packet shows that
-    is wanted. `runs` are in the order of the file, and none needs another.
+    is wanted, or the first. `runs` are in the order of the file, and none needs another.
     """
 
     shown: Shown
@@ -334,10 +334,11 @@ class _Decoding:
         self._last = -(1 << 63)  # time of the picture before, in this run
         self._kind: object = None
         self._decoded = 0
+        self._wanted = frozenset(self.plan.rows.tolist())
         self.shown_size = (0, 0)
 
     def run(self, clip: Clip, messages: list[Message], runs: tuple[Run, ...]) -> None:
-        """Decode the runs, emitting their wanted pictures, and the first one for its size."""
+        """Decode the runs, emitting their wanted pictures, and the first one for its size alone."""
         report = DamageReport(clip, messages)
         report.take_pictures_for_granted()
         start_decoder(clip, self.request.threads, report)
@@ -422,7 +423,7 @@ class _Decoding:
             rank = self.plan.ranks.get(number)
             if rank == 0:
                 self.shown_size = self._scaler.shown_size(frame)
-            if rank is not None and emit:
+            if emit and rank is not None and rank in self._wanted:
                 self._emit(frame, rank)
 
     def _emit(self, frame: av.VideoFrame, rank: int) -> None:

@@ -28,7 +28,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framebank.features.decoders.pool import DecoderPolicy, DecoderPool, Frame
+from framebank.features.decoders.pool import (
+    ClipAgain,
+    ClipDone,
+    ClipRejected,
+    DecoderPolicy,
+    DecoderPool,
+    Frame,
+)
 from framebank.features.errors import FramebankError, JobError, UsageError, needing
 from framebank.features.extraction.precision import Settled, least_cosine
 from framebank.features.network import int8
@@ -162,19 +169,42 @@ def calibration_images(
     spec: FeatureSpec, chosen: Sequence[VideoRef], policy: DecoderPolicy
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return pictures uint8[n, size, size, 3] of the clips `chosen` as the network gets them,
-    FRAMES or fewer, and int64[n] which clip each is of."""
+    FRAMES or fewer, and int64[n] which clip each is of. Of a sound clip no more is decoded than
+    they need; of one that is refused so, what can be had."""
     each = math.ceil(FRAMES / max(1, len(chosen)))
     sampling = dataclasses.replace(spec, sample=f"uniform={each}", max_frames=None)
-    found: dict[tuple[int, int], NDArray[np.uint8]] = {}
-    lenient = dataclasses.replace(policy, allow_partial=True)
-    with contextlib.closing(DecoderPool(sampling, lenient)) as pool:
-        for event in pool.decode(chosen):
-            if isinstance(event, Frame):
-                found[event.clip, event.token] = np.array(event.pictures[0])
-    keys = sorted(found)[:FRAMES]
+    clips = dict(enumerate(chosen))
+    strict = dataclasses.replace(policy, check="sampled", allow_partial=False)
+    found = _decoded(sampling, strict, clips)
+    refused = {number: ref for number, ref in clips.items() if number not in found}
+    found |= _decoded(sampling, dataclasses.replace(policy, allow_partial=True), refused)
+    keys = [(number, token) for number in sorted(found) for token in sorted(found[number])]
+    keys = keys[:FRAMES]
     size = spec.input_size
-    images = np.array([found[key] for key in keys], np.uint8).reshape(-1, size, size, 3)
-    return images, np.array([clip for clip, _ in keys], np.int64)
+    images = np.array([found[number][token] for number, token in keys], np.uint8)
+    return images.reshape(-1, size, size, 3), np.array([number for number, _ in keys], np.int64)
+
+
+def _decoded(
+    spec: FeatureSpec, policy: DecoderPolicy, clips: Mapping[int, VideoRef]
+) -> dict[int, dict[int, NDArray[np.uint8]]]:
+    """Return the frames of the rows of each clip that is not refused, by their tokens."""
+    if not clips:
+        return {}
+    found: dict[int, dict[int, NDArray[np.uint8]]] = {number: {} for number in clips}
+    numbers = list(clips)
+    with contextlib.closing(DecoderPool(spec, policy)) as pool:
+        for event in pool.decode(clips.values()):
+            number = numbers[event.clip]
+            if isinstance(event, Frame):
+                found[number][event.token] = np.array(event.pictures[0])
+            elif isinstance(event, ClipDone):  # others come where it was not yet certain
+                found[number] = {token: found[number][token] for token in event.fields["tokens"]}
+            elif isinstance(event, ClipAgain):
+                found[number].clear()
+            elif isinstance(event, ClipRejected):
+                del found[number]
+    return found
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import importlib
 import io
 import json
 import queue
-import sys
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +36,7 @@ _MEMBERS = (GRAPH, WEIGHTS, FRAMES, REPORT)
 _MOST_BYTES = 2**31  # of one member, unpacked
 _MOST_STREAMS = 8  # each has its own memory for what layers hand on
 _TIME = (1980, 1, 1, 0, 0, 0)  # of all members: the same content has the same hash
+_importing = threading.Lock()
 _TODO = "put the file back, or extract into another --cache"
 
 
@@ -131,10 +132,12 @@ def import_openvino(name: str = "openvino") -> Any:
     """Import OpenVINO, or what goes with it, and return the module. Each of them would tell its
     maker of every use, unless the user has found out how to forbid it, and fork this process to do
     so: it does not where the package for that is missing."""
-    if name in sys.modules:
-        return sys.modules[name]
-    with absent("openvino_telemetry"):
-        return importlib.import_module(name)
+    with _importing, absent("openvino_telemetry"):
+        module = importlib.import_module(name)
+        # Its table of types is made when it is first asked for one. Two threads that ask at once,
+        # as those of a network do, wait for ever: one makes the table and wants Python's lock.
+        importlib.import_module("openvino").Type.u8.to_dtype()
+    return module
 
 
 def load_int8(weights: Weights, *, size: int) -> tuple[Call, int, int]:

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ from framebank.features.network import int8
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec, SpecChoice
 from framebank.features.stores import disk
+from framebank.features.video import VideoRef
 from tests import ROOT
+from tests.clips.plain_clips import write_clip
 from tests.features.extraction.test_engine import ref_of
 
 CHOICE = SpecChoice(
@@ -138,6 +141,37 @@ def test_what_calibrates_is_always_the_same_of_the_same_input(
     assert numbers.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and len(images) == 12
 
 
+def test_no_more_is_decoded_than_calibrates_but_of_damaged_clips(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A film of an hour is not decoded wholly for 64 of its frames."""
+    monkeypatch.setattr(calibration, "FRAMES", 8)
+    runs: list[tuple[str, bool, list[str]]] = []
+
+    class Pool(calibration.DecoderPool):
+        def decode(self, refs: Iterable[VideoRef]) -> Iterator[Any]:
+            refs = list(refs)
+            names = [Path(ref.uri).name for ref in refs]
+            runs.append((self._policy.check, self._policy.allow_partial, names))
+            return super().decode(refs)
+
+    monkeypatch.setattr(calibration, "DecoderPool", Pool)
+    spec = dataclasses.replace(make_spec(CHOICE)[0], input_size=16)
+    sound, damaged = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    write_clip(sound, frames=40, seed=1)
+    whole = write_clip(damaged, frames=40, seed=2).read_bytes()
+    first, _ = calibration.calibration_images(spec, refs_of(tmp_path), ONE)
+    assert runs == [("sampled", False, ["a.mp4", "b.mp4"])]
+    broken = bytearray(whole)
+    middle = whole.index(b"mdat") + 4 + (len(whole) - whole.index(b"mdat")) // 3
+    broken[middle : middle + 200] = bytes(200)
+    damaged.write_bytes(broken)
+    images, numbers = calibration.calibration_images(spec, refs_of(tmp_path), ONE)
+    assert runs[1:] == [("sampled", False, ["a.mp4", "b.mp4"]), ("whole", True, ["b.mp4"])]
+    assert numbers.tolist()[:4] == [0] * 4 and set(numbers) == {0, 1}
+    np.testing.assert_array_equal(images[:4], first[:4])
+
+
 def test_cosines_and_the_probe_are_of_frames_that_did_not_calibrate() -> None:
     clips = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     expected = np.array(
@@ -201,6 +235,40 @@ print("openvino_telemetry" in sys.modules)
     command, environment = [sys.executable, "-c", code], {**os.environ, "HOME": str(tmp_path)}
     said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
     assert said.stdout.split() == [b"False"] and list(tmp_path.iterdir()) == []
+
+
+def test_two_threads_may_be_the_first_to_ask_for_a_type() -> None:
+    """OpenVINO's binding has them wait for each other for ever, holding Python's lock."""
+    code = """
+import os, threading, time
+import numpy, openvino
+from framebank.features.network import int8
+
+for _ in range(5):
+    pid = os.fork()  # of a process whose OpenVINO was not asked yet
+    if not pid:
+        ready = threading.Barrier(2)
+
+        def ask():
+            openvino = int8.import_openvino()
+            ready.wait()
+            for _ in range(50):
+                openvino.Type.u8.to_dtype()
+
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        [one.start() for one in threads]
+        [one.join() for one in threads]
+        os._exit(0)
+    deadline = time.monotonic() + 30
+    while not os.waitpid(pid, os.WNOHANG)[0]:
+        if time.monotonic() > deadline:
+            os.kill(pid, 9)
+            raise SystemExit("it hangs")
+        time.sleep(0.01)
+"""
+    pytest.importorskip("openvino")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_graph_that_is_gone_or_another_is_not_taken(
