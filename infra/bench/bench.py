@@ -10,7 +10,7 @@ that installed (`peers.py`), on the same clips with the same weights, features o
 order turns with the round; ratios are taken round by round. The other parts are programs of this
 folder: what each stage can do (`limits.py`), Framebank against itself (`ratios.py`), what grows
 with what (`growth.py`), and the start (`start.py`). Without --clips it makes some, without
---weights random ones. Takes two hours, minutes with `--only comparison --rounds 1`.
+--weights random ones. Takes an hour and a half, minutes with `--only comparison --rounds 1`.
 `--quick` is one round over small things, to see that all of it runs: no figure of it says anything.
 `--table` prints the tables of the JSON that an earlier run wrote with --out.
 """
@@ -245,7 +245,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             common.say(f"{part} failed: {error}")
             continue
         common.say("\n".join(tables.render({part: result[part]})))
-        write(result, args.out)  # hours may be lost with what is stopped later
+        write(result, args.out)  # an hour would be lost with what is stopped later
     return result
 
 
