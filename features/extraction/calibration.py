@@ -199,7 +199,8 @@ def _decoded(
             if isinstance(event, Frame):
                 found[number][event.token] = np.array(event.pictures[0])
             elif isinstance(event, ClipDone):  # others come where it was not yet certain
-                found[number] = {token: found[number][token] for token in event.fields["tokens"]}
+                rows = set(event.fields["tokens"])
+                found[number] = {key: one for key, one in found[number].items() if key in rows}
             elif isinstance(event, ClipAgain):
                 found[number].clear()
             elif isinstance(event, ClipRejected):
