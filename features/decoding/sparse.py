@@ -78,7 +78,8 @@ class Plan:
 
     `fed` uint8[packets] tells which packets of a run go to the decoder, `stamps` int64[packets]
     their time of showing, `ranks` which picture (in order of presentation) each packet shows that
-    is wanted, or the first. `runs` are in the order of the file, and none needs another.
+    is wanted. `first` is the packet of the first picture, which tells the size of all. `runs` are
+    in the order of the file, and none needs another.
     """
 
     shown: Shown
@@ -88,6 +89,7 @@ class Plan:
     visible: NDArray[np.uint8]
     stamps: NDArray[np.int64]
     ranks: dict[int, int]
+    first: int
     runs: tuple[Run, ...]
 
     def work(self) -> list[int]:
@@ -207,15 +209,16 @@ def _plan(
     held_back = context.reorder_depth if reader.delay is None else reader.delay
     _check_order(np.frombuffer(timeline.pts, np.int64), orders[at], held_back)
     rows, capped = pick_rows(request, rule, shown)
-    wanted = np.unique(np.append(rows, 0))  # the first tells the size of all
+    wanted = np.unique(rows)
     ranks = dict(zip(at[shown.numbers[wanted]].tolist(), wanted.tolist(), strict=True))
-    fed, runs = _runs(bits, orders, np.array(sorted(ranks), np.int64))
+    first = int(at[shown.numbers[0]])
+    fed, runs = _runs(bits, orders, np.array(sorted({first, *ranks}), np.int64))
     if runs[0].first:
         raise Doubt("a clip that is shown from its second beginning on")
     # Decoding wholly numbers pictures as they leave the decoder: in the order of their times.
     shown = dataclasses.replace(shown, numbers=np.arange(len(timeline)))
     stamps = np.frombuffer(packets.stamps, np.int64)
-    return Plan(shown, rows, capped, fed, bits & np.uint8(_SHOWN), stamps, ranks, runs)
+    return Plan(shown, rows, capped, fed, bits & np.uint8(_SHOWN), stamps, ranks, first, runs)
 
 
 def _read_packets(
@@ -334,7 +337,6 @@ class _Decoding:
         self._last = -(1 << 63)  # time of the picture before, in this run
         self._kind: object = None
         self._decoded = 0
-        self._wanted = frozenset(self.plan.rows.tolist())
         self.shown_size = (0, 0)
 
     def run(self, clip: Clip, messages: list[Message], runs: tuple[Run, ...]) -> None:
@@ -346,9 +348,7 @@ class _Decoding:
         context = clip.stream.codec_context
         emitted = set(runs)
         if not runs or runs[0] != self.plan.runs[0]:
-            first = self.plan.runs[0]
-            at = next(seq for seq, rank in self.plan.ranks.items() if rank == 0)
-            runs = (Run(first.first, at), *runs)
+            runs = (Run(self.plan.runs[0].first, self.plan.first), *runs)
         for run, packets in self._packets_of(clip, report, runs):
             for packet in packets:
                 self._take(decode_packet(clip, packet, report), report, emit=run in emitted)
@@ -420,10 +420,10 @@ class _Decoding:
             self._kind = self._kind or kind
             if kind != self._kind:
                 raise Doubt("pictures that change their size")
-            rank = self.plan.ranks.get(number)
-            if rank == 0:
+            if number == self.plan.first:
                 self.shown_size = self._scaler.shown_size(frame)
-            if emit and rank is not None and rank in self._wanted:
+            rank = self.plan.ranks.get(number)
+            if rank is not None and emit:
                 self._emit(frame, rank)
 
     def _emit(self, frame: av.VideoFrame, rank: int) -> None:

@@ -36,8 +36,8 @@ _MEMBERS = (GRAPH, WEIGHTS, FRAMES, REPORT)
 _MOST_BYTES = 2**31  # of one member, unpacked
 _MOST_STREAMS = 8  # each has its own memory for what layers hand on
 _TIME = (1980, 1, 1, 0, 0, 0)  # of all members: the same content has the same hash
-_importing = threading.Lock()
 _TODO = "put the file back, or extract into another --cache"
+_importing = threading.Lock()
 
 
 def pack(folder: Path, trial: Path | None = None) -> Path:

@@ -142,7 +142,7 @@ def test_what_calibrates_is_always_the_same_of_the_same_input(
 
 
 def test_no_more_is_decoded_than_calibrates_but_of_damaged_clips(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A film of an hour is not decoded wholly for 64 of its frames."""
     monkeypatch.setattr(calibration, "FRAMES", 8)
