@@ -179,6 +179,7 @@ def test_a_clip_of_the_cache_is_asked_about_by_keyboard_alone(page: Any) -> None
     press(page, "Tab", until="Choose a file")
     press(page, "Tab", until="or pick one of the cache")
     page.keyboard.press("Enter")
+    expect(page.get_by_label("Search by name")).to_be_focused()  # a moment after it opens
     page.keyboard.type("street/a1")
     expect(page.locator(".offer")).to_have_count(1)
     press(page, "Tab", until=PLAIN[1])
