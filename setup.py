@@ -39,7 +39,7 @@ EXTRAS = {
     "gcp": [f"apache-beam[gcp]>={BEAM}", "google-cloud-storage>=3.17", "google-crc32c>=1.5"],
     "s3": ["boto3>=1.44", "google-crc32c>=1.5"],
     "onnx": ["onnxruntime>=1.32", "onnx>=1.23"],
-    "openvino": ["openvino>=2026.4", "nncf>=3.4"],
+    "openvino": ["openvino>=2026.4"],
     "kerashub": ["keras-hub>=0.32"],
     "words": ["gensim>=4.4"],
     "serve": [

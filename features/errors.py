@@ -62,7 +62,6 @@ _LIBRARIES = {  # that are not called as they are imported
     "jinja2": "Jinja2",
     "keras": "Keras",
     "mlflow": "MLflow",
-    "nncf": "NNCF",
     "openvino": "OpenVINO",
     "PIL": "Pillow",
     "tensorflow": "TensorFlow",

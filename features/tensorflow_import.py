@@ -83,26 +83,52 @@ def only_graphs() -> None:
     _only_graphs.set()
 
 
-@functools.cache
-def _graph_parts() -> types.SimpleNamespace:
-    """Return the same objects under the same names from the modules that they are made in, without
-    the hundreds of modules of TensorFlow's public names. Raises ImportError or AttributeError where
-    a TensorFlow has them elsewhere."""
+def graph_message() -> Any:
+    """Return the class `GraphDef`, for which nothing else of TensorFlow need be imported."""
+    with _importing:
+        if "tensorflow" not in sys.modules:
+            with contextlib.suppress(ImportError), _parts_of_tensorflow():
+                from tensorflow.core.framework import graph_pb2
+
+                return graph_pb2.GraphDef
+        return import_graphs().GraphDef
+
+
+def tensorflow_version() -> str:
+    """Return the version of TensorFlow, which is not imported for it where it is called that."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version("tensorflow")
+    version: str = import_graphs().VERSION
+    return version
+
+
+@contextlib.contextmanager
+def _parts_of_tensorflow() -> Iterator[None]:
+    """Have the block import modules of TensorFlow without what it imports of itself: hundreds of
+    modules of public names. Raises ImportError where there is none."""
     found = importlib.util.find_spec("tensorflow")
     if found is None or found.submodule_search_locations is None:
         raise ImportError("no package tensorflow")
-    _quiet()
     package = types.ModuleType("tensorflow")
     package.__path__ = list(found.submodule_search_locations)
     sys.modules["tensorflow"] = package
     try:
+        yield
+    finally:
+        del sys.modules["tensorflow"]  # whoever wants the rest imports it as ever
+
+
+@functools.cache
+def _graph_parts() -> types.SimpleNamespace:
+    """Return the same objects under the same names from the modules that they are made in. Raises
+    ImportError or AttributeError where a TensorFlow has them elsewhere."""
+    _quiet()
+    with _parts_of_tensorflow():
         from tensorflow.core.framework import graph_pb2
         from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2  # noqa: F401
         from tensorflow.python.client import session
         from tensorflow.python.framework import config, dtypes, importer, ops, versions
         from tensorflow.python.platform import tf_logging
-    finally:
-        del sys.modules["tensorflow"]  # whoever wants the rest imports it as ever
     tf_logging.get_logger().setLevel("ERROR")
     return types.SimpleNamespace(
         Graph=ops.Graph,

@@ -1,23 +1,26 @@
 """The network in a process of its own, which imports TensorFlow while this one imports Beam.
 
-For a command whose workers are threads of its process, and only there: it is begun once it is known
-that there will be something to compute, and ends with the command. Pictures go there through shared
-memory. What is raised there is raised here. Reasons and figures: infra/decisions/0020-start.md.
+For a command whose workers are threads of its process: it is begun once it is known that there will
+be something to compute, and ends with the command. int8 is calibrated there, or in one for that
+alone. Pictures go there through shared memory. What is raised there is raised here. Reasons and
+figures: infra/decisions/0020-start.md.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import importlib.util
 import mmap
 import multiprocessing
 import os
+import queue
 import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
@@ -26,10 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.errors import FramebankError, JobError
+from framebank.features.extraction.calibration import Converted, Quantise
 from framebank.features.extraction.one_clip import build_network, computing
 from framebank.features.extraction.precision import Settled, measured
 from framebank.features.machine import check_address_space
 from framebank.features.network.backbones import BACKBONES
+from framebank.features.network.int8 import import_openvino, streams
 from framebank.features.network.keras_choice import keras_backend
 from framebank.features.network.weights import Weights, localise_weights
 from framebank.features.processes import end_with_parent, program
@@ -47,31 +52,32 @@ _END_S = 5.0  # that the process has to be gone once its channel is closed at th
 
 
 class NetworkProcess:
-    """A process that builds networks and computes with them, one call after the other."""
+    """A process that builds networks and computes with them, for several threads at a time."""
 
-    def __init__(self) -> None:
-        """Raises OSError where no process can be started."""
+    def __init__(self, *, int8: bool = False, environment: Mapping[str, str] | None = None) -> None:
+        """`int8` tells what it is begun for; `environment` are variables of its own. Raises OSError
+        where no process can be started."""
+        count = streams() if int8 else 1
         with contextlib.ExitStack() as opened:
-            self._channel, theirs = multiprocessing.Pipe()
-            opened.enter_context(self._channel)
-            self._memory = os.memfd_create("pictures")
-            opened.callback(os.close, self._memory)
-            descriptors = (theirs.fileno(), self._memory)
-            with theirs:
+            lanes = [opened.enter_context(contextlib.closing(_Lane())) for _ in range(count)]
+            self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
+            theirs = []
+            with contextlib.ExitStack() as there:  # closed here, or its end would not be noticed
+                for lane in lanes:
+                    self._lanes.put(lane)
+                    theirs += [there.enter_context(lane.theirs).fileno(), lane.memory]
                 self._process = subprocess.Popen(
-                    program(__name__, f"main({os.getpid()}, *{descriptors})"),
+                    program(__name__, f"main({os.getpid()}, {int8}, *{theirs})"),
+                    env={**os.environ, **(environment or {})},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    pass_fds=descriptors,
+                    pass_fds=theirs,
                     start_new_session=True,  # the terminal's signals are for this process
                 )
             opened.callback(self._process.wait)
             opened.callback(self._process.kill)
             self._coming: dict[Hashable, Future[Any]] = {}  # networks
-            self._pictures = _Pictures(self._memory)
-            opened.callback(self._pictures.close)
-            # One call at a time: the processor is busy with one.
-            self._calls = opened.enter_context(ThreadPoolExecutor(1, "network-process"))
+            self._calls = opened.enter_context(ThreadPoolExecutor(count, "network-process"))
             opened.callback(self._process.kill)  # or the call under way would be waited for
             self._closing = threading.Event()
             opened.callback(self._closing.set)
@@ -88,6 +94,21 @@ class NetworkProcess:
         whoever builds it next."""
         found: Settled = self._begin("settle", images, spec, weights, batch_size).result()
         return found
+
+    def quantising(self, spec: FeatureSpec, weights: Weights) -> Quantise:
+        """Begin to build a network that is to be quantised; return what does that with frames, as
+        `calibration.Converted` does there. The quantised network is kept for whoever builds it
+        next."""
+        built = self._begin("convert", None, spec, weights)
+
+        def quantise(
+            images: NDArray[np.uint8], clips: NDArray[np.int64], *, batch_size: int
+        ) -> tuple[str, dict[str, Any]]:
+            built.result()
+            path, made = self._begin("quantise", images, clips, batch_size).result()
+            return path, made
+
+        return quantise
 
     def prepare(self, spec: FeatureSpec, weights: Weights, *, batch_size: int) -> None:
         """Begin to build a network that will be asked for."""
@@ -116,10 +137,9 @@ class NetworkProcess:
             raise JobError("the command ends, and its network with it") from err
 
     def _call(self, name: str, images: NDArray[np.uint8] | None, *args: object) -> Any:
-        shape = None if images is None else self._pictures.put(images)
+        lane = self._lanes.get()
         try:
-            self._channel.send((name, shape, args))
-            answer, error = self._channel.recv()
+            answer, error = lane.call(name, images, *args)
         except (EOFError, OSError) as err:
             raise JobError(
                 "the process that computes the network ended",
@@ -127,6 +147,8 @@ class NetworkProcess:
                 todo="run the same command again; if it ends again, see whether memory was short "
                 "(dmesg), and use fewer --decoders",
             ) from err
+        finally:
+            self._lanes.put(lane)
         if error is not None:
             raise error
         return answer
@@ -141,8 +163,6 @@ class NetworkProcess:
 class RemoteNetwork:
     """A `batches.FrameNetwork` whose work another process does."""
 
-    in_flight = 1
-
     def __init__(
         self,
         compute: Callable[[int, NDArray[np.uint8]], NDArray[np.float32]],
@@ -150,12 +170,35 @@ class RemoteNetwork:
         batch_size: int,
         feature_dim: int,
         step: int,
+        in_flight: int,
     ) -> None:
         self._compute, self._number = compute, number
-        self.batch_size, self.feature_dim, self.step = batch_size, feature_dim, step
+        self.batch_size, self.feature_dim = batch_size, feature_dim
+        self.step, self.in_flight = step, in_flight
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._compute(self._number, images)
+
+
+class _Lane:
+    """What one call at a time takes: a channel, of which the other end is `theirs`, and memory."""
+
+    def __init__(self) -> None:
+        with contextlib.ExitStack() as opened:
+            self._channel, self.theirs = multiprocessing.Pipe()
+            opened.enter_context(self._channel)
+            self.memory = os.memfd_create("pictures")
+            opened.callback(os.close, self.memory)
+            self._pictures = _Pictures(self.memory)
+            opened.callback(self._pictures.close)
+            self.close = opened.pop_all().close
+
+    def call(self, name: str, images: NDArray[np.uint8] | None, *args: object) -> Any:
+        """Return what the call gave there and what it raised; raises EOFError or OSError where the
+        process is gone."""
+        shape = None if images is None else self._pictures.put(images)
+        self._channel.send((name, shape, args))
+        return self._channel.recv()
 
 
 class _Pictures:
@@ -189,22 +232,37 @@ class _Pictures:
 _BEGUN: list[NetworkProcess] = []  # one at most
 
 
-def begin(held: contextlib.ExitStack, choices: Iterable[SpecChoice | FeatureSpec]) -> None:
+def begin(held: contextlib.ExitStack, choices: Collection[SpecChoice | FeatureSpec]) -> None:
     """Start the process for what was chosen, where a command gains by it, until `held` is closed:
-    not where a network has to be looked at or calibrated here, and not beside a GPU, which takes
-    two batches at a time."""
+    not where a network has to be looked at here, and not beside a GPU, which takes two batches at a
+    time."""
     if _BEGUN or not _is_a_gain(choices):
         return
     with contextlib.suppress(OSError):  # this process does it all
-        process = NetworkProcess()
+        process = NetworkProcess(int8=any(one.precision == INT8 for one in choices))
         held.callback(process.close)
         _BEGUN.append(process)
         held.callback(_BEGUN.clear)
 
 
-def serving(spec: FeatureSpec) -> NetworkProcess | None:
-    """Return the process that was begun, where it is one for the network of `spec`."""
-    return _BEGUN[0] if _BEGUN and spec.precision != INT8 else None
+def serving() -> NetworkProcess | None:
+    """Return the process that was begun, if one was."""
+    return _BEGUN[0] if _BEGUN else None
+
+
+@contextlib.contextmanager
+def to_quantise() -> Iterator[NetworkProcess]:
+    """Have a process for quantising: the one that was begun, or one for that alone."""
+    if (process := serving()) is not None:
+        yield process
+        return
+    environment = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    try:
+        process = NetworkProcess(int8=True, environment=environment)
+    except OSError as err:
+        raise JobError("int8 cannot be calibrated in a process", got=str(err)) from err
+    with contextlib.closing(process):
+        yield process
 
 
 def _is_a_gain(choices: Iterable[SpecChoice | FeatureSpec]) -> bool:
@@ -213,51 +271,81 @@ def _is_a_gain(choices: Iterable[SpecChoice | FeatureSpec]) -> bool:
     if keras_backend() != "tensorflow" or importlib.util.find_spec("tensorflow") is None:
         return False
     return all(
-        (row := BACKBONES.get(one.backbone)) is not None
-        and one.layer in (None, row.layer)
-        and one.precision != INT8
+        (row := BACKBONES.get(one.backbone)) is not None and one.layer in (None, row.layer)
         for one in choices
     )
 
 
 class _Served:
-    """What the process does for the one that started it."""
+    """What the process does for the one that started it, for a thread of each lane."""
 
     def __init__(self) -> None:
         self._networks: list[Any] = []
+        self._converted: Converted | None = None
+        self._building = threading.Lock()
 
     def settle(
         self, images: NDArray[np.uint8], spec: FeatureSpec, weights: Weights, batch_size: int
     ) -> Settled:
-        return measured(spec, weights, images, batch_size=batch_size, keep=True)
+        with self._building:
+            return measured(spec, weights, images, batch_size=batch_size, keep=True)
+
+    def convert(self, _: None, spec: FeatureSpec, weights: Weights) -> None:
+        with self._building:
+            self._converted = Converted(spec, localise_weights(weights))
+
+    def quantise(
+        self, images: NDArray[np.uint8], clips: NDArray[np.int64], batch_size: int
+    ) -> tuple[str, dict[str, Any]]:
+        with self._building:
+            assert self._converted is not None
+            converted, self._converted = self._converted, None
+            return converted.quantise(images, clips, batch_size=batch_size)
 
     def build(
         self, _: None, spec: FeatureSpec, weights: Weights, batch_size: int
-    ) -> tuple[int, int, int, int]:
-        network = build_network(spec, localise_weights(weights), batch_size=batch_size)
-        self._networks.append(network)
-        number = len(self._networks) - 1
-        return number, network.batch_size, network.feature_dim, network.step
+    ) -> tuple[int, int, int, int, int]:
+        with self._building:
+            network = build_network(spec, localise_weights(weights), batch_size=batch_size)
+            self._networks.append(network)
+            about = (network.batch_size, network.feature_dim, network.step, network.in_flight)
+            return len(self._networks) - 1, *about
 
     def compute(self, images: NDArray[np.uint8], number: int) -> NDArray[np.float32]:
         rows: NDArray[np.float32] = self._networks[number](images)
         return rows
 
 
-def main(parent: int, channel: int, memory: int) -> None:
-    """Serve the process `parent` until it closes its end of the channel."""
+def main(parent: int, is_for_int8: bool, *lanes: int) -> None:
+    """Serve the process `parent` until it closes its ends of the channels: `lanes` are descriptors,
+    of each channel and its memory."""
     end_with_parent(parent)
     own_process()
     collect_rarely()
     only_graphs()
-    networks, pictures = _Served(), _Pictures(memory)
-    with Connection(channel) as calls, contextlib.suppress(EOFError, OSError):  # it is gone
-        failed: Exception | None = None
-        try:
-            check_address_space()
+    networks, failed = _Served(), None
+    try:
+        check_address_space()
+        if is_for_int8:
+            with contextlib.suppress(ImportError):  # who needs it says so
+                import_openvino()
+        else:
             import_graphs()  # before it is known what for
-        except Exception as error:  # noqa: BLE001 - told to the first that asks
-            failed = _that_travels(error)
+    except Exception as error:  # noqa: BLE001 - told to the first that asks
+        failed = _that_travels(error)
+    first, *others = [
+        functools.partial(_serve, networks, failed, channel, memory)
+        for channel, memory in zip(lanes[::2], lanes[1::2], strict=True)
+    ]
+    for serve in others:
+        threading.Thread(target=serve, daemon=True).start()
+    first()
+
+
+def _serve(networks: _Served, failed: Exception | None, channel: int, memory: int) -> None:
+    """Answer the calls that come over a channel, until its other end is closed."""
+    pictures = _Pictures(memory)
+    with Connection(channel) as calls, contextlib.suppress(EOFError, OSError):  # it is gone
         while True:
             name, shape, args = calls.recv()
             answer: tuple[Any, Exception | None] = None, failed

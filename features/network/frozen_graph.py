@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
-from framebank.features.tensorflow_import import import_graphs
+from framebank.features.tensorflow_import import graph_message, import_graphs
 
 ASSIGN = "AssignVariableOp"
 FOLDABLE = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
@@ -32,33 +32,35 @@ class Frozen:
     """A graph uint8[b, h, w, c=3] → float32[b, d], the values of its weights, and what its nodes
     are called: where values go in, what takes them up."""
 
-    graph: Any  # tf.Graph
+    definition: Any  # GraphDef
     images: str
     features: str
+    feature_dim: int
     values: list[str]
     assignments: list[str]
     arrays: list[NDArray[np.float32]]
 
-    @property
-    def feature_dim(self) -> int:
-        return int(self.graph.get_tensor_by_name(self.features).shape[-1])
+    @functools.cached_property
+    def graph(self) -> Any:
+        """Return it as a `tf.Graph`."""
+        graphs = import_graphs()
+        with graphs.Graph().as_default() as graph:
+            graphs.import_graph_def(self.definition, name="")
+        return graph
 
     def to_kept(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return it as a JSON value and arrays."""
-        names = ("images", "features", "values", "assignments")
-        graph = np.frombuffer(self.graph.as_graph_def().SerializeToString(), np.uint8)
+        names = ("images", "features", "feature_dim", "values", "assignments")
+        definition = np.frombuffer(self.definition.SerializeToString(), np.uint8)
         weights = {str(number): array for number, array in enumerate(self.arrays)}
-        return {name: getattr(self, name) for name in names}, {"graph": graph, **weights}
+        return {name: getattr(self, name) for name in names}, {"graph": definition, **weights}
 
     @classmethod
     def from_kept(cls, about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Frozen:
-        """Return what `to_kept` was called of, of which nothing is imported but TensorFlow."""
-        graphs = import_graphs()
-        definition = graphs.GraphDef.FromString(arrays["graph"].tobytes())
-        with graphs.Graph().as_default() as graph:
-            graphs.import_graph_def(definition, name="")
+        """Return what `to_kept` was called of; of TensorFlow nothing runs for that."""
+        definition = graph_message().FromString(arrays["graph"].tobytes())
         weights = [arrays[str(number)] for number in range(len(arrays) - 1)]
-        return cls(graph, arrays=weights, **about)
+        return cls(definition, arrays=weights, **about)
 
 
 def trace(
@@ -89,9 +91,10 @@ def trace(
         pixels = preprocess(tf.cast(images, tf.float32))
         features = tf.cast(forward(pixels, store), tf.float32)
     return Frozen(
-        graph,
+        graph.as_graph_def(),
         images=images.name,
         features=features.name,
+        feature_dim=int(features.shape[-1]),
         values=[value.name for value in store.values],
         assignments=[operation.name for operation in store.assignments],
         arrays=list(store.values.values()),
@@ -115,7 +118,7 @@ def start(frozen: Frozen, *, precision: str, is_known: bool = False) -> Call:
 def with_constants(frozen: Frozen) -> Any:
     """Return the graph as a GraphDef of images and features alone, the weights in it, for whoever
     runs it elsewhere."""
-    definition = frozen.graph.as_graph_def()
+    definition = frozen.definition
     handles = {node.name: node.input[0] for node in definition.node if node.op == ASSIGN}
     held = {
         handles[name.partition(":")[0]]: array
@@ -123,7 +126,7 @@ def with_constants(frozen: Frozen) -> Any:
     }
     # Without the inputs that nothing reads, which a traced network leaves.
     needed = _needed(definition, frozen.features.partition(":")[0])
-    bare = import_graphs().GraphDef(versions=definition.versions)
+    bare = type(definition)(versions=definition.versions)
     for node in definition.node:
         if node.name not in needed or node.name in held:
             continue

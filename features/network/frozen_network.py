@@ -55,7 +55,11 @@ from framebank.features.network.weight_files import layer_arrays
 from framebank.features.network.weights import Weights
 from framebank.features.spec import INT8, PRECISIONS
 from framebank.features.stores import disk, kept, temporary
-from framebank.features.tensorflow_import import import_graphs, import_tensorflow
+from framebank.features.tensorflow_import import (
+    import_graphs,
+    import_tensorflow,
+    tensorflow_version,
+)
 
 COMPUTE_BATCH = 8  # images per step on a processor; another number may change features' last bits
 WIDE_STEP = 32  # in bfloat16, where each step begins with turning all weights into it
@@ -154,15 +158,7 @@ class Network:
             self.feature_dim = int(model.output.shape[-1])
             self._call = self._compile(model, arrays, row.preprocessing)
             return
-        shape = (None, *self.input_shape[1:])
-        key = _kept_key(row, self.layer, weights, shape)
-        found = kept.load(key)
-        if found is not None:
-            frozen = Frozen.from_kept(*found)
-        else:
-            model, arrays = _load(row, self.layer, weights)
-            frozen = _trace(model, arrays, row.preprocessing, shape=shape)
-            kept.keep(key, *frozen.to_kept())
+        frozen, key = frozen_of_table(row, self.layer, weights)
         self.feature_dim = frozen.feature_dim
         if self.precision != "bfloat16" or self._on_gpu:
             self._call = self._start(frozen, precision=self.precision)
@@ -275,6 +271,21 @@ class Network:
         )
 
 
+def frozen_of_table(row: Backbone, layer: str, weights: Weights) -> tuple[Frozen, str]:
+    """Return the graph of a network of the table, for any number of images at a time, and the key
+    of all that it follows from: as it was kept on this machine, or made by Keras, and kept."""
+    frames = (row.clip_length,) if row.clip_length > 1 else ()
+    shape = (None, *frames, row.input_size, row.input_size, 3)
+    key = _kept_key(row, layer, weights, shape)
+    found = kept.load(key)
+    if found is not None:
+        return Frozen.from_kept(*found), key
+    model, arrays = _load(row, layer, weights)
+    frozen = _trace(model, arrays, row.preprocessing, shape=shape)
+    kept.keep(key, *frozen.to_kept())
+    return frozen, key
+
+
 def _prepare_gpus() -> bool:
     """Return whether Keras's backend has a GPU, after telling TensorFlow to take its memory only as
     it needs it. Under another backend TensorFlow is left asleep: it would take the GPU's memory."""
@@ -297,7 +308,7 @@ def _prepare_gpus() -> bool:
 
 def _kept_key(row: Backbone, layer: str, weights: Weights, shape: tuple[int | None, ...]) -> str:
     """Return the key of all that the graph of a network of the table follows from."""
-    made_by = (import_graphs().VERSION, importlib.metadata.version("keras"), np.__version__)
+    made_by = (tensorflow_version(), importlib.metadata.version("keras"), np.__version__)
     parts = ("graph", row, layer, weights.sha256, shape, *made_by)
     return kept.key_of(*parts, sources=sorted(Path(__file__).parent.glob("*.py")))
 
@@ -353,7 +364,7 @@ def _load(backbone: Backbone, layer: str, weights: Weights) -> tuple[Any, LayerA
 def check_alone(network: Network, source: str) -> None:
     """Raise UsageError, which names `source`, unless a frame's feature has the same bytes whatever
     else is in its batch, wherever in it the frame is, and again."""
-    count = max(network.batch_size, network._step)
+    count = max(COMPUTE_BATCH, network._step)
     # Of each picture another darkest and brightest pixel and another contrast, none of them as
     # black as what fills a batch: a scale taken from the whole batch shows.
     rank = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1) % COMPUTE_BATCH

@@ -16,6 +16,7 @@ import queue
 import threading
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,27 @@ _TODO = "put the file back, or extract into another --cache"
 _importing = threading.Lock()
 
 
+def write_members(
+    folder: Path, model: Any, images: NDArray[np.uint8], report: Mapping[str, Any]
+) -> None:
+    """Write what a file is packed of: OpenVINO's quantised model, the frames that it was calibrated
+    with, and what `read_report` is to return."""
+    import_openvino().save_model(model, str(folder / GRAPH), compress_to_fp16=False)
+    np.save(folder / FRAMES, images)
+    write_report(folder, report)
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    (folder / REPORT).write_text(json.dumps(report, sort_keys=True))
+
+
 def pack(folder: Path, trial: Path | None = None) -> Path:
     """Put the members in `folder` into one file, kept in this user's cache under its SHA-256, or
-    for a `trial` into that one, as they are; return its path. Raises OSError."""
-    how = zipfile.ZIP_DEFLATED if trial is None else zipfile.ZIP_STORED
+    for a `trial` into that one; return its path. Raises OSError."""
     data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", how) as archive:
+    with zipfile.ZipFile(data, "w") as archive:  # of what hardly becomes smaller
         for name in _MEMBERS:
-            # The fastest level: no other makes frames and numbers smaller by much.
-            content = (folder / name).read_bytes()
-            archive.writestr(zipfile.ZipInfo(name, _TIME), content, how, compresslevel=1)
+            archive.writestr(zipfile.ZipInfo(name, _TIME), (folder / name).read_bytes())
     target = _kept(disk.bytes_sha256(data.getvalue())) if trial is None else trial
     storage.write_atomic(str(target), data.getvalue())
     return target
@@ -184,21 +196,24 @@ def streams() -> int:
     return min(usable_cores(), _MOST_STREAMS)
 
 
+def _compiled(model: Any, precision: str) -> Any:
+    settings = {
+        "INFERENCE_NUM_THREADS": usable_cores(),
+        "NUM_STREAMS": streams(),
+        "INFERENCE_PRECISION_HINT": precision,
+        "ENABLE_CPU_PINNING": False,  # decoders want the cores too
+    }
+    return import_openvino().Core().compile_model(model, "CPU", settings)
+
+
 def run_model(model: Any) -> Call:
     """Return a function that runs an OpenVINO model on the processor, for any threads, `streams()`
     of them at a time: int8 where it is quantised, float32 elsewhere, whatever else the processor
     may prefer."""
-    openvino = import_openvino()
-    settings = {
-        "INFERENCE_NUM_THREADS": usable_cores(),
-        "NUM_STREAMS": streams(),
-        "INFERENCE_PRECISION_HINT": "f32",
-        "ENABLE_CPU_PINNING": False,  # decoders want the cores too
-    }
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    runs = _compiled(model, "f32")
     free: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(streams()):
-        free.put(compiled.create_infer_request())
+        free.put(runs.create_infer_request())
 
     def call(images: Images) -> Features:
         request = free.get()
@@ -211,5 +226,20 @@ def run_model(model: Any) -> Call:
     return call
 
 
-def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    (folder / REPORT).write_text(json.dumps(report, sort_keys=True))
+def outputs_of(
+    model: Any, images: NDArray[np.uint8], *, precision: str = "f32"
+) -> list[NDArray[np.float32]]:
+    """Return each output float32[n, ...] of an OpenVINO model of images uint8[n, h, w, c=3], which
+    it takes in steps of a fixed number; computed in `precision`, as OpenVINO calls it. The last
+    step is filled up with images once more, which stay in outputs that have no row for each."""
+    runs, step = _compiled(model, precision), model.input(0).shape[0]
+    filled = np.resize(images, (-(-len(images) // step) * step, *images.shape[1:]))
+
+    def compute(at: int) -> list[NDArray[np.float32]]:
+        found = runs.create_infer_request().infer([filled[at : at + step]])
+        return [np.array(found[number], np.float32) for number in range(len(model.outputs))]
+
+    with ThreadPoolExecutor(streams()) as threads:
+        steps = list(threads.map(compute, range(0, len(filled), step)))
+    found = [np.concatenate(parts) for parts in zip(*steps, strict=True)]
+    return [rows[: len(images)] if len(rows) == len(filled) else rows for rows in found]

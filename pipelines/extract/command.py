@@ -221,8 +221,8 @@ def execute(
 
 
 def _prepare(works: Sequence[Work], batch_size: int) -> None:
-    for work in works:
-        if (process := network_process.serving(work.spec)) is not None:
+    if (process := network_process.serving()) is not None:
+        for work in works:
             process.prepare(work.spec, work.weights, batch_size=batch_size)
 
 

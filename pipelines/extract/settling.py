@@ -60,8 +60,16 @@ def settle_precision(
         # In a cache of another precision it is refused, which need not wait for a calibration.
         if cached is not None or not measures:
             return Computing(spec, weights, None)
-        told = f"calibrating int8{of} with frames of the input, once for a cache: some 20 s"
-        spec, graph = calibration.calibrate(spec, weights, refs, policy, on_work=lambda: say(told))
+        told = f"calibrating int8{of} with frames of the input, once for a cache: some 10 s"
+        spec, graph = calibration.calibrate(
+            spec,
+            weights,
+            refs,
+            policy,
+            process=network_process.to_quantise,
+            batch_size=args.batch_size,
+            on_work=lambda: say(told),
+        )
         settled = calibration.settled(graph)
         say(f"--precision{of} {settled.why}")
         return Computing(spec, graph, settled)
@@ -73,7 +81,7 @@ def settle_precision(
     elif not measures:
         settled = Settled("float32", "nothing was measured")
     else:
-        process = network_process.serving(spec)
+        process = network_process.serving()
         measure = functools.partial(measured, keep=keep) if process is None else process.settle
         measure = functools.partial(measure, batch_size=args.batch_size)
         settled = settle(spec, weights, refs, policy, measure=measure)

@@ -339,7 +339,7 @@ def shared_networks(configs: Sequence[ExtractConfig]) -> list[FrameNetwork]:
 
 
 def _network(config: ExtractConfig) -> FrameNetwork:
-    if (process := network_process.serving(config.spec)) is not None:
+    if (process := network_process.serving()) is not None:
         return process.build(config.spec, config.weights, batch_size=config.batch_size)
     check_address_space()
     weights = localise_weights(config.weights)

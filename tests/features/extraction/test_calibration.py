@@ -20,7 +20,7 @@ from framebank.features.asking.trained_model import Lineage
 from framebank.features.cache import layout
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import CacheError, UsageError
-from framebank.features.extraction import calibration
+from framebank.features.extraction import calibration, network_process
 from framebank.features.extraction.one_clip import build_network, extract_features, make_spec
 from framebank.features.network import int8
 from framebank.features.network.weights import Weights
@@ -43,12 +43,18 @@ def made(
 ) -> Iterator[tuple[FeatureSpec, Weights]]:
     """Quantise once for all tests here; what is kept of it lies in a place of its own."""
     pytest.importorskip("openvino")
-    pytest.importorskip("nncf")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("kept")))
         patch.setattr(calibration, "FRAMES", 12)  # of three clips
         spec, weights = make_spec(dataclasses.replace(CHOICE, precision="int8"))
-        yield calibration.calibrate(spec, weights, refs_of(clips), ONE)
+        yield calibrated(spec, weights, refs_of(clips))
+
+
+def calibrated(
+    spec: FeatureSpec, weights: Weights, refs: list[VideoRef]
+) -> tuple[FeatureSpec, Weights]:
+    process = network_process.to_quantise
+    return calibration.calibrate(spec, weights, refs, ONE, process=process, batch_size=32)
 
 
 def refs_of(clips: Path) -> list:
@@ -93,12 +99,12 @@ def test_the_same_frames_are_not_quantised_for_again(
 ) -> None:
     spec, weights = make_spec(dataclasses.replace(CHOICE, precision="int8", sample="every=2"))
     monkeypatch.setattr(calibration, "FRAMES", 12)
-    monkeypatch.setattr(calibration, "_child", None)
-    assert calibration.calibrate(spec, weights, refs_of(clips), ONE)[1] == made[1]
+    monkeypatch.setattr(network_process, "to_quantise", None)
+    assert calibrated(spec, weights, refs_of(clips))[1] == made[1]
     Path(made[1].local_path).rename(damaged := Path(made[1].local_path + ".kept"))
     try:
         with pytest.raises(TypeError):  # is quantised again
-            calibration.calibrate(spec, weights, refs_of(clips), ONE)
+            calibrated(spec, weights, refs_of(clips))
     finally:
         damaged.rename(made[1].local_path)
 
@@ -194,23 +200,21 @@ def test_what_cannot_be_quantised_is_refused_in_words(
     with pytest.raises(UsageError, match="needs frames to be calibrated with"):
         build_network(spec, weights)
     pytest.importorskip("openvino")
-    pytest.importorskip("nncf")
     clip_network, random = make_spec(SpecChoice(backbone="c3d", weights="random:0"))
     with pytest.raises(UsageError, match="networks of single pictures"):
-        calibration.calibrate(clip_network, random, refs_of(clips), ONE)
+        calibrated(clip_network, random, refs_of(clips))
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     with pytest.raises(UsageError, match="no frames to calibrate"):
-        calibration.calibrate(spec, weights, [ref_of(tmp_path / "bad.mp4")], ONE)
+        calibrated(spec, weights, [ref_of(tmp_path / "bad.mp4")])
     monkeypatch.setattr(calibration.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"needs OpenVINO(.|\n)*framebank\[openvino\]"):
-        calibration.calibrate(spec, weights, refs_of(clips), ONE)
+        calibrated(spec, weights, refs_of(clips))
 
 
 def test_a_network_of_ones_own_is_quantised_too(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
-    pytest.importorskip("nncf")
     import keras
     from keras import layers
 
@@ -220,7 +224,7 @@ def test_a_network_of_ones_own_is_quantised_too(
     x = layers.ReLU()(layers.Conv2D(8, 3)(layers.Rescaling(1 / 127.5, -1.0)(given)))
     keras.Model(given, layers.GlobalAveragePooling2D()(x)).save(tmp_path / "own.keras")
     choice = SpecChoice(backbone=str(tmp_path / "own.keras"), precision="int8", sample="every=3")
-    spec, graph = calibration.calibrate(*make_spec(choice), refs_of(clips), ONE)
+    spec, graph = calibrated(*make_spec(choice), refs_of(clips))
     assert build_network(spec, graph)(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 8)
 
 
@@ -229,7 +233,7 @@ def test_nobody_is_told_of_a_use(tmp_path: Path) -> None:
     code = """
 import sys
 from framebank.features.network.int8 import import_openvino
-import_openvino("nncf"), import_openvino().convert_model
+import_openvino().convert_model
 print("openvino_telemetry" in sys.modules)
 """
     command, environment = [sys.executable, "-c", code], {**os.environ, "HOME": str(tmp_path)}

@@ -22,7 +22,7 @@ from framebank.features.extraction import network_process
 from framebank.features.extraction.network_process import NetworkProcess
 from framebank.features.extraction.one_clip import build_network, make_spec
 from framebank.features.extraction.precision import Settled, has_bfloat16
-from framebank.features.spec import FeatureSpec, SpecChoice
+from framebank.features.spec import SpecChoice
 from tests import ROOT
 from tests.attackers.killing import MarkedJob
 from tests.clips.plain_clips import write_clip
@@ -125,7 +125,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         ({}, True),
         ({"precision": "bfloat16"}, True),
         ({"precision": "auto"}, True),
-        ({"precision": "int8"}, False),
+        ({"precision": "int8"}, True),
         ({"backbone": "pixels"}, False),
         ({"backbone": "net.keras"}, False),
         ({"layer": "block_5_add"}, False),
@@ -139,14 +139,12 @@ def test_it_is_begun_where_a_command_gains_by_it(
     choices = [CHOICE, dataclasses.replace(CHOICE, **changes)]
     with contextlib.ExitStack() as held:
         network_process.begin(held, choices)
-        assert network_process.serving(SPEC) is None  # nobody said that this is a command's process
+        assert network_process.serving() is None  # nobody said that this is a command's process
         monkeypatch.setattr(network_process, "is_own_process", lambda: True)
         network_process.begin(held, choices)
         network_process.begin(held, choices)
-        assert (network_process.serving(SPEC) is not None) == is_one
-        quantised: FeatureSpec = dataclasses.replace(SPEC, precision="int8")
-        assert network_process.serving(quantised) is None
-    assert network_process.serving(SPEC) is None
+        assert (network_process.serving() is not None) == is_one
+    assert network_process.serving() is None
 
 
 def test_a_command_computes_there_and_goes_on_after_its_end(tmp_path: Path) -> None:

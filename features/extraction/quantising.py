@@ -1,0 +1,244 @@
+"""Post-training quantisation of an OpenVINO graph to int8, from one run of it over some frames.
+
+In int8 are convolutions and products with weights, and beside them largest values (pooling) and
+sums of maps. Each tensor that one of them takes gets a range, from what was seen of it; tensors
+that are concatenated share one. Weights have a scale for each output channel, symmetric around
+zero (Krishnamoorthi 2018, arXiv:1806.08342), and what rounding them adds to a channel on average,
+by the mean input, is taken off again (Nagel et al. 2019, arXiv:1906.04721, section 4.2).
+Why not a library: infra/decisions/0018-precision.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framebank.features.network import int8
+
+_LEVELS = 256  # of a tensor's values
+_MOST = 127  # steps of a weight's scale on either side of zero
+# Of the first weights, whose input fills its range: sums of two products stay within 16 bits, which
+# processors without VNNI cut off there.
+_MOST_OF_FIRST = 63
+_GROUP = 8  # frames; a range ends at the mean of their extremes: one bright frame does not set it
+_HAND_ON = {"Concat", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+_SMALLEST = 1e-12  # of a scale
+
+Arrays = list[NDArray[np.float32]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What a graph's run over n frames gave: `features` float32[n, d], of each tensor that needs a
+    range the least and the largest value in each frame, float32[n], and of each operation with
+    weights its mean input, float32[n, channels]; more than n where a tensor has parts of frames."""
+
+    features: NDArray[np.float32]
+    least: Arrays
+    largest: Arrays
+    means: Arrays
+
+
+class Quantiser:
+    """Turns a model of float32 into one of int8."""
+
+    def __init__(self, model: Any) -> None:
+        """`model` is an `openvino.Model` with weights as constants and one input, uint8[step, h, w,
+        c], which `quantise` changes. Raises ValueError where it holds nothing to quantise."""
+        self._model = model
+        operations = model.get_ordered_ops()
+        self._weighted = [one for one in operations if _has_weights(one)]
+        if not self._weighted:
+            raise ValueError("no convolution or product with weights of float32")
+        others = (one for one in operations if _is_sum(one) or one.get_type_name() == "MaxPool")
+        inputs = [one.input_value(0) for one in self._weighted]
+        inputs += [value for one in others for value in _computed(one)]
+        taken = [{_name(source): source for source in _sources(value)} for value in inputs]
+        self._tensors = {name: source for sources in taken for name, source in sources.items()}
+        self._shared = _joined(map(set, taken))
+
+    def run(self, images: NDArray[np.uint8]) -> Seen:
+        """Compute uint8[n, h, w, c] in bfloat16 where the processor has it, which is near enough,
+        else in float32, and return what was seen of it."""
+        openvino, operations = int8.import_openvino(), int8.import_openvino("openvino.opset13")
+        model, tensors = self._model, list(self._tensors.values())
+        watched: list[tuple[Any, Any, int | None]] = [
+            (value, reduce, None)
+            for reduce in (operations.reduce_min, operations.reduce_max)
+            for value in tensors
+        ]
+        watched += [
+            (one.input_value(0), operations.reduce_mean, _channels(one)) for one in self._weighted
+        ]
+        # As they are computed, so that no tensor has to be held until all of them are.
+        computed = {one.get_name(): at for at, one in enumerate(model.get_ordered_ops())}
+        places = [computed[value.get_node().get_name()] for value, _, _ in watched]
+        order = sorted(range(len(watched)), key=places.__getitem__)
+        outputs = [_reduced(*watched[number]) for number in order]
+        outputs.append(model.output(0).get_node().input_value(0))
+        can = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        watching = openvino.Model(outputs, model.get_parameters(), "watching")
+        precision = "bf16" if "BF16" in can else "f32"
+        *found, features = int8.outputs_of(watching, images, precision=precision)
+        by_number = dict(zip(order, found, strict=True))
+        values = [by_number[number] for number in range(len(watched))]
+        ends = len(tensors), 2 * len(tensors)
+        return Seen(features, values[: ends[0]], values[ends[0] : ends[1]], values[ends[1] :])
+
+    def quantise(self, seen: Seen) -> Any:
+        """Return the model in int8, its ranges from what was `seen`; raises ValueError for values
+        that have none."""
+        groups = max(1, len(seen.features) // _GROUP)
+        self._quantise_tensors(seen, groups)
+        for number, (one, means) in enumerate(zip(self._weighted, seen.means, strict=True)):
+            most = _MOST if number else _MOST_OF_FIRST
+            _quantise_weights(one, means.mean(axis=0), most=most)
+        return self._model
+
+    def _quantise_tensors(self, seen: Seen, groups: int) -> None:
+        operations = int8.import_openvino("openvino.opset13")
+        extremes = {
+            name: (_mean_of_largest(-least, groups), _mean_of_largest(largest, groups))
+            for name, least, largest in zip(self._tensors, seen.least, seen.largest, strict=True)
+        }
+        if not np.all(np.isfinite(list(extremes.values()))):
+            raise ValueError("some of its values are not finite")
+        for names in self._shared:
+            below = max(extremes[name][0] for name in names)
+            above = max(extremes[name][1] for name in names)
+            low, high = _range(below, above)
+            for name in sorted(names):
+                tensor = self._tensors[name]
+                takers = list(tensor.get_target_inputs())
+                ends = [np.float32(end) for end in (low, high, low, high)]
+                quantised = operations.fake_quantize(tensor, *ends, _LEVELS).output(0)
+                for taker in takers:
+                    taker.replace_source_output(quantised)
+
+
+def _name(output: Any) -> str:
+    return f"{output.get_node().get_name()}:{output.get_index()}"
+
+
+def _constant(value: Any) -> Any | None:
+    node = value.get_node()
+    return node if node.get_type_name() == "Constant" else None
+
+
+def _has_weights(operation: Any) -> bool:
+    """Tell whether it is one whose weights are constants, and whose channels `_channels` knows."""
+    kind = operation.get_type_name()
+    if kind not in ("Convolution", "GroupConvolution", "MatMul"):
+        return False
+    weights = _constant(operation.input_value(1))
+    if weights is None or weights.get_element_type().get_type_name() != "f32":
+        return False
+    is_plain = len(weights.shape) == 2 and not operation.get_attributes().get("transpose_a")
+    return kind != "MatMul" or is_plain
+
+
+def _is_sum(operation: Any) -> bool:
+    is_of_maps = len(operation.output(0).get_partial_shape()) == 4
+    is_add = operation.get_type_name() == "Add"
+    return is_add and is_of_maps and len(list(_computed(operation))) == 2
+
+
+def _computed(operation: Any) -> Iterator[Any]:
+    """Yield the inputs of a sum that are no constants, or of a pool."""
+    for number in range(2 if operation.get_type_name() == "Add" else 1):
+        value = operation.input_value(number)
+        if _constant(value) is None:
+            yield value
+
+
+def _channels(operation: Any) -> int:
+    """Return the axis of the input of an operation with weights that those sum over."""
+    is_product = operation.get_type_name() == "MatMul"
+    return len(operation.input_value(0).get_partial_shape()) - 1 if is_product else 1
+
+
+def _reduced(value: Any, reduce: Any, kept: int | None) -> Any:
+    """Return what `reduce` makes of each frame of a tensor, or of each place on the axis `kept`."""
+    axes = [axis for axis in range(1, len(value.get_partial_shape())) if axis != kept]
+    return reduce(value, np.array(axes, np.int64), False).output(0) if axes else value
+
+
+def _sources(value: Any) -> list[Any]:
+    """Return where the values of a tensor were computed, which some operations only hand on."""
+    node = value.get_node()
+    kind = node.get_type_name()
+    if kind == "Concat":
+        count = node.get_input_size()
+    elif kind in _HAND_ON or (kind == "Pad" and _pads_zeros(node)):
+        count = 1
+    else:
+        return [value]
+    return [one for number in range(count) for one in _sources(node.input_value(number))]
+
+
+def _pads_zeros(pad: Any) -> bool:
+    """Tell whether what it adds lies in every range, as zero does, exactly."""
+    if pad.get_input_size() < 4:
+        return True  # zeros, or what is there at the edge
+    value = _constant(pad.input_value(3))
+    return value is not None and not np.any(value.data)
+
+
+def _joined(sets: Iterable[set[str]]) -> Sequence[set[str]]:
+    """Return the sets, those that share something as one."""
+    found: list[set[str]] = []
+    for one in sets:
+        apart = [other for other in found if not other & one]
+        found = [*apart, one.union(*(other for other in found if other & one))]
+    return found
+
+
+def _mean_of_largest(values: NDArray[np.float32], groups: int) -> float:
+    return float(np.mean([group.max() for group in np.array_split(values, groups)]))
+
+
+def _range(below: float, above: float) -> tuple[float, float]:
+    """Return the ends of a range that holds zero exactly, down to -`below` and up to `above`."""
+    if below <= 0:
+        return 0.0, max(above, _SMALLEST)
+    scale = max(below / (_LEVELS // 2), above / (_LEVELS // 2 - 1))
+    return -scale * (_LEVELS // 2), scale * (_LEVELS // 2 - 1)
+
+
+def _quantise_weights(operation: Any, means: NDArray[np.float32], *, most: int) -> None:
+    """Round the weights of an operation to `most` steps each way, and take off what that adds on
+    average to what it gives, of inputs whose channels have these `means`."""
+    operations = int8.import_openvino("openvino.opset13")
+    kind, weights = operation.get_type_name(), operation.input_value(1).get_node().data
+    if kind == "MatMul":
+        outputs = 0 if operation.get_attributes()["transpose_b"] else 1
+        summed: tuple[int, ...] = (1 - outputs,)
+    else:
+        summed = tuple(range(2 if kind == "GroupConvolution" else 1, weights.ndim))
+    scale = np.maximum(np.abs(weights).max(axis=summed, keepdims=True) / most, _SMALLEST)
+    rounded = weights / scale
+    np.rint(rounded, out=rounded)
+    steps = operations.convert(operations.constant(rounded.astype(np.int8)), "f32")
+    rounded *= scale
+    rounded -= weights
+    if kind == "MatMul":
+        error = (rounded if outputs == 0 else rounded.T)[np.newaxis]
+    else:  # of [groups, to, from]
+        shape = weights.shape[: len(weights.shape) - len(_positions(operation))]
+        error = rounded.reshape(*((1,) * (3 - len(shape))), *shape, -1).sum(axis=-1)
+    added = np.einsum("goi,gi->go", error, means.reshape(len(error), -1)).astype(np.float32)
+    takers = list(operation.output(0).get_target_inputs())
+    operation.input(1).replace_source_output(operations.multiply(steps, scale).output(0))
+    shape = (-1,) if kind == "MatMul" else (1, -1, *(1 for _ in _positions(operation)))
+    corrected = operations.subtract(operation, added.reshape(shape)).output(0)
+    for taker in takers:
+        taker.replace_source_output(corrected)
+
+
+def _positions(operation: Any) -> range:
+    """Return the axes of the input of a convolution along which its kernel moves."""
+    return range(2, len(operation.input_value(0).get_partial_shape()))
