@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import importlib.metadata
 import importlib.util
 import math
@@ -52,6 +53,7 @@ SEED = 0
 FRAMES = 64  # decoded at most, half of them to calibrate with
 _LEAST_A_CLIP = 4
 _CALIBRATING, _MEASURING = slice(None, None, 2), slice(1, None, 2)  # of the frames
+_NEAR = 0.95  # a cosine to float32; of the networks of the table the least one is above it
 _DRAWN = 4  # times as many clips are drawn as are decoded: the smallest of them
 
 
@@ -99,15 +101,17 @@ def calibrate(
     made = known[0] if known is not None else {}
     path = int8.kept_graph(made["sha256"]) if made else None
     if path is None:
+        int8.check_keeps()
         on_work()
         with process() as there:
             quantise = there.quantising(exact, weights)
             images, clips = calibration_images(spec, chosen, policy)
             if len(images) < 2:
                 raise UsageError(
-                    "there are no frames to calibrate int8 with",
-                    got=f"{len(images)} frames of the clips of the input",
-                    todo="see what is wrong with them in float32 first",
+                    "there are too few frames to calibrate int8 with",
+                    got=f"{len(images)} of the clips of the input",
+                    expected="2, one to calibrate with and one to measure by; better 64",
+                    todo="extract more clips at once; or see in float32 what is wrong with them",
                 )
             told, made = quantise(images, clips, batch_size=batch_size)
             path = Path(told)
@@ -134,6 +138,8 @@ def settled(graph: Weights) -> Settled:
         return Settled(INT8, "int8, quantised when its cache was made")
     cosine, frames = float(report["least_cosine"]), int(report["frames"])
     why = f"int8: cosine {cosine:.4f} to float32 at least, {report['mean_cosine']:.4f} on average"
+    if not cosine >= _NEAR:
+        why += " (far from it: --precision bfloat16 or float32 would serve better)"
     probe = report["probe"]
     if probe is not None:
         why += (
@@ -227,12 +233,12 @@ class Converted:
         with ThreadPoolExecutor(1) as thread, temporary.live_folder() as live:
             # What int8 is measured by is computed meanwhile: the rest is mostly one core's work.
             exact = thread.submit(int8.outputs_of, self._exact, images[_MEASURING])
-            seen = self._quantiser.run(images[_CALIBRATING])
             folder = Path(live.path)
             try:
+                seen = self._quantiser.run(images[_CALIBRATING])
                 model = self._quantiser.quantise(seen)
-            except ValueError as err:
-                raise _refused(f"{spec.backbone}: {err}") from err
+            except (ValueError, RuntimeError) as err:  # OpenVINO's are of the second kind
+                raise _refused(f"{spec.backbone}: {_told(err)}") from err
             int8.write_members(folder, model, images, {})
             trial = int8.pack(folder, folder / "trial.zip")
             weights = Weights(INT8, disk.file_hash(trial), str(trial), local_path=str(trial))
@@ -255,7 +261,34 @@ class Converted:
 def _converted(spec: FeatureSpec, weights: Weights) -> Any:
     """Return the network of `spec` as OpenVINO's model, for steps of COMPUTE_BATCH images or, of a
     network from a file, of the number that it is for."""
-    from framebank.features.network.frozen_network import COMPUTE_BATCH, frozen_of_table
+    from framebank.features.network.frozen_network import COMPUTE_BATCH
+
+    with temporary.live_folder() as live:
+        # By a file, which OpenVINO reads four times as fast as TensorFlow's own objects.
+        path = Path(live.path) / "frozen.pb"
+        with path.open("wb") as file:
+            file.writelines(with_constants(_frozen(spec, weights)))
+        gc.collect()  # what Keras made it of
+        try:
+            model = int8.import_openvino().convert_model(path)
+            batch, *shape = model.input(0).partial_shape
+            model.reshape([COMPUTE_BATCH if batch.is_dynamic else batch, *shape])
+        except Exception as err:
+            why = f"{spec.backbone}, which OpenVINO cannot convert: {_told(err)}"
+            raise _refused(why) from err
+    return model
+
+
+def _told(err: Exception) -> str:
+    """Return what an error of OpenVINO says beside the places in its source that it begins with."""
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    about = [line for line in lines if not line.startswith(("Check ", "Exception from"))]
+    return " ".join(about or lines or [type(err).__name__])[:300]
+
+
+def _frozen(spec: FeatureSpec, weights: Weights) -> Frozen:
+    """Return the graph of the network of `spec`; raises UsageError for one that has none."""
+    from framebank.features.network.frozen_network import frozen_of_table
 
     graphs: list[Frozen] = []
 
@@ -269,18 +302,7 @@ def _converted(spec: FeatureSpec, weights: Weights) -> Any:
         graphs.append(frozen_of_table(find_backbone(spec.backbone), spec.layer, weights)[0])
     if not graphs:
         raise _refused(f"{spec.backbone}, which Keras does not run")
-    with temporary.live_folder() as live:
-        # By a file, which OpenVINO reads four times as fast as TensorFlow's own objects.
-        path = Path(live.path) / "frozen.pb"
-        path.write_bytes(with_constants(graphs[0]).SerializeToString())
-        try:
-            model = int8.import_openvino().convert_model(path)
-            batch, *shape = model.input(0).partial_shape
-            model.reshape([COMPUTE_BATCH if batch.is_dynamic else batch, *shape])
-        except Exception as err:
-            got = f"{spec.backbone}: {str(err).strip().splitlines()[0][:200]}"
-            raise _refused(f"{got}, which OpenVINO cannot convert") from err
-    return model
+    return graphs[0]
 
 
 def _network(spec: FeatureSpec, weights: Weights, **how: Any) -> Network:

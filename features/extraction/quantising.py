@@ -11,7 +11,7 @@ Why not a library: infra/decisions/0018-precision.md.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,9 +54,8 @@ class Quantiser:
         self._weighted = [one for one in operations if _has_weights(one)]
         if not self._weighted:
             raise ValueError("no convolution or product with weights of float32")
-        others = (one for one in operations if _is_sum(one) or one.get_type_name() == "MaxPool")
         inputs = [one.input_value(0) for one in self._weighted]
-        inputs += [value for one in others for value in _computed(one)]
+        inputs += [value for one in operations for value in _beside_weights(one)]
         taken = [{_name(source): source for source in _sources(value)} for value in inputs]
         self._tensors = {name: source for sources in taken for name, source in sources.items()}
         self._shared = _joined(map(set, taken))
@@ -92,11 +91,15 @@ class Quantiser:
     def quantise(self, seen: Seen) -> Any:
         """Return the model in int8, its ranges from what was `seen`; raises ValueError for values
         that have none."""
-        groups = max(1, len(seen.features) // _GROUP)
-        self._quantise_tensors(seen, groups)
+        if not np.isfinite(seen.features).all():
+            raise ValueError("features that are not finite")
+        self._quantise_tensors(seen, max(1, len(seen.features) // _GROUP))
         for number, (one, means) in enumerate(zip(self._weighted, seen.means, strict=True)):
             most = _MOST if number else _MOST_OF_FIRST
             _quantise_weights(one, means.mean(axis=0), most=most)
+        # Names that say nothing of what else this process did, so that the same has the same bytes.
+        for number, one in enumerate(self._model.get_ordered_ops()):
+            one.set_friendly_name(f"{one.get_type_name()}_{number}")
         return self._model
 
     def _quantise_tensors(self, seen: Seen, groups: int) -> None:
@@ -106,7 +109,7 @@ class Quantiser:
             for name, least, largest in zip(self._tensors, seen.least, seen.largest, strict=True)
         }
         if not np.all(np.isfinite(list(extremes.values()))):
-            raise ValueError("some of its values are not finite")
+            raise ValueError("values that are not finite")
         for names in self._shared:
             below = max(extremes[name][0] for name in names)
             above = max(extremes[name][1] for name in names)
@@ -129,30 +132,29 @@ def _constant(value: Any) -> Any | None:
     return node if node.get_type_name() == "Constant" else None
 
 
+def _is_float(value: Any) -> bool:
+    return bool(value.get_element_type().get_type_name() == "f32")
+
+
 def _has_weights(operation: Any) -> bool:
     """Tell whether it is one whose weights are constants, and whose channels `_channels` knows."""
     kind = operation.get_type_name()
     if kind not in ("Convolution", "GroupConvolution", "MatMul"):
         return False
     weights = _constant(operation.input_value(1))
-    if weights is None or weights.get_element_type().get_type_name() != "f32":
+    if weights is None or not _is_float(operation.input_value(1)):
         return False
     is_plain = len(weights.shape) == 2 and not operation.get_attributes().get("transpose_a")
     return kind != "MatMul" or is_plain
 
 
-def _is_sum(operation: Any) -> bool:
-    is_of_maps = len(operation.output(0).get_partial_shape()) == 4
-    is_add = operation.get_type_name() == "Add"
-    return is_add and is_of_maps and len(list(_computed(operation))) == 2
-
-
-def _computed(operation: Any) -> Iterator[Any]:
-    """Yield the inputs of a sum that are no constants, or of a pool."""
-    for number in range(2 if operation.get_type_name() == "Add" else 1):
-        value = operation.input_value(number)
-        if _constant(value) is None:
-            yield value
+def _beside_weights(operation: Any) -> list[Any]:
+    """Return what a sum of maps or a pool takes, which are computed in int8 as well; [] of any
+    other operation."""
+    count = {"Add": 2, "MaxPool": 1}.get(operation.get_type_name(), 0)
+    values = [operation.input_value(number) for number in range(count)]
+    is_map = [len(one.get_partial_shape()) == 4 and _is_float(one) for one in values]
+    return values if all(is_map) and not any(map(_constant, values)) else []
 
 
 def _channels(operation: Any) -> int:
@@ -198,7 +200,10 @@ def _joined(sets: Iterable[set[str]]) -> Sequence[set[str]]:
 
 
 def _mean_of_largest(values: NDArray[np.float32], groups: int) -> float:
-    return float(np.mean([group.max() for group in np.array_split(values, groups)]))
+    """Return the mean over groups of their largest values. A group has frames from everywhere:
+    those that come one after the other are of one clip."""
+    groups = min(groups, len(values))
+    return float(np.mean([values[first::groups].max() for first in range(groups)]))
 
 
 def _range(below: float, above: float) -> tuple[float, float]:
@@ -219,7 +224,12 @@ def _quantise_weights(operation: Any, means: NDArray[np.float32], *, most: int) 
         summed: tuple[int, ...] = (1 - outputs,)
     else:
         summed = tuple(range(2 if kind == "GroupConvolution" else 1, weights.ndim))
-    scale = np.maximum(np.abs(weights).max(axis=summed, keepdims=True) / most, _SMALLEST)
+    largest = np.maximum(
+        weights.max(axis=summed, keepdims=True), -weights.min(axis=summed, keepdims=True)
+    )
+    if not (np.isfinite(largest).all() and np.isfinite(means).all()):
+        raise ValueError("weights or values that are not finite")
+    scale = np.maximum(largest / most, _SMALLEST)
     rounded = weights / scale
     np.rint(rounded, out=rounded)
     steps = operations.convert(operations.constant(rounded.astype(np.int8)), "f32")

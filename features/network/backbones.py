@@ -101,6 +101,27 @@ def plain_keras() -> Iterator[None]:
         keras.config.set_dtype_policy(policy)
 
 
+@contextlib.contextmanager
+def without_values() -> Iterator[None]:
+    """Build models whose variables have no values, for whoever has those of a file: random ones
+    take a second, and gigabytes of VGG. Where a Keras has its parts elsewhere, they are made."""
+    import keras
+
+    try:
+        from keras.src.backend.common import global_state
+    except ImportError:
+        yield
+        return
+    name = "uninitialized_variables"
+    before = list(global_state.get_global_attribute(name) or [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Keras would make the values of all of them at the end of its next scope.
+        global_state.set_global_attribute(name, before)
+
+
 BACKBONES: dict[str, Backbone] = {
     row.name: row
     for row in (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -115,9 +115,9 @@ def start(frozen: Frozen, *, precision: str, is_known: bool = False) -> Call:
     return call
 
 
-def with_constants(frozen: Frozen) -> Any:
-    """Return the graph as a GraphDef of images and features alone, the weights in it, for whoever
-    runs it elsewhere."""
+def with_constants(frozen: Frozen) -> Iterator[bytes]:
+    """Yield the parts of a file of a GraphDef of images and features alone, the weights in it, for
+    whoever runs it elsewhere."""
     definition = frozen.definition
     handles = {node.name: node.input[0] for node in definition.node if node.op == ASSIGN}
     held = {
@@ -126,18 +126,20 @@ def with_constants(frozen: Frozen) -> Any:
     }
     # Without the inputs that nothing reads, which a traced network leaves.
     needed = _needed(definition, frozen.features.partition(":")[0])
-    bare = type(definition)(versions=definition.versions)
+    graph = type(definition)
+    yield graph(versions=definition.versions, library=definition.library).SerializeToString()
     for node in definition.node:
         if node.name not in needed or node.name in held:
             continue
-        new = bare.node.add()
+        part = graph()  # messages one behind the other are one: no two copies of all weights
+        new = part.node.add()
         if node.op != "ReadVariableOp":
             new.CopyFrom(node)
-            continue
-        new.name, new.op = node.name, "Const"
-        new.attr["dtype"].CopyFrom(node.attr["dtype"])
-        put_array(new.attr["value"].tensor, held[node.input[0]], node.attr["dtype"].type)
-    return bare
+        else:
+            new.name, new.op = node.name, "Const"
+            new.attr["dtype"].CopyFrom(node.attr["dtype"])
+            put_array(new.attr["value"].tensor, held[node.input[0]], node.attr["dtype"].type)
+        yield part.SerializeToString()
 
 
 def put_array(tensor: Any, array: NDArray[Any], dtype: int) -> None:

@@ -30,6 +30,7 @@ from framebank.features.network.backbones import (
     feature_output,
     find_backbone,
     named_layers,
+    without_values,
 )
 from framebank.features.network.frozen_graph import (
     Call,
@@ -280,7 +281,9 @@ def frozen_of_table(row: Backbone, layer: str, weights: Weights) -> tuple[Frozen
     found = kept.load(key)
     if found is not None:
         return Frozen.from_kept(*found), key
-    model, arrays = _load(row, layer, weights)
+    import_tensorflow()
+    with without_values():
+        model, arrays = _load(row, layer, weights)
     frozen = _trace(model, arrays, row.preprocessing, shape=shape)
     kept.keep(key, *frozen.to_kept())
     return frozen, key

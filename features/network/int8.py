@@ -9,13 +9,16 @@ alone, to the last bit. How it is made is in `features.extraction.calibration`.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import io
 import json
+import os
 import queue
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -57,14 +60,39 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
 
 def pack(folder: Path, trial: Path | None = None) -> Path:
     """Put the members in `folder` into one file, kept in this user's cache under its SHA-256, or
-    for a `trial` into that one; return its path. Raises OSError."""
+    for a `trial` into that one; return its path. Raises UsageError where it cannot be kept."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:  # of what hardly becomes smaller
         for name in _MEMBERS:
             archive.writestr(zipfile.ZipInfo(name, _TIME), (folder / name).read_bytes())
-    target = _kept(disk.bytes_sha256(data.getvalue())) if trial is None else trial
-    storage.write_atomic(str(target), data.getvalue())
+    if trial is not None:
+        trial.write_bytes(data.getbuffer())
+        return trial
+    target = _kept(disk.bytes_sha256(data.getvalue()))
+    with _keeping(target), disk.replacing(target) as part:
+        part.write_bytes(data.getbuffer())
     return target
+
+
+def check_keeps() -> None:
+    """Raise UsageError where no graph can be kept on this machine, before one is made."""
+    place = _kept("").parent
+    with _keeping(place):
+        disk.make_folder(str(place))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@contextlib.contextmanager
+def _keeping(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        raise UsageError(
+            "the quantised graph cannot be kept on this machine",
+            got=f"{path}: {err.strerror or err}",
+            todo="set XDG_CACHE_HOME to a folder that can be written and has room",
+        ) from err
 
 
 def graph_path(cache: str, sha256: str) -> str:
@@ -237,7 +265,8 @@ def outputs_of(
 
     def compute(at: int) -> list[NDArray[np.float32]]:
         found = runs.create_infer_request().infer([filled[at : at + step]])
-        return [np.array(found[number], np.float32) for number in range(len(model.outputs))]
+        values = (found[number] for number in range(len(model.outputs)))
+        return [np.array(one, np.float32, ndmin=1) for one in values]
 
     with ThreadPoolExecutor(streams()) as threads:
         steps = list(threads.map(compute, range(0, len(filled), step)))

@@ -204,7 +204,7 @@ def test_what_cannot_be_quantised_is_refused_in_words(
     with pytest.raises(UsageError, match="networks of single pictures"):
         calibrated(clip_network, random, refs_of(clips))
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    with pytest.raises(UsageError, match="no frames to calibrate"):
+    with pytest.raises(UsageError, match="too few frames to calibrate"):
         calibrated(spec, weights, [ref_of(tmp_path / "bad.mp4")])
     monkeypatch.setattr(calibration.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"needs OpenVINO(.|\n)*framebank\[openvino\]"):
@@ -226,6 +226,33 @@ def test_a_network_of_ones_own_is_quantised_too(
     choice = SpecChoice(backbone=str(tmp_path / "own.keras"), precision="int8", sample="every=3")
     spec, graph = calibrated(*make_spec(choice), refs_of(clips))
     assert build_network(spec, graph)(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 8)
+
+
+def test_a_graph_of_functions_is_quantised(clips: Path, tmp_path: Path) -> None:
+    """Keras puts groups of channels, and much else, into functions of the graph."""
+    pytest.importorskip("openvino")
+    import keras
+    from keras import layers
+
+    given = keras.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, activation="relu")(layers.Rescaling(1 / 255)(given))
+    x = layers.Conv2D(8, 3, groups=4)(x)
+    keras.Model(given, layers.GlobalAveragePooling2D()(x)).save(tmp_path / "own.keras")
+    choice = SpecChoice(backbone=str(tmp_path / "own.keras"), precision="int8", sample="every=3")
+    graph = calibrated(*make_spec(choice), refs_of(clips))[1]
+    assert int8.read_report(graph)["least_cosine"] > 0.99
+
+
+def test_where_nothing_can_be_kept_nothing_is_computed_first(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    spec, weights = make_spec(dataclasses.replace(CHOICE, precision="int8"))
+    monkeypatch.setattr(network_process, "to_quantise", None)
+    (tmp_path / "framebank").write_text("a file in the way")
+    with pytest.raises(UsageError, match=r"cannot be kept(.|\n)*XDG_CACHE_HOME"):
+        calibrated(spec, weights, refs_of(clips))
 
 
 def test_nobody_is_told_of_a_use(tmp_path: Path) -> None:

@@ -147,6 +147,9 @@ def test_a_range_is_not_set_by_one_frame() -> None:
     values[5] = 9
     assert quantising._mean_of_largest(values, 4) == 3
     assert quantising._mean_of_largest(values, 1) == 9
+    assert quantising._mean_of_largest(values[5:7], 4) == 5  # fewer rows than groups
+    clips = np.repeat(np.arange(4, dtype=np.float32), 8)  # as frames come
+    assert quantising._mean_of_largest(clips, 4) == 3  # the brightest clip is within
     assert quantising._range(-1.0, 2.0) == (0.0, 2.0)
     low, high = quantising._range(1.0, 2.0)
     assert high == 2 and low == pytest.approx(-128 * 2 / 127)
@@ -179,12 +182,50 @@ def test_of_parts_of_frames_all_are_seen() -> None:
     int8.outputs_of(quantiser.quantise(seen), frames)
 
 
-def test_values_without_a_range_are_refused() -> None:
+@pytest.mark.parametrize("where", ["values", "weights", "features"])
+def test_values_without_a_range_are_refused(where: str) -> None:
     given, value = pixels()
     infinite = ops.divide(np.float32(1), ops.subtract(value, value))
-    quantiser = Quantiser(model_of(given, convolved(infinite, 2, of=3)))
+    kernels = weights(2, 3, 1, 1)
+    if where == "weights":
+        kernels[1, 2] = np.nan
+    taken = infinite if where == "values" else value
+    value = ops.convolution(taken, kernels, [1, 1], [0, 0], [0, 0], [1, 1])
+    mean = ops.reduce_mean(ops.relu(value), np.array([2, 3]), False)  # which may hide NaN
+    if where == "features":
+        mean = ops.divide(mean, ops.subtract(mean, mean))
+    quantiser = Quantiser(model_of(given, mean))
     with pytest.raises(ValueError, match="not finite"):
         quantiser.quantise(quantiser.run(images(4)))
+
+
+def test_sums_of_other_things_than_maps_stay_as_they_are() -> None:
+    given, _ = pixels()
+    whole = ops.convert(given, "i32")
+    doubled = ops.convert(ops.add(whole, whole), "f32")
+    moved = ops.add(ops.transpose(doubled, np.array([0, 3, 1, 2])), np.float32(1))
+    model = quantised(model_of(given, convolved(moved, 2, of=3)), images(8))
+    (found,) = [one for one in model.get_ordered_ops() if one.get_type_name() == "FakeQuantize"]
+    assert found.input_value(0).get_node().get_type_name() == "Add"
+    int8.outputs_of(model, images(8))
+
+
+def test_a_single_value_for_a_whole_step_has_a_range_too() -> None:
+    given, value = pixels()
+    mean = ops.reduce_mean(value, np.array([0, 1, 2, 3]), False)
+    moved = ops.add(value, ops.reshape(mean, np.array([1, 1, 1, 1]), False))
+    model = quantised(model_of(given, convolved(moved, 2, of=3)), images(8))
+    int8.outputs_of(model, images(8))
+
+
+def test_the_same_has_the_same_names() -> None:
+    """Whatever else the process made, and so counted, before."""
+    names = []
+    for _ in range(2):
+        model = quantised(network(), images(8))
+        names.append([one.get_friendly_name() for one in model.get_ordered_ops()])
+        images(3), network()
+    assert names[0] == names[1] and len(set(names[0])) == len(names[0])
 
 
 @pytest.mark.parametrize("weighted", ["none", "computed"])

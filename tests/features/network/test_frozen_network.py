@@ -134,13 +134,34 @@ def test_a_graph_with_its_weights_in_it_has_one_input_and_gives_as_much(fold: bo
     frozen = trace(
         model, arrays, preprocess=lambda pixels: pixels / 255.0, shape=images.shape, fold=fold
     )
+    definition = tf.compat.v1.GraphDef.FromString(b"".join(with_constants(frozen)))
     with tf.Graph().as_default() as graph:
-        tf.graph_util.import_graph_def(with_constants(frozen), name="")
+        tf.graph_util.import_graph_def(definition, name="")
     inputs = [one.name for one in graph.get_operations() if one.type == "Placeholder"]
     assert [f"{name}:0" for name in inputs] == [frozen.images]
     with tf.compat.v1.Session(graph=graph) as session:
         found = session.run(frozen.features, {frozen.images: images})
     np.testing.assert_allclose(found, start(frozen, precision="float32")(images), rtol=1e-5)
+
+
+def test_no_values_are_made_that_those_of_the_weights_replace(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import keras
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no graph was kept
+    made: list[tuple[int, ...]] = []
+    kind, original = keras.initializers.GlorotUniform, keras.initializers.GlorotUniform.__call__
+
+    def call(self: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        made.append(tuple(shape))
+        return original(self, shape, dtype)
+
+    monkeypatch.setattr(kind, "__call__", call)
+    make(layer="block_5_add")  # with a pool after it, which Keras tries in a scope of its own
+    assert made == []
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    assert made == [(3, 2)]  # and not those of the network, later
 
 
 def test_preprocessing_is_that_of_keras() -> None:
