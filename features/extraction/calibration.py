@@ -243,10 +243,11 @@ class Converted:
             trial = int8.pack(folder, folder / "trial.zip")
             weights = Weights(INT8, disk.file_hash(trial), str(trial), local_path=str(trial))
             network = _network(spec, weights, batch_size=batch_size)
+            got = thread.submit(network.compute, images)
             check_alone(network, self._source)
             expected = np.empty((len(images), network.feature_dim), np.float32)
             expected[_CALIBRATING], expected[_MEASURING] = seen.features, exact.result()[0]
-            int8.write_report(folder, judge(expected, network.compute(images), clips))
+            int8.write_report(folder, judge(expected, got.result(), clips))
             path = int8.pack(folder)
         made = {
             "sha256": disk.file_hash(path),
