@@ -11,8 +11,8 @@ Why not a library: infra/decisions/0018-precision.md.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +28,33 @@ _GROUP = 8  # frames; a range ends at the mean of their extremes: one bright fra
 _HAND_ON = {"Concat", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _SMALLEST = 1e-12  # of a scale
 
-Arrays = list[NDArray[np.float32]]
-
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What a graph's run over n frames gave: `features` float32[n, d], of each tensor that needs a
-    range the least and the largest value in each frame, float32[n], and of each operation with
-    weights its mean input, float32[n, channels]; more than n where a tensor has parts of frames."""
+    """What a graph's run over n frames gave: `features` float32[n, d], and by kind and name "min"
+    and "max" of each frame, float32[n], of each tensor that needs a range, and the "mean" input of
+    each operation with weights, float32[n, channels]; more than n where a tensor has parts of
+    frames."""
 
     features: NDArray[np.float32]
-    least: Arrays
-    largest: Arrays
-    means: Arrays
+    values: Mapping[tuple[str, str], NDArray[np.float32]]
+
+
+class _Watched(NamedTuple):
+    """A `kind` of value of a tensor: of a frame, or of each place on the axis `kept` in it."""
+
+    kind: str
+    name: str
+    tensor: Any
+    kept: int | None = None
+
+    def output(self) -> Any:
+        reduce = getattr(int8.import_openvino("openvino.opset13"), f"reduce_{self.kind}")
+        rank = len(self.tensor.get_partial_shape())
+        axes = [axis for axis in range(1, rank) if axis != self.kept]
+        return (
+            reduce(self.tensor, np.array(axes, np.int64), False).output(0) if axes else self.tensor
+        )
 
 
 class Quantiser:
@@ -63,30 +77,25 @@ class Quantiser:
     def run(self, images: NDArray[np.uint8]) -> Seen:
         """Compute uint8[n, h, w, c] in bfloat16 where the processor has it, which is near enough,
         else in float32, and return what was seen of it."""
-        openvino, operations = int8.import_openvino(), int8.import_openvino("openvino.opset13")
-        model, tensors = self._model, list(self._tensors.values())
-        watched: list[tuple[Any, Any, int | None]] = [
-            (value, reduce, None)
-            for reduce in (operations.reduce_min, operations.reduce_max)
-            for value in tensors
+        openvino, model = int8.import_openvino(), self._model
+        watched = [
+            _Watched(kind, *named) for named in self._tensors.items() for kind in ("min", "max")
         ]
         watched += [
-            (one.input_value(0), operations.reduce_mean, _channels(one)) for one in self._weighted
+            _Watched("mean", one.get_name(), one.input_value(0), _channels(one))
+            for one in self._weighted
         ]
         # As they are computed, so that no tensor has to be held until all of them are.
         computed = {one.get_name(): at for at, one in enumerate(model.get_ordered_ops())}
-        places = [computed[value.get_node().get_name()] for value, _, _ in watched]
-        order = sorted(range(len(watched)), key=places.__getitem__)
-        outputs = [_reduced(*watched[number]) for number in order]
+        watched.sort(key=lambda one: computed[one.tensor.get_node().get_name()])
+        outputs = [one.output() for one in watched]
         outputs.append(model.output(0).get_node().input_value(0))
-        can = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         watching = openvino.Model(outputs, model.get_parameters(), "watching")
+        can = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         precision = "bf16" if "BF16" in can else "f32"
         *found, features = int8.outputs_of(watching, images, precision=precision)
-        by_number = dict(zip(order, found, strict=True))
-        values = [by_number[number] for number in range(len(watched))]
-        ends = len(tensors), 2 * len(tensors)
-        return Seen(features, values[: ends[0]], values[ends[0] : ends[1]], values[ends[1] :])
+        pairs = zip(watched, found, strict=True)
+        return Seen(features, {(one.kind, one.name): rows for one, rows in pairs})
 
     def quantise(self, seen: Seen) -> Any:
         """Return the model in int8, its ranges from what was `seen`; raises ValueError for values
@@ -94,9 +103,9 @@ class Quantiser:
         if not np.isfinite(seen.features).all():
             raise ValueError("features that are not finite")
         self._quantise_tensors(seen, max(1, len(seen.features) // _GROUP))
-        for number, (one, means) in enumerate(zip(self._weighted, seen.means, strict=True)):
-            most = _MOST if number else _MOST_OF_FIRST
-            _quantise_weights(one, means.mean(axis=0), most=most)
+        for number, one in enumerate(self._weighted):
+            means = seen.values["mean", one.get_name()].mean(axis=0)
+            _quantise_weights(one, means, most=_MOST if number else _MOST_OF_FIRST)
         # Names that say nothing of what else this process did, so that the same has the same bytes.
         for number, one in enumerate(self._model.get_ordered_ops()):
             one.set_friendly_name(f"{one.get_type_name()}_{number}")
@@ -104,10 +113,10 @@ class Quantiser:
 
     def _quantise_tensors(self, seen: Seen, groups: int) -> None:
         operations = int8.import_openvino("openvino.opset13")
-        extremes = {
-            name: (_mean_of_largest(-least, groups), _mean_of_largest(largest, groups))
-            for name, least, largest in zip(self._tensors, seen.least, seen.largest, strict=True)
-        }
+        extremes = {}
+        for name in self._tensors:
+            least, largest = seen.values["min", name], seen.values["max", name]
+            extremes[name] = _mean_of_largest(-least, groups), _mean_of_largest(largest, groups)
         if not np.all(np.isfinite(list(extremes.values()))):
             raise ValueError("values that are not finite")
         for names in self._shared:
@@ -161,12 +170,6 @@ def _channels(operation: Any) -> int:
     """Return the axis of the input of an operation with weights that those sum over."""
     is_product = operation.get_type_name() == "MatMul"
     return len(operation.input_value(0).get_partial_shape()) - 1 if is_product else 1
-
-
-def _reduced(value: Any, reduce: Any, kept: int | None) -> Any:
-    """Return what `reduce` makes of each frame of a tensor, or of each place on the axis `kept`."""
-    axes = [axis for axis in range(1, len(value.get_partial_shape())) if axis != kept]
-    return reduce(value, np.array(axes, np.int64), False).output(0) if axes else value
 
 
 def _sources(value: Any) -> list[Any]:

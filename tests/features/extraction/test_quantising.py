@@ -161,10 +161,10 @@ def test_of_each_frame_its_own_is_seen() -> None:
     frames = images(7)
     seen, reverse = quantiser.run(frames), quantiser.run(frames[::-1])
     assert seen.features.shape == (7, 10)
-    for one, other in ((seen.largest, reverse.largest), (seen.means, reverse.means)):
-        for values, turned in zip(one, other, strict=True):
-            assert len(values) == 7
-            np.testing.assert_array_equal(values, turned[::-1])
+    assert {kind for kind, _ in seen.values} == {"min", "max", "mean"}
+    for named, values in seen.values.items():
+        assert len(values) == 7
+        np.testing.assert_array_equal(values, reverse.values[named][::-1])
 
 
 def test_of_parts_of_frames_all_are_seen() -> None:
@@ -176,8 +176,9 @@ def test_of_parts_of_frames_all_are_seen() -> None:
     frames = images(6) // 2
     frames[-1, :, :, 2] = 255
     seen = quantiser.run(frames)
-    (largest,) = seen.largest
-    assert seen.features.shape == (6, 15) and len(seen.means[0]) == 3 * 8
+    (largest,) = [rows for (kind, _), rows in seen.values.items() if kind == "max"]
+    (mean,) = [rows for (kind, _), rows in seen.values.items() if kind == "mean"]
+    assert seen.features.shape == (6, 15) and len(mean) == 3 * 8
     assert len(largest) == 6 and largest.argmax() == 5  # of what is cut into parts: each frame
     int8.outputs_of(quantiser.quantise(seen), frames)
 
