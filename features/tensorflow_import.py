@@ -84,9 +84,10 @@ def only_graphs() -> None:
 
 
 def graph_message() -> Any:
-    """Return the class `GraphDef`, for which nothing else of TensorFlow need be imported."""
+    """Return the class `GraphDef`, for which a process of which `only_graphs` was said imports
+    nothing else of TensorFlow."""
     with _importing:
-        if "tensorflow" not in sys.modules:
+        if _only_graphs.is_set() and "tensorflow" not in sys.modules:
             with contextlib.suppress(ImportError), _parts_of_tensorflow():
                 from tensorflow.core.framework import graph_pb2
 
