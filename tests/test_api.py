@@ -112,7 +112,7 @@ import apache_beam, keras, tensorflow  # an import that is cut off is broken for
 import framebank as fb
 from framebank.train.demo.clips import plan_clips, write_clip
 folder = pathlib.Path(sys.argv[1])
-for plan in plan_clips(40)[:4]:
+for plan in plan_clips(40)[:12]:
     write_clip(plan, folder)
 def decoders():
     return any(path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/children"))
@@ -121,7 +121,7 @@ def stop():  # while clips are decoded
         time.sleep(0.05)
     time.sleep(0.3)
     os.kill(os.getpid(), signal.SIGINT)
-threading.Thread(target=stop).start()
+threading.Thread(target=stop, daemon=True).start()
 words = {"cache": folder / "cache", "backbone": "mobilenet_v2", "weights": "random:0"}
 try:
     fb.extract([str(path) for path in folder.glob("*.mp4")], **words)
@@ -135,7 +135,7 @@ def test_ctrl_c_ends_what_is_done_and_not_the_process(tmp_path: Path) -> None:
     pytest.importorskip("apache_beam")
     done = forked.run("-c", _INTERRUPTED, tmp_path)
     assert (done.returncode, done.stdout) == (0, "interrupted\n0\n"), done.stderr
-    assert len(fb.open_cache(str(tmp_path / "cache"))) == 4
+    assert len(fb.open_cache(str(tmp_path / "cache"))) == 12
 
 
 _IN_THREADS = """

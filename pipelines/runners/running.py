@@ -29,7 +29,7 @@ from framebank.features.errors import FramebankError, JobError
 from framebank.features.progress import Source, show_progress
 from framebank.features.stores import locks, temporary
 from framebank.features.terminal import say
-from framebank.pipelines.jobs import beam_options, environments
+from framebank.pipelines.jobs import beam_options, environments, sampling_threads
 from framebank.pipelines.jobs.servers import JobServer
 from framebank.pipelines.runners import prism
 from framebank.pipelines.runners.dataflow import job as dataflow_job
@@ -127,7 +127,7 @@ class Job:
         what = self._name.removeprefix("framebank-")
         shown = show_progress(source, what=what) if waits else contextlib.nullcontext()
         try:
-            with shown, beam_options.outside_notebooks():
+            with sampling_threads.none_left(), shown, beam_options.outside_notebooks():
                 self._start_server()
                 pipeline = beam.Pipeline(options=self._submission.options)
                 build(pipeline)
