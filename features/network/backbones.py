@@ -59,6 +59,12 @@ class Backbone:
         return self.name.startswith(PIXELS)
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Return the shape of an image that it takes, (h, w, c=3), or of a clip of them."""
+        frames = (self.clip_length,) if self.clip_length > 1 else ()
+        return (*frames, self.input_size, self.input_size, 3)
+
+    @property
     def weights_file(self) -> str:
         return self.weights_path.rsplit("/", 1)[1]
 

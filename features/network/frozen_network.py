@@ -105,17 +105,16 @@ class Network:
         self._wide: int | None = None
         if precision == INT8:
             size = find_backbone(backbone).input_size if input_size is None else input_size
-            self.input_shape = (batch_size, size, size, 3)
+            self.input_shape: tuple[int, ...] = (batch_size, size, size, 3)
             self._call, self._step, self.feature_dim = load_int8(weights, size=size)
         elif is_own(backbone):
             size, scales = input_size or 0, preprocessing or "none"
             self._own(backbone, weights, size=size, preprocessing=scales)
         else:
             row = find_backbone(backbone)
-            size, frames = row.input_size, row.clip_length
-            self.input_shape = (batch_size, *((frames,) if frames > 1 else ()), size, size, 3)
+            self.input_shape = (batch_size, *row.input_shape)
             # A clip is as much work as frames: one is a step.
-            self._step = self._step if self._on_gpu else max(1, COMPUTE_BATCH // frames)
+            self._step = self._step if self._on_gpu else max(1, COMPUTE_BATCH // row.clip_length)
             self._of_table(row, weights)
 
     @property
@@ -275,8 +274,7 @@ class Network:
 def frozen_of_table(row: Backbone, layer: str, weights: Weights) -> tuple[Frozen, str]:
     """Return the graph of a network of the table, for any number of images at a time, and the key
     of all that it follows from: as it was kept on this machine, or made by Keras, and kept."""
-    frames = (row.clip_length,) if row.clip_length > 1 else ()
-    shape = (None, *frames, row.input_size, row.input_size, 3)
+    shape = (None, *row.input_shape)
     key = _kept_key(row, layer, weights, shape)
     found = kept.load(key)
     if found is not None:
