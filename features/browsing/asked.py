@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from framebank.features.errors import CacheError, UsageError
 from framebank.features.questions.files import QuestionFiles
@@ -21,6 +20,7 @@ from framebank.features.questions.question import LABEL, SEGMENTS, Question
 from framebank.features.questions.reading import read_questions
 from framebank.features.questions.videos import ClipNames
 from framebank.features.stores import json_text, storage
+from framebank.features.stores.parquet import open_parquet
 
 _ANSWERS = re.compile(r"answers-\d+-of-\d+\.(jsonl|parquet)")
 _BATCH_ROWS = 1000
@@ -136,7 +136,7 @@ def _rows(path: str) -> Iterator[Mapping[str, Any]]:
         if path.endswith(".jsonl"):
             rows: Iterator[Any] = map(json_text.parse_object, data.splitlines())
         else:
-            file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            file = open_parquet(data, page_checksum_verification=True)
             batches = file.iter_batches(_BATCH_ROWS)
             rows = (row for batch in batches for row in batch.to_pylist())
         for row in rows:

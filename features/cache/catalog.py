@@ -24,6 +24,7 @@ from framebank.features.cache import layout
 from framebank.features.cache.sidecar import COLUMN_NAMES, CatalogRow
 from framebank.features.errors import CacheError
 from framebank.features.stores import storage
+from framebank.features.stores.parquet import open_parquet
 from framebank.features.stores.temporary import Spool
 from framebank.features.tensorflow_import import absent, is_own_process
 from framebank.features.video import catalog_text
@@ -148,8 +149,7 @@ def read_file(path: str, columns: Sequence[str] | None, *, check_all: bool = Fal
     `check_all`: also where one of the other columns is, which are read and let go again.
     """
     try:
-        source = pa.BufferReader(storage.read_bytes(path))
-        file = pq.ParquetFile(source, page_checksum_verification=True)
+        file = open_parquet(storage.read_bytes(path), page_checksum_verification=True)
         names = set(file.schema_arrow.names)
         absent = [name for name in COLUMN_NAMES if name not in names and name not in _LATER]
         if absent:

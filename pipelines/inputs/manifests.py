@@ -151,10 +151,11 @@ def _with_names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_parquet(path: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from framebank.features.stores.parquet import open_parquet
 
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        file = open_parquet(data)
         _check_header(path, file.schema_arrow.names)
         rows = (fields for batch in file.iter_batches() for fields in batch.to_pylist())
         for number, fields in enumerate(rows, start=1):

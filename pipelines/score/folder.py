@@ -87,14 +87,13 @@ def write_answers(path: str, rows: Sequence[dict[str, Any]], *, kind: str) -> No
 
 def read_answers(path: str, *, kind: str) -> list[dict[str, Any]] | None:
     """Return the rows of a file, None where it is damaged or not there."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from framebank.features.stores.parquet import open_parquet
 
     try:
         data = storage.read_bytes(path)
         if kind == "jsonl":
             return [dict(json_text.parse(line)) for line in data.splitlines()]
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        file = open_parquet(data, page_checksum_verification=True)
         return [row for batch in file.iter_batches(_ROWS) for row in batch.to_pylist()]
     except (storage.FileMissingError, ValueError, OSError):  # of Arrow and of JSON too
         return None
