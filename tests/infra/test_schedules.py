@@ -79,7 +79,7 @@ def airflow() -> Path:
     with built.alone("airflow"):
         if not (folder / "installed").exists():
             venv.create(folder, with_pip=True, clear=True)
-            words = [folder / "bin/pip", "install", "-q", f"apache-airflow=={AIRFLOW}"]
+            words = [*built.installing(folder / "bin/python"), f"apache-airflow=={AIRFLOW}"]
             try:
                 done = subprocess.run(
                     words, capture_output=True, text=True, timeout=_INSTALL_LIMIT_S

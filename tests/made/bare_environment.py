@@ -7,7 +7,6 @@ as long as the requirements are the same, and then only the package itself is in
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,15 +26,9 @@ def install(package: Path, requirements: Path) -> Path:
     with built.alone("bare"):
         if not python.exists():
             subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=_LIMIT_S)
-        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "uninstall", "--yes", "framebank"], timeout=_LIMIT_S)
-        done = subprocess.run(
-            [*pip, "install", "--no-compile", "--requirement", requirements, package],
-            env=os.environ | {"PIP_CACHE_DIR": str(built.folder() / "pip")},
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_S,
-        )
+        subprocess.run([python, "-m", "pip", "--quiet", "uninstall", "--yes", "framebank"])
+        words = [*built.installing(python), "--requirement", requirements, package]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_LIMIT_S)
     if "onnection" in done.stderr and done.returncode:
         pytest.skip(f"PyPI does not answer: {done.stderr[-200:]}")
     assert done.returncode == 0, done.stderr

@@ -103,6 +103,15 @@ def _build_go_program(name: str, package: str) -> tuple[Path | None, str]:
     return (path, "") if path.exists() else (None, f"`{' '.join(command)}` failed: {last}")
 
 
+def installing(python: Path) -> list[str | Path]:
+    """Return the words that install what follows them into an environment: uv's, which takes a
+    sixth of pip's time, where this environment has it."""
+    uv = Path(sys.executable).with_name("uv")
+    if uv.exists():
+        return [uv, "pip", "install", "--quiet", "--python", python]
+    return [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+
+
 def tfio(*make: str) -> Path:
     """Return the environment of `make tfio`; `make` are more words for make, such as a target."""
     if shutil.which("make") is None:

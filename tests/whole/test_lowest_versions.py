@@ -41,12 +41,13 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (rest,) = built.tfio("tfio-test", "TFIO_TESTS=--version").glob("lib/python3.*/site-packages")
     folder = tmp_path_factory.mktemp("lowest")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    words = [f"{name}=={version}" for name, version in _lowest().items() if name != "tensorflow"]
+    install = [*built.installing(python), "--no-deps", *words]
+    subprocess.run(install, check=True, timeout=_BUILD_LIMIT_S)
     (here,) = folder.glob("lib/python3.*/site-packages")
     (here / "after.pth").write_text(f"{rest}\n")
-    words = [f"{name}=={version}" for name, version in _lowest().items() if name != "tensorflow"]
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps"]
-    subprocess.run([*pip, "--ignore-installed", *words], check=True, timeout=_BUILD_LIMIT_S)
-    return folder / "bin" / "python"
+    return python
 
 
 def test_the_tests_pass_on_the_lowest_versions(python: Path) -> None:
