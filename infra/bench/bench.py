@@ -180,7 +180,8 @@ def run_part(script: str, *words: str) -> dict[str, Any]:
 
 
 def limits(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the limits of each stage on clips of one kind and on all of them."""
+    """Return the limits of each stage on clips of one kind and on all of them; of made clips also
+    on smaller ones, whose decoding takes less from the network's cores."""
     kinds: dict[str, list[Path]] = {}
     for path in sorted(Path(args.clips).iterdir()):
         kinds.setdefault(path.suffix, []).append(path)
@@ -189,7 +190,11 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
         alike = Path(folder)
         for path in max(kinds.values(), key=len):
             (alike / path.name).symlink_to(path.resolve())
-        for name, clips in (("one kind", str(alike)), ("mixed", args.clips)):
+        larger = "one kind, 720p and 1080p" if args.small else "one kind"
+        asked = {larger: str(alike), "mixed": args.clips}
+        if args.small:
+            asked["one kind, 360p"] = args.small
+        for name, clips in asked.items():
             words = ["--clips", clips, "--weights", args.weights, "--backbone", args.backbone]
             rounds = min(args.rounds, MOST_OF_LIMITS)
             words += ["--fps", args.fps, "--rounds", str(rounds)]
@@ -274,7 +279,7 @@ def main() -> int:
     if args.table:
         print("\n".join(tables.render(json.loads(Path(args.table).read_text()))))
         return 0
-    args.rounds = 1 if args.quick else args.rounds
+    args.rounds, args.small = 1 if args.quick else args.rounds, None
     kept, args.folder = args.folder, args.folder or tempfile.mkdtemp(prefix="framebank-bench-")
     try:
         folder = Path(args.folder).resolve()
@@ -283,6 +288,7 @@ def main() -> int:
         if args.clips is None:
             seconds = QUICK_CLIPS_S if args.quick else CLIPS_S
             args.clips = str(made_clips.mixed(folder, seconds=seconds))
+            args.small = str(made_clips.small(folder, seconds=seconds))
         args.clips = str(Path(args.clips).resolve())
         result = run(args)
     finally:

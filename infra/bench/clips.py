@@ -9,7 +9,7 @@ encoded twice, and frames at regular times are different pictures until the stre
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -115,13 +115,35 @@ def rounds(packets: list[av.Packet], *, step: int) -> Iterator[tuple[av.Packet, 
             yield packet, (pts + shift, dts + shift)
 
 
+def small(made: Path, *, seconds: int) -> Path:
+    """Return a folder in `made` of 360p clips of this length, as most collections for questions
+    about videos have them; made if it is not there."""
+    return filled(made / f"360p-{seconds}", _fill_small, seconds)
+
+
 def mixed(made: Path, *, seconds: int) -> Path:
-    """Return a folder in `made` of clips of several kinds and about this length, as a collection
-    has them; made if it is not there."""
-    target, folder = made / f"mixed-{seconds}", made / f"mixed-{seconds}.part"
+    """Return a folder in `made` of clips of several kinds and about this length, most of them 720p
+    or 1080p; made if it is not there."""
+    return filled(made / f"mixed-{seconds}", _fill_mixed, seconds)
+
+
+def filled(target: Path, fill: Callable[[Path, int], object], seconds: int) -> Path:
+    """Return the folder `target`, whole: if it is not there, `fill` puts clips into it."""
+    folder = target.with_name(f"{target.name}.part")
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
+    fill(folder, seconds)
+    return folder.rename(target)
+
+
+def _fill_small(folder: Path, seconds: int) -> None:
+    for seed in range(4):
+        film = scene(seconds * RATE_FPS, (640, 360), seed=30 + seed)
+        encode(folder / f"h264-360p-{seed}.mp4", film, options=NATURAL)
+
+
+def _fill_mixed(folder: Path, seconds: int) -> None:
     frames = seconds * RATE_FPS
     for seed in range(3):
         film = scene(frames, (1280, 720), seed=seed)
@@ -135,4 +157,3 @@ def mixed(made: Path, *, seconds: int) -> Path:
     film = encode(folder / "part.mp4", scene(241, (1280, 720), seed=22), options=gop(60))
     repeat(film, folder / "film.mkv", seconds=3 * seconds)
     film.unlink()
-    return folder.rename(target)
