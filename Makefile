@@ -13,6 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Not written where it is used: a comma would end the argument of a call.
 EVERYTHING := --editable ".[all,dev]"
 FLOORS := features pipelines train
 CODE := framebank $(FLOORS) tests infra setup.py

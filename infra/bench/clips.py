@@ -118,22 +118,22 @@ def rounds(packets: list[av.Packet], *, step: int) -> Iterator[tuple[av.Packet, 
 def small(made: Path, *, seconds: int) -> Path:
     """Return a folder in `made` of 360p clips of this length, as most collections for questions
     about videos have them; made if it is not there."""
-    return filled(made / f"360p-{seconds}", _fill_small, seconds)
+    return filled(made / f"360p-{seconds}", lambda folder: _fill_small(folder, seconds))
 
 
 def mixed(made: Path, *, seconds: int) -> Path:
     """Return a folder in `made` of clips of several kinds and about this length, most of them 720p
     or 1080p; made if it is not there."""
-    return filled(made / f"mixed-{seconds}", _fill_mixed, seconds)
+    return filled(made / f"mixed-{seconds}", lambda folder: _fill_mixed(folder, seconds))
 
 
-def filled(target: Path, fill: Callable[[Path, int], object], seconds: int) -> Path:
+def filled(target: Path, fill: Callable[[Path], object]) -> Path:
     """Return the folder `target`, whole: if it is not there, `fill` puts clips into it."""
     folder = target.with_name(f"{target.name}.part")
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    fill(folder, seconds)
+    fill(folder)
     return folder.rename(target)
 
 

@@ -42,17 +42,16 @@ Way = list[str]  # words of `framebank extract`
 
 def films(folder: Path, name: str, *, size: tuple[int, int], gop: int, minutes: float) -> Path:
     """Return a folder of two films of `minutes`, made if it is not there."""
-    target, part = folder / name, folder / f"{name}.part"
-    if not target.exists():
-        part.mkdir(parents=True, exist_ok=True)
+
+    def fill(part: Path) -> None:
         for number in range(2):
             stretch = folder / f"stretch-{size[1]}-{gop}-{number}.mp4"
             if not stretch.exists():
                 shown = clips.scene(STRETCH, size, seed=number)
                 clips.encode(stretch, shown, options=clips.gop(gop))
             clips.repeat(stretch, part / f"film-{number}.mp4", seconds=60 * minutes)
-        part.rename(target)
-    return target
+
+    return clips.filled(folder / name, fill)
 
 
 def extract(inputs: Path, cache: Path, *words: str) -> dict[str, Any]:

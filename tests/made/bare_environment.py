@@ -26,7 +26,8 @@ def install(package: Path, requirements: Path) -> Path:
     with built.alone("bare"):
         if not python.exists():
             subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=_LIMIT_S)
-        subprocess.run([python, "-m", "pip", "--quiet", "uninstall", "--yes", "framebank"])
+        removing = [python, "-m", "pip", "--quiet", "uninstall", "--yes", "framebank"]
+        subprocess.run(removing, timeout=_LIMIT_S)
         words = [*built.installing(python), "--requirement", requirements, package]
         done = subprocess.run(words, capture_output=True, text=True, timeout=_LIMIT_S)
     if "onnection" in done.stderr and done.returncode:
