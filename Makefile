@@ -29,9 +29,14 @@ TFIO_TESTS = $(filter-out tests/train/workers/test_tfio.py,$(wildcard tests/trai
 BUILT := $(CURDIR)/$(VENV)/built
 PRISM := github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
 
-# $(call into,ENVIRONMENT,WORDS): install into it by uv, in a sixth of pip's time; where uv cannot be
-# had, or does not get through, by pip.
-into = $(1)/bin/pip install --quiet uv && $(1)/bin/uv pip install --quiet --python $(1)/bin/python $(2) \
+# Where it is set (many images set it), each of the many processes of a command, a test or a bench
+# would compile all that it imports anew: of TensorFlow 15 s.
+export PYTHONDONTWRITEBYTECODE :=
+
+# $(call into,ENVIRONMENT,WORDS): install into it by uv, in a third of pip's time; where uv cannot be
+# had, or does not get through, by pip. Both compile, for whoever has that variable set.
+into = $(1)/bin/pip install --quiet uv \
+	&& $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python $(2) \
 	|| { $(1)/bin/pip install --quiet --upgrade pip && $(1)/bin/pip install --quiet $(2); }
 
 .PHONY: install demo test check format docs bench prism flink tfio tfio-test clean

@@ -22,6 +22,8 @@ _PROCESSOR_LINES = (
     *("vendor_id", "cpu family", "model", "stepping", "flags"),  # x86
     *("CPU implementer", "CPU variant", "CPU part", "Features"),  # Arm
 )
+# What Linux calls multiplying in bfloat16, and where oneDNN emulates it.
+_BFLOAT16, _EMULATES_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16"), ("avx512f",)
 # The worker without clips: 1.0 GiB with inception_v3, 2.4 GiB with vgg16, the largest, in float32
 # and batches of 32; what comes on top grows with the batch.
 _WORKER_BYTES = 5 * 2**28
@@ -67,6 +69,23 @@ def processor(cpuinfo: Path = _CPUINFO) -> str:
         lines = cpuinfo.read_text().partition("\n\n")[0].splitlines()
         return "\n".join(line for line in lines if line.startswith(_PROCESSOR_LINES))
     return ""
+
+
+def has_bfloat16(described: str | None = None) -> bool:
+    """Return whether this machine's processors multiply in bfloat16; of no other system but Linux
+    it is known."""
+    return _has(processor() if described is None else described, *_BFLOAT16)
+
+
+def computes_bfloat16(described: str | None = None) -> bool:
+    """Return whether TensorFlow may compute a network in bfloat16 here: on processors that neither
+    have it nor are seen to emulate it well a picture's values go by its place in the batch."""
+    told = processor() if described is None else described
+    return not told or _has(told, *_BFLOAT16, *_EMULATES_BFLOAT16)
+
+
+def _has(described: str, *instructions: str) -> bool:
+    return not set(described.split()).isdisjoint(instructions)
 
 
 def check_address_space() -> None:

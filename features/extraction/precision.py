@@ -22,7 +22,7 @@ from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import UsageError
 from framebank.features.extraction.engine import Engine
 from framebank.features.extraction.one_clip import build_network, keep_network
-from framebank.features.machine import check_address_space, processor
+from framebank.features.machine import check_address_space, has_bfloat16
 from framebank.features.network.frozen_graph import put_array
 from framebank.features.network.keras_choice import keras_backend
 from framebank.features.network.weights import Weights
@@ -38,7 +38,6 @@ _LEAST_SPEEDUP = 1.1  # less than that is not worth another value
 _FRAMES = 16
 _FIRST_CLIPS = 64  # of which frames are taken until there are enough
 _PATIENCE_S = 20.0  # for clips that give no frame
-_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # what Linux calls it; without, it is emulated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,12 +141,6 @@ def least_cosine(expected: NDArray[np.float32], got: NDArray[np.float32]) -> flo
         lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
         cosines = np.einsum("nd,nd->n", one, other) / lengths
     return float(np.where((expected == got).all(axis=1), 1.0, cosines).min())
-
-
-def has_bfloat16(described: str | None = None) -> bool:
-    """Return whether this machine's processors multiply in bfloat16; of no other system but Linux
-    it is known."""
-    return not set((processor() if described is None else described).split()).isdisjoint(_BFLOAT16)
 
 
 @functools.cache  # of this machine, whatever network asks

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framebank.features.errors import UsageError
+from framebank.features.machine import computes_bfloat16
 from framebank.features.tensorflow_import import graph_message, import_graphs
 
 ASSIGN = "AssignVariableOp"
@@ -104,6 +105,8 @@ def trace(
 def start(frozen: Frozen, *, precision: str, is_known: bool = False) -> Call:
     """Return a graph as a function, in a session of its own; raises UsageError when this machine's
     TensorFlow does not compute in the `precision` asked for, unless it `is_known` to."""
+    if precision == "bfloat16" and not computes_bfloat16():
+        raise _not_in(precision)
     session = import_graphs().Session(graph=frozen.graph, config=_config(precision))
     session.run(frozen.assignments, dict(zip(frozen.values, frozen.arrays, strict=True)))
     images = frozen.graph.get_tensor_by_name(frozen.images)
@@ -279,12 +282,16 @@ def _check_computes_in(precision: str, session: Any, features: Any, feed: dict[A
         if "Conv2D" in node.op or "Conv3D" in node.op or "MatMul" in node.op
     ]
     if wanted not in kernels:
-        raise UsageError(
-            f"TensorFlow does not compute in {precision} on this machine",
-            got="a graph that stays in float32 (bfloat16 needs AVX-512 or AMX, and no GPU)",
-            expected=f"convolutions in {precision}",
-            todo="use --precision float32, in another cache where this one is in bfloat16",
-        )
+        raise _not_in(precision)
+
+
+def _not_in(precision: str) -> UsageError:
+    return UsageError(
+        f"TensorFlow does not compute in {precision} on this machine",
+        got="a graph that stays in float32 (bfloat16 needs AVX-512 or AMX, and no GPU)",
+        expected=f"convolutions in {precision}",
+        todo="use --precision float32, in another cache where this one is in bfloat16",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,9 @@ Under Keras's TensorFlow backend the network runs as one graph in a session of i
 settings touch nothing else in the process, under JAX as one compiled function, under any other by
 `predict_on_batch`, with the same values. On one kind of processor a feature depends on its own
 frame alone, since every batch is computed in steps of COMPUTE_BATCH images, or of WIDE_STEP where
-those give the same bits. On a GPU, whose speed needs large steps, a batch is computed at once, and
-features made with different batch sizes may differ in their last bits.
+those give the same bits; without oneDNN (other processors than x86, TF_ENABLE_ONEDNN_OPTS=0) one by
+one, and then on the number of cores too. On a GPU, whose speed needs large steps, a batch is
+computed at once, and features made with different batch sizes may differ in their last bits.
 Reasons and figures: infra/decisions/0002-network-precision.md.
 """
 
@@ -57,6 +58,7 @@ from framebank.features.network.weights import Weights
 from framebank.features.spec import INT8, PRECISIONS
 from framebank.features.stores import disk, kept, temporary
 from framebank.features.tensorflow_import import (
+    computes_by_onednn,
     import_graphs,
     import_tensorflow,
     tensorflow_version,
@@ -101,7 +103,7 @@ class Network:
         # On a GPU the next batch is moved there while one is computed.
         self.in_flight = streams() if precision == INT8 else 2 if self._on_gpu else 1
         self._computing = threading.Semaphore(self.in_flight)
-        self._step = batch_size if self._on_gpu else COMPUTE_BATCH
+        self._step = batch_size if self._on_gpu else _steady_step(precision)
         self._wide: int | None = None
         if precision == INT8:
             size = find_backbone(backbone).input_size if input_size is None else input_size
@@ -114,7 +116,7 @@ class Network:
             row = find_backbone(backbone)
             self.input_shape = (batch_size, *row.input_shape)
             # A clip is as much work as frames: one is a step.
-            self._step = self._step if self._on_gpu else max(1, COMPUTE_BATCH // row.clip_length)
+            self._step = self._step if self._on_gpu else max(1, self._step // row.clip_length)
             self._of_table(row, weights)
 
     @property
@@ -285,6 +287,13 @@ def frozen_of_table(row: Backbone, layer: str, weights: Weights) -> tuple[Frozen
     frozen = _trace(model, arrays, row.preprocessing, shape=shape)
     kept.keep(key, *frozen.to_kept())
     return frozen, key
+
+
+def _steady_step(precision: str) -> int:
+    """Return in what steps a processor gives an image the same bits at each place."""
+    if precision == INT8 or keras_backend() != "tensorflow" or computes_by_onednn():
+        return COMPUTE_BATCH
+    return 1  # Eigen cuts a step into blocks, and adds up otherwise at the edge of one
 
 
 def _prepare_gpus() -> bool:

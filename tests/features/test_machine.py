@@ -193,3 +193,18 @@ def test_never_more_than_the_machine_nor_less_than_one(
     for quota, expected in (("1000", 1), ("99900000", mine), ("max", mine)):
         (tmp_path / "cpu.max").write_text(f"{quota} 100000\n")
         assert machine.usable_cores() == expected
+
+
+def test_processors_with_bfloat16_are_told_by_what_linux_says(tmp_path: Path) -> None:
+    for flags, has, computes in (
+        ("flags : fpu avx512f avx512_bf16 avx512_fp16", True, True),
+        ("flags : fpu amx_bf16", True, True),
+        ("Features : fp asimd bf16", True, True),
+        ("flags : fpu avx2 avx512f", False, True),
+        ("flags : fpu avx2 fma", False, False),
+    ):
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n\nprocessor : 1\n")
+        told = machine.processor(tmp_path / "cpuinfo")
+        assert (machine.has_bfloat16(told), machine.computes_bfloat16(told)) == (has, computes)
+    assert machine.processor(tmp_path / "none") == ""
+    assert machine.computes_bfloat16("") and not machine.has_bfloat16("")

@@ -107,7 +107,6 @@ def test_airflow_runs_the_dag(tmp_path: Path) -> None:
         "AIRFLOW__CORE__DAGS_FOLDER": str(INFRA / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW_VAR_FRAMEBANK_RETRAIN_CONFIG": "gs://a b/retrain.toml",
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:

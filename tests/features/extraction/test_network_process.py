@@ -21,7 +21,8 @@ from framebank.features.errors import JobError, UsageError
 from framebank.features.extraction import network_process
 from framebank.features.extraction.network_process import NetworkProcess
 from framebank.features.extraction.one_clip import build_network, make_spec
-from framebank.features.extraction.precision import Settled, has_bfloat16
+from framebank.features.extraction.precision import Settled
+from framebank.features.machine import has_bfloat16
 from framebank.features.spec import SpecChoice
 from tests import ROOT
 from tests.attackers.killing import MarkedJob

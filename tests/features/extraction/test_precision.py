@@ -13,24 +13,11 @@ import pytest
 from framebank.features.decoders.pool import DecoderPolicy
 from framebank.features.errors import UsageError
 from framebank.features.extraction import one_clip, precision
-from framebank.features.machine import processor
 from framebank.features.network.weights import Weights
 from tests.features.extraction.test_engine import SPEC, ref_of
 
 WEIGHTS = Weights("random:0", "0" * 64, "random:0", seed=0)
 ONE = DecoderPolicy(decoders=1)
-
-
-def test_processors_with_bfloat16_are_told_by_what_linux_says(tmp_path: Path) -> None:
-    for flags, expected in (
-        ("flags : fpu avx512f avx512_bf16 avx512_fp16", True),
-        ("flags : fpu amx_bf16", True),
-        ("Features : fp asimd bf16", True),
-        ("flags : fpu avx2 avx512f", False),
-    ):
-        (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n\nprocessor : 1\n")
-        assert precision.has_bfloat16(processor(tmp_path / "cpuinfo")) is expected
-    assert processor(tmp_path / "none") == ""
 
 
 def test_the_least_cosine_is_taken() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -34,11 +35,14 @@ import hashlib, sys
 import numpy as np
 from framebank.features.network.frozen_network import Network
 from framebank.features.network.weights import resolve_weights
+from framebank.features.tensorflow_import import only_graphs
+if sys.argv[2:]:
+    only_graphs()
 weights = resolve_weights("random:0", backbone="mobilenet_v2")
-network = Network("mobilenet_v2", "block_5_add", weights, batch_size=int(sys.argv[1]))
-images = np.zeros(network.input_shape, np.uint8)
-images[0] = np.random.default_rng(0).integers(0, 256, images.shape[1:])
-print(hashlib.sha256(network(images)[0].tobytes()).hexdigest())
+network = Network("mobilenet_v2", "avg_pool", weights, batch_size=int(sys.argv[1]))
+images = np.random.default_rng(0).integers(0, 256, (8, *network.input_shape[1:]), np.uint8)
+rows = [network(images[at : at + network.batch_size]) for at in range(0, 8, network.batch_size)]
+print(network.step, hashlib.sha256(np.concatenate(rows).tobytes()).hexdigest())
 """
 
 
@@ -185,7 +189,8 @@ def test_preprocessing_is_that_of_keras() -> None:
 def test_a_feature_depends_on_its_own_frame_alone(network: Network) -> None:
     frame, others = pictures(1)[0], pictures(21)[1:]
     expected = None
-    for place in (0, 1, 9, 19):  # 20 is no multiple of COMPUTE_BATCH: the last step is filled up
+    # All places of a step, and some of the last: 20 is no multiple of COMPUTE_BATCH, it is filled up.
+    for place in (*range(COMPUTE_BATCH + 1), 18, 19):
         for rest in (others, np.zeros_like(others), np.full_like(others, 255)):
             batch = rest.copy()
             batch[place] = frame
@@ -202,18 +207,26 @@ def test_a_feature_does_not_depend_on_the_batch_size(network: Network) -> None:
         np.testing.assert_array_equal(other(images[:batch_size]), expected[:batch_size])
 
 
-def test_processes_and_threads_agree() -> None:
-    digests = set()
-    for batch_size, threads in (("1", "1"), ("9", "3")):
+@pytest.mark.parametrize(
+    ("onednn", "threads", "step"), [({}, "13", 8), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "22", 1)]
+)
+def test_processes_and_threads_agree(onednn: dict[str, str], threads: str, step: int) -> None:
+    """On every x86 oneDNN computes unless it is told not to; without, steps are of one image."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("oneDNN is asked for on x86 only")
+    bare = {name: value for name, value in os.environ.items() if "ONEDNN" not in name}
+    said = set()
+    for words, count in zip((["1"], ["8", "graphs"]), threads, strict=True):
         done = subprocess.run(
-            [sys.executable, "-c", DIGEST_CODE, batch_size],
-            env=os.environ | {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads},
+            [sys.executable, "-c", DIGEST_CODE, *words],
+            env=bare | onednn | {"TF_NUM_INTRAOP_THREADS": count, "OMP_NUM_THREADS": count},
             capture_output=True,
             text=True,
             check=True,
         )
-        digests.add(done.stdout.strip())
-    assert len(digests) == 1 and len(digests.pop()) == 64
+        said.add(done.stdout.strip())
+    (one,) = said
+    assert one.startswith(f"{step} ") and len(one) == 66
 
 
 def test_networks_in_one_process_keep_their_own_weights(network: Network) -> None:
