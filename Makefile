@@ -33,11 +33,14 @@ PRISM := github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
 # would compile all that it imports anew: of TensorFlow 15 s.
 export PYTHONDONTWRITEBYTECODE :=
 
-# $(call into,ENVIRONMENT,WORDS): install into it by uv, in a third of pip's time; where uv cannot be
-# had, or does not get through, by pip. Both compile, for whoever has that variable set.
-into = $(1)/bin/pip install --quiet uv \
-	&& $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python $(2) \
+# $(call into,ENVIRONMENT,WORDS): install into it by uv, sooner than by pip; where uv cannot be had,
+# or does not get through, by pip.
+into = $(1)/bin/pip install --quiet uv && $(1)/bin/uv pip install --quiet --python $(1)/bin/python $(2) \
 	|| { $(1)/bin/pip install --quiet --upgrade pip && $(1)/bin/pip install --quiet $(2); }
+
+# $(call compile,ENVIRONMENT): compile what the commands import, which uv leaves to the first of them:
+# for whoever runs them with that variable set. All that is installed would be ten times as much.
+compile = $(1)/bin/python -c "import apache_beam, framebank.features.tensorflow_import as tf; tf.import_tensorflow()"
 
 .PHONY: install demo test check format docs bench prism flink tfio tfio-test clean
 
@@ -46,6 +49,7 @@ install: $(STAMP)
 $(STAMP): setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(call into,$(VENV),$(EVERYTHING))
+	$(call compile,$(VENV))
 	touch $(STAMP)
 
 demo: install
@@ -76,6 +80,7 @@ $(BENCH)/.installed: infra/bench/install_peers.py setup.py
 	$(PYTHON) -m venv $(BENCH)
 	$(call into,$(BENCH),--editable ".[all]")
 	$(BENCH)/bin/python infra/bench/install_peers.py
+	$(call compile,$(BENCH))
 	touch $@
 
 prism: install

@@ -14,7 +14,6 @@ import importlib.abc
 import importlib.metadata
 import importlib.util
 import os
-import platform
 import sys
 import threading
 import types
@@ -29,15 +28,13 @@ _own_process = threading.Event()  # set where a command runs, so that nobody els
 _only_graphs = threading.Event()  # set where graphs are run, and hardly anything else is done
 _RARELY = (20_000, 20, 20)  # for gc.set_threshold
 _LEAN_FROM = (2, 21)  # older ones were not tried without Keras
-_ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-_X86 = ("x86_64", "AMD64")
 
 
 def import_tensorflow(*, wake: Callable[[], object] | None = None, keras: bool = True) -> None:
     """Import TensorFlow and Keras; what they print goes to stderr only when that fails. `wake` is
     for what must be set up before anything else wakes TensorFlow's runtime. Who can do without
     Keras says so: it is a part of what this takes."""
-    _settle()
+    _quiet()
     with _importing:
         if importlib.util.find_spec("tensorflow") is None:  # Keras may run on another backend
             if wake is not None:
@@ -83,10 +80,24 @@ def import_graphs() -> Any:
 
 def computes_by_onednn() -> bool:
     """Return whether TensorFlow's convolutions are oneDNN's for x86, which give a picture the same
-    bits at any place of a batch and by any number of threads."""
+    bits at any place of a batch and by any number of threads; where it was told to be and is not,
+    say so."""
     import_graphs()
     port = sys.modules.get("tensorflow.python.util._pywrap_util_port")
-    return platform.machine() in _X86 and port is not None and bool(port.IsMklEnabled())
+    if os.uname().machine != "x86_64" or port is None:
+        return False
+    found = bool(port.IsMklEnabled())
+    if not found and os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1":
+        _say_too_late()
+    return found
+
+
+@functools.cache
+def _say_too_late() -> None:
+    terminal.say(
+        "TensorFlow was imported before framebank, without oneDNN: the last digits of features may "
+        "differ from those of other processes. Import framebank first"
+    )
 
 
 def only_graphs() -> None:
@@ -134,7 +145,7 @@ def _parts_of_tensorflow() -> Iterator[None]:
 def _graph_parts() -> types.SimpleNamespace:
     """Return the same objects under the same names from the modules that they are made in. Raises
     ImportError or AttributeError where a TensorFlow has them elsewhere."""
-    _settle()
+    _quiet()
     with _parts_of_tensorflow():
         from tensorflow.core.framework import graph_pb2
         from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2  # noqa: F401
@@ -215,15 +226,10 @@ class _Hiding(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def _settle() -> None:
-    """Set what TensorFlow reads of the environment when it is imported."""
+def _quiet() -> None:
     # 3, as 2 still shows oneDNN's note on masks on older processors; 0 or 1 is the user's own wish.
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("0", "1"):
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    # By itself TensorFlow takes oneDNN on some of Intel's processors alone. On others it is faster
-    # too, and elsewhere a picture's values go by its place in the batch (infra/decisions/0002).
-    if platform.machine() in _X86:
-        os.environ.setdefault(_ONEDNN, "1")
 
 
 def quiet_google() -> None:

@@ -94,6 +94,12 @@ HOME = os.path.dirname(_HERE)  # the folder from which `import framebank` works
 if not os.path.isdir(os.path.join(_HERE, "features")):
     __path__.append(HOME)
 
+# Whoever imports TensorFlow first, it reads this then. By itself it takes oneDNN on some of Intel's
+# processors alone; on others it is faster too, and without it the last bits of a picture's features
+# go by what it is computed with (infra/decisions/0002).
+if os.uname().machine == "x86_64":
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 _HOMES = {
     "framebank.features.cache.reader": ("Cache", "open_cache"),
     "framebank.features.errors": (

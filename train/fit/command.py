@@ -36,7 +36,7 @@ from framebank.features.stop_signals import (
     stop_on_signals,
 )
 from framebank.features.stores import json_text
-from framebank.features.tensorflow_import import quiet_google
+from framebank.features.tensorflow_import import collect_rarely, own_process, quiet_google
 from framebank.train.model.config import (
     AUTO,
     CHOOSABLE,
@@ -353,6 +353,8 @@ def be_local_worker(options: str) -> int:
     """Be one worker of --local-workers, whose parent gives it `options` as JSON."""
     from framebank.train.workers.local_workers import end_with_input
 
+    own_process()
+    collect_rarely()
     quiet_google()
     threading.Thread(target=end_with_input, daemon=True).start()
     with terminal.guarded():

@@ -22,8 +22,12 @@ from tests import ROOT
 
 # Two replicas on two devices that are both this machine's CPU.
 REPLICAS = """
-import json, sys, numpy as np, keras, tensorflow as tf
+import json, sys, numpy as np
 from pathlib import Path
+from framebank.features.tensorflow_import import import_tensorflow, own_process
+own_process()
+import_tensorflow(wake=lambda: None)
+import keras, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from framebank.features.questions.question import Question
