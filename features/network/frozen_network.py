@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from framebank.features.errors import UsageError
-from framebank.features.machine import processor
+from framebank.features.machine import processor, usable_cores
 from framebank.features.network.backbones import (
     Backbone,
     feature_output,
@@ -65,6 +65,7 @@ from framebank.features.tensorflow_import import (
 )
 
 COMPUTE_BATCH = 8  # images per step on a processor; another number may change features' last bits
+_ROUNDING = 1e-4  # of the largest value; a network that looks across its batch differs by more
 WIDE_STEP = 32  # in bfloat16, where each step begins with turning all weights into it
 
 
@@ -205,7 +206,7 @@ class Network:
             if own.kind == ONNX:
                 self._load_onnx(place, own, weights.source, preprocessing)
             else:
-                self._load_own_keras(place, own, weights.source, preprocessing)
+                self._load_own_keras(place, own, weights, preprocessing)
 
     def _load_onnx(self, place: Path, own: OwnNetwork, source: str, preprocessing: str) -> None:
         from framebank.features.network.onnx_file import load_onnx
@@ -228,22 +229,41 @@ class Network:
         self.feature_dim = self(np.zeros(self.input_shape, np.uint8)).shape[1]
 
     def _load_own_keras(
-        self, place: Path, own: OwnNetwork, source: str, preprocessing: str
+        self, place: Path, own: OwnNetwork, weights: Weights, preprocessing: str
     ) -> None:
         import_tensorflow()
         import keras
 
         from framebank.features.network.keras_file import load_keras, load_preset, with_output
 
+        source = weights.source
         whole = load_preset(place, source) if place.is_dir() else load_keras(place)
         model = with_output(whole, self.layer, source)
         if own.channels_first:
             images = keras.Input(self.input_shape[1:], dtype=model.inputs[0].dtype)
             model = keras.Model(images, model(keras.ops.transpose(images, (0, 3, 1, 2))))
-        self._step = model.inputs[0].shape[0] or self._step
+        fixed = model.inputs[0].shape[0]
+        self._step = fixed or self._step
         self.feature_dim = int(model.output.shape[-1])
         arrays = {part.name: [np.asarray(v) for v in part.variables] for part in model.layers}
         self._call = self._compile(model, arrays, preprocessing, fold=False)
+        if fixed or self._on_gpu or self._step == 1:
+            return
+        made = (self.layer, self.input_shape[1:], preprocessing, self.precision)
+        if self._rounds_by_place(f"{weights.sha256} {made} {usable_cores()}"):
+            self._step = 1
+            self._call = self._compile(model, arrays, preprocessing, fold=False)
+
+    def _rounds_by_place(self, graph: str) -> bool:
+        """Tell whether on this processor the last bits of a feature go by what is computed with its
+        frame, which steps of one image mend (products of a transformer do so on some)."""
+        key = _fact_key("rounds", graph)
+        if (found := kept.load(key)) is not None:
+            return bool(found[0])
+        apart = list(_apart(self))
+        rounds = bool(apart) and all(worst <= _ROUNDING * most for worst, most, _ in apart)
+        kept.keep(key, rounds, {})
+        return rounds
 
     def _compile(
         self, model: Any, arrays: LayerArrays, preprocessing: str, *, fold: bool = True
@@ -374,6 +394,18 @@ def _load(backbone: Backbone, layer: str, weights: Weights) -> tuple[Any, LayerA
 def check_alone(network: Network, source: str) -> None:
     """Raise UsageError, which names `source`, unless a frame's feature has the same bytes whatever
     else is in its batch, wherever in it the frame is, and again."""
+    for worst, most, what in _apart(network):
+        raise UsageError(
+            f"the features that {source} gives of a frame change {what}",
+            got=f"differences of up to {worst:.2g} in features of up to {most:.2g}",
+            expected="features that depend on their own frame alone, to the last bit",
+            todo="take out what looks across the batch (batch norm in training mode, noise), "
+            "or export the network with a fixed batch of 1",
+        )
+
+
+def _apart(network: Network) -> Iterator[tuple[float, float, str]]:
+    """Yield in what, in features of how much, and with what the features of a frame change."""
     count = max(COMPUTE_BATCH, network._step)
     # Of each picture another darkest and brightest pixel and another contrast, none of them as
     # black as what fills a batch: a scale taken from the whole batch shows.
@@ -384,7 +416,7 @@ def check_alone(network: Network, source: str) -> None:
     images = (8 + rank + noise * ((rank + 4) / 12)).astype(np.uint8)
     first = network.compute(images)
 
-    def told_apart() -> Iterator[tuple[Features, str]]:
+    def told() -> Iterator[tuple[Features, str]]:
         yield network.compute(images), "from one time to the next"
         others = "with what else is in the batch"
         yield np.roll(network.compute(np.roll(images, 1, axis=0)), -1, axis=0), others
@@ -394,15 +426,8 @@ def check_alone(network: Network, source: str) -> None:
             again[place] = network.compute(alone)[place]
             yield again, others
 
-    for again, what in told_apart():
+    for again, what in told():
         if again.tobytes() != first.tobytes():
             with np.errstate(invalid="ignore"):
                 worst = float(np.nanmax(np.abs(again - first)))
-            raise UsageError(
-                f"the features that {source} gives of a frame change {what}",
-                got=f"differences of up to {worst:.2g} in features of up to "
-                f"{float(np.nanmax(np.abs(first))):.2g}",
-                expected="features that depend on their own frame alone, to the last bit",
-                todo="take out what looks across the batch (batch norm in training mode, noise), "
-                "or export the network with a fixed batch of 1",
-            )
+            yield worst, float(np.nanmax(np.abs(first))), what
