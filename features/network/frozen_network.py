@@ -176,12 +176,7 @@ class Network:
     def _widens(self, graph: str) -> bool:
         """Tell whether images have the same bits in steps of WIDE_STEP as in those of COMPUTE_BATCH
         on this processor: which kernels compute a step goes by its shape, not by what it holds."""
-        key = _fact_key("wide", graph)
-        if (found := kept.load(key)) is not None:
-            return bool(found[0])
-        agrees = self._agrees_in_wide_steps()
-        kept.keep(key, agrees, {})
-        return agrees
+        return _looked_at_once(_fact_key("wide", graph), self._agrees_in_wide_steps)
 
     def _agrees_in_wide_steps(self) -> bool:
         shape = (WIDE_STEP, *self.input_shape[1:])
@@ -257,13 +252,12 @@ class Network:
     def _rounds_by_place(self, graph: str) -> bool:
         """Tell whether on this processor the last bits of a feature go by what is computed with its
         frame, which steps of one image mend (products of a transformer do so on some)."""
-        key = _fact_key("rounds", graph)
-        if (found := kept.load(key)) is not None:
-            return bool(found[0])
-        apart = list(_apart(self))
-        rounds = bool(apart) and all(worst <= _ROUNDING * most for worst, most, _ in apart)
-        kept.keep(key, rounds, {})
-        return rounds
+
+        def rounds() -> bool:
+            apart = list(_apart(self))
+            return bool(apart) and all(worst <= _ROUNDING * most for worst, most, _ in apart)
+
+        return _looked_at_once(_fact_key("rounds", graph), rounds)
 
     def _compile(
         self, model: Any, arrays: LayerArrays, preprocessing: str, *, fold: bool = True
@@ -352,6 +346,15 @@ def _fact_key(fact: str, graph: str) -> str:
     told = sorted(os.environ.items())
     settings = [f"{k}={v}" for k, v in told if "DNN" in k or k.startswith("TF_AUTO_MIXED")]
     return kept.key_of(fact, graph, WIDE_STEP, COMPUTE_BATCH, processor(), *build, *settings)
+
+
+def _looked_at_once(key: str, look: Callable[[], bool]) -> bool:
+    """Return what `look` said on this machine when it was first called for `key`."""
+    if (found := kept.load(key)) is not None:
+        return bool(found[0])
+    said = look()
+    kept.keep(key, said, {})
+    return said
 
 
 def _trace(
