@@ -19,7 +19,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,15 +39,12 @@ from framebank.features.extraction.precision import Settled, least_cosine
 from framebank.features.extraction.quantising import Quantiser
 from framebank.features.network import int8
 from framebank.features.network.backbones import find_backbone
-from framebank.features.network.frozen_graph import Call, Frozen, with_constants
+from framebank.features.network.frozen_graph import Frozen, with_constants
 from framebank.features.network.own_files import is_own
 from framebank.features.network.weights import Weights
 from framebank.features.spec import INT8, FeatureSpec
 from framebank.features.stores import disk, kept, temporary
 from framebank.features.video import VideoRef
-
-if TYPE_CHECKING:
-    from framebank.features.network.frozen_network import Network
 
 SEED = 0
 FRAMES = 64  # decoded at most, half of them to calibrate with
@@ -227,7 +224,7 @@ class Converted:
     ) -> tuple[str, dict[str, Any]]:
         """Return what a `Quantise` does; the quantised network is kept for the next that builds it
         here. Once only: the graph is changed."""
-        from framebank.features.network.frozen_network import check_alone
+        from framebank.features.network.frozen_network import Network, check_alone
 
         spec = dataclasses.replace(self._spec, precision=INT8)
         with ThreadPoolExecutor(1) as thread, temporary.live_folder() as live:
@@ -242,7 +239,15 @@ class Converted:
             int8.write_members(folder, model, images, {})
             trial = int8.pack(folder, folder / "trial.zip")
             weights = Weights(INT8, disk.file_hash(trial), str(trial), local_path=str(trial))
-            network = _network(spec, weights, batch_size=batch_size)
+            network = Network(
+                spec.backbone,
+                spec.layer,
+                weights,
+                precision=INT8,
+                batch_size=batch_size,
+                input_size=spec.input_size,
+                preprocessing=spec.preprocessing,
+            )
             got = thread.submit(network.compute, images)
             check_alone(network, self._source)
             expected = np.empty((len(images), network.feature_dim), np.float32)
@@ -289,35 +294,15 @@ def _told(err: Exception) -> str:
 
 def _frozen(spec: FeatureSpec, weights: Weights) -> Frozen:
     """Return the graph of the network of `spec`; raises UsageError for one that has none."""
-    from framebank.features.network.frozen_network import frozen_of_table
+    from framebank.features.network.frozen_network import frozen_of_file, frozen_of_table
 
-    graphs: list[Frozen] = []
-
-    def take(frozen: Frozen, *, precision: str) -> Call:
-        graphs.append(frozen)
-        return lambda _: np.empty(0, np.float32)  # nothing is computed so
-
-    if is_own(spec.backbone):
-        _network(spec, weights, starting=take)
-    else:
-        graphs.append(frozen_of_table(find_backbone(spec.backbone), spec.layer, weights)[0])
-    if not graphs:
+    if not is_own(spec.backbone):
+        return frozen_of_table(find_backbone(spec.backbone), spec.layer, weights)[0]
+    size, scales = spec.input_size, spec.preprocessing
+    frozen = frozen_of_file(spec.backbone, spec.layer, weights, size=size, preprocessing=scales)
+    if frozen is None:
         raise _refused(f"{spec.backbone}, which Keras does not run")
-    return graphs[0]
-
-
-def _network(spec: FeatureSpec, weights: Weights, **how: Any) -> Network:
-    from framebank.features.network.frozen_network import Network
-
-    return Network(
-        spec.backbone,
-        spec.layer,
-        weights,
-        precision=spec.precision,
-        input_size=spec.input_size,
-        preprocessing=spec.preprocessing,
-        **how,
-    )
+    return frozen
 
 
 def judge(

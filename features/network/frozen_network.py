@@ -88,18 +88,15 @@ class Network:
         batch_size: int = 32,
         input_size: int | None = None,
         preprocessing: str | None = None,
-        starting: Callable[..., Call] = start,
     ) -> None:
         """`input_size` and `preprocessing` are for a network from a file (`own_files`), whose
-        `weights` are that file; those of int8 are its quantised graph (`int8`). `starting` makes a
-        function of a frozen graph. Raises UsageError for an unknown backbone, layer or precision,
-        or unfit weights."""
+        `weights` are that file; those of int8 are its quantised graph (`int8`). Raises UsageError
+        for an unknown backbone, layer or precision, or unfit weights."""
         if precision not in PRECISIONS:
             raise UsageError("no such precision", got=precision, expected=" | ".join(PRECISIONS))
         if batch_size < 1:
             raise UsageError("a batch needs an image", got=batch_size, expected="1 or more")
         self.layer, self.precision, self.batch_size = layer, precision, batch_size
-        self._start = starting
         self._on_gpu = precision != INT8 and _prepare_gpus()
         # On a GPU the next batch is moved there while one is computed.
         self.in_flight = streams() if precision == INT8 else 2 if self._on_gpu else 1
@@ -164,10 +161,10 @@ class Network:
         frozen, key = frozen_of_table(row, self.layer, weights)
         self.feature_dim = frozen.feature_dim
         if self.precision != "bfloat16" or self._on_gpu:
-            self._call = self._start(frozen, precision=self.precision)
+            self._call = start(frozen, precision=self.precision)
             return
         known = kept.load(_fact_key("computes", key)) is not None
-        self._call = self._start(frozen, precision=self.precision, is_known=known)
+        self._call = start(frozen, precision=self.precision, is_known=known)
         if not known:
             kept.keep(_fact_key("computes", key), True, {})
         if row.clip_length == 1 and self.batch_size >= WIDE_STEP and self._widens(key):
@@ -185,19 +182,8 @@ class Network:
 
     def _own(self, name: str, weights: Weights, *, size: int, preprocessing: str) -> None:
         """Load a network from its file; raises UsageError."""
-        path = Path(weights.local_path or "")
-        if disk.file_hash(path) != weights.sha256:
-            raise UsageError(
-                "the file of the network changed while it was in use",
-                got=f"{path} with another SHA-256",
-                expected=weights.sha256,
-            )
-        own = describe(path, weights.source)
-        if own.name != name:
-            raise UsageError("another network than the spec's", got=own.name, expected=name)
         self.input_shape = (self.batch_size, size, size, 3)
-        with temporary.live_folder() as folder, loading(weights.source):
-            place = unpack(path, folder.path)
+        with _unpacked(name, weights) as (place, own):
             if own.kind == ONNX:
                 self._load_onnx(place, own, weights.source, preprocessing)
             else:
@@ -226,21 +212,10 @@ class Network:
     def _load_own_keras(
         self, place: Path, own: OwnNetwork, weights: Weights, preprocessing: str
     ) -> None:
-        import_tensorflow()
-        import keras
-
-        from framebank.features.network.keras_file import load_keras, load_preset, with_output
-
-        source = weights.source
-        whole = load_preset(place, source) if place.is_dir() else load_keras(place)
-        model = with_output(whole, self.layer, source)
-        if own.channels_first:
-            images = keras.Input(self.input_shape[1:], dtype=model.inputs[0].dtype)
-            model = keras.Model(images, model(keras.ops.transpose(images, (0, 3, 1, 2))))
+        model, arrays = _load_own(place, own, self.layer, weights, size=self.input_shape[1])
         fixed = model.inputs[0].shape[0]
         self._step = fixed or self._step
         self.feature_dim = int(model.output.shape[-1])
-        arrays = {part.name: [np.asarray(v) for v in part.variables] for part in model.layers}
         self._call = self._compile(model, arrays, preprocessing, fold=False)
         if fixed or self._on_gpu or self._step == 1:
             return
@@ -268,7 +243,7 @@ class Network:
         if backend == "tensorflow":
             shape = (self._step, *self.input_shape[1:])
             frozen = _trace(model, arrays, preprocessing, shape=shape, fold=fold)
-            return self._start(frozen, precision=self.precision)
+            return start(frozen, precision=self.precision)
         if self.precision != "float32":
             raise UsageError(
                 f"{self.precision} needs Keras on TensorFlow",
@@ -301,6 +276,56 @@ def frozen_of_table(row: Backbone, layer: str, weights: Weights) -> tuple[Frozen
     frozen = _trace(model, arrays, row.preprocessing, shape=shape)
     kept.keep(key, *frozen.to_kept())
     return frozen, key
+
+
+def frozen_of_file(
+    name: str, layer: str, weights: Weights, *, size: int, preprocessing: str
+) -> Frozen | None:
+    """Return the graph of a network from a file that Keras runs, for steps of COMPUTE_BATCH images
+    or of the number that it is for; None for another kind of file. Raises UsageError."""
+    with _unpacked(name, weights) as (place, own):
+        if own.kind == ONNX or keras_backend() != "tensorflow":
+            return None
+        model, arrays = _load_own(place, own, layer, weights, size=size)
+        shape = (model.inputs[0].shape[0] or COMPUTE_BATCH, size, size, 3)
+        return _trace(model, arrays, preprocessing, shape=shape, fold=False)
+
+
+@contextlib.contextmanager
+def _unpacked(name: str, weights: Weights) -> Iterator[tuple[Path, OwnNetwork]]:
+    """Yield where the network called `name` lies while it is read from the file of `weights`, and
+    what it is; raises UsageError for another, or what is not one."""
+    path = Path(weights.local_path or "")
+    if disk.file_hash(path) != weights.sha256:
+        raise UsageError(
+            "the file of the network changed while it was in use",
+            got=f"{path} with another SHA-256",
+            expected=weights.sha256,
+        )
+    own = describe(path, weights.source)
+    if own.name != name:
+        raise UsageError("another network than the spec's", got=own.name, expected=name)
+    with temporary.live_folder() as folder, loading(weights.source):
+        yield unpack(path, folder.path), own
+
+
+def _load_own(
+    place: Path, own: OwnNetwork, layer: str, weights: Weights, *, size: int
+) -> tuple[Any, LayerArrays]:
+    """Return the `keras.Model` of a network unpacked at `place`, for RGB images of size × size and
+    ending in `layer`, and its weights by the name of the layer."""
+    import_tensorflow()
+    import keras
+
+    from framebank.features.network.keras_file import load_keras, load_preset, with_output
+
+    source = weights.source
+    whole = load_preset(place, source) if place.is_dir() else load_keras(place)
+    model = with_output(whole, layer, source)
+    if own.channels_first:
+        images = keras.Input((size, size, 3), dtype=model.inputs[0].dtype)
+        model = keras.Model(images, model(keras.ops.transpose(images, (0, 3, 1, 2))))
+    return model, {part.name: [np.asarray(v) for v in part.variables] for part in model.layers}
 
 
 def _steady_step(precision: str) -> int:
