@@ -54,7 +54,8 @@ class Moments:
         none = np.zeros((len(questions), 1), np.int32)
         table = QuestionTable(questions, none, np.zeros(len(questions), np.int32))
         read = tf.function(
-            lambda clips: temporal_moments(clips, frame_mask(clips)), reduce_retracing=True
+            lambda clips: temporal_moments(clips, frame_mask(clips)),
+            input_signature=[tf.TensorSpec((None, None, features.width), tf.float32)],
         )
         sums = {name: np.zeros((len(questions), features.width)) for name in MOMENTS}
         with Prefetched(lambda: features.batches(table, batch_size=self._batch_size)) as batches:

@@ -24,6 +24,7 @@ from framebank.features.errors import JobError
 from framebank.features.stop_signals import StopRequest, TrainingStopped
 from framebank.train.data.batches import Batch, Features, QuestionTable
 from framebank.train.data.prefetch import Prefetched
+from framebank.train.data.tracing import traced_once
 from framebank.train.fit.callbacks import BestEpoch, PlateauRate, ProgressLine
 from framebank.train.fit.checkpoint import RunCheckpoints, finite
 from framebank.train.judging.predicting import Judge, Predictions, network_inputs
@@ -295,7 +296,6 @@ class _Run:
             sums = [tf.reduce_sum(value * real) for value in (losses, hits, tf.ones_like(real))]
             return tf.stack([*sums, loss, asked])
 
-        @tf.function(reduce_retracing=True)
         def train_step(
             batch: Batch, step: tf.Tensor, asked: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -304,7 +304,7 @@ class _Run:
             self.sums.assign_add(tf.cast(total[:3], tf.float64))
             return total[3], total[4]
 
-        return train_step
+        return traced_once(train_step)
 
 
 def make_optimizer(config: TrainConfig, *, steps_per_epoch: int) -> keras.optimizers.Optimizer:

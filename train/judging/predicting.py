@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from framebank.features.asking.trained_model import NotFiniteError
 from framebank.train.data.batches import Batch, Features, QuestionTable
 from framebank.train.data.prefetch import Prefetched
+from framebank.train.data.tracing import traced_once
 from framebank.train.judging.calibration import Confidence, Surprise, at_temperature
 from framebank.train.model.heads import COUNT, OPEN_HEAD, OUTSIDE, SEGMENTS, Head
 from framebank.train.workers.replicas import Workers
@@ -50,11 +51,10 @@ class Judge:
         self._features, self._batch_size = features, batch_size
         self._workers, self._head = workers or Workers(), head
 
-        @tf.function(reduce_retracing=True)
         def answer(batch: Batch) -> tf.Tensor:
             return head.outputs(network, batch, training=False)
 
-        self._answer = answer
+        self._answer = traced_once(answer)
 
     def predict(self, table: QuestionTable, *, temperature: float = 1.0) -> Predictions:
         """Return what the network says to every question of `table`, in its order.

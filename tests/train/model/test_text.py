@@ -23,7 +23,7 @@ def test_a_model_keeps_its_language_and_its_vectors(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     model = tmp_path / "model"
-    options = ["--epochs", "1", "--no-baselines", "--language", "zh"]
+    options = ["--epochs", "1", "--no-baselines", "--model-kind", "lstm", "--language", "zh"]
     places = {"cache": "cache", "questions": "q.jsonl", "model": "model", "embeddings": "v"}
     for name, place in places.items():
         options += [f"--{name}", str(tmp_path / place)]
