@@ -40,14 +40,15 @@ _LEAST_ADDRESSES = 9 * 2**28
 _MORE_CLIPS = 4
 
 
-def usable_cores() -> int:
-    """Return how many cores, 1 at least, this process's affinity and its container allow it."""
+def usable_cores(*, quota: bool = True) -> int:
+    """Return how many cores, 1 at least, this process's affinity and its container allow it;
+    without `quota` what its affinity does, as libraries count."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
         cores = os.cpu_count() or 1
-    quota = _container_quota(_CGROUP)
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+    share = _container_quota(_CGROUP) if quota else None
+    return cores if share is None else max(1, min(cores, math.ceil(share)))
 
 
 def _container_quota(root: Path) -> float | None:

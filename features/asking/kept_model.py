@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from framebank.features.network.keras_choice import keras_backend
+from framebank.features.network.keras_backends import keras_backend
 from framebank.features.stores import kept
 from framebank.features.stores.disk import bytes_sha256
 from framebank.features.tensorflow_import import import_tensorflow

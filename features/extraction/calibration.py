@@ -224,7 +224,8 @@ class Converted:
     ) -> tuple[str, dict[str, Any]]:
         """Return what a `Quantise` does; the quantised network is kept for the next that builds it
         here. Once only: the graph is changed."""
-        from framebank.features.network.frozen_network import Network, check_alone
+        from framebank.features.network.frozen_network import Network
+        from framebank.features.network.steadiness import check_alone
 
         spec = dataclasses.replace(self._spec, precision=INT8)
         with ThreadPoolExecutor(1) as thread, temporary.live_folder() as live:
@@ -267,7 +268,7 @@ class Converted:
 def _converted(spec: FeatureSpec, weights: Weights) -> Any:
     """Return the network of `spec` as OpenVINO's model, for steps of COMPUTE_BATCH images or, of a
     network from a file, of the number that it is for."""
-    from framebank.features.network.frozen_network import COMPUTE_BATCH
+    from framebank.features.network.steadiness import COMPUTE_BATCH
 
     with temporary.live_folder() as live:
         # By a file, which OpenVINO reads four times as fast as TensorFlow's own objects.

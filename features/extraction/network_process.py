@@ -35,7 +35,7 @@ from framebank.features.extraction.precision import Settled, measured
 from framebank.features.machine import check_address_space
 from framebank.features.network.backbones import BACKBONES
 from framebank.features.network.int8 import import_openvino, streams
-from framebank.features.network.keras_choice import keras_backend
+from framebank.features.network.keras_backends import keras_backend
 from framebank.features.network.weights import Weights, localise_weights
 from framebank.features.processes import end_with_parent, program
 from framebank.features.spec import INT8, FeatureSpec, SpecChoice

@@ -111,12 +111,14 @@ def feature_width(spec: FeatureSpec, weights: Weights) -> int:
     whether a feature depends on its own frame alone (seconds). Raises UsageError."""
     if not is_own(spec.backbone):
         return check_layer(spec.backbone, spec.layer)
-    from framebank.features.network.frozen_network import COMPUTE_BATCH, Network, check_alone
+    from framebank.features.network.frozen_network import Network
+    from framebank.features.network.steadiness import COMPUTE_BATCH, check_alone
 
-    exact = dataclasses.replace(spec, precision="float32", quantised=None)
-    network = build_network(
-        exact if spec.precision == INT8 else spec, weights, batch_size=COMPUTE_BATCH
-    )
+    if spec.precision == INT8 and spec.quantised is None:  # its graph is still to be made
+        spec = dataclasses.replace(spec, precision="float32")
+    if weights.local_path is None:  # a graph that a cache in a bucket has
+        weights = localise_weights(weights)
+    network = build_network(spec, weights, batch_size=COMPUTE_BATCH)
     assert isinstance(network, Network)
     with loading(weights.source):
         check_alone(network, weights.source)

@@ -24,7 +24,7 @@ from framebank.features.extraction.engine import Engine
 from framebank.features.extraction.one_clip import build_network, keep_network
 from framebank.features.machine import check_address_space, has_bfloat16
 from framebank.features.network.frozen_graph import put_array
-from framebank.features.network.keras_choice import keras_backend
+from framebank.features.network.keras_backends import keras_backend
 from framebank.features.network.weights import Weights
 from framebank.features.spec import FeatureSpec
 from framebank.features.tensorflow_import import import_graphs

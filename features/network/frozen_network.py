@@ -13,9 +13,6 @@ Reasons and figures: infra/decisions/0002-network-precision.md.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
-import importlib.util
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from framebank.features.errors import UsageError
-from framebank.features.machine import processor, usable_cores
 from framebank.features.network.backbones import (
     Backbone,
     feature_output,
@@ -43,7 +39,7 @@ from framebank.features.network.frozen_graph import (
     trace,
 )
 from framebank.features.network.int8 import load_int8, streams
-from framebank.features.network.keras_choice import keras_backend
+from framebank.features.network.keras_backends import compile_function, jax_on_gpu, keras_backend
 from framebank.features.network.own_files import (
     ONNX,
     OwnNetwork,
@@ -53,20 +49,25 @@ from framebank.features.network.own_files import (
     unpack,
 )
 from framebank.features.network.preprocessing import preprocess
+from framebank.features.network.steadiness import (
+    COMPUTE_BATCH,
+    WIDE_STEP,
+    fact_key,
+    graph_key,
+    is_rounding,
+    looked_at_once,
+    looks_across,
+    most_apart,
+    steady_step,
+)
 from framebank.features.network.weight_files import layer_arrays
 from framebank.features.network.weights import Weights
 from framebank.features.spec import INT8, PRECISIONS
 from framebank.features.stores import disk, kept, temporary
 from framebank.features.tensorflow_import import (
-    computes_by_onednn,
     import_graphs,
     import_tensorflow,
-    tensorflow_version,
 )
-
-COMPUTE_BATCH = 8  # images per step on a processor; another number may change features' last bits
-_ROUNDING = 1e-4  # of the largest value; a network that looks across its batch differs by more
-WIDE_STEP = 32  # in bfloat16, where each step begins with turning all weights into it
 
 
 class Network:
@@ -91,7 +92,8 @@ class Network:
     ) -> None:
         """`input_size` and `preprocessing` are for a network from a file (`own_files`), whose
         `weights` are that file; those of int8 are its quantised graph (`int8`). Raises UsageError
-        for an unknown backbone, layer or precision, or unfit weights."""
+        for an unknown backbone, layer or precision, unfit weights, and a network from a file whose
+        features look across the batch."""
         if precision not in PRECISIONS:
             raise UsageError("no such precision", got=precision, expected=" | ".join(PRECISIONS))
         if batch_size < 1:
@@ -101,7 +103,7 @@ class Network:
         # On a GPU the next batch is moved there while one is computed.
         self.in_flight = streams() if precision == INT8 else 2 if self._on_gpu else 1
         self._computing = threading.Semaphore(self.in_flight)
-        self._step = batch_size if self._on_gpu else _steady_step(precision)
+        self._step = batch_size if self._on_gpu else steady_step(precision)
         self._wide: int | None = None
         if precision == INT8:
             size = find_backbone(backbone).input_size if input_size is None else input_size
@@ -156,24 +158,27 @@ class Network:
         if keras_backend() != "tensorflow":
             model, arrays = _load(row, self.layer, weights)
             self.feature_dim = int(model.output.shape[-1])
-            self._call = self._compile(model, arrays, row.preprocessing)
+            self._call = call = self._compile(model, arrays, row.preprocessing)
+            if self._step > 1:
+                key = _kept_key(row, self.layer, weights, row.input_shape)
+                self._settle(lambda step, precision: call, step=self._step, graph=key)
             return
         frozen, key = frozen_of_table(row, self.layer, weights)
         self.feature_dim = frozen.feature_dim
         if self.precision != "bfloat16" or self._on_gpu:
             self._call = start(frozen, precision=self.precision)
             return
-        known = kept.load(_fact_key("computes", key)) is not None
+        known = kept.load(fact_key("computes", key)) is not None
         self._call = start(frozen, precision=self.precision, is_known=known)
         if not known:
-            kept.keep(_fact_key("computes", key), True, {})
+            kept.keep(fact_key("computes", key), True, {})
         if row.clip_length == 1 and self.batch_size >= WIDE_STEP and self._widens(key):
             self._wide = WIDE_STEP
 
     def _widens(self, graph: str) -> bool:
         """Tell whether images have the same bits in steps of WIDE_STEP as in those of COMPUTE_BATCH
         on this processor: which kernels compute a step goes by its shape, not by what it holds."""
-        return _looked_at_once(_fact_key("wide", graph), self._agrees_in_wide_steps)
+        return looked_at_once(fact_key("wide", graph), self._agrees_in_wide_steps)
 
     def _agrees_in_wide_steps(self) -> bool:
         shape = (WIDE_STEP, *self.input_shape[1:])
@@ -185,11 +190,13 @@ class Network:
         self.input_shape = (self.batch_size, size, size, 3)
         with _unpacked(name, weights) as (place, own):
             if own.kind == ONNX:
-                self._load_onnx(place, own, weights.source, preprocessing)
+                self._load_onnx(place, own, weights, preprocessing)
             else:
                 self._load_own_keras(place, own, weights, preprocessing)
 
-    def _load_onnx(self, place: Path, own: OwnNetwork, source: str, preprocessing: str) -> None:
+    def _load_onnx(
+        self, place: Path, own: OwnNetwork, weights: Weights, preprocessing: str
+    ) -> None:
         from framebank.features.network.onnx_file import load_onnx
 
         if self.precision != "float32":
@@ -198,55 +205,97 @@ class Network:
                 got=f"--precision {self.precision}",
                 todo="use --precision float32",
             )
-        run, batch = load_onnx(place, self.layer, source)
-        self._step = batch or COMPUTE_BATCH
+        run, batch = load_onnx(place, self.layer, weights.source)
 
         def call(images: Images) -> Features:
             pixels = images if preprocessing == "none" else images.astype(np.float32)
             pixels = preprocess(pixels, preprocessing)
             return run(np.moveaxis(pixels, 3, 1) if own.channels_first else pixels)
 
-        self._call = call
+        self._on_gpu = False
+        self._call, self._step = call, batch or COMPUTE_BATCH
         self.feature_dim = self(np.zeros(self.input_shape, np.uint8)).shape[1]
+        graph = self._own_key(weights, preprocessing)
+        self._settle(
+            lambda step, precision: call,
+            step=self._step,
+            fixed=batch,
+            graph=graph,
+            source=weights.source,
+        )
 
     def _load_own_keras(
         self, place: Path, own: OwnNetwork, weights: Weights, preprocessing: str
     ) -> None:
         model, arrays = _load_own(place, own, self.layer, weights, size=self.input_shape[1])
-        fixed = model.inputs[0].shape[0]
-        self._step = fixed or self._step
         self.feature_dim = int(model.output.shape[-1])
-        self._call = self._compile(model, arrays, preprocessing, fold=False)
-        if fixed or self._on_gpu or self._step == 1:
+
+        def compiled(step: int, precision: str) -> Call:
+            return self._compile(
+                model, arrays, preprocessing, fold=False, step=step, precision=precision
+            )
+
+        fixed, graph = model.inputs[0].shape[0], self._own_key(weights, preprocessing)
+        self._settle(
+            compiled, step=fixed or self._step, fixed=fixed, graph=graph, source=weights.source
+        )
+
+    def _own_key(self, weights: Weights, preprocessing: str) -> str:
+        """Return the key of all that the graph of a network from a file follows from."""
+        parts = (self.layer, weights.sha256, self.input_shape[1:], preprocessing)
+        return graph_key("own", *parts)
+
+    def _settle(
+        self,
+        compiled: Callable[[int, str], Call],
+        *,
+        step: int,
+        graph: str,
+        fixed: int | None = None,
+        source: str = "this network",
+    ) -> None:
+        """Compute in steps of `step` images where an image has the same bits at each place of one,
+        else one by one (products of a transformer go by the place on some processors), which a
+        network for a `fixed` number cannot. `compiled` makes the function of so many images in a
+        precision. Raises UsageError for features that look across the batch."""
+        if self._on_gpu:
+            self._step, self._call = step, compiled(step, self.precision)
             return
-        made = (self.layer, self.input_shape[1:], preprocessing, self.precision)
-        if self._rounds_by_place(f"{weights.sha256} {made} {usable_cores()}"):
-            self._step = 1
-            self._call = self._compile(model, arrays, preprocessing, fold=False)
-
-    def _rounds_by_place(self, graph: str) -> bool:
-        """Tell whether on this processor the last bits of a feature go by what is computed with its
-        frame, which steps of one image mend (products of a transformer do so on some)."""
-
-        def rounds() -> bool:
-            apart = list(_apart(self))
-            return bool(apart) and all(worst <= _ROUNDING * most for worst, most, _ in apart)
-
-        return _looked_at_once(_fact_key("rounds", graph), rounds)
+        # In more than one image even where they are computed one by one: else nothing would show.
+        self._step = fixed or COMPUTE_BATCH
+        self._call = compiled(self._step, self.precision)
+        apart = most_apart(self, f"{graph} {self.precision}")
+        if apart is None and self._step == step:
+            return
+        if apart is not None and self.precision == "bfloat16":  # which rounds by as much as that
+            rounding, self._call = self._call, compiled(self._step, "float32")
+            apart = most_apart(self, f"{graph} float32")
+            self._call = rounding
+        if apart is not None and (fixed or not is_rounding(apart)):
+            raise looks_across(source, apart)
+        if not fixed:
+            self._step, self._call = 1, compiled(1, self.precision)
 
     def _compile(
-        self, model: Any, arrays: LayerArrays, preprocessing: str, *, fold: bool = True
+        self,
+        model: Any,
+        arrays: LayerArrays,
+        preprocessing: str,
+        *,
+        step: int = COMPUTE_BATCH,
+        precision: str | None = None,
+        fold: bool = True,
     ) -> Call:
         import keras
 
-        backend = keras.backend.backend()
+        precision, backend = precision or self.precision, keras.backend.backend()
         if backend == "tensorflow":
-            shape = (self._step, *self.input_shape[1:])
+            shape = (step, *self.input_shape[1:])
             frozen = _trace(model, arrays, preprocessing, shape=shape, fold=fold)
-            return start(frozen, precision=self.precision)
-        if self.precision != "float32":
+            return start(frozen, precision=precision)
+        if precision != "float32":
             raise UsageError(
-                f"{self.precision} needs Keras on TensorFlow",
+                f"{precision} needs Keras on TensorFlow",
                 got=f"KERAS_BACKEND={backend}",
                 expected="KERAS_BACKEND=tensorflow, or --precision float32",
             )
@@ -254,8 +303,6 @@ class Network:
             if layer.weights:
                 layer.load_own_variables({str(i): a for i, a in enumerate(arrays[layer.name])})
         if backend == "jax":
-            from framebank.features.network.jax_function import compile_function
-
             return compile_function(model, preprocess=lambda rgb: preprocess(rgb, preprocessing))
         return lambda images: np.asarray(
             model.predict_on_batch(preprocess(images.astype(np.float32), preprocessing)), np.float32
@@ -314,25 +361,11 @@ def _load_own(
 ) -> tuple[Any, LayerArrays]:
     """Return the `keras.Model` of a network unpacked at `place`, for RGB images of size × size and
     ending in `layer`, and its weights by the name of the layer."""
-    import_tensorflow()
-    import keras
+    from framebank.features.network.keras_file import load_images
 
-    from framebank.features.network.keras_file import load_keras, load_preset, with_output
-
-    source = weights.source
-    whole = load_preset(place, source) if place.is_dir() else load_keras(place)
-    model = with_output(whole, layer, source)
-    if own.channels_first:
-        images = keras.Input((size, size, 3), dtype=model.inputs[0].dtype)
-        model = keras.Model(images, model(keras.ops.transpose(images, (0, 3, 1, 2))))
+    channels_first = own.channels_first
+    model = load_images(place, layer, weights.source, size=size, channels_first=channels_first)
     return model, {part.name: [np.asarray(v) for v in part.variables] for part in model.layers}
-
-
-def _steady_step(precision: str) -> int:
-    """Return in what steps a processor gives an image the same bits at each place."""
-    if precision == INT8 or keras_backend() != "tensorflow" or computes_by_onednn():
-        return COMPUTE_BATCH
-    return 1  # Eigen cuts a step into blocks, and adds up otherwise at the edge of one
 
 
 def _prepare_gpus() -> bool:
@@ -340,9 +373,7 @@ def _prepare_gpus() -> bool:
     it needs it. Under another backend TensorFlow is left asleep: it would take the GPU's memory."""
     backend = keras_backend()
     if backend == "jax":
-        from framebank.features.network.jax_function import on_gpu
-
-        return on_gpu()
+        return jax_on_gpu()
     if backend != "tensorflow":
         return False
     gpus = import_graphs().config.list_physical_devices("GPU")
@@ -357,29 +388,7 @@ def _prepare_gpus() -> bool:
 
 def _kept_key(row: Backbone, layer: str, weights: Weights, shape: tuple[int | None, ...]) -> str:
     """Return the key of all that the graph of a network of the table follows from."""
-    made_by = (tensorflow_version(), importlib.metadata.version("keras"), np.__version__)
-    parts = ("graph", row, layer, weights.sha256, shape, *made_by)
-    return kept.key_of(*parts, sources=sorted(Path(__file__).parent.glob("*.py")))
-
-
-def _fact_key(fact: str, graph: str) -> str:
-    """Return the key of what is looked at once of the graph with that key: it goes by the
-    processor, by which TensorFlow there is, and by what it is told."""
-    place = importlib.util.find_spec("tensorflow")
-    installed = Path(place.origin).stat() if place is not None and place.origin else None
-    build = () if installed is None else (installed.st_mtime_ns, installed.st_ino)
-    told = sorted(os.environ.items())
-    settings = [f"{k}={v}" for k, v in told if "DNN" in k or k.startswith("TF_AUTO_MIXED")]
-    return kept.key_of(fact, graph, WIDE_STEP, COMPUTE_BATCH, processor(), *build, *settings)
-
-
-def _looked_at_once(key: str, look: Callable[[], bool]) -> bool:
-    """Return what `look` said on this machine when it was first called for `key`."""
-    if (found := kept.load(key)) is not None:
-        return bool(found[0])
-    said = look()
-    kept.keep(key, said, {})
-    return said
+    return graph_key("graph", row, layer, weights.sha256, shape)
 
 
 def _trace(
@@ -417,45 +426,3 @@ def _load(backbone: Backbone, layer: str, weights: Weights) -> tuple[Any, LayerA
     needed = {name for name, part in layers.items() if id(part) in wanted and part.weights}
     arrays = layer_arrays(weights, backbone=backbone, layers=layers, needed=needed)
     return model, {layers[name].name: values for name, values in arrays.items()}
-
-
-def check_alone(network: Network, source: str) -> None:
-    """Raise UsageError, which names `source`, unless a frame's feature has the same bytes whatever
-    else is in its batch, wherever in it the frame is, and again."""
-    for worst, most, what in _apart(network):
-        raise UsageError(
-            f"the features that {source} gives of a frame change {what}",
-            got=f"differences of up to {worst:.2g} in features of up to {most:.2g}",
-            expected="features that depend on their own frame alone, to the last bit",
-            todo="take out what looks across the batch (batch norm in training mode, noise), "
-            "or export the network with a fixed batch of 1",
-        )
-
-
-def _apart(network: Network) -> Iterator[tuple[float, float, str]]:
-    """Yield in what, in features of how much, and with what the features of a frame change."""
-    count = max(COMPUTE_BATCH, network._step)
-    # Of each picture another darkest and brightest pixel and another contrast, none of them as
-    # black as what fills a batch: a scale taken from the whole batch shows.
-    rank = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1) % COMPUTE_BATCH
-    noise = np.random.default_rng(0).integers(
-        0, 256, (count, *network.input_shape[1:]), dtype=np.uint8
-    )
-    images = (8 + rank + noise * ((rank + 4) / 12)).astype(np.uint8)
-    first = network.compute(images)
-
-    def told() -> Iterator[tuple[Features, str]]:
-        yield network.compute(images), "from one time to the next"
-        others = "with what else is in the batch"
-        yield np.roll(network.compute(np.roll(images, 1, axis=0)), -1, axis=0), others
-        for place in range(min(2, count)):
-            alone, again = np.zeros_like(images), first.copy()
-            alone[place] = images[place]
-            again[place] = network.compute(alone)[place]
-            yield again, others
-
-    for again, what in told():
-        if again.tobytes() != first.tobytes():
-            with np.errstate(invalid="ignore"):
-                worst = float(np.nanmax(np.abs(again - first)))
-            yield worst, float(np.nanmax(np.abs(first))), what

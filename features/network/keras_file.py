@@ -123,6 +123,22 @@ def check_numbers(path: object, file: Any) -> None:
                 raise refused(path, f"weights at {name!r:.80} that lie elsewhere", "plain numbers")
 
 
+def load_images(place: Path, layer: str, source: str, *, size: int, channels_first: bool) -> Any:
+    """Return the network that `unpack` laid at `place`, as a `keras.Model` from RGB images
+    [b, size, size, 3], or as many as it is for, to features of `layer`; `channels_first` where the
+    network takes [b, 3, size, size]. Raises UsageError, which names `source`."""
+    import_tensorflow()
+    import keras
+
+    whole = load_preset(place, source) if place.is_dir() else load_keras(place)
+    model = with_output(whole, layer, source)
+    if not channels_first:
+        return model
+    taken = model.inputs[0]
+    images = keras.Input(batch_shape=(taken.shape[0], size, size, 3), dtype=taken.dtype)
+    return keras.Model(images, model(keras.ops.transpose(images, (0, 3, 1, 2))))
+
+
 def load_keras(path: Path) -> Any:
     """Return the `keras.Model` in a .keras file; raises UsageError for any other file."""
     import_tensorflow()
@@ -145,7 +161,7 @@ def load_keras(path: Path) -> Any:
             return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
-def load_preset(folder: Path, source: str) -> tuple[Any, Any]:
+def load_preset(folder: Path, source: str) -> Any:
     """Return the backbone of a KerasHub preset that `unpack` laid into `folder`, as a model from
     images to its features; of texts and images, the image tower.
 

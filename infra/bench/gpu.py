@@ -83,7 +83,7 @@ def other_products(backbone: str, weights: Any, computed_in: str) -> Any:
 
     from framebank.features.network.backbones import find_backbone
     from framebank.features.network.frozen_network import _load
-    from framebank.features.network.jax_function import compile_function
+    from framebank.features.network.keras_backends import compile_function
     from framebank.features.network.preprocessing import preprocess
 
     row = find_backbone(backbone)

@@ -17,13 +17,8 @@ from framebank.features.errors import UsageError
 from framebank.features.network import frozen_network
 from framebank.features.network.backbones import BACKBONES
 from framebank.features.network.frozen_graph import fold_batch_norm, start, trace, with_constants
-from framebank.features.network.frozen_network import (
-    COMPUTE_BATCH,
-    WIDE_STEP,
-    Network,
-    _load,
-    preprocess,
-)
+from framebank.features.network.frozen_network import Network, _load, preprocess
+from framebank.features.network.steadiness import COMPUTE_BATCH, WIDE_STEP
 from framebank.features.network.weights import resolve_weights
 from framebank.features.stores import kept
 from tests import ROOT

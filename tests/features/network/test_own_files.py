@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -16,9 +17,11 @@ import pytest
 
 from framebank.features.errors import UsageError
 from framebank.features.extraction.one_clip import build_network, feature_width, make_spec
+from framebank.features.network import frozen_network, steadiness
 from framebank.features.network.frozen_network import Network
 from framebank.features.network.own_files import is_own_path
 from framebank.features.network.preprocessing import NAMES, affine, preprocess
+from framebank.features.network.steadiness import fact_key
 from framebank.features.network.weights import Weights, localise_weights, publish_weights
 from framebank.features.spec import FeatureSpec, SpecChoice
 
@@ -168,10 +171,15 @@ def test_named_preprocessing_by_hand() -> None:
         np.testing.assert_allclose(preprocess(pixel, name)[0, 0, 0], expected, rtol=1e-5)
 
 
-def test_a_feature_that_looks_across_its_batch_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [8, 1])
+def test_a_feature_that_looks_across_its_batch_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Also where images are computed one by one, which other machines would not do."""
     import keras
     from keras import layers
 
+    monkeypatch.setattr(frozen_network, "steady_step", lambda precision: step)
     given = keras.Input((SIDE, SIDE, 3))
     x = layers.GlobalAveragePooling2D()(given)
     keras.Model(given, x - keras.ops.mean(x, axis=0, keepdims=True)).save(tmp_path / "across.keras")
@@ -181,8 +189,37 @@ def test_a_feature_that_looks_across_its_batch_is_refused(tmp_path: Path) -> Non
     for name in ("across", "scaled"):
         with pytest.raises(UsageError, match="of a frame change with what else is in the batch"):
             build(tmp_path / f"{name}.keras", preprocess="none")
+        for _ in range(2):  # a worker, and one that finds it looked at
+            with pytest.raises(UsageError, match="what else is in the batch"):
+                build_network(*choose(tmp_path / f"{name}.keras", preprocess="none"))
     for name in ("norm", "noise"):  # a frozen network infers, whatever it was called with
-        build(tmp_path / f"{name}.keras", preprocess="none")
+        assert build(tmp_path / f"{name}.keras", preprocess="none").step == step
+
+
+def test_channels_first_with_a_fixed_batch(tmp_path: Path) -> None:
+    import keras
+
+    given = keras.Input(batch_shape=(3, 3, SIDE, SIDE))
+    x = keras.layers.Flatten()(given)
+    keras.Model(given, keras.layers.Dense(4)(x)).save(tmp_path / "a.keras")
+    network = build(tmp_path / "a.keras", preprocess="none")
+    images = pictures()
+    assert network.step == 3
+    expected = keras.saving.load_model(tmp_path / "a.keras").predict_on_batch(
+        np.moveaxis(images[:3].astype(np.float32), 3, 1)
+    )
+    np.testing.assert_allclose(network(images)[:3], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_what_was_looked_at_goes_by_what_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {fact_key("apart", "graph"), fact_key("apart", "other"), fact_key("wide", "graph")}
+    for name, value in (("TF_NUM_INTRAOP_THREADS", "1"), ("KERAS_BACKEND", "jax")):
+        monkeypatch.setattr(steadiness, "keras_backend", lambda: os.environ.get("KERAS_BACKEND"))
+        monkeypatch.setenv(name, value)
+        keys.add(fact_key("apart", "graph"))
+    monkeypatch.setattr(steadiness, "usable_cores", lambda quota=True: 64)
+    keys.add(fact_key("apart", "graph"))
+    assert len(keys) == 6
 
 
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")

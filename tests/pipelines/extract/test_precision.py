@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import framebank
 from framebank.features.cache import layout
 from framebank.features.extraction.precision import Settled
 from framebank.features.network.weights import Weights
@@ -57,3 +60,26 @@ def test_a_cache_decides_before_this_machine_and_this_machine_for_itself_alone(
     # A cache of another precision is for `open_for_extraction` to refuse, without a calibration.
     assert asked("--precision", "int8") == ("int8", None)
     assert measured == [True]
+
+
+def test_a_cache_in_int8_of_a_network_of_ones_own_is_gone_on_with(
+    tmp_path: Path, clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openvino")
+    import keras
+
+    given = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(8, 3)(keras.layers.Rescaling(1 / 127.5, -1.0)(given))
+    keras.Model(given, keras.layers.GlobalAveragePooling2D()(x)).save(tmp_path / "own.keras")
+    folder, cache = tmp_path / "clips", str(tmp_path / "cache")
+    shutil.copytree(clips, folder, ignore=shutil.ignore_patterns("a5.mp4"))
+    words = [str(folder), "--cache", cache, "--backbone", str(tmp_path / "own.keras")]
+    words += ["--precision", "int8", "--sample", "every=3"]
+    assert framebank.main(["extract", *words]) == 0
+    shutil.copy(clips / "a5.mp4", folder)
+    capsys.readouterr()
+    assert framebank.main(["plan", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["videos"]["left"] == 1
+    assert framebank.main(["extract", *words]) == 0
+    found = framebank.open_cache(cache)
+    assert len(list(found)) == 6 and found.feature_dim == 8

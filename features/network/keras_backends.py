@@ -1,19 +1,39 @@
-"""A Keras model as one compiled function of JAX: for Keras on JAX, as on GPUs and TPUs.
+"""Which backend Keras runs on, for whoever can do without importing Keras; and a Keras model as one
+compiled function of JAX, as on GPUs and TPUs.
 
-uint8 pixels are what moves to the device, where they are cast: four times less than float32.
+uint8 pixels are what moves to JAX's device, where they are cast: four times less than float32.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from framebank.features.network.frozen_graph import Call, Features, Images
+from framebank.features.stores import json_text
+
+if TYPE_CHECKING:
+    from framebank.features.network.frozen_graph import Call, Features, Images
 
 
-def on_gpu() -> bool:
+def keras_backend() -> str:
+    """Return the name of Keras's backend as Keras finds it, without importing Keras."""
+    if (keras := sys.modules.get("keras")) is not None:
+        return str(keras.backend.backend())
+    if name := os.environ.get("KERAS_BACKEND"):
+        return name
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json_text.parse_object((home / "keras.json").read_text())["backend"])
+    return "tensorflow"
+
+
+def jax_on_gpu() -> bool:
     """Return whether JAX computes on something else than the processor."""
     import jax
 
