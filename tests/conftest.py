@@ -19,6 +19,12 @@ _ALL_OF_THEM = 1000  # tests: fewer are a part, which builds what it meets
 _building: list[subprocess.Popen[bytes]] = []
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put off the tests of features, in many short files: of two processes that share the tests a
+    file at a time one would wait at the end for the other's long last one."""
+    items.sort(key=lambda item: item.nodeid.startswith("tests/features/"))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Have a run of all tests build its servers meanwhile: most tests leave a core idle."""
     first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"  # of several processes
