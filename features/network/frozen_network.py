@@ -52,6 +52,7 @@ from framebank.features.network.preprocessing import preprocess
 from framebank.features.network.steadiness import (
     COMPUTE_BATCH,
     WIDE_STEP,
+    Apart,
     fact_key,
     graph_key,
     is_rounding,
@@ -267,14 +268,20 @@ class Network:
         apart = most_apart(self, f"{graph} {self.precision}")
         if apart is None and self._step == step:
             return
-        if apart is not None and self.precision == "bfloat16":  # which rounds by as much as that
-            rounding, self._call = self._call, compiled(self._step, "float32")
-            apart = most_apart(self, f"{graph} float32")
-            self._call = rounding
-        if apart is not None and (fixed or not is_rounding(apart)):
+        if apart is not None and (fixed or not self._rounds(apart, compiled, graph)):
             raise looks_across(source, apart)
         if not fixed:
             self._step, self._call = 1, compiled(1, self.precision)
+
+    def _rounds(self, apart: Apart, compiled: Callable[[int, str], Call], graph: str) -> bool:
+        """Tell whether features are apart by rounding alone; that of bfloat16 is as coarse as what
+        looks across a batch may be, so float32 tells of it."""
+        if self.precision != "bfloat16":
+            return is_rounding(apart)
+        coarse, self._call = self._call, compiled(self._step, "float32")
+        exact = most_apart(self, f"{graph} float32")
+        self._call = coarse
+        return exact is None or is_rounding(exact)
 
     def _compile(
         self,

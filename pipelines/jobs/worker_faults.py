@@ -14,6 +14,11 @@ from framebank.features.stores import storage
 from framebank.features.stores.temporary import temporary_error
 from framebank.pipelines.jobs.beam_options import mark_for_client
 
+MORE_MEMORY = (
+    "give workers more memory (ulimit -v, the container's limit), or fewer --decoders and a "
+    "smaller --batch-size; then run the same command again"
+)
+
 
 @contextlib.contextmanager
 def told_to_client() -> Iterator[None]:
@@ -32,12 +37,11 @@ def told_to_client() -> Iterator[None]:
 
 
 def _explain(error: Exception) -> FramebankError | None:
-    if _lacks_memory(error):
+    if lacks_memory(error):
         return JobError(
             f"the worker {socket.gethostname()} has too little memory",
             got=f"{type(error).__name__}: {_first_line(error)}",
-            todo="give workers more memory (ulimit -v, the container's limit), or fewer --decoders "
-            "and a smaller --batch-size; then run the same command again",
+            todo=MORE_MEMORY,
         )
     if isinstance(error, OSError):  # storage explains its own
         if isinstance(error.filename, str):
@@ -52,7 +56,8 @@ def _explain(error: Exception) -> FramebankError | None:
     return None
 
 
-def _lacks_memory(error: Exception) -> bool:
+def lacks_memory(error: Exception) -> bool:
+    """Return whether an error says that memory, or room for a thread, was not to be had."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     # TensorFlow's own error; the loader's, of a library that finds no room; a thread's stack.

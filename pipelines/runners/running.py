@@ -29,7 +29,7 @@ from framebank.features.errors import FramebankError, JobError
 from framebank.features.progress import Source, show_progress
 from framebank.features.stores import locks, temporary
 from framebank.features.terminal import say
-from framebank.pipelines.jobs import beam_options, environments, sampling_threads
+from framebank.pipelines.jobs import beam_options, environments, sampling_threads, worker_faults
 from framebank.pipelines.jobs.servers import JobServer
 from framebank.pipelines.runners import prism
 from framebank.pipelines.runners.dataflow import job as dataflow_job
@@ -276,6 +276,10 @@ class Job:
         elif any(words in told for words in _DEAD_WORKER):
             what = "a worker of the job died, and the runner did not try again"
             todo = "see why (memory?), then run the same command again: what was committed is kept"
+        elif worker_faults.lacks_memory(error) or told.startswith("MemoryError"):
+            # Of Beam's own code: ours is marked.
+            what, got = "a worker of the job has too little memory", told[:300] or "MemoryError"
+            todo = worker_faults.MORE_MEMORY
         else:
             what, got = "the runner could not run the job", f"{type(error).__name__}: {told[:600]}"
             todo = "check the options of Beam (--runner and its own); what was committed is kept"

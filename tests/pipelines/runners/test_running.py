@@ -86,6 +86,21 @@ def test_a_pool_that_is_not_there_is_named_with_its_address(tmp_path: Path) -> N
         assert not running.names_pool("localhost:50001", [text])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("can't start new thread"),
+        RuntimeError("Traceback (most recent call last):\n  File x\nMemoryError\n"),
+    ],
+)
+def test_memory_that_beams_own_code_lacks_is_told(tmp_path: Path, error: Exception) -> None:
+    job = running.Job(Submission((), kind="local", in_process=True), name="test")
+    vars(job)["_outside"] = str(tmp_path)
+    told = job._unforeseen(error, [str(error)])
+    assert "too little memory" in told.what and "--decoders" in str(told.todo)
+
+
 def test_what_the_engine_raises_is_raised_here() -> None:
     result: Any = Result(RuntimeError("no slots"))
     with pytest.raises(RuntimeError, match="no slots"):
