@@ -34,7 +34,7 @@ from framebank.features.decoders.pool import (
 )
 from framebank.features.errors import UsageError, needing
 from framebank.features.extraction import quantising
-from framebank.features.extraction.one_clip import keep_network
+from framebank.features.extraction.one_clip import build_network, keep_network
 from framebank.features.extraction.precision import Settled, least_cosine
 from framebank.features.extraction.quantising import Quantiser
 from framebank.features.network import int8
@@ -240,15 +240,8 @@ class Converted:
             int8.write_members(folder, model, images, {})
             trial = int8.pack(folder, folder / "trial.zip")
             weights = Weights(INT8, disk.file_hash(trial), str(trial), local_path=str(trial))
-            network = Network(
-                spec.backbone,
-                spec.layer,
-                weights,
-                precision=INT8,
-                batch_size=batch_size,
-                input_size=spec.input_size,
-                preprocessing=spec.preprocessing,
-            )
+            network = build_network(spec, weights, batch_size=batch_size)
+            assert isinstance(network, Network)
             got = thread.submit(network.compute, images)
             check_alone(network, self._source)
             expected = np.empty((len(images), network.feature_dim), np.float32)

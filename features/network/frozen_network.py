@@ -64,11 +64,8 @@ from framebank.features.network.steadiness import (
 from framebank.features.network.weight_files import layer_arrays
 from framebank.features.network.weights import Weights
 from framebank.features.spec import INT8, PRECISIONS
-from framebank.features.stores import disk, kept, temporary
-from framebank.features.tensorflow_import import (
-    import_graphs,
-    import_tensorflow,
-)
+from framebank.features.stores import kept, temporary
+from framebank.features.tensorflow_import import import_graphs, import_tensorflow
 
 
 class Network:
@@ -169,10 +166,11 @@ class Network:
         if self.precision != "bfloat16" or self._on_gpu:
             self._call = start(frozen, precision=self.precision)
             return
-        known = kept.load(fact_key("computes", key)) is not None
+        fact = fact_key("computes", key)
+        known = kept.load(fact) is not None
         self._call = start(frozen, precision=self.precision, is_known=known)
         if not known:
-            kept.keep(fact_key("computes", key), True, {})
+            kept.keep(fact, True, {})
         if row.clip_length == 1 and self.batch_size >= WIDE_STEP and self._widens(key):
             self._wide = WIDE_STEP
 
@@ -349,13 +347,7 @@ def frozen_of_file(
 def _unpacked(name: str, weights: Weights) -> Iterator[tuple[Path, OwnNetwork]]:
     """Yield where the network called `name` lies while it is read from the file of `weights`, and
     what it is; raises UsageError for another, or what is not one."""
-    path = Path(weights.local_path or "")
-    if disk.file_hash(path) != weights.sha256:
-        raise UsageError(
-            "the file of the network changed while it was in use",
-            got=f"{path} with another SHA-256",
-            expected=weights.sha256,
-        )
+    path = weights.unchanged("the file of the network")
     own = describe(path, weights.source)
     if own.name != name:
         raise UsageError("another network than the spec's", got=own.name, expected=name)

@@ -192,12 +192,7 @@ def load_int8(weights: Weights, *, size: int) -> tuple[Call, int, int]:
             got="the weights alone",
             todo="extract into a cache with --precision int8; or use float32 or bfloat16",
         )
-    if disk.file_hash(Path(weights.local_path)) != weights.sha256:
-        raise UsageError(
-            "the quantised graph changed while it was in use",
-            got=f"{weights.local_path} with another SHA-256",
-            expected=weights.sha256,
-        )
+    weights.unchanged("the quantised graph")
     with needing("--precision int8", extra="openvino"):
         openvino = import_openvino()
     graph, values = _member(weights, GRAPH), _member(weights, WEIGHTS)

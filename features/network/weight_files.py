@@ -30,7 +30,7 @@ from framebank.features.errors import UsageError
 from framebank.features.network.backbones import Backbone, snake_case
 from framebank.features.network.c3d import channels_last, from_theano, read_caffe
 from framebank.features.network.weights import Weights, random_layers
-from framebank.features.stores import disk, json_text
+from framebank.features.stores import json_text
 
 MEMBER = "model.weights.h5"  # where a .keras file holds its weights
 ROOTS = ("layers", "_layer_checkpoint_dependencies")  # Keras 3; Keras of TensorFlow 2.12 to 2.15
@@ -55,13 +55,7 @@ def layer_arrays(
     wanted = {name: layer for name, layer in layers.items() if name in needed}
     if weights.seed is not None:
         return random_layers(weights.seed, backbone=backbone, layers=wanted)
-    path = Path(weights.local_path or "")
-    if disk.file_hash(path) != weights.sha256:
-        raise UsageError(
-            "the weight file changed while it was in use",
-            got=f"{path} with another SHA-256",
-            expected=weights.sha256,
-        )
+    path = weights.unchanged("the weight file")
     reader = _Reader(weights.source, backbone)
     try:
         if backbone.name == "c3d" and not _is_hdf5(path):

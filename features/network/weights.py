@@ -87,6 +87,18 @@ class Weights:
             return os.path.abspath(storage.local_path(self.source))
         return self.local_path
 
+    def unchanged(self, what: str) -> Path:
+        """Return the file's path on this machine; raises UsageError, which calls it `what`, where
+        its bytes are not those that were hashed."""
+        path = Path(self.local_path or "")
+        if disk.file_hash(path) != self.sha256:
+            raise UsageError(
+                f"{what} changed while it was in use",
+                got=f"{path} with another SHA-256",
+                expected=self.sha256,
+            )
+        return path
+
 
 def resolve_weights(text: str, *, backbone: str) -> Weights:
     """Return the weights that `text` names for `backbone`, fetched to this machine if need be.

@@ -14,7 +14,7 @@ BENCH = ROOT / "infra" / "bench"
 @pytest.mark.parametrize(
     "words",
     [
-        "retrain_news.py --videos 100 --questions 100",
+        "retrain_news.py --videos 300 --questions 300",
         "input_wait.py --clips 64 --frames 4 --epochs 3",
         "score_rate.py --videos 60 --questions 200",
         "browse.py --videos 130",
