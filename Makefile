@@ -3,7 +3,7 @@
 #   make test    all tests
 #   make check   format, lint, types
 #   make docs    the documentation as a site, in build/site
-#   make bench   extraction against its peers and against itself, in .venv-bench (8 GB); an hour and a half
+#   make bench   extraction against its peers and against itself, in .venv-bench (8 GB); one to two hours
 #   make prism   Beam's portable runner in Go (needs Go) into .venv/built
 #   make tfio    a trainer that reads s3://, az:// and http:// by tensorflow-io, in .venv-tfio
 #   make tfio-test  the tests of the trainer and the readers in there

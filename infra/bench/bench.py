@@ -10,7 +10,7 @@ that installed (`peers.py`), on the same clips with the same weights, features o
 order turns with the round; ratios are taken round by round. The other parts are programs of this
 folder: what each stage can do (`limits.py`), Framebank against itself (`ratios.py`), what grows
 with what (`growth.py`), and the start (`start.py`). Without --clips it makes some, without
---weights random ones. Takes an hour and a half, minutes with `--only comparison --rounds 1`.
+--weights random ones. Takes one to two hours, minutes with `--only comparison --rounds 1`.
 `--quick` is one round over small things, to see that all of it runs: no figure of it says anything.
 `--table` prints the tables of the JSON that an earlier run wrote with --out.
 """
@@ -131,8 +131,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
                 try:
                     figures, found = run_program(name, calls[name](args, str(out)), out)
                 except SystemExit as error:
-                    lines = str(error).strip().splitlines()
-                    failed[name] = f"{lines[0][-200:]} … {lines[-1][-200:]}"
+                    failed[name] = common.reason(error)
                     common.say(f"{name} failed: {failed[name]}")
                     continue
             features.setdefault(name, found)

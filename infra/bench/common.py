@@ -47,6 +47,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def reason(error: SystemExit) -> str:
+    """Return in one line why a program that `measure` ran failed: what Framebank told, or a
+    peer's last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason"]
+    told = [number for number, line in enumerate(lines) if line.startswith("framebank: ")]
+    if told:
+        return "; ".join(lines[told[-1] : told[-1] + 2])[:300]
+    return lines[0][-200:] if len(lines) == 1 else f"{lines[0][-200:]} … {lines[-1][-200:]}"
+
+
 def measure(
     words: list[str], *, environment: dict[str, str] | None = None, timeout_s: float = 0.0
 ) -> tuple[str, dict[str, float]]:

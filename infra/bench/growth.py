@@ -131,7 +131,7 @@ def length(folder: Path, *, minutes: list[float], options: list[str]) -> dict[st
             try:
                 found = extract(path, folder, *words)
             except SystemExit as error:  # of a precision that this processor does not have
-                figures[f"{option}, {long:g} minutes"] = {"failed": str(error)[-300:]}
+                figures[f"{option}, {long:g} minutes"] = {"failed": common.reason(error)}
                 continue
             figures[f"{option}, {long:g} minutes"] = found
             peaks.append(found["mib"])

@@ -221,7 +221,7 @@ def main() -> None:
             try:
                 figures[part] = PARTS[part](args)
             except SystemExit as error:
-                figures[part] = {"failed": str(error)[-300:]}
+                figures[part] = {"failed": common.reason(error)}
             common.say(f"{part}: {figures[part]}")
     finally:
         if kept is None:

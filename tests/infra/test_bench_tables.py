@@ -1,6 +1,7 @@
 """What `make bench` prints, from figures that were stored; the benches themselves take hours."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,28 @@ def test_tables_are_printed_again_from_the_json(tmp_path: Path) -> None:
     assert "| film: program | 2 (1.5 to 2.5) |" in lines
     assert "| film: same | True |" in lines
     assert "| start | it did not |" in lines
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "framebank: 8 videos\n\nframebank: no bfloat16 here\n  got: AVX2\n  to do: float32\n",
+            "framebank: no bfloat16 here; got: AVX2",
+        ),
+        ("['ray'] ended with 1: Traceback\n  File x\nOSError: gone\n", "['ray'] ended with 1: "
+         "Traceback … OSError: gone"),
+        ("nothing was made", "nothing was made"),
+        ("", "no reason"),
+    ],
+)  # fmt: skip
+def test_a_program_that_fails_is_told_in_one_line(said: str, told: str) -> None:
+    command = "import common, sys; print(common.reason(SystemExit(sys.argv[1])), end='')"
+    done = subprocess.run(
+        [sys.executable, "-c", command, said], capture_output=True, text=True, timeout=120,
+        cwd=BENCH, env=os.environ | {"PYTHONPATH": str(BENCH)}, check=True,
+    )  # fmt: skip
+    assert done.stdout == told
 
 
 @pytest.mark.parametrize("name", ["limits", "ratios", "growth", "gpu", "peers", "install_peers"])
