@@ -245,7 +245,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         try:
             result[part] = make()
         except (SystemExit, ValueError, IndexError) as error:
-            result["failed"][part] = str(error)[-500:]
+            result["failed"][part] = common.reason(error)
             common.say(f"{part} failed: {error}")
             continue
         common.say("\n".join(tables.render({part: result[part]})))

@@ -47,7 +47,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def reason(error: SystemExit) -> str:
+def reason(error: Exception | SystemExit) -> str:
     """Return in one line why a program that `measure` ran failed: what Framebank told, or a
     peer's last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason"]
@@ -92,7 +92,7 @@ def measure(
         wrong = errors.read().decode(errors="replace")
     if status != 0:
         ended = os.waitstatus_to_exitcode(status)
-        raise SystemExit(f"{words} ended with {ended} after {seconds:.0f} s: {text}{wrong}")
+        raise SystemExit(f"{words} ended with {ended} after {seconds:.0f} s:\n{text}{wrong}")
     spent = round(usage.ru_utime + usage.ru_stime, 1)
     figures = {"seconds": round(seconds, 1), "cpu_seconds": spent}
     return text, figures | {"mib": round(usage.ru_maxrss / 1024)}

@@ -1,7 +1,6 @@
 """What `make bench` prints, from figures that were stored; the benches themselves take hours."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from tests import ROOT
 
 BENCH = ROOT / "infra" / "bench"
+COMMON = f"import sys; sys.path.insert(0, {str(BENCH)!r}); import common"
 SPREAD = {"median": 2.0, "min": 1.5, "max": 2.5}
 RESULT = {
     "bench": "all",
@@ -65,12 +65,16 @@ def test_tables_are_printed_again_from_the_json(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_program_that_fails_is_told_in_one_line(said: str, told: str) -> None:
-    command = "import common, sys; print(common.reason(SystemExit(sys.argv[1])), end='')"
-    done = subprocess.run(
-        [sys.executable, "-c", command, said], capture_output=True, text=True, timeout=120,
-        cwd=BENCH, env=os.environ | {"PYTHONPATH": str(BENCH)}, check=True,
-    )  # fmt: skip
-    assert done.stdout == told
+    call = "print(common.reason(SystemExit(sys.argv[1])), end='')"
+    done = run("-c", f"{COMMON}; {call}", said)
+    assert (done.returncode, done.stdout) == (0, told), done.stderr
+
+
+def test_what_a_program_says_that_fails_is_found(tmp_path: Path) -> None:
+    words = ["-m", "framebank", "extract", str(tmp_path / "none"), "--cache", str(tmp_path / "c")]
+    call = f"try: common.measure({words!r})\nexcept SystemExit as e: print(common.reason(e))"
+    done = run("-c", f"{COMMON}\n{call}")
+    assert done.stdout.startswith("framebank: ") and len(done.stdout.splitlines()) == 1, done.stdout
 
 
 @pytest.mark.parametrize("name", ["limits", "ratios", "growth", "gpu", "peers", "install_peers"])
